@@ -1,0 +1,78 @@
+//! How values become bytes and back: at topics, in state, in changelogs.
+//!
+//! A codec may decode in place: [`Codec::decode`] returns a [`Cow`], so that text and bytes are
+//! borrowed from the record batch and a filter does not pay for what it drops (design D8).
+//! The id of a store's codec is kept with its data; a store opened with another codec is refused.
+
+mod error;
+mod formats;
+
+use std::borrow::Cow;
+
+pub use error::CodecError;
+pub use formats::{Bincode, Json, Postcard, Raw, Text};
+
+/// The number of a codec, stored with the data that it wrote. Numbers from 1,000 on are for users' own codecs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct CodecId(pub u16);
+
+/// Turns values of `T` into bytes and back. Equal values must give equal bytes where `T` is used as a key.
+///
+/// ```
+/// use onceflow::codec::{Codec, Text};
+///
+/// let mut bytes = Vec::new();
+/// Text.encode("tea", &mut bytes)?;
+/// let back = Codec::<str>::decode(&Text, &bytes)?;
+/// assert_eq!(&*back, "tea");
+/// # Ok::<(), onceflow::codec::CodecError>(())
+/// ```
+pub trait Codec<T: ?Sized + ToOwned>: Clone + Send + Sync + 'static {
+    /// The codec's number.
+    fn id(&self) -> CodecId;
+
+    /// Appends the bytes of `value` to `out`.
+    ///
+    /// # Errors
+    /// If the value has no form in this codec. `out` may then end in part of it.
+    fn encode(&self, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>;
+
+    /// Reads a value that takes up all of `bytes`, borrowing from them where the format allows.
+    ///
+    /// # Errors
+    /// If `bytes` are not exactly one value.
+    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, T>, CodecError>;
+}
+
+/// A type that can be a key or a value: it knows the codec to use when none is named.
+///
+/// `str` is plain text, `[u8]` plain bytes, and every owned serde type is [`Bincode`]. Note that
+/// `String` is a serde type: for topics of plain text use `str`, or name the codec [`Text`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a key or a value",
+    label = "not a `Datum`",
+    note = "derive `serde::Serialize`, `serde::Deserialize` and `Clone` for it, or use `str` or `[u8]`"
+)]
+pub trait Datum: ToOwned<Owned: Send + Sync + Clone + 'static> + Send + Sync + 'static {
+    /// The codec used when none is named.
+    type DefaultCodec: Codec<Self> + Default;
+}
+
+impl<T> Datum for T
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    type DefaultCodec = Bincode;
+}
+
+impl Datum for str {
+    type DefaultCodec = Text;
+}
+
+impl Datum for [u8] {
+    type DefaultCodec = Raw;
+}
+
+#[cfg(test)]
+mod tests;

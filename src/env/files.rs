@@ -1,0 +1,236 @@
+//! Files and directories.
+//!
+//! The contract of durability, which the simulated files enforce to the letter:
+//! - bytes written are durable only after [`File::sync_data`] returned `Ok`;
+//! - a created, renamed or removed name is durable only after [`Files::sync_dir`] of its directory;
+//! - after a failed sync nothing is known of what it covered: callers stop and reopen (F11).
+
+use std::io;
+use std::path::Path;
+
+/// How [`Files::open`] treats a file that is absent or present. No mode follows a symbolic link
+/// in the last component (F19: `O_NOFOLLOW`), and all set `O_CLOEXEC`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// For reading; must exist.
+    Read,
+    /// For reading and writing; must exist.
+    Write,
+    /// For reading and writing; created with mode 0600 if absent.
+    OpenOrCreate,
+    /// For reading and writing; must be absent.
+    CreateNew,
+}
+
+/// One entry of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DirEntry {
+    /// The name, without its directory. Names that are not UTF-8 are skipped by `read_dir`.
+    pub name: String,
+    /// Whether it is a directory (a symbolic link is not).
+    pub is_dir: bool,
+    /// The file's size in bytes; 0 for directories.
+    pub length_bytes: u64,
+}
+
+/// A tree of files. Paths are used as given.
+pub trait Files: Send + Sync + 'static {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As the operating system says; a symbolic link is refused.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>>;
+
+    /// Creates a directory with mode 0700; `Ok` if it is there already as a real directory.
+    ///
+    /// # Errors
+    /// As the operating system says; `NotFound` without a parent; a symbolic link is refused.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Lists a directory, sorted by name.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
+
+    /// Renames a file or directory, replacing a file at `to`. Durable after `sync_dir` of both parents.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes a directory's entries durable.
+    ///
+    /// # Errors
+    /// As the operating system says; see the module's contract.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Whether something, of whatever kind, is at `path`.
+    ///
+    /// # Errors
+    /// As the operating system says, other than "not found".
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Takes the advisory lock of the file at `path` (created if absent) for this process and writes the
+    /// process id into it. Held until the value is dropped; the death of the process frees it.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] with the owner's process id, if another process *or another place in this one* has it.
+    fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError>;
+
+    /// Reads a whole file of at most `max_bytes`.
+    ///
+    /// # Errors
+    /// As the operating system says; `InvalidData` if it is larger than `max_bytes`.
+    fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+        let file = self.open(path, OpenMode::Read)?;
+        let length = file.length_bytes()?;
+        if length > max_bytes {
+            let message = format!(
+                "{} has {length} bytes; at most {max_bytes} were expected",
+                path.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        let read = file.read_full_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    /// Replaces the file at `path` by one that holds `bytes`, durably and at once: written to `<path>.tmp`,
+    /// synced, renamed over `path`, and the directory synced (F10).
+    ///
+    /// # Errors
+    /// As the operating system says; then the old file, if there was one, stands.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = Path::new(&temporary);
+        if self.exists(temporary)? {
+            self.remove_file(temporary)?;
+        }
+        let file = self.open(temporary, OpenMode::CreateNew)?;
+        file.write_all_at(bytes, 0)?;
+        file.sync_data()?;
+        self.rename(temporary, path)?;
+        match path.parent() {
+            Some(parent) => self.sync_dir(parent),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An open file. Positions are bytes from its start; there is no cursor. All methods may be called from several threads.
+pub trait File: Send + Sync {
+    /// Reads up to `buffer.len()` bytes at `position`; 0 at the end. May be short; retries `EINTR` itself (F15).
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Writes up to `bytes.len()` bytes at `position`, extending the file. May be short; retries `EINTR` itself.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<usize>;
+
+    /// The file's size in bytes.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn length_bytes(&self) -> io::Result<u64>;
+
+    /// Cuts or extends (with zeros) the file.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn set_length(&self, length_bytes: u64) -> io::Result<()>;
+
+    /// Makes the file's bytes and size durable.
+    ///
+    /// # Errors
+    /// As the operating system says; then never call it again on this file (F11).
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Asks the operating system to begin writing `[position, position + length_bytes)` to the disk, without waiting
+    /// and without any promise. It makes the next [`File::sync_data`] shorter.
+    fn start_writeback(&self, position: u64, length_bytes: u64);
+
+    /// Reads until `buffer` is full or the file ends; returns the bytes read.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn read_full_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.read_at(&mut buffer[done..], position + done as u64)? {
+                0 => break,
+                count => done += count,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads exactly `buffer.len()` bytes.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file ends before; else as the operating system says.
+    fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        match self.read_full_at(buffer, position)? {
+            count if count == buffer.len() => Ok(()),
+            count => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!(
+                    "the file ends {count} bytes after position {position}; {} were expected",
+                    buffer.len()
+                ),
+            )),
+        }
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// As the operating system says; then an unknown prefix was written.
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.write_at(&bytes[done..], position + done as u64)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => done += count,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A held directory lock; dropping it frees it.
+pub trait Lock: Send + Sync {}
+
+/// Why a lock could not be taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Somebody holds it.
+    #[error("in use by process {owner}")]
+    Held {
+        /// The owner's process id as it wrote it; "unknown" if it had no time to.
+        owner: String,
+    },
+    /// The operating system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}

@@ -1,0 +1,52 @@
+//! The only door to the world: files, clocks, randomness, threads (design D12).
+//!
+//! Production uses [`Env::real`]; tests use [`simulated`], where every fault of the storage
+//! model can be had on demand and every run repeats from its seed. Nothing here knows what is stored.
+//!
+//! Reading order: this file (the contracts), `real.rs`, `simulated/`.
+
+mod clock;
+mod files;
+mod random;
+mod real;
+pub mod simulated;
+mod spawn;
+
+use std::sync::Arc;
+
+pub use clock::{Clock, Instant};
+pub use files::{DirEntry, File, Files, Lock, LockError, OpenMode};
+pub use random::Random;
+pub use spawn::{JoinHandle, Spawn};
+
+/// Everything that a decision may depend on and that is not its input. Cheap to clone.
+#[derive(Clone)]
+pub struct Env {
+    /// The file system.
+    pub files: Arc<dyn Files>,
+    /// Monotonic and wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Random numbers, not for secrets.
+    pub random: Arc<dyn Random>,
+    /// Threads.
+    pub spawn: Arc<dyn Spawn>,
+}
+
+impl Env {
+    /// The world as it is.
+    #[must_use]
+    pub fn real() -> Self {
+        Self {
+            files: Arc::new(real::RealFiles),
+            clock: Arc::new(real::RealClock::new()),
+            random: Arc::new(real::RealRandom),
+            spawn: Arc::new(real::RealSpawn),
+        }
+    }
+}
+
+impl std::fmt::Debug for Env {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Env")
+    }
+}

@@ -1,0 +1,1 @@
+//! A world that repeats from its seed, with storage that fails on demand.
