@@ -1,4 +1,5 @@
 //! Onceflow.
+pub mod broker;
 pub mod codec;
 pub mod env;
 pub mod protocol;

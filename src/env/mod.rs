@@ -6,6 +6,7 @@
 //! Reading order: this file (the contracts), `real.rs`, `simulated/`.
 
 mod clock;
+pub mod failpoint;
 mod files;
 mod random;
 mod real;
@@ -15,6 +16,7 @@ mod spawn;
 use std::sync::Arc;
 
 pub use clock::{Clock, Instant};
+pub use failpoint::failpoint;
 pub use files::{DirEntry, File, Files, Lock, LockError, OpenMode};
 pub use random::Random;
 pub use spawn::{JoinHandle, Spawn};

@@ -1,0 +1,242 @@
+//! The data directory: who owns it, whether it is ours, and which release wrote it.
+//!
+//! ```text
+//! data/  lock  meta.json  topics.json  ballast  log/<topic>-<partition>/…  state/<job>/…
+//! ```
+//! `meta.json` is written last when a directory is made: without it the directory is new, and may hold nothing but
+//! what an interrupted beginning leaves. All checks come before the first write.
+
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::BrokerError;
+use super::error::io_error;
+use super::sealed;
+use super::topics::TopicList;
+use crate::env::{DirEntry, Env, Lock, LockError};
+use crate::protocol::ErrorCode;
+use crate::types::ClusterId;
+
+const LOCK: &str = "lock";
+const META: &str = "meta.json";
+const TOPICS: &str = "topics.json";
+const LOG: &str = "log";
+const BALLAST: &str = "ballast";
+/// What may be at the top of a data directory. `lost+found` is the file system's own.
+const KNOWN: &[&str] = &[LOCK, META, TOPICS, LOG, BALLAST, "state", "lost+found"];
+/// What an interrupted beginning may leave: see `initialise`.
+const BEGUN: &[&str] = &[LOCK, TOPICS, LOG, "lost+found"];
+
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    cluster_id: String,
+}
+
+/// An open data directory. The lock is held until [`Directory::unlock`], or until it is dropped.
+pub(super) struct Directory {
+    env: Env,
+    root: PathBuf,
+    cluster_id: ClusterId,
+    lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+impl Directory {
+    /// Opens the directory at `root`, creating it if it is absent (its parent must exist).
+    pub(super) fn open(env: &Env, root: &Path) -> Result<Self, BrokerError> {
+        // F18, F19, F21, F23: refuse what must be refused before the first write, the lock file included.
+        check(env, root)?;
+        env.files
+            .create_dir(root)
+            .map_err(|e| io_error(&e, "create the data directory", root))?;
+        let lock = lock(env, &root.join(LOCK))?;
+        // Again under the lock: another process may have begun in between.
+        let cluster_id = match check(env, root)? {
+            Some(cluster_id) => cluster_id,
+            None => initialise(env, root)?,
+        };
+        Ok(Self {
+            env: env.clone(),
+            root: root.to_owned(),
+            cluster_id,
+            lock: Mutex::new(Some(lock)),
+        })
+    }
+
+    pub(super) fn cluster_id(&self) -> ClusterId {
+        self.cluster_id
+    }
+
+    /// Where the partitions are.
+    pub(super) fn log_dir(&self) -> PathBuf {
+        self.root.join(LOG)
+    }
+
+    pub(super) fn ballast_path(&self) -> PathBuf {
+        self.root.join(BALLAST)
+    }
+
+    /// Reads the list of topics.
+    pub(super) fn read_topics(&self) -> Result<TopicList, BrokerError> {
+        let path = self.root.join(TOPICS);
+        let Some(list) = sealed::read::<TopicList>(&*self.env.files, &path)? else {
+            return Err(half_copied(&self.root, TOPICS));
+        };
+        list.check(self.cluster_id, &path)?;
+        Ok(list)
+    }
+
+    /// Replaces the list of topics, durably and at once.
+    pub(super) fn write_topics(&self, list: &TopicList) -> Result<(), BrokerError> {
+        sealed::write(&*self.env.files, &self.root.join(TOPICS), list)
+    }
+
+    /// Gives the directory up. Nothing may be written afterwards.
+    pub(super) fn unlock(&self) {
+        self.lock.lock().take();
+    }
+}
+
+/// Looks without writing: `Some` cluster id if the directory is ours, `None` if it is absent, empty or only begun.
+fn check(env: &Env, root: &Path) -> Result<Option<ClusterId>, BrokerError> {
+    let files = &*env.files;
+    if !files
+        .exists(root)
+        .map_err(|e| io_error(&e, "look for the data directory", root))?
+    {
+        return check_parent(env, root).map(|()| None);
+    }
+    // Of what exists already this only checks that it is a real directory.
+    files.create_dir(root).map_err(|e| {
+        invalid(format!(
+            "the data directory {} is not a directory, or is a symbolic link, which is not followed ({e}): give the real path of a directory",
+            root.display()
+        ))
+    })?;
+    let entries = files
+        .read_dir(root)
+        .map_err(|e| io_error(&e, "list the data directory", root))?;
+    match sealed::read::<Meta>(files, &root.join(META))? {
+        Some(meta) => {
+            check_complete(root, &entries)?;
+            parse_cluster_id(&meta, root).map(Some)
+        }
+        None => check_only_begun(env, root, &entries).map(|()| None),
+    }
+}
+
+fn check_parent(env: &Env, root: &Path) -> Result<(), BrokerError> {
+    let parent = match root.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => return Ok(()),
+    };
+    match env.files.exists(parent) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(invalid(format!(
+            "cannot create the data directory {}: its parent does not exist; create it first, or correct the path",
+            root.display()
+        ))),
+        Err(e) => Err(io_error(&e, "look for", parent)),
+    }
+}
+
+fn check_complete(root: &Path, entries: &[DirEntry]) -> Result<(), BrokerError> {
+    for name in [LOG, TOPICS] {
+        if !entries.iter().any(|entry| entry.name == name) {
+            return Err(half_copied(root, name));
+        }
+    }
+    for entry in entries.iter().filter(|entry| !is_one_of(entry, KNOWN)) {
+        tracing::warn!(
+            name = entry.name,
+            "ignored a foreign file in the data directory"
+        );
+    }
+    Ok(())
+}
+
+fn check_only_begun(env: &Env, root: &Path, entries: &[DirEntry]) -> Result<(), BrokerError> {
+    if let Some(foreign) = entries.iter().find(|entry| !is_one_of(entry, KNOWN)) {
+        return Err(invalid(format!(
+            "{} is not an onceflow data directory and is not empty (it holds {:?}): choose an empty or a new directory",
+            root.display(),
+            foreign.name
+        )));
+    }
+    if entries.iter().any(|entry| !is_one_of(entry, BEGUN)) {
+        return Err(half_copied(root, META));
+    }
+    let log = root.join(LOG);
+    let is_log_empty = !entries.iter().any(|entry| entry.name == LOG)
+        || env
+            .files
+            .read_dir(&log)
+            .map_err(|e| io_error(&e, "list", &log))?
+            .is_empty();
+    let list = sealed::read::<TopicList>(&*env.files, &root.join(TOPICS))?;
+    if !is_log_empty || list.is_some_and(|list| !list.topics.is_empty()) {
+        return Err(half_copied(root, META));
+    }
+    Ok(())
+}
+
+fn is_one_of(entry: &DirEntry, names: &[&str]) -> bool {
+    // A `.tmp` is what an interrupted replacement leaves (F20).
+    names.contains(&entry.name.trim_end_matches(".tmp"))
+}
+
+/// Makes a data directory. `meta.json` comes last: it says that all else is there.
+fn initialise(env: &Env, root: &Path) -> Result<ClusterId, BrokerError> {
+    let files = &*env.files;
+    let cluster_id = ClusterId(env.random.next_u128());
+    let log = root.join(LOG);
+    files
+        .create_dir(&log)
+        .map_err(|e| io_error(&e, "create", &log))?;
+    sealed::write(files, &root.join(TOPICS), &TopicList::new(cluster_id))?;
+    let meta = Meta {
+        cluster_id: cluster_id.to_string(),
+    };
+    sealed::write(files, &root.join(META), &meta)?;
+    // F10: the new directory's own name, too, must survive a power loss.
+    if let Some(parent) = root
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        files
+            .sync_dir(parent)
+            .map_err(|e| io_error(&e, "sync", parent))?;
+    }
+    Ok(cluster_id)
+}
+
+fn lock(env: &Env, path: &Path) -> Result<Box<dyn Lock>, BrokerError> {
+    env.files.lock(path).map_err(|e| match e {
+        LockError::Held { owner } => invalid(format!(
+            "the data directory {} is in use by process {owner}: only one process may have it open; stop that one, or choose another directory",
+            path.parent().unwrap_or(path).display()
+        )),
+        LockError::Io(e) => io_error(&e, "lock", path),
+    })
+}
+
+fn parse_cluster_id(meta: &Meta, root: &Path) -> Result<ClusterId, BrokerError> {
+    meta.cluster_id.parse().map_err(|e| {
+        BrokerError::corrupt(format!(
+            "{}: the cluster id is damaged ({e}): restore the file from a backup",
+            root.join(META).display()
+        ))
+    })
+}
+
+fn half_copied(root: &Path, missing: &str) -> BrokerError {
+    BrokerError::corrupt(format!(
+        "the data directory {} is not whole: {missing} is missing; copy the whole directory again, from a stopped process",
+        root.display()
+    ))
+}
+
+fn invalid(message: String) -> BrokerError {
+    BrokerError::fatal(ErrorCode::PolicyViolation, message)
+}

@@ -1,0 +1,79 @@
+//! `BrokerError`: Kafka's error code with a message that says what happened, to what, and what to do.
+
+use std::io;
+use std::path::Path;
+
+use crate::protocol::{ErrorCode, ErrorKind};
+
+/// Why the broker refused or failed a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+#[non_exhaustive]
+pub struct BrokerError {
+    /// Kafka's code, which remote clients are given.
+    pub code: ErrorCode,
+    /// What happened, to what, and what to do.
+    pub message: String,
+    kind: ErrorKind,
+}
+
+impl BrokerError {
+    /// An error of kind `code.kind()`.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            kind: code.kind(),
+        }
+    }
+
+    /// An error that retrying against this open broker cannot cure, whatever its code says.
+    #[must_use]
+    pub fn fatal(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            kind: ErrorKind::Fatal,
+        }
+    }
+
+    /// Stored bytes are damaged.
+    #[must_use]
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::CorruptMessage, message)
+    }
+
+    /// What a caller may do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl From<ErrorCode> for BrokerError {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code, code.to_string())
+    }
+}
+
+/// The error of a file operation: `doing` is a verb, as in "cannot {doing} /data/lock".
+pub(super) fn io_error(error: &io::Error, doing: &str, path: &Path) -> BrokerError {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BrokerError::new(
+            ErrorCode::KafkaStorageError,
+            format!("cannot {doing} {path}: the disk is full; free some space and try again"),
+        ),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => BrokerError::fatal(
+            ErrorCode::KafkaStorageError,
+            format!(
+                "cannot {doing} {path}: {error}; give the user of this process the right to write there, or choose another directory"
+            ),
+        ),
+        _ => BrokerError::fatal(
+            ErrorCode::KafkaStorageError,
+            format!("cannot {doing} {path}: {error}"),
+        ),
+    }
+}
