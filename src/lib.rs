@@ -1,6 +1,7 @@
 //! Onceflow.
 pub mod broker;
 pub mod codec;
+pub mod coordinator;
 pub mod env;
 pub mod protocol;
 pub mod types;
