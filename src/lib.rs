@@ -4,4 +4,5 @@ pub mod codec;
 pub mod coordinator;
 pub mod env;
 pub mod protocol;
+pub mod state;
 pub mod types;

@@ -1,0 +1,650 @@
+//! The state of one job in one process: a RocksDB, the positions that it covers, and the memory that all stores share.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rocksdb::{DB, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions};
+
+use super::budget::TableBudget;
+use super::error::StateError;
+use super::flush::FlushBatch;
+use super::meta::{META_BYTES_MAX, Meta};
+use super::rocks::{self, OpenFailure, POSITIONS, column_family};
+use crate::codec::CodecId;
+use crate::env::{Env, Instant};
+use crate::types::{Offset, TopicId};
+
+/// A store that a job has: declared before the backend is opened, so that a changed topology is noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreDeclaration {
+    /// The stable name of the step that owns it. No NUL.
+    pub name: String,
+    /// The codec of its values.
+    pub codec: CodecId,
+    /// The incarnation of its changelog: the state of another topic is wiped and restored.
+    pub changelog: TopicId,
+}
+
+/// How a job keeps state.
+#[derive(Debug, Clone)]
+pub struct StateConfig {
+    /// The bound of all memory: tables, blocks, memtables, flushes on their way.
+    pub memory_bytes: usize,
+    /// How many state partitions there are; fixed when the job is first run. At least 1.
+    pub state_partitions: u16,
+    /// A fingerprint of the topology, noted in `meta.json`.
+    pub topology: String,
+    /// All stores of the job.
+    pub stores: Vec<StoreDeclaration>,
+    /// Stores that the job had and that are to be forgotten with what they hold.
+    pub dropped_stores: Vec<String>,
+    /// How much changelog a restart may have to replay, about: it bounds the time that a restart takes.
+    pub changelog_tail_bytes_max: u64,
+    /// How long a committed change may be missing on RocksDB's disk, about.
+    pub flush_interval: Duration,
+}
+
+impl Default for StateConfig {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 << 20,
+            state_partitions: 64,
+            topology: String::new(),
+            stores: Vec::new(),
+            dropped_stores: Vec::new(),
+            changelog_tail_bytes_max: 256 << 20,
+            flush_interval: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The state of one job in one process. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct StateBackend {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    env: Env,
+    directory: PathBuf,
+    config: StateConfig,
+    names: HashMap<String, Arc<str>>,
+    db: DB,
+    table_budget: Arc<TableBudget>,
+    claimed: Mutex<HashSet<(Arc<str>, u16)>>,
+    progress: Mutex<Progress>,
+    rebuilt: Option<String>,
+}
+
+/// The positions of one state partition of one store each.
+type Positions = HashMap<(Arc<str>, u16), Offset>;
+
+#[derive(Default)]
+struct Progress {
+    /// What RocksDB answers with, in its memtables too.
+    latest: Positions,
+    /// What RocksDB has on disk for sure: its own flushes may have brought more.
+    durable: Positions,
+    /// Changelog bytes between the two.
+    tail_bytes: u64,
+    last_durable: Instant,
+    /// Why an earlier write failed.
+    failure: Option<String>,
+}
+
+impl StateBackend {
+    /// Opens the state in `directory` (whose parent exists), or begins it. What is missing or damaged is wiped:
+    /// then [`rebuilt`](Self::rebuilt) says why, and the positions say `None`.
+    ///
+    /// # Errors
+    /// If the state was written by another topology, number of state partitions, codec or a newer version; if
+    /// another process has it open; if the disk fails.
+    ///
+    /// # Panics
+    /// If `state_partitions` is 0.
+    pub fn open(env: &Env, directory: &Path, config: StateConfig) -> Result<Self, StateError> {
+        assert!(config.state_partitions > 0, "state needs a partition");
+        env.files
+            .create_dir(directory)
+            .map_err(|e| StateError::io("create", directory, e))?;
+        let mut rebuilt = prepare(env, directory, &config)?;
+        let rocks_bytes = config.memory_bytes / 2;
+        let options = rocks::options(rocks_bytes);
+        let opened = open_or_rebuild(env, directory, &config, &options, &mut rebuilt)?;
+        if let Some(why) = &rebuilt {
+            tracing::warn!(directory = %directory.display(), why, "state is rebuilt from the changelog");
+        }
+        let names = config
+            .stores
+            .iter()
+            .map(|store| (store.name.clone(), store.name.as_str().into()));
+        let shared = Shared {
+            env: env.clone(),
+            directory: directory.to_owned(),
+            names: names.collect(),
+            db: opened.db,
+            // An eighth is left for flushes on their way.
+            table_budget: Arc::new(TableBudget::new(config.memory_bytes / 8 * 3)),
+            config,
+            claimed: Mutex::default(),
+            progress: Mutex::default(),
+            rebuilt,
+        };
+        shared.forget_positions_of(&opened.created)?;
+        let positions = shared.load_positions()?;
+        *shared.progress.lock() = Progress {
+            latest: positions.clone(),
+            durable: positions,
+            last_durable: env.clock.now(),
+            ..Progress::default()
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Why all state was wiped at [`open`](Self::open), if it was.
+    #[must_use]
+    pub fn rebuilt(&self) -> Option<&str> {
+        self.shared.rebuilt.as_deref()
+    }
+
+    /// The changelog offset from which a restore of this state partition begins: all before it is in RocksDB.
+    /// `None`: nothing is, restore from the changelog's start.
+    #[must_use]
+    pub fn position(&self, store: &str, state_partition: u16) -> Option<Offset> {
+        let progress = self.shared.progress.lock();
+        self.shared
+            .look_up(&progress.latest, store, state_partition)
+    }
+
+    /// The changelog offset from which a restore after the death of this process would begin: the changelog may be
+    /// truncated below it. It never leads [`position`](Self::position).
+    #[must_use]
+    pub fn durable_position(&self, store: &str, state_partition: u16) -> Option<Offset> {
+        let progress = self.shared.progress.lock();
+        self.shared
+            .look_up(&progress.durable, store, state_partition)
+    }
+
+    /// Writes what a store changed, with the changelog offsets that it covers, all at once; `positions` has each state
+    /// partition of the batch and may have others of the store. Call it only after the cycle is committed (I7), and
+    /// for one store in the order in which the batches were taken. It may write to disk and take seconds.
+    ///
+    /// # Errors
+    /// If RocksDB fails, now or in an earlier call (S5): the job must stop; nothing committed is lost.
+    ///
+    /// # Panics
+    /// If a partition of the batch has no position, or a position goes back.
+    pub fn flush(
+        &self,
+        mut batch: FlushBatch,
+        positions: &[(u16, Offset)],
+    ) -> Result<(), StateError> {
+        let store = self.shared.name_of(batch.store())?;
+        self.shared.check_positions(&store, positions);
+        batch.sort();
+        let write = self.shared.write_batch(&batch, positions)?;
+        let tail_bytes = batch.changelog_bytes();
+        drop(batch);
+        self.shared.write(write)?;
+        let is_durable_due = {
+            let mut progress = self.shared.progress.lock();
+            for &(partition, offset) in positions {
+                progress
+                    .latest
+                    .insert((Arc::clone(&store), partition), offset);
+            }
+            progress.tail_bytes += tail_bytes;
+            self.shared.is_durable_due(&progress)
+        };
+        match is_durable_due {
+            true => self.make_durable(),
+            false => Ok(()),
+        }
+    }
+
+    /// Brings everything that was flushed to RocksDB to the disk.
+    ///
+    /// # Errors
+    /// If RocksDB fails, now or in an earlier call.
+    pub fn make_durable(&self) -> Result<(), StateError> {
+        let covered = {
+            let mut progress = self.shared.progress.lock();
+            progress.tail_bytes = 0;
+            progress.last_durable = self.shared.env.clock.now();
+            progress.latest.clone()
+        };
+        self.shared.sync_column_families()?;
+        self.shared.progress.lock().durable = covered;
+        Ok(())
+    }
+
+    /// Forgets a state partition of a store, whose changelog no longer reaches back to its position (S6). It must not be open.
+    ///
+    /// # Errors
+    /// If the store was not declared, the partition is open, or RocksDB fails.
+    pub fn wipe(&self, store: &str, state_partition: u16) -> Result<(), StateError> {
+        let name = self.shared.name_of(store)?;
+        let key = (name, state_partition);
+        if self.shared.claimed.lock().contains(&key) {
+            return Err(in_use(store, state_partition));
+        }
+        let mut write = WriteBatch::default();
+        let (from, to) = (state_partition, u32::from(state_partition) + 1);
+        let end =
+            u16::try_from(to).map_or_else(|_| vec![u8::MAX; 3], |to| to.to_be_bytes().to_vec());
+        write.delete_range_cf(
+            &self.shared.family(store)?,
+            from.to_be_bytes().to_vec(),
+            end,
+        );
+        let positions = self.shared.handle(POSITIONS)?;
+        write.delete_cf(&positions, rocks::position_key(store, state_partition));
+        self.shared.write(write)?;
+        let mut progress = self.shared.progress.lock();
+        progress.latest.remove(&key);
+        progress.durable.remove(&key);
+        Ok(())
+    }
+
+    /// Makes everything durable and stops RocksDB's own work. Flush what the stores hold before.
+    ///
+    /// # Errors
+    /// If RocksDB fails, now or in an earlier call.
+    pub fn close(&self) -> Result<(), StateError> {
+        self.make_durable()?;
+        self.shared.db.cancel_all_background_work(true);
+        Ok(())
+    }
+
+    pub(super) fn config(&self) -> &StateConfig {
+        &self.shared.config
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.shared.env.clock.now()
+    }
+
+    pub(super) fn table_budget(&self) -> &Arc<TableBudget> {
+        &self.shared.table_budget
+    }
+
+    /// Makes the caller the owner of these partitions until `release`.
+    pub(super) fn claim(
+        &self,
+        store: &str,
+        codec: CodecId,
+        partitions: &[u16],
+    ) -> Result<Arc<str>, StateError> {
+        let name = self.shared.name_of(store)?;
+        self.shared.check_codec(store, codec)?;
+        let mut claimed = self.shared.claimed.lock();
+        for &partition in partitions {
+            let is_valid = partition < self.shared.config.state_partitions;
+            if !is_valid || claimed.contains(&(Arc::clone(&name), partition)) {
+                return Err(in_use(store, partition));
+            }
+        }
+        claimed.extend(
+            partitions
+                .iter()
+                .map(|&partition| (Arc::clone(&name), partition)),
+        );
+        Ok(name)
+    }
+
+    pub(super) fn release(&self, store: &Arc<str>, partitions: &[u16]) {
+        let mut claimed = self.shared.claimed.lock();
+        for &partition in partitions {
+            claimed.remove(&(Arc::clone(store), partition));
+        }
+    }
+
+    /// Reads sorted stored keys; `each` gets their values in the same order.
+    pub(super) fn read_many<'k>(
+        &self,
+        store: &str,
+        keys: impl Iterator<Item = &'k [u8]>,
+        each: &mut dyn FnMut(Option<&[u8]>) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        let family = self.shared.family(store)?;
+        for value in self.shared.db.batched_multi_get_cf(&family, keys, true) {
+            let value = value.map_err(|e| self.shared.failed("read", e))?;
+            each(value.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// Shows the keys, without their state partition, and values of a range of stored keys.
+    pub(super) fn scan(
+        &self,
+        store: &str,
+        from: &[u8],
+        to: Option<Vec<u8>>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StateError>,
+    ) -> Result<(), StateError> {
+        let family = self.shared.family(store)?;
+        let mut read = ReadOptions::default();
+        if let Some(to) = to {
+            read.set_iterate_upper_bound(to);
+        }
+        let mut iterator = self.shared.db.raw_iterator_cf_opt(&family, read);
+        iterator.seek(from);
+        while let Some((key, value)) = iterator.item() {
+            let key = key.split_first_chunk::<2>().map_or(key, |(_, key)| key);
+            if visit(key, value)?.is_break() {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(|e| self.shared.failed("read", e))
+    }
+}
+
+impl std::fmt::Debug for StateBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateBackend")
+            .field("directory", &self.shared.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn look_up(&self, positions: &Positions, store: &str, state_partition: u16) -> Option<Offset> {
+        let name = Arc::clone(self.names.get(store)?);
+        positions.get(&(name, state_partition)).copied()
+    }
+
+    fn name_of(&self, store: &str) -> Result<Arc<str>, StateError> {
+        let unknown = || StateError::UnknownStore {
+            store: store.to_owned(),
+        };
+        self.names.get(store).cloned().ok_or_else(unknown)
+    }
+
+    fn check_codec(&self, store: &str, asked: CodecId) -> Result<(), StateError> {
+        let declared = self
+            .config
+            .stores
+            .iter()
+            .find(|declared| declared.name == store);
+        match declared {
+            Some(declared) if declared.codec != asked => Err(StateError::CodecChanged {
+                store: store.to_owned(),
+                stored: declared.codec,
+                asked,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_positions(&self, store: &Arc<str>, positions: &[(u16, Offset)]) {
+        let progress = self.progress.lock();
+        for &(partition, offset) in positions {
+            let before = progress.latest.get(&(Arc::clone(store), partition));
+            assert!(
+                before.is_none_or(|&before| before <= offset),
+                "the position of {store:?}-{partition} would go back from {before:?} to {offset}"
+            );
+        }
+    }
+
+    fn handle(&self, name: &str) -> Result<Arc<rocksdb::BoundColumnFamily<'_>>, StateError> {
+        rocks::handle(&self.db, name, &self.directory)
+    }
+
+    fn family(&self, store: &str) -> Result<Arc<rocksdb::BoundColumnFamily<'_>>, StateError> {
+        self.handle(&column_family(store))
+    }
+
+    fn write_batch(
+        &self,
+        batch: &FlushBatch,
+        positions: &[(u16, Offset)],
+    ) -> Result<WriteBatch, StateError> {
+        let store = batch.store();
+        let family = self.family(store)?;
+        let mut write = WriteBatch::with_capacity_bytes(batch.size_bytes());
+        let mut checked = None;
+        for (key, value) in batch.iter() {
+            let partition = key
+                .first_chunk::<2>()
+                .map(|bytes| u16::from_be_bytes(*bytes));
+            // I7: no value without the position that covers it.
+            if partition != checked {
+                checked = partition;
+                let has_position = positions.iter().any(|(p, _)| Some(*p) == partition);
+                assert!(
+                    has_position,
+                    "{store:?}-{partition:?} is flushed without its position"
+                );
+            }
+            match value {
+                Some(value) => write.put_cf(&family, key, value),
+                None => write.delete_cf(&family, key),
+            }
+        }
+        let family = self.handle(POSITIONS)?;
+        for &(partition, offset) in positions {
+            write.put_cf(
+                &family,
+                rocks::position_key(store, partition),
+                offset.0.to_be_bytes(),
+            );
+        }
+        Ok(write)
+    }
+
+    fn write(&self, write: WriteBatch) -> Result<(), StateError> {
+        self.check_not_failed()?;
+        let mut options = WriteOptions::default();
+        // The changelog is the write-ahead log (design D6).
+        options.disable_wal(true);
+        self.db
+            .write_opt(write, &options)
+            .map_err(|e| self.write_failed("write", e))
+    }
+
+    fn is_durable_due(&self, progress: &Progress) -> bool {
+        let waited = self.env.clock.now().since(progress.last_durable);
+        progress.tail_bytes > self.config.changelog_tail_bytes_max / 2
+            || waited >= self.config.flush_interval
+    }
+
+    /// S3: all column families in one atomic flush.
+    fn sync_column_families(&self) -> Result<(), StateError> {
+        self.check_not_failed()?;
+        let stores = self
+            .config
+            .stores
+            .iter()
+            .map(|store| column_family(&store.name));
+        let names: Vec<_> = stores.chain([POSITIONS.to_owned()]).collect();
+        let families = names.iter().map(|name| self.handle(name));
+        let families = families.collect::<Result<Vec<_>, _>>()?;
+        let references: Vec<_> = families.iter().collect();
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db
+            .flush_cfs_opt(&references, &options)
+            .map_err(|e| self.write_failed("flush", e))
+    }
+
+    fn check_not_failed(&self) -> Result<(), StateError> {
+        match &self.progress.lock().failure {
+            None => Ok(()),
+            Some(why) => Err(StateError::Database {
+                operation: "write, because an earlier write failed",
+                path: self.directory.clone(),
+                why: why.clone(),
+            }),
+        }
+    }
+
+    /// S5: what a failed write left is unknown, so none is tried again.
+    fn write_failed(&self, operation: &'static str, error: rocksdb::Error) -> StateError {
+        self.progress
+            .lock()
+            .failure
+            .get_or_insert_with(|| error.to_string());
+        self.failed(operation, error)
+    }
+
+    /// Damage is marked, so that the next open wipes and restores (S4).
+    fn failed(&self, operation: &'static str, error: rocksdb::Error) -> StateError {
+        let path = self.directory.clone();
+        let why = error.to_string();
+        if error.kind() != rocksdb::ErrorKind::Corruption {
+            return StateError::Database {
+                operation,
+                path,
+                why,
+            };
+        }
+        match self.env.files.replace(&damage_mark(&path), why.as_bytes()) {
+            Ok(()) => StateError::Damaged { path, why },
+            Err(e) => StateError::io("mark as damaged", &path, e),
+        }
+    }
+
+    /// A store whose column family is new has no data, whatever its positions say.
+    fn forget_positions_of(&self, created: &[String]) -> Result<(), StateError> {
+        let mut write = WriteBatch::default();
+        let positions = self.handle(POSITIONS)?;
+        for store in &self.config.stores {
+            if created.contains(&column_family(&store.name)) {
+                let from = rocks::position_key(&store.name, 0);
+                let mut to = store.name.clone().into_bytes();
+                to.push(1);
+                write.delete_range_cf(&positions, from, to);
+            }
+        }
+        self.write(write)
+    }
+
+    fn load_positions(&self) -> Result<Positions, StateError> {
+        let family = self.handle(POSITIONS)?;
+        let mut positions = Positions::new();
+        let mut iterator = self.db.raw_iterator_cf(&family);
+        iterator.seek_to_first();
+        while let Some((key, value)) = iterator.item() {
+            let parsed = rocks::parse_position_key(key).zip(value.first_chunk::<8>());
+            if let Some(((store, partition), offset)) = parsed
+                && let Some(name) = self.names.get(store)
+            {
+                let offset = Offset(i64::from_be_bytes(*offset));
+                positions.insert((Arc::clone(name), partition), offset);
+            }
+            iterator.next();
+        }
+        iterator
+            .status()
+            .map_err(|e| self.failed("read its positions", e))?;
+        Ok(positions)
+    }
+}
+
+fn in_use(store: &str, state_partition: u16) -> StateError {
+    StateError::PartitionInUse {
+        store: store.to_owned(),
+        state_partition,
+    }
+}
+
+fn database(directory: &Path) -> PathBuf {
+    directory.join("rocksdb")
+}
+
+fn damage_mark(directory: &Path) -> PathBuf {
+    directory.join("damaged")
+}
+
+/// Compares `meta.json` with the configuration, wipes what must be rebuilt, and writes the new `meta.json`; returns why it wiped.
+fn prepare(
+    env: &Env,
+    directory: &Path,
+    config: &StateConfig,
+) -> Result<Option<String>, StateError> {
+    let path = directory.join("meta.json");
+    let exists = |path: &Path| {
+        env.files
+            .exists(path)
+            .map_err(|e| StateError::io("look for", path, e))
+    };
+    let stored = match exists(&path)? {
+        true => {
+            let bytes = env.files.read(&path, META_BYTES_MAX);
+            Meta::parse(
+                &bytes.map_err(|e| StateError::io("read", &path, e))?,
+                directory,
+            )?
+        }
+        false => None,
+    };
+    let has_database = exists(&database(directory))?;
+    let mut why = match &stored {
+        Some(stored) => stored.check(config, directory)?,
+        None => has_database.then(|| "its meta.json is missing or damaged".to_owned()),
+    };
+    let mark = damage_mark(directory);
+    let is_marked = exists(&mark)?;
+    if is_marked && why.is_none() {
+        why = Some("it was found damaged".to_owned());
+    }
+    // The mark and the old `meta.json` go last: until then a crash begins the wipe again.
+    if why.is_some() {
+        rocks::remove_tree(env, &database(directory))?;
+    }
+    if is_marked {
+        env.files
+            .remove_file(&mark)
+            .map_err(|e| StateError::io("remove", &mark, e))?;
+    }
+    let meta = Meta::of(config);
+    if stored.as_ref() != Some(&meta) {
+        env.files
+            .replace(&path, &meta.to_bytes())
+            .map_err(|e| StateError::io("write", &path, e))?;
+    }
+    Ok(why)
+}
+
+/// Opens RocksDB; damaged files are derived data and are wiped (S4).
+fn open_or_rebuild(
+    env: &Env,
+    directory: &Path,
+    config: &StateConfig,
+    options: &Options,
+    rebuilt: &mut Option<String>,
+) -> Result<rocks::Opened, StateError> {
+    let path = database(directory);
+    let stores: Vec<_> = config
+        .stores
+        .iter()
+        .map(|store| store.name.clone())
+        .collect();
+    let open = || rocks::open(env, &path, options, &stores, &config.dropped_stores);
+    let failure = match open() {
+        Ok(opened) => return Ok(opened),
+        Err(OpenFailure::Damaged(why)) => {
+            rocks::remove_tree(env, &path)?;
+            *rebuilt = Some(why);
+            match open() {
+                Ok(opened) => return Ok(opened),
+                Err(failure) => failure,
+            }
+        }
+        Err(failure) => failure,
+    };
+    let (OpenFailure::Damaged(why) | OpenFailure::Other(why)) = failure;
+    Err(StateError::Database {
+        operation: "be opened",
+        path,
+        why,
+    })
+}

@@ -1,0 +1,154 @@
+//! What can go wrong with state, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::codec::{CodecError, CodecId};
+use crate::protocol::ErrorKind;
+
+/// An error of the state layer. Nothing that was committed is lost by any of them: the changelog holds it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// A file of ours could not be read or written.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// RocksDB refused; usually the disk is full or failing (S5).
+    #[error(
+        "the state database {} could not {operation}: {why}; nothing committed is lost: free or repair the disk, then start the job again",
+        path.display()
+    )]
+    Database {
+        /// What was tried.
+        operation: &'static str,
+        /// The database's directory.
+        path: PathBuf,
+        /// RocksDB's words.
+        why: String,
+    },
+    /// RocksDB's files are damaged. They are marked, and rebuilt from the changelog when the job starts again.
+    #[error(
+        "the state database {} is damaged ({why}): start the job again, and it is rebuilt from the changelog",
+        path.display()
+    )]
+    Damaged {
+        /// The database's directory.
+        path: PathBuf,
+        /// RocksDB's words.
+        why: String,
+    },
+    /// A value has no encoded form.
+    #[error("a value of store {store:?} cannot be written: {source}")]
+    Encode {
+        /// The store.
+        store: String,
+        /// Why not.
+        source: CodecError,
+    },
+    /// Stored bytes are not a value of the store's type: usually the type was changed.
+    #[error(
+        "store {store:?} holds a value that is not of its type ({source}): use the type that it was written with, or give the step a new name"
+    )]
+    Decode {
+        /// The store.
+        store: String,
+        /// Why not.
+        source: CodecError,
+    },
+    /// The job was first run with another number of state partitions.
+    #[error(
+        "the job {} was first run with {stored} state partitions, now {asked} are asked for: the number is fixed, go back to {stored}",
+        path.display()
+    )]
+    StatePartitionsChanged {
+        /// The job's state directory.
+        path: PathBuf,
+        /// The number that the state has.
+        stored: u16,
+        /// The number asked for.
+        asked: u16,
+    },
+    /// A store was written with another codec.
+    #[error(
+        "store {store:?} was written with codec {}, now codec {} is asked for: go back to that codec, or give the step a new name",
+        stored.0, asked.0
+    )]
+    CodecChanged {
+        /// The store.
+        store: String,
+        /// The codec of the data.
+        stored: CodecId,
+        /// The codec asked for.
+        asked: CodecId,
+    },
+    /// The topology no longer has a store that holds state.
+    #[error(
+        "the job has state in store {store:?}, but no step of that name any more: bring the step back, or list {store:?} among the dropped stores"
+    )]
+    StoreMissing {
+        /// The store.
+        store: String,
+    },
+    /// The state was written by a newer version.
+    #[error(
+        "the state in {} has format {found}; this version reads up to {supported}: use the newer version",
+        path.display()
+    )]
+    NewerFormat {
+        /// The job's state directory.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+        /// The newest format that can be read.
+        supported: u32,
+    },
+    /// A store is opened that was not declared when the backend was opened.
+    #[error("store {store:?} was not declared when the job's state was opened: declare it there")]
+    UnknownStore {
+        /// The store.
+        store: String,
+    },
+    /// Somebody else in this process has the partition open.
+    #[error(
+        "state partition {state_partition} of store {store:?} is open already: close its other owner first"
+    )]
+    PartitionInUse {
+        /// The store.
+        store: String,
+        /// The partition.
+        state_partition: u16,
+    },
+    /// An earlier error left the store's memory in between: it must be opened again.
+    #[error("store {store:?} failed before and must be opened and restored again")]
+    Broken {
+        /// The store.
+        store: String,
+    },
+}
+
+impl StateError {
+    /// What a caller may do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Damaged { .. } | Self::Decode { .. } => ErrorKind::Corrupt,
+            Self::Encode { .. } | Self::Broken { .. } => ErrorKind::Abortable,
+            _ => ErrorKind::Fatal,
+        }
+    }
+
+    pub(super) fn io(operation: &'static str, path: &std::path::Path, source: io::Error) -> Self {
+        Self::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Typed keyed stores: a write-back table in memory over RocksDB, with the changelog as the write-ahead log.
+//!
+//! Guarantees: RocksDB only ever receives values of committed cycles, in one atomic write with the changelog
+//! position that they cover (invariant 7), and memory stays under one bound (invariant 10). What a cycle changes
+//! lives in the [`Store`]'s table until the cycle is drained; an aborted cycle drops the store, which is opened and
+//! restored again as after a crash. All of it is derived from the changelog (invariant 11): lost or damaged
+//! files are wiped and restored, never an error.
+//!
+//! It does not know topics, transactions or operators: the runtime writes the changelog, decides when a cycle is
+//! committed, and replays. RocksDB owns the input and output of its files; only `meta.json` goes through `Env`.
+//!
+//! ```text
+//! update ─► table ──drain_cycle──► changelog records ──commit──► (durable)
+//!             └──take_flush──► FlushBatch ──────after commit──► StateBackend::flush ─► RocksDB + position
+//! ```
+//! Reading order: `store.rs`, `table.rs` (on `index.rs`, `key.rs`), `flush.rs`, `backend.rs` (on `rocks.rs`, `meta.rs`).
+
+mod backend;
+mod budget;
+mod cycle_store;
+mod error;
+mod flush;
+mod index;
+mod key;
+mod meta;
+mod prefetch;
+mod rocks;
+mod scan;
+mod store;
+mod table;
+mod value;
+
+pub use backend::{StateBackend, StateConfig, StoreDeclaration};
+pub use cycle_store::{BoxError, CycleStore, EmitChange};
+pub use error::StateError;
+pub use flush::{FlushBatch, FlushTicket, FlushUrgency};
+pub use key::{HashedKey, hash_key, state_partition};
+pub use store::Store;
+
+#[cfg(test)]
+mod tests;

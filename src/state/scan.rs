@@ -1,0 +1,129 @@
+//! Reading a range of keys in order: RocksDB's keys, with what is not flushed yet laid over them.
+
+use std::ops::ControlFlow;
+
+use super::error::StateError;
+use super::key::encode_stored_key;
+use super::store::{Store, decode};
+
+impl<V: Clone + Send + 'static> Store<V> {
+    /// Shows each key of the state partition that begins with `prefix`, in the order of their bytes, until `visit`
+    /// breaks. An empty prefix shows all. Changes of the open cycle are seen. Costs a read of RocksDB's range
+    /// plus a look at all that is not flushed.
+    ///
+    /// # Errors
+    /// If RocksDB fails or holds a value that is not of the store's type.
+    pub fn scan_prefix(
+        &mut self,
+        state_partition: u16,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        self.scan_range(state_partition, prefix, successor(prefix).as_deref(), visit)
+    }
+
+    /// Shows each key of the state partition that is at least `from` and below `to` (`None`: to the end), as
+    /// [`scan_prefix`](Self::scan_prefix) does.
+    ///
+    /// # Errors
+    /// If RocksDB fails or holds a value that is not of the store's type.
+    pub fn scan_range(
+        &mut self,
+        state_partition: u16,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        self.check_not_broken()?;
+        let mut overlay = self
+            .unflushed_in(state_partition, from, to)
+            .into_iter()
+            .peekable();
+        let mut stored_from = Vec::new();
+        encode_stored_key(state_partition, from, &mut stored_from);
+        let stored_to = stored_end(state_partition, to);
+        let mut is_stopped = false;
+        self.backend
+            .scan(&self.name, &stored_from, stored_to, &mut |key, bytes| {
+                // What lies before the stored key comes first; what has the same key hides it.
+                while let Some((laid_over, value)) =
+                    overlay.next_if(|(laid_over, _)| *laid_over <= key)
+                {
+                    if let Some(value) = value
+                        && visit(laid_over, value).is_break()
+                    {
+                        is_stopped = true;
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    if laid_over == key {
+                        return Ok(ControlFlow::Continue(()));
+                    }
+                }
+                let value = decode(self.codec.as_ref(), &self.name, Some(bytes))?;
+                let flow = value.map_or(ControlFlow::Continue(()), |value| visit(key, &value));
+                is_stopped = flow.is_break();
+                Ok(flow)
+            })?;
+        if !is_stopped {
+            let _ = overlay
+                .filter_map(|(key, value)| Some((key, value?)))
+                .try_for_each(|(key, value)| visit(key, value));
+        }
+        Ok(())
+    }
+
+    /// The entries of the range that RocksDB may not have as they are, in order.
+    fn unflushed_in(
+        &self,
+        state_partition: u16,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Vec<(&[u8], Option<&V>)> {
+        let in_flight = self.in_flight.iter().flat_map(|flight| &flight.slots);
+        let slots = self.cycle.iter().chain(&self.dirty).chain(in_flight);
+        let mut entries: Vec<_> = slots
+            .map(|&slot| self.table.entry(slot))
+            .filter(|entry| {
+                let key = entry.key.as_slice();
+                entry.state_partition == state_partition
+                    && key >= from
+                    && to.is_none_or(|to| key < to)
+            })
+            .map(|entry| (entry.key.as_slice(), entry.value.as_ref()))
+            .collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        entries.dedup_by_key(|(key, _)| *key);
+        entries
+    }
+}
+
+/// The first stored key behind the range; `None` if nothing can be behind it.
+fn stored_end(state_partition: u16, to: Option<&[u8]>) -> Option<Vec<u8>> {
+    let mut end = Vec::new();
+    match to {
+        Some(to) => encode_stored_key(state_partition, to, &mut end),
+        None => encode_stored_key(state_partition.checked_add(1)?, &[], &mut end),
+    }
+    Some(end)
+}
+
+/// The first key that is above every key with this prefix; `None` if there is none.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let kept = prefix.iter().rposition(|&byte| byte != u8::MAX)?;
+    let mut end = prefix[..=kept].to_vec();
+    end[kept] += 1;
+    Some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_successor_of_a_prefix_is_above_all_that_begin_with_it() {
+        assert_eq!(successor(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(successor(&[1, 255, 255]), Some(vec![2]));
+        assert_eq!(successor(&[255]), None);
+        assert_eq!(successor(b""), None);
+    }
+}

@@ -1,0 +1,553 @@
+//! One worker's part of a named store: typed values in memory, the rest in RocksDB.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::backend::StateBackend;
+use super::budget::TableShare;
+use super::error::StateError;
+use super::flush::{FlushBatch, FlushTicket, FlushUrgency};
+use super::key::{HashedKey, hash_key};
+use super::prefetch::Misses;
+use super::table::{Entry, Table};
+use super::value::ValueCodec;
+use crate::codec::Codec;
+use crate::env::Instant;
+use crate::types::Offset;
+
+/// Keys of one `multi_get`: each result pins a block of the cache while the group is decoded.
+const GROUP_KEYS_MAX: usize = 512;
+
+/// The values of some state partitions of one store. It belongs to one worker and is used by one thread at a time.
+///
+/// A cycle is: [`prefetch`](Self::prefetch) the keys of a batch, [`update`](Self::update) each, and so on;
+/// [`drain_cycle`](Self::drain_cycle) at its end; then [`take_flush`](Self::take_flush), whose batch goes to
+/// [`StateBackend::flush`] after the cycle is committed, and [`flushed`](Self::flushed). If the cycle is aborted,
+/// drop the store, open it again, and [`restore`](Self::restore) from the position that the backend gives.
+///
+/// After any error the store is in between and is dropped in the same way.
+pub struct Store<V> {
+    pub(super) backend: StateBackend,
+    pub(super) name: Arc<str>,
+    partitions: Vec<u16>,
+    pub(super) codec: Box<dyn ValueCodec<V>>,
+    pub(super) table: Table<V>,
+    share: TableShare,
+    /// Every key that exists is in the table: RocksDB need not be asked.
+    is_resident: bool,
+    /// Slots that the open cycle changed, each once.
+    pub(super) cycle: Vec<u32>,
+    cycle_bytes: usize,
+    /// Slots that drained cycles changed since the last flush took them, each once.
+    pub(super) dirty: Vec<u32>,
+    dirty_bytes: usize,
+    pub(super) in_flight: Option<InFlight>,
+    next_ticket: u32,
+    /// Changelog bytes since the last flush.
+    changelog_bytes: u64,
+    last_flush: Instant,
+    /// The mean encoded length of the values drained last: the guess for values not encoded yet.
+    typical_value_bytes: usize,
+    scratch: Vec<u8>,
+    misses: Misses,
+    /// Where the replay of each partition stands.
+    restored: BTreeMap<u16, Offset>,
+    is_broken: bool,
+}
+
+/// A flush that was taken and is not written yet.
+pub(super) struct InFlight {
+    ticket: FlushTicket,
+    pub(super) slots: Vec<u32>,
+    bytes: usize,
+}
+
+impl<V: Clone + Send + 'static> Store<V> {
+    /// Opens these partitions of the store called `name`, which was declared when the backend was opened.
+    /// What the changelog holds beyond [`StateBackend::position`] must be [`restore`](Self::restore)d before use.
+    ///
+    /// # Errors
+    /// If the store was not declared, was declared with another codec, or one of the partitions is open already.
+    pub fn open(
+        backend: &StateBackend,
+        name: &str,
+        partitions: &[u16],
+        codec: impl Codec<V>,
+    ) -> Result<Self, StateError> {
+        let name = backend.claim(name, Codec::id(&codec), partitions)?;
+        let mut store = Self {
+            name,
+            partitions: partitions.to_vec(),
+            codec: Box::new(codec),
+            table: Table::new(),
+            share: TableShare::new(backend.table_budget()),
+            is_resident: true,
+            cycle: Vec::new(),
+            cycle_bytes: 0,
+            dirty: Vec::new(),
+            dirty_bytes: 0,
+            in_flight: None,
+            next_ticket: 1,
+            changelog_bytes: 0,
+            last_flush: backend.now(),
+            typical_value_bytes: 0,
+            scratch: Vec::new(),
+            misses: Misses::default(),
+            restored: BTreeMap::new(),
+            is_broken: false,
+            backend: backend.clone(),
+        };
+        for &partition in partitions {
+            store.is_resident &= store.backend.position(&store.name, partition).is_none();
+        }
+        Ok(store)
+    }
+
+    /// The store's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The state partitions that it owns.
+    #[must_use]
+    pub fn partitions(&self) -> &[u16] {
+        &self.partitions
+    }
+
+    /// Brings the keys of a batch into memory: those that are missing are read from RocksDB in one sorted
+    /// multi-get. Keys known to be absent are remembered too. Costs nothing while everything is in memory.
+    ///
+    /// # Errors
+    /// If RocksDB fails or holds a value that is not of the store's type.
+    pub fn prefetch<'k>(
+        &mut self,
+        keys: impl Iterator<Item = HashedKey<'k>>,
+    ) -> Result<(), StateError> {
+        self.check_not_broken()?;
+        // Before the keys are looked up, so that none of this batch is evicted again.
+        self.make_room();
+        if self.is_resident {
+            return Ok(());
+        }
+        let mut misses = std::mem::take(&mut self.misses);
+        for key in keys {
+            if self.table.find(&key).is_none() {
+                misses.push(&key);
+            }
+        }
+        misses.sort();
+        let result = self.read_missing(&misses);
+        misses.clear();
+        self.misses = misses;
+        self.broken_on_error(result)
+    }
+
+    fn read_missing(&mut self, misses: &Misses) -> Result<(), StateError> {
+        let Self {
+            backend,
+            name,
+            table,
+            codec,
+            ..
+        } = self;
+        for group in misses.groups(GROUP_KEYS_MAX) {
+            let mut keys = group.keys();
+            backend.read_many(name, group.stored_keys(), &mut |bytes| {
+                let Some(key) = keys.next() else {
+                    return Ok(());
+                };
+                let value = decode(codec.as_ref(), name, bytes)?;
+                table.insert(&key, value, bytes.map_or(0, <[u8]>::len));
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Changes the value of a key; `None` is absent. What `change` returns is returned.
+    ///
+    /// # Errors
+    /// If the key was not in memory and RocksDB fails.
+    #[inline]
+    pub fn update<R>(
+        &mut self,
+        key: HashedKey<'_>,
+        change: impl FnOnce(&mut Option<V>) -> R,
+    ) -> Result<R, StateError> {
+        let slot = match self.table.find(&key) {
+            Some(slot) => slot,
+            None => self.load(&key)?,
+        };
+        let entry = self.table.entry_mut(slot);
+        let was_absent = entry.value.is_none();
+        let result = change(&mut entry.value);
+        let stayed_absent = was_absent && entry.value.is_none();
+        if !entry.is_in_cycle && !stayed_absent {
+            entry.is_in_cycle = true;
+            self.mark_changed(slot, was_absent);
+        }
+        Ok(result)
+    }
+
+    #[inline]
+    fn mark_changed(&mut self, slot: u32, is_new: bool) {
+        if is_new && std::mem::needs_drop::<V>() {
+            self.table.set_value_bytes(slot, self.typical_value_bytes);
+        }
+        self.cycle_bytes += self.table.entry(slot).size_bytes();
+        self.cycle.push(slot);
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// If the key was not in memory and RocksDB fails.
+    #[inline]
+    pub fn get(&mut self, key: HashedKey<'_>) -> Result<Option<&V>, StateError> {
+        let slot = match self.table.find(&key) {
+            Some(slot) => slot,
+            None if self.is_resident => return Ok(None),
+            None => self.load(&key)?,
+        };
+        Ok(self.table.entry(slot).value.as_ref())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load(&mut self, key: &HashedKey<'_>) -> Result<u32, StateError> {
+        self.check_not_broken()?;
+        assert!(
+            self.partitions.contains(&key.state_partition),
+            "store {:?} does not own state partition {}",
+            self.name,
+            key.state_partition
+        );
+        if self.is_resident {
+            return Ok(self.table.insert(key, None, 0));
+        }
+        let mut found = None;
+        let mut stored = std::mem::take(&mut self.scratch);
+        stored.clear();
+        super::key::encode_stored_key(key.state_partition, key.bytes, &mut stored);
+        let (codec, name) = (self.codec.as_ref(), &self.name);
+        let read = self
+            .backend
+            .read_many(name, std::iter::once(&*stored), &mut |bytes| {
+                found =
+                    decode(codec, name, bytes)?.map(|value| (value, bytes.map_or(0, <[u8]>::len)));
+                Ok(())
+            });
+        self.scratch = stored;
+        self.broken_on_error(read)?;
+        let (value, value_bytes) = match found {
+            Some((value, value_bytes)) => (Some(value), value_bytes),
+            None => (None, 0),
+        };
+        Ok(self.table.insert(key, value, value_bytes))
+    }
+
+    /// What the open cycle changed, as the bytes that it takes in memory; values count with the size they had
+    /// when they were last encoded. Past its budget the runtime closes the cycle early (design D6).
+    #[must_use]
+    #[inline]
+    pub fn overlay_bytes(&self) -> usize {
+        self.cycle_bytes
+    }
+
+    /// Ends the cycle: hands each key that it changed, with its last value, to `emit`, which appends it to
+    /// the changelog in the cycle's transaction. From here on these values can be flushed.
+    ///
+    /// # Errors
+    /// If a value cannot be encoded, or what `emit` answers.
+    pub fn drain_cycle<E: From<StateError>>(
+        &mut self,
+        emit: &mut (impl FnMut(u16, &[u8], Option<&[u8]>) -> Result<(), E> + ?Sized),
+    ) -> Result<(), E> {
+        self.check_not_broken()?;
+        // Until all is emitted the store is in between.
+        self.is_broken = true;
+        let mut bytes = std::mem::take(&mut self.scratch);
+        let slots = std::mem::take(&mut self.cycle);
+        let mut values_bytes = 0;
+        for &slot in &slots {
+            self.drain_entry(slot, &mut bytes, emit)?;
+            values_bytes += bytes.len();
+        }
+        self.typical_value_bytes = values_bytes
+            .checked_div(slots.len())
+            .unwrap_or(self.typical_value_bytes);
+        self.scratch = bytes;
+        self.cycle = slots;
+        self.cycle.clear();
+        self.cycle_bytes = 0;
+        self.is_broken = false;
+        self.make_room();
+        Ok(())
+    }
+
+    fn drain_entry<E: From<StateError>>(
+        &mut self,
+        slot: u32,
+        bytes: &mut Vec<u8>,
+        emit: &mut (impl FnMut(u16, &[u8], Option<&[u8]>) -> Result<(), E> + ?Sized),
+    ) -> Result<(), E> {
+        bytes.clear();
+        let entry = self.table.entry_mut(slot);
+        entry.is_in_cycle = false;
+        let value = match &entry.value {
+            Some(value) => {
+                encode(self.codec.as_ref(), &self.name, value, bytes)?;
+                Some(&**bytes)
+            }
+            None => None,
+        };
+        let key = entry.key.as_slice();
+        emit(entry.state_partition, key, value)?;
+        self.changelog_bytes += (key.len() + bytes.len()) as u64;
+        self.mark_dirty(slot, bytes.len());
+        Ok(())
+    }
+
+    /// Notes that RocksDB lacks the entry's value, which takes `value_bytes` encoded.
+    fn mark_dirty(&mut self, slot: u32, value_bytes: usize) {
+        let entry = self.table.entry_mut(slot);
+        match std::mem::replace(&mut entry.is_dirty, true) {
+            true => self.dirty_bytes -= entry.size_bytes(),
+            false => self.dirty.push(slot),
+        }
+        self.table.set_value_bytes(slot, value_bytes);
+        self.dirty_bytes += self.table.entry(slot).size_bytes();
+    }
+
+    /// Takes what RocksDB lacks, if that is much or has waited long, or with [`FlushUrgency::Now`] if it is
+    /// anything. Call it right after [`drain_cycle`](Self::drain_cycle), before the next cycle changes anything;
+    /// hand the batch to [`StateBackend::flush`] only after the drained cycle is committed. One flush
+    /// at a time: `None` while another is not [`flushed`](Self::flushed).
+    ///
+    /// # Errors
+    /// If a value cannot be encoded.
+    ///
+    /// # Panics
+    /// If the open cycle has changes: they could reach RocksDB before they are committed (I7).
+    pub fn take_flush(&mut self, urgency: FlushUrgency) -> Result<Option<FlushBatch>, StateError> {
+        self.check_not_broken()?;
+        assert!(
+            self.cycle.is_empty(),
+            "store {:?}: a flush was asked for inside a cycle",
+            self.name
+        );
+        let is_wanted = urgency == FlushUrgency::Now || self.is_flush_due();
+        if self.in_flight.is_some() || self.dirty.is_empty() || !is_wanted {
+            return Ok(None);
+        }
+        let batch = self.build_flush();
+        self.broken_on_error(batch).map(Some)
+    }
+
+    fn is_flush_due(&mut self) -> bool {
+        let config = self.backend.config();
+        let tail_bytes_max =
+            config.changelog_tail_bytes_max / (2 * self.share.stores_count() as u64);
+        let has_waited = self.backend.now().since(self.last_flush) >= config.flush_interval;
+        has_waited
+            || self.changelog_bytes > tail_bytes_max
+            || self.dirty_bytes > self.limit_bytes() / 4
+    }
+
+    fn build_flush(&mut self) -> Result<FlushBatch, StateError> {
+        let ticket = FlushTicket(self.next_ticket);
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        let slots = std::mem::take(&mut self.dirty);
+        let mut batch = FlushBatch::new(
+            Arc::clone(&self.name),
+            ticket,
+            slots.len(),
+            self.changelog_bytes,
+        );
+        for &slot in &slots {
+            let entry = self.table.entry_mut(slot);
+            entry.is_dirty = false;
+            entry.flush_ticket = ticket.0;
+            let (codec, name, value) = (self.codec.as_ref(), &self.name, entry.value.as_ref());
+            batch.push(entry.state_partition, entry.key.as_slice(), |out| {
+                value.map(|value| encode(codec, name, value, out))
+            })?;
+        }
+        self.in_flight = Some(InFlight {
+            ticket,
+            slots,
+            bytes: std::mem::take(&mut self.dirty_bytes),
+        });
+        self.changelog_bytes = 0;
+        self.last_flush = self.backend.now();
+        Ok(batch)
+    }
+
+    /// Says that the batch with this ticket is in RocksDB: its entries may be evicted.
+    ///
+    /// # Panics
+    /// If that flush is not the one in flight.
+    pub fn flushed(&mut self, ticket: FlushTicket) {
+        let in_flight = self.in_flight.take();
+        assert!(
+            in_flight.is_some_and(|flight| flight.ticket == ticket),
+            "store {:?}: {ticket:?} is not in flight",
+            self.name
+        );
+        self.make_room();
+    }
+
+    /// Whether so much waits for RocksDB that the next cycle should wait for the flush in flight
+    /// (or take one): what is not flushed cannot be evicted.
+    pub fn must_wait_for_flush(&mut self) -> bool {
+        let in_flight_bytes = self.in_flight.as_ref().map_or(0, |flight| flight.bytes);
+        self.dirty_bytes + self.cycle_bytes + in_flight_bytes > self.limit_bytes() / 4 * 3
+    }
+
+    /// Applies one committed changelog record; `next_offset` is the offset after it. Records of a partition come in
+    /// order, from [`StateBackend::position`] on, before the first cycle. What does not fit in memory goes to
+    /// RocksDB with its position, so a restore that was interrupted resumes (S8).
+    ///
+    /// # Errors
+    /// If the value is not of the store's type, or RocksDB fails.
+    ///
+    /// # Panics
+    /// If the store does not own the partition, or a cycle has begun.
+    pub fn restore(
+        &mut self,
+        state_partition: u16,
+        key: &[u8],
+        value: Option<&[u8]>,
+        next_offset: Offset,
+    ) -> Result<(), StateError> {
+        assert!(
+            self.cycle.is_empty() && self.partitions.contains(&state_partition),
+            "store {:?} cannot restore state partition {state_partition} now",
+            self.name
+        );
+        self.check_not_broken()?;
+        let decoded = decode(self.codec.as_ref(), &self.name, value)?;
+        let value_bytes = value.map_or(0, <[u8]>::len);
+        let key = HashedKey {
+            hash: hash_key(key),
+            state_partition,
+            bytes: key,
+        };
+        self.restored.insert(state_partition, next_offset);
+        self.changelog_bytes += (key.bytes.len() + value_bytes) as u64;
+        let slot = match self.table.find(&key) {
+            Some(slot) => {
+                self.table.entry_mut(slot).value = decoded;
+                slot
+            }
+            None => self.table.insert(&key, decoded, 0),
+        };
+        self.mark_dirty(slot, value_bytes);
+        match self.dirty_bytes > self.limit_bytes() / 2 {
+            true => self.flush_restored(),
+            false => Ok(()),
+        }
+    }
+
+    /// What was replayed is committed, so it may go to RocksDB at once (I7).
+    fn flush_restored(&mut self) -> Result<(), StateError> {
+        let Some(batch) = self.take_flush(FlushUrgency::Now)? else {
+            return Ok(());
+        };
+        let ticket = batch.ticket();
+        let positions: Vec<_> = self.restored.iter().map(|(&p, &o)| (p, o)).collect();
+        let result = self.backend.flush(batch, &positions);
+        self.broken_on_error(result)?;
+        self.flushed(ticket);
+        Ok(())
+    }
+
+    /// What the store takes in memory, as counted against the bound.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.table.size_bytes()
+    }
+
+    /// How many entries are in memory, absent keys included.
+    #[must_use]
+    pub fn entries_count(&self) -> usize {
+        self.table.entries_count()
+    }
+
+    fn limit_bytes(&mut self) -> usize {
+        self.share.limit_bytes(self.table.size_bytes())
+    }
+
+    fn make_room(&mut self) {
+        let limit_bytes = self.limit_bytes();
+        if self.table.size_bytes() <= limit_bytes {
+            return;
+        }
+        let in_flight = self.in_flight.as_ref().map(|flight| flight.ticket.0);
+        let is_flushed = |entry: &Entry<V>| {
+            !entry.is_in_cycle && !entry.is_dirty && Some(entry.flush_ticket) != in_flight
+        };
+        if self.table.evict(limit_bytes, is_flushed) {
+            self.is_resident = false;
+        }
+    }
+
+    pub(super) fn check_not_broken(&self) -> Result<(), StateError> {
+        match self.is_broken {
+            true => Err(StateError::Broken {
+                store: self.name.to_string(),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn broken_on_error<T>(
+        &mut self,
+        result: Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        self.is_broken |= result.is_err();
+        result
+    }
+}
+
+impl<V> Drop for Store<V> {
+    fn drop(&mut self) {
+        self.backend.release(&self.name, &self.partitions);
+    }
+}
+
+impl<V> std::fmt::Debug for Store<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("name", &self.name)
+            .field("partitions", &self.partitions)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn decode<V>(
+    codec: &dyn ValueCodec<V>,
+    store: &str,
+    bytes: Option<&[u8]>,
+) -> Result<Option<V>, StateError> {
+    let decoded = bytes.map(|bytes| codec.decode(bytes)).transpose();
+    decoded.map_err(|source| StateError::Decode {
+        store: store.to_owned(),
+        source,
+    })
+}
+
+fn encode<V>(
+    codec: &dyn ValueCodec<V>,
+    store: &str,
+    value: &V,
+    out: &mut Vec<u8>,
+) -> Result<(), StateError> {
+    codec
+        .encode(value, out)
+        .map_err(|source| StateError::Encode {
+            store: store.to_owned(),
+            source,
+        })
+}

@@ -1,0 +1,220 @@
+//! The entries of a store that are in memory: found by key, evicted by CLOCK, addressed by stable slots.
+
+use super::budget::ALLOCATION_OVERHEAD_BYTES;
+use super::index::SlotIndex;
+use super::key::{HashedKey, KeyBytes};
+
+/// Entries in one chunk: growing allocates a chunk and moves nothing.
+const CHUNK_ENTRIES: usize = 1024;
+
+/// A key and its value. `value` is `None` for a key that is known to be absent.
+#[derive(Debug)]
+pub(super) struct Entry<V> {
+    pub(super) key: KeyBytes,
+    pub(super) value: Option<V>,
+    tag: u32,
+    /// The ticket of the flush that took the entry last.
+    pub(super) flush_ticket: u32,
+    /// The encoded length of the value when it was last encoded or decoded.
+    value_bytes: u32,
+    pub(super) state_partition: u16,
+    /// Changed by the open cycle.
+    pub(super) is_in_cycle: bool,
+    /// Changed by a drained cycle since the last flush took it.
+    pub(super) is_dirty: bool,
+    /// Used since the clock's hand passed.
+    is_referenced: bool,
+    is_live: bool,
+}
+
+impl<V> Entry<V> {
+    /// What the entry takes in memory, with its share of the index.
+    #[inline]
+    pub(super) fn size_bytes(&self) -> usize {
+        // 24: cells of the index, which are 8 bytes each and 1/3 to 5/8 taken.
+        size_of::<Self>() + 24 + self.key.heap_bytes() + self.value_heap_bytes()
+    }
+
+    /// A value that owns memory is taken to own as many bytes as its encoded form has.
+    #[inline]
+    fn value_heap_bytes(&self) -> usize {
+        match self.value_bytes {
+            0 => 0,
+            _ if !std::mem::needs_drop::<V>() => 0,
+            value_bytes => value_bytes as usize + ALLOCATION_OVERHEAD_BYTES,
+        }
+    }
+}
+
+/// Entries by key. Slots stay valid until an eviction, which only [`Table::evict`] does.
+#[derive(Debug)]
+pub(super) struct Table<V> {
+    index: SlotIndex,
+    chunks: Vec<Vec<Entry<V>>>,
+    free: Vec<u32>,
+    entries_count: usize,
+    size_bytes: usize,
+    hand: usize,
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the upper half of the hash"
+)]
+fn tag_of(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+impl<V> Table<V> {
+    pub(super) fn new() -> Self {
+        Self {
+            index: SlotIndex::new(),
+            chunks: Vec::new(),
+            free: Vec::new(),
+            entries_count: 0,
+            size_bytes: 0,
+            hand: 0,
+        }
+    }
+
+    /// The slot of a key, which counts as a use of it.
+    #[inline]
+    pub(super) fn find(&mut self, key: &HashedKey<'_>) -> Option<u32> {
+        let slot = self.index.find(tag_of(key.hash), |slot| {
+            self.entry(slot).key.as_slice() == key.bytes
+        })?;
+        self.entry_mut(slot).is_referenced = true;
+        Some(slot)
+    }
+
+    /// The entry in a slot.
+    ///
+    /// # Panics
+    /// If there never was such a slot.
+    #[inline]
+    pub(super) fn entry(&self, slot: u32) -> &Entry<V> {
+        &self.chunks[slot as usize / CHUNK_ENTRIES][slot as usize % CHUNK_ENTRIES]
+    }
+
+    /// The entry in a slot, to change.
+    ///
+    /// # Panics
+    /// If there never was such a slot.
+    #[inline]
+    pub(super) fn entry_mut(&mut self, slot: u32) -> &mut Entry<V> {
+        &mut self.chunks[slot as usize / CHUNK_ENTRIES][slot as usize % CHUNK_ENTRIES]
+    }
+
+    /// Adds a key that is not in the table.
+    pub(super) fn insert(
+        &mut self,
+        key: &HashedKey<'_>,
+        value: Option<V>,
+        value_bytes: usize,
+    ) -> u32 {
+        let entry = Entry {
+            key: KeyBytes::new(key.bytes),
+            value,
+            tag: tag_of(key.hash),
+            flush_ticket: 0,
+            value_bytes: u32::try_from(value_bytes).unwrap_or(u32::MAX),
+            state_partition: key.state_partition,
+            is_in_cycle: false,
+            is_dirty: false,
+            is_referenced: true,
+            is_live: true,
+        };
+        self.entries_count += 1;
+        self.size_bytes += entry.size_bytes();
+        let slot = self.store(entry);
+        self.index.insert(tag_of(key.hash), slot);
+        slot
+    }
+
+    fn store(&mut self, entry: Entry<V>) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            *self.entry_mut(slot) = entry;
+            return slot;
+        }
+        if self
+            .chunks
+            .last()
+            .is_none_or(|chunk| chunk.len() == CHUNK_ENTRIES)
+        {
+            self.chunks.push(Vec::with_capacity(CHUNK_ENTRIES));
+        }
+        let before = (self.chunks.len() - 1) * CHUNK_ENTRIES;
+        let chunk = self.chunks.last_mut().map_or(0, |chunk| {
+            chunk.push(entry);
+            chunk.len() - 1
+        });
+        u32::try_from(before + chunk).unwrap_or_else(|_| panic!("a table holds 2^32 entries"))
+    }
+
+    /// Notes the encoded length of an entry's value, 0 for none. The entry's size depends on nothing else that changes.
+    pub(super) fn set_value_bytes(&mut self, slot: u32, value_bytes: usize) {
+        let entry = self.entry_mut(slot);
+        let before = entry.size_bytes();
+        entry.value_bytes = u32::try_from(value_bytes).unwrap_or(u32::MAX);
+        let after = entry.size_bytes();
+        self.size_bytes = self.size_bytes + after - before;
+    }
+
+    /// What the entries take in memory, with the index.
+    pub(super) fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// How many entries there are, absent keys included.
+    pub(super) fn entries_count(&self) -> usize {
+        self.entries_count
+    }
+
+    /// Evicts entries that `is_evictable` until the table takes at most `target_bytes`, or the hand went
+    /// round twice. Returns whether a present value was evicted.
+    pub(super) fn evict(
+        &mut self,
+        target_bytes: usize,
+        is_evictable: impl Fn(&Entry<V>) -> bool,
+    ) -> bool {
+        let mut has_lost_value = false;
+        let slots_count = self.slots_count();
+        for _ in 0..slots_count * 2 {
+            if self.size_bytes <= target_bytes {
+                break;
+            }
+            self.hand = (self.hand + 1) % slots_count;
+            let Ok(slot) = u32::try_from(self.hand) else {
+                break;
+            };
+            let entry = self.entry_mut(slot);
+            if !entry.is_live || !is_evictable(entry) {
+                continue;
+            }
+            // An absent key is only remembered for its batch: it gets no second chance.
+            if std::mem::replace(&mut entry.is_referenced, false) && entry.value.is_some() {
+                continue;
+            }
+            has_lost_value |= entry.value.is_some();
+            self.remove(slot);
+        }
+        has_lost_value
+    }
+
+    fn slots_count(&self) -> usize {
+        self.chunks.iter().map(Vec::len).sum()
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let entry = self.entry_mut(slot);
+        let size = entry.size_bytes();
+        let tag = entry.tag;
+        entry.is_live = false;
+        entry.value = None;
+        entry.key = KeyBytes::new(&[]);
+        self.index.remove(tag, slot);
+        self.free.push(slot);
+        self.entries_count -= 1;
+        self.size_bytes -= size;
+    }
+}

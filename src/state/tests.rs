@@ -1,0 +1,1 @@
+//! Tests of the stores against a model, and of what the failure catalogue asks.
