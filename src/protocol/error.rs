@@ -90,6 +90,8 @@ error_codes! {
     UnknownProducerId = 59, Abortable, "the partition does not know this producer";
     NonEmptyGroup = 68, Fatal, "the group has members";
     GroupIdNotFound = 69, Fatal, "no such group";
+    UnsupportedCompressionType = 76, Fatal, "the compression type is not supported";
+    InvalidRecord = 87, Fatal, "a record breaks a rule of its topic or of the format";
     UnstableOffsetCommit = 88, Retriable, "an open transaction holds offsets of this group: retry when it ended";
     ProducerFenced = 90, Fenced, "a newer producer has this transactional id";
     TransactionalIdNotFound = 105, Fatal, "no such transactional id";

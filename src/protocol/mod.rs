@@ -5,5 +5,8 @@
 pub mod batch;
 mod error;
 pub mod messages;
+mod murmur2;
+pub mod varint;
 
 pub use error::{ErrorCode, ErrorKind};
+pub use murmur2::{murmur2, partition_for_key};

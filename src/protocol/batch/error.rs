@@ -1,0 +1,122 @@
+//! Why record batches were refused.
+
+use super::Compression;
+use crate::protocol::{ErrorCode, ErrorKind};
+
+/// What is wrong with a record batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// There are fewer bytes than a batch (or its header) needs: a torn tail, or a read that ended early.
+    #[error(
+        "a record batch needs {need_bytes} bytes, but only {have_bytes} are there: read on, or treat it as torn"
+    )]
+    TooShort {
+        /// How many bytes are needed.
+        need_bytes: usize,
+        /// How many are there.
+        have_bytes: usize,
+    },
+    /// There are bytes behind the batch where exactly one batch was expected.
+    #[error("{excess_bytes} bytes follow the record batch: pass exactly one batch")]
+    TrailingBytes {
+        /// How many.
+        excess_bytes: usize,
+    },
+    /// The format is not v2.
+    #[error(
+        "record batch format {found} is not supported, only format 2: use a client of Kafka 0.11 or later"
+    )]
+    BadMagic {
+        /// The format number found.
+        found: i8,
+    },
+    /// The length field is smaller than the rest of a header.
+    #[error(
+        "a record batch says that {length_bytes} bytes follow; at least 49 must: the bytes are damaged"
+    )]
+    BadLength {
+        /// The length field's value.
+        length_bytes: i32,
+    },
+    /// The header's fields contradict each other.
+    #[error("the header of a record batch is not possible: {why}; the bytes are damaged")]
+    BadHeader {
+        /// Which rule is broken.
+        why: &'static str,
+    },
+    /// The checksum does not fit the bytes.
+    #[error(
+        "a record batch fails its checksum (CRC-32C {found:#010x}, its header says {expected:#010x}): the bytes are damaged"
+    )]
+    BadCrc {
+        /// The checksum in the header.
+        expected: u32,
+        /// The checksum of the bytes.
+        found: u32,
+    },
+    /// A record cannot be read.
+    #[error(
+        "record {index} of a record batch cannot be read: {why}; whoever wrote the batch is at fault"
+    )]
+    BadRecord {
+        /// The record's place in the batch, from 0.
+        index: i32,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The compression is none of Kafka's five.
+    #[error("compression type {id} is unknown: use none, gzip, snappy, lz4 or zstd")]
+    UnknownCompression {
+        /// The number found.
+        id: u8,
+    },
+    /// The compressed records cannot be decompressed.
+    #[error(
+        "the {compression} records of a record batch cannot be decompressed: {why}; whoever wrote the batch is at fault"
+    )]
+    Decompression {
+        /// The compression.
+        compression: Compression,
+        /// The decompressor's words.
+        why: String,
+    },
+    /// The records would be larger than allowed when decompressed.
+    #[error(
+        "the records of a record batch are larger than {limit_bytes} bytes when decompressed: send smaller batches"
+    )]
+    TooLarge {
+        /// The ceiling for these bytes.
+        limit_bytes: usize,
+    },
+    /// The batch is sound, but a client may not send it.
+    #[error("a client may not send this record batch: {why}")]
+    Refused {
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+}
+
+impl BatchError {
+    /// What a caller may do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnknownCompression { .. } | Self::TooLarge { .. } | Self::Refused { .. } => {
+                ErrorKind::Fatal
+            }
+            _ => ErrorKind::Corrupt,
+        }
+    }
+
+    /// The error that a client is answered with.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownCompression { .. } => ErrorCode::UnsupportedCompressionType,
+            Self::TooLarge { .. } => ErrorCode::MessageTooLarge,
+            Self::Refused { .. } | Self::BadRecord { .. } => ErrorCode::InvalidRecord,
+            _ => ErrorCode::CorruptMessage,
+        }
+    }
+}

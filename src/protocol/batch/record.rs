@@ -1,0 +1,303 @@
+//! The records of a batch, read in place.
+//!
+//! ```text
+//! varint   i8           varint           varint         varint  bytes  varint  bytes  varint
+//! +--------+------------+-----------------+--------------+-------+-----+--------+-------+---------+
+//! | length | attributes | timestamp delta | offset delta | key's | key | value's| value | headers'| headers …
+//! |        | = 0        |                 |              | length|     | length |       | count   |
+//! +--------+------------+-----------------+--------------+-------+-----+--------+-------+---------+
+//! header:  key's length varint | key (UTF-8) | value's length varint | value
+//! ```
+//! A length of −1 is an absent key or value. `length` counts what follows it.
+
+use bytes::Bytes;
+
+use super::{BatchError, Header};
+use crate::protocol::varint;
+use crate::types::{Offset, Timestamp, TimestampType};
+
+/// The smallest record: seven fields of one byte.
+pub(super) const RECORD_BYTES_MIN: usize = 7;
+/// The smallest record header: two lengths.
+const RECORD_HEADER_BYTES_MIN: usize = 2;
+
+/// One record, borrowing from its batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Its number in the partition.
+    pub offset: Offset,
+    /// Its time: the producer's, or the log's under log append time.
+    pub timestamp: Timestamp,
+    /// Its key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// Its value; without one it is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Its headers.
+    pub headers: Headers<'a>,
+}
+
+/// A record's headers in order; a name may occur more than once. Copying it is cheap, and starts anew.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Headers<'a> {
+    /// Checked when the record was read.
+    bytes: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Headers<'a> {
+    fn parse(count: i32, mut bytes: &'a [u8]) -> Result<Self, &'static str> {
+        let count = usize::try_from(count).map_err(|_| "it has a negative count of headers")?;
+        if count > bytes.len() / RECORD_HEADER_BYTES_MIN {
+            return Err("it has more headers than bytes for them");
+        }
+        let headers = Self { bytes, count };
+        for _ in 0..count {
+            parse_header(&mut bytes).ok_or("one of its headers is not valid")?;
+        }
+        match bytes {
+            [] => Ok(headers),
+            _ => Err("bytes follow its last header"),
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.count = self.count.checked_sub(1)?;
+        parse_header(&mut self.bytes)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.count, Some(self.count))
+    }
+}
+
+impl ExactSizeIterator for Headers<'_> {}
+
+fn parse_header<'a>(bytes: &mut &'a [u8]) -> Option<(&'a str, Option<&'a [u8]>)> {
+    let name = std::str::from_utf8(take_field(bytes)??).ok()?;
+    Some((name, take_field(bytes)?))
+}
+
+/// Takes a length and as many bytes: `Some(None)` for the length −1, `None` if there is no such field.
+#[inline]
+fn take_field<'a>(input: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    let length = varint::read_i32(input)?;
+    match usize::try_from(length) {
+        Ok(length) => input.split_off(..length).map(Some),
+        Err(_) => (length == -1).then_some(None),
+    }
+}
+
+/// A record as stored: relative to its batch.
+pub(super) struct RawRecord<'a> {
+    pub(super) timestamp_delta: i64,
+    pub(super) offset_delta: i32,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: Headers<'a>,
+}
+
+impl<'a> RawRecord<'a> {
+    #[inline]
+    fn take(input: &mut &'a [u8]) -> Result<Self, &'static str> {
+        let body = take_field(input)
+            .flatten()
+            .ok_or("its length is not valid, or past the end")?;
+        Self::parse(body)
+    }
+
+    #[inline]
+    fn parse(mut body: &'a [u8]) -> Result<Self, &'static str> {
+        body.split_off_first().ok_or("it has no attributes")?;
+        let timestamp_delta = varint::read_i64(&mut body).ok_or("its timestamp is not valid")?;
+        let offset_delta = varint::read_i32(&mut body).ok_or("its offset is not valid")?;
+        let key = take_field(&mut body).ok_or("its key's length is not valid")?;
+        let value = take_field(&mut body).ok_or("its value's length is not valid")?;
+        let headers_count = varint::read_i32(&mut body).ok_or("its headers' count is not valid")?;
+        let headers = match (headers_count, body) {
+            (0, []) => Headers::default(),
+            _ => Headers::parse(headers_count, body)?,
+        };
+        Ok(Self {
+            timestamp_delta,
+            offset_delta,
+            key,
+            value,
+            headers,
+        })
+    }
+}
+
+/// Where in a batch's records a reader stands.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    position: usize,
+    /// How many records were read.
+    index: i32,
+    /// The offset delta of the record before.
+    previous_delta: i32,
+    is_finished: bool,
+}
+
+impl Cursor {
+    const START: Self = Self {
+        position: 0,
+        index: 0,
+        previous_delta: -1,
+        is_finished: false,
+    };
+
+    #[inline]
+    fn next<'a>(
+        &mut self,
+        header: &Header,
+        bytes: &'a [u8],
+    ) -> Option<Result<Record<'a>, BatchError>> {
+        if self.is_finished {
+            return None;
+        }
+        let mut input = bytes.get(self.position..).unwrap_or_default();
+        if self.index == header.records_count {
+            self.is_finished = true;
+            let excess = (!input.is_empty()).then_some("bytes follow the last record");
+            return excess.map(|why| Err(self.error(why)));
+        }
+        let record = self.step(header, &mut input);
+        self.position = bytes.len() - input.len();
+        self.is_finished = record.is_err();
+        Some(record)
+    }
+
+    #[inline]
+    fn step<'a>(
+        &mut self,
+        header: &Header,
+        input: &mut &'a [u8],
+    ) -> Result<Record<'a>, BatchError> {
+        let raw = RawRecord::take(input).map_err(|why| self.error(why))?;
+        if raw.offset_delta <= self.previous_delta || raw.offset_delta > header.last_offset_delta {
+            return Err(self.error("its offset is out of order"));
+        }
+        self.previous_delta = raw.offset_delta;
+        self.index += 1;
+        let timestamp = match header.timestamp_type() {
+            TimestampType::LogAppendTime => header.max_timestamp,
+            // Wraps as the Java client's does: any two times have a delta.
+            TimestampType::CreateTime => {
+                Timestamp(header.base_timestamp.0.wrapping_add(raw.timestamp_delta))
+            }
+        };
+        Ok(Record {
+            offset: header.base_offset.plus(i64::from(raw.offset_delta)),
+            timestamp,
+            key: raw.key,
+            value: raw.value,
+            headers: raw.headers,
+        })
+    }
+
+    #[cold]
+    fn error(&self, why: &'static str) -> BatchError {
+        BatchError::BadRecord {
+            index: self.index,
+            why,
+        }
+    }
+}
+
+/// The records of one batch with the (decompressed) bytes that they borrow from.
+///
+/// [`Records::next`] reads one at a time. [`Records::iter`] borrows instead, for more than one at once.
+/// To keep a part beyond the batch's life without a copy, clone [`Records::bytes`] and `slice_ref` it.
+#[derive(Debug, Clone)]
+pub struct Records {
+    header: Header,
+    bytes: Bytes,
+    cursor: Cursor,
+}
+
+impl Records {
+    pub(super) fn new(header: Header, bytes: Bytes) -> Self {
+        Self {
+            header,
+            bytes,
+            cursor: Cursor::START,
+        }
+    }
+
+    /// The next record; `None` behind the last one. After an error there is nothing more.
+    ///
+    /// # Errors
+    /// If a record is malformed, out of order, or missing, or bytes follow the last one.
+    #[inline]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it lends from itself, which Iterator cannot say"
+    )]
+    pub fn next(&mut self) -> Option<Result<Record<'_>, BatchError>> {
+        self.cursor.next(&self.header, &self.bytes)
+    }
+
+    /// All records, from the first one.
+    #[must_use]
+    pub fn iter(&self) -> RecordIter<'_> {
+        RecordIter {
+            header: &self.header,
+            bytes: &self.bytes,
+            cursor: Cursor::START,
+        }
+    }
+
+    /// The header of their batch.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The (decompressed) bytes that all keys, values and headers are parts of.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl<'a> IntoIterator for &'a Records {
+    type Item = Result<Record<'a>, BatchError>;
+    type IntoIter = RecordIter<'a>;
+
+    fn into_iter(self) -> RecordIter<'a> {
+        self.iter()
+    }
+}
+
+/// An iterator over the records of one batch. After an error there is nothing more.
+#[derive(Debug, Clone)]
+pub struct RecordIter<'a> {
+    header: &'a Header,
+    bytes: &'a [u8],
+    cursor: Cursor,
+}
+
+impl<'a> Iterator for RecordIter<'a> {
+    type Item = Result<Record<'a>, BatchError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.cursor.next(self.header, self.bytes)
+    }
+}
