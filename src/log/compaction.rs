@@ -1,0 +1,647 @@
+//! Compaction: keeps the latest record of each key, without ever changing what a transaction's outcome shows.
+//!
+//! Planned under the owner's lock, executed outside it, put in place under it again. Offsets and sequences never
+//! change; gaps between batches are announced in `cleaner-offset-checkpoint` before there are any.
+//!
+//! Removed: records with a later one of the same key; records of aborted transactions; tombstones and markers
+//! that outlived their delete horizon. Kept, if need be without records: a batch in a living producer's window
+//! (I6), and the last batch of each new segment, so that it still ends where it did.
+//! A marker stays while a data batch of its transaction was seen in the same pass.
+//!
+//! ```text
+//! n × .log ──► .log.cleaned ──sync──► .log.swap ──sync dir──► (the n − 1 others removed) ──sync dir──► .log
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::{HashMap, HashSet};
+
+use super::aborted::AbortedEntry;
+use super::append::is_storage_full;
+use super::error::LogError;
+use super::partition::PartitionLog;
+use super::scan::{ScanRange, scan};
+use super::segment::{Density, Segment};
+use super::{derived, leftovers, metadata, names};
+use crate::env::{Env, File, OpenMode};
+use crate::protocol::batch::{Batch, DecompressionLimit, Header, rewrite};
+use crate::types::{Offset, ProducerId, Timestamp};
+
+/// What a key costs in the map, besides its bytes.
+const KEY_OVERHEAD_BYTES: usize = 48;
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CompactionReport {
+    /// Bytes of the segments before.
+    pub before_bytes: u64,
+    /// Bytes of the segments after.
+    pub after_bytes: u64,
+    /// Everything below has been compacted.
+    pub cleaned_end: Offset,
+}
+
+/// A segment as it is to be read.
+struct Source {
+    base_offset: Offset,
+    next_offset: Offset,
+    path: Arc<Path>,
+    file: Arc<dyn File>,
+    size_bytes: u64,
+}
+
+/// A compaction that was planned under the lock, to be executed outside it.
+pub struct CompactionPlan {
+    env: Env,
+    dir: PathBuf,
+    /// Segments that become one.
+    groups: Vec<Vec<Source>>,
+    /// Keys are collected from here on.
+    dirty_from: Offset,
+    gaps_below: Offset,
+    aborted: AbortedRanges,
+    /// Last offsets of batches that stay, even empty.
+    kept_offsets: HashSet<Offset>,
+    memory_bytes: usize,
+    now: Timestamp,
+    /// What a tombstone or marker that is due gets as its delete horizon.
+    horizon: Timestamp,
+}
+
+impl std::fmt::Debug for CompactionPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CompactionPlan")
+            .field("dir", &self.dir)
+            .field("dirty_from", &self.dirty_from)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Compacted segments that are not in place yet.
+#[derive(Debug)]
+pub struct Compacted {
+    segments: Vec<CompactedSegment>,
+    cleaned_end: Offset,
+}
+
+#[derive(Debug)]
+struct CompactedSegment {
+    segment: Segment,
+    /// Base offsets of the segments that it replaces.
+    replaces: Vec<Offset>,
+    before_bytes: u64,
+}
+
+/// The aborted transactions of each producer, by first offset.
+#[derive(Debug, Default)]
+struct AbortedRanges(HashMap<ProducerId, Vec<AbortedEntry>>);
+
+impl AbortedRanges {
+    fn has(&self, header: &Header) -> bool {
+        let entries = self.0.get(&header.producer.id);
+        header.is_transactional()
+            && entries.is_some_and(|entries| {
+                let count =
+                    entries.partition_point(|entry| entry.first_offset <= header.base_offset);
+                let last = entries[..count].last();
+                last.is_some_and(|entry| header.base_offset <= entry.last_offset)
+            })
+    }
+
+    fn ended_by(&self, marker: &Header) -> Option<AbortedEntry> {
+        let entries = self.0.get(&marker.producer.id)?;
+        let is_ended = |entry: &&AbortedEntry| entry.last_offset == marker.base_offset;
+        entries.iter().find(is_ended).copied()
+    }
+}
+
+impl PartitionLog {
+    /// Compacts at once if enough is dirty; `None` if not. `now` is the wall clock.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], [`LogError::Corrupt`], [`LogError::StorageFull`], [`LogError::InvalidBatch`]: the log
+    /// stands as it was, unless the error poisoned it.
+    pub fn compact(&mut self, now: Timestamp) -> Result<Option<CompactionReport>, LogError> {
+        let Some(plan) = self.plan_compaction(now) else {
+            return Ok(None);
+        };
+        let compacted = plan.execute()?;
+        self.finish_compaction(compacted).map(Some)
+    }
+
+    /// Plans a compaction; `None` if the log is not compacted, poisoned, or not dirty enough. There must be one at a time.
+    #[must_use]
+    pub fn plan_compaction(&self, now: Timestamp) -> Option<CompactionPlan> {
+        if self.poisoned.is_some() || !self.config.cleanup.is_compacting() {
+            return None;
+        }
+        let cleanable: Vec<_> = self.cleanable(now).collect();
+        let total_bytes: u64 = cleanable.iter().map(|segment| segment.size_bytes).sum();
+        let is_dirty = |segment: &&&Segment| segment.next_offset > self.cleaned_end;
+        let dirty = cleanable.iter().filter(is_dirty);
+        let dirty_bytes: u64 = dirty.map(|segment| segment.size_bytes).sum();
+        #[allow(clippy::cast_precision_loss, reason = "a ratio needs no more")]
+        let ratio = dirty_bytes as f64 / total_bytes.max(1) as f64;
+        if dirty_bytes == 0 || ratio < self.config.min_cleanable_dirty_ratio {
+            return None;
+        }
+        let entries = self.producers.entries();
+        let kept_offsets = entries.flat_map(|(_, entry)| {
+            let window = entry.window.iter().map(|batch| batch.last_offset);
+            window.chain(entry.last_marker)
+        });
+        Some(CompactionPlan {
+            env: self.env.clone(),
+            dir: self.dir.clone(),
+            groups: self.groups(&cleanable),
+            dirty_from: self.cleaned_end,
+            gaps_below: self.cleaned_end,
+            aborted: self.aborted_ranges(),
+            kept_offsets: kept_offsets.collect(),
+            memory_bytes: self.config.compaction_memory_bytes,
+            now,
+            horizon: now.plus_millis(self.config.delete_retention_ms),
+        })
+    }
+
+    /// The sealed segments from the first on that are decided (C26) and old enough.
+    fn cleanable(&self, now: Timestamp) -> impl Iterator<Item = &Segment> {
+        let stable = self.last_stable_offset();
+        let lag_ms = self.config.min_compaction_lag_ms;
+        let sealed = &self.segments[..self.segments.len() - 1];
+        sealed.iter().take_while(move |segment| {
+            let is_old = lag_ms == 0 || now.0.saturating_sub(segment.range.largest.0) >= lag_ms;
+            segment.next_offset <= stable && is_old
+        })
+    }
+
+    fn groups(&self, cleanable: &[&Segment]) -> Vec<Vec<Source>> {
+        let mut groups: Vec<Vec<Source>> = Vec::new();
+        let mut group_bytes = 0;
+        for segment in cleanable {
+            let base = groups.last().and_then(|group| group.first());
+            let fits = base.is_some_and(|base| {
+                segment.next_offset.since(base.base_offset) < i64::from(i32::MAX)
+                    && group_bytes + segment.size_bytes <= u64::from(self.config.segment_bytes)
+            });
+            if !fits {
+                groups.push(Vec::new());
+                group_bytes = 0;
+            }
+            group_bytes += segment.size_bytes;
+            if let Some(group) = groups.last_mut() {
+                group.push(Source {
+                    base_offset: segment.base_offset,
+                    next_offset: segment.next_offset,
+                    path: segment.path.clone(),
+                    file: segment.file.clone(),
+                    size_bytes: segment.size_bytes,
+                });
+            }
+        }
+        groups
+    }
+
+    fn aborted_ranges(&self) -> AbortedRanges {
+        let mut ranges = AbortedRanges::default();
+        for entry in self.segments.iter().flat_map(|segment| &segment.aborted) {
+            ranges.0.entry(entry.producer_id).or_default().push(*entry);
+        }
+        ranges
+    }
+
+    /// Puts compacted segments in the place of those that they replace.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; it poisons the log, and the next opening finishes what was begun.
+    pub fn finish_compaction(
+        &mut self,
+        compacted: Compacted,
+    ) -> Result<CompactionReport, LogError> {
+        self.check_usable()?;
+        let mut report = CompactionReport {
+            cleaned_end: compacted.cleaned_end,
+            ..CompactionReport::default()
+        };
+        let cleaned_end = self.cleaned_end.max(compacted.cleaned_end);
+        if let Err(error) = metadata::write_cleaned_end(&self.env, &self.dir, cleaned_end) {
+            return self.fail(error);
+        }
+        self.cleaned_end = cleaned_end;
+        for replacement in compacted.segments {
+            let after_bytes = replacement.segment.size_bytes;
+            let before_bytes = replacement.before_bytes;
+            match self.replace(replacement) {
+                Ok(true) => {
+                    report.before_bytes += before_bytes;
+                    report.after_bytes += after_bytes;
+                }
+                Ok(false) => {}
+                Err(error) => return self.fail(error),
+            }
+        }
+        Ok(report)
+    }
+
+    /// `false` if retention deleted one of the replaced segments meanwhile.
+    fn replace(&mut self, replacement: CompactedSegment) -> Result<bool, LogError> {
+        let CompactedSegment {
+            mut segment,
+            replaces,
+            ..
+        } = replacement;
+        let base_offset = segment.base_offset;
+        let first = self
+            .segments
+            .iter()
+            .position(|known| known.base_offset == base_offset);
+        let bases = |index: usize| {
+            let known = self.segments[index..].iter();
+            known
+                .map(|segment| segment.base_offset)
+                .take(replaces.len())
+        };
+        let Some(first) = first.filter(|&index| bases(index).eq(replaces.iter().copied())) else {
+            derived::remove_file(&self.env, &segment.path)?;
+            return Ok(false);
+        };
+        let swap = names::swap_path(&self.dir, base_offset);
+        let files = &self.env.files;
+        files
+            .rename(&segment.path, &swap)
+            .map_err(LogError::io("rename", &segment.path))?;
+        files
+            .sync_dir(&self.dir)
+            .map_err(LogError::io("sync directory", &self.dir))?;
+        leftovers::put_in_place(
+            &self.env,
+            &self.dir,
+            base_offset,
+            replaces.iter().copied().skip(1),
+        )?;
+        segment.path = names::path(&self.dir, names::FileKind::Log, base_offset).into();
+        if let Err(error) = derived::write_segment(&self.env, &self.dir, &segment) {
+            tracing::warn!(%error, "indexes were not written: they will be rebuilt");
+        }
+        self.segments
+            .splice(first..first + replaces.len(), [segment]);
+        Ok(true)
+    }
+}
+
+impl CompactionPlan {
+    /// Reads the segments and writes the compacted ones beside them.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], [`LogError::Corrupt`], [`LogError::StorageFull`], [`LogError::InvalidBatch`]; nothing is changed.
+    pub fn execute(self) -> Result<Compacted, LogError> {
+        let mut latest = LatestOffsets::new(self.memory_bytes);
+        let cleaned_end = self.collect_keys(&mut latest)?;
+        let mut cleaner = Cleaner {
+            plan: &self,
+            latest,
+            cleaned_end,
+            data_seen: HashSet::new(),
+        };
+        let mut segments = Vec::new();
+        for group in &self.groups {
+            if group
+                .first()
+                .is_none_or(|first| first.base_offset >= cleaned_end)
+            {
+                break;
+            }
+            let result = cleaner.clean(group);
+            if result.is_err() {
+                self.remove_cleaned();
+            }
+            segments.extend(result?);
+        }
+        Ok(Compacted {
+            segments,
+            cleaned_end,
+        })
+    }
+
+    fn remove_cleaned(&self) {
+        for first in self.groups.iter().filter_map(|group| group.first()) {
+            // Whatever stays behind is removed at the next opening.
+            let path = names::cleaned_path(&self.dir, first.base_offset);
+            let _ = derived::remove_file(&self.env, &path);
+        }
+    }
+
+    /// Fills the map from the dirty part; returns the offset up to which it had room.
+    fn collect_keys(&self, latest: &mut LatestOffsets) -> Result<Offset, LogError> {
+        let mut end = None;
+        for source in self.groups.iter().flatten() {
+            if source.next_offset <= self.dirty_from {
+                continue;
+            }
+            self.scan(source, &mut |header, bytes, _| {
+                if end.is_some() || header.is_control() || self.aborted.has(header) {
+                    return Ok(());
+                }
+                if header.base_offset >= self.dirty_from && !latest.add(bytes)? {
+                    end = Some(header.base_offset);
+                }
+                Ok(())
+            })?;
+        }
+        let last = self.groups.last().and_then(|group| group.last());
+        let whole = last.map_or(self.dirty_from, |source| source.next_offset);
+        Ok(end.unwrap_or(whole))
+    }
+
+    fn scan(
+        &self,
+        source: &Source,
+        visit: &mut dyn FnMut(&Header, &[u8], u64) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        let range = ScanRange {
+            position: 0,
+            end_position: source.size_bytes,
+            expected: source.base_offset,
+            gaps_below: self.gaps_below,
+        };
+        match scan(&*source.file, &source.path, range, visit)? {
+            None => Ok(()),
+            Some(damage) => Err(LogError::corrupt(&source.path, damage.position, damage.why)),
+        }
+    }
+}
+
+/// The latest offset of each key, in bounded memory.
+struct LatestOffsets {
+    offsets: HashMap<Box<[u8]>, Offset>,
+    used_bytes: usize,
+    memory_bytes: usize,
+}
+
+impl LatestOffsets {
+    fn new(memory_bytes: usize) -> Self {
+        Self {
+            offsets: HashMap::new(),
+            used_bytes: 0,
+            memory_bytes,
+        }
+    }
+
+    /// Takes note of a batch's keys; `false` if the memory was full before. One batch may overshoot.
+    fn add(&mut self, batch: &[u8]) -> Result<bool, LogError> {
+        if self.used_bytes > self.memory_bytes {
+            return Ok(false);
+        }
+        let batch = Batch::parse(Bytes::copy_from_slice(batch))?;
+        let mut records = batch.records(&DecompressionLimit::default())?;
+        while let Some(record) = records.next() {
+            let record = record?;
+            let Some(key) = record.key else { continue };
+            match self.offsets.get_mut(key) {
+                Some(offset) => *offset = record.offset,
+                None => {
+                    self.used_bytes += key.len() + KEY_OVERHEAD_BYTES;
+                    self.offsets.insert(key.into(), record.offset);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn has_later(&self, key: &[u8], offset: Offset) -> bool {
+        self.offsets.get(key).is_some_and(|&latest| latest > offset)
+    }
+}
+
+/// What becomes of a batch.
+enum Fate {
+    Keep,
+    Rewrite(Bytes),
+    Discard,
+}
+
+struct Cleaner<'a> {
+    plan: &'a CompactionPlan,
+    latest: LatestOffsets,
+    cleaned_end: Offset,
+    /// Producers of whose open transaction a data batch was read in this pass.
+    data_seen: HashSet<ProducerId>,
+}
+
+impl Cleaner<'_> {
+    /// Writes one segment in place of `group`; `None` if that would change nothing.
+    fn clean(&mut self, group: &[Source]) -> Result<Option<CompactedSegment>, LogError> {
+        let Some(first) = group.first() else {
+            return Ok(None);
+        };
+        let path = names::cleaned_path(&self.plan.dir, first.base_offset);
+        derived::remove_file(&self.plan.env, &path)?;
+        let mut writer = Writer::create(&self.plan.env, path, first.base_offset)?;
+        let mut discarded = Bytes::new();
+        let mut is_changed = group.len() > 1;
+        for source in group {
+            let plan = self.plan;
+            plan.scan(source, &mut |header, bytes, _| {
+                match self.fate(header, bytes)? {
+                    Fate::Keep => writer.write(header, bytes, plan)?,
+                    Fate::Rewrite(bytes) => {
+                        is_changed = true;
+                        writer.write(&Header::parse(&bytes)?, &bytes, plan)?;
+                    }
+                    Fate::Discard => {
+                        is_changed = true;
+                        discarded = Bytes::copy_from_slice(bytes);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        let end = group
+            .last()
+            .map_or(first.base_offset, |last| last.next_offset);
+        if writer.segment.next_offset < end {
+            let bytes = emptied(discarded)?;
+            writer.write(&Header::parse(&bytes)?, &bytes, self.plan)?;
+        }
+        assert_eq!(
+            writer.segment.next_offset, end,
+            "a compacted segment ends where it did"
+        );
+        if !is_changed {
+            derived::remove_file(&self.plan.env, &writer.segment.path)?;
+            return Ok(None);
+        }
+        Ok(Some(CompactedSegment {
+            segment: writer.finish()?,
+            replaces: group.iter().map(|source| source.base_offset).collect(),
+            before_bytes: group.iter().map(|source| source.size_bytes).sum(),
+        }))
+    }
+
+    fn fate(&mut self, header: &Header, bytes: &[u8]) -> Result<Fate, LogError> {
+        if header.base_offset >= self.cleaned_end {
+            return Ok(Fate::Keep);
+        }
+        if header.is_control() {
+            return self.fate_of_marker(header, bytes);
+        }
+        if header.is_transactional() {
+            self.data_seen.insert(header.producer.id);
+        }
+        let is_kept_empty = self.plan.kept_offsets.contains(&header.last_offset());
+        let is_aborted = self.plan.aborted.has(header);
+        if is_aborted && !is_kept_empty {
+            return Ok(Fate::Discard);
+        }
+        let batch = Batch::parse(Bytes::copy_from_slice(bytes))?;
+        let (kept_count, has_tombstone) = match is_aborted {
+            true => (0, false),
+            false => self.count_kept(&batch)?,
+        };
+        if kept_count == 0 && !is_kept_empty {
+            return Ok(Fate::Discard);
+        }
+        let is_whole = kept_count == header.records_count;
+        let needs_horizon = has_tombstone && header.delete_horizon().is_none();
+        if is_whole && !needs_horizon {
+            return Ok(Fate::Keep);
+        }
+        let horizon = needs_horizon.then_some(self.plan.horizon);
+        let bytes = rewrite(&batch, &DecompressionLimit::default(), horizon, |record| {
+            !is_aborted && self.is_kept(header, record.key, record.value, record.offset)
+        })?;
+        Ok(Fate::Rewrite(bytes.freeze()))
+    }
+
+    /// How many records stay, and whether one of them is a tombstone.
+    fn count_kept(&self, batch: &Batch) -> Result<(i32, bool), LogError> {
+        let mut kept_count = 0;
+        let mut has_tombstone = false;
+        let mut records = batch.records(&DecompressionLimit::default())?;
+        while let Some(record) = records.next() {
+            let record = record?;
+            if self.is_kept(batch.header(), record.key, record.value, record.offset) {
+                kept_count += 1;
+                has_tombstone |= record.value.is_none();
+            }
+        }
+        Ok((kept_count, has_tombstone))
+    }
+
+    fn is_kept(
+        &self,
+        header: &Header,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        offset: Offset,
+    ) -> bool {
+        let is_latest = key.is_none_or(|key| !self.latest.has_later(key, offset));
+        let is_dead = key.is_some() && value.is_none() && self.is_past_horizon(header);
+        is_latest && !is_dead
+    }
+
+    fn is_past_horizon(&self, header: &Header) -> bool {
+        header
+            .delete_horizon()
+            .is_some_and(|horizon| horizon <= self.plan.now)
+    }
+
+    fn fate_of_marker(&mut self, header: &Header, bytes: &[u8]) -> Result<Fate, LogError> {
+        let is_needed = self.data_seen.remove(&header.producer.id)
+            || self.plan.kept_offsets.contains(&header.last_offset());
+        if is_needed {
+            return Ok(Fate::Keep);
+        }
+        if self.is_past_horizon(header) {
+            return Ok(Fate::Discard);
+        }
+        if header.delete_horizon().is_some() {
+            return Ok(Fate::Keep);
+        }
+        let batch = Batch::parse(Bytes::copy_from_slice(bytes))?;
+        let horizon = Some(self.plan.horizon);
+        let bytes = rewrite(&batch, &DecompressionLimit::default(), horizon, |_| true)?;
+        Ok(Fate::Rewrite(bytes.freeze()))
+    }
+}
+
+/// The batch without its records: it only says that its offsets were there.
+fn emptied(batch: Bytes) -> Result<Bytes, LogError> {
+    let batch = Batch::parse(batch)?;
+    let bytes = rewrite(&batch, &DecompressionLimit::default(), None, |_| false)?;
+    Ok(bytes.freeze())
+}
+
+/// Writes a compacted segment.
+struct Writer {
+    segment: Segment,
+    buffer: Vec<u8>,
+    written_bytes: u64,
+}
+
+impl Writer {
+    const BUFFER_BYTES: usize = 1 << 20;
+
+    fn create(env: &Env, path: PathBuf, base_offset: Offset) -> Result<Self, LogError> {
+        let file = env
+            .files
+            .open(&path, OpenMode::CreateNew)
+            .map_err(|error| storage_error("create segment", &path, error))?;
+        Ok(Self {
+            segment: Segment::with_file(base_offset, path, file.into()),
+            buffer: Vec::with_capacity(Self::BUFFER_BYTES),
+            written_bytes: 0,
+        })
+    }
+
+    fn write(
+        &mut self,
+        header: &Header,
+        bytes: &[u8],
+        plan: &CompactionPlan,
+    ) -> Result<(), LogError> {
+        self.buffer.extend_from_slice(bytes);
+        self.segment.note(header, Density::EveryBatch);
+        if header.is_control() {
+            self.segment.aborted.extend(plan.aborted.ended_by(header));
+        }
+        match self.buffer.len() >= Self::BUFFER_BYTES {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), LogError> {
+        self.segment
+            .file
+            .write_all_at(&self.buffer, self.written_bytes)
+            .map_err(|error| storage_error("write", &self.segment.path, error))?;
+        self.written_bytes += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Segment, LogError> {
+        self.flush()?;
+        assert_eq!(
+            self.written_bytes, self.segment.size_bytes,
+            "all that was noted is written"
+        );
+        self.segment
+            .file
+            .sync_data()
+            .map_err(LogError::io("sync", &self.segment.path))?;
+        Ok(self.segment)
+    }
+}
+
+fn storage_error(action: &'static str, path: &Path, error: std::io::Error) -> LogError {
+    match is_storage_full(&error) {
+        true => LogError::StorageFull {
+            path: path.to_owned(),
+        },
+        false => LogError::io(action, path)(error),
+    }
+}

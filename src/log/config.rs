@@ -1,0 +1,92 @@
+//! The settings of one partition's log, with Kafka's names and defaults.
+
+use std::time::Duration;
+
+use crate::types::{Durability, TimestampType};
+
+/// What happens to old records (Kafka's `cleanup.policy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CleanupPolicy {
+    /// Whole segments are deleted by time and size.
+    #[default]
+    Delete,
+    /// Only the latest record of each key is kept.
+    Compact,
+    /// Both.
+    CompactAndDelete,
+    /// Nothing is ever removed, except by DeleteRecords.
+    None,
+}
+
+impl CleanupPolicy {
+    /// Whether segments are compacted.
+    #[must_use]
+    pub fn is_compacting(self) -> bool {
+        matches!(self, Self::Compact | Self::CompactAndDelete)
+    }
+
+    /// Whether segments are deleted by time and size.
+    #[must_use]
+    pub fn is_deleting(self) -> bool {
+        matches!(self, Self::Delete | Self::CompactAndDelete)
+    }
+}
+
+/// Settings of one partition's log. The default is Kafka's.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct LogConfig {
+    /// A segment is rolled before it grows past so many bytes (`segment.bytes`).
+    pub segment_bytes: u32,
+    /// A segment is rolled when record timestamps in it span more than so many milliseconds (`segment.ms`).
+    pub segment_ms: i64,
+    /// A segment is rolled when its offset index reaches so many bytes (`segment.index.bytes`).
+    pub segment_index_bytes: u32,
+    /// An index entry is made for every so many bytes appended (`index.interval.bytes`).
+    pub index_interval_bytes: u32,
+    /// Segments whose records are all older than so many milliseconds are deleted; `None` keeps them (`retention.ms`).
+    pub retention_ms: Option<i64>,
+    /// The oldest segments are deleted while the log is larger than so many bytes; `None` keeps them (`retention.bytes`).
+    pub retention_bytes: Option<i64>,
+    /// What happens to old records (`cleanup.policy`).
+    pub cleanup: CleanupPolicy,
+    /// The largest batch accepted from a client, in bytes (`max.message.bytes`).
+    pub max_message_bytes: u32,
+    /// Who sets record timestamps (`message.timestamp.type`).
+    pub timestamp_type: TimestampType,
+    /// Records younger than so many milliseconds are not compacted (`min.compaction.lag.ms`).
+    pub min_compaction_lag_ms: i64,
+    /// Compaction begins when the share of bytes never compacted reaches this (`min.cleanable.dirty.ratio`).
+    pub min_cleanable_dirty_ratio: f64,
+    /// A tombstone is kept for so many milliseconds after it was first compacted (`delete.retention.ms`).
+    pub delete_retention_ms: i64,
+    /// A producer that has no open transaction is forgotten after so long without an append (`producer.id.expiration.ms`).
+    pub producer_id_expiration: Duration,
+    /// How much memory one compaction may use for its keys, in bytes (`log.cleaner.dedupe.buffer.size`).
+    pub compaction_memory_bytes: usize,
+    /// What an acknowledgement means, and so where the high watermark stands (design D5).
+    pub durability: Durability,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+        Self {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * DAY_MS,
+            segment_index_bytes: 10 << 20,
+            index_interval_bytes: 4096,
+            retention_ms: Some(7 * DAY_MS),
+            retention_bytes: None,
+            cleanup: CleanupPolicy::Delete,
+            max_message_bytes: (1 << 20) + 12,
+            timestamp_type: TimestampType::CreateTime,
+            min_compaction_lag_ms: 0,
+            min_cleanable_dirty_ratio: 0.5,
+            delete_retention_ms: DAY_MS,
+            producer_id_expiration: Duration::from_secs(24 * 60 * 60),
+            compaction_memory_bytes: 128 << 20,
+            durability: Durability::Fsync,
+        }
+    }
+}

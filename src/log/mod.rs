@@ -1,0 +1,39 @@
+//! One partition's log, as Kafka lays it out: segments, indexes, producer state, recovery, retention, compaction.
+//!
+//! Guarantees: an append is all or nothing; a duplicate batch is acknowledged and not written (I6); the last
+//! stable offset never passes an open transaction and never moves back (I5); nothing below the durable mark is
+//! ever cut (I9); every index and snapshot is derived and rebuilt when it is lost (I11).
+//! Does not: know topics, decide transactions (the coordinator does), or choose when to sync (the broker does).
+//!
+//! Reading order: `partition.rs` (the log as its owner sees it), `append.rs`, `read.rs`, `sync.rs`;
+//! `producer_state.rs` (pure); `segment.rs`, `index.rs`, `aborted.rs`, `snapshot.rs`, `derived.rs` (bytes);
+//! `recovery.rs`, `leftovers.rs`, `retention.rs`, `compaction.rs`.
+
+mod aborted;
+mod append;
+mod compaction;
+mod config;
+mod derived;
+mod error;
+mod index;
+mod leftovers;
+mod metadata;
+mod names;
+mod partition;
+mod producer_state;
+mod read;
+mod recovery;
+mod retention;
+mod scan;
+mod segment;
+mod snapshot;
+mod sync;
+
+pub use compaction::{Compacted, CompactionPlan, CompactionReport};
+pub use config::{CleanupPolicy, LogConfig};
+pub use error::LogError;
+pub use partition::{AppendOrigin, Appended, PartitionLog};
+pub use read::ReadPlan;
+pub use recovery::{RecoveryMarks, RecoveryReport};
+pub use retention::DeletedSegment;
+pub use sync::SyncPlan;

@@ -1,0 +1,455 @@
+//! Reads: planned under the owner's lock from what is in memory, executed outside it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::aborted::AbortedEntry;
+use super::error::LogError;
+use super::index::Anchor;
+use super::partition::PartitionLog;
+use super::scan::{check_batch, check_place};
+use super::segment::{LEADER_EPOCH, Segment};
+use crate::env::File;
+use crate::protocol::batch::{Batch, Batches, DecompressionLimit, HEADER_BYTES, Header};
+use crate::protocol::messages::{AbortedTransaction, FetchedRecords, ListedOffset};
+use crate::types::{Isolation, Offset, Timestamp};
+
+/// How much is read at once while looking for the first batch: about the distance between two index entries.
+const SEEK_BYTES: u64 = 4096;
+
+/// A read that was planned under the lock, to be executed outside it.
+pub struct ReadPlan {
+    from: Offset,
+    /// The reader sees no batch from here on.
+    to: Offset,
+    max_bytes: usize,
+    /// The segment of `from`, and the next one in case that compaction left nothing behind `from` in the first.
+    slices: Vec<Slice>,
+    aborted: Vec<AbortedEntry>,
+    high_watermark: Offset,
+    last_stable_offset: Offset,
+    log_start_offset: Offset,
+}
+
+impl std::fmt::Debug for ReadPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadPlan")
+            .field("from", &self.from)
+            .field("to", &self.to)
+            .field("max_bytes", &self.max_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known of the batch at the beginning of a slice.
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    /// It is the first one of a segment.
+    BaseOffset(Offset),
+    /// An index entry stands for it.
+    LastOffset(Offset),
+}
+
+/// Where a segment is to be read.
+struct Slice {
+    path: Arc<Path>,
+    file: Arc<dyn File>,
+    position: u64,
+    end_position: u64,
+    known: Known,
+    gaps_below: Offset,
+    /// Where offsets may be missing between batches, the index proves the place of each of them (F8).
+    anchors: Vec<Anchor>,
+}
+
+impl ReadPlan {
+    /// Whether there is nothing to read yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slices.is_empty()
+    }
+
+    /// Reads whole batches, and checks each one's structure, checksum and place.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] or [`LogError::Corrupt`] with file and position. Nothing damaged is skipped.
+    pub fn execute(self) -> Result<FetchedRecords, LogError> {
+        let mut records = Bytes::new();
+        let mut end = self.from;
+        for slice in &self.slices {
+            (records, end) = slice.read(self.from, self.to, self.max_bytes)?;
+            if !records.is_empty() {
+                break;
+            }
+        }
+        let is_met = |entry: &&AbortedEntry| entry.first_offset < end;
+        let mut aborted: Vec<_> = self
+            .aborted
+            .iter()
+            .filter(is_met)
+            .map(|entry| AbortedTransaction {
+                producer_id: entry.producer_id,
+                first_offset: entry.first_offset,
+            })
+            .collect();
+        aborted.sort_by_key(|transaction| transaction.first_offset);
+        Ok(FetchedRecords {
+            records,
+            aborted_transactions: aborted,
+            high_watermark: self.high_watermark,
+            last_stable_offset: self.last_stable_offset,
+            log_start_offset: self.log_start_offset,
+        })
+    }
+}
+
+impl Slice {
+    /// The batches from the one that holds `from`, below `to`, and one past the last offset of them.
+    fn read(
+        &self,
+        from: Offset,
+        to: Offset,
+        max_bytes: usize,
+    ) -> Result<(Bytes, Offset), LogError> {
+        let Some((position, first)) = self.seek(from)? else {
+            return Ok((Bytes::new(), from));
+        };
+        if first.base_offset >= to {
+            return Ok((Bytes::new(), from));
+        }
+        let left = usize::try_from(self.end_position - position).unwrap_or(usize::MAX);
+        let wanted = max_bytes.max(first.total_bytes()).min(left);
+        let mut buffer = BytesMut::zeroed(wanted);
+        self.read_at(&mut buffer, position)?;
+        let mut expected = first.base_offset;
+        let mut length = 0;
+        while let Some(header) = self.check_next(&buffer[length..], position, length, expected)? {
+            if header.base_offset >= to {
+                break;
+            }
+            expected = header.next_offset();
+            length += header.total_bytes();
+        }
+        buffer.truncate(length);
+        Ok((buffer.freeze(), expected))
+    }
+
+    /// The header of the batch at the start of `bytes`, all of it checked; `None` if it is not there as a whole.
+    fn check_next(
+        &self,
+        bytes: &[u8],
+        position: u64,
+        skipped: usize,
+        expected: Offset,
+    ) -> Result<Option<Header>, LogError> {
+        if bytes.len() < HEADER_BYTES {
+            return Ok(None);
+        }
+        let at = position + skipped as u64;
+        let damaged = |why: String| LogError::corrupt(&self.path, at, why);
+        let header = Header::parse(bytes).map_err(|e| damaged(e.to_string()))?;
+        if header.total_bytes() as u64 > self.end_position - at {
+            return Err(damaged(format!(
+                "the batch has {} bytes, more than the segment",
+                header.total_bytes()
+            )));
+        }
+        if header.total_bytes() > bytes.len() {
+            return Ok(None);
+        }
+        let header = check_batch(bytes).map_err(damaged)?;
+        check_place(&header, expected, self.gaps_below).map_err(damaged)?;
+        let index = self
+            .anchors
+            .partition_point(|anchor| u64::from(anchor.position) < at);
+        if let Some(anchor) = self
+            .anchors
+            .get(index)
+            .filter(|anchor| u64::from(anchor.position) == at)
+        {
+            check_anchor(&header, anchor.last_offset).map_err(damaged)?;
+        }
+        Ok(Some(header))
+    }
+
+    /// Walks over headers to the first batch that ends at or behind `from`.
+    fn seek(&self, from: Offset) -> Result<Option<(u64, Header)>, LogError> {
+        let mut window = BytesMut::new();
+        let mut window_position = self.position;
+        let mut position = self.position;
+        let mut expected = None;
+        while position < self.end_position {
+            let mut skip = usize::try_from(position - window_position).unwrap_or(usize::MAX);
+            if window.len() < skip.saturating_add(HEADER_BYTES) {
+                let count = (self.end_position - position).min(SEEK_BYTES);
+                window = BytesMut::zeroed(usize::try_from(count).unwrap_or(0));
+                self.read_at(&mut window, position)?;
+                window_position = position;
+                skip = 0;
+            }
+            let damaged = |why: String| LogError::corrupt(&self.path, position, why);
+            let header = Header::parse(&window[skip..]).map_err(|e| damaged(e.to_string()))?;
+            match (expected, self.known) {
+                (Some(expected), _) | (None, Known::BaseOffset(expected)) => {
+                    check_place(&header, expected, self.gaps_below).map_err(damaged)?;
+                }
+                (None, Known::LastOffset(last_offset)) => {
+                    check_anchor(&header, last_offset).map_err(damaged)?;
+                }
+            }
+            if header.last_offset() >= from {
+                return Ok(Some((position, header)));
+            }
+            expected = Some(header.next_offset());
+            position += header.total_bytes() as u64;
+        }
+        Ok(None)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> Result<(), LogError> {
+        match self.file.read_exact_at(buffer, position) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(
+                LogError::corrupt(&self.path, position, "the file is shorter than it was"),
+            ),
+            // F12: an unreadable place is an error with its position, never skipped.
+            Err(error) => Err(LogError::io("read", &self.path)(std::io::Error::new(
+                error.kind(),
+                format!("{error} (at byte {position})"),
+            ))),
+        }
+    }
+}
+
+fn check_anchor(header: &Header, last_offset: Offset) -> Result<(), String> {
+    if header.partition_leader_epoch != LEADER_EPOCH {
+        return Err(format!(
+            "the batch has leader epoch {}, not {LEADER_EPOCH}",
+            header.partition_leader_epoch
+        ));
+    }
+    match header.last_offset() == last_offset {
+        true => Ok(()),
+        false => Err(format!(
+            "the batch ends with offset {}, but the index says {last_offset}",
+            header.last_offset()
+        )),
+    }
+}
+
+impl PartitionLog {
+    /// Plans a read of at most `max_bytes`, but at least one batch, from offset `from`. Nothing is read yet; at the
+    /// end that the reader may see, the plan is empty.
+    ///
+    /// # Errors
+    /// [`LogError::OffsetOutOfRange`] below the log start offset or past the log end.
+    pub fn plan_read(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        isolation: Isolation,
+    ) -> Result<ReadPlan, LogError> {
+        let end = self.log_end_offset();
+        if from < self.log_start || from > end {
+            return Err(LogError::OffsetOutOfRange {
+                offset: from,
+                start: self.log_start,
+                end,
+            });
+        }
+        let to = self.visible_end(isolation);
+        let mut plan = ReadPlan {
+            from,
+            to,
+            max_bytes,
+            slices: Vec::new(),
+            aborted: Vec::new(),
+            high_watermark: self.high_watermark(),
+            last_stable_offset: self.last_stable_offset(),
+            log_start_offset: self.log_start,
+        };
+        if from < to {
+            plan.slices = self.slices(from, max_bytes);
+            if isolation == Isolation::ReadCommitted {
+                plan.to = self.bounded_end(&plan);
+                plan.aborted = self.aborted_between(from, plan.to);
+            }
+        }
+        Ok(plan)
+    }
+
+    /// One past the last offset that a reader may see.
+    pub(super) fn visible_end(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_watermark(),
+            Isolation::ReadCommitted => self.last_stable_offset(),
+        }
+    }
+
+    /// The place of `from` in its segment, and the next segment that is not empty.
+    fn slices(&self, from: Offset, max_bytes: usize) -> Vec<Slice> {
+        let index = self.segment_of(from);
+        let behind = self.segments[index + 1..].iter();
+        let next = behind.filter(|segment| segment.size_bytes > 0).take(1);
+        let mut slices = Vec::with_capacity(2);
+        slices.push(self.slice(&self.segments[index], from, max_bytes));
+        slices.extend(next.map(|segment| self.slice(segment, segment.base_offset, max_bytes)));
+        slices
+    }
+
+    /// The index of the segment in whose range `offset` lies.
+    pub(super) fn segment_of(&self, offset: Offset) -> usize {
+        self.segments
+            .partition_point(|segment| segment.base_offset <= offset)
+            .saturating_sub(1)
+    }
+
+    fn slice(&self, segment: &Segment, from: Offset, max_bytes: usize) -> Slice {
+        let anchor = segment.offsets.floor(from);
+        let position = anchor.map_or(0, |anchor| u64::from(anchor.position));
+        let anchors = match segment.base_offset < self.cleaned_end {
+            true => {
+                let read_bytes = (max_bytes as u64).saturating_add(SEEK_BYTES);
+                let end = position.saturating_add(read_bytes);
+                segment.offsets.between(position, end)
+            }
+            false => Vec::new(),
+        };
+        Slice {
+            path: segment.path.clone(),
+            file: segment.file.clone(),
+            position,
+            end_position: segment.size_bytes,
+            known: match anchor {
+                Some(anchor) => Known::LastOffset(anchor.last_offset),
+                None => Known::BaseOffset(segment.base_offset),
+            },
+            gaps_below: self.cleaned_end,
+            anchors,
+        }
+    }
+
+    /// Where the read is to end at the latest, so that only the aborted transactions before need to be looked up.
+    /// It lies behind the batch of `from`: any anchor behind the slice's own ends past `from`.
+    fn bounded_end(&self, plan: &ReadPlan) -> Offset {
+        let [first, ..] = &plan.slices[..] else {
+            return plan.to;
+        };
+        let segment = &self.segments[self.segment_of(plan.from)];
+        let wanted = (plan.max_bytes as u64).saturating_add(SEEK_BYTES);
+        let end_position = first.position.saturating_add(wanted);
+        let anchor = segment.offsets.at_or_after_position(end_position);
+        anchor.map_or(plan.to, |anchor| plan.to.min(anchor.last_offset.plus(1)))
+    }
+
+    fn aborted_between(&self, from: Offset, to: Offset) -> Vec<AbortedEntry> {
+        let mut found = Vec::new();
+        for segment in &self.segments[self.segment_of(from)..] {
+            if segment.aborted_in(from, to, &mut found) {
+                break;
+            }
+        }
+        found
+    }
+
+    /// The first record visible at `isolation` whose timestamp is at least `timestamp`.
+    ///
+    /// # Errors
+    /// As [`ReadPlan::execute`]; [`LogError::InvalidBatch`] if records cannot be decompressed.
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp: Timestamp,
+        isolation: Isolation,
+    ) -> Result<Option<ListedOffset>, LogError> {
+        let to = self.visible_end(isolation);
+        let is_candidate = |segment: &&Segment| {
+            segment.range.largest >= timestamp && segment.next_offset > self.log_start
+        };
+        for segment in self.segments.iter().filter(is_candidate) {
+            let from = segment.times.search_start(timestamp).max(self.log_start);
+            let is_found = |at: Timestamp, offset: Offset| at >= timestamp && offset >= from;
+            if let Some(found) = self.find_record(from, segment.next_offset.min(to), &is_found)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first visible record with the largest timestamp; aborted records count, as in Kafka.
+    ///
+    /// # Errors
+    /// As [`PartitionLog::offset_for_timestamp`].
+    pub fn max_timestamp_offset(&self) -> Result<Option<ListedOffset>, LogError> {
+        let to = self.high_watermark();
+        let mut best: Option<&Segment> = None;
+        for segment in &self.segments {
+            let is_visible = segment.range.largest != Timestamp::NONE
+                && segment.range.offset_of_largest >= self.log_start
+                && segment.range.offset_of_largest < to;
+            let is_larger = best.is_none_or(|best| segment.range.largest > best.range.largest);
+            if is_visible && is_larger {
+                best = Some(segment);
+            }
+        }
+        let Some(segment) = best else {
+            return Ok(None);
+        };
+        let (largest, last) = (segment.range.largest, segment.range.offset_of_largest);
+        let is_found = |at: Timestamp, offset: Offset| at >= largest && offset >= self.log_start;
+        self.find_record(last, to, &is_found)
+    }
+
+    /// The first record of `[from, to)`, reading whole batches, that `is_found` accepts.
+    fn find_record(
+        &self,
+        from: Offset,
+        to: Offset,
+        is_found: &dyn Fn(Timestamp, Offset) -> bool,
+    ) -> Result<Option<ListedOffset>, LogError> {
+        const STEP_BYTES: usize = 64 << 10;
+        let mut from = from;
+        while from < to {
+            let mut read = None;
+            for slice in self.slices(from, STEP_BYTES) {
+                let (records, end) = slice.read(from, to, STEP_BYTES)?;
+                if !records.is_empty() {
+                    read = Some((records, end));
+                    break;
+                }
+            }
+            let Some((records, end)) = read else {
+                return Ok(None);
+            };
+            for batch in Batches::new(records) {
+                if let Some(found) = find_in_batch(&batch?, to, is_found)? {
+                    return Ok(Some(found));
+                }
+            }
+            from = end;
+        }
+        Ok(None)
+    }
+}
+
+fn find_in_batch(
+    batch: &Batch,
+    to: Offset,
+    is_found: &dyn Fn(Timestamp, Offset) -> bool,
+) -> Result<Option<ListedOffset>, LogError> {
+    if batch.header().is_control() {
+        return Ok(None);
+    }
+    let mut records = batch.records(&DecompressionLimit::default())?;
+    while let Some(record) = records.next() {
+        let record = record?;
+        if record.offset < to && is_found(record.timestamp, record.offset) {
+            return Ok(Some(ListedOffset {
+                offset: record.offset,
+                timestamp: record.timestamp,
+            }));
+        }
+    }
+    Ok(None)
+}

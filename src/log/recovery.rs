@@ -1,0 +1,504 @@
+//! Opening: finishes what a crash left, cuts a torn tail, refuses rot, rebuilds what is derived.
+//!
+//! Every step can be repeated: a crash in the middle leaves a directory that opens the same way (C9).
+//!
+//! 1. Leftovers go; a compaction that had been decided is finished (`leftovers.rs`).
+//! 2. Each segment's indexes are taken if their manifest vouches for them.
+//! 3. The rest is scanned from the newest trustworthy point. Damage above the durable end is the torn tail of
+//!    the last writes and is cut (F1, F3, F4); damage below it, or in a sealed segment, is refused (F2).
+//! 4. Producers are those of the newest snapshot at or before that point, and of the batches behind it.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::aborted::AbortedEntry;
+use super::derived::{self, Manifest};
+use super::error::LogError;
+use super::leftovers::{self, Listing};
+use super::names::{self, FileKind};
+use super::partition::PartitionLog;
+use super::producer_state::ProducerState;
+use super::scan::{Damage, ScanRange, scan};
+use super::segment::{Density, Segment};
+use super::sync::Unsynced;
+use super::{LogConfig, metadata};
+use crate::env::Env;
+use crate::protocol::batch::{Batch, ControlType, Header};
+use crate::types::{Durability, Offset, Timestamp, TopicId};
+
+/// Having scanned more than this, opening writes a checkpoint, so that the next opening need not.
+const CHECKPOINT_AFTER_BYTES: u64 = 4 << 20;
+
+/// What the owner knows of the log before it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecoveryMarks {
+    /// Everything below was synced: damage there is refused, never cut (I9).
+    pub durable_end: Offset,
+    /// Records below were deleted by their owner.
+    pub log_start: Offset,
+    /// The log was closed in order, so that it has no tail that may be torn: all damage is refused.
+    pub clean_shutdown: bool,
+}
+
+/// What opening found and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecoveryReport {
+    /// Bytes of a torn tail that were cut.
+    pub cut_bytes: u64,
+    /// Bytes whose batches were read and checked.
+    pub scanned_bytes: u64,
+    /// Segments whose indexes were rebuilt from their first batch.
+    pub rebuilt_segments_count: usize,
+}
+
+impl PartitionLog {
+    /// Opens the log in `dir`.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if something below `marks.durable_end` or in a sealed segment is damaged; then no
+    /// segment was changed. [`LogError::NewerFormat`], [`LogError::Io`].
+    pub fn open(
+        env: &Env,
+        dir: &Path,
+        config: LogConfig,
+        marks: RecoveryMarks,
+    ) -> Result<(Self, RecoveryReport), LogError> {
+        let topic_id = metadata::read(env, dir)?;
+        let listing = leftovers::finish(env, dir)?;
+        let recovery = Recovery::new(env, dir, config, marks, listing)?;
+        let (log, report) = recovery.run(topic_id)?;
+        tracing::debug!(dir = %dir.display(), ?log, ?report, "log opened");
+        Ok((log, report))
+    }
+}
+
+/// How much of a segment its derived files vouch for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Trust {
+    bytes: u64,
+    next_offset: Offset,
+    /// The file's bytes.
+    length_bytes: u64,
+}
+
+struct Recovery<'a> {
+    env: &'a Env,
+    dir: &'a Path,
+    config: LogConfig,
+    durable_end: Offset,
+    marks: RecoveryMarks,
+    cleaned_end: Offset,
+    segments: Vec<Segment>,
+    trusts: Vec<Trust>,
+    snapshots: Vec<Offset>,
+    producers: ProducerState,
+    report: RecoveryReport,
+    now: Timestamp,
+}
+
+impl<'a> Recovery<'a> {
+    fn new(
+        env: &'a Env,
+        dir: &'a Path,
+        config: LogConfig,
+        marks: RecoveryMarks,
+        listing: Listing,
+    ) -> Result<Self, LogError> {
+        let cleaned_end = metadata::read_cleaned_end(env, dir).unwrap_or_else(|| {
+            // Nobody knows: a log that may have been compacted may have gaps in every sealed segment.
+            let newest = listing.segments.last().copied().unwrap_or_default();
+            match config.cleanup.is_compacting() {
+                true => newest,
+                false => Offset::ZERO,
+            }
+        });
+        let mut recovery = Self {
+            env,
+            dir,
+            config,
+            durable_end: marks.durable_end,
+            marks,
+            cleaned_end,
+            segments: Vec::with_capacity(listing.segments.len().max(1)),
+            trusts: Vec::with_capacity(listing.segments.len().max(1)),
+            snapshots: listing.snapshots,
+            producers: ProducerState::default(),
+            report: RecoveryReport::default(),
+            now: env.clock.wall(),
+        };
+        let last = listing.segments.len().saturating_sub(1);
+        for (index, &base_offset) in listing.segments.iter().enumerate() {
+            recovery.load(base_offset, index == last)?;
+        }
+        Ok(recovery)
+    }
+
+    /// Opens a segment, with its indexes if they can be trusted.
+    fn load(&mut self, base_offset: Offset, is_last: bool) -> Result<(), LogError> {
+        let path = names::path(self.dir, FileKind::Log, base_offset);
+        let mut segment = Segment::open(self.env, path, base_offset)?;
+        let length_bytes = segment
+            .file
+            .length_bytes()
+            .map_err(LogError::io("read the size of", &segment.path))?;
+        let manifest = Manifest::read(self.env, self.dir, base_offset);
+        if let (Some(manifest), true, Durability::Fsync) =
+            (manifest, is_last, self.config.durability)
+        {
+            // Under `Fsync` whatever is vouched for was synced before, and so was every sealed segment.
+            self.durable_end = self.durable_end.max(manifest.next_offset);
+        }
+        let is_loaded = manifest
+            .filter(|manifest| self.is_trusted(manifest, length_bytes, is_last))
+            .is_some_and(|manifest| manifest.load(self.env, self.dir, &mut segment));
+        if !is_loaded && !is_last {
+            self.report.rebuilt_segments_count += 1;
+        }
+        self.trusts.push(Trust {
+            bytes: segment.size_bytes,
+            next_offset: segment.next_offset,
+            length_bytes,
+        });
+        self.segments.push(segment);
+        Ok(())
+    }
+
+    /// Under `Process` a segment may have been sealed without a sync: after a power loss its manifest can be there
+    /// without the bytes it vouches for. Only what the owner knows to be durable is taken without a look.
+    fn is_trusted(&self, manifest: &Manifest, length_bytes: u64, is_last: bool) -> bool {
+        let fits = match is_last {
+            true => manifest.covered_bytes <= length_bytes,
+            false => manifest.covered_bytes == length_bytes,
+        };
+        let is_synced = self.config.durability == Durability::Fsync
+            || self.marks.clean_shutdown
+            || manifest.next_offset <= self.marks.durable_end;
+        fits && is_synced
+    }
+
+    fn run(mut self, topic_id: TopicId) -> Result<(PartitionLog, RecoveryReport), LogError> {
+        if self.segments.is_empty() {
+            self.begin_empty()?;
+        }
+        let replay_from = self.load_producers();
+        self.scan_all(replay_from)?;
+        self.check_end()?;
+        self.write_rebuilt();
+        self.finish(topic_id)
+    }
+
+    /// There is no segment: allowed only if nothing durable can be missing.
+    fn begin_empty(&mut self) -> Result<(), LogError> {
+        if self.durable_end > self.marks.log_start || self.marks.clean_shutdown {
+            let first = names::path(self.dir, FileKind::Log, self.marks.log_start);
+            return Err(LogError::corrupt(
+                &first,
+                0,
+                format!(
+                    "there is no segment, but the log holds offsets {} up to {}",
+                    self.marks.log_start, self.durable_end
+                ),
+            ));
+        }
+        let segment = Segment::create(self.env, self.dir, self.marks.log_start)?;
+        self.env
+            .files
+            .sync_dir(self.dir)
+            .map_err(LogError::io("sync directory", self.dir))?;
+        self.trusts.push(Trust {
+            bytes: 0,
+            next_offset: segment.base_offset,
+            length_bytes: 0,
+        });
+        self.segments.push(segment);
+        Ok(())
+    }
+
+    /// Takes the newest snapshot that is not behind anything to be rebuilt; returns the offset from which on
+    /// batches must be replayed into it.
+    fn load_producers(&mut self) -> Offset {
+        let untrusted = self
+            .trusts
+            .iter()
+            .find(|trust| trust.bytes < trust.length_bytes);
+        let end = self.trusts.last().map(|trust| trust.next_offset);
+        let limit = untrusted
+            .map(|trust| trust.next_offset)
+            .or(end)
+            .unwrap_or_default();
+        // An older snapshot could hold transactions that ended in segments which retention has deleted since.
+        let first = self.segments[0].base_offset;
+        let usable: Vec<_> = self
+            .snapshots
+            .iter()
+            .copied()
+            .filter(|&offset| offset >= first)
+            .collect();
+        match derived::newest_snapshot(self.env, self.dir, &usable, limit) {
+            Some((offset, state)) => {
+                self.producers = state;
+                offset
+            }
+            None => first,
+        }
+    }
+
+    /// Scans every segment that holds something at or behind `replay_from`, or that nothing vouches for.
+    fn scan_all(&mut self, replay_from: Offset) -> Result<(), LogError> {
+        for index in 0..self.segments.len() {
+            let trust = self.trusts[index];
+            let is_known = trust.bytes == trust.length_bytes && trust.next_offset <= replay_from;
+            let damage = match is_known {
+                true => None,
+                false => self.scan_segment(index, replay_from)?,
+            };
+            if let Some(damage) = damage.or_else(|| self.hole_behind(index)) {
+                self.cut(index, &damage)?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_segment(
+        &mut self,
+        index: usize,
+        replay_from: Offset,
+    ) -> Result<Option<Damage>, LogError> {
+        let trust = self.trusts[index];
+        let segment = &mut self.segments[index];
+        let (position, expected) = match replay_from < trust.next_offset {
+            true => (0, segment.base_offset),
+            false => (trust.bytes, trust.next_offset),
+        };
+        let range = ScanRange {
+            position,
+            end_position: trust.length_bytes,
+            expected,
+            gaps_below: self.cleaned_end,
+        };
+        self.report.scanned_bytes += trust.length_bytes - position;
+        let (file, path) = (segment.file.clone(), segment.path.clone());
+        let density = match segment.base_offset < self.cleaned_end {
+            true => Density::EveryBatch,
+            false => Density::Interval(self.config.index_interval_bytes),
+        };
+        let (producers, now) = (&mut self.producers, self.now);
+        scan(&*file, &path, range, &mut |header, batch, position| {
+            let mut ended = None;
+            if header.base_offset >= replay_from {
+                ended = replay(producers, header, batch, now)
+                    .map_err(|e| LogError::corrupt(&path, position, e.to_string()))?;
+            }
+            if position >= trust.bytes {
+                segment.note(header, density);
+                segment.aborted.extend(ended);
+            }
+            Ok(())
+        })
+    }
+
+    /// A segment must end where the next one begins.
+    fn hole_behind(&self, index: usize) -> Option<Damage> {
+        let segment = &self.segments[index];
+        let next = self.segments.get(index + 1)?;
+        (segment.next_offset != next.base_offset).then(|| Damage {
+            position: segment.size_bytes,
+            expected: segment.next_offset,
+            why: format!(
+                "the segment ends before offset {}, but the next one begins with {}",
+                segment.next_offset, next.base_offset
+            ),
+        })
+    }
+
+    /// Cuts everything from `damage` on, if nothing durable is lost by it.
+    fn cut(&mut self, index: usize, damage: &Damage) -> Result<(), LogError> {
+        let is_sealed = index + 1 < self.segments.len();
+        let is_rot = self.marks.clean_shutdown
+            || damage.expected < self.durable_end
+            || (is_sealed && self.config.durability == Durability::Fsync);
+        let segment = &self.segments[index];
+        if is_rot {
+            return Err(LogError::corrupt(
+                &segment.path,
+                damage.position,
+                damage.why.clone(),
+            ));
+        }
+        let lost_bytes = self.trusts[index].length_bytes - damage.position;
+        tracing::warn!(path = %segment.path.display(), position = damage.position, lost_bytes, why = damage.why, "a torn tail is cut");
+        self.report.cut_bytes += lost_bytes;
+        // From the end to the front: a crash in between leaves a shorter torn tail.
+        let lengths = self.trusts[index + 1..].iter();
+        self.report.cut_bytes += lengths.map(|trust| trust.length_bytes).sum::<u64>();
+        for later in self.segments.drain(index + 1..).rev() {
+            derived::remove(self.env, self.dir, later.base_offset)?;
+            derived::remove_file(self.env, &later.path)?;
+        }
+        self.trusts.truncate(index + 1);
+        let segment = &self.segments[index];
+        segment
+            .file
+            .set_length(damage.position)
+            .map_err(LogError::io("cut the torn tail of", &segment.path))
+    }
+
+    fn end(&self) -> Offset {
+        self.segments
+            .last()
+            .map_or(self.marks.log_start, |segment| segment.next_offset)
+    }
+
+    /// The log must hold everything that is known to be durable.
+    fn check_end(&mut self) -> Result<(), LogError> {
+        let end = self.end();
+        let Some(active) = self.segments.last() else {
+            return Ok(());
+        };
+        let required = self.durable_end.max(self.marks.log_start);
+        if end < required && self.config.durability == Durability::Fsync || end < self.durable_end {
+            return Err(LogError::corrupt(
+                &active.path,
+                active.size_bytes,
+                format!(
+                    "the log ends before offset {end}, but everything up to {required} was on the disk"
+                ),
+            ));
+        }
+        if end < self.marks.log_start {
+            return self.restart_at_log_start();
+        }
+        Ok(())
+    }
+
+    /// Under `Process`, a power loss took records back that had been deleted anyway: go on where the owner knows the log to begin.
+    fn restart_at_log_start(&mut self) -> Result<(), LogError> {
+        tracing::warn!(dir = %self.dir.display(), log_start = %self.marks.log_start, "the log begins anew behind its end");
+        for segment in self.segments.drain(..).rev() {
+            derived::remove(self.env, self.dir, segment.base_offset)?;
+            derived::remove_file(self.env, &segment.path)?;
+        }
+        self.trusts.clear();
+        self.producers = ProducerState::default();
+        self.begin_empty()
+    }
+
+    /// Writes the indexes of sealed segments that were rebuilt.
+    fn write_rebuilt(&self) {
+        for (segment, trust) in self.segments.iter().zip(&self.trusts) {
+            let is_sealed =
+                segment.base_offset != self.segments[self.segments.len() - 1].base_offset;
+            if is_sealed && trust.bytes < trust.length_bytes {
+                if let Err(error) = derived::write_segment(self.env, self.dir, segment) {
+                    tracing::warn!(%error, "rebuilt indexes were not written: they will be rebuilt again");
+                }
+            }
+        }
+    }
+
+    fn finish(self, topic_id: TopicId) -> Result<(PartitionLog, RecoveryReport), LogError> {
+        let end = self.end();
+        self.remove_newer_snapshots(end)?;
+        let mut unsynced = Unsynced::default();
+        let synced_end = match self.config.durability {
+            Durability::Process => {
+                self.not_known_durable()
+                    .for_each(|segment| unsynced.note_roll(segment));
+                self.durable_end
+            }
+            Durability::Fsync => {
+                self.sync_tail()?;
+                end
+            }
+        };
+        let first = self.segments[0].base_offset;
+        let mut log = PartitionLog {
+            env: self.env.clone(),
+            dir: self.dir.to_owned(),
+            topic_id,
+            config: self.config,
+            segments: self.segments,
+            producers: self.producers,
+            log_start: self.marks.log_start.max(first),
+            synced_end,
+            last_stable: Offset::ZERO,
+            cleaned_end: self.cleaned_end,
+            unsynced,
+            poisoned: None,
+        };
+        log.advance_last_stable();
+        if self.report.scanned_bytes > CHECKPOINT_AFTER_BYTES && synced_end == end {
+            log.write_checkpoint();
+        }
+        Ok((log, self.report))
+    }
+
+    /// What a killed process left may be in memory only: it must not be shown to readers before it is on the disk.
+    fn sync_tail(&self) -> Result<(), LogError> {
+        for segment in self.not_known_durable() {
+            segment
+                .file
+                .sync_data()
+                .map_err(LogError::io("sync", &segment.path))?;
+        }
+        self.env
+            .files
+            .sync_dir(self.dir)
+            .map_err(LogError::io("sync directory", self.dir))
+    }
+
+    fn not_known_durable(&self) -> impl Iterator<Item = &Segment> {
+        let durable_end = self.marks.durable_end;
+        let is_behind = move |segment: &&Segment| segment.next_offset > durable_end;
+        self.segments.iter().filter(is_behind)
+    }
+
+    /// A snapshot of a tail that was cut must never be taken for one of what is written there next.
+    fn remove_newer_snapshots(&self, end: Offset) -> Result<(), LogError> {
+        let newer: Vec<PathBuf> = self
+            .snapshots
+            .iter()
+            .filter(|&&offset| offset > end)
+            .map(|&offset| names::path(self.dir, FileKind::Snapshot, offset))
+            .collect();
+        for path in &newer {
+            derived::remove_file(self.env, path)?;
+        }
+        match newer.is_empty() {
+            true => Ok(()),
+            false => self
+                .env
+                .files
+                .sync_dir(self.dir)
+                .map_err(LogError::io("sync directory", self.dir)),
+        }
+    }
+}
+
+/// Applies a batch that stands in the log to the producers; returns the aborted transaction that it ended.
+pub(super) fn replay(
+    producers: &mut ProducerState,
+    header: &Header,
+    batch: &[u8],
+    now: Timestamp,
+) -> Result<Option<AbortedEntry>, crate::protocol::batch::BatchError> {
+    if !header.is_control() {
+        producers.apply(header, now);
+        return Ok(None);
+    }
+    let Some(marker) = Batch::parse(Bytes::copy_from_slice(batch))?.control()? else {
+        return Ok(None);
+    };
+    let ended = producers.apply_marker(
+        header.producer,
+        marker.kind,
+        marker.coordinator_epoch,
+        header.base_offset,
+        now,
+    );
+    Ok(ended
+        .filter(|ended| ended.kind == ControlType::Abort)
+        .map(AbortedEntry::from))
+}
