@@ -12,6 +12,9 @@ mod random;
 mod real;
 pub mod simulated;
 mod spawn;
+#[cfg(test)]
+mod tests;
+mod writeback;
 
 use std::sync::Arc;
 

@@ -195,23 +195,8 @@ impl File for RealFile {
     }
 
     fn start_writeback(&self, position: u64, length_bytes: u64) {
-        #[cfg(target_os = "linux")]
-        {
-            writeback::start(&self.file, position, length_bytes);
-        }
-        #[cfg(not(target_os = "linux"))]
-        {
-            let _ = (position, length_bytes);
-        }
+        super::writeback::start(&self.file, position, length_bytes);
     }
-}
-
-#[cfg(target_os = "linux")]
-mod writeback {
-    //! `sync_file_range(2)` with `SYNC_FILE_RANGE_WRITE`.
-
-    /// Begins writing the range; the call is advice, so its failure means nothing.
-    pub(super) fn start(_file: &std::fs::File, _position: u64, _length_bytes: u64) {}
 }
 
 /// The clocks of the operating system.

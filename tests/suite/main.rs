@@ -1,0 +1,9 @@
+//! The one binary of integration tests; a module a promise.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on fails, and it stands outside the doors of `env`"
+)]
+
+mod tidy; // The source keeps its own rules: layers, heads, lengths, doors to the world.

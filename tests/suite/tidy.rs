@@ -1,0 +1,417 @@
+//! The source keeps its own rules (style.md 3, 4, 26): who may use whom, how files begin, how long they
+//! are, and that only `env` touches the world.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// The layers from the ground up, each with the layers that it may use besides itself.
+const LAYERS: [(&str, &[&str]); 12] = [
+    ("types", &[]),
+    ("codec", &["types"]),
+    ("env", &["types"]),
+    ("protocol", &["types", "env"]),
+    ("log", &["types", "env", "protocol"]),
+    ("coordinator", &["types", "env", "protocol", "log"]),
+    (
+        "broker",
+        &["types", "env", "protocol", "log", "coordinator"],
+    ),
+    ("client", &["types", "codec", "env", "protocol", "broker"]),
+    ("state", &["types", "codec", "env", "protocol"]),
+    (
+        "runtime",
+        &["types", "codec", "env", "protocol", "client", "state"],
+    ),
+    ("operators", &["types", "codec", "state", "runtime"]),
+    (
+        "cli",
+        &[
+            "types",
+            "codec",
+            "env",
+            "protocol",
+            "log",
+            "broker",
+            "client",
+            "state",
+            "runtime",
+            "operators",
+        ],
+    ),
+];
+
+/// Files outside the layers, which may use all of them: the crate's root and what it shows to users.
+const ABOVE_ALL: [&str; 3] = ["src/lib.rs", "src/prelude.rs", "src/bin/onceflow.rs"];
+
+/// The longest that a file may be, in lines, without its tests.
+const FILE_LINES_MAX: usize = 600;
+
+/// Words that only `env` may say, and what to say instead.
+const DOORS: [(&str, &str); 10] = [
+    ("std::fs", "take files from `Env::files`"),
+    (
+        "std::time::Instant",
+        "take the clock from `Env::clock`, and `env::Instant`",
+    ),
+    ("SystemTime", "take the wall clock from `Env::clock`"),
+    ("thread::spawn", "take threads from `Env::spawn`"),
+    ("thread::Builder", "take threads from `Env::spawn`"),
+    (
+        "thread::sleep",
+        "wait on a condition, or take the clock from `Env::clock`",
+    ),
+    (
+        "RandomState",
+        "use a hasher with a fixed seed, so that a run repeats",
+    ),
+    ("rand::", "take random numbers from `Env::random`"),
+    ("getrandom", "take random numbers from `Env::random`"),
+    ("tokio::fs", "take files from `Env::files`"),
+];
+
+/// Words that no code outside tests may say, and what to do instead.
+const UNFINISHED: [(&str, &str); 6] = [
+    (
+        ".unwrap()",
+        "return the error, or `expect` with the reason why it cannot fail",
+    ),
+    ("todo!(", "finish it, or leave it out"),
+    ("unimplemented!(", "finish it, or leave it out"),
+    ("dbg!(", "use `tracing`"),
+    (
+        "FIXME",
+        "fix it, or say in a whole sentence what is missing and for whom",
+    ),
+    (
+        "TODO",
+        "do it, or say in a whole sentence what is missing and for whom",
+    ),
+];
+
+/// A source file: its path from the root, and its text.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// Which layer it belongs to; `None` for tests, examples and what stands above all layers.
+    fn layer(&self) -> Option<&'static str> {
+        let rest = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        let first = rest.split('/').next()?;
+        let name = first.strip_suffix(".rs").unwrap_or(first);
+        let is_layered = self.path.starts_with("src/") || self.path.starts_with("operators/");
+        let known = LAYERS
+            .iter()
+            .map(|(layer, _)| *layer)
+            .find(|layer| *layer == name);
+        known.filter(|_| is_layered)
+    }
+
+    fn is_product(&self) -> bool {
+        self.path.starts_with("src/") || self.path.starts_with("operators/")
+    }
+
+    fn is_test(&self) -> bool {
+        let name = self.path.rsplit('/').next().unwrap_or_default();
+        self.path.starts_with("tests/")
+            || self.path.contains("/tests/")
+            || name == "tests.rs"
+            || name.ends_with("_tests.rs")
+    }
+
+    /// The numbered lines of code: without comments, and without test modules at the file's end.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.product_lines().filter_map(|(number, line)| {
+            let trimmed = line.trim_start();
+            let is_comment = trimmed.starts_with("//");
+            (!is_comment).then_some((number, line))
+        })
+    }
+
+    fn product_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let end = self
+            .text
+            .find("#[cfg(test)]\nmod tests {")
+            .unwrap_or(self.text.len());
+        let end = if self.is_test() { 0 } else { end };
+        (1..).zip(self.text[..end].lines())
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Rust files of the project, by path.
+fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    for top in ["src", "operators", "tests", "examples", "benches"] {
+        collect(&root().join(top), &mut found);
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(found.len() > 10, "the sources were not found");
+    found
+}
+
+fn collect(dir: &Path, found: &mut Vec<Source>) {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let path = path.strip_prefix(root()).unwrap().display().to_string();
+            found.push(Source { path, text });
+        }
+    }
+}
+
+/// Fails with all complaints at once.
+fn settle(complaints: &[String], rule: &str) {
+    let mut message = String::new();
+    for complaint in complaints {
+        let _ = writeln!(message, "  {complaint}");
+    }
+    assert!(complaints.is_empty(), "{rule}\n{message}");
+}
+
+/// The layers that a line names by `crate::<layer>`, also within `crate::{…}` on one line.
+fn layers_named(line: &str) -> Vec<&'static str> {
+    let mut named = Vec::new();
+    for rest in line.split("crate::").skip(1) {
+        let heads: Vec<&str> = match rest.strip_prefix('{') {
+            Some(list) => list.split(',').collect(),
+            None => vec![rest],
+        };
+        for head in heads {
+            let is_word = |c: char| c.is_alphanumeric() || c == '_';
+            let word = head
+                .trim()
+                .split(|c| !is_word(c))
+                .next()
+                .unwrap_or_default();
+            named.extend(
+                LAYERS
+                    .iter()
+                    .map(|(layer, _)| *layer)
+                    .filter(|layer| *layer == word),
+            );
+        }
+    }
+    named
+}
+
+#[test]
+fn layers_use_only_what_lies_below_them() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        let Some(layer) = source.layer() else {
+            continue;
+        };
+        let allowed = LAYERS
+            .iter()
+            .find(|(name, _)| *name == layer)
+            .map_or(&[][..], |(_, below)| below);
+        for (number, line) in source.code() {
+            for named in layers_named(line) {
+                if named != layer && !allowed.contains(&named) {
+                    complaints.push(format!(
+                        "{}:{number}: `{layer}` must not know `{named}`; it may use {allowed:?}. \
+                         Move the code up, or hand the value in as a parameter",
+                        source.path
+                    ));
+                }
+            }
+        }
+    }
+    settle(
+        &complaints,
+        "A layer uses only the layers below it (the table `LAYERS` in tests/suite/tidy.rs).",
+    );
+}
+
+#[test]
+fn every_file_has_its_place_in_the_table_of_layers() {
+    let is_placed =
+        |source: &Source| source.layer().is_some() || ABOVE_ALL.contains(&source.path.as_str());
+    let complaints: Vec<String> = sources()
+        .into_iter()
+        .filter(|source| source.is_product() && !is_placed(source))
+        .filter(|source| !source.path.starts_with("operators/"))
+        .map(|source| {
+            format!(
+                "{}: put it into a layer, or name it in `ABOVE_ALL`",
+                source.path
+            )
+        })
+        .collect();
+    settle(&complaints, "Every file belongs to one layer.");
+}
+
+#[test]
+fn every_file_says_in_its_first_line_what_it_is() {
+    let complaints: Vec<String> = sources()
+        .into_iter()
+        .filter(|source| !source.text.starts_with("//! "))
+        .map(|source| format!("{}: begin it with one sentence after `//! `", source.path))
+        .collect();
+    settle(
+        &complaints,
+        "The first line of a file says what the file is.",
+    );
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        let lines_count = source.product_lines().count();
+        if lines_count > FILE_LINES_MAX {
+            complaints.push(format!(
+                "{}: {lines_count} lines without tests; split it at a noun (tests go to `tests.rs`)",
+                source.path
+            ));
+        }
+    }
+    settle(
+        &complaints,
+        "A file has at most 600 lines without its tests.",
+    );
+}
+
+#[test]
+fn only_env_touches_the_world() {
+    let mut complaints = Vec::new();
+    for source in sources().iter().filter(|source| source.is_product()) {
+        if source.layer() == Some("env") {
+            continue;
+        }
+        for (number, line) in source.code() {
+            for (word, instead) in DOORS {
+                if says(line, word) {
+                    complaints.push(format!("{}:{number}: `{word}`: {instead}", source.path));
+                }
+            }
+        }
+    }
+    settle(
+        &complaints,
+        "Files, clocks, threads and randomness come from `env` (design D12).",
+    );
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let mut complaints = Vec::new();
+    for source in sources().iter().filter(|source| source.is_product()) {
+        for (number, line) in source.product_lines() {
+            let is_doc = line.trim_start().starts_with("//");
+            for (word, instead) in UNFINISHED {
+                let is_prose = is_doc && !word.chars().all(|c| c.is_ascii_uppercase());
+                if !is_prose && says(line, word) {
+                    complaints.push(format!("{}:{number}: `{word}`: {instead}", source.path));
+                }
+            }
+        }
+    }
+    settle(
+        &complaints,
+        "Code outside tests is finished and handles its errors.",
+    );
+}
+
+#[test]
+fn unsafe_code_is_in_one_file() {
+    let complaints: Vec<String> = sources()
+        .iter()
+        .filter(|source| source.is_product() && source.path != "src/env/writeback.rs")
+        .flat_map(|source| {
+            source
+                .code()
+                .map(move |(number, line)| (source, number, line))
+        })
+        .filter(|(_, _, line)| says(line, "unsafe") || says(line, "unsafe_code"))
+        .map(|(source, number, _)| format!("{}:{number}: find a safe way", source.path))
+        .collect();
+    settle(&complaints, "All `unsafe` is in src/env/writeback.rs.");
+}
+
+#[test]
+fn nothing_names_the_machine_that_built_it() {
+    // Split, so that this file does not name them either.
+    let hosts = [
+        concat!("index.", "crates.io"),
+        concat!("static.", "crates.io"),
+        concat!("registry", "+http"),
+        concat!("sparse", "+http"),
+        concat!("proxy.", "golang"),
+        concat!("/ro", "ot/"),
+        concat!("/wo", "rk/"),
+    ];
+    let mut files = sources();
+    for name in [
+        "Cargo.toml",
+        "Makefile",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+    ] {
+        if let Ok(text) = std::fs::read_to_string(root().join(name)) {
+            let path = name.to_owned();
+            files.push(Source { path, text });
+        }
+    }
+    let mut complaints = Vec::new();
+    for source in &files {
+        for (number, line) in (1..).zip(source.text.lines()) {
+            let named = hosts.iter().filter(|host| line.contains(**host));
+            complaints.extend(named.map(|host| {
+                format!(
+                    "{}:{number}: `{host}`: leave it to the user's own configuration",
+                    source.path
+                )
+            }));
+        }
+    }
+    settle(
+        &complaints,
+        "No registry host and no path of one machine is in the sources.",
+    );
+}
+
+/// Whether `line` has `word` with no letter, digit or `_` around it.
+fn says(line: &str, word: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let opens = word.starts_with(is_word);
+    let closes = word.ends_with(is_word);
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        !(opens && before.is_some_and(is_word) || closes && after.is_some_and(is_word))
+    })
+}
+
+#[test]
+fn the_rules_see_what_they_forbid() {
+    assert_eq!(layers_named("use crate::log::PartitionLog;"), ["log"]);
+    assert_eq!(
+        layers_named("use crate::{env, broker::Broker};"),
+        ["env", "broker"]
+    );
+    assert_eq!(layers_named("let x = crate::types::Offset(1);"), ["types"]);
+    assert!(layers_named("use crate::logarithm;").is_empty());
+    assert!(says("use std::fs;", "std::fs"));
+    assert!(says("let x = y.unwrap();", ".unwrap()"));
+    assert!(!says("fn unsafely()", "unsafe"));
+    assert!(!says("operand::x", "rand::"));
+    let source = Source {
+        path: "src/log/x.rs".to_owned(),
+        text: "//! X.\nfn a() {}\n// crate::broker\n#[cfg(test)]\nmod tests {\n}\n".to_owned(),
+    };
+    assert_eq!(source.layer(), Some("log"));
+    assert_eq!(source.code().count(), 1);
+}
