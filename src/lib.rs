@@ -1,5 +1,6 @@
 //! Onceflow.
 pub mod broker;
+pub mod client;
 pub mod codec;
 pub mod coordinator;
 pub mod env;

@@ -1,0 +1,208 @@
+//! `FetchedBatches`: the batches of one fetch that a reader may see, as they lie in the log.
+//!
+//! At `read_committed` the broker sends everything below the last stable offset, with the list of aborted
+//! transactions; leaving those out is the reader's part. Markers are never shown, but the position passes
+//! them, so that offsets have gaps.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use crate::client::ClientError;
+use crate::protocol::batch::{
+    Batch, BatchError, Batches, ControlType, DecompressionLimit, Header, Record, Records,
+};
+use crate::protocol::messages::{AbortedTransaction, FetchedRecords};
+use crate::types::{Isolation, Offset, ProducerId, TopicPartition};
+
+/// The batches of one fetch from one partition, filtered; an iterator. After an error there is nothing more.
+#[derive(Debug)]
+pub struct FetchedBatches {
+    partition: TopicPartition,
+    batches: Batches,
+    filter: AbortFilter,
+    from: Offset,
+    /// One past everything that was yielded or left out.
+    next_offset: Offset,
+    end: Offset,
+    is_failed: bool,
+}
+
+impl FetchedBatches {
+    /// What is visible of `fetched` from offset `from` on.
+    #[must_use]
+    pub fn new(
+        partition: TopicPartition,
+        from: Offset,
+        isolation: Isolation,
+        fetched: FetchedRecords,
+    ) -> Self {
+        let aborted = match isolation {
+            Isolation::ReadCommitted => fetched.aborted_transactions,
+            Isolation::ReadUncommitted => Vec::new(),
+        };
+        Self {
+            partition,
+            end: end_of(&fetched.records, from),
+            batches: Batches::new(fetched.records),
+            filter: AbortFilter::new(aborted),
+            from,
+            next_offset: from,
+            is_failed: false,
+        }
+    }
+
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// The position once everything here is consumed: one past the last whole batch, markers and
+    /// aborted records included.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// One past everything that was yielded or left out so far.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    fn corrupt(&mut self, error: &BatchError) -> ClientError {
+        self.is_failed = true;
+        corrupt(&self.partition, self.next_offset, error)
+    }
+
+    /// The batch's records; `None` if the batch is not to be seen.
+    fn visible(&mut self, batch: &Batch) -> Result<Option<CommittedBatch>, BatchError> {
+        let header = *batch.header();
+        if header.next_offset() <= self.from || !self.filter.admits(batch)? {
+            return Ok(None);
+        }
+        let records = batch.records(&DecompressionLimit::default())?;
+        Ok(Some(CommittedBatch {
+            records,
+            from: self.from,
+        }))
+    }
+}
+
+impl Iterator for FetchedBatches {
+    type Item = Result<CommittedBatch, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.is_failed {
+            let batch = match self.batches.next()? {
+                Ok(batch) => batch,
+                Err(error) => return Some(Err(self.corrupt(&error))),
+            };
+            let visible = match self.visible(&batch) {
+                Ok(visible) => visible,
+                Err(error) => return Some(Err(self.corrupt(&error))),
+            };
+            self.next_offset = self.next_offset.max(batch.header().next_offset());
+            if let Some(visible) = visible {
+                return Some(Ok(visible));
+            }
+        }
+        None
+    }
+}
+
+/// One past the last whole batch; a damaged one ends it, and is reported when it is reached.
+fn end_of(records: &Bytes, from: Offset) -> Offset {
+    let batches = Batches::new(records.clone()).map_while(Result::ok);
+    batches.fold(from, |end, batch| end.max(batch.header().next_offset()))
+}
+
+pub(super) fn corrupt(
+    partition: &TopicPartition,
+    offset: Offset,
+    error: &BatchError,
+) -> ClientError {
+    ClientError::Corrupt {
+        partition: partition.clone(),
+        offset,
+        why: error.to_string(),
+    }
+}
+
+/// One batch whose records may be seen. Its checksum was checked by the log.
+#[derive(Debug, Clone)]
+pub struct CommittedBatch {
+    records: Records,
+    from: Offset,
+}
+
+impl CommittedBatch {
+    /// The batch's header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        self.records.header()
+    }
+
+    /// One past the batch's last offset.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.records.header().next_offset()
+    }
+
+    /// The records from the reader's position on, in place: nothing is copied or allocated.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Record<'_>, BatchError>> {
+        let from = self.from;
+        // A fetch begins with the whole batch that holds the position.
+        let is_before = move |record: &Result<Record<'_>, BatchError>| {
+            record.as_ref().is_ok_and(|record| record.offset < from)
+        };
+        self.records
+            .iter()
+            .skip_while(move |record| is_before(record))
+    }
+
+    /// The decompressed records with the bytes that they borrow from; they may begin before the
+    /// reader's position.
+    #[must_use]
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+}
+
+/// Leaves out the batches of aborted transactions.
+#[derive(Debug)]
+struct AbortFilter {
+    /// Not reached yet; the next one is last.
+    ahead: Vec<AbortedTransaction>,
+    /// Reached, their marker not yet.
+    aborted: HashSet<ProducerId>,
+}
+
+impl AbortFilter {
+    fn new(mut ahead: Vec<AbortedTransaction>) -> Self {
+        ahead.sort_by_key(|transaction| std::cmp::Reverse(transaction.first_offset));
+        Self {
+            ahead,
+            aborted: HashSet::new(),
+        }
+    }
+
+    /// Whether the next batch is data that may be seen.
+    fn admits(&mut self, batch: &Batch) -> Result<bool, BatchError> {
+        let header = batch.header();
+        let last_offset = header.last_offset();
+        let is_reached = |t: &mut AbortedTransaction| t.first_offset <= last_offset;
+        while let Some(reached) = self.ahead.pop_if(is_reached) {
+            self.aborted.insert(reached.producer_id);
+        }
+        if header.is_control() {
+            let marker = batch.control()?;
+            if marker.is_some_and(|marker| marker.kind == ControlType::Abort) {
+                self.aborted.remove(&header.producer.id);
+            }
+            return Ok(false);
+        }
+        Ok(!(header.is_transactional() && self.aborted.contains(&header.producer.id)))
+    }
+}

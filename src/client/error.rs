@@ -1,0 +1,244 @@
+//! What can go wrong for a client, and what to do about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::codec::CodecError;
+use crate::protocol::{ErrorCode, ErrorKind};
+use crate::types::{Offset, PartitionIndex, TopicName, TopicPartition};
+
+/// Why a client's call failed. Cheap to clone: one failed batch tells all its records.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The broker refused a request; nothing of it took effect.
+    #[error("{request} was refused: {message}")]
+    Refused {
+        /// Kafka's name of the request.
+        request: &'static str,
+        /// Kafka's error.
+        code: ErrorCode,
+        /// The broker's own words.
+        message: String,
+        /// What the caller may do about it.
+        kind: ErrorKind,
+    },
+    /// No answer came, so that it is not known whether the request took effect.
+    #[error(
+        "{request} was not answered ({why}): its outcome is unknown: read back what is committed before going on"
+    )]
+    Unanswered {
+        /// Kafka's name of the request.
+        request: &'static str,
+        /// What is known.
+        why: String,
+        /// `Retriable` if the same request may be sent again, `Fatal` if no answer will come from this broker.
+        kind: ErrorKind,
+    },
+    /// A setting does not exist, does not parse, or contradicts another one.
+    #[error("the setting {name} = {value:?} is not possible: {why}")]
+    Config {
+        /// Kafka's name of the setting.
+        name: String,
+        /// The value given.
+        value: String,
+        /// What is wrong with it, and what is allowed.
+        why: String,
+    },
+    /// The record is too large. It was refused before it entered the transaction, which stays usable (S15).
+    #[error(
+        "the record is {size_bytes} bytes, encoded; {limit} allows {limit_bytes}: raise that limit or split the value"
+    )]
+    RecordTooLarge {
+        /// The record's size with its batch header.
+        size_bytes: usize,
+        /// The limit's value.
+        limit_bytes: usize,
+        /// Kafka's name of the limit.
+        limit: &'static str,
+    },
+    /// The accumulator stayed full for `max.block.ms`. The record was not taken.
+    #[error(
+        "no room for the record within {waited:?}: buffer.memory ({buffer_memory_bytes} bytes) is full of unsent records; send more slowly, or raise buffer.memory or max.block.ms"
+    )]
+    BufferExhausted {
+        /// How long the call waited.
+        waited: Duration,
+        /// The bound.
+        buffer_memory_bytes: usize,
+    },
+    /// The batch was not acknowledged within `delivery.timeout.ms`. It may have been written.
+    #[error(
+        "{partition} did not acknowledge the batch within delivery.timeout.ms ({timeout:?}); last error: {last}. It may have been written"
+    )]
+    DeliveryTimeout {
+        /// Where the batch was bound.
+        partition: TopicPartition,
+        /// The setting.
+        timeout: Duration,
+        /// The error of the last attempt, in words.
+        last: String,
+    },
+    /// The record was given up, unsent, because its transaction was aborted or an earlier batch of it failed.
+    #[error("the record was not sent: {why}")]
+    NotSent {
+        /// Why it was given up.
+        why: String,
+    },
+    /// The client was closed.
+    #[error("the {client} is closed: open a new one")]
+    Closed {
+        /// Which kind of client.
+        client: &'static str,
+    },
+    /// A key or value could not be encoded or decoded.
+    #[error("the record's {part} ({place}): {source}")]
+    Codec {
+        /// `key` or `value`.
+        part: &'static str,
+        /// Topic, and partition and offset where they are known.
+        place: String,
+        /// The codec's error.
+        source: CodecError,
+    },
+    /// A batch that was read is damaged.
+    #[error(
+        "{partition} at offset {offset}: the record batch is damaged: {why}; run `onceflow log verify`"
+    )]
+    Corrupt {
+        /// Where it was read.
+        partition: TopicPartition,
+        /// The reader's position.
+        offset: Offset,
+        /// What is wrong.
+        why: String,
+    },
+    /// The position is outside the partition, for example because retention deleted what is
+    /// there (S14). Nothing is skipped unless the reader seeks.
+    #[error(
+        "position {position} is outside {partition}, which holds {log_start_offset} to {end_offset}: records may have been deleted by retention; seek to where you want to go on"
+    )]
+    OffsetOutOfRange {
+        /// The partition.
+        partition: TopicPartition,
+        /// The reader's position.
+        position: Offset,
+        /// The partition's first offset.
+        log_start_offset: Offset,
+        /// One past the last offset that the reader may see.
+        end_offset: Offset,
+    },
+    /// The reader has no position: nothing is committed and `auto.offset.reset` is `none`.
+    #[error(
+        "there is no committed position for {partition} and auto.offset.reset is none: seek first"
+    )]
+    NoPosition {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// The consumer has not been assigned the partition.
+    #[error("{partition} is not assigned to this consumer: assign it first")]
+    NotAssigned {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// The topic has no such partition.
+    #[error("topic {topic} has no partition {partition}, it has {partitions_count}: use 0 to {}", partitions_count - 1)]
+    NoSuchPartition {
+        /// The topic.
+        topic: TopicName,
+        /// The partition asked for.
+        partition: PartitionIndex,
+        /// How many there are.
+        partitions_count: i32,
+    },
+    /// The call does not fit the client's state.
+    #[error("{call} is not possible now: {state}")]
+    WrongState {
+        /// The call.
+        call: &'static str,
+        /// The state, and which call is to come first.
+        state: &'static str,
+    },
+    /// Something of the open transaction failed: it cannot be committed any more.
+    #[error("the transaction must be aborted: {cause}")]
+    MustAbort {
+        /// What failed.
+        cause: Arc<ClientError>,
+    },
+    /// The client could not start its thread.
+    #[error("cannot start the thread {name}: {why}")]
+    Thread {
+        /// The thread's name.
+        name: String,
+        /// The operating system's words.
+        why: String,
+    },
+}
+
+impl ClientError {
+    /// What the caller may do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Refused { kind, .. } | Self::Unanswered { kind, .. } => *kind,
+            Self::BufferExhausted { .. } => ErrorKind::Retriable,
+            Self::DeliveryTimeout { .. } | Self::NotSent { .. } | Self::MustAbort { .. } => {
+                ErrorKind::Abortable
+            }
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            _ => ErrorKind::Fatal,
+        }
+    }
+
+    /// Whether the request may have taken effect although it failed.
+    #[must_use]
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::Unanswered { .. } | Self::DeliveryTimeout { .. })
+    }
+
+    /// Kafka's error, if the broker gave one.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            Self::MustAbort { cause } => cause.code(),
+            _ => None,
+        }
+    }
+
+    /// A refusal by the broker in Kafka's standard words.
+    #[must_use]
+    pub fn refused(request: &'static str, code: ErrorCode) -> Self {
+        Self::Refused {
+            request,
+            code,
+            message: code.to_string(),
+            kind: code.kind(),
+        }
+    }
+
+    /// This refusal, where an earlier attempt's answer was lost: the outcome is unknown all the same.
+    #[must_use]
+    pub(crate) fn into_unanswered(self, request: &'static str) -> Self {
+        match self {
+            Self::Unanswered { .. } => self,
+            other => Self::Unanswered {
+                request,
+                why: format!("an earlier attempt was not answered, a later one failed: {other}"),
+                kind: ErrorKind::Fatal,
+            },
+        }
+    }
+
+    /// This failure as the reason why a transaction can only be aborted.
+    #[must_use]
+    pub(crate) fn into_must_abort(self) -> Self {
+        match self {
+            Self::MustAbort { .. } => self,
+            cause => Self::MustAbort {
+                cause: Arc::new(cause),
+            },
+        }
+    }
+}

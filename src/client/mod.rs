@@ -1,0 +1,52 @@
+//! Producers, consumers and administration, over any [`Transport`] to a broker (design D1).
+//!
+//! Guarantees: a record is written once however often its request is sent (I6); a transaction's records and
+//! positions become visible together or never (I1, I8); memory is bounded in bytes and a full accumulator
+//! makes senders wait (I10); an outcome that cannot be known is called unknown, never guessed (I12).
+//! Knows nothing of operators and state.
+//!
+//! Reading order: `transport/mod.rs`, `writer.rs` (the runtime's door), `producer/mod.rs`, `consumer/mod.rs`, `admin.rs`.
+
+mod admin;
+pub mod consumer;
+mod error;
+pub mod producer;
+mod retry;
+mod settings;
+mod topics;
+pub mod transport;
+mod wait;
+mod writer;
+
+pub use admin::Admin;
+pub use consumer::{Consumer, ConsumerConfig};
+pub use error::ClientError;
+pub use producer::{Producer, ProducerConfig, ProducerRecord};
+pub use transport::{InProcess, Transport};
+pub use wait::wait;
+pub use writer::{PartitionWriter, TransactionalWriter};
+
+use crate::protocol::messages::TransactionResult;
+
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[must_use = "only `Committed` says that the effects are visible"]
+pub enum CommitOutcome {
+    /// Its effects are durable and visible.
+    Committed,
+    /// Its effects never become visible.
+    Aborted,
+    /// The answer was lost. Initialise the transactional id anew, which settles the transaction,
+    /// and read the committed positions before anything is processed.
+    Unknown,
+}
+
+impl CommitOutcome {
+    /// The outcome of an end that the coordinator confirmed.
+    fn confirmed(result: TransactionResult) -> Self {
+        match result {
+            TransactionResult::Commit => Self::Committed,
+            TransactionResult::Abort => Self::Aborted,
+        }
+    }
+}

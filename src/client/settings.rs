@@ -1,0 +1,183 @@
+//! Settings by Kafka's names: as typed fields, as setters, and from a map of strings.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::ClientError;
+use crate::protocol::batch::Compression;
+use crate::protocol::messages::Acks;
+use crate::types::{GroupId, Isolation, TransactionalId};
+
+/// A value that Kafka writes as a string.
+pub(super) trait Setting: Sized {
+    /// Reads it; `Err` says what is allowed.
+    fn parse(text: &str) -> Result<Self, String>;
+}
+
+macro_rules! whole_number_setting {
+    ($($type:ty),*) => {$(
+        impl Setting for $type {
+            fn parse(text: &str) -> Result<Self, String> {
+                text.trim().parse().map_err(|_| {
+                    format!("a whole number from 0 to {} is needed", <$type>::MAX)
+                })
+            }
+        }
+    )*};
+}
+whole_number_setting!(u32, usize);
+
+impl Setting for Duration {
+    /// Kafka's durations are whole milliseconds.
+    fn parse(text: &str) -> Result<Self, String> {
+        let millis = text.trim().parse();
+        let millis = millis.map_err(|_| "a whole number of milliseconds is needed".to_owned())?;
+        Ok(Self::from_millis(millis))
+    }
+}
+
+impl Setting for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.trim()
+            .parse()
+            .map_err(|_| "true or false is needed".to_owned())
+    }
+}
+
+impl Setting for Acks {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "0" => Ok(Self::None),
+            "1" => Ok(Self::Leader),
+            "all" | "-1" => Ok(Self::All),
+            _ => Err("0, 1 or all is needed".to_owned()),
+        }
+    }
+}
+
+impl Setting for Compression {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.trim()
+            .parse()
+            .map_err(|_| "none, gzip, snappy, lz4 or zstd is needed".to_owned())
+    }
+}
+
+impl Setting for Isolation {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "read_committed" => Ok(Self::ReadCommitted),
+            "read_uncommitted" => Ok(Self::ReadUncommitted),
+            _ => Err("read_committed or read_uncommitted is needed".to_owned()),
+        }
+    }
+}
+
+impl Setting for Option<i32> {
+    fn parse(text: &str) -> Result<Self, String> {
+        let number = text.trim().parse();
+        number
+            .map(Some)
+            .map_err(|_| "a whole number is needed".to_owned())
+    }
+}
+
+impl Setting for Option<TransactionalId> {
+    fn parse(text: &str) -> Result<Self, String> {
+        TransactionalId::new(text)
+            .map(Some)
+            .map_err(|e| e.to_string())
+    }
+}
+
+impl Setting for Option<GroupId> {
+    fn parse(text: &str) -> Result<Self, String> {
+        GroupId::new(text).map(Some).map_err(|e| e.to_string())
+    }
+}
+
+/// A set of settings with Kafka's names and defaults.
+pub(super) trait Settings: Default {
+    /// Kafka's names, in the order of the fields.
+    const NAMES: &'static [&'static str];
+
+    /// Sets the one called `name`; `None` if there is none, `Err` says what is allowed.
+    fn set(&mut self, name: &str, value: &str) -> Option<Result<(), String>>;
+
+    /// Defaults, changed by `map`.
+    fn parse_map(map: &BTreeMap<String, String>) -> Result<Self, ClientError> {
+        let mut settings = Self::default();
+        for (name, value) in map {
+            let outcome = settings.set(name, value).unwrap_or_else(|| {
+                Err(format!(
+                    "there is no such setting; there are {}",
+                    Self::NAMES.join(", ")
+                ))
+            });
+            outcome.map_err(|why| config_error(name, value, why))?;
+        }
+        Ok(settings)
+    }
+}
+
+pub(super) fn config_error(
+    name: &str,
+    value: impl std::fmt::Display,
+    why: impl Into<String>,
+) -> ClientError {
+    ClientError::Config {
+        name: name.to_owned(),
+        value: value.to_string(),
+        why: why.into(),
+    }
+}
+
+/// Declares a struct of settings: field, type, default, Kafka's name.
+macro_rules! settings {
+    (
+        $(#[$meta:meta])*
+        pub struct $struct:ident {
+            $($(#[$doc:meta])* $field:ident: $type:ty = $default:expr, $name:literal;)*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone)]
+        #[non_exhaustive]
+        pub struct $struct {
+            $($(#[$doc])* #[doc = concat!("\n\nKafka's `", $name, "`.")] pub $field: $type,)*
+        }
+
+        impl Default for $struct {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl $crate::client::settings::Settings for $struct {
+            const NAMES: &'static [&'static str] = &[$($name),*];
+
+            fn set(&mut self, name: &str, value: &str) -> Option<Result<(), String>> {
+                match name {
+                    $($name => Some(
+                        <$type as $crate::client::settings::Setting>::parse(value)
+                            .map(|value| self.$field = value),
+                    ),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl $struct {
+            $(
+                $(#[$doc])*
+                #[doc = concat!("\n\nKafka's `", $name, "`.")]
+                #[must_use]
+                pub fn $field(mut self, value: impl Into<$type>) -> Self {
+                    self.$field = value.into();
+                    self
+                }
+            )*
+        }
+    };
+}
+pub(super) use settings;

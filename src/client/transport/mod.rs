@@ -1,0 +1,120 @@
+//! The way from a client to a broker: one method a request (design D1).
+//!
+//! Contract of every implementation:
+//! - a request is handed over by the call itself, before its future is first polled;
+//! - requests of one caller to one partition or one transactional id arrive in the order of the calls;
+//! - dropping the future withdraws nothing (C17);
+//! - `Unanswered` is returned exactly where the outcome is unknown; every other error means "no effect".
+
+mod in_process;
+
+use std::collections::BTreeMap;
+
+use futures::future::BoxFuture;
+pub use in_process::InProcess;
+
+use super::ClientError;
+use crate::broker::GroupDescription;
+use crate::env::Env;
+use crate::protocol::messages::{
+    CommittedOffset, ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition,
+    InitProducerIdRequest, ListedOffset, NewTopic, OffsetCommitRequest, OffsetFetchRequest,
+    OffsetSpec, PartitionDescription, ProduceRequest, ProduceResponse, ProducerDescription,
+    TopicMetadata, TransactionDescription, TxnOffsetCommitRequest,
+};
+use crate::types::{
+    GroupId, Isolation, Offset, ProducerIdentity, TopicName, TopicPartition, TransactionalId,
+};
+
+/// The answer to a request, to be awaited on any executor.
+pub type Reply<T> = BoxFuture<'static, Result<T, ClientError>>;
+
+/// A position that a group committed, if it did.
+pub type FetchedOffset = (TopicPartition, Option<CommittedOffset>);
+
+/// Carries typed requests to a broker.
+pub trait Transport: Send + Sync + 'static {
+    /// The clock, threads and random numbers of the clients on this transport.
+    fn env(&self) -> &Env;
+
+    /// Appends batches (Produce).
+    fn produce(&self, request: ProduceRequest) -> Reply<ProduceResponse>;
+
+    /// Reads batches (Fetch).
+    fn fetch(&self, request: FetchRequest) -> Reply<Vec<FetchedPartition>>;
+
+    /// Finds an offset (ListOffsets); `None` if no record has so late a timestamp.
+    fn list_offset(
+        &self,
+        partition: &TopicPartition,
+        spec: OffsetSpec,
+        isolation: Isolation,
+    ) -> Reply<Option<ListedOffset>>;
+
+    /// Deletes the records below `before` (DeleteRecords); returns the new first offset.
+    fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Reply<Offset>;
+
+    /// Creates a topic (CreateTopics).
+    fn create_topic(&self, topic: NewTopic) -> Reply<TopicMetadata>;
+
+    /// Deletes a topic (DeleteTopics).
+    fn delete_topic(&self, topic: &TopicName) -> Reply<()>;
+
+    /// Adds partitions until there are `partitions_count` (CreatePartitions).
+    fn create_partitions(&self, topic: &TopicName, partitions_count: i32) -> Reply<()>;
+
+    /// All topics (Metadata).
+    fn topics(&self) -> Reply<Vec<TopicMetadata>>;
+
+    /// One topic (Metadata); `None` if there is none of that name.
+    fn topic(&self, topic: &TopicName) -> Reply<Option<TopicMetadata>>;
+
+    /// A topic's settings (DescribeConfigs).
+    fn describe_configs(&self, topic: &TopicName) -> Reply<Vec<ConfigEntry>>;
+
+    /// Sets a topic's settings, `None` back to the default (IncrementalAlterConfigs).
+    fn alter_configs(
+        &self,
+        topic: &TopicName,
+        changes: BTreeMap<String, Option<String>>,
+    ) -> Reply<()>;
+
+    /// The marks and sizes of a topic's partitions (DescribeLogDirs and ListOffsets).
+    fn describe_partitions(&self, topic: &TopicName) -> Reply<Vec<PartitionDescription>>;
+
+    /// The producers that a partition knows (DescribeProducers).
+    fn describe_producers(&self, partition: &TopicPartition) -> Reply<Vec<ProducerDescription>>;
+
+    /// Gives a producer identity, and fences every earlier holder of the transactional id (InitProducerId).
+    fn init_producer_id(&self, request: InitProducerIdRequest) -> Reply<ProducerIdentity>;
+
+    /// Ends a transaction; returns the identity of the next one (EndTxn).
+    fn end_txn(&self, request: EndTxnRequest) -> Reply<ProducerIdentity>;
+
+    /// Commits positions within a transaction (TxnOffsetCommit).
+    fn txn_offset_commit(&self, request: TxnOffsetCommitRequest) -> Reply<()>;
+
+    /// Commits positions outside of transactions (OffsetCommit).
+    fn offset_commit(&self, request: OffsetCommitRequest) -> Reply<()>;
+
+    /// Reads committed positions (OffsetFetch).
+    fn offset_fetch(&self, request: OffsetFetchRequest) -> Reply<Vec<FetchedOffset>>;
+
+    /// All transactional ids (ListTransactions).
+    fn list_transactions(&self) -> Reply<Vec<TransactionDescription>>;
+
+    /// One transactional id (DescribeTransactions).
+    fn describe_transaction(&self, id: &TransactionalId) -> Reply<TransactionDescription>;
+
+    /// Aborts the open transaction of an id as an operator.
+    fn abort_transaction(&self, id: &TransactionalId) -> Reply<()>;
+
+    /// All groups that have committed positions (ListGroups).
+    fn list_groups(&self) -> Reply<Vec<GroupId>>;
+
+    /// One group with its committed and pending positions (DescribeGroups).
+    fn describe_group(&self, group: &GroupId) -> Reply<GroupDescription>;
+
+    /// Deletes a group with its positions (DeleteGroups).
+    fn delete_group(&self, group: &GroupId) -> Reply<()>;
+}

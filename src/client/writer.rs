@@ -1,0 +1,402 @@
+//! `TransactionalWriter`: one transactional id, whole batches, no thread and no per-record work; the runtime's sink.
+//!
+//! A transaction begins with its first append and ends with [`TransactionalWriter::commit`] or
+//! [`TransactionalWriter::abort`]. Its batches are appended at once; the commit makes them durable and
+//! visible together (I1). Accumulating, lingering and retrying records is `Producer`'s business.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared as SharedFuture};
+use parking_lot::Mutex;
+
+use super::retry::retry;
+use super::topics::max_message_bytes;
+use super::wait::wait;
+use super::{ClientError, CommitOutcome, Transport};
+use crate::client::transport::Reply;
+use crate::protocol::ErrorKind;
+use crate::protocol::batch::{BatchBuilder, BatchProducer};
+use crate::protocol::messages::{
+    Acks, CommittedOffset, EndTxnRequest, GroupMember, InitProducerIdRequest, ProduceRequest,
+    TransactionResult, TxnOffsetCommitRequest,
+};
+use crate::types::{
+    GroupId, Offset, ProducerIdentity, Sequence, TopicName, TopicPartition, TransactionalId,
+};
+
+/// Writes whole batches in transactions. Cheap to clone; all clones share one transaction.
+#[derive(Clone)]
+pub struct TransactionalWriter {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    transport: Arc<dyn Transport>,
+    id: TransactionalId,
+    state: Mutex<State>,
+    sequences: Mutex<HashMap<TopicPartition, Arc<Mutex<PartitionSequence>>>>,
+}
+
+struct State {
+    identity: ProducerIdentity,
+    /// Counts transactions, so that a partition knows when its sequence starts at 0 again.
+    generation: u64,
+    phase: Phase,
+}
+
+enum Phase {
+    /// Nothing was written yet: there is nothing to end.
+    Idle,
+    /// The transaction has effects.
+    Open,
+    /// Something failed; only an abort is left.
+    Failed(ClientError),
+    /// EndTxn was handed over. Whoever awaits the answer first, applies it (C17).
+    Ending(TransactionResult, Ending),
+    /// Fenced, or the outcome is unknown: only a new writer may go on.
+    Stopped(ClientError),
+}
+
+type Ending = SharedFuture<BoxFuture<'static, Result<ProducerIdentity, ClientError>>>;
+
+/// The next sequence of one partition, and the transaction that it counts in.
+struct PartitionSequence {
+    generation: u64,
+    next: Sequence,
+}
+
+impl TransactionalWriter {
+    /// Takes over `id`: fences every earlier holder and aborts the transaction it left open (I4).
+    /// A transaction still open after `timeout` is aborted by the coordinator.
+    ///
+    /// # Errors
+    /// If the coordinator refuses the timeout, or cannot be reached.
+    pub async fn init(
+        transport: Arc<dyn Transport>,
+        id: TransactionalId,
+        timeout: Duration,
+    ) -> Result<Self, ClientError> {
+        let request = InitProducerIdRequest {
+            transactional_id: Some(id.clone()),
+            transaction_timeout: timeout,
+            current: None,
+        };
+        let ask = || transport.init_producer_id(request.clone());
+        let identity = retry(transport.env(), ask).await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                transport,
+                id,
+                state: Mutex::new(State {
+                    identity,
+                    generation: 1,
+                    phase: Phase::Idle,
+                }),
+                sequences: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The transactional id.
+    #[must_use]
+    pub fn transactional_id(&self) -> &TransactionalId {
+        &self.inner.id
+    }
+
+    /// The producer identity of the current transaction.
+    #[must_use]
+    pub fn identity(&self) -> ProducerIdentity {
+        self.inner.state.lock().identity
+    }
+
+    /// The writer of one partition, for any thread. All writers of a partition share its sequence.
+    #[must_use]
+    pub fn partition(&self, partition: &TopicPartition) -> PartitionWriter {
+        let mut sequences = self.inner.sequences.lock();
+        let sequence = sequences.entry(partition.clone()).or_insert_with(|| {
+            Arc::new(Mutex::new(PartitionSequence {
+                generation: 0,
+                next: Sequence::ZERO,
+            }))
+        });
+        PartitionWriter {
+            inner: self.inner.clone(),
+            partition: partition.clone(),
+            sequence: sequence.clone(),
+        }
+    }
+
+    /// The largest batch that `topic` takes, in bytes with its header: check records against it
+    /// before they are pushed, so that an oversized one never enters the transaction (S15).
+    ///
+    /// # Errors
+    /// If there is no such topic.
+    pub async fn max_message_bytes(&self, topic: &TopicName) -> Result<usize, ClientError> {
+        max_message_bytes(&*self.inner.transport, topic).await
+    }
+
+    /// Makes the positions part of the transaction: they are committed with it, or not at all (I8).
+    ///
+    /// # Errors
+    /// If the group refuses them; the transaction must then be aborted.
+    pub async fn send_offsets(
+        &self,
+        group: GroupId,
+        member: GroupMember,
+        offsets: Vec<(TopicPartition, CommittedOffset)>,
+    ) -> Result<(), ClientError> {
+        let (producer, generation) = self.inner.enter("send_offsets")?;
+        let request = TxnOffsetCommitRequest {
+            transactional_id: self.inner.id.clone(),
+            producer,
+            group,
+            member,
+            offsets,
+        };
+        let send = || self.inner.transport.txn_offset_commit(request.clone());
+        let result = retry(self.inner.transport.env(), send).await;
+        result.map_err(|e| self.inner.fail(generation, e))
+    }
+
+    /// Commits: all effects become visible together. Every append must have returned before.
+    /// The request is handed over by the call; dropping the future does not take it back, and a
+    /// second call waits for the same outcome (C17).
+    ///
+    /// # Errors
+    /// If something of the transaction failed ([`ClientError::MustAbort`]), or the writer was fenced.
+    pub fn commit(
+        &self,
+    ) -> impl Future<Output = Result<CommitOutcome, ClientError>> + Send + use<> {
+        self.end(TransactionResult::Commit)
+    }
+
+    /// Aborts: no effect ever becomes visible. As [`TransactionalWriter::commit`] otherwise.
+    ///
+    /// # Errors
+    /// If the writer was fenced.
+    pub fn abort(&self) -> impl Future<Output = Result<CommitOutcome, ClientError>> + Send + use<> {
+        self.end(TransactionResult::Abort)
+    }
+
+    fn end(
+        &self,
+        result: TransactionResult,
+    ) -> impl Future<Output = Result<CommitOutcome, ClientError>> + Send + use<> {
+        let inner = self.inner.clone();
+        let begun = inner.begin_end(result);
+        async move {
+            match begun? {
+                Begun::Nothing => Ok(CommitOutcome::confirmed(result)),
+                Begun::Ending(generation, ending) => {
+                    let answer = ending.await;
+                    inner.settle(generation, result, answer)
+                }
+            }
+        }
+    }
+}
+
+enum Begun {
+    Nothing,
+    Ending(u64, Ending),
+}
+
+impl Inner {
+    /// The identity to write with; from here on the transaction has effects.
+    fn enter(&self, call: &'static str) -> Result<(ProducerIdentity, u64), ClientError> {
+        let mut state = self.state.lock();
+        match &state.phase {
+            Phase::Idle => state.phase = Phase::Open,
+            Phase::Open => {}
+            Phase::Failed(cause) => return Err(cause.clone().into_must_abort()),
+            Phase::Ending(..) => {
+                return Err(ClientError::WrongState {
+                    call,
+                    state: "the transaction is being ended; await commit or abort first",
+                });
+            }
+            Phase::Stopped(cause) => return Err(cause.clone()),
+        }
+        Ok((state.identity, state.generation))
+    }
+
+    /// Remembers a failure of transaction `generation`, and hands the error back.
+    fn fail(&self, generation: u64, error: ClientError) -> ClientError {
+        let mut state = self.state.lock();
+        if state.generation == generation && matches!(state.phase, Phase::Open) {
+            state.phase = match error.kind() {
+                ErrorKind::Fenced => Phase::Stopped(error.clone()),
+                _ => Phase::Failed(error.clone()),
+            };
+        }
+        error
+    }
+
+    fn begin_end(&self, result: TransactionResult) -> Result<Begun, ClientError> {
+        let mut state = self.state.lock();
+        match (&state.phase, result) {
+            (Phase::Idle, _) => return Ok(Begun::Nothing),
+            (Phase::Open, _) | (Phase::Failed(_), TransactionResult::Abort) => {}
+            (Phase::Failed(cause), TransactionResult::Commit) => {
+                return Err(cause.clone().into_must_abort());
+            }
+            (Phase::Ending(begun, ending), _) if *begun == result => {
+                return Ok(Begun::Ending(state.generation, ending.clone()));
+            }
+            (Phase::Ending(..), _) => {
+                return Err(ClientError::WrongState {
+                    call: "commit or abort",
+                    state: "the transaction is being ended the other way; await that first",
+                });
+            }
+            (Phase::Stopped(cause), _) => return Err(cause.clone()),
+        }
+        let ending = self.hand_over_end(state.identity, result);
+        state.phase = Phase::Ending(result, ending.clone());
+        Ok(Begun::Ending(state.generation, ending))
+    }
+
+    fn hand_over_end(&self, producer: ProducerIdentity, result: TransactionResult) -> Ending {
+        let request = EndTxnRequest {
+            transactional_id: self.id.clone(),
+            producer,
+            result,
+        };
+        let first = self.transport.end_txn(request.clone());
+        let transport = self.transport.clone();
+        async move { end_transaction(&*transport, request, first).await }
+            .boxed()
+            .shared()
+    }
+
+    /// Applies the answer to EndTxn, once; every waiter gets the same outcome.
+    fn settle(
+        &self,
+        generation: u64,
+        result: TransactionResult,
+        answer: Result<ProducerIdentity, ClientError>,
+    ) -> Result<CommitOutcome, ClientError> {
+        let mut state = self.state.lock();
+        let is_mine = state.generation == generation;
+        match answer {
+            Ok(identity) => {
+                if is_mine {
+                    state.identity = identity;
+                    state.generation += 1;
+                    state.phase = Phase::Idle;
+                }
+                Ok(CommitOutcome::confirmed(result))
+            }
+            Err(error) => {
+                let is_unknown = error.is_outcome_unknown();
+                if is_mine {
+                    state.phase = Phase::Stopped(error.clone());
+                }
+                match is_unknown {
+                    true => Ok(CommitOutcome::Unknown),
+                    false => Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// Retries EndTxn, whose answer stays the same (C16). Once an answer was lost, a refusal no longer
+/// says that nothing happened: the lost attempt may have committed before somebody else fenced us (I12).
+async fn end_transaction(
+    transport: &dyn Transport,
+    request: EndTxnRequest,
+    first: Reply<ProducerIdentity>,
+) -> Result<ProducerIdentity, ClientError> {
+    let mut first = Some(first);
+    let was_lost = AtomicBool::new(false);
+    let send = || {
+        let reply = first.take();
+        let reply = reply.unwrap_or_else(|| transport.end_txn(request.clone()));
+        let was_lost = &was_lost;
+        async move {
+            let answer = reply.await;
+            if answer.as_ref().is_err_and(ClientError::is_outcome_unknown) {
+                was_lost.store(true, Ordering::Relaxed);
+            }
+            answer
+        }
+    };
+    let answer = retry(transport.env(), send).await;
+    match answer {
+        Err(error) if was_lost.into_inner() => Err(error.into_unanswered("EndTxn")),
+        answer => answer,
+    }
+}
+
+impl std::fmt::Debug for TransactionalWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("TransactionalWriter")
+            .field(&self.inner.id)
+            .finish()
+    }
+}
+
+/// Appends batches to one partition within the writer's transaction.
+pub struct PartitionWriter {
+    inner: Arc<Inner>,
+    partition: TopicPartition,
+    sequence: Arc<Mutex<PartitionSequence>>,
+}
+
+impl PartitionWriter {
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// Finishes the builder's batch and appends it; returns the offset of its first record.
+    /// In-process the bytes are in the log's file when this returns. The builder is empty afterwards.
+    ///
+    /// # Errors
+    /// If the log refuses the batch; the transaction must then be aborted.
+    ///
+    /// # Panics
+    /// If the builder is empty.
+    pub fn append(&mut self, builder: &mut BatchBuilder) -> Result<Offset, ClientError> {
+        assert!(!builder.is_empty(), "a batch holds at least one record");
+        // Held until the log has answered: batches reach the partition in the order of their sequences.
+        let mut sequence = self.sequence.lock();
+        let (identity, generation) = self.inner.enter("append")?;
+        if sequence.generation != generation {
+            *sequence = PartitionSequence {
+                generation,
+                next: Sequence::ZERO,
+            };
+        }
+        let records_count = builder.records_count();
+        let batch = builder.finish(BatchProducer::Transactional(identity, sequence.next));
+        let reply = self.inner.transport.produce(ProduceRequest {
+            partition: self.partition.clone(),
+            records: batch.freeze(),
+            acks: Acks::All,
+            transactional_id: Some(self.inner.id.clone()),
+        });
+        match wait(reply) {
+            Ok(response) => {
+                sequence.next = sequence.next.plus(records_count);
+                Ok(response.base_offset)
+            }
+            Err(error) => Err(self.inner.fail(generation, error)),
+        }
+    }
+}
+
+impl std::fmt::Debug for PartitionWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("PartitionWriter")
+            .field(&self.partition)
+            .finish()
+    }
+}
