@@ -30,11 +30,12 @@ where
     #[inline]
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, A>) -> Flow {
         let (initial, add) = (&self.initial, &self.add);
-        self.store.update(record.key.hashed(self.state_partitions), |aggregate| {
-            let aggregate = aggregate.get_or_insert_with(initial);
-            add(aggregate, record.value);
-            out.push(record.with_value(aggregate))
-        })?
+        self.store
+            .update(record.key.hashed(self.state_partitions), |aggregate| {
+                let aggregate = aggregate.get_or_insert_with(initial);
+                add(aggregate, record.value);
+                out.push(record.with_value(aggregate))
+            })?
     }
 
     fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
@@ -63,22 +64,30 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///     .changes()
     ///     .sink(topic("extremes"));
     /// ```
-    pub fn aggregate<A, I, F>(self, name: &str, initial: I, add: F) -> Table<K, A, impl Upstream<K, A>>
+    pub fn aggregate<A, I, F>(
+        self,
+        name: &str,
+        initial: I,
+        add: F,
+    ) -> Table<K, A, impl Upstream<K, A>>
     where
         A: Datum + Clone,
         I: Fn() -> A + Clone + Send + Sync + 'static,
         F: Fn(&mut A, &V) + Clone + Send + Sync + 'static,
     {
         let name = name.to_owned();
-        let folded = self.with_store::<A>(&name).partitioned().operator(move |context| {
-            Ok(Aggregate {
-                store: context.store(&name)?,
-                state_partitions: context.state_partitions(),
-                initial: initial.clone(),
-                add: add.clone(),
-                value: PhantomData,
-            })
-        });
+        let folded = self
+            .with_store::<A>(&name)
+            .partitioned()
+            .operator(move |context| {
+                Ok(Aggregate {
+                    store: context.store(&name)?,
+                    state_partitions: context.state_partitions(),
+                    initial: initial.clone(),
+                    add: add.clone(),
+                    value: PhantomData,
+                })
+            });
         Table::from_changes(folded)
     }
 }

@@ -17,7 +17,13 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     where
         F: Fn(&T) -> bool + Clone + Send + Sync + 'static,
     {
-        self.fork(move |record| if predicate(record.value) { Route::First } else { Route::Second })
+        self.fork(move |record| {
+            if predicate(record.value) {
+                Route::First
+            } else {
+                Route::Second
+            }
+        })
     }
 
     /// The same stream twice. What is in front runs once.
@@ -41,7 +47,13 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     where
         F: Fn(&V) -> bool + Clone + Send + Sync + 'static,
     {
-        self.fork(move |record| if predicate(record.value) { Route::First } else { Route::Second })
+        self.fork(move |record| {
+            if predicate(record.value) {
+                Route::First
+            } else {
+                Route::Second
+            }
+        })
     }
 
     /// As [`Stream::tee`].

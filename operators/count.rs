@@ -31,11 +31,13 @@ impl<K: ?Sized> Operator<K, ()> for Count {
 
     #[inline]
     fn process(&mut self, record: Record<'_, K, ()>, out: &mut impl Output<K, u64>) -> Flow {
-        let count = self.store.update(record.key.hashed(self.state_partitions), |count| {
-            let next = count.unwrap_or(0) + 1;
-            *count = Some(next);
-            next
-        })?;
+        let count = self
+            .store
+            .update(record.key.hashed(self.state_partitions), |count| {
+                let next = count.unwrap_or(0) + 1;
+                *count = Some(next);
+                next
+            })?;
         out.push(record.with_value(&count))
     }
 
@@ -63,7 +65,12 @@ impl<K: Datum + ?Sized, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up>
             .operator(|_| Ok(Forget))
             .with_store::<u64>(&name)
             .partitioned()
-            .operator(move |context| Ok(Count { store: context.store(&name)?, state_partitions: context.state_partitions() }));
+            .operator(move |context| {
+                Ok(Count {
+                    store: context.store(&name)?,
+                    state_partitions: context.state_partitions(),
+                })
+            });
         Table::from_changes(counted)
     }
 }

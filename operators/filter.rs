@@ -14,7 +14,11 @@ impl<K: ?Sized, V: ?Sized, F: Fn(&V) -> bool> Operator<K, V> for Filter<F> {
 
     #[inline]
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, V>) -> Flow {
-        if (self.predicate)(record.value) { out.push(record) } else { Ok(()) }
+        if (self.predicate)(record.value) {
+            out.push(record)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -31,7 +35,11 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     where
         F: Fn(&T) -> bool + Clone + Send + Sync + 'static,
     {
-        self.operator(move |_| Ok(Filter { predicate: predicate.clone() }))
+        self.operator(move |_| {
+            Ok(Filter {
+                predicate: predicate.clone(),
+            })
+        })
     }
 }
 
@@ -41,6 +49,10 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     where
         F: Fn(&V) -> bool + Clone + Send + Sync + 'static,
     {
-        self.operator(move |_| Ok(Filter { predicate: predicate.clone() }))
+        self.operator(move |_| {
+            Ok(Filter {
+                predicate: predicate.clone(),
+            })
+        })
     }
 }

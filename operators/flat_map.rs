@@ -2,7 +2,9 @@
 
 use std::marker::PhantomData;
 
-use crate::runtime::{Failure, Flow, Key, Meta, Operator, Output, Record, Stream, Unkeyed, Upstream};
+use crate::runtime::{
+    Failure, Flow, Key, Meta, Operator, Output, Record, Stream, Unkeyed, Upstream,
+};
 
 /// A function from a value to items that borrow from it: any `fn(&T) -> impl Iterator<Item = &U>`.
 pub trait Expand<'a, T: ?Sized, U: ?Sized + 'a> {
@@ -13,7 +15,9 @@ pub trait Expand<'a, T: ?Sized, U: ?Sized + 'a> {
     fn expand(&self, value: &'a T) -> Self::Items;
 }
 
-impl<'a, T: ?Sized + 'a, U: ?Sized + 'a, I: Iterator<Item = &'a U>, F: Fn(&'a T) -> I> Expand<'a, T, U> for F {
+impl<'a, T: ?Sized + 'a, U: ?Sized + 'a, I: Iterator<Item = &'a U>, F: Fn(&'a T) -> I>
+    Expand<'a, T, U> for F
+{
     type Items = I;
 
     #[inline]
@@ -33,7 +37,14 @@ impl<U: ?Sized> Collector<'_, U> {
     /// Passes `item` on.
     pub fn collect(&mut self, item: &U) {
         if self.failure.is_none() {
-            self.failure = self.out.push(Record { key: Key::none(), value: item, meta: self.meta }).err();
+            self.failure = self
+                .out
+                .push(Record {
+                    key: Key::none(),
+                    value: item,
+                    meta: self.meta,
+                })
+                .err();
         }
     }
 }
@@ -54,8 +65,14 @@ where
     type Out = U;
 
     #[inline]
-    fn process(&mut self, record: Record<'_, Unkeyed, T>, out: &mut impl Output<Unkeyed, U>) -> Flow {
-        self.function.expand(record.value).try_for_each(|item| out.push(record.with_value(item)))
+    fn process(
+        &mut self,
+        record: Record<'_, Unkeyed, T>,
+        out: &mut impl Output<Unkeyed, U>,
+    ) -> Flow {
+        self.function
+            .expand(record.value)
+            .try_for_each(|item| out.push(record.with_value(item)))
     }
 }
 
@@ -70,8 +87,14 @@ impl<T: ?Sized, I: IntoIterator, F: Fn(&T) -> I> Operator<Unkeyed, T> for FlatMa
     type Out = I::Item;
 
     #[inline]
-    fn process(&mut self, record: Record<'_, Unkeyed, T>, out: &mut impl Output<Unkeyed, I::Item>) -> Flow {
-        (self.function)(record.value).into_iter().try_for_each(|item| out.push(record.with_value(&item)))
+    fn process(
+        &mut self,
+        record: Record<'_, Unkeyed, T>,
+        out: &mut impl Output<Unkeyed, I::Item>,
+    ) -> Flow {
+        (self.function)(record.value)
+            .into_iter()
+            .try_for_each(|item| out.push(record.with_value(&item)))
     }
 }
 
@@ -81,12 +104,22 @@ struct FlatMapWith<F, U: ?Sized> {
     out: PhantomData<fn() -> Box<U>>,
 }
 
-impl<T: ?Sized, U: ?Sized, F: Fn(&T, &mut Collector<'_, U>)> Operator<Unkeyed, T> for FlatMapWith<F, U> {
+impl<T: ?Sized, U: ?Sized, F: Fn(&T, &mut Collector<'_, U>)> Operator<Unkeyed, T>
+    for FlatMapWith<F, U>
+{
     type OutKey = Unkeyed;
     type Out = U;
 
-    fn process(&mut self, record: Record<'_, Unkeyed, T>, out: &mut impl Output<Unkeyed, U>) -> Flow {
-        let mut collector = Collector { out, meta: record.meta, failure: None };
+    fn process(
+        &mut self,
+        record: Record<'_, Unkeyed, T>,
+        out: &mut impl Output<Unkeyed, U>,
+    ) -> Flow {
+        let mut collector = Collector {
+            out,
+            meta: record.meta,
+            failure: None,
+        };
         (self.function)(record.value, &mut collector);
         collector.failure.map_or(Ok(()), Err)
     }
@@ -112,7 +145,12 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
         U: ?Sized + 'static,
         F: for<'a> Expand<'a, T, U> + Clone + Send + Sync + 'static,
     {
-        self.operator(move |_| Ok(FlatMap { function: function.clone(), out: PhantomData }))
+        self.operator(move |_| {
+            Ok(FlatMap {
+                function: function.clone(),
+                out: PhantomData,
+            })
+        })
     }
 
     /// Replaces each value by the owned items that `function` makes of it.
@@ -125,12 +163,20 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     ///     .flat_map_into(|line: &str| line.split(' ').map(|word| word.len() as u64).collect::<Vec<_>>())
     ///     .sink(topic("sizes"));
     /// ```
-    pub fn flat_map_into<I, F>(self, function: F) -> Stream<I::Item, impl Upstream<Unkeyed, I::Item>>
+    pub fn flat_map_into<I, F>(
+        self,
+        function: F,
+    ) -> Stream<I::Item, impl Upstream<Unkeyed, I::Item>>
     where
         I: IntoIterator<Item: 'static> + 'static,
         F: Fn(&T) -> I + Clone + Send + Sync + 'static,
     {
-        self.operator(move |_| Ok(FlatMapInto { function: function.clone(), items: PhantomData }))
+        self.operator(move |_| {
+            Ok(FlatMapInto {
+                function: function.clone(),
+                items: PhantomData,
+            })
+        })
     }
 
     /// Replaces each value by the items that `function` collects, borrowed or not. Costs one indirect call an item.
@@ -150,6 +196,11 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
         U: ?Sized + 'static,
         F: Fn(&T, &mut Collector<'_, U>) + Clone + Send + Sync + 'static,
     {
-        self.operator(move |_| Ok(FlatMapWith { function: function.clone(), out: PhantomData }))
+        self.operator(move |_| {
+            Ok(FlatMapWith {
+                function: function.clone(),
+                out: PhantomData,
+            })
+        })
     }
 }

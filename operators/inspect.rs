@@ -33,7 +33,11 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     where
         F: Fn(&T) + Clone + Send + Sync + 'static,
     {
-        self.operator(move |_| Ok(Inspect { function: function.clone() }))
+        self.operator(move |_| {
+            Ok(Inspect {
+                function: function.clone(),
+            })
+        })
     }
 }
 
@@ -43,6 +47,10 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     where
         F: Fn(&V) + Clone + Send + Sync + 'static,
     {
-        self.operator(move |_| Ok(Inspect { function: function.clone() }))
+        self.operator(move |_| {
+            Ok(Inspect {
+                function: function.clone(),
+            })
+        })
     }
 }

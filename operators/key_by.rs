@@ -23,7 +23,12 @@ where
 
     #[inline]
     fn process(&mut self, record: Record<'_, Unkeyed, T>, out: &mut impl Output<K, T>) -> Flow {
-        push_keyed((self.function)(record.value), record, &mut self.scratch, out)
+        push_keyed(
+            (self.function)(record.value),
+            record,
+            &mut self.scratch,
+            out,
+        )
     }
 }
 
@@ -40,7 +45,12 @@ impl<T: ?Sized, K: Datum, F: Fn(&T) -> K> Operator<Unkeyed, T> for KeyFrom<F, K>
 
     #[inline]
     fn process(&mut self, record: Record<'_, Unkeyed, T>, out: &mut impl Output<K, T>) -> Flow {
-        push_keyed(&(self.function)(record.value), record, &mut self.scratch, out)
+        push_keyed(
+            &(self.function)(record.value),
+            record,
+            &mut self.scratch,
+            out,
+        )
     }
 }
 
@@ -54,11 +64,19 @@ fn push_keyed<K: Datum + ?Sized, T: ?Sized>(
 ) -> Flow {
     let codec = K::DefaultCodec::default();
     if let Some(bytes) = codec.as_encoded(key) {
-        return out.push(Record { key: Key::new(bytes), value: record.value, meta: record.meta });
+        return out.push(Record {
+            key: Key::new(bytes),
+            value: record.value,
+            meta: record.meta,
+        });
     }
     scratch.clear();
     codec.encode(key, scratch)?;
-    out.push(Record { key: Key::new(scratch), value: record.value, meta: record.meta })
+    out.push(Record {
+        key: Key::new(scratch),
+        value: record.value,
+        meta: record.meta,
+    })
 }
 
 impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
@@ -75,7 +93,13 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
         K: Datum + ?Sized,
         F: for<'a> Fn(&'a T) -> &'a K + Clone + Send + Sync + 'static,
     {
-        self.keying_operator(move |_| Ok(KeyBy { function: function.clone(), scratch: vec![], key: PhantomData }))
+        self.keying_operator(move |_| {
+            Ok(KeyBy {
+                function: function.clone(),
+                scratch: vec![],
+                key: PhantomData,
+            })
+        })
     }
 
     /// Gives each record the key that `function` computes from its value.
@@ -92,6 +116,12 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
         K: Datum,
         F: Fn(&T) -> K + Clone + Send + Sync + 'static,
     {
-        self.keying_operator(move |_| Ok(KeyFrom { function: function.clone(), scratch: vec![], key: PhantomData }))
+        self.keying_operator(move |_| {
+            Ok(KeyFrom {
+                function: function.clone(),
+                scratch: vec![],
+                key: PhantomData,
+            })
+        })
     }
 }

@@ -35,7 +35,12 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
         U: 'static,
         F: Fn(&T) -> U + Clone + Send + Sync + 'static,
     {
-        self.operator(move |_| Ok(Map { function: function.clone(), out: PhantomData }))
+        self.operator(move |_| {
+            Ok(Map {
+                function: function.clone(),
+                out: PhantomData,
+            })
+        })
     }
 }
 
@@ -54,6 +59,11 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
         U: 'static,
         F: Fn(&V) -> U + Clone + Send + Sync + 'static,
     {
-        self.operator(move |_| Ok(Map { function: function.clone(), out: PhantomData }))
+        self.operator(move |_| {
+            Ok(Map {
+                function: function.clone(),
+                out: PhantomData,
+            })
+        })
     }
 }

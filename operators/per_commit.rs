@@ -24,7 +24,11 @@ impl<K: ?Sized, V: Datum + ?Sized> Operator<K, V> for PerCommit<V> {
     const KEEPS_KEY: bool = true;
 
     fn process(&mut self, record: Record<'_, K, V>, _out: &mut impl Output<K, V>) -> Flow {
-        let held = Held { partition_hash: record.key.partition_hash(), value: record.value.to_owned(), meta: record.meta };
+        let held = Held {
+            partition_hash: record.key.partition_hash(),
+            value: record.value.to_owned(),
+            meta: record.meta,
+        };
         match self.last.get_mut(record.key.bytes()) {
             Some(last) => *last = held,
             None => drop(self.last.insert(record.key.bytes().into(), held)),
@@ -35,7 +39,11 @@ impl<K: ?Sized, V: Datum + ?Sized> Operator<K, V> for PerCommit<V> {
     fn end_cycle(&mut self, out: &mut impl Output<K, V>) -> Flow {
         for (key, held) in self.last.drain() {
             let key = Key::with_hash(&key, held.partition_hash);
-            out.push(Record { key, value: held.value.borrow(), meta: held.meta })?;
+            out.push(Record {
+                key,
+                value: held.value.borrow(),
+                meta: held.meta,
+            })?;
         }
         Ok(())
     }
@@ -52,6 +60,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Table<K, V, Up> {
     /// counts.changes_per_commit().sink(topic("counts"));
     /// ```
     pub fn changes_per_commit(self) -> Keyed<K, V, impl Upstream<K, V>> {
-        self.changes().operator(|_| Ok(PerCommit::<V> { last: HashMap::default() }))
+        self.changes().operator(|_| {
+            Ok(PerCommit::<V> {
+                last: HashMap::default(),
+            })
+        })
     }
 }

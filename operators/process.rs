@@ -37,7 +37,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///     .process(|context| Ok(First { seen: context.store("seen")?, state_partitions: context.state_partitions() }))
     ///     .sink(topic("distinct"));
     /// ```
-    pub fn process<O, M>(self, make: M) -> Keyed<O::OutKey, O::Out, impl Upstream<O::OutKey, O::Out>>
+    pub fn process<O, M>(
+        self,
+        make: M,
+    ) -> Keyed<O::OutKey, O::Out, impl Upstream<O::OutKey, O::Out>>
     where
         O: Operator<K, V, OutKey: 'static, Out: 'static> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,

@@ -24,16 +24,17 @@ where
     #[inline]
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, V>) -> Flow {
         let combine = &self.combine;
-        self.store.update(record.key.hashed(self.state_partitions), |reduced| {
-            let reduced = match reduced {
-                Some(reduced) => {
-                    combine(reduced, record.value);
-                    reduced
-                }
-                None => reduced.insert(record.value.clone()),
-            };
-            out.push(record.with_value(reduced))
-        })?
+        self.store
+            .update(record.key.hashed(self.state_partitions), |reduced| {
+                let reduced = match reduced {
+                    Some(reduced) => {
+                        combine(reduced, record.value);
+                        reduced
+                    }
+                    None => reduced.insert(record.value.clone()),
+                };
+                out.push(record.with_value(reduced))
+            })?
     }
 
     fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
@@ -60,9 +61,16 @@ impl<K: Datum + ?Sized, V: Datum + Clone, Up: Upstream<K, V>> Keyed<K, V, Up> {
         F: Fn(&mut V, &V) + Clone + Send + Sync + 'static,
     {
         let name = name.to_owned();
-        let reduced = self.with_store::<V>(&name).partitioned().operator(move |context| {
-            Ok(Reduce { store: context.store(&name)?, state_partitions: context.state_partitions(), combine: combine.clone() })
-        });
+        let reduced = self
+            .with_store::<V>(&name)
+            .partitioned()
+            .operator(move |context| {
+                Ok(Reduce {
+                    store: context.store(&name)?,
+                    state_partitions: context.state_partitions(),
+                    combine: combine.clone(),
+                })
+            });
         Table::from_changes(reduced)
     }
 }

@@ -11,7 +11,9 @@ struct TryMap<F, U, E> {
     out: PhantomData<fn() -> (U, E)>,
 }
 
-impl<K: ?Sized, V: ?Sized, U, E: Display, F: Fn(&V) -> Result<U, E>> Operator<K, V> for TryMap<F, U, E> {
+impl<K: ?Sized, V: ?Sized, U, E: Display, F: Fn(&V) -> Result<U, E>> Operator<K, V>
+    for TryMap<F, U, E>
+{
     type OutKey = K;
     type Out = U;
     const KEEPS_KEY: bool = true;
@@ -41,7 +43,12 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
         E: Display + 'static,
         F: Fn(&T) -> Result<U, E> + Clone + Send + Sync + 'static,
     {
-        self.operator(move |_| Ok(TryMap { function: function.clone(), out: PhantomData }))
+        self.operator(move |_| {
+            Ok(TryMap {
+                function: function.clone(),
+                out: PhantomData,
+            })
+        })
     }
 }
 
@@ -53,6 +60,11 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
         E: Display + 'static,
         F: Fn(&V) -> Result<U, E> + Clone + Send + Sync + 'static,
     {
-        self.operator(move |_| Ok(TryMap { function: function.clone(), out: PhantomData }))
+        self.operator(move |_| {
+            Ok(TryMap {
+                function: function.clone(),
+                out: PhantomData,
+            })
+        })
     }
 }

@@ -30,19 +30,32 @@ struct PartitionAppender {
 }
 
 impl TopicAppender {
-    pub(crate) fn new(job: &JobContext, writer: Rc<Cell<usize>>, topic: TopicName, compression: Compression) -> Result<Self, JobError> {
+    pub(crate) fn new(
+        job: &JobContext,
+        writer: Rc<Cell<usize>>,
+        topic: TopicName,
+        compression: Compression,
+    ) -> Result<Self, JobError> {
         let (partitions_count, record_bytes_max) = job.topic(&topic)?;
         let partitions = (0..partitions_count)
             .map(|partition| {
                 let partition = TopicPartition::new(topic.clone(), partition);
                 PartitionAppender {
                     builder: BatchBuilder::new(compression, None),
-                    writers: job.writers().each_ref().map(|writer| writer.partition(&partition)),
+                    writers: job
+                        .writers()
+                        .each_ref()
+                        .map(|writer| writer.partition(&partition)),
                     next_offset: None,
                 }
             })
             .collect();
-        Ok(Self { topic, partitions, writer, record_bytes_max })
+        Ok(Self {
+            topic,
+            partitions,
+            writer,
+            record_bytes_max,
+        })
     }
 
     pub(crate) fn partitions_count(&self) -> u32 {
@@ -51,7 +64,13 @@ impl TopicAppender {
 
     /// Appends a record. A record larger than the topic takes is refused before it enters the transaction (S15).
     #[inline]
-    pub(crate) fn append(&mut self, partition: u32, timestamp: Timestamp, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(), Failure> {
+    pub(crate) fn append(
+        &mut self,
+        partition: u32,
+        timestamp: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<(), Failure> {
         let size_bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         let target = &mut self.partitions[partition as usize];
         if target.builder.size_bytes() + size_bytes >= BATCH_BYTES {
@@ -60,11 +79,18 @@ impl TopicAppender {
             }
             self.flush(partition)?;
         }
-        self.partitions[partition as usize].builder.push(timestamp, key, value);
+        self.partitions[partition as usize]
+            .builder
+            .push(timestamp, key, value);
         Ok(())
     }
 
-    fn check_size(&self, partition: u32, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(), Failure> {
+    fn check_size(
+        &self,
+        partition: u32,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<(), Failure> {
         let size_bytes = record_size_bytes(0, 0, key, value, &[]) + HEADER_BYTES;
         match size_bytes > self.record_bytes_max {
             true => Err(Failure::poison(format_args!(
@@ -86,7 +112,9 @@ impl TopicAppender {
     ) -> Result<(), Failure> {
         self.check_size(partition, key, Some(value))?;
         self.flush(partition)?;
-        self.partitions[partition as usize].builder.push_with_headers(timestamp, key, Some(value), headers);
+        self.partitions[partition as usize]
+            .builder
+            .push_with_headers(timestamp, key, Some(value), headers);
         Ok(())
     }
 

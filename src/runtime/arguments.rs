@@ -51,18 +51,29 @@ impl JobArguments {
             match word.as_str() {
                 "--data" => data = words.next().map(PathBuf::from),
                 "--follow" => is_following = true,
-                flag if flag.starts_with("--") => return Err(usage(format!("there is no option {flag}"))),
+                flag if flag.starts_with("--") => {
+                    return Err(usage(format!("there is no option {flag}")));
+                }
                 file => files.push(PathBuf::from(file)),
             }
         }
-        let data = data.ok_or_else(|| usage("say where the log is to be: --data DIR".to_owned()))?;
-        Ok(Self { data, is_following, files })
+        let data =
+            data.ok_or_else(|| usage("say where the log is to be: --data DIR".to_owned()))?;
+        Ok(Self {
+            data,
+            is_following,
+            files,
+        })
     }
 
     /// The lines of the files; bytes that are not UTF-8 are replaced.
     #[must_use]
     pub fn lines(&self) -> Lines {
         let lines = lines(&self.files).lossy();
-        if self.is_following { lines.follow() } else { lines }
+        if self.is_following {
+            lines.follow()
+        } else {
+            lines
+        }
     }
 }

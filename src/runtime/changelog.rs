@@ -32,7 +32,11 @@ pub(crate) struct Flush {
 
 impl Changelog {
     /// Replays what RocksDB lacks into the store.
-    pub(crate) fn open(job: &JobContext, writer: Rc<Cell<usize>>, store: &mut dyn CycleStore) -> Result<Self, JobError> {
+    pub(crate) fn open(
+        job: &JobContext,
+        writer: Rc<Cell<usize>>,
+        store: &mut dyn CycleStore,
+    ) -> Result<Self, JobError> {
         let topic = changelog_topic(&job.name, store.name())?;
         let appender = TopicAppender::new(job, writer, topic.clone(), job.compression)?;
         let mut positions = Vec::new();
@@ -41,22 +45,36 @@ impl Changelog {
             let place = TopicPartition::new(topic.clone(), i32::from(partition));
             positions.push((partition, restore(job, &place, from, store, partition)?));
         }
-        Ok(Self { appender, positions })
+        Ok(Self {
+            appender,
+            positions,
+        })
     }
 
     /// Writes what the cycle changed; nothing of the store is in flight any more.
-    pub(crate) fn drain(&mut self, store: &mut dyn CycleStore, timestamp: Timestamp) -> Result<Option<Flush>, Failure> {
+    pub(crate) fn drain(
+        &mut self,
+        store: &mut dyn CycleStore,
+        timestamp: Timestamp,
+    ) -> Result<Option<Flush>, Failure> {
         let appender = &mut self.appender;
         let drained = store.drain_cycle(&mut |partition, key, value| {
-            appender.append(u32::from(partition), timestamp, Some(key), value).map_err(|f| BoxError::from(ChangelogFailure(f)))
+            appender
+                .append(u32::from(partition), timestamp, Some(key), value)
+                .map_err(|f| BoxError::from(ChangelogFailure(f)))
         });
         drained.map_err(unbox)?;
         appender.flush_all()?;
         for (partition, position) in &mut self.positions {
-            *position = appender.next_offset(u32::from(*partition)).unwrap_or(*position);
+            *position = appender
+                .next_offset(u32::from(*partition))
+                .unwrap_or(*position);
         }
         let batch = store.take_flush(FlushUrgency::WhenDue)?;
-        Ok(batch.map(|batch| Flush { batch, positions: self.positions.clone() }))
+        Ok(batch.map(|batch| Flush {
+            batch,
+            positions: self.positions.clone(),
+        }))
     }
 }
 
@@ -80,7 +98,12 @@ fn restore(
     store: &mut dyn CycleStore,
     partition: u16,
 ) -> Result<Offset, JobError> {
-    let list = |spec| wait(job.transport.list_offset(place, spec, Isolation::ReadCommitted));
+    let list = |spec| {
+        wait(
+            job.transport
+                .list_offset(place, spec, Isolation::ReadCommitted),
+        )
+    };
     let start = list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset);
     let end = list(OffsetSpec::Latest)?.map_or(Offset::ZERO, |found| found.offset);
     let mut position = from.unwrap_or(start);
@@ -93,14 +116,24 @@ fn restore(
             ),
         });
     }
-    let mut reader = PartitionReader::new(job.transport.clone(), place.clone(), position, Isolation::ReadCommitted);
+    let mut reader = PartitionReader::new(
+        job.transport.clone(),
+        place.clone(),
+        position,
+        Isolation::ReadCommitted,
+    );
     while position < end {
         for batch in reader.fetch_now()? {
             let batch = batch?;
             for record in batch.iter() {
                 let record = record?;
                 let next = record.offset.plus(1);
-                store.restore(partition, record.key.unwrap_or_default(), record.value, next)?;
+                store.restore(
+                    partition,
+                    record.key.unwrap_or_default(),
+                    record.value,
+                    next,
+                )?;
             }
         }
         position = reader.position();

@@ -80,7 +80,9 @@ impl JobContext {
     }
 
     pub(crate) fn split_name(&self, number: u32) -> String {
-        self.splits.get(number as usize).map_or_else(|| format!("split {number}"), |plan| plan.split.to_string())
+        self.splits
+            .get(number as usize)
+            .map_or_else(|| format!("split {number}"), |plan| plan.split.to_string())
     }
 }
 
@@ -108,11 +110,20 @@ impl OperatorContext {
         let dead_letters = match &job.poison_policy {
             PoisonPolicy::Fail => None,
             PoisonPolicy::DeadLetter(topic) => {
-                let appender = TopicAppender::new(&job, Rc::clone(&writer), topic.clone(), job.compression)?;
+                let appender =
+                    TopicAppender::new(&job, Rc::clone(&writer), topic.clone(), job.compression)?;
                 Some(Rc::new(RefCell::new(appender)))
             }
         };
-        Ok(Self { job, worker, producer: Producer::Source(0), writer, edges: vec![], dead_letters, changelogs: HashMap::new() })
+        Ok(Self {
+            job,
+            worker,
+            producer: Producer::Source(0),
+            writer,
+            edges: vec![],
+            dead_letters,
+            changelogs: HashMap::new(),
+        })
     }
 
     /// The job.
@@ -133,15 +144,22 @@ impl OperatorContext {
     /// # Errors
     /// If the store was not declared or is open already, or cannot be restored.
     pub fn store<V: Datum + Sized + Clone>(&mut self, name: &str) -> Result<Store<V>, JobError> {
-        let refuse = |why: &str| JobError::Topology { job: self.job.name.clone(), why: format!("the store {name:?} {why}") };
+        let refuse = |why: &str| JobError::Topology {
+            job: self.job.name.clone(),
+            why: format!("the store {name:?} {why}"),
+        };
         if !self.job.stores.contains_key(name) {
-            return Err(refuse("was not declared: call `.with_store` on the keyed stream before the operator"));
+            return Err(refuse(
+                "was not declared: call `.with_store` on the keyed stream before the operator",
+            ));
         }
         if self.changelogs.contains_key(name) {
             return Err(refuse("is open already: give every operator its own store"));
         }
         let workers = self.job.inboxes.len();
-        let own: Vec<u16> = (0..self.job.state_partitions).filter(|p| usize::from(*p) % workers == self.worker).collect();
+        let own: Vec<u16> = (0..self.job.state_partitions)
+            .filter(|p| usize::from(*p) % workers == self.worker)
+            .collect();
         let mut store = Store::open(&self.job.backend, name, &own, V::DefaultCodec::default())?;
         let changelog = Changelog::open(&self.job, Rc::clone(&self.writer), &mut store)?;
         self.changelogs.insert(name.to_owned(), changelog);
@@ -165,7 +183,10 @@ impl OperatorContext {
     }
 
     pub(crate) fn poison(&self) -> Result<Poison, JobError> {
-        Ok(Poison::new(Arc::clone(&self.job), self.dead_letters.clone()))
+        Ok(Poison::new(
+            Arc::clone(&self.job),
+            self.dead_letters.clone(),
+        ))
     }
 
     /// From here on, what is built belongs to `producer`.
@@ -180,12 +201,20 @@ impl OperatorContext {
 
     /// The splits of the source being built that fall to this worker.
     pub(crate) fn take_splits(&mut self) -> Vec<AssignedSplit> {
-        let Producer::Source(source) = self.producer else { return vec![] };
+        let Producer::Source(source) = self.producer else {
+            return vec![];
+        };
         let workers = self.job.inboxes.len();
         let all = self.job.splits.iter().zip(0u32..);
-        all.filter(|(plan, number)| plan.source == source && *number as usize % workers == self.worker)
-            .map(|(plan, number)| AssignedSplit { number, split: plan.split.clone(), position: plan.position })
-            .collect()
+        all.filter(|(plan, number)| {
+            plan.source == source && *number as usize % workers == self.worker
+        })
+        .map(|(plan, number)| AssignedSplit {
+            number,
+            split: plan.split.clone(),
+            position: plan.position,
+        })
+        .collect()
     }
 
     pub(crate) fn into_parts(self) -> ContextParts {

@@ -28,19 +28,29 @@ impl Commit {
     /// Commits `interval` after the first record of a cycle, at the latest.
     #[must_use]
     pub fn every(interval: Duration) -> Self {
-        Self { interval, records_max: u64::MAX, overlay_bytes_max: 64 << 20 }
+        Self {
+            interval,
+            records_max: u64::MAX,
+            overlay_bytes_max: 64 << 20,
+        }
     }
 
     /// Commits earlier once `records` were read in a cycle.
     #[must_use]
     pub fn or_records(self, records: u64) -> Self {
-        Self { records_max: records.max(1), ..self }
+        Self {
+            records_max: records.max(1),
+            ..self
+        }
     }
 
     /// Commits earlier once the state changed in a cycle takes `bytes`. The default is 64 MiB.
     #[must_use]
     pub fn or_state_bytes(self, bytes: usize) -> Self {
-        Self { overlay_bytes_max: bytes, ..self }
+        Self {
+            overlay_bytes_max: bytes,
+            ..self
+        }
     }
 }
 
@@ -67,13 +77,9 @@ pub(crate) enum Effect {
     /// Tell every worker to close the cycle.
     Close,
     /// Tell every worker to open the next cycle with this writer.
-    Open {
-        writer: usize,
-    },
+    Open { writer: usize },
     /// Commit the drained cycle of this writer.
-    Commit {
-        writer: usize,
-    },
+    Commit { writer: usize },
     /// Everything is committed: end the workers.
     Finish,
 }
@@ -100,7 +106,14 @@ pub(crate) struct Cycle {
 impl Cycle {
     pub(crate) fn new(commit: Commit, workers: usize) -> Self {
         assert!(workers > 0, "a job has at least one worker");
-        Self { commit, workers, writer: 0, phase: Phase::Idle, exhausted: 0, is_stopping: false }
+        Self {
+            commit,
+            workers,
+            writer: 0,
+            phase: Phase::Idle,
+            exhausted: 0,
+            is_stopping: false,
+        }
     }
 
     /// The writer of the cycle that is open or closing.
@@ -122,7 +135,9 @@ impl Cycle {
             (Event::Drained, Phase::Closing { drained }) => self.drained(drained + 1),
             (Event::Drained, _) => unreachable!("a worker drains only after Close, and once"),
             (Event::Dirty, Phase::Idle) => {
-                self.phase = Phase::Open { deadline: now.plus(self.commit.interval) };
+                self.phase = Phase::Open {
+                    deadline: now.plus(self.commit.interval),
+                };
                 vec![]
             }
             (Event::Stop, _) => {
@@ -132,7 +147,11 @@ impl Cycle {
             (Event::Exhausted, _) => {
                 self.exhausted += 1;
                 assert!(self.exhausted <= self.workers, "a worker is exhausted once");
-                if self.is_finishing() { self.close() } else { vec![] }
+                if self.is_finishing() {
+                    self.close()
+                } else {
+                    vec![]
+                }
             }
             (Event::OverBudget, _) => self.close(),
             (Event::Tick, Phase::Open { deadline }) if now >= deadline => self.close(),
@@ -167,7 +186,12 @@ impl Cycle {
         }
         self.writer = (writer + 1) % WRITERS_COUNT;
         self.phase = Phase::Idle;
-        vec![Effect::Open { writer: self.writer }, Effect::Commit { writer }]
+        vec![
+            Effect::Open {
+                writer: self.writer,
+            },
+            Effect::Commit { writer },
+        ]
     }
 }
 
@@ -190,7 +214,10 @@ mod tests {
         assert_eq!(cycle.step(Event::Tick, at(1_099)), []);
         assert_eq!(cycle.step(Event::Tick, at(1_100)), [Effect::Close]);
         assert_eq!(cycle.step(Event::Drained, at(1_101)), []);
-        assert_eq!(cycle.step(Event::Drained, at(1_102)), [Effect::Open { writer: 1 }, Effect::Commit { writer: 0 }]);
+        assert_eq!(
+            cycle.step(Event::Drained, at(1_102)),
+            [Effect::Open { writer: 1 }, Effect::Commit { writer: 0 }]
+        );
     }
 
     #[test]
@@ -199,7 +226,10 @@ mod tests {
         assert_eq!(cycle.step(Event::Dirty, at(0)), []);
         assert_eq!(cycle.step(Event::Stop, at(1)), [Effect::Close]);
         assert_eq!(cycle.step(Event::Stop, at(1)), []);
-        assert_eq!(cycle.step(Event::Drained, at(2)), [Effect::Commit { writer: 0 }, Effect::Finish]);
+        assert_eq!(
+            cycle.step(Event::Drained, at(2)),
+            [Effect::Commit { writer: 0 }, Effect::Finish]
+        );
         assert_eq!(cycle.step(Event::Tick, at(9)), []);
     }
 
@@ -208,7 +238,10 @@ mod tests {
         let mut cycle = Cycle::new(Commit::every(Duration::from_secs(1)), 1);
         assert_eq!(cycle.step(Event::OverBudget, at(0)), [Effect::Close]);
         assert_eq!(cycle.step(Event::Exhausted, at(0)), []);
-        assert_eq!(cycle.step(Event::Drained, at(0)), [Effect::Commit { writer: 0 }, Effect::Finish]);
+        assert_eq!(
+            cycle.step(Event::Drained, at(0)),
+            [Effect::Commit { writer: 0 }, Effect::Finish]
+        );
     }
 
     fn events() -> impl Strategy<Value = Vec<u8>> {

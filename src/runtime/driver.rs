@@ -52,7 +52,12 @@ impl Driver {
         progress: Arc<Progress>,
     ) -> Result<Self, JobError> {
         let workers = job.inboxes.len();
-        let committed = job.splits.iter().zip(0u32..).filter_map(|(plan, number)| Some((number, plan.position?))).collect();
+        let committed = job
+            .splits
+            .iter()
+            .zip(0u32..)
+            .filter_map(|(plan, number)| Some((number, plan.position?)))
+            .collect();
         Ok(Self {
             group: GroupId::new(&job.name)?,
             job,
@@ -82,7 +87,11 @@ impl Driver {
     fn drive(&mut self) -> Result<(), JobError> {
         loop {
             let now = self.job.env.clock.now();
-            let wait_for = self.cycle.deadline().map_or(WAIT_MAX, |deadline| deadline.since(now)).min(WAIT_MAX);
+            let wait_for = self
+                .cycle
+                .deadline()
+                .map_or(WAIT_MAX, |deadline| deadline.since(now))
+                .min(WAIT_MAX);
             let event = match self.reports.recv_timeout(wait_for) {
                 Ok(Report::Dirty) => Event::Dirty,
                 Ok(Report::OverBudget) => Event::OverBudget,
@@ -94,12 +103,18 @@ impl Driver {
                 }
                 Ok(Report::Ended(result)) => {
                     self.running -= 1;
-                    return result.and(Err(JobError::Worker { worker: 0, why: "it ended before the job did".to_owned() }));
+                    return result.and(Err(JobError::Worker {
+                        worker: 0,
+                        why: "it ended before the job did".to_owned(),
+                    }));
                 }
                 Ok(Report::StateFailed(e)) => return Err(e.into()),
                 Err(RecvTimeoutError::Timeout) => Event::Tick,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(JobError::Worker { worker: 0, why: "all workers are gone".to_owned() });
+                    return Err(JobError::Worker {
+                        worker: 0,
+                        why: "all workers are gone".to_owned(),
+                    });
                 }
             };
             if self.carry_out(event)? {
@@ -127,7 +142,10 @@ impl Driver {
     }
 
     fn broadcast(&self, message: impl Fn() -> Message) {
-        self.job.inboxes.iter().for_each(|inbox| inbox.send(message()));
+        self.job
+            .inboxes
+            .iter()
+            .for_each(|inbox| inbox.send(message()));
     }
 
     /// Commits the drained cycle: positions, then the decision, then what RocksDB may know.
@@ -137,7 +155,12 @@ impl Driver {
         let (mut moved, mut flushes) = (BTreeMap::new(), Vec::new());
         for drained in self.drained.drain(..) {
             moved.extend(drained.positions);
-            flushes.extend(drained.flushes.into_iter().map(|flush| (drained.worker, flush)));
+            flushes.extend(
+                drained
+                    .flushes
+                    .into_iter()
+                    .map(|flush| (drained.worker, flush)),
+            );
         }
         moved.retain(|split, offset| self.committed.get(split) != Some(offset));
         self.send_positions(writer, &moved)?;
@@ -145,29 +168,47 @@ impl Driver {
             CommitOutcome::Committed => {}
             outcome @ (CommitOutcome::Aborted | CommitOutcome::Unknown) => {
                 debug!(?outcome, "the cycle did not commit for certain");
-                return Err(JobError::NotCommitted { job: self.job.name.clone() });
+                return Err(JobError::NotCommitted {
+                    job: self.job.name.clone(),
+                });
             }
         }
         self.progress.committed(&moved);
         self.committed.append(&mut moved);
         // I7: the decision is durable; from here on RocksDB may hold what the cycle wrote.
-        flushes.into_iter().try_for_each(|(worker, flush): (usize, Flush)| self.flusher.flush(worker, flush))
+        flushes
+            .into_iter()
+            .try_for_each(|(worker, flush): (usize, Flush)| self.flusher.flush(worker, flush))
     }
 
-    fn send_positions(&mut self, writer: usize, moved: &BTreeMap<u32, Offset>) -> Result<(), JobError> {
+    fn send_positions(
+        &mut self,
+        writer: usize,
+        moved: &BTreeMap<u32, Offset>,
+    ) -> Result<(), JobError> {
         let mut offsets = Vec::new();
         for (&number, &offset) in moved {
             match &self.job.splits[number as usize].split {
                 Split::Partition(partition) => {
-                    let committed = CommittedOffset { offset, leader_epoch: -1, metadata: String::new() };
+                    let committed = CommittedOffset {
+                        offset,
+                        leader_epoch: -1,
+                        metadata: String::new(),
+                    };
                     offsets.push((partition.clone(), committed));
                 }
-                Split::Named { source, name } => self.positions.append(writer, source, name, offset)?,
+                Split::Named { source, name } => {
+                    self.positions.append(writer, source, name, offset)?
+                }
             }
         }
         self.positions.flush(writer)?;
         if !offsets.is_empty() {
-            wait(self.job.writers[writer].send_offsets(self.group.clone(), GroupMember::default(), offsets))?;
+            wait(self.job.writers[writer].send_offsets(
+                self.group.clone(),
+                GroupMember::default(),
+                offsets,
+            ))?;
         }
         Ok(())
     }

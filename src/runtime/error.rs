@@ -86,7 +86,9 @@ pub enum JobError {
         why: String,
     },
     /// A record could not be processed, and the poison policy is to fail.
-    #[error("record {offset} of {split} cannot be processed: {why} (nothing of this cycle was committed; mend the data or the function, or send such records to a dead-letter topic)")]
+    #[error(
+        "record {offset} of {split} cannot be processed: {why} (nothing of this cycle was committed; mend the data or the function, or send such records to a dead-letter topic)"
+    )]
     Poison {
         /// The topic partition or file.
         split: String,
@@ -96,7 +98,9 @@ pub enum JobError {
         why: String,
     },
     /// A user's function panicked.
-    #[error("a function of the job panicked at record {offset} of {split}: {message} (nothing of this cycle was committed)")]
+    #[error(
+        "a function of the job panicked at record {offset} of {split}: {message} (nothing of this cycle was committed)"
+    )]
     Panicked {
         /// The topic partition or file.
         split: String,
@@ -115,7 +119,9 @@ pub enum JobError {
     },
     /// A cycle was aborted (its transaction timed out, say), or its outcome is not known. The job starts again
     /// from the committed positions.
-    #[error("a cycle of the job {job} was not committed for certain; it starts again from the last commit")]
+    #[error(
+        "a cycle of the job {job} was not committed for certain; it starts again from the last commit"
+    )]
     NotCommitted {
         /// The job.
         job: String,

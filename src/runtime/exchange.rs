@@ -44,9 +44,19 @@ where
             return self.upstream.attach(graph, stage);
         }
         let id = graph.add_exchange(Arc::new(move |context| {
-            Ok(Box::new(Receiver { stage: stage.build(context)?, poison: context.poison()?, types: PhantomData }))
+            Ok(Box::new(Receiver {
+                stage: stage.build(context)?,
+                poison: context.poison()?,
+                types: PhantomData,
+            }))
         }));
-        self.upstream.attach(graph, SenderFactory { id, types: PhantomData::<fn(&K, &V)> });
+        self.upstream.attach(
+            graph,
+            SenderFactory {
+                id,
+                types: PhantomData::<fn(&K, &V)>,
+            },
+        );
     }
 }
 
@@ -80,7 +90,10 @@ impl<V: Datum + ?Sized> Batch<V> {
         let split = record.meta.origin.split;
         if self.runs.last().is_none_or(|run| run.1 != split) {
             // The row count is at most BATCH_RECORDS_MAX.
-            self.runs.push((u32::try_from(self.key_ends.len()).unwrap_or(u32::MAX), split));
+            self.runs.push((
+                u32::try_from(self.key_ends.len()).unwrap_or(u32::MAX),
+                split,
+            ));
         }
         self.key_bytes.extend_from_slice(record.key.bytes());
         self.key_ends.push(end);
@@ -100,11 +113,14 @@ impl<V: Datum + ?Sized> Batch<V> {
 
     fn keys(&self) -> impl Iterator<Item = (&[u8], u32)> {
         let mut start = 0;
-        self.key_ends.iter().zip(&self.partition_hashes).map(move |(&end, &hash)| {
-            let key = &self.key_bytes[start as usize..end as usize];
-            start = end;
-            (key, hash)
-        })
+        self.key_ends
+            .iter()
+            .zip(&self.partition_hashes)
+            .map(move |(&end, &hash)| {
+                let key = &self.key_bytes[start as usize..end as usize];
+                start = end;
+                (key, hash)
+            })
     }
 }
 
@@ -144,7 +160,11 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
     fn send(&mut self, worker: usize) {
         let batch = std::mem::replace(&mut self.batches[worker], Batch::new());
         let size_bytes = batch.size_bytes();
-        self.inboxes[worker].send(Message::Batch { exchange: self.id, batch: Box::new(batch), size_bytes });
+        self.inboxes[worker].send(Message::Batch {
+            exchange: self.id,
+            batch: Box::new(batch),
+            size_bytes,
+        });
     }
 }
 
@@ -154,7 +174,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Output<K, V> for Sender<K, V> {
         let worker = (record.key.partition(self.state_partitions) % self.workers) as usize;
         let batch = &mut self.batches[worker];
         let Ok(end) = u32::try_from(batch.key_bytes.len() + record.key.bytes().len()) else {
-            return Err(super::Failure::poison(format_args!("a key of {} bytes is too long", record.key.bytes().len())));
+            return Err(super::Failure::poison(format_args!(
+                "a key of {} bytes is too long",
+                record.key.bytes().len()
+            )));
         };
         batch.push(record, end);
         if batch.is_full() {
@@ -170,7 +193,11 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for Sender<K, V> {
     }
 
     fn end_cycle(&mut self) -> Flow {
-        (0..self.batches.len()).filter(|&w| !self.batches[w].key_ends.is_empty()).collect::<Vec<_>>().into_iter().for_each(|w| self.send(w));
+        (0..self.batches.len())
+            .filter(|&w| !self.batches[w].key_ends.is_empty())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|w| self.send(w));
         Ok(())
     }
 
@@ -180,7 +207,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for Sender<K, V> {
 /// One worker's receiving end, whatever its types.
 pub(crate) trait Receive {
     /// Processes a batch that a sender of the same exchange sent.
-    fn receive(&mut self, batch: Box<dyn Any + Send>, current: &mut Origin) -> Result<(), JobError>;
+    fn receive(&mut self, batch: Box<dyn Any + Send>, current: &mut Origin)
+    -> Result<(), JobError>;
     /// Ends the cycle: every batch of it was received.
     fn end_cycle(&mut self) -> Flow;
     /// Visits the stores behind the exchange.
@@ -194,10 +222,18 @@ struct Receiver<K: ?Sized, V: ?Sized, S> {
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<K, V, S> {
-    fn receive(&mut self, batch: Box<dyn Any + Send>, current: &mut Origin) -> Result<(), JobError> {
-        let batch = batch.downcast::<Batch<V>>().unwrap_or_else(|_| unreachable!("an exchange has one batch type"));
+    fn receive(
+        &mut self,
+        batch: Box<dyn Any + Send>,
+        current: &mut Origin,
+    ) -> Result<(), JobError> {
+        let batch = batch
+            .downcast::<Batch<V>>()
+            .unwrap_or_else(|_| unreachable!("an exchange has one batch type"));
         let partitions = self.poison.state_partitions();
-        let mut keys = batch.keys().map(|(bytes, hash)| HashedKey::new(bytes, hash, partitions));
+        let mut keys = batch
+            .keys()
+            .map(|(bytes, hash)| HashedKey::new(bytes, hash, partitions));
         if let Err(failure) = self.stage.prepare(&mut keys) {
             return self.poison.fatal(failure, *current);
         }
@@ -207,9 +243,16 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<
                 current.split = split;
             }
             current.offset = Offset(batch.offsets[row]);
-            let meta = Meta { timestamp: Timestamp(batch.timestamps[row]), origin: *current };
+            let meta = Meta {
+                timestamp: Timestamp(batch.timestamps[row]),
+                origin: *current,
+            };
             let value: &V = batch.values[row].borrow();
-            if let Err(failure) = self.stage.push(Record { key: Key::with_hash(bytes, hash), value, meta }) {
+            if let Err(failure) = self.stage.push(Record {
+                key: Key::with_hash(bytes, hash),
+                value,
+                meta,
+            }) {
                 self.poison.handle(failure, *current, &mut |key, out| {
                     *key = Some(bytes.to_vec());
                     V::DefaultCodec::default().encode(value, out)

@@ -27,7 +27,11 @@ impl Flusher {
         let shared = Arc::clone(job);
         let body = move || {
             for (worker, flush) in flushes {
-                let span = debug_span!("flush", store = flush.batch.store(), changes = flush.batch.changes_count());
+                let span = debug_span!(
+                    "flush",
+                    store = flush.batch.store(),
+                    changes = flush.batch.changes_count()
+                );
                 let _entered = span.enter();
                 let ticket = (flush.batch.store().to_owned(), flush.batch.ticket());
                 if let Err(e) = shared.backend.flush(flush.batch, &flush.positions) {
@@ -36,20 +40,34 @@ impl Flusher {
                     reports.send(Report::StateFailed(e));
                     return;
                 }
-                shared.inboxes[worker].send(Message::Flushed { tickets: vec![ticket] });
+                shared.inboxes[worker].send(Message::Flushed {
+                    tickets: vec![ticket],
+                });
             }
         };
         let spawned = job.env.spawn.spawn("of-flush", Box::new(body));
-        let thread = spawned.map_err(|e| JobError::Worker { worker: 0, why: format!("no thread for the state store: {e}") })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        let thread = spawned.map_err(|e| JobError::Worker {
+            worker: 0,
+            why: format!("no thread for the state store: {e}"),
+        })?;
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
     }
 
     /// Hands over values of a committed cycle.
     pub(crate) fn flush(&mut self, worker: usize, flush: Flush) -> Result<(), JobError> {
-        let sent = self.queue.as_ref().is_some_and(|queue| queue.send((worker, flush)).is_ok());
+        let sent = self
+            .queue
+            .as_ref()
+            .is_some_and(|queue| queue.send((worker, flush)).is_ok());
         match sent {
             true => Ok(()),
-            false => Err(JobError::Worker { worker, why: "the state store's thread is gone".to_owned() }),
+            false => Err(JobError::Worker {
+                worker,
+                why: "the state store's thread is gone".to_owned(),
+            }),
         }
     }
 
@@ -57,6 +75,9 @@ impl Flusher {
     pub(crate) fn close(mut self) -> Result<(), JobError> {
         drop(self.queue.take());
         let joined = self.thread.take().map_or(Ok(()), JoinHandle::join);
-        joined.map_err(|why| JobError::Worker { worker: 0, why: format!("the state store's thread panicked: {why}") })
+        joined.map_err(|why| JobError::Worker {
+            worker: 0,
+            why: format!("the state store's thread panicked: {why}"),
+        })
     }
 }

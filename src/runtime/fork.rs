@@ -70,11 +70,25 @@ where
     R: Fn(&Record<'_, K, V>) -> Route + Clone + Send + Sync + 'static,
 {
     let attach = Box::new(move |graph: &Graph, first, second| {
-        upstream.attach(graph, ForkFactory { route, first: BoxedFactory(first), second: BoxedFactory(second) });
+        upstream.attach(
+            graph,
+            ForkFactory {
+                route,
+                first: BoxedFactory(first),
+                second: BoxedFactory(second),
+            },
+        );
     });
-    let fork = Rc::new(RefCell::new(Fork { graph: graph.clone(), attach: Some(attach), ends: [None, None] }));
+    let fork = Rc::new(RefCell::new(Fork {
+        graph: graph.clone(),
+        attach: Some(attach),
+        ends: [None, None],
+    }));
     let boxed = |end: usize| {
-        let end = End { fork: Rc::clone(&fork), end };
+        let end = End {
+            fork: Rc::clone(&fork),
+            end,
+        };
         Boxed::deferred(move |stage| end.attach(stage))
     };
     (boxed(0), boxed(1))
@@ -95,7 +109,11 @@ where
     type Stage = ForkStage<R, K, V>;
 
     fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
-        Ok(ForkStage { route: self.route.clone(), first: self.first.build(context)?, second: self.second.build(context)? })
+        Ok(ForkStage {
+            route: self.route.clone(),
+            first: self.first.build(context)?,
+            second: self.second.build(context)?,
+        })
     }
 }
 
@@ -142,7 +160,10 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
         R: Fn(&Record<'_, Unkeyed, T>) -> Route + Clone + Send + Sync + 'static,
     {
         let (first, second) = fork(&self.graph, self.upstream, route);
-        (Stream::new(self.graph.clone(), first), Stream::new(self.graph, second))
+        (
+            Stream::new(self.graph.clone(), first),
+            Stream::new(self.graph, second),
+        )
     }
 }
 
@@ -153,6 +174,9 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         R: Fn(&Record<'_, K, V>) -> Route + Clone + Send + Sync + 'static,
     {
         let (first, second) = fork(&self.graph, self.upstream, route);
-        (Keyed::new(self.graph.clone(), first), Keyed::new(self.graph, second))
+        (
+            Keyed::new(self.graph.clone(), first),
+            Keyed::new(self.graph, second),
+        )
     }
 }

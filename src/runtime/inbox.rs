@@ -85,7 +85,11 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new() -> Self {
-        Self { queue: Mutex::default(), size_bytes: AtomicUsize::new(0), signal: Arc::default() }
+        Self {
+            queue: Mutex::default(),
+            size_bytes: AtomicUsize::new(0),
+            signal: Arc::default(),
+        }
     }
 
     pub(crate) fn send(&self, message: Message) {

@@ -58,17 +58,28 @@ impl Job {
     /// A job of this name. The name is its identity for good: its state, positions and internal topics carry it.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), graph: Graph::default() }
+        Self {
+            name: name.to_owned(),
+            graph: Graph::default(),
+        }
     }
 
     /// Begins a stream at a source without keys.
     pub fn source<S: Source<Key = Unkeyed>>(&self, source: S) -> Stream<S::Value, From<S>> {
-        Stream { graph: self.graph.clone(), upstream: From(source), item: PhantomData }
+        Stream {
+            graph: self.graph.clone(),
+            upstream: From(source),
+            item: PhantomData,
+        }
     }
 
     /// Begins a stream at a source with keys.
     pub fn keyed_source<S: Source>(&self, source: S) -> Keyed<S::Key, S::Value, From<S>> {
-        Keyed { graph: self.graph.clone(), upstream: From(source), types: PhantomData }
+        Keyed {
+            graph: self.graph.clone(),
+            upstream: From(source),
+            types: PhantomData,
+        }
     }
 
     /// The topology in words.
@@ -175,15 +186,31 @@ impl Launch {
         let body = {
             let (log, progress, stopper) = (log.clone(), Arc::clone(&progress), stopper.clone());
             move || {
-                let result = supervise(&log, &self.name, &topology, &self.settings, &progress, &stopper);
+                let result = supervise(
+                    &log,
+                    &self.name,
+                    &topology,
+                    &self.settings,
+                    &progress,
+                    &stopper,
+                );
                 drop(claim);
                 // Nobody waits for the end of a job that was dropped.
-                let _ = done.send(result.map(|()| Summary { commits: progress.commits() }));
+                let _ = done.send(result.map(|()| Summary {
+                    commits: progress.commits(),
+                }));
             }
         };
         let spawned = log.env().spawn.spawn("of-driver", Box::new(body));
-        spawned.map_err(|e| JobError::Worker { worker: 0, why: format!("no thread for the driver: {e}") })?;
-        Ok(Running { finished, stopper, progress })
+        spawned.map_err(|e| JobError::Worker {
+            worker: 0,
+            why: format!("no thread for the driver: {e}"),
+        })?;
+        Ok(Running {
+            finished,
+            stopper,
+            progress,
+        })
     }
 }
 
@@ -204,9 +231,16 @@ fn supervise(
             return Ok(());
         }
         let result = start::run_once(log, name, topology, settings, progress, (reports, receiver));
-        failures = if progress.commits() > commits { 1 } else { failures + 1 };
+        failures = if progress.commits() > commits {
+            1
+        } else {
+            failures + 1
+        };
         match result {
-            Err(e) if matches!(e.kind(), ErrorKind::Abortable | ErrorKind::Retriable) && failures <= RESTARTS_MAX => {
+            Err(e)
+                if matches!(e.kind(), ErrorKind::Abortable | ErrorKind::Retriable)
+                    && failures <= RESTARTS_MAX =>
+            {
                 warn!(job = name, error = %e, failures, "starting again from the last commit");
             }
             Err(e) => return Err(e),
@@ -265,7 +299,10 @@ impl Running {
     /// # Errors
     /// What stopped the job.
     pub async fn finished(self) -> Result<Summary, JobError> {
-        let lost = || JobError::Worker { worker: 0, why: "the driver's thread died".to_owned() };
+        let lost = || JobError::Worker {
+            worker: 0,
+            why: "the driver's thread died".to_owned(),
+        };
         self.finished.await.unwrap_or_else(|_| Err(lost()))
     }
 }
@@ -300,7 +337,10 @@ impl Stopper {
 
 async fn stop_on_signal(stopper: Stopper) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         warn!("signals cannot be watched: SIGTERM will not end the job gently");
         return;
     };

@@ -50,7 +50,10 @@ impl Log {
     ///
     /// # Errors
     /// As [`Log::embedded`].
-    pub fn embedded_with(data: impl AsRef<Path>, config: BrokerConfig) -> Result<Self, BrokerError> {
+    pub fn embedded_with(
+        data: impl AsRef<Path>,
+        config: BrokerConfig,
+    ) -> Result<Self, BrokerError> {
         Self::in_env(Env::real(), data.as_ref(), config)
     }
 
@@ -62,7 +65,15 @@ impl Log {
         let broker = Broker::open(env.clone(), data, config)?;
         let transport: Arc<dyn Transport> = Arc::new(InProcess::new(env.clone(), broker.clone()));
         let state_dir = data.join("state");
-        Ok(Self { inner: Arc::new(Inner { env, broker, transport, state_dir, running: Mutex::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                env,
+                broker,
+                transport,
+                state_dir,
+                running: Mutex::default(),
+            }),
+        })
     }
 
     /// Closes all files cleanly. Jobs must have ended.

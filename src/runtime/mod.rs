@@ -41,7 +41,8 @@ mod worker;
 
 pub use arguments::{JobArguments, UsageError};
 pub use connectors::{
-    AtLeastOnce, KeyedTopic, Lines, Topic, TopicReader, Values, at_least_once, keyed_topic, lines, topic, values,
+    AtLeastOnce, KeyedTopic, Lines, Topic, TopicReader, Values, at_least_once, keyed_topic, lines,
+    topic, values,
 };
 pub use context::{JobContext, OperatorContext};
 pub use cycle::Commit;

@@ -51,7 +51,11 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
     ///
     /// # Errors
     /// A [`Failure`]; what happens then is the job's poison policy.
-    fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<Self::OutKey, Self::Out>) -> Flow;
+    fn process(
+        &mut self,
+        record: Record<'_, K, V>,
+        out: &mut impl Output<Self::OutKey, Self::Out>,
+    ) -> Flow;
 
     /// Told which keys the next batch of records has, so that a store can bring them into memory in one go.
     ///
@@ -80,7 +84,7 @@ pub(crate) struct Step<O, D> {
 }
 
 /// What the runtime asks of a fused chain besides pushing records.
-pub(crate) trait Stage<K: ?Sized, V: ?Sized>: Output<K, V> {
+pub trait Stage<K: ?Sized, V: ?Sized>: Output<K, V> {
     /// See [`Operator::prepare`].
     fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow;
     /// Ends the cycle in this step and then in all behind it.

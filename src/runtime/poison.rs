@@ -30,10 +30,14 @@ pub(crate) struct Poison {
 }
 
 /// Writes a record's key and value as bytes.
-pub(crate) type WriteRaw<'a> = dyn FnMut(&mut Option<Vec<u8>>, &mut Vec<u8>) -> Result<(), CodecError> + 'a;
+pub(crate) type WriteRaw<'a> =
+    dyn FnMut(&mut Option<Vec<u8>>, &mut Vec<u8>) -> Result<(), CodecError> + 'a;
 
 impl Poison {
-    pub(crate) fn new(job: Arc<JobContext>, dead_letters: Option<Rc<RefCell<TopicAppender>>>) -> Self {
+    pub(crate) fn new(
+        job: Arc<JobContext>,
+        dead_letters: Option<Rc<RefCell<TopicAppender>>>,
+    ) -> Self {
         Self { job, dead_letters }
     }
 
@@ -52,14 +56,23 @@ impl Poison {
 
     /// Applies the policy to the record at `at`.
     #[cold]
-    pub(crate) fn handle(&mut self, failure: Failure, at: Origin, raw: &mut WriteRaw<'_>) -> Result<(), JobError> {
+    pub(crate) fn handle(
+        &mut self,
+        failure: Failure,
+        at: Origin,
+        raw: &mut WriteRaw<'_>,
+    ) -> Result<(), JobError> {
         let why = match failure.into_inner() {
             FailureInner::Job(e) => return Err(e),
             FailureInner::Poison(why) => why,
         };
-        let Some(dead_letters) = self.dead_letters.clone() else { return Err(self.poisoned(at, why)) };
+        let Some(dead_letters) = self.dead_letters.clone() else {
+            return Err(self.poisoned(at, why));
+        };
         let (mut key, mut value) = (None, Vec::new());
-        raw(&mut key, &mut value).map_err(|e| self.poisoned(at, format!("{why}; nor can it become a dead letter: {e}")))?;
+        raw(&mut key, &mut value).map_err(|e| {
+            self.poisoned(at, format!("{why}; nor can it become a dead letter: {e}"))
+        })?;
         let split = self.job.split_name(at.split);
         let offset = at.offset.to_string();
         let headers = [
@@ -69,14 +82,28 @@ impl Poison {
             ("onceflow.offset", Some(offset.as_bytes())),
         ];
         let timestamp = self.job.env().clock.wall();
-        let appended = dead_letters.borrow_mut().append_with_headers(0, timestamp, key.as_deref(), &value, &headers);
+        let appended = dead_letters.borrow_mut().append_with_headers(
+            0,
+            timestamp,
+            key.as_deref(),
+            &value,
+            &headers,
+        );
         appended.or_else(|failure| self.fatal(failure, at))
     }
 
     #[cold]
-    pub(crate) fn handle_raw(&mut self, failure: Failure, at: Origin, raw: Raw<'_>) -> Result<(), JobError> {
+    pub(crate) fn handle_raw(
+        &mut self,
+        failure: Failure,
+        at: Origin,
+        raw: Raw<'_>,
+    ) -> Result<(), JobError> {
         self.handle(failure, at, &mut |key, out| match raw {
-            Raw::Bytes { key: raw_key, value } => {
+            Raw::Bytes {
+                key: raw_key,
+                value,
+            } => {
                 *key = raw_key.map(<[u8]>::to_vec);
                 out.extend_from_slice(value);
                 Ok(())
@@ -86,6 +113,10 @@ impl Poison {
     }
 
     fn poisoned(&self, at: Origin, why: String) -> JobError {
-        JobError::Poison { split: self.job.split_name(at.split), offset: at.offset, why }
+        JobError::Poison {
+            split: self.job.split_name(at.split),
+            offset: at.offset,
+            why,
+        }
     }
 }

@@ -27,19 +27,39 @@ pub(crate) struct Positions {
 }
 
 impl Positions {
-    pub(crate) fn new(env: Env, topic: TopicName, writers: &[TransactionalWriter; WRITERS_COUNT]) -> Self {
+    pub(crate) fn new(
+        env: Env,
+        topic: TopicName,
+        writers: &[TransactionalWriter; WRITERS_COUNT],
+    ) -> Self {
         let partition = TopicPartition::new(topic, 0);
         Self {
             env,
             builder: BatchBuilder::new(Compression::None, None),
-            writers: writers.each_ref().map(|writer| writer.partition(&partition)),
+            writers: writers
+                .each_ref()
+                .map(|writer| writer.partition(&partition)),
         }
     }
 
-    pub(crate) fn append(&mut self, writer: usize, source: &str, split: &str, offset: Offset) -> Result<(), JobError> {
+    pub(crate) fn append(
+        &mut self,
+        writer: usize,
+        source: &str,
+        split: &str,
+        offset: Offset,
+    ) -> Result<(), JobError> {
         let key = [source.as_bytes(), &[0], split.as_bytes()].concat();
-        self.builder.push(self.env.clock.wall(), Some(&key), Some(&offset.0.to_be_bytes()));
-        if self.builder.size_bytes() > 256 * 1024 { self.flush(writer) } else { Ok(()) }
+        self.builder.push(
+            self.env.clock.wall(),
+            Some(&key),
+            Some(&offset.0.to_be_bytes()),
+        );
+        if self.builder.size_bytes() > 256 * 1024 {
+            self.flush(writer)
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn flush(&mut self, writer: usize) -> Result<(), JobError> {
@@ -54,12 +74,20 @@ impl Positions {
 pub(crate) type NamedPositions = HashMap<(String, String), Offset>;
 
 /// Reads all committed positions of a job.
-pub(crate) fn read_positions(transport: &Arc<dyn Transport>, topic: &TopicName) -> Result<NamedPositions, JobError> {
+pub(crate) fn read_positions(
+    transport: &Arc<dyn Transport>,
+    topic: &TopicName,
+) -> Result<NamedPositions, JobError> {
     let place = TopicPartition::new(topic.clone(), 0);
     let list = |spec| wait(transport.list_offset(&place, spec, Isolation::ReadCommitted));
     let start = list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset);
     let end = list(OffsetSpec::Latest)?.map_or(Offset::ZERO, |found| found.offset);
-    let mut reader = PartitionReader::new(Arc::clone(transport), place.clone(), start, Isolation::ReadCommitted);
+    let mut reader = PartitionReader::new(
+        Arc::clone(transport),
+        place.clone(),
+        start,
+        Isolation::ReadCommitted,
+    );
     let mut positions = NamedPositions::new();
     while reader.position() < end {
         for batch in reader.fetch_now()? {

@@ -51,14 +51,22 @@ impl<'a, K: ?Sized> Key<'a, K> {
     #[must_use]
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, partition_hash: crate::protocol::murmur2(bytes), key: PhantomData }
+        Self {
+            bytes,
+            partition_hash: crate::protocol::murmur2(bytes),
+            key: PhantomData,
+        }
     }
 
     /// A key whose partition hash was computed before.
     #[must_use]
     #[inline]
     pub fn with_hash(bytes: &'a [u8], partition_hash: u32) -> Self {
-        Self { bytes, partition_hash, key: PhantomData }
+        Self {
+            bytes,
+            partition_hash,
+            key: PhantomData,
+        }
     }
 
     /// The encoded key.
@@ -95,7 +103,11 @@ impl<'a> Key<'a, Unkeyed> {
     #[must_use]
     #[inline]
     pub fn none() -> Self {
-        Self { bytes: &[], partition_hash: 0, key: PhantomData }
+        Self {
+            bytes: &[],
+            partition_hash: 0,
+            key: PhantomData,
+        }
     }
 }
 
@@ -136,6 +148,10 @@ impl<'a, K: ?Sized, V: ?Sized> Record<'a, K, V> {
     where
         'a: 'b,
     {
-        Record { key: Key::with_hash(self.key.bytes, self.key.partition_hash), value, meta: self.meta }
+        Record {
+            key: Key::with_hash(self.key.bytes, self.key.partition_hash),
+            value,
+            meta: self.meta,
+        }
     }
 }

@@ -6,7 +6,6 @@ use super::topology::Graph;
 
 /// Where records leave the job. The sinks that come with the crate are functions: [`topic`](super::topic),
 /// [`at_least_once`](super::at_least_once), …
-#[expect(private_interfaces, reason = "sinks are made by the crate's own functions")]
 pub trait Sink<K: ?Sized, V: ?Sized>: 'static {
     /// Says what is needed before the job runs.
     #[doc(hidden)]
@@ -14,7 +13,6 @@ pub trait Sink<K: ?Sized, V: ?Sized>: 'static {
 
     /// Makes the stage that ends the stream.
     #[doc(hidden)]
-    #[expect(private_bounds, reason = "as above")]
     fn into_factory(self) -> impl StageFactory<K, V>;
 }
 

@@ -132,7 +132,12 @@ pub trait Source: Send + Sync + 'static {
     ///
     /// # Errors
     /// If it cannot be read from there.
-    fn open(&self, split: &Split, position: Option<Offset>, context: &JobContext) -> Result<Self::Reader, JobError>;
+    fn open(
+        &self,
+        split: &Split,
+        position: Option<Offset>,
+        context: &JobContext,
+    ) -> Result<Self::Reader, JobError>;
 }
 
 /// A source with its types hidden.
@@ -164,11 +169,22 @@ impl<S: Source> Attach<S::Key, S::Value> for From<S> {
                     .splits_to_read()
                     .into_iter()
                     .map(|assigned| {
-                        let reader = source.open(&assigned.split, assigned.position, context.job())?;
-                        Ok(SplitState { number: assigned.number, reader, is_exhausted: false })
+                        let reader =
+                            source.open(&assigned.split, assigned.position, context.job())?;
+                        Ok(SplitState {
+                            number: assigned.number,
+                            reader,
+                            is_exhausted: false,
+                        })
                     })
                     .collect::<Result<Vec<_>, JobError>>()?;
-                Ok(Box::new(SplitFeed { stage, poison, readers, next: 0, types: PhantomData::<fn(&S::Key, &S::Value)> }))
+                Ok(Box::new(SplitFeed {
+                    stage,
+                    poison,
+                    readers,
+                    next: 0,
+                    types: PhantomData::<fn(&S::Key, &S::Value)>,
+                }))
             }),
         });
     }
@@ -210,7 +226,10 @@ impl<K: ?Sized, V: ?Sized, G: Stage<K, V>> Emit<K, V> for StageEmit<'_, G> {
     #[inline]
     fn emit(&mut self, emitted: Emitted<'_, K, V>) -> Result<(), JobError> {
         self.current.offset = emitted.offset;
-        let meta = Meta { timestamp: emitted.timestamp, origin: *self.current };
+        let meta = Meta {
+            timestamp: emitted.timestamp,
+            origin: *self.current,
+        };
         let result = match emitted.record {
             Ok((key, value)) => self.stage.push(Record { key, value, meta }),
             Err(e) => Err(e.into()),
@@ -222,7 +241,9 @@ impl<K: ?Sized, V: ?Sized, G: Stage<K, V>> Emit<K, V> for StageEmit<'_, G> {
     }
 }
 
-impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed for SplitFeed<R, G, fn(&K, &V)> {
+impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
+    for SplitFeed<R, G, fn(&K, &V)>
+{
     fn poll(&mut self, waker: &Waker, current: &mut Origin) -> Result<Read, JobError> {
         let mut idle = Read::Exhausted;
         for _ in 0..self.readers.len() {
@@ -233,7 +254,11 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed for SplitF
                 continue;
             }
             current.split = split.number;
-            let mut emit = StageEmit { stage: &mut self.stage, poison: &mut self.poison, current };
+            let mut emit = StageEmit {
+                stage: &mut self.stage,
+                poison: &mut self.poison,
+                current,
+            };
             match split.reader.read(waker, &mut emit)? {
                 Read::Progress => return Ok(Read::Progress),
                 Read::Exhausted => split.is_exhausted = true,
@@ -252,7 +277,9 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed for SplitF
     }
 
     fn positions(&self, visit: &mut dyn FnMut(u32, Offset)) {
-        self.readers.iter().for_each(|split| visit(split.number, split.reader.position()));
+        self.readers
+            .iter()
+            .for_each(|split| visit(split.number, split.reader.position()));
     }
 }
 

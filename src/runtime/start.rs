@@ -63,18 +63,35 @@ pub(crate) fn run_once(
     for number in 0..job.inboxes.len() {
         spawn_worker(&job, number, topology, settings.commit, &reports)?;
     }
-    info!(workers = job.inboxes.len(), splits = job.splits.len(), "running");
+    info!(
+        workers = job.inboxes.len(),
+        splits = job.splits.len(),
+        "running"
+    );
     drop(entered);
     let positions = Positions::new(job.env.clone(), positions_topic(name)?, &job.writers);
     let backend = job.backend.clone();
-    let result = Driver::new(job, settings.commit, receiver, positions, flusher, Arc::clone(progress))?.run();
+    let result = Driver::new(
+        job,
+        settings.commit,
+        receiver,
+        positions,
+        flusher,
+        Arc::clone(progress),
+    )?
+    .run();
     let closed = backend.close();
     result.and(closed.map_err(JobError::from))
 }
 
 /// Everything that happens before a worker may exist. The order matters: first the earlier instance is
 /// fenced (I4), so that nothing it does can change what is then read.
-fn prepare(log: &Log, name: &str, topology: &Topology, settings: &Settings) -> Result<JobContext, JobError> {
+fn prepare(
+    log: &Log,
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+) -> Result<JobContext, JobError> {
     let transport = log.transport();
     let group = GroupId::new(name)?;
     let writers = init_writers(&transport, name, settings.transaction_timeout)?;
@@ -82,7 +99,10 @@ fn prepare(log: &Log, name: &str, topology: &Topology, settings: &Settings) -> R
     let state_partitions = state_partitions(&transport, name, topology, settings, cores)?;
     let topics = Topics::create(&transport, name, topology, settings, state_partitions)?;
     let backend = open_state(log, name, topology, settings, state_partitions, &topics)?;
-    let workers = settings.workers.unwrap_or(cores).min(usize::from(state_partitions));
+    let workers = settings
+        .workers
+        .unwrap_or(cores)
+        .min(usize::from(state_partitions));
     let limits = topics.found.iter().map(|(topic, metadata)| {
         let record_bytes_max = wait(writers[0].max_message_bytes(topic))?;
         Ok((topic.clone(), (metadata.partitions_count, record_bytes_max)))
@@ -112,7 +132,11 @@ fn init_writers(
 ) -> Result<[TransactionalWriter; WRITERS_COUNT], JobError> {
     let init = |number: usize| {
         let id = TransactionalId::new(&format!("{name}-{number}"))?;
-        Ok::<_, JobError>(wait(TransactionalWriter::init(Arc::clone(transport), id, timeout))?)
+        Ok::<_, JobError>(wait(TransactionalWriter::init(
+            Arc::clone(transport),
+            id,
+            timeout,
+        ))?)
     };
     Ok([init(0)?, init(1)?])
 }
@@ -126,7 +150,9 @@ fn state_partitions(
     cores: usize,
 ) -> Result<u16, JobError> {
     for store in topology.stores.keys() {
-        let Some(changelog) = wait(transport.topic(&changelog_topic(name, store)?))? else { continue };
+        let Some(changelog) = wait(transport.topic(&changelog_topic(name, store)?))? else {
+            continue;
+        };
         let began_with = u16::try_from(changelog.partitions_count).unwrap_or(u16::MAX);
         return match settings.state_partitions {
             Some(asked) if asked != began_with => Err(JobError::Incompatible {
@@ -139,8 +165,12 @@ fn state_partitions(
             _ => Ok(began_with),
         };
     }
-    let suits = (2 * cores).next_power_of_two().clamp(STATE_PARTITIONS_MIN, STATE_PARTITIONS_MAX);
-    Ok(settings.state_partitions.unwrap_or(u16::try_from(suits).unwrap_or(u16::MAX)))
+    let suits = (2 * cores)
+        .next_power_of_two()
+        .clamp(STATE_PARTITIONS_MIN, STATE_PARTITIONS_MAX);
+    Ok(settings
+        .state_partitions
+        .unwrap_or(u16::try_from(suits).unwrap_or(u16::MAX)))
 }
 
 fn open_state(
@@ -153,7 +183,11 @@ fn open_state(
 ) -> Result<StateBackend, JobError> {
     let stores = topology.stores.iter().map(|(store, codec)| {
         let changelog = topics.found[&changelog_topic(name, store)?].id;
-        Ok(StoreDeclaration { name: store.clone(), codec: *codec, changelog })
+        Ok(StoreDeclaration {
+            name: store.clone(),
+            codec: *codec,
+            changelog,
+        })
     });
     let config = StateConfig {
         memory_bytes: settings.memory_bytes,
@@ -163,7 +197,11 @@ fn open_state(
         ..StateConfig::default()
     };
     // The name is a valid topic name, so it is a valid folder name.
-    Ok(StateBackend::open(log.env(), &log.state_dir().join(TopicName::new(name)?.as_str()), config)?)
+    Ok(StateBackend::open(
+        log.env(),
+        &log.state_dir().join(TopicName::new(name)?.as_str()),
+        config,
+    )?)
 }
 
 /// The topics that the job writes.
@@ -180,14 +218,28 @@ impl Topics {
         settings: &Settings,
         state_partitions: u16,
     ) -> Result<Self, JobError> {
-        let mut topics = Self { found: HashMap::new() };
+        let mut topics = Self {
+            found: HashMap::new(),
+        };
         topics.ensure(transport, positions_topic(name)?, 1, true)?;
         for store in topology.stores.keys() {
-            topics.ensure(transport, changelog_topic(name, store)?, i32::from(state_partitions), true)?;
+            topics.ensure(
+                transport,
+                changelog_topic(name, store)?,
+                i32::from(state_partitions),
+                true,
+            )?;
         }
-        let default_count = settings.topic_partitions.unwrap_or(i32::from(state_partitions));
+        let default_count = settings
+            .topic_partitions
+            .unwrap_or(i32::from(state_partitions));
         for (topic, partitions_count) in &topology.sink_topics {
-            topics.ensure(transport, topic.clone(), partitions_count.unwrap_or(default_count), false)?;
+            topics.ensure(
+                transport,
+                topic.clone(),
+                partitions_count.unwrap_or(default_count),
+                false,
+            )?;
         }
         if let PoisonPolicy::DeadLetter(topic) = &settings.poison {
             topics.ensure(transport, topic.clone(), 1, false)?;
@@ -209,7 +261,11 @@ impl Topics {
                     true => compacted_configs(),
                     false => BTreeMap::new(),
                 };
-                wait(transport.create_topic(NewTopic { name: topic.clone(), partitions_count, configs }))?
+                wait(transport.create_topic(NewTopic {
+                    name: topic.clone(),
+                    partitions_count,
+                    configs,
+                }))?
             }
         };
         self.found.insert(topic, metadata);
@@ -218,18 +274,29 @@ impl Topics {
 }
 
 fn compacted_configs() -> BTreeMap<String, String> {
-    [("cleanup.policy", "compact".to_owned()), ("segment.bytes", CHANGELOG_SEGMENT_BYTES.to_string())]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into()
+    [
+        ("cleanup.policy", "compact".to_owned()),
+        ("segment.bytes", CHANGELOG_SEGMENT_BYTES.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
 }
 
 /// Lists every split with the position that was committed for it.
-fn plan_splits(job: &JobContext, group: &GroupId, topology: &Topology) -> Result<Vec<SplitPlan>, JobError> {
+fn plan_splits(
+    job: &JobContext,
+    group: &GroupId,
+    topology: &Topology,
+) -> Result<Vec<SplitPlan>, JobError> {
     let named = read_positions(&job.transport, &positions_topic(&job.name)?)?;
     let mut plans = Vec::new();
     for (source, node) in topology.sources.iter().enumerate() {
         for split in node.lister.splits(job)? {
-            plans.push(SplitPlan { source, split, position: None });
+            plans.push(SplitPlan {
+                source,
+                split,
+                position: None,
+            });
         }
     }
     let partitions = plans.iter().filter_map(|plan| match &plan.split {
@@ -237,7 +304,11 @@ fn plan_splits(job: &JobContext, group: &GroupId, topology: &Topology) -> Result
         Split::Named { .. } => None,
     });
     let partitions: Vec<TopicPartition> = partitions.collect();
-    let request = OffsetFetchRequest { group: group.clone(), partitions: Some(partitions), require_stable: true };
+    let request = OffsetFetchRequest {
+        group: group.clone(),
+        partitions: Some(partitions),
+        require_stable: true,
+    };
     let committed: HashMap<TopicPartition, Offset> = wait(job.transport.offset_fetch(request))?
         .into_iter()
         .filter_map(|(partition, committed)| Some((partition, committed?.offset)))
@@ -251,12 +322,24 @@ fn plan_splits(job: &JobContext, group: &GroupId, topology: &Topology) -> Result
     Ok(plans)
 }
 
-fn spawn_worker(job: &Arc<JobContext>, number: usize, topology: &Topology, commit: Commit, reports: &Reports) -> Result<(), JobError> {
+fn spawn_worker(
+    job: &Arc<JobContext>,
+    number: usize,
+    topology: &Topology,
+    commit: Commit,
+    reports: &Reports,
+) -> Result<(), JobError> {
     let (shared, topology, reports) = (Arc::clone(job), topology.clone(), reports.clone());
     let body = move || {
         let built = Worker::build(shared, number, &topology, commit, reports.clone());
         reports.send(Report::Ended(built.and_then(Worker::run)));
     };
-    let spawned = job.env.spawn.spawn(&format!("of-worker-{number}"), Box::new(body));
-    spawned.map(drop).map_err(|e| JobError::Worker { worker: number, why: format!("no thread: {e}") })
+    let spawned = job
+        .env
+        .spawn
+        .spawn(&format!("of-worker-{number}"), Box::new(body));
+    spawned.map(drop).map_err(|e| JobError::Worker {
+        worker: number,
+        why: format!("no thread: {e}"),
+    })
 }

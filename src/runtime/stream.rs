@@ -16,7 +16,7 @@ use super::topology::Graph;
 use crate::codec::{Codec, Datum};
 
 /// Builds one worker's instance of a stage, on that worker's thread.
-pub(crate) trait StageFactory<K: ?Sized, V: ?Sized>: Send + Sync + 'static {
+pub trait StageFactory<K: ?Sized, V: ?Sized>: Send + Sync + 'static {
     /// What it builds.
     type Stage: Stage<K, V> + 'static;
     /// Builds it.
@@ -24,7 +24,7 @@ pub(crate) trait StageFactory<K: ?Sized, V: ?Sized>: Send + Sync + 'static {
 }
 
 /// Everything in front of a step: a source, or a step with what is in front of it.
-pub(crate) trait Attach<K: ?Sized, V: ?Sized>: 'static {
+pub trait Attach<K: ?Sized, V: ?Sized>: 'static {
     /// Whether records of one key already meet on one worker.
     const IS_PARTITIONED: bool = false;
     /// Puts `stage` behind this.
@@ -32,12 +32,12 @@ pub(crate) trait Attach<K: ?Sized, V: ?Sized>: 'static {
 }
 
 /// What is in front of a step: made by sources and operators only.
-#[expect(private_bounds, reason = "the trait is sealed by its private parent")]
 pub trait Upstream<K: ?Sized, V: ?Sized>: Attach<K, V> {}
 
 impl<K: ?Sized, V: ?Sized, A: Attach<K, V>> Upstream<K, V> for A {}
 
-pub(crate) type DynFactory<K, V> = Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Stage<K, V>>, JobError> + Send + Sync>;
+pub(crate) type DynFactory<K, V> =
+    Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Stage<K, V>>, JobError> + Send + Sync>;
 
 /// An upstream whose type is hidden, so that it can be stored, merged, or returned from a function.
 pub struct Boxed<K: ?Sized, V: ?Sized> {
@@ -57,18 +57,25 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static> StageFactory<K, V> for BoxedFacto
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static> Boxed<K, V> {
     fn new(upstream: impl Attach<K, V>) -> Self {
-        Self { attach: Box::new(move |graph, stage| upstream.attach(graph, BoxedFactory(stage))) }
+        Self {
+            attach: Box::new(move |graph, stage| upstream.attach(graph, BoxedFactory(stage))),
+        }
     }
 
     /// An upstream that learns what is behind it when it must.
     pub(crate) fn deferred(attach: impl FnOnce(DynFactory<K, V>) + 'static) -> Self {
-        Self { attach: Box::new(move |_, stage| attach(stage)) }
+        Self {
+            attach: Box::new(move |_, stage| attach(stage)),
+        }
     }
 }
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static> Attach<K, V> for Boxed<K, V> {
     fn attach<F: StageFactory<K, V>>(self, graph: &Graph, stage: F) {
-        (self.attach)(graph, Arc::new(move |context| Ok(Box::new(stage.build(context)?))));
+        (self.attach)(
+            graph,
+            Arc::new(move |context| Ok(Box::new(stage.build(context)?))),
+        );
     }
 }
 
@@ -82,7 +89,10 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static> Attach<K, V> for Merged<K, V> {
         let stage = Arc::new(stage);
         for input in self.inputs {
             let stage = Arc::clone(&stage);
-            (input.attach)(graph, Arc::new(move |context| Ok(Box::new(stage.build(context)?))));
+            (input.attach)(
+                graph,
+                Arc::new(move |context| Ok(Box::new(stage.build(context)?))),
+            );
         }
     }
 }
@@ -111,7 +121,10 @@ where
     type Stage = Step<O, F::Stage>;
 
     fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
-        Ok(Step { operator: (self.make)(context)?, down: self.down.build(context)? })
+        Ok(Step {
+            operator: (self.make)(context)?,
+            down: self.down.build(context)?,
+        })
     }
 }
 
@@ -126,7 +139,14 @@ where
     const IS_PARTITIONED: bool = U::IS_PARTITIONED && O::KEEPS_KEY;
 
     fn attach<F: StageFactory<O::OutKey, O::Out>>(self, graph: &Graph, stage: F) {
-        self.upstream.attach(graph, StepFactory { make: self.make, down: stage, operator: PhantomData });
+        self.upstream.attach(
+            graph,
+            StepFactory {
+                make: self.make,
+                down: stage,
+                operator: PhantomData,
+            },
+        );
     }
 }
 
@@ -155,7 +175,11 @@ pub struct Table<K: ?Sized, V: ?Sized, U = Boxed<K, V>> {
 impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
     /// Starts a stream at `upstream`.
     pub(crate) fn new(graph: Graph, upstream: U) -> Self {
-        Self { graph, upstream, item: PhantomData }
+        Self {
+            graph,
+            upstream,
+            item: PhantomData,
+        }
     }
 
     /// Puts an operator of your own behind this stream. `make` builds one instance per worker.
@@ -166,37 +190,62 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
     {
         Stream {
             graph: self.graph,
-            upstream: Then { upstream: self.upstream, make, types: PhantomData },
+            upstream: Then {
+                upstream: self.upstream,
+                make,
+                types: PhantomData,
+            },
             item: PhantomData,
         }
     }
 
     /// Puts an operator behind this stream that gives records a key.
-    pub fn keying_operator<O, M>(self, make: M) -> Keyed<O::OutKey, O::Out, Then<U, O, M, Unkeyed, T>>
+    pub fn keying_operator<O, M>(
+        self,
+        make: M,
+    ) -> Keyed<O::OutKey, O::Out, Then<U, O, M, Unkeyed, T>>
     where
         O: Operator<Unkeyed, T> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
     {
         Keyed {
             graph: self.graph,
-            upstream: Then { upstream: self.upstream, make, types: PhantomData },
+            upstream: Then {
+                upstream: self.upstream,
+                make,
+                types: PhantomData,
+            },
             types: PhantomData,
         }
     }
 
     /// Hides the type of what is in front, so that the stream can be stored or returned. Costs one indirect call a record.
     pub fn boxed(self) -> Stream<T> {
-        Stream { upstream: Boxed::new(self.upstream), graph: self.graph, item: PhantomData }
+        Stream {
+            upstream: Boxed::new(self.upstream),
+            graph: self.graph,
+            item: PhantomData,
+        }
     }
 
     /// Interleaves the records of two streams. Each keeps its own order; between them there is none.
     ///
     /// # Panics
     /// If the streams belong to different jobs.
-    pub fn merge<W: Upstream<Unkeyed, T>>(self, other: Stream<T, W>) -> Stream<T, Merged<Unkeyed, T>> {
-        assert!(self.graph.is_same(&other.graph), "streams of two jobs cannot be merged: build both from one `Job`");
+    pub fn merge<W: Upstream<Unkeyed, T>>(
+        self,
+        other: Stream<T, W>,
+    ) -> Stream<T, Merged<Unkeyed, T>> {
+        assert!(
+            self.graph.is_same(&other.graph),
+            "streams of two jobs cannot be merged: build both from one `Job`"
+        );
         let inputs = vec![Boxed::new(self.upstream), Boxed::new(other.upstream)];
-        Stream { graph: self.graph, upstream: Merged { inputs }, item: PhantomData }
+        Stream {
+            graph: self.graph,
+            upstream: Merged { inputs },
+            item: PhantomData,
+        }
     }
 
     /// Ends the stream in `stage`.
@@ -208,7 +257,11 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
 impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U> {
     /// Starts a keyed stream at `upstream`.
     pub(crate) fn new(graph: Graph, upstream: U) -> Self {
-        Self { graph, upstream, types: PhantomData }
+        Self {
+            graph,
+            upstream,
+            types: PhantomData,
+        }
     }
 
     /// Puts an operator of your own behind this stream, *before* any shuffle: records of one key may be on several workers.
@@ -219,7 +272,11 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     {
         Keyed {
             graph: self.graph,
-            upstream: Then { upstream: self.upstream, make, types: PhantomData },
+            upstream: Then {
+                upstream: self.upstream,
+                make,
+                types: PhantomData,
+            },
             types: PhantomData,
         }
     }
@@ -232,7 +289,11 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     {
         Stream {
             graph: self.graph,
-            upstream: Then { upstream: self.upstream, make, types: PhantomData },
+            upstream: Then {
+                upstream: self.upstream,
+                make,
+                types: PhantomData,
+            },
             item: PhantomData,
         }
     }
@@ -242,13 +303,18 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     /// # Panics
     /// If the job has a store of that name already, or the name is not a valid part of a topic name.
     pub fn with_store<S: Datum>(self, name: &str) -> Self {
-        self.graph.declare_store(name, S::DefaultCodec::default().id());
+        self.graph
+            .declare_store(name, S::DefaultCodec::default().id());
         self
     }
 
     /// Hides the type of what is in front, so that the stream can be stored or returned.
     pub fn boxed(self) -> Keyed<K, V> {
-        Keyed { upstream: Boxed::new(self.upstream), graph: self.graph, types: PhantomData }
+        Keyed {
+            upstream: Boxed::new(self.upstream),
+            graph: self.graph,
+            types: PhantomData,
+        }
     }
 
     /// Interleaves the records of two keyed streams.
@@ -256,9 +322,16 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     /// # Panics
     /// If the streams belong to different jobs.
     pub fn merge<W: Upstream<K, V>>(self, other: Keyed<K, V, W>) -> Keyed<K, V, Merged<K, V>> {
-        assert!(self.graph.is_same(&other.graph), "streams of two jobs cannot be merged: build both from one `Job`");
+        assert!(
+            self.graph.is_same(&other.graph),
+            "streams of two jobs cannot be merged: build both from one `Job`"
+        );
         let inputs = vec![Boxed::new(self.upstream), Boxed::new(other.upstream)];
-        Keyed { graph: self.graph, upstream: Merged { inputs }, types: PhantomData }
+        Keyed {
+            graph: self.graph,
+            upstream: Merged { inputs },
+            types: PhantomData,
+        }
     }
 
     /// Ends the stream in `stage`.
@@ -270,7 +343,13 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
 impl<K: Datum + ?Sized, V: Datum + ?Sized, U: Upstream<K, V>> Keyed<K, V, U> {
     /// Brings all records of one key to one worker. Stateful operators call it themselves; it costs nothing where they are together already.
     pub fn partitioned(self) -> Keyed<K, V, Exchange<U>> {
-        Keyed { graph: self.graph, upstream: Exchange { upstream: self.upstream }, types: PhantomData }
+        Keyed {
+            graph: self.graph,
+            upstream: Exchange {
+                upstream: self.upstream,
+            },
+            types: PhantomData,
+        }
     }
 }
 

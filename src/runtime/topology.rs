@@ -13,9 +13,11 @@ use crate::codec::CodecId;
 use crate::types::TopicName;
 
 /// Builds one worker's receiving end of an exchange.
-pub(crate) type ReceiveFactory = Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Receive>, JobError> + Send + Sync>;
+pub(crate) type ReceiveFactory =
+    Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Receive>, JobError> + Send + Sync>;
 /// Builds one worker's reader of a source.
-pub(crate) type FeedFactory = Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Feed>, JobError> + Send + Sync>;
+pub(crate) type FeedFactory =
+    Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Feed>, JobError> + Send + Sync>;
 
 /// A source of the job.
 #[derive(Clone)]
@@ -39,15 +41,21 @@ pub(crate) struct Topology {
 impl Topology {
     /// Names everything that state depends on: another fingerprint means another topology.
     pub(crate) fn fingerprint(&self) -> String {
-        let stores = self.stores.iter().map(|(name, codec)| format!("store {name} {}", codec.0));
-        let sources = self.sources.iter().map(|source| format!("source {}", source.name));
+        let stores = self
+            .stores
+            .iter()
+            .map(|(name, codec)| format!("store {name} {}", codec.0));
+        let sources = self
+            .sources
+            .iter()
+            .map(|source| format!("source {}", source.name));
         sources.chain(stores).collect::<Vec<_>>().join("; ")
     }
 }
 
 /// The graph under construction, shared by the streams of one job.
 #[derive(Clone, Default)]
-pub(crate) struct Graph(Rc<RefCell<Topology>>);
+pub struct Graph(Rc<RefCell<Topology>>);
 
 impl Graph {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
@@ -62,8 +70,15 @@ impl Graph {
 
     pub(crate) fn add_source(&self, source: SourceNode) -> usize {
         let mut topology = self.0.borrow_mut();
-        if topology.sources.iter().any(|other| other.name == source.name) {
-            topology.faults.push(format!("two sources are called {:?}: give one another name, or merge their streams", source.name));
+        if topology
+            .sources
+            .iter()
+            .any(|other| other.name == source.name)
+        {
+            topology.faults.push(format!(
+                "two sources are called {:?}: give one another name, or merge their streams",
+                source.name
+            ));
         }
         topology.sources.push(source);
         topology.sources.len() - 1
@@ -73,7 +88,9 @@ impl Graph {
     pub(crate) fn declare_store(&self, name: &str, codec: CodecId) {
         let mut topology = self.0.borrow_mut();
         if let Err(e) = TopicName::new(name) {
-            topology.faults.push(format!("the store name {name:?} cannot be part of a topic name: {e}"));
+            topology.faults.push(format!(
+                "the store name {name:?} cannot be part of a topic name: {e}"
+            ));
         }
         if topology.stores.insert(name.to_owned(), codec).is_some() {
             topology.faults.push(format!("two stores are called {name:?}: a store's name is its identity for good, choose another"));
@@ -85,7 +102,10 @@ impl Graph {
     }
 
     pub(crate) fn add_sink_topic(&self, topic: TopicName, partitions_count: Option<i32>) {
-        self.0.borrow_mut().sink_topics.insert(topic, partitions_count);
+        self.0
+            .borrow_mut()
+            .sink_topics
+            .insert(topic, partitions_count);
     }
 
     pub(crate) fn add_fault(&self, why: String) {
@@ -95,7 +115,12 @@ impl Graph {
     /// The graph as it is now, checked.
     pub(crate) fn topology(&self, job: &str) -> Result<Topology, JobError> {
         let topology = self.0.borrow().clone();
-        let refuse = |why: String| Err(JobError::Topology { job: job.to_owned(), why });
+        let refuse = |why: String| {
+            Err(JobError::Topology {
+                job: job.to_owned(),
+                why,
+            })
+        };
         if let Some(fault) = topology.faults.first() {
             return refuse(fault.clone());
         }
@@ -109,8 +134,18 @@ impl Graph {
     pub(crate) fn describe(&self, job: &str) -> String {
         let topology = self.0.borrow();
         let mut lines = vec![format!("job {job}")];
-        lines.extend(topology.sources.iter().map(|s| format!("  source {}", s.name)));
-        lines.extend(topology.stores.iter().map(|(name, codec)| format!("  store {name} (codec {})", codec.0)));
+        lines.extend(
+            topology
+                .sources
+                .iter()
+                .map(|s| format!("  source {}", s.name)),
+        );
+        lines.extend(
+            topology
+                .stores
+                .iter()
+                .map(|(name, codec)| format!("  store {name} (codec {})", codec.0)),
+        );
         lines.extend(topology.sinks.iter().map(|s| format!("  sink {s}")));
         lines.join("\n")
     }

@@ -98,16 +98,28 @@ impl Worker {
         }
         let parts = context.into_parts();
         let workers = job.inboxes.len();
-        let fed_by = |producer| parts.edges.iter().filter(move |edge| edge.0 == producer).map(|edge| edge.1).collect::<Vec<_>>();
-        let receivers = receives.into_iter().enumerate().map(|(index, receive)| Receiver {
-            receive,
-            feeds: fed_by(Producer::Exchange(index)),
-            senders: parts.edges.iter().filter(|edge| edge.1 == index).count() * workers,
-            ended: 0,
-            is_closed: false,
-        });
+        let fed_by = |producer| {
+            parts
+                .edges
+                .iter()
+                .filter(move |edge| edge.0 == producer)
+                .map(|edge| edge.1)
+                .collect::<Vec<_>>()
+        };
+        let receivers = receives
+            .into_iter()
+            .enumerate()
+            .map(|(index, receive)| Receiver {
+                receive,
+                feeds: fed_by(Producer::Exchange(index)),
+                senders: parts.edges.iter().filter(|edge| edge.1 == index).count() * workers,
+                ended: 0,
+                is_closed: false,
+            });
         let receivers = receivers.collect();
-        let source_edges = (0..feeds.len()).map(|index| fed_by(Producer::Source(index))).collect();
+        let source_edges = (0..feeds.len())
+            .map(|index| fed_by(Producer::Source(index)))
+            .collect();
         Ok(Self {
             waker: job.inboxes[number].waker(),
             job,
@@ -134,9 +146,16 @@ impl Worker {
         worked.unwrap_or_else(|panic| {
             let message = match panic.downcast::<String>() {
                 Ok(message) => *message,
-                Err(other) => (*other.downcast_ref::<&str>().unwrap_or(&"a panic without a message")).to_owned(),
+                Err(other) => (*other
+                    .downcast_ref::<&str>()
+                    .unwrap_or(&"a panic without a message"))
+                .to_owned(),
             };
-            Err(JobError::Panicked { split: self.job.split_name(self.current.split), offset: self.current.offset, message })
+            Err(JobError::Panicked {
+                split: self.job.split_name(self.current.split),
+                offset: self.current.offset,
+                message,
+            })
         })
     }
 
@@ -158,10 +177,16 @@ impl Worker {
     fn handle(&mut self, message: Message) -> Result<Next, JobError> {
         match message {
             // Another worker opened the next cycle first: what it sends waits for our own `Open`.
-            Message::Batch { .. } | Message::EndOfCycle { .. } if self.state == State::Drained => self.early.push(message),
-            Message::Batch { exchange, batch, .. } => {
+            Message::Batch { .. } | Message::EndOfCycle { .. } if self.state == State::Drained => {
+                self.early.push(message)
+            }
+            Message::Batch {
+                exchange, batch, ..
+            } => {
                 self.mark_dirty();
-                self.receivers[exchange].receive.receive(batch, &mut self.current)?;
+                self.receivers[exchange]
+                    .receive
+                    .receive(batch, &mut self.current)?;
                 self.check_overlay();
             }
             Message::EndOfCycle { exchange } => {
@@ -193,7 +218,14 @@ impl Worker {
     /// Reads a batch of every source, if the cycle is open and nobody is behind.
     fn read_sources(&mut self) -> Result<Read, JobError> {
         let is_open = matches!(self.state, State::Idle | State::Dirty);
-        if !is_open || self.is_exhausted || self.job.inboxes.iter().any(|inbox| inbox.size_bytes() > INBOX_BYTES_MAX) {
+        if !is_open
+            || self.is_exhausted
+            || self
+                .job
+                .inboxes
+                .iter()
+                .any(|inbox| inbox.size_bytes() > INBOX_BYTES_MAX)
+        {
             return Ok(Read::Pending);
         }
         let (mut is_progress, mut idle) = (false, Read::Exhausted);
@@ -235,7 +267,11 @@ impl Worker {
     }
 
     fn open(&mut self, writer: usize) -> Result<(), JobError> {
-        assert_eq!(self.state, State::Drained, "a cycle opens where the last one was drained");
+        assert_eq!(
+            self.state,
+            State::Drained,
+            "a cycle opens where the last one was drained"
+        );
         self.writer.set(writer);
         self.state = State::Idle;
         for receiver in &mut self.receivers {
@@ -249,7 +285,10 @@ impl Worker {
 
     /// The sources stand still: ends the cycle in their chains, and then wherever nothing more can come.
     fn close(&mut self) -> Result<(), JobError> {
-        assert!(matches!(self.state, State::Idle | State::Dirty), "a cycle closes once");
+        assert!(
+            matches!(self.state, State::Idle | State::Dirty),
+            "a cycle closes once"
+        );
         self.state = State::Closing;
         for index in 0..self.feeds.len() {
             let ended = self.feeds[index].end_cycle();
@@ -261,7 +300,10 @@ impl Worker {
 
     fn tell_ended(&self, exchanges: &[usize]) {
         for &exchange in exchanges {
-            self.job.inboxes.iter().for_each(|inbox| inbox.send(Message::EndOfCycle { exchange }));
+            self.job
+                .inboxes
+                .iter()
+                .for_each(|inbox| inbox.send(Message::EndOfCycle { exchange }));
         }
     }
 
@@ -281,7 +323,11 @@ impl Worker {
             ended.map_err(|failure| self.failed(failure))?;
             self.tell_ended(&self.receivers[index].feeds);
         }
-        if self.receivers.iter().all(|receiver| receiver.is_closed) { self.drain() } else { Ok(()) }
+        if self.receivers.iter().all(|receiver| receiver.is_closed) {
+            self.drain()
+        } else {
+            Ok(())
+        }
     }
 
     /// Nothing is in flight: writes the changelogs, and tells the driver where the sources stand.
@@ -299,11 +345,20 @@ impl Worker {
         self.changelogs = changelogs;
         drained?;
         if let Some(dead_letters) = &self.dead_letters {
-            dead_letters.borrow_mut().flush_all().map_err(|failure| self.failed(failure))?;
+            dead_letters
+                .borrow_mut()
+                .flush_all()
+                .map_err(|failure| self.failed(failure))?;
         }
         let mut positions = Vec::new();
-        self.feeds.iter().for_each(|feed| feed.positions(&mut |split, offset| positions.push((split, offset))));
-        self.reports.send(Report::Drained(Drained { worker: self.number, positions, flushes }));
+        self.feeds
+            .iter()
+            .for_each(|feed| feed.positions(&mut |split, offset| positions.push((split, offset))));
+        self.reports.send(Report::Drained(Drained {
+            worker: self.number,
+            positions,
+            flushes,
+        }));
         Ok(())
     }
 
@@ -319,17 +374,23 @@ impl Worker {
                 index += 1;
             }
         };
-        self.feeds.iter_mut().for_each(|feed| feed.stores(&mut once));
-        self.receivers.iter_mut().for_each(|receiver| receiver.receive.stores(&mut once));
+        self.feeds
+            .iter_mut()
+            .for_each(|feed| feed.stores(&mut once));
+        self.receivers
+            .iter_mut()
+            .for_each(|receiver| receiver.receive.stores(&mut once));
         result.map_err(|failure| self.failed(failure))
     }
 
     fn failed(&self, failure: Failure) -> JobError {
         match failure.into_inner() {
             FailureInner::Job(e) => e,
-            FailureInner::Poison(why) => {
-                JobError::Poison { split: self.job.split_name(self.current.split), offset: self.current.offset, why }
-            }
+            FailureInner::Poison(why) => JobError::Poison {
+                split: self.job.split_name(self.current.split),
+                offset: self.current.offset,
+                why,
+            },
         }
     }
 }

@@ -31,7 +31,10 @@ where
     }
 
     fn into_factory(self) -> impl StageFactory<K, V> {
-        CallFactory { function: self.function, types: PhantomData::<fn(&K, &V)> }
+        CallFactory {
+            function: self.function,
+            types: PhantomData::<fn(&K, &V)>,
+        }
     }
 }
 

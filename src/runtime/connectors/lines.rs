@@ -9,7 +9,9 @@ use memchr::memchr;
 
 use crate::codec::{Codec, Text};
 use crate::env::{File, OpenMode};
-use crate::runtime::{Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed};
+use crate::runtime::{
+    Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed,
+};
 use crate::types::{Offset, Timestamp};
 
 /// Bytes read from a file at once.
@@ -40,7 +42,10 @@ pub struct Lines {
 /// ```
 pub fn lines<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Lines {
     Lines {
-        paths: paths.into_iter().map(|path| path.as_ref().to_owned()).collect(),
+        paths: paths
+            .into_iter()
+            .map(|path| path.as_ref().to_owned())
+            .collect(),
         is_following: false,
         is_lossy: false,
         line_bytes_max: LINE_BYTES_MAX,
@@ -51,19 +56,28 @@ impl Lines {
     /// Waits for more at the end of a file instead of ending. A line counts once its line end is there.
     #[must_use]
     pub fn follow(self) -> Self {
-        Self { is_following: true, ..self }
+        Self {
+            is_following: true,
+            ..self
+        }
     }
 
     /// Replaces what is not UTF-8 by U+FFFD instead of refusing the line.
     #[must_use]
     pub fn lossy(self) -> Self {
-        Self { is_lossy: true, ..self }
+        Self {
+            is_lossy: true,
+            ..self
+        }
     }
 
     /// The longest line, in bytes; a longer one is an error. The default is 64 MiB.
     #[must_use]
     pub fn line_bytes_max(self, bytes: usize) -> Self {
-        Self { line_bytes_max: bytes, ..self }
+        Self {
+            line_bytes_max: bytes,
+            ..self
+        }
     }
 }
 
@@ -82,20 +96,38 @@ impl Source for Lines {
             .map(|path| {
                 // Positions are kept by path, so the path must mean the same file whatever folder the job is started in.
                 let absolute = std::path::absolute(path).map_err(|e| failed(path, e))?;
-                let name = absolute.to_str().ok_or_else(|| failed(path, "its path is not UTF-8: rename it"))?;
-                Ok(Split::Named { source: Source::name(self), name: name.to_owned() })
+                let name = absolute
+                    .to_str()
+                    .ok_or_else(|| failed(path, "its path is not UTF-8: rename it"))?;
+                Ok(Split::Named {
+                    source: Source::name(self),
+                    name: name.to_owned(),
+                })
             })
             .collect()
     }
 
-    fn open(&self, split: &Split, position: Option<Offset>, context: &JobContext) -> Result<Self::Reader, JobError> {
-        let Split::Named { name, .. } = split else { unreachable!("this source lists named splits") };
+    fn open(
+        &self,
+        split: &Split,
+        position: Option<Offset>,
+        context: &JobContext,
+    ) -> Result<Self::Reader, JobError> {
+        let Split::Named { name, .. } = split else {
+            unreachable!("this source lists named splits")
+        };
         let path = PathBuf::from(name);
-        let file = context.env().files.open(&path, OpenMode::Read).map_err(|e| failed(&path, e))?;
+        let file = context
+            .env()
+            .files
+            .open(&path, OpenMode::Read)
+            .map_err(|e| failed(&path, e))?;
         let start = u64::try_from(position.unwrap_or_default().0).unwrap_or(0);
         let length_bytes = file.length_bytes().map_err(|e| failed(&path, e))?;
         if start > length_bytes {
-            let why = format!("it has {length_bytes} bytes, but {start} were read and committed before: it was cut or replaced; give the new file another name");
+            let why = format!(
+                "it has {length_bytes} bytes, but {start} were read and committed before: it was cut or replaced; give the new file another name"
+            );
             return Err(failed(&path, why));
         }
         Ok(LinesReader {
@@ -114,7 +146,10 @@ impl Source for Lines {
 }
 
 fn failed(path: &Path, why: impl std::fmt::Display) -> JobError {
-    JobError::Source { source_name: path.display().to_string(), why: why.to_string() }
+    JobError::Source {
+        source_name: path.display().to_string(),
+        why: why.to_string(),
+    }
 }
 
 /// Reads the lines of one file.
@@ -152,18 +187,28 @@ impl LinesReader {
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
-        let read = self.file.read_at(&mut self.buffer[self.filled..], self.read_position);
+        let read = self
+            .file
+            .read_at(&mut self.buffer[self.filled..], self.read_position);
         let count = read.map_err(|e| failed(&self.path, e))?;
         self.filled += count;
         self.read_position += count as u64;
         Ok(count)
     }
 
-    fn emit_line(&mut self, end: usize, next: usize, emit: &mut impl Emit<Unkeyed, str>) -> Result<(), JobError> {
+    fn emit_line(
+        &mut self,
+        end: usize,
+        next: usize,
+        emit: &mut impl Emit<Unkeyed, str>,
+    ) -> Result<(), JobError> {
         let offset = self.position();
         let line = &self.buffer[self.consumed..end];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let raw = Raw::Bytes { key: None, value: line };
+        let raw = Raw::Bytes {
+            key: None,
+            value: line,
+        };
         // The position moves first: should the record stop the job, nothing of the cycle is committed anyway.
         self.consumed = next;
         let decoded = match self.is_lossy {
@@ -174,7 +219,12 @@ impl LinesReader {
             Ok(text) => Ok((Key::none(), &**text)),
             Err(e) => Err(e.clone()),
         };
-        emit.emit(Emitted { record, timestamp: self.timestamp, offset, raw })
+        emit.emit(Emitted {
+            record,
+            timestamp: self.timestamp,
+            offset,
+            raw,
+        })
     }
 
     /// Emits every whole line that was read.
@@ -201,7 +251,11 @@ impl LinesReader {
 }
 
 impl SplitReader<Unkeyed, str> for LinesReader {
-    fn read(&mut self, _waker: &Waker, emit: &mut impl Emit<Unkeyed, str>) -> Result<Read, JobError> {
+    fn read(
+        &mut self,
+        _waker: &Waker,
+        emit: &mut impl Emit<Unkeyed, str>,
+    ) -> Result<Read, JobError> {
         if self.emit_lines(emit)? {
             return Ok(Read::Progress);
         }

@@ -26,26 +26,44 @@ pub struct Topic<V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
 /// they are, and placed as the Java client's default partitioner would; records without a key go to
 /// the partitions in turn, a batch each.
 pub fn topic<V: Datum + ?Sized>(name: &str) -> Topic<V> {
-    Topic { name: name.to_owned(), partitions_count: None, codec: V::DefaultCodec::default(), is_until_end: false, value: PhantomData }
+    Topic {
+        name: name.to_owned(),
+        partitions_count: None,
+        codec: V::DefaultCodec::default(),
+        is_until_end: false,
+        value: PhantomData,
+    }
 }
 
 impl<V: Datum + ?Sized, C: Codec<V>> Topic<V, C> {
     /// How many partitions the topic gets if this job creates it.
     #[must_use]
     pub fn partitions(self, count: i32) -> Self {
-        Self { partitions_count: Some(count.max(1)), ..self }
+        Self {
+            partitions_count: Some(count.max(1)),
+            ..self
+        }
     }
 
     /// Writes values with another codec.
     #[must_use]
     pub fn codec<D: Codec<V>>(self, codec: D) -> Topic<V, D> {
-        Topic { name: self.name, partitions_count: self.partitions_count, codec, is_until_end: self.is_until_end, value: PhantomData }
+        Topic {
+            name: self.name,
+            partitions_count: self.partitions_count,
+            codec,
+            is_until_end: self.is_until_end,
+            value: PhantomData,
+        }
     }
 
     /// As a source: ends at what is the end of the topic when the job starts, instead of waiting for more.
     #[must_use]
     pub fn until_end(self) -> Self {
-        Self { is_until_end: true, ..self }
+        Self {
+            is_until_end: true,
+            ..self
+        }
     }
 }
 
@@ -68,7 +86,12 @@ impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> StageFactory<K, V> for
 
     fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
         let job = context.job();
-        let appender = TopicAppender::new(job, context.writer_cell(), TopicName::new(&self.name)?, job.compression)?;
+        let appender = TopicAppender::new(
+            job,
+            context.writer_cell(),
+            TopicName::new(&self.name)?,
+            job.compression,
+        )?;
         Ok(TopicStage {
             partitions_count: appender.partitions_count(),
             appender,
@@ -88,7 +111,7 @@ struct Key<K: ?Sized>(PhantomData<K>);
 const UNKEYED_RUN_RECORDS: u32 = 1024;
 
 /// One worker's end of the sink.
-pub(crate) struct TopicStage<V: ?Sized, C> {
+pub struct TopicStage<V: ?Sized, C> {
     appender: TopicAppender,
     partitions_count: u32,
     codec: C,
@@ -104,13 +127,20 @@ impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Output<K, V> for TopicStage<V, C
         self.scratch.clear();
         self.codec.encode(record.value, &mut self.scratch)?;
         let (partition, key) = match self.is_keyed {
-            true => (record.key.partition(self.partitions_count), Some(record.key.bytes())),
+            true => (
+                record.key.partition(self.partitions_count),
+                Some(record.key.bytes()),
+            ),
             false => {
                 self.records = self.records.wrapping_add(1);
-                (self.records / UNKEYED_RUN_RECORDS % self.partitions_count, None)
+                (
+                    self.records / UNKEYED_RUN_RECORDS % self.partitions_count,
+                    None,
+                )
             }
         };
-        self.appender.append(partition, record.meta.timestamp, key, Some(&self.scratch))
+        self.appender
+            .append(partition, record.meta.timestamp, key, Some(&self.scratch))
     }
 }
 

@@ -13,7 +13,9 @@ use crate::client::consumer::{FetchedBatches, PartitionReader};
 use crate::client::{ClientError, wait};
 use crate::codec::{Codec, CodecError, Datum};
 use crate::protocol::messages::OffsetSpec;
-use crate::runtime::{Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed};
+use crate::runtime::{
+    Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed,
+};
 use crate::types::{Isolation, Offset, TopicName, TopicPartition};
 
 /// A topic as a source of keyed records; see [`keyed_topic`].
@@ -32,20 +34,29 @@ pub struct KeyedTopic<K: ?Sized, V: Datum + ?Sized, C = <V as Datum>::DefaultCod
 /// job.keyed_source(keyed_topic::<str, u64>("word-counts")).reduce("sums", |sum, n| *sum += n).changes().sink(topic("sums"));
 /// ```
 pub fn keyed_topic<K: Datum + ?Sized, V: Datum + ?Sized>(name: &str) -> KeyedTopic<K, V> {
-    KeyedTopic { topic: super::topic(name), key: PhantomData }
+    KeyedTopic {
+        topic: super::topic(name),
+        key: PhantomData,
+    }
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> KeyedTopic<K, V, C> {
     /// Reads values with another codec.
     #[must_use]
     pub fn codec<D: Codec<V>>(self, codec: D) -> KeyedTopic<K, V, D> {
-        KeyedTopic { topic: self.topic.codec(codec), key: PhantomData }
+        KeyedTopic {
+            topic: self.topic.codec(codec),
+            key: PhantomData,
+        }
     }
 
     /// Ends at what is the end of the topic when the job starts, instead of waiting for more.
     #[must_use]
     pub fn until_end(self) -> Self {
-        Self { topic: self.topic.until_end(), key: PhantomData }
+        Self {
+            topic: self.topic.until_end(),
+            key: PhantomData,
+        }
     }
 }
 
@@ -62,7 +73,12 @@ impl<V: Datum + ?Sized, C: Codec<V>> Source for Topic<V, C> {
         splits(&self.name, context)
     }
 
-    fn open(&self, split: &Split, position: Option<Offset>, context: &JobContext) -> Result<Self::Reader, JobError> {
+    fn open(
+        &self,
+        split: &Split,
+        position: Option<Offset>,
+        context: &JobContext,
+    ) -> Result<Self::Reader, JobError> {
         TopicReader::open(self, split, position, context)
     }
 }
@@ -80,7 +96,12 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K,
         splits(&self.topic.name, context)
     }
 
-    fn open(&self, split: &Split, position: Option<Offset>, context: &JobContext) -> Result<Self::Reader, JobError> {
+    fn open(
+        &self,
+        split: &Split,
+        position: Option<Offset>,
+        context: &JobContext,
+    ) -> Result<Self::Reader, JobError> {
         TopicReader::open(&self.topic, split, position, context)
     }
 }
@@ -93,7 +114,9 @@ fn splits(name: &str, context: &JobContext) -> Result<Vec<Split>, JobError> {
         why: format!("there is no such topic: create it (`onceflow topic create {name}`), or write to it first"),
     })?;
     let partitions = 0..metadata.partitions_count;
-    Ok(partitions.map(|partition| Split::Partition(TopicPartition::new(topic.clone(), partition))).collect())
+    Ok(partitions
+        .map(|partition| Split::Partition(TopicPartition::new(topic.clone(), partition)))
+        .collect())
 }
 
 /// A fetch is either over, or on its way with the reader.
@@ -144,9 +167,22 @@ pub struct TopicReader<V: ?Sized, C> {
 }
 
 impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
-    fn open(topic: &Topic<V, C>, split: &Split, position: Option<Offset>, context: &JobContext) -> Result<Self, JobError> {
-        let Split::Partition(partition) = split else { unreachable!("this source lists partitions") };
-        let list = |spec| wait(context.transport().list_offset(partition, spec, Isolation::ReadCommitted));
+    fn open(
+        topic: &Topic<V, C>,
+        split: &Split,
+        position: Option<Offset>,
+        context: &JobContext,
+    ) -> Result<Self, JobError> {
+        let Split::Partition(partition) = split else {
+            unreachable!("this source lists partitions")
+        };
+        let list = |spec| {
+            wait(
+                context
+                    .transport()
+                    .list_offset(partition, spec, Isolation::ReadCommitted),
+            )
+        };
         // A job that never committed begins at the start: a record that it was not shown would be lost in silence.
         let start = match position {
             Some(position) => position,
@@ -156,8 +192,19 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             true => list(OffsetSpec::Latest)?.map(|found| found.offset),
             false => None,
         };
-        let reader = PartitionReader::new(context.transport().clone(), partition.clone(), start, Isolation::ReadCommitted);
-        Ok(Self { fetch: FetchState::Idle(reader), position: start, codec: topic.codec.clone(), end, value: PhantomData })
+        let reader = PartitionReader::new(
+            context.transport().clone(),
+            partition.clone(),
+            start,
+            Isolation::ReadCommitted,
+        );
+        Ok(Self {
+            fetch: FetchState::Idle(reader),
+            position: start,
+            codec: topic.codec.clone(),
+            end,
+            value: PhantomData,
+        })
     }
 
     fn read_with<K: ?Sized>(
@@ -189,14 +236,21 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
                     record: record_in,
                     timestamp: record.timestamp,
                     offset: record.offset,
-                    raw: Raw::Bytes { key: record.key, value },
+                    raw: Raw::Bytes {
+                        key: record.key,
+                        value,
+                    },
                 })?;
             }
         }
         let is_moved = fetched_end > self.position;
         self.position = fetched_end;
         // A long poll that found nothing is sent again by the next call.
-        Ok(if is_moved { Read::Progress } else { Read::Later(Duration::ZERO) })
+        Ok(if is_moved {
+            Read::Progress
+        } else {
+            Read::Later(Duration::ZERO)
+        })
     }
 }
 
@@ -217,7 +271,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> SplitReader<K, V> for To
             key.map(Key::new).ok_or_else(|| CodecError::Decode {
                 codec: "a key",
                 length_bytes: 0,
-                why: "the record has none: read the topic without keys, and key it by its value".to_owned(),
+                why: "the record has none: read the topic without keys, and key it by its value"
+                    .to_owned(),
             })
         })
     }

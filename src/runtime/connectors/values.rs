@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::codec::{Codec, Datum};
-use crate::runtime::{Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed};
+use crate::runtime::{
+    Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed,
+};
 use crate::types::{Offset, Timestamp};
 
 /// Values read at once.
@@ -30,7 +32,10 @@ where
     T: Datum + Sized + Clone,
     I: IntoIterator<Item = T> + Clone + Send + Sync + 'static,
 {
-    Values { name: name.to_owned(), make: Arc::new(move || Box::new(values.clone().into_iter())) }
+    Values {
+        name: name.to_owned(),
+        make: Arc::new(move || Box::new(values.clone().into_iter())),
+    }
 }
 
 impl<T: Datum + Sized + Clone> Source for Values<T> {
@@ -43,17 +48,29 @@ impl<T: Datum + Sized + Clone> Source for Values<T> {
     }
 
     fn splits(&self, _context: &JobContext) -> Result<Vec<Split>, JobError> {
-        Ok(vec![Split::Named { source: self.name.clone(), name: self.name.clone() }])
+        Ok(vec![Split::Named {
+            source: self.name.clone(),
+            name: self.name.clone(),
+        }])
     }
 
-    fn open(&self, _split: &Split, position: Option<Offset>, context: &JobContext) -> Result<Self::Reader, JobError> {
+    fn open(
+        &self,
+        _split: &Split,
+        position: Option<Offset>,
+        context: &JobContext,
+    ) -> Result<Self::Reader, JobError> {
         let position = position.unwrap_or_default();
         let mut values = (self.make)();
         let skip = usize::try_from(position.0).unwrap_or(usize::MAX);
         if let Some(last) = skip.checked_sub(1) {
             values.nth(last);
         }
-        Ok(ValuesReader { values, position, timestamp: context.env().clock.wall() })
+        Ok(ValuesReader {
+            values,
+            position,
+            timestamp: context.env().clock.wall(),
+        })
     }
 }
 
@@ -67,7 +84,9 @@ pub struct ValuesReader<T> {
 impl<T: Datum + Sized + Clone> SplitReader<Unkeyed, T> for ValuesReader<T> {
     fn read(&mut self, _waker: &Waker, emit: &mut impl Emit<Unkeyed, T>) -> Result<Read, JobError> {
         for _ in 0..BATCH_VALUES {
-            let Some(value) = self.values.next() else { return Ok(Read::Exhausted) };
+            let Some(value) = self.values.next() else {
+                return Ok(Read::Exhausted);
+            };
             let offset = self.position;
             self.position = offset.plus(1);
             emit.emit(Emitted {
