@@ -1,0 +1,177 @@
+//! `onceflow bench`: figures, each beside what a bare loop reaches in the same run.
+//!
+//! One file a benchmark, each with its baseline in it: the least that the same work could cost, so that a ratio says
+//! how much the guarantees cost, on this machine, today.
+
+mod commit;
+mod latency;
+mod log;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use self::report::{Figure, Style};
+use super::output;
+use super::session::Session;
+use super::text::TemporaryDirectory;
+use crate::broker::BrokerConfig;
+use crate::env::Env;
+use crate::types::{Durability, TopicName, TopicPartition};
+
+const EXAMPLES: &str = "\
+Examples:
+  onceflow bench                                  everything
+  onceflow bench word-count --input book.txt
+  onceflow bench commit latency --json > figures.jsonl
+
+A ratio is value ÷ baseline. For latencies and costs, less is better; for rates, more.
+Use a release build, and a directory (--dir) on the disk that you mean: on a memory file system a sync costs nothing.";
+
+/// Measure this machine, each figure beside a bare loop in the same run.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct BenchArguments {
+    /// What to measure; everything if nothing is named
+    #[arg(value_enum)]
+    benchmarks: Vec<Benchmark>,
+    /// Text for word-count; else text of this directory and the system's documentation
+    #[arg(long = "input", value_name = "FILE")]
+    inputs: Vec<PathBuf>,
+    /// Print one JSON object a line: name, value, unit, baseline, ratio
+    #[arg(long)]
+    json: bool,
+    /// Where to make the temporary data directory
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Do a fraction of the work: shows that everything runs, not how fast
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Benchmark {
+    /// Bytes appended and fetched
+    Log,
+    /// Transactions with fsync
+    Commit,
+    /// From produce to a read_committed reader
+    Latency,
+}
+
+/// What every benchmark gets.
+struct Bench<'a> {
+    env: &'a Env,
+    directory: &'a Path,
+    inputs: &'a [PathBuf],
+    is_quick: bool,
+}
+
+impl Bench<'_> {
+    /// How much work to do: `full`, or its twentieth with `--quick`.
+    fn scaled(&self, full: u64) -> u64 {
+        match self.is_quick {
+            true => full.div_ceil(20),
+            false => full,
+        }
+    }
+
+    /// A new embedded log called `name`.
+    fn open(&self, name: &str, durability: Durability) -> anyhow::Result<Session> {
+        let config = BrokerConfig {
+            durability,
+            ..BrokerConfig::default()
+        };
+        Session::open(self.env, &self.directory.join(name), config)
+    }
+}
+
+/// Creates a topic and names its partitions.
+fn create_topic(
+    session: &Session,
+    name: &str,
+    partitions_count: i32,
+) -> anyhow::Result<Vec<TopicPartition>> {
+    let name = TopicName::new(name)?;
+    session.wait(session.admin().create_topic(&name, partitions_count))?;
+    Ok((0..partitions_count)
+        .map(|partition| TopicPartition::new(name.clone(), partition))
+        .collect())
+}
+
+/// Runs `onceflow bench`.
+pub(super) fn run(env: &Env, arguments: &BenchArguments) -> anyhow::Result<()> {
+    let all = Benchmark::value_variants();
+    let chosen = if arguments.benchmarks.is_empty() {
+        all
+    } else {
+        &arguments.benchmarks
+    };
+    let style = if arguments.json {
+        Style::JsonLines
+    } else {
+        Style::Table
+    };
+    let mut figures = Vec::new();
+    for benchmark in chosen {
+        let directory = TemporaryDirectory::create(env, arguments.dir.as_deref())?;
+        let bench = Bench {
+            env,
+            directory: directory.path(),
+            inputs: &arguments.inputs,
+            is_quick: arguments.quick,
+        };
+        figures.extend(measure(*benchmark, &bench)?);
+    }
+    Ok(report::print(&figures, style, &mut output::stdout())?)
+}
+
+fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
+    match benchmark {
+        Benchmark::Log => log::measure(bench),
+        Benchmark::Commit => commit::measure(bench),
+        Benchmark::Latency => latency::measure(bench),
+    }
+}
+
+/// `count` per second of `elapsed`.
+#[allow(clippy::cast_precision_loss, reason = "a figure has a few digits")]
+fn per_second(count: u64, elapsed: std::time::Duration) -> f64 {
+    count as f64 / elapsed.as_secs_f64().max(1e-9)
+}
+
+/// Milliseconds, with their fraction.
+fn millis(duration: std::time::Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// The value that `percent` of `sorted` do not exceed; the default if there are none.
+fn percentile<T: Copy + Default>(sorted: &[T], percent: f64) -> T {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index below the length"
+    )]
+    let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentile;
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let sorted: Vec<u32> = (1..=1000).collect();
+        assert_eq!(percentile(&sorted, 50.0), 500);
+        assert_eq!(percentile(&sorted, 99.9), 999);
+        assert_eq!(percentile(&sorted, 100.0), 1000);
+        assert_eq!(percentile(&[7], 50.0), 7);
+        assert_eq!(percentile::<u32>(&[], 50.0), 0);
+    }
+}

@@ -1,0 +1,399 @@
+//! `onceflow consume`: records become lines of standard output.
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use futures::future::select_all;
+
+use super::format::{ByteFormat, Formatter};
+use super::output;
+use super::session::{Absent, DataOption, Session, with_session};
+use super::time;
+use super::topic::{no_such_partition, topic_of};
+use crate::client::consumer::{FetchedBatches, PartitionReader};
+use crate::env::Env;
+use crate::protocol::batch::Record;
+use crate::protocol::messages::OffsetSpec;
+use crate::types::{Isolation, Offset, PartitionIndex, Timestamp, TopicName, TopicPartition};
+
+const EXAMPLES: &str = "\
+Examples:
+  onceflow consume lines
+  onceflow consume lines --from end --follow             what is written from now on
+  onceflow consume lines --from -10 --partition 0        the last ten records of partition 0
+  onceflow consume lines --from 2026-11-22T07:00         written at that time (UTC) or later
+  onceflow consume word-counts --key --key-format bincode-string --value-format bincode-u64
+
+Fields are separated by tabs, in this order: timestamp, partition:offset, headers, key, value.
+Without --follow the command ends where each partition ended when it began.";
+
+/// How much is fetched at once.
+const FETCH_BYTES: usize = 4 << 20;
+/// How long a fetch waits for new records when following.
+const FETCH_WAIT: Duration = Duration::from_secs(60);
+
+/// Read records of a topic.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ConsumeArguments {
+    /// The topic
+    #[arg(value_parser = TopicName::new)]
+    topic: TopicName,
+    #[command(flatten)]
+    data: DataOption,
+    /// Where to begin: beginning, end, an offset, -N (the last N), or a time such as 2026-11-22T07:00
+    #[arg(
+        long,
+        value_name = "PLACE",
+        default_value = "beginning",
+        allow_hyphen_values = true
+    )]
+    from: From,
+    /// Only this partition; may be given again
+    #[arg(long = "partition", short, value_name = "NUMBER")]
+    partitions: Vec<PartitionIndex>,
+    /// Which records to show
+    #[arg(long, value_enum, default_value = "read_committed")]
+    isolation: Isolated,
+    /// Wait for more records at the end, until Ctrl-C
+    #[arg(long, short)]
+    follow: bool,
+    /// End after so many records
+    #[arg(long, value_name = "COUNT")]
+    max: Option<u64>,
+    #[command(flatten)]
+    shown: Shown,
+}
+
+/// What is shown of a record.
+#[derive(Debug, Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
+struct Shown {
+    /// Show timestamps
+    #[arg(long)]
+    timestamp: bool,
+    /// Show partition and offset
+    #[arg(long)]
+    offset: bool,
+    /// Show headers
+    #[arg(long)]
+    headers: bool,
+    /// Show keys
+    #[arg(long)]
+    key: bool,
+    /// How to show keys
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    key_format: ByteFormat,
+    /// How to show values
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    value_format: ByteFormat,
+    /// One JSON object a line, with everything
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Isolated {
+    /// Records of committed transactions, and records without one
+    ReadCommitted,
+    /// All records, those of open and aborted transactions too
+    ReadUncommitted,
+}
+
+impl Isolated {
+    fn isolation(self) -> Isolation {
+        match self {
+            Self::ReadCommitted => Isolation::ReadCommitted,
+            Self::ReadUncommitted => Isolation::ReadUncommitted,
+        }
+    }
+}
+
+/// Where to begin to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    Beginning,
+    End,
+    At(Offset),
+    /// So many before the end.
+    Last(i64),
+    Time(Timestamp),
+}
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "beginning" => return Ok(Self::Beginning),
+            "end" => return Ok(Self::End),
+            _ => {}
+        }
+        match text.parse::<i64>() {
+            Ok(offset) if offset >= 0 => Ok(Self::At(Offset(offset))),
+            Ok(before_end) => Ok(Self::Last(before_end.saturating_neg())),
+            Err(_) => time::parse(text).map(Self::Time).ok_or_else(|| {
+                "use beginning, end, an offset, -N, or a time such as 2026-11-22T07:00".to_owned()
+            }),
+        }
+    }
+}
+
+/// Runs `onceflow consume`.
+pub(super) fn run(env: &Env, arguments: &ConsumeArguments) -> anyhow::Result<()> {
+    with_session(env, &arguments.data, Absent::Refuse, |session| {
+        let mut readers = Vec::new();
+        for partition in partitions(session, arguments)? {
+            readers.push(Reading::begin(session, partition, arguments)?);
+        }
+        let mut printer = Printer::new(&arguments.shown, arguments.max);
+        let is_done = read_to_end(session, &mut readers, &mut printer)?;
+        printer.out.flush()?;
+        if arguments.follow && !is_done {
+            follow(session, &mut readers, &mut printer)?;
+        }
+        Ok(())
+    })
+}
+
+/// The partitions asked for; all if none were named.
+fn partitions(
+    session: &Session,
+    arguments: &ConsumeArguments,
+) -> anyhow::Result<Vec<TopicPartition>> {
+    let topic = topic_of(session, &arguments.topic)?;
+    if let Some(partition) = arguments
+        .partitions
+        .iter()
+        .find(|p| !(0..topic.partitions_count).contains(*p))
+    {
+        bail!(no_such_partition(&topic, *partition));
+    }
+    let named = match arguments.partitions.is_empty() {
+        true => (0..topic.partitions_count).collect(),
+        false => arguments.partitions.clone(),
+    };
+    Ok(named
+        .into_iter()
+        .map(|partition| TopicPartition::new(topic.name.clone(), partition))
+        .collect())
+}
+
+/// A partition that is read, and where it ended when the command began.
+struct Reading {
+    reader: PartitionReader,
+    end: Offset,
+}
+
+impl Reading {
+    fn begin(
+        session: &Session,
+        partition: TopicPartition,
+        arguments: &ConsumeArguments,
+    ) -> anyhow::Result<Self> {
+        let isolation = arguments.isolation.isolation();
+        let admin = session.admin();
+        let find = |spec| session.wait(admin.list_offset(&partition, spec, isolation));
+        let end = find(OffsetSpec::Latest)?.map_or(Offset::ZERO, |listed| listed.offset);
+        let start = match arguments.from {
+            From::Beginning => {
+                find(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |listed| listed.offset)
+            }
+            From::End => end,
+            From::At(offset) => offset,
+            From::Last(count) => {
+                let first =
+                    find(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |listed| listed.offset);
+                Offset(end.0.saturating_sub(count)).max(first)
+            }
+            From::Time(time) => {
+                find(OffsetSpec::Timestamp(time))?.map_or(end, |listed| listed.offset)
+            }
+        };
+        let reader = PartitionReader::new(session.transport(), partition, start, isolation);
+        Ok(Self {
+            reader: reader.with_max_bytes(FETCH_BYTES),
+            end,
+        })
+    }
+}
+
+/// Prints partition after partition up to its end; `true` if no more is wanted.
+fn read_to_end(
+    session: &Session,
+    readings: &mut [Reading],
+    printer: &mut Printer<'_>,
+) -> anyhow::Result<bool> {
+    for reading in readings {
+        let partition = reading.reader.partition().partition;
+        while reading.reader.position() < reading.end {
+            let before = reading.reader.position();
+            let fetched = session.wait(reading.reader.fetch(Duration::ZERO))?;
+            if printer.print(partition, fetched, reading.end)? {
+                return Ok(true);
+            }
+            if reading.reader.position() == before {
+                bail!(
+                    "{} ends at {before}, before its end {}: is it being deleted?",
+                    reading.reader.partition(),
+                    reading.end
+                );
+            }
+        }
+    }
+    Ok(printer.is_done())
+}
+
+/// Prints what becomes visible, until Ctrl-C or until no more is wanted.
+fn follow(
+    session: &Session,
+    readings: &mut [Reading],
+    printer: &mut Printer<'_>,
+) -> anyhow::Result<()> {
+    loop {
+        let fetches = readings
+            .iter_mut()
+            .map(|reading| Box::pin(reading.reader.fetch(FETCH_WAIT)));
+        // A fetch that is dropped unfinished has not moved its reader.
+        let Some((fetched, index, _)) = session.wait_or_interrupt(select_all(fetches)) else {
+            return Ok(());
+        };
+        let partition = readings[index].reader.partition().partition;
+        if printer.print(partition, fetched?, Offset(i64::MAX))? {
+            return Ok(());
+        }
+        printer.out.flush()?;
+    }
+}
+
+/// Prints records as asked for.
+struct Printer<'a> {
+    shown: &'a Shown,
+    formatter: Formatter,
+    out: BufWriter<StdoutLock<'static>>,
+    left: u64,
+}
+
+impl<'a> Printer<'a> {
+    fn new(shown: &'a Shown, max: Option<u64>) -> Self {
+        Self {
+            shown,
+            formatter: Formatter {
+                is_terminal: output::is_terminal(),
+            },
+            out: output::stdout(),
+            left: max.unwrap_or(u64::MAX),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Prints the records before `end`; `true` if no more is wanted.
+    fn print(
+        &mut self,
+        partition: PartitionIndex,
+        fetched: FetchedBatches,
+        end: Offset,
+    ) -> anyhow::Result<bool> {
+        for batch in fetched {
+            for record in batch?.iter() {
+                let record = record?;
+                if record.offset >= end {
+                    continue;
+                }
+                if self.is_done() {
+                    self.out.flush()?;
+                    return Ok(true);
+                }
+                self.left -= 1;
+                self.print_record(partition, &record)?;
+            }
+        }
+        Ok(self.is_done())
+    }
+
+    fn print_record(&mut self, partition: PartitionIndex, record: &Record<'_>) -> io::Result<()> {
+        let shown = self.shown;
+        if shown.json {
+            return self.print_json(partition, record);
+        }
+        if shown.timestamp {
+            write!(self.out, "{}\t", time::format(record.timestamp))?;
+        }
+        if shown.offset {
+            write!(self.out, "{partition}:{}\t", record.offset)?;
+        }
+        if shown.headers {
+            let headers: Vec<String> = record
+                .headers
+                .map(|(name, value)| {
+                    let name = self.formatter.show(Some(name.as_bytes()), ByteFormat::Text);
+                    format!("{name}={}", self.formatter.show(value, ByteFormat::Text))
+                })
+                .collect();
+            write!(self.out, "{}\t", headers.join(","))?;
+        }
+        if shown.key {
+            write!(
+                self.out,
+                "{}\t",
+                self.formatter.show(record.key, shown.key_format)
+            )?;
+        }
+        writeln!(
+            self.out,
+            "{}",
+            self.formatter.show(record.value, shown.value_format)
+        )
+    }
+
+    fn print_json(&mut self, partition: PartitionIndex, record: &Record<'_>) -> io::Result<()> {
+        // JSON escapes control characters itself.
+        let plain = Formatter { is_terminal: false };
+        let show =
+            |bytes: Option<&[u8]>, format| bytes.map(|bytes| plain.show(Some(bytes), format));
+        let headers: Vec<_> = record
+            .headers
+            .map(|(name, value)| serde_json::json!([name, show(value, ByteFormat::Text)]))
+            .collect();
+        let object = serde_json::json!({
+            "partition": partition,
+            "offset": record.offset,
+            "timestamp": record.timestamp,
+            "headers": headers,
+            "key": show(record.key, self.shown.key_format),
+            "value": show(record.value, self.shown.value_format),
+        });
+        writeln!(self.out, "{object}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_to_begin_are_read() {
+        for (text, from) in [
+            ("beginning", From::Beginning),
+            ("end", From::End),
+            ("0", From::At(Offset(0))),
+            ("-10", From::Last(10)),
+            ("1970-01-01T00:00:01", From::Time(Timestamp(1000))),
+        ] {
+            assert_eq!(text.parse(), Ok(from));
+        }
+        for text in ["", "tea", "1.5", "--", "99999999999999999999"] {
+            assert!(text.parse::<From>().is_err(), "{text:?} was read");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The command `onceflow`: arguments in, work through the doors of `client` and `log`, exit code out.
+//!
+//! One file a command; each has its arguments and one function that runs them. Results go to standard output, errors
+//! to standard error. Exit codes: 0 done, 1 failed, 2 used wrongly. A closed pipe ends a command quietly.
+//!
+//! Reading order: this file, `topic.rs` (the simplest command), `session.rs` (a data directory in use), the others.
+
+mod bench;
+mod consume;
+mod format;
+mod group;
+mod log;
+mod output;
+mod produce;
+mod session;
+mod text;
+mod time;
+mod topic;
+mod txn;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::env::Env;
+
+/// The exit code of a command that was used wrongly; clap's own.
+const USAGE: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+
+  onceflow topic create lines --partitions 4 --data ./data
+  seq 1000 | onceflow produce lines --data ./data
+  onceflow consume lines --from beginning --max 10 --data ./data
+  onceflow log verify ./data
+
+The data directory can be given once: export ONCEFLOW_DATA=./data
+Set ONCEFLOW_LOG=info (or debug, trace) to see on standard error what the log does.";
+
+/// Exactly-once stream processing on an embedded, transactional log.
+#[derive(Debug, Parser)]
+#[command(name = "onceflow", version, after_help = EXAMPLES, arg_required_else_help = true, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create, list, describe, alter, grow and delete topics
+    Topic(topic::TopicArguments),
+    /// Write lines of standard input to a topic
+    Produce(produce::ProduceArguments),
+    /// Read records of a topic
+    Consume(consume::ConsumeArguments),
+    /// Look into the files of a stopped data directory
+    Log(log::LogArguments),
+    /// List, describe and abort transactions
+    Txn(txn::TxnArguments),
+    /// List, describe and delete the positions of groups
+    Group(group::GroupArguments),
+    /// Measure this machine, each figure beside a bare loop in the same run
+    Bench(bench::BenchArguments),
+    /// Print a shell's completions for this command.
+    #[command(
+        after_help = "Example:\n  onceflow completions bash > ~/.local/share/bash-completion/completions/onceflow"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The command was used wrongly in a way that its grammar cannot say.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+/// Runs the command line `arguments`, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(refused) => {
+            // Help asked for is printed to standard output; if that is closed, nobody is left to tell.
+            drop(refused.print());
+            return ExitCode::from(u8::try_from(refused.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    start_tracing();
+    match dispatch(&Env::real(), arguments.command) {
+        Ok(code) => code,
+        Err(error) => report(&error),
+    }
+}
+
+fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Topic(arguments) => topic::run(env, arguments)?,
+        Command::Produce(arguments) => produce::run(env, &arguments)?,
+        Command::Consume(arguments) => consume::run(env, &arguments)?,
+        Command::Log(arguments) => return log::run(env, arguments),
+        Command::Txn(arguments) => txn::run(env, arguments)?,
+        Command::Group(arguments) => group::run(env, arguments)?,
+        Command::Bench(arguments) => bench::run(env, &arguments)?,
+        Command::Completions { shell } => completions(shell)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn completions(shell: clap_complete::Shell) -> io::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "onceflow", &mut script);
+    let mut out = output::stdout();
+    io::Write::write_all(&mut out, &script)?;
+    io::Write::flush(&mut out)
+}
+
+/// Says on standard error why a command failed, and what exit code that is.
+fn report(error: &anyhow::Error) -> ExitCode {
+    if is_closed_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("onceflow: {}", message(error));
+    match error.is::<UsageError>() {
+        true => ExitCode::from(USAGE),
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Whether the reader of our output went away (`onceflow consume … | head`).
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// The error and its causes, each said once: many messages end in their cause's own.
+fn message(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if message.is_empty() {
+            message = cause;
+        } else if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    output::printable(&message).into_owned()
+}
+
+fn start_tracing() {
+    let Ok(filter) = std::env::var("ONCEFLOW_LOG") else {
+        return;
+    };
+    // A second subscriber (none is expected in this binary) would be refused; the first one stays.
+    drop(
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+            .with_writer(io::stderr)
+            .try_init(),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let cause = anyhow::anyhow!("disk full");
+        let error = cause
+            .context("cannot write a: disk full")
+            .context("cannot produce");
+        assert_eq!(message(&error), "cannot produce: cannot write a: disk full");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure() {
+        let closed = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(is_closed_pipe(&closed.context("printing")));
+        assert!(!is_closed_pipe(&anyhow::anyhow!("else")));
+    }
+}

@@ -1,0 +1,104 @@
+//! `onceflow txn`: what transactions are open or were decided, and an operator's way to abort one.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+
+use super::output::{self, Table};
+use super::session::{Absent, DataOption, Session, with_session};
+use super::time;
+use crate::env::Env;
+use crate::protocol::messages::TransactionDescription;
+use crate::types::TransactionalId;
+
+const EXAMPLES: &str = "\
+Examples:
+  onceflow txn list
+  onceflow txn describe orders-writer
+  onceflow txn abort orders-writer      end a transaction that holds readers up
+
+A transaction that was open when its process died is aborted when the directory is opened next,
+by this command too.";
+
+/// Work on transactions.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct TxnArguments {
+    #[command(flatten)]
+    data: DataOption,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List all transactional ids with their state
+    List,
+    /// Show one transactional id
+    Describe {
+        /// The transactional id
+        #[arg(value_parser = TransactionalId::new)]
+        id: TransactionalId,
+    },
+    /// Abort the open transaction of an id; its producer is fenced
+    Abort {
+        /// The transactional id
+        #[arg(value_parser = TransactionalId::new)]
+        id: TransactionalId,
+    },
+}
+
+/// Runs `onceflow txn`.
+pub(super) fn run(env: &Env, arguments: TxnArguments) -> anyhow::Result<()> {
+    with_session(env, &arguments.data, Absent::Refuse, |session| {
+        let admin = session.admin();
+        match arguments.action {
+            Action::List => list(session),
+            Action::Describe { id } => describe(&session.wait(admin.describe_transaction(&id))?),
+            Action::Abort { id } => Ok(session.wait(admin.abort_transaction(&id))?),
+        }
+    })
+}
+
+fn list(session: &Session) -> anyhow::Result<()> {
+    let transactions = session.wait(session.admin().list_transactions())?;
+    let mut table = Table::new(&[
+        "transactional id",
+        "state",
+        "producer id",
+        "epoch",
+        "begun",
+        "partitions",
+    ]);
+    for transaction in transactions {
+        table.row([
+            transaction.transactional_id.to_string(),
+            format!("{:?}", transaction.state),
+            transaction.producer_id.to_string(),
+            transaction.producer_epoch.to_string(),
+            time::format(transaction.start),
+            transaction.partitions.len().to_string(),
+        ]);
+    }
+    let mut out = output::stdout();
+    table.print(&mut out)?;
+    Ok(out.flush()?)
+}
+
+fn describe(transaction: &TransactionDescription) -> anyhow::Result<()> {
+    let mut out = output::stdout();
+    writeln!(out, "transactional id  {}", transaction.transactional_id)?;
+    writeln!(out, "state             {:?}", transaction.state)?;
+    writeln!(out, "producer id       {}", transaction.producer_id)?;
+    writeln!(out, "producer epoch    {}", transaction.producer_epoch)?;
+    writeln!(
+        out,
+        "timeout           {} ms",
+        transaction.timeout.as_millis()
+    )?;
+    writeln!(out, "begun             {}", time::format(transaction.start))?;
+    for partition in &transaction.partitions {
+        writeln!(out, "partition         {partition}")?;
+    }
+    Ok(out.flush()?)
+}
