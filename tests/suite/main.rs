@@ -6,4 +6,6 @@
     reason = "a test that cannot go on fails, and it stands outside the doors of `env`"
 )]
 
+mod power_loss; // Power loss at every change of the disk loses nothing acknowledged (C1–C10, F1–F13).
+mod support; // What several modules share.
 mod tidy; // The source keeps its own rules: layers, heads, lengths, doors to the world.
