@@ -1,4 +1,37 @@
-//! Onceflow.
+//! Onceflow: stream-processing jobs whose results are exactly once.
+//!
+//! A job reads partitions of a source, runs operators with state in RocksDB, and writes its results through a
+//! transactional producer. Results, state and source positions change together or not at all, through
+//! `kill -9`, power loss and a full disk. The log is embedded: no server, nothing to start.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use onceflow::prelude::*;
+//!
+//! fn words(line: &str) -> impl Iterator<Item = &str> {
+//!     line.split_whitespace()
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> anyhow::Result<()> {
+//!     let log = Log::embedded("./data")?;
+//!     let job = Job::new("word-count");
+//!     job.source(lines(["book.txt"]))
+//!         .flat_map(words)
+//!         .key_by(|word: &str| word)
+//!         .count("counts")
+//!         .changes()
+//!         .sink(topic("word-counts"));
+//!     job.exactly_once(Commit::every(Duration::from_millis(100))).run(&log).await?;
+//!     log.close()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The layers, from the ground up; each knows those before it and none behind it:
+//! `types` · `codec` · `env` · `protocol` · `log` · `coordinator` · `broker` · `client` · `state` · `runtime` ·
+//! `operators` (in the folder `operators/` beside `src/`, attached below) · `cli`.
+
 pub mod broker;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -7,6 +40,10 @@ pub mod codec;
 pub mod coordinator;
 pub mod env;
 pub mod log;
+#[path = "../operators/mod.rs"]
+pub mod operators;
+pub mod prelude;
 pub mod protocol;
+pub mod runtime;
 pub mod state;
 pub mod types;

@@ -68,6 +68,10 @@ impl Directory {
         self.cluster_id
     }
 
+    pub(super) fn env(&self) -> &Env {
+        &self.env
+    }
+
     /// Where the partitions are.
     pub(super) fn log_dir(&self) -> PathBuf {
         self.root.join(LOG)

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::Path;
 
+use crate::log::LogError;
 use crate::protocol::{ErrorCode, ErrorKind};
+use crate::types::NameError;
 
 /// Why the broker refused or failed a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +56,27 @@ impl BrokerError {
 impl From<ErrorCode> for BrokerError {
     fn from(code: ErrorCode) -> Self {
         Self::new(code, code.to_string())
+    }
+}
+
+impl From<LogError> for BrokerError {
+    fn from(error: LogError) -> Self {
+        let message = match &error {
+            // The rule that was broken says it all.
+            LogError::Refused { why, .. } => why.clone(),
+            _ => error.to_string(),
+        };
+        Self {
+            code: error.code(),
+            message,
+            kind: error.kind(),
+        }
+    }
+}
+
+impl From<NameError> for BrokerError {
+    fn from(error: NameError) -> Self {
+        Self::new(ErrorCode::InvalidTopicException, error.to_string())
     }
 }
 

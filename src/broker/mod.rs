@@ -4,13 +4,34 @@
 //! Guarantees: invariants 1, 4, 5, 6, 8, 9 of the design; one owner of the directory at a time.
 //! Knows nothing of TCP, and nothing of jobs.
 //!
-//! Reading order: this file (the door), `directory.rs`, `topics.rs`, `produce.rs`, `fetch.rs`, `sync.rs`, `transactions.rs`.
+//! Reading order: this file (the door), `core.rs` (what all share), `directory.rs`, `topics.rs`, `admin.rs`, `unfinished.rs`
+//! (what exists), `produce.rs`, `fetch.rs`, `offsets.rs` (records), `sync.rs` (group commit), `transactions.rs`, `groups.rs`
+//! (the coordinators, driven), `recovery.rs`, `housekeeping.rs`, `threads.rs`.
 
+mod admin;
+mod ballast;
+mod checkpoints;
+mod configs;
+mod core;
 mod directory;
 mod error;
+mod fetch;
+mod groups;
+mod housekeeping;
+mod offsets;
+mod partition;
+mod produce;
+mod recovery;
 mod reply;
 mod sealed;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod timer;
 mod topics;
+mod transactions;
+mod unfinished;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,14 +39,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::BrokerError;
+pub use fetch::Fetch;
 pub use reply::Reply;
 
+use self::core::Core;
+use self::threads::Threads;
+pub use crate::coordinator::group::GroupDescription;
+
 use crate::env::Env;
+use crate::protocol::ErrorCode;
 use crate::protocol::messages::{
-    CommittedOffset, ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition,
-    InitProducerIdRequest, ListedOffset, NewTopic, OffsetCommitRequest, OffsetFetchRequest,
-    OffsetSpec, PartitionDescription, ProduceRequest, ProduceResponse, ProducerDescription,
-    TopicMetadata, TransactionDescription, TxnOffsetCommitRequest,
+    CommittedOffset, ConfigEntry, EndTxnRequest, FetchRequest, InitProducerIdRequest, ListedOffset,
+    NewTopic, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec, PartitionDescription,
+    ProduceRequest, ProduceResponse, ProducerDescription, TopicMetadata, TransactionDescription,
+    TxnOffsetCommitRequest,
 };
 use crate::types::{
     ClusterId, Durability, GroupId, Isolation, Offset, ProducerIdentity, TopicName, TopicPartition,
@@ -53,9 +80,11 @@ pub struct BrokerConfig {
     pub transactional_id_expiration: Duration,
     /// An idempotent producer unheard of for so long is forgotten by a partition (`producer.id.expiration.ms`).
     pub producer_id_expiration: Duration,
+    /// A committed position not renewed for so long is forgotten; `None` keeps them (`offsets.retention.minutes`).
+    pub offsets_retention: Option<Duration>,
     /// Written records that nobody waits for are synced after at most so long.
     pub flush_interval: Duration,
-    /// How often retention, compaction, checkpoints and timeouts are looked at.
+    /// How often retention, compaction and checkpoints are looked at.
     pub housekeeping_interval: Duration,
     /// Settings that new topics have unless they say otherwise, by Kafka's names.
     pub topic_defaults: BTreeMap<String, String>,
@@ -72,8 +101,9 @@ impl Default for BrokerConfig {
             transaction_max_timeout: Duration::from_secs(15 * 60),
             transactional_id_expiration: Duration::from_secs(7 * 24 * 3600),
             producer_id_expiration: Duration::from_secs(24 * 3600),
+            offsets_retention: None,
             flush_interval: Duration::from_secs(1),
-            housekeeping_interval: Duration::from_millis(500),
+            housekeeping_interval: Duration::from_secs(15),
             topic_defaults: BTreeMap::new(),
             sync_mode: SyncMode::Thread,
             ballast_bytes: 1 << 20,
@@ -81,201 +111,289 @@ impl Default for BrokerConfig {
     }
 }
 
-/// A group's committed positions, as `group describe` shows them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupDescription {
-    /// The group.
-    pub group: GroupId,
-    /// Its committed positions, by partition.
-    pub offsets: Vec<(TopicPartition, CommittedOffset)>,
-    /// The partitions for which an open transaction holds a position.
-    pub pending: Vec<TopicPartition>,
-}
-
 /// The embedded log. Cheap to clone; the last clone's drop stops its threads without closing its files
 /// cleanly, as a crash would: call [`Broker::close`].
+///
+/// # Errors
+/// Every method answers `KafkaStorageError` once the broker is closed, and once a write or sync has failed (F11):
+/// then nothing more is acknowledged until the directory is opened again. What else a method refuses, it says itself.
 #[derive(Clone)]
 pub struct Broker {
-    inner: Arc<()>,
+    core: Arc<Core>,
+    threads: Arc<Threads>,
 }
 
-#[allow(unused_variables, clippy::todo, missing_docs)]
 impl Broker {
     /// Opens the data directory, creating it if it is absent, and finishes what a crash left: decided
     /// transactions are rolled forward and all others back before anything can be read (I1).
     ///
     /// # Errors
     /// If the directory is in use, not ours, of a newer format, not writable, or damaged below what was acknowledged.
+    #[allow(clippy::needless_pass_by_value)]
     pub fn open(env: Env, data_dir: &Path, config: BrokerConfig) -> Result<Self, BrokerError> {
-        todo!()
+        let core = recovery::open(&env, data_dir, config)?;
+        let threads = Threads::start(&core)?;
+        Ok(Self {
+            core,
+            threads: Arc::new(threads),
+        })
     }
 
-    /// Answers what is outstanding, stops the threads, and closes all files cleanly. Every later call is refused.
+    /// Answers what is outstanding, stops the threads, and closes all files in order. Every later call is refused.
     ///
     /// # Errors
     /// If a file cannot be written or synced.
     pub fn close(&self) -> Result<(), BrokerError> {
-        todo!()
+        self.core.refuse_calls();
+        self.threads.stop();
+        self.core.close_files()
     }
 
+    /// The identity of the data directory.
+    #[must_use]
     pub fn cluster_id(&self) -> ClusterId {
-        todo!()
+        self.core.directory.cluster_id()
     }
 
+    /// Creates a topic, wholly or not at all.
+    ///
+    /// # Errors
+    /// `TopicAlreadyExists`, `InvalidPartitions`, `InvalidConfig`, `InvalidTopicException`.
     pub fn create_topic(&self, topic: &NewTopic) -> Result<TopicMetadata, BrokerError> {
-        todo!()
+        self.core.create_topic(topic)
     }
 
+    /// Deletes a topic and its records.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`, `InvalidTopicException`.
     pub fn delete_topic(&self, topic: &TopicName) -> Result<(), BrokerError> {
-        todo!()
+        self.core.delete_topic(topic)
     }
 
+    /// Adds partitions until there are `total_count`.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`; `InvalidPartitions` if there are as many already.
     pub fn create_partitions(
         &self,
         topic: &TopicName,
         total_count: i32,
     ) -> Result<(), BrokerError> {
-        todo!()
+        self.core.create_partitions(topic, total_count)
     }
 
+    /// All topics by name, the coordinators' own included.
+    ///
+    /// # Errors
+    /// As every method.
     pub fn topics(&self) -> Result<Vec<TopicMetadata>, BrokerError> {
-        todo!()
+        self.core.check_open()?;
+        Ok(self
+            .core
+            .topics
+            .all()
+            .iter()
+            .map(|t| t.metadata())
+            .collect())
     }
 
+    /// One topic; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// As every method.
     pub fn topic(&self, topic: &TopicName) -> Result<Option<TopicMetadata>, BrokerError> {
-        todo!()
+        self.core.check_open()?;
+        Ok(self.core.topics.topic(topic).ok().map(|t| t.metadata()))
     }
 
+    /// The settings of a topic, each with the value in force.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
     pub fn describe_configs(&self, topic: &TopicName) -> Result<Vec<ConfigEntry>, BrokerError> {
-        todo!()
+        self.core.describe_configs(topic)
     }
 
-    /// `None` removes a setting, which then has its default again.
+    /// Changes settings of a topic, all of them or none. `None` removes a setting, which then has its default again.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`, `InvalidConfig`.
     pub fn alter_configs(
         &self,
         topic: &TopicName,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), BrokerError> {
-        todo!()
+        self.core.alter_configs(topic, changes)
     }
 
+    /// The marks and sizes of a topic's partitions.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
     pub fn describe_partitions(
         &self,
         topic: &TopicName,
     ) -> Result<Vec<PartitionDescription>, BrokerError> {
-        todo!()
+        self.core.describe_partitions(topic)
     }
 
+    /// The producers that a partition remembers.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
     pub fn describe_producers(
         &self,
         partition: &TopicPartition,
     ) -> Result<Vec<ProducerDescription>, BrokerError> {
-        todo!()
+        self.core.check_open()?;
+        Ok(self.core.partition(partition)?.lock()?.producers())
     }
 
     /// Appends in the call, before the reply is polled. The reply is there at once, unless `acks` is
     /// `All`, the batches are not transactional, and the log promises `Fsync`.
+    ///
+    /// The reply's errors: `UnknownTopicOrPartition`, `MessageTooLarge`, those of the idempotent producer
+    /// (`OutOfOrderSequenceNumber`, `InvalidProducerEpoch`…) and of transactions (`ProducerFenced`, `ConcurrentTransactions`…).
     pub fn produce(&self, request: ProduceRequest) -> Reply<ProduceResponse> {
-        todo!()
+        self.core.produce(request)
     }
 
     /// Reads; there at once if `min_bytes` are, else when they are or `max_wait` is over.
     pub fn fetch(&self, request: FetchRequest) -> Fetch {
-        todo!()
+        Fetch::new(&self.core, request)
     }
 
-    /// `None` if no record has such a timestamp.
+    /// Finds an offset; `None` if no record has such a timestamp.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
     pub fn list_offset(
         &self,
         partition: &TopicPartition,
         spec: OffsetSpec,
         isolation: Isolation,
     ) -> Result<Option<ListedOffset>, BrokerError> {
-        todo!()
+        self.core.list_offset(partition, spec, isolation)
     }
 
     /// Moves the partition's first offset up to `before`; returns the first offset then.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`, `OffsetOutOfRange`.
     pub fn delete_records(
         &self,
         partition: &TopicPartition,
         before: Offset,
     ) -> Result<Offset, BrokerError> {
-        todo!()
+        self.core.delete_records(partition, before)
     }
 
+    /// Gives a producer its identity. For a transactional id it fences every earlier holder, and ends what that left open (I4).
     pub fn init_producer_id(&self, request: InitProducerIdRequest) -> Reply<ProducerIdentity> {
-        todo!()
+        self.core.init_producer_id(request)
     }
 
-    /// Ends a transaction. The reply holds the identity for the next one.
+    /// Ends a transaction. The reply holds the identity for the next one. The transaction is driven to its end
+    /// even if the reply is dropped (C17). `UnknownServerError` means that the outcome is known only after a reopening.
     pub fn end_txn(&self, request: EndTxnRequest) -> Reply<ProducerIdentity> {
-        todo!()
+        self.core.end_txn(request)
     }
 
+    /// Commits positions inside a transaction: they are pending until its marker (I8).
     pub fn txn_offset_commit(&self, request: TxnOffsetCommitRequest) -> Reply<()> {
-        todo!()
+        self.core.txn_offset_commit(request)
     }
 
+    /// Commits positions outside any transaction.
     pub fn offset_commit(&self, request: OffsetCommitRequest) -> Reply<()> {
-        todo!()
+        self.core.offset_commit(request)
     }
 
+    /// The committed positions of a group; `None` for a partition without one.
+    ///
+    /// # Errors
+    /// `UnstableOffsetCommit` if stability is asked for and an open transaction holds one of them (C27).
     #[allow(clippy::type_complexity)]
     pub fn offset_fetch(
         &self,
         request: &OffsetFetchRequest,
     ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>)>, BrokerError> {
-        todo!()
+        self.core.check_open()?;
+        self.core.groups.fetch(request)
     }
 
+    /// Every transactional id.
+    ///
+    /// # Errors
+    /// As every method.
     pub fn list_transactions(&self) -> Result<Vec<TransactionDescription>, BrokerError> {
-        todo!()
+        self.core.check_open()?;
+        Ok(self.core.transactions.list())
     }
 
+    /// One transactional id.
+    ///
+    /// # Errors
+    /// `TransactionalIdNotFound`.
     pub fn describe_transaction(
         &self,
         id: &TransactionalId,
     ) -> Result<TransactionDescription, BrokerError> {
-        todo!()
+        self.core.check_open()?;
+        self.core.transactions.describe(id).ok_or_else(|| {
+            let message = format!("no producer has ever had the transactional id {id}");
+            BrokerError::new(ErrorCode::TransactionalIdNotFound, message)
+        })
     }
 
     /// Aborts the open transaction of `id` and fences its producer, on an operator's word.
     pub fn abort_transaction(&self, id: &TransactionalId) -> Reply<()> {
-        todo!()
+        self.core.abort_transaction(id)
     }
 
+    /// Every group that has positions.
+    ///
+    /// # Errors
+    /// As every method.
     pub fn list_groups(&self) -> Result<Vec<GroupId>, BrokerError> {
-        todo!()
+        self.core.check_open()?;
+        Ok(self.core.groups.list())
     }
 
+    /// One group.
+    ///
+    /// # Errors
+    /// `GroupIdNotFound`.
     pub fn describe_group(&self, group: &GroupId) -> Result<GroupDescription, BrokerError> {
-        todo!()
+        self.core.check_open()?;
+        self.core.groups.describe(group).ok_or_else(|| {
+            let message = format!("no positions were ever committed for the group {group}");
+            BrokerError::new(ErrorCode::GroupIdNotFound, message)
+        })
     }
 
+    /// Forgets a group's positions. Refused while an open transaction holds one of them.
     pub fn delete_group(&self, group: &GroupId) -> Reply<()> {
-        todo!()
+        self.core.delete_group(group.clone())
+    }
+
+    /// Forgets a group's positions for some partitions.
+    pub fn delete_offsets(&self, group: &GroupId, partitions: Vec<TopicPartition>) -> Reply<()> {
+        self.core.delete_offsets(group.clone(), partitions)
+    }
+
+    /// Does now what the threads do from time to time: timeouts, flushes, retention, compaction, checkpoints.
+    /// In [`SyncMode::Inline`] nobody else does it.
+    pub fn housekeep(&self) {
+        self.core.tick();
+        self.core.flush();
+        self.core.housekeep();
     }
 }
 
 impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Broker")
-    }
-}
-
-/// A read that waits for data.
-#[must_use = "a fetch reads only when it is awaited"]
-pub struct Fetch(Broker);
-
-#[allow(clippy::todo)]
-impl Future for Fetch {
-    type Output = Result<Vec<FetchedPartition>, BrokerError>;
-
-    fn poll(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
-        let _ = &self.0.inner;
-        todo!()
     }
 }

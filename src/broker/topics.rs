@@ -1,11 +1,27 @@
-//! The list of topics, as it stands in `topics.json`.
-use std::collections::BTreeMap;
-use std::path::Path;
+//! The topics: the list in `topics.json`, which decides what exists, and the open partitions.
+//!
+//! A change that takes several steps on disk is announced in the list first and confirmed in it last:
+//!
+//! ```text
+//! create, grow:  list says `growing_to`  →  directories made  →  list says `partitions_count`
+//! delete:        list says `is_deleting` →  directories renamed to `<id>-<partition>-delete` and removed  →  gone from the list
+//! ```
+//! A crash in between is undone (create, grow) or finished (delete) at the next open. Directories that the list does
+//! not know are never touched.
 
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::BrokerError;
-use crate::types::ClusterId;
+use super::configs::Configs;
+use super::partition::Partition;
+use crate::protocol::ErrorCode;
+use crate::protocol::messages::TopicMetadata;
+use crate::types::{ClusterId, PartitionIndex, TopicId, TopicName, TopicPartition};
 
 /// The content of `topics.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,14 +37,14 @@ pub(super) struct TopicList {
 pub(super) struct TopicEntry {
     /// The topic's id, as Kafka prints it.
     pub(super) id: String,
-    /// Partitions that exist for readers and writers.
+    /// Partitions that exist for readers and writers; 0 for a topic whose creation was not finished.
     pub(super) partitions_count: i32,
-    /// What an unfinished creation was to reach; its directories are taken back when the broker opens.
+    /// What an unfinished creation or growth was to reach.
     pub(super) growing_to: Option<i32>,
-    /// Whether its directories are being removed; the removal is finished when the broker opens.
+    /// Whether its directories are being removed.
     pub(super) is_deleting: bool,
     /// Settings that somebody set.
-    pub(super) configs: BTreeMap<String, String>,
+    pub(super) configs: Configs,
 }
 
 impl TopicList {
@@ -50,4 +66,134 @@ impl TopicList {
             self.cluster_id
         )))
     }
+}
+
+impl TopicEntry {
+    /// The topic's id.
+    pub(super) fn topic_id(&self, name: &str) -> Result<TopicId, BrokerError> {
+        self.id.parse().map_err(|_| {
+            BrokerError::corrupt(format!(
+                "topics.json holds {:?} as the id of topic {name}: restore the file from a backup",
+                self.id
+            ))
+        })
+    }
+}
+
+/// An open topic. It is replaced, not changed, when the topic changes.
+#[derive(Clone)]
+pub(super) struct Topic {
+    pub(super) name: TopicName,
+    pub(super) id: TopicId,
+    pub(super) partitions: Vec<Arc<Partition>>,
+    pub(super) configs: Configs,
+}
+
+impl Topic {
+    pub(super) fn metadata(&self) -> TopicMetadata {
+        TopicMetadata {
+            name: self.name.clone(),
+            id: self.id,
+            // Bounded by PARTITIONS_COUNT_MAX.
+            partitions_count: i32::try_from(self.partitions.len()).unwrap_or(i32::MAX),
+            is_internal: self.name.is_internal(),
+        }
+    }
+
+    pub(super) fn partition(&self, index: PartitionIndex) -> Option<&Arc<Partition>> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+}
+
+/// All topics of a broker.
+pub(super) struct Topics {
+    /// As it stands on disk. Held during a change: changes follow one another.
+    list: Mutex<TopicList>,
+    open: RwLock<HashMap<TopicName, Arc<Topic>>>,
+}
+
+impl Topics {
+    pub(super) fn new(list: TopicList, topics: Vec<Topic>) -> Self {
+        let open = topics
+            .into_iter()
+            .map(|topic| (topic.name.clone(), Arc::new(topic)));
+        Self {
+            list: Mutex::new(list),
+            open: RwLock::new(open.collect()),
+        }
+    }
+
+    /// Locks the list for a change.
+    pub(super) fn lock_list(&self) -> MutexGuard<'_, TopicList> {
+        self.list.lock()
+    }
+
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub(super) fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, BrokerError> {
+        let found = self.open.read().get(name).cloned();
+        found.ok_or_else(|| unknown_topic(name))
+    }
+
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub(super) fn partition(&self, name: &TopicPartition) -> Result<Arc<Partition>, BrokerError> {
+        let open = self.open.read();
+        let topic = open
+            .get(&name.topic)
+            .ok_or_else(|| unknown_topic(&name.topic))?;
+        let partition = topic.partition(name.partition);
+        partition.cloned().ok_or_else(|| {
+            let count = topic.partitions.len();
+            BrokerError::new(
+                ErrorCode::UnknownTopicOrPartition,
+                format!(
+                    "topic {} has {count} partitions, numbered from 0: there is no partition {}",
+                    name.topic, name.partition
+                ),
+            )
+        })
+    }
+
+    /// Every topic, by name.
+    pub(super) fn all(&self) -> Vec<Arc<Topic>> {
+        let mut topics: Vec<_> = self.open.read().values().cloned().collect();
+        topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        topics
+    }
+
+    /// Every partition of every topic, by name.
+    pub(super) fn partitions(&self) -> Vec<Arc<Partition>> {
+        let topics = self.all();
+        topics
+            .iter()
+            .flat_map(|topic| topic.partitions.iter().cloned())
+            .collect()
+    }
+
+    /// Shows a new or changed topic.
+    pub(super) fn insert(&self, topic: Topic) {
+        self.open
+            .write()
+            .insert(topic.name.clone(), Arc::new(topic));
+    }
+
+    /// Hides a topic.
+    pub(super) fn remove(&self, name: &TopicName) -> Option<Arc<Topic>> {
+        self.open.write().remove(name)
+    }
+
+    /// Wakes every waiting reader.
+    pub(super) fn wake_all(&self) {
+        for partition in self.partitions() {
+            partition.wake_all();
+        }
+    }
+}
+
+fn unknown_topic(name: &TopicName) -> BrokerError {
+    BrokerError::new(
+        ErrorCode::UnknownTopicOrPartition,
+        format!("there is no topic {name}: create it first, or correct the name"),
+    )
 }

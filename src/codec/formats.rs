@@ -122,6 +122,10 @@ impl Codec<str> for Text {
         Ok(())
     }
 
+    fn as_encoded<'a>(&self, value: &'a str) -> Option<&'a [u8]> {
+        Some(value.as_bytes())
+    }
+
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, str>, CodecError> {
         std::str::from_utf8(bytes)
             .map(Cow::Borrowed)
@@ -159,6 +163,10 @@ impl Codec<[u8]> for Raw {
         Ok(())
     }
 
+    fn as_encoded<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+        Some(value)
+    }
+
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, CodecError> {
         Ok(Cow::Borrowed(bytes))
     }
@@ -172,6 +180,10 @@ impl Codec<Vec<u8>> for Raw {
     fn encode(&self, value: &Vec<u8>, out: &mut Vec<u8>) -> Result<(), CodecError> {
         out.extend_from_slice(value);
         Ok(())
+    }
+
+    fn as_encoded<'a>(&self, value: &'a Vec<u8>) -> Option<&'a [u8]> {
+        Some(value)
     }
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, Vec<u8>>, CodecError> {

@@ -38,6 +38,11 @@ pub trait Codec<T: ?Sized + ToOwned>: Clone + Send + Sync + 'static {
     /// If the value has no form in this codec. `out` may then end in part of it.
     fn encode(&self, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>;
 
+    /// The bytes of `value` where they lie in memory as they are written, so that nothing need be copied.
+    fn as_encoded<'a>(&self, _value: &'a T) -> Option<&'a [u8]> {
+        None
+    }
+
     /// Reads a value that takes up all of `bytes`, borrowing from them where the format allows.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //!
 //! Reading order: this file (the contracts), `real.rs`, `simulated/`.
 
+mod block_on;
 mod clock;
 pub mod failpoint;
 mod files;
@@ -18,6 +19,7 @@ mod writeback;
 
 use std::sync::Arc;
 
+pub use block_on::block_on;
 pub use clock::{Clock, Instant};
 pub use failpoint::failpoint;
 pub use files::{DirEntry, File, Files, Lock, LockError, OpenMode};

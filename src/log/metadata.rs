@@ -17,11 +17,12 @@ const TEXT_BYTES_MAX: u64 = 4096;
 const METADATA_VERSION: i64 = 0;
 const LEADER_EPOCHS: &str = "0\n1\n0 0\n";
 
-/// Writes the identity and the leader epoch of a new partition, durably.
+/// Writes the text files of a new partition, durably.
 pub(super) fn write(env: &Env, dir: &Path, topic_id: TopicId) -> Result<(), LogError> {
     let text = format!("version: {METADATA_VERSION}\ntopic_id: {topic_id}\n");
     replace(env, &dir.join(names::METADATA), &text)?;
-    replace(env, &dir.join(names::LEADER_EPOCHS), LEADER_EPOCHS)
+    replace(env, &dir.join(names::LEADER_EPOCHS), LEADER_EPOCHS)?;
+    write_cleaned_end(env, dir, Offset::ZERO)
 }
 
 /// Reads the partition's identity, and writes the leader epochs again if they are not what they must be.
@@ -62,7 +63,7 @@ pub(super) fn parse_metadata(bytes: &[u8], path: &Path) -> Result<TopicId, LogEr
         .ok_or_else(|| damaged("its second line is not \"topic_id: \" and an id"))
 }
 
-/// Up to where the log was compacted; `None` if nobody knows.
+/// Up to where the log was compacted; `None` if nobody knows, because the file is missing or damaged.
 pub(super) fn read_cleaned_end(env: &Env, dir: &Path) -> Option<Offset> {
     let bytes = env
         .files

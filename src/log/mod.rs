@@ -7,7 +7,7 @@
 //!
 //! Reading order: `partition.rs` (the log as its owner sees it), `append.rs`, `read.rs`, `sync.rs`;
 //! `producer_state.rs` (pure); `segment.rs`, `index.rs`, `aborted.rs`, `snapshot.rs`, `derived.rs` (bytes);
-//! `recovery.rs`, `leftovers.rs`, `retention.rs`, `compaction.rs`.
+//! `recovery.rs`, `leftovers.rs`, `retention.rs`, `compaction.rs`, `verify.rs`.
 
 mod aborted;
 mod append;
@@ -28,6 +28,11 @@ mod scan;
 mod segment;
 mod snapshot;
 mod sync;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod verify;
 
 pub use compaction::{Compacted, CompactionPlan, CompactionReport};
 pub use config::{CleanupPolicy, LogConfig};
@@ -37,3 +42,4 @@ pub use read::ReadPlan;
 pub use recovery::{RecoveryMarks, RecoveryReport};
 pub use retention::DeletedSegment;
 pub use sync::SyncPlan;
+pub use verify::{DumpedBatch, Finding, SegmentReport, VerifyReport, dump, verify};

@@ -1,0 +1,28 @@
+//! Word count, exactly once: `cargo run --release --example word_count -- --data DIR FILE…`
+//! (`--follow`: wait for the files to grow; without files: lines from stdin).
+
+use std::time::Duration;
+
+use onceflow::prelude::*;
+
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split_whitespace()
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = JobArguments::from_env()?;
+    let log = Log::embedded(&arguments.data)?;
+    let job = Job::new("word-count");
+    job.source(arguments.lines())
+        .flat_map(words)
+        .key_by(|word: &str| word)
+        .count("counts")
+        .changes()
+        .sink(topic("word-counts"));
+    job.exactly_once(Commit::every(Duration::from_millis(100)))
+        .run(&log)
+        .await?;
+    log.close()?;
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! `aggregate`: anything folded from the values of each key.
+
+use std::marker::PhantomData;
+
+use crate::codec::Datum;
+use crate::runtime::{Flow, Keyed, Operator, Output, Record, Table, Upstream};
+use crate::state::{CycleStore, HashedKey, Store};
+
+/// Folds values by key.
+struct Aggregate<A, I, F, V: ?Sized> {
+    store: Store<A>,
+    state_partitions: u16,
+    initial: I,
+    add: F,
+    value: PhantomData<fn(&V)>,
+}
+
+impl<K, V, A, I, F> Operator<K, V> for Aggregate<A, I, F, V>
+where
+    K: ?Sized,
+    V: ?Sized,
+    A: Datum + Clone,
+    I: Fn() -> A,
+    F: Fn(&mut A, &V),
+{
+    type OutKey = K;
+    type Out = A;
+    const KEEPS_KEY: bool = true;
+
+    #[inline]
+    fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, A>) -> Flow {
+        let (initial, add) = (&self.initial, &self.add);
+        self.store
+            .update(record.key.hashed(self.state_partitions), |aggregate| {
+                let aggregate = aggregate.get_or_insert_with(initial);
+                add(aggregate, record.value);
+                out.push(record.with_value(aggregate))
+            })?
+    }
+
+    fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
+        Ok(self.store.prefetch(keys)?)
+    }
+
+    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
+        visit(&mut self.store);
+    }
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
+    /// Folds the values of each key into an aggregate in the store `name`: `add` changes the aggregate by
+    /// a value, beginning with `initial`. Each record is a change of the table.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("extremes");
+    /// job.source(values("n", 0..10u64))
+    ///     .key_from(|n| n % 2)
+    ///     .aggregate("extremes", || (u64::MAX, 0), |(least, most), n| {
+    ///         *least = n.min(least).to_owned();
+    ///         *most = n.max(most).to_owned();
+    ///     })
+    ///     .changes()
+    ///     .sink(topic("extremes"));
+    /// ```
+    pub fn aggregate<A, I, F>(
+        self,
+        name: &str,
+        initial: I,
+        add: F,
+    ) -> Table<K, A, impl Upstream<K, A>>
+    where
+        A: Datum + Clone,
+        I: Fn() -> A + Clone + Send + Sync + 'static,
+        F: Fn(&mut A, &V) + Clone + Send + Sync + 'static,
+    {
+        let name = name.to_owned();
+        let folded = self
+            .with_store::<A>(&name)
+            .partitioned()
+            .operator(move |context| {
+                Ok(Aggregate {
+                    store: context.store(&name)?,
+                    state_partitions: context.state_partitions(),
+                    initial: initial.clone(),
+                    add: add.clone(),
+                    value: PhantomData,
+                })
+            });
+        Table::from_changes(folded)
+    }
+}

@@ -1,0 +1,76 @@
+//! `count`: how many records each key had.
+
+use crate::codec::Datum;
+use crate::runtime::{Flow, Keyed, Operator, Output, Record, Table, Upstream};
+use crate::state::{CycleStore, HashedKey, Store};
+
+/// Forgets values before the shuffle, which then moves keys only.
+struct Forget;
+
+impl<K: ?Sized, V: ?Sized> Operator<K, V> for Forget {
+    type OutKey = K;
+    type Out = ();
+    const KEEPS_KEY: bool = true;
+
+    #[inline]
+    fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, ()>) -> Flow {
+        out.push(record.with_value(&()))
+    }
+}
+
+/// Counts records by key.
+struct Count {
+    store: Store<u64>,
+    state_partitions: u16,
+}
+
+impl<K: ?Sized> Operator<K, ()> for Count {
+    type OutKey = K;
+    type Out = u64;
+    const KEEPS_KEY: bool = true;
+
+    #[inline]
+    fn process(&mut self, record: Record<'_, K, ()>, out: &mut impl Output<K, u64>) -> Flow {
+        let count = self
+            .store
+            .update(record.key.hashed(self.state_partitions), |count| {
+                let next = count.unwrap_or(0) + 1;
+                *count = Some(next);
+                next
+            })?;
+        out.push(record.with_value(&count))
+    }
+
+    fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
+        Ok(self.store.prefetch(keys)?)
+    }
+
+    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
+        visit(&mut self.store);
+    }
+}
+
+impl<K: Datum + ?Sized, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up> {
+    /// Counts the records of each key in the store `name`. Each record is a change of the table.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("parity");
+    /// job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("counts").changes().sink(topic("counts"));
+    /// ```
+    pub fn count(self, name: &str) -> Table<K, u64, impl Upstream<K, u64>> {
+        let name = name.to_owned();
+        let counted = self
+            .operator(|_| Ok(Forget))
+            .with_store::<u64>(&name)
+            .partitioned()
+            .operator(move |context| {
+                Ok(Count {
+                    store: context.store(&name)?,
+                    state_partitions: context.state_partitions(),
+                })
+            });
+        Table::from_changes(counted)
+    }
+}

@@ -1,0 +1,69 @@
+//! `changes_per_commit`: of each key only the last change of a cycle.
+
+use std::borrow::Borrow;
+
+use hashbrown::HashMap;
+
+use crate::codec::Datum;
+use crate::runtime::{Flow, Key, Keyed, Meta, Operator, Output, Record, Table, Upstream};
+
+/// Holds changes back until the cycle ends.
+struct PerCommit<V: Datum + ?Sized> {
+    last: HashMap<Box<[u8]>, Held<V::Owned>, rapidhash::fast::RandomState>,
+}
+
+struct Held<V> {
+    partition_hash: u32,
+    value: V,
+    meta: Meta,
+}
+
+impl<K: ?Sized, V: Datum + ?Sized> Operator<K, V> for PerCommit<V> {
+    type OutKey = K;
+    type Out = V;
+    const KEEPS_KEY: bool = true;
+
+    fn process(&mut self, record: Record<'_, K, V>, _out: &mut impl Output<K, V>) -> Flow {
+        let held = Held {
+            partition_hash: record.key.partition_hash(),
+            value: record.value.to_owned(),
+            meta: record.meta,
+        };
+        match self.last.get_mut(record.key.bytes()) {
+            Some(last) => *last = held,
+            None => drop(self.last.insert(record.key.bytes().into(), held)),
+        }
+        Ok(())
+    }
+
+    fn end_cycle(&mut self, out: &mut impl Output<K, V>) -> Flow {
+        for (key, held) in self.last.drain() {
+            let key = Key::with_hash(&key, held.partition_hash);
+            out.push(Record {
+                key,
+                value: held.value.borrow(),
+                meta: held.meta,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Table<K, V, Up> {
+    /// The last change of each key, once a cycle: fewer records than [`Table::changes`] where keys repeat.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("parity");
+    /// let counts = job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("counts");
+    /// counts.changes_per_commit().sink(topic("counts"));
+    /// ```
+    pub fn changes_per_commit(self) -> Keyed<K, V, impl Upstream<K, V>> {
+        self.changes().operator(|_| {
+            Ok(PerCommit::<V> {
+                last: HashMap::default(),
+            })
+        })
+    }
+}

@@ -1,0 +1,50 @@
+//! `process`: an operator of the user's own, behind the shuffle, with named stores.
+
+use crate::codec::Datum;
+use crate::runtime::{JobError, Keyed, Operator, OperatorContext, Upstream};
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
+    /// Runs an operator of your own where all records of a key meet. Its stores are declared with
+    /// [`Keyed::with_store`] and opened with [`OperatorContext::store`].
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    /// use onceflow::state::{CycleStore, Store};
+    ///
+    /// /// Passes on each value the first time its key is seen.
+    /// struct First { seen: Store<bool>, state_partitions: u16 }
+    ///
+    /// impl Operator<u64, u64> for First {
+    ///     type OutKey = u64;
+    ///     type Out = u64;
+    ///     const KEEPS_KEY: bool = true;
+    ///
+    ///     fn process(&mut self, record: Record<'_, u64, u64>, out: &mut impl Output<u64, u64>) -> Flow {
+    ///         let key = record.key.hashed(self.state_partitions);
+    ///         let was_seen = self.seen.update(key, |seen| seen.replace(true).is_some())?;
+    ///         if was_seen { Ok(()) } else { out.push(record) }
+    ///     }
+    ///
+    ///     fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
+    ///         visit(&mut self.seen);
+    ///     }
+    /// }
+    ///
+    /// let job = Job::new("distinct");
+    /// job.source(values("n", 0..100u64))
+    ///     .key_from(|n| n % 7)
+    ///     .with_store::<bool>("seen")
+    ///     .process(|context| Ok(First { seen: context.store("seen")?, state_partitions: context.state_partitions() }))
+    ///     .sink(topic("distinct"));
+    /// ```
+    pub fn process<O, M>(
+        self,
+        make: M,
+    ) -> Keyed<O::OutKey, O::Out, impl Upstream<O::OutKey, O::Out>>
+    where
+        O: Operator<K, V, OutKey: 'static, Out: 'static> + 'static,
+        M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
+    {
+        self.partitioned().operator(make)
+    }
+}

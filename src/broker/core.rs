@@ -1,0 +1,117 @@
+//! `Core`: what all requests and threads of one broker share.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::ballast::Ballast;
+use super::checkpoints::Checkpoints;
+use super::directory::Directory;
+use super::groups::Groups;
+use super::housekeeping::{Checkpointed, Stop};
+use super::partition::Partition;
+use super::sync::SyncQueue;
+use super::timer::Timer;
+use super::topics::Topics;
+use super::transactions::Transactions;
+use super::{BrokerConfig, BrokerError};
+use crate::coordinator::Now;
+use crate::env::Env;
+use crate::protocol::ErrorCode;
+use crate::types::{Durability, TopicPartition};
+
+/// The shared part of a broker. Each request's code stands in the file of its name, as methods of this type.
+pub(super) struct Core {
+    pub(super) env: Env,
+    pub(super) config: BrokerConfig,
+    pub(super) directory: Directory,
+    pub(super) topics: Topics,
+    pub(super) transactions: Transactions,
+    pub(super) groups: Groups,
+    pub(super) syncs: SyncQueue,
+    pub(super) timer: Timer,
+    pub(super) house: Stop,
+    pub(super) ballast: Ballast,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) checkpointed: Mutex<Checkpointed>,
+    /// Partitions with records that nobody waits for, to be synced at the next flush interval.
+    pub(super) unflushed: Mutex<Vec<Arc<Partition>>>,
+    /// Why nothing is acknowledged any more, once that is so. Never cleared (F11).
+    pub(super) refusal: OnceLock<BrokerError>,
+    /// Set when the broker is closed: what is in flight is still served, new calls are not.
+    pub(super) closed: OnceLock<BrokerError>,
+    pub(super) readers_count: AtomicU64,
+}
+
+impl Core {
+    /// # Errors
+    /// Why this broker serves no more: it was closed, or a write or sync failed.
+    pub(super) fn check_open(&self) -> Result<(), BrokerError> {
+        match self.refusal.get().or_else(|| self.closed.get()) {
+            None => Ok(()),
+            Some(why) => Err(why.clone()),
+        }
+    }
+
+    /// Stops serving for good: after a failed write or sync nothing more may be acknowledged (F11).
+    pub(super) fn halt(&self, why: &BrokerError) -> BrokerError {
+        let refusal = BrokerError::fatal(
+            ErrorCode::KafkaStorageError,
+            format!(
+                "the log stopped after a failed write or sync ({}): check the disk, then open the data directory again",
+                why.message
+            ),
+        );
+        if self.refusal.set(refusal.clone()).is_ok() {
+            tracing::error!(why = why.message, "the log stopped");
+        }
+        self.topics.wake_all();
+        refusal
+    }
+
+    /// The partition of that name.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub(super) fn partition(&self, name: &TopicPartition) -> Result<Arc<Partition>, BrokerError> {
+        self.topics.partition(name)
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now {
+            instant: self.env.clock.now(),
+            wall: self.env.clock.wall(),
+        }
+    }
+
+    pub(super) fn is_fsync(&self) -> bool {
+        self.config.durability == Durability::Fsync
+    }
+
+    /// A number for a waiting reader, never used twice.
+    pub(super) fn next_reader(&self) -> u64 {
+        self.readers_count.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Passes a failed append on, and stops the broker if the log is poisoned by it.
+    pub(super) fn append_failed(
+        &self,
+        error: crate::log::LogError,
+        is_poisoned: bool,
+    ) -> BrokerError {
+        let error = BrokerError::from(error);
+        match is_poisoned {
+            true => self.halt(&error),
+            false => error,
+        }
+    }
+
+    /// Drops the senders of all replies that are still to come, so that whoever waits is told.
+    pub(super) fn abandon(&self) {
+        self.syncs.abandon();
+        self.transactions.abandon();
+        self.groups.abandon();
+    }
+}

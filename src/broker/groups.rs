@@ -1,0 +1,279 @@
+//! Driving the group coordinator: committed positions, and those pending in a transaction.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::channel::oneshot;
+use parking_lot::Mutex;
+
+use super::core::Core;
+use super::partition::{LockedLog, Partition};
+use super::sync::Waiter;
+use super::transactions::Failure;
+use super::{BrokerError, Reply};
+use crate::coordinator::group::{Effect, GroupCoordinator, GroupDescription, Input};
+use crate::coordinator::{JournalRecord, RequestId, Ticket};
+use crate::env::failpoint;
+use crate::log::{AppendOrigin, Appended};
+use crate::protocol::ErrorCode;
+use crate::protocol::batch::{BatchBuilder, BatchProducer, Compression, ControlRecord};
+use crate::protocol::messages::{
+    CommittedOffset, OffsetCommitRequest, OffsetFetchRequest, TransactionResult,
+    TxnOffsetCommitRequest,
+};
+use crate::types::{GroupId, Offset, ProducerIdentity, Sequence, TopicName, TopicPartition};
+
+/// The group coordinator of a broker.
+pub(super) struct Groups {
+    state: Mutex<State>,
+    journal: Arc<Partition>,
+}
+
+struct State {
+    machine: GroupCoordinator,
+    senders: HashMap<RequestId, oneshot::Sender<Result<(), BrokerError>>>,
+    requests_count: u64,
+}
+
+impl Groups {
+    pub(super) fn new(machine: GroupCoordinator, journal: Arc<Partition>) -> Self {
+        let state = State {
+            machine,
+            senders: HashMap::new(),
+            requests_count: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            journal,
+        }
+    }
+
+    /// Forgets who waits for a reply.
+    pub(super) fn abandon(&self) {
+        self.state.lock().senders.clear();
+    }
+
+    /// The journal's partition.
+    pub(super) fn journal(&self) -> &Arc<Partition> {
+        &self.journal
+    }
+
+    #[allow(clippy::type_complexity)]
+    pub(super) fn fetch(
+        &self,
+        message: &OffsetFetchRequest,
+    ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>)>, BrokerError> {
+        Ok(self.state.lock().machine.fetch(message)?)
+    }
+
+    pub(super) fn list(&self) -> Vec<GroupId> {
+        self.state.lock().machine.list().cloned().collect()
+    }
+
+    pub(super) fn describe(&self, group: &GroupId) -> Option<GroupDescription> {
+        self.state.lock().machine.describe(group)
+    }
+}
+
+impl State {
+    fn new_request(&mut self) -> (RequestId, Reply<()>) {
+        self.requests_count += 1;
+        let request = RequestId(self.requests_count);
+        let (sender, reply) = Reply::waiting();
+        self.senders.insert(request, sender);
+        (request, reply)
+    }
+}
+
+impl Core {
+    pub(super) fn offset_commit(&self, message: OffsetCommitRequest) -> Reply<()> {
+        self.ask_groups(|request| Input::Commit { request, message })
+    }
+
+    pub(super) fn delete_group(&self, group: GroupId) -> Reply<()> {
+        self.ask_groups(|request| Input::DeleteGroup { request, group })
+    }
+
+    pub(super) fn delete_offsets(
+        &self,
+        group: GroupId,
+        partitions: Vec<TopicPartition>,
+    ) -> Reply<()> {
+        self.ask_groups(|request| Input::DeleteOffsets {
+            request,
+            group,
+            partitions,
+        })
+    }
+
+    /// The positions join the transaction: they are pending until its marker (I8).
+    pub(super) fn txn_offset_commit(&self, message: TxnOffsetCommitRequest) -> Reply<()> {
+        self.check_open()
+            .and_then(|()| self.try_txn_offset_commit(message))
+            .unwrap_or_else(|error| Reply::ready(Err(error)))
+    }
+
+    fn try_txn_offset_commit(
+        &self,
+        message: TxnOffsetCommitRequest,
+    ) -> Result<Reply<()>, BrokerError> {
+        let mut state = self.groups.state.lock();
+        let mut log = self.groups.journal.lock()?;
+        // Under the journal's lock, as in `produce`: nothing joins a transaction that is ending.
+        self.join_transaction(
+            &message.transactional_id,
+            message.producer,
+            &self.groups.journal,
+        )?;
+        let (request, reply) = state.new_request();
+        self.step_groups(&mut state, &mut log, Input::TxnCommit { request, message });
+        failpoint("txn.offsets_pending");
+        Ok(reply)
+    }
+
+    fn ask_groups(&self, input: impl FnOnce(RequestId) -> Input) -> Reply<()> {
+        let asked = self.check_open().and_then(|()| {
+            let mut state = self.groups.state.lock();
+            let mut log = self.groups.journal.lock()?;
+            let (request, reply) = state.new_request();
+            self.step_groups(&mut state, &mut log, input(request));
+            Ok(reply)
+        });
+        self.sync_if_inline();
+        asked.unwrap_or_else(|error| Reply::ready(Err(error)))
+    }
+
+    fn tell_groups(&self, input: Input) {
+        let mut state = self.groups.state.lock();
+        // A journal that is gone was closed: those who wait are told so when their senders are dropped.
+        if let Ok(mut log) = self.groups.journal.lock() {
+            self.step_groups(&mut state, &mut log, input);
+        }
+    }
+
+    /// The journal's records that a ticket stands for are durable.
+    pub(super) fn offsets_written(&self, ticket: Ticket, base_offset: Offset) {
+        self.tell_groups(Input::JournalWritten {
+            ticket,
+            base_offset,
+        });
+    }
+
+    /// The journal's records that a ticket stands for may not be durable.
+    pub(super) fn offsets_failed(&self, ticket: Ticket, error: ErrorCode) {
+        self.tell_groups(Input::JournalFailed { ticket, error });
+    }
+
+    /// A topic was deleted: its positions go with it.
+    pub(super) fn forget_offsets(&self, topic: &TopicName) {
+        let topic = topic.clone();
+        self.tell_groups(Input::TopicDeleted { topic });
+        self.sync_if_inline();
+    }
+
+    pub(super) fn tick_groups(&self) {
+        self.tell_groups(Input::Tick);
+        self.sync_if_inline();
+    }
+
+    /// Writes a transaction's marker to the journal, and lets the positions pending there take effect or vanish (I8).
+    pub(super) fn write_offsets_marker(
+        &self,
+        producer: ProducerIdentity,
+        result: TransactionResult,
+        record: ControlRecord,
+    ) -> Result<(), Failure> {
+        let mut state = self.groups.state.lock();
+        let mut log = self.groups.journal.lock()?;
+        self.with_ballast(|| {
+            log.append_marker(producer, record)
+                .map_err(|e| Failure::of(e, log.poisoned().is_some()))
+        })?;
+        let producer_id = producer.id;
+        self.step_groups(
+            &mut state,
+            &mut log,
+            Input::Marker {
+                producer_id,
+                result,
+            },
+        );
+        Ok(())
+    }
+
+    fn step_groups(&self, state: &mut State, log: &mut LockedLog<'_>, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            for effect in state.machine.step(input, self.now()) {
+                match effect {
+                    Effect::AppendJournal {
+                        ticket,
+                        producer,
+                        records,
+                        sync,
+                    } => inputs.extend(self.append_offsets(log, ticket, producer, &records, sync)),
+                    Effect::Reply { request, result } => {
+                        if let Some(sender) = state.senders.remove(&request) {
+                            let _ = sender.send(result.map_err(|code| self.explain_offsets(code)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn append_offsets(
+        &self,
+        log: &mut LockedLog<'_>,
+        ticket: Ticket,
+        producer: Option<ProducerIdentity>,
+        records: &[JournalRecord],
+        sync: bool,
+    ) -> Option<Input> {
+        let batch = self.offsets_batch(producer, records);
+        match log.append(batch, AppendOrigin::Coordinator) {
+            Ok(Appended { base_offset, .. }) if sync && self.is_fsync() => {
+                let waiter = Waiter::Offsets {
+                    ticket,
+                    base_offset,
+                };
+                self.syncs.wait_for(self.groups.journal.clone(), waiter);
+                None
+            }
+            Ok(Appended { base_offset, .. }) => Some(Input::JournalWritten {
+                ticket,
+                base_offset,
+            }),
+            Err(error) => {
+                let error = self.append_failed(error, log.poisoned().is_some()).code;
+                Some(Input::JournalFailed { ticket, error })
+            }
+        }
+    }
+
+    fn offsets_batch(
+        &self,
+        producer: Option<ProducerIdentity>,
+        records: &[JournalRecord],
+    ) -> Bytes {
+        let mut builder = BatchBuilder::new(Compression::None, None);
+        let now = self.env.clock.wall();
+        for record in records {
+            builder.push(now, Some(&record.key), record.value.as_deref());
+        }
+        let producer = match producer {
+            Some(producer) => BatchProducer::Transactional(producer, Sequence::NONE),
+            None => BatchProducer::Plain,
+        };
+        builder.finish(producer).freeze()
+    }
+
+    fn explain_offsets(&self, code: ErrorCode) -> BrokerError {
+        match (code, self.refusal.get()) {
+            (ErrorCode::KafkaStorageError, Some(refusal)) => refusal.clone(),
+            (ErrorCode::KafkaStorageError, None) => super::transactions::storage_full(),
+            _ => code.into(),
+        }
+    }
+}

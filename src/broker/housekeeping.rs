@@ -1,0 +1,181 @@
+//! What is done from time to time: timeouts, flushes, retention, compaction, checkpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::BrokerError;
+use super::checkpoints::Offsets;
+use super::core::Core;
+use super::partition::Partition;
+use crate::env::failpoint;
+use crate::log::LogError;
+use crate::types::{Timestamp, TopicName};
+
+/// How often timeouts of transactions are looked at: a timeout is late by at most so much.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Lets a thread sleep until it is told to stop.
+#[derive(Default)]
+pub(super) struct Stop {
+    is_stopped: Mutex<bool>,
+    stopped: Condvar,
+}
+
+impl Stop {
+    /// Blocks for `duration`, or until stopped; false once stopped.
+    fn wait(&self, duration: Duration) -> bool {
+        let mut is_stopped = self.is_stopped.lock();
+        if !*is_stopped {
+            self.stopped.wait_for(&mut is_stopped, duration);
+        }
+        !*is_stopped
+    }
+
+    /// Ends every later wait at once.
+    pub(super) fn stop(&self) {
+        *self.is_stopped.lock() = true;
+        self.stopped.notify_all();
+    }
+}
+
+impl Core {
+    /// The timer thread's life: deadlines of reads, timeouts of transactions, flushes.
+    pub(super) fn run_timer_thread(&self) {
+        let mut flushed = self.env.clock.now();
+        let mut ticked = flushed;
+        loop {
+            let now = self.env.clock.now();
+            let wait = TICK.saturating_sub(now.since(ticked));
+            if !self.timer.wait(now, wait) {
+                return;
+            }
+            let now = self.env.clock.now();
+            self.timer.fire(now);
+            if now.since(ticked) >= TICK {
+                ticked = now;
+                self.tick();
+            }
+            if now.since(flushed) >= self.config.flush_interval {
+                flushed = now;
+                self.flush();
+            }
+        }
+    }
+
+    /// The housekeeping thread's life.
+    pub(super) fn run_housekeeping_thread(&self) {
+        while self.house.wait(self.config.housekeeping_interval) {
+            self.housekeep();
+        }
+    }
+
+    /// Aborts transactions that are over their time, and tells whoever waits when the broker has stopped.
+    pub(super) fn tick(&self) {
+        if self.refusal.get().is_some() {
+            return self.abandon();
+        }
+        self.tick_transactions();
+        if self.config.offsets_retention.is_some() {
+            self.tick_groups();
+        }
+        self.sync_if_inline();
+    }
+
+    /// Has everything synced that was written and that nobody waits for.
+    pub(super) fn flush(&self) {
+        let unflushed = std::mem::take(&mut *self.unflushed.lock());
+        for partition in unflushed {
+            self.syncs.request(partition);
+        }
+        self.sync_if_inline();
+    }
+
+    /// Retention, compaction, checkpoints, and the ballast.
+    pub(super) fn housekeep(&self) {
+        if self.check_open().is_err() {
+            return;
+        }
+        let now = self.env.clock.wall();
+        for partition in self.topics.partitions() {
+            if let Err(error) = self.tidy_partition(&partition, now) {
+                tracing::warn!(partition = %partition.name, error = error.message, "housekeeping failed");
+            }
+        }
+        if let Err(error) = self.write_checkpoints() {
+            tracing::warn!(
+                error = error.message,
+                "the checkpoints could not be written"
+            );
+        }
+        self.ballast.hold();
+    }
+
+    fn tidy_partition(
+        &self,
+        partition: &Arc<Partition>,
+        now: Timestamp,
+    ) -> Result<(), BrokerError> {
+        let mut log = partition.lock()?;
+        let result = log.apply_retention(now).and_then(|deleted| {
+            if !deleted.is_empty() {
+                tracing::debug!(partition = %partition.name, count = deleted.len(), "segments deleted");
+            }
+            // Asks for itself whether the topic is compacted and dirty enough.
+            log.compact(now).map(drop)
+        });
+        result.map_err(|e: LogError| self.append_failed(e, log.poisoned().is_some()))
+    }
+
+    /// Writes how far each partition is durable and where it begins.
+    pub(super) fn write_checkpoints(&self) -> Result<(), BrokerError> {
+        failpoint("housekeeping.before_checkpoint");
+        let mut checkpointed = self.checkpointed.lock();
+        let mut recovery_points = Offsets::new();
+        let mut log_starts = Offsets::new();
+        for partition in self.topics.partitions() {
+            let name = &partition.name;
+            let (recovery_point, log_start) = match partition.lock() {
+                Ok(log) => (Some(log.synced_end()), Some(log.log_start_offset())),
+                // A partition that is offline keeps the marks that it had.
+                Err(_) => (
+                    checkpointed.recovery_points.get(name).copied(),
+                    checkpointed.log_starts.get(name).copied(),
+                ),
+            };
+            recovery_points.extend(recovery_point.map(|offset| (name.clone(), offset)));
+            log_starts.extend(log_start.map(|offset| (name.clone(), offset)));
+        }
+        if recovery_points != checkpointed.recovery_points {
+            self.checkpoints.write_recovery_points(&recovery_points)?;
+            checkpointed.recovery_points = recovery_points;
+        }
+        if log_starts != checkpointed.log_starts {
+            self.checkpoints.write_log_starts(&log_starts)?;
+            checkpointed.log_starts = log_starts;
+        }
+        failpoint("housekeeping.after_checkpoint");
+        Ok(())
+    }
+
+    /// Makes sure that the marks of a deleted topic are not taken for those of a new one of the same name.
+    pub(super) fn forget_checkpoints(&self, topic: &TopicName) -> Result<(), BrokerError> {
+        let checkpointed = self.checkpointed.lock();
+        let is_of_topic = |offsets: &Offsets| offsets.keys().any(|name| name.topic == *topic);
+        let is_known =
+            is_of_topic(&checkpointed.recovery_points) || is_of_topic(&checkpointed.log_starts);
+        drop(checkpointed);
+        match is_known {
+            true => self.write_checkpoints(),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The checkpoints as they stand on disk.
+#[derive(Default)]
+pub(super) struct Checkpointed {
+    pub(super) recovery_points: Offsets,
+    pub(super) log_starts: Offsets,
+}

@@ -1,0 +1,174 @@
+//! Appending records.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::core::Core;
+use super::partition::{LockedLog, Partition};
+use super::sync::Waiter;
+use super::{BrokerError, Reply};
+use crate::coordinator::transaction::PartitionCheck;
+use crate::env::failpoint;
+use crate::log::{AppendOrigin, Appended};
+use crate::protocol::ErrorCode;
+use crate::protocol::batch::Header;
+use crate::protocol::messages::{Acks, ProduceRequest, ProduceResponse};
+use crate::types::{ProducerIdentity, TransactionalId};
+
+/// An append that was done, and what is needed to answer for it.
+struct Produced {
+    partition: Arc<Partition>,
+    response: ProduceResponse,
+    is_transactional: bool,
+}
+
+impl Core {
+    pub(super) fn produce(&self, request: ProduceRequest) -> Reply<ProduceResponse> {
+        let acks = request.acks;
+        let produced = match self.append(request) {
+            Ok(produced) => produced,
+            Err(error) => return Reply::ready(Err(error)),
+        };
+        let Produced {
+            partition,
+            response,
+            is_transactional,
+        } = produced;
+        // The records of a transaction become durable with its decision (D4); before it there is nothing to wait for.
+        if acks == Acks::All && !is_transactional && self.is_fsync() {
+            let (sender, reply) = Reply::waiting();
+            self.syncs
+                .wait_for(partition, Waiter::Produce { sender, response });
+            self.sync_if_inline();
+            return reply;
+        }
+        self.after_append(&partition, is_transactional);
+        Reply::ready(Ok(response))
+    }
+
+    /// Readers learn of an append that nobody waits for.
+    fn after_append(&self, partition: &Arc<Partition>, is_transactional: bool) {
+        let has_reader = partition.has_reader_for(is_transactional);
+        match (self.is_fsync(), has_reader) {
+            (true, true) => {
+                self.syncs.request(partition.clone());
+                self.sync_if_inline();
+            }
+            // A transaction's records are synced by its commit.
+            (true, false) if is_transactional => {}
+            (true, false) => self.flush_later(partition),
+            (false, true) => partition.wake_all(),
+            (false, false) => {}
+        }
+    }
+
+    /// Has the partition synced at the next flush interval.
+    pub(super) fn flush_later(&self, partition: &Arc<Partition>) {
+        if partition.plan_flush() {
+            self.unflushed.lock().push(partition.clone());
+        }
+    }
+
+    fn append(&self, request: ProduceRequest) -> Result<Produced, BrokerError> {
+        self.check_open()?;
+        let ProduceRequest {
+            partition: name,
+            records,
+            transactional_id,
+            ..
+        } = request;
+        if name.topic.is_internal() {
+            return Err(BrokerError::new(
+                ErrorCode::InvalidTopicException,
+                format!(
+                    "the topic {} belongs to a coordinator: write to another one",
+                    name.topic
+                ),
+            ));
+        }
+        let transaction = check_transaction(&records, transactional_id)?;
+        let partition = self.partition(&name)?;
+        let mut log = partition.lock()?;
+        // Checked under the partition's lock: a transaction that ends waits for this lock before it syncs the
+        // partition, so that nothing is appended to it after its data was synced (C13).
+        if let Some((id, producer)) = &transaction {
+            self.join_transaction(id, *producer, &partition)?;
+        }
+        failpoint("produce.before_append");
+        let appended = self.append_to(&mut log, records)?;
+        failpoint("produce.after_append");
+        let response = ProduceResponse {
+            base_offset: appended.base_offset,
+            log_append_time: appended.log_append_time,
+            log_start_offset: log.log_start_offset(),
+        };
+        drop(log);
+        Ok(Produced {
+            partition,
+            response,
+            is_transactional: transaction.is_some(),
+        })
+    }
+
+    fn append_to(&self, log: &mut LockedLog<'_>, records: Bytes) -> Result<Appended, BrokerError> {
+        let result = log.append(records, AppendOrigin::Client);
+        result.map_err(|e| self.append_failed(e, log.poisoned().is_some()))
+    }
+
+    /// Makes the partition, whose lock the caller holds, part of the producer's transaction (KIP-890 part 2).
+    pub(super) fn join_transaction(
+        &self,
+        id: &TransactionalId,
+        producer: ProducerIdentity,
+        partition: &Partition,
+    ) -> Result<(), BrokerError> {
+        match self
+            .transactions
+            .check_append(id, producer, &partition.name)?
+        {
+            PartitionCheck::Joined => Ok(()),
+            PartitionCheck::MustJoin => self.add_partition(id, producer, &partition.name),
+        }
+    }
+}
+
+/// The transaction that all batches of `records` belong to.
+///
+/// # Errors
+/// If they do not agree with each other or with `transactional_id`.
+fn check_transaction(
+    records: &Bytes,
+    transactional_id: Option<TransactionalId>,
+) -> Result<Option<(TransactionalId, ProducerIdentity)>, BrokerError> {
+    let mut producer = None;
+    let mut rest = &records[..];
+    while !rest.is_empty() {
+        let header = Header::parse(rest)
+            .map_err(|e| BrokerError::corrupt(format!("a record batch was refused: {e}")))?;
+        if header.is_transactional() != transactional_id.is_some() {
+            return Err(disagreement(match transactional_id {
+                Some(_) => "a batch that is not transactional came with a transactional id",
+                None => "a transactional batch came without its transactional id",
+            }));
+        }
+        if *producer.get_or_insert(header.producer) != header.producer {
+            return Err(disagreement(
+                "one request held batches of several producers",
+            ));
+        }
+        rest = rest.get(header.total_bytes()..).unwrap_or_default();
+    }
+    match (transactional_id, producer) {
+        (Some(id), Some(producer)) => Ok(Some((id, producer))),
+        (Some(_), None) => Err(disagreement("a produce request held no batch")),
+        (None, _) => Ok(None),
+    }
+}
+
+fn disagreement(what: &str) -> BrokerError {
+    BrokerError::new(
+        ErrorCode::InvalidRequest,
+        format!("{what}: this is an error of the client"),
+    )
+}

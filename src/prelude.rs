@@ -1,0 +1,9 @@
+//! The names that a job needs: `use onceflow::prelude::*;`.
+
+pub use crate::codec::{Bincode, Codec, Datum, Json, Postcard, Raw, Text};
+pub use crate::operators::Collector;
+pub use crate::runtime::{
+    Commit, Failure, Flow, Job, JobArguments, JobError, Keyed, Log, Operator, OperatorContext,
+    Output, PoisonPolicy, Record, Stream, Table, Unkeyed, at_least_once, keyed_topic, lines, topic,
+    values,
+};

@@ -1,0 +1,142 @@
+//! One worker's writing end of a topic: record batches in the making, one a partition.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::context::JobContext;
+use super::cycle::WRITERS_COUNT;
+use super::error::{Failure, JobError};
+use crate::client::PartitionWriter;
+use crate::protocol::batch::{BatchBuilder, Compression, HEADER_BYTES, record_size_bytes};
+use crate::types::{Offset, Timestamp, TopicName, TopicPartition};
+
+/// A batch is appended once it has so many bytes: large enough for few system calls, small enough
+/// to be checksummed and copied while it is in the L2 cache.
+const BATCH_BYTES: usize = 192 * 1024;
+
+/// Appends records to the partitions of a topic, in the transaction of the open cycle.
+pub(crate) struct TopicAppender {
+    topic: TopicName,
+    partitions: Vec<PartitionAppender>,
+    /// The writer of the open cycle; shared by all appenders of the worker.
+    writer: Rc<Cell<usize>>,
+    record_bytes_max: usize,
+}
+
+struct PartitionAppender {
+    builder: BatchBuilder,
+    writers: [PartitionWriter; WRITERS_COUNT],
+    next_offset: Option<Offset>,
+}
+
+impl TopicAppender {
+    pub(crate) fn new(
+        job: &JobContext,
+        writer: Rc<Cell<usize>>,
+        topic: TopicName,
+        compression: Compression,
+    ) -> Result<Self, JobError> {
+        let (partitions_count, record_bytes_max) = job.topic(&topic)?;
+        let partitions = (0..partitions_count)
+            .map(|partition| {
+                let partition = TopicPartition::new(topic.clone(), partition);
+                PartitionAppender {
+                    builder: BatchBuilder::new(compression, None),
+                    writers: job
+                        .writers()
+                        .each_ref()
+                        .map(|writer| writer.partition(&partition)),
+                    next_offset: None,
+                }
+            })
+            .collect();
+        Ok(Self {
+            topic,
+            partitions,
+            writer,
+            record_bytes_max,
+        })
+    }
+
+    pub(crate) fn partitions_count(&self) -> u32 {
+        u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Appends a record. A record larger than the topic takes is refused before it enters the transaction (S15).
+    #[inline]
+    pub(crate) fn append(
+        &mut self,
+        partition: u32,
+        timestamp: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<(), Failure> {
+        let size_bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let target = &mut self.partitions[partition as usize];
+        if target.builder.size_bytes() + size_bytes >= BATCH_BYTES {
+            if size_bytes >= BATCH_BYTES {
+                self.check_size(partition, key, value)?;
+            }
+            self.flush(partition)?;
+        }
+        self.partitions[partition as usize]
+            .builder
+            .push(timestamp, key, value);
+        Ok(())
+    }
+
+    fn check_size(
+        &self,
+        partition: u32,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<(), Failure> {
+        let size_bytes = record_size_bytes(0, 0, key, value, &[]) + HEADER_BYTES;
+        match size_bytes > self.record_bytes_max {
+            true => Err(Failure::poison(format_args!(
+                "a record of {size_bytes} bytes is larger than {}-{partition} takes ({} bytes): raise max.message.bytes of the topic, or send less",
+                self.topic, self.record_bytes_max
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// Appends a record with headers.
+    pub(crate) fn append_with_headers(
+        &mut self,
+        partition: u32,
+        timestamp: Timestamp,
+        key: Option<&[u8]>,
+        value: &[u8],
+        headers: &[(&str, Option<&[u8]>)],
+    ) -> Result<(), Failure> {
+        self.check_size(partition, key, Some(value))?;
+        self.flush(partition)?;
+        self.partitions[partition as usize]
+            .builder
+            .push_with_headers(timestamp, key, Some(value), headers);
+        Ok(())
+    }
+
+    /// Appends what waits for one partition.
+    pub(crate) fn flush(&mut self, partition: u32) -> Result<(), Failure> {
+        let target = &mut self.partitions[partition as usize];
+        if target.builder.is_empty() {
+            return Ok(());
+        }
+        let records_count = target.builder.records_count();
+        let base_offset = target.writers[self.writer.get()].append(&mut target.builder)?;
+        target.next_offset = Some(base_offset.plus(i64::from(records_count)));
+        Ok(())
+    }
+
+    /// Appends everything that waits.
+    pub(crate) fn flush_all(&mut self) -> Result<(), Failure> {
+        (0..self.partitions_count()).try_for_each(|partition| self.flush(partition))
+    }
+
+    /// One past the last record that this appender appended to the partition.
+    pub(crate) fn next_offset(&self, partition: u32) -> Option<Offset> {
+        self.partitions[partition as usize].next_offset
+    }
+}

@@ -1,0 +1,79 @@
+//! The command line of a small job: `--data DIR [--follow] [--workers N] FILE…`.
+
+use std::path::PathBuf;
+
+use super::connectors::{Lines, lines};
+
+/// What an example, or any job that reads files, is told on its command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobArguments {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Whether to wait for the files to grow.
+    pub is_following: bool,
+    /// The files.
+    pub files: Vec<PathBuf>,
+}
+
+/// A command line that does not say what is needed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}\nusage: PROGRAM --data DIR [--follow] FILE…")]
+pub struct UsageError {
+    why: String,
+}
+
+impl JobArguments {
+    /// Reads the process's command line.
+    ///
+    /// # Errors
+    /// If there is no `--data`, no file, or an unknown flag.
+    pub fn from_env() -> Result<Self, UsageError> {
+        Self::parse(std::env::args().skip(1))
+    }
+
+    /// Reads a command line without the program's name.
+    ///
+    /// # Errors
+    /// As [`JobArguments::from_env`].
+    ///
+    /// ```
+    /// use onceflow::runtime::JobArguments;
+    ///
+    /// let line = ["--data", "./data", "book.txt"].map(String::from);
+    /// assert_eq!(JobArguments::parse(line)?.files.len(), 1);
+    /// # Ok::<(), onceflow::runtime::UsageError>(())
+    /// ```
+    pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
+        let usage = |why: String| UsageError { why };
+        let (mut data, mut is_following, mut files) = (None, false, Vec::new());
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--data" => data = words.next().map(PathBuf::from),
+                "--follow" => is_following = true,
+                flag if flag.starts_with("--") => {
+                    return Err(usage(format!("there is no option {flag}")));
+                }
+                file => files.push(PathBuf::from(file)),
+            }
+        }
+        let data =
+            data.ok_or_else(|| usage("say where the log is to be: --data DIR".to_owned()))?;
+        Ok(Self {
+            data,
+            is_following,
+            files,
+        })
+    }
+
+    /// The lines of the files; bytes that are not UTF-8 are replaced.
+    #[must_use]
+    pub fn lines(&self) -> Lines {
+        let lines = lines(&self.files).lossy();
+        if self.is_following {
+            lines.follow()
+        } else {
+            lines
+        }
+    }
+}

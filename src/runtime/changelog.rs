@@ -1,0 +1,142 @@
+//! A store's changelog: its write-ahead log, a compacted topic with one partition a state partition (design D6).
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::appender::TopicAppender;
+use super::context::JobContext;
+use super::error::{Failure, JobError};
+use crate::client::consumer::PartitionReader;
+use crate::client::wait;
+use crate::protocol::messages::OffsetSpec;
+use crate::state::{BoxError, CycleStore, FlushBatch, FlushUrgency};
+use crate::types::{Isolation, NameError, Offset, Timestamp, TopicName, TopicPartition};
+
+/// The topic of a store's changelog.
+pub(crate) fn changelog_topic(job: &str, store: &str) -> Result<TopicName, NameError> {
+    TopicName::new(&format!("{job}-{store}-changelog"))
+}
+
+/// One worker's part of a changelog.
+pub(crate) struct Changelog {
+    appender: TopicAppender,
+    /// Per owned state partition, the offset behind the last change that the store holds.
+    positions: Vec<(u16, Offset)>,
+}
+
+/// Values for RocksDB, to be written once their cycle is committed.
+pub(crate) struct Flush {
+    pub(crate) batch: FlushBatch,
+    pub(crate) positions: Vec<(u16, Offset)>,
+}
+
+impl Changelog {
+    /// Replays what RocksDB lacks into the store.
+    pub(crate) fn open(
+        job: &JobContext,
+        writer: Rc<Cell<usize>>,
+        store: &mut dyn CycleStore,
+    ) -> Result<Self, JobError> {
+        let topic = changelog_topic(&job.name, store.name())?;
+        let appender = TopicAppender::new(job, writer, topic.clone(), job.compression)?;
+        let mut positions = Vec::new();
+        for partition in store.partitions().to_vec() {
+            let from = job.backend.position(store.name(), partition);
+            let place = TopicPartition::new(topic.clone(), i32::from(partition));
+            positions.push((partition, restore(job, &place, from, store, partition)?));
+        }
+        Ok(Self {
+            appender,
+            positions,
+        })
+    }
+
+    /// Writes what the cycle changed; nothing of the store is in flight any more.
+    pub(crate) fn drain(
+        &mut self,
+        store: &mut dyn CycleStore,
+        timestamp: Timestamp,
+    ) -> Result<Option<Flush>, Failure> {
+        let appender = &mut self.appender;
+        let drained = store.drain_cycle(&mut |partition, key, value| {
+            appender
+                .append(u32::from(partition), timestamp, Some(key), value)
+                .map_err(|f| BoxError::from(ChangelogFailure(f)))
+        });
+        drained.map_err(unbox)?;
+        appender.flush_all()?;
+        for (partition, position) in &mut self.positions {
+            *position = appender
+                .next_offset(u32::from(*partition))
+                .unwrap_or(*position);
+        }
+        let batch = store.take_flush(FlushUrgency::WhenDue)?;
+        Ok(batch.map(|batch| Flush {
+            batch,
+            positions: self.positions.clone(),
+        }))
+    }
+}
+
+/// Carries a failure through the store's drain.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?}")]
+struct ChangelogFailure(Failure);
+
+fn unbox(error: BoxError) -> Failure {
+    match error.downcast::<ChangelogFailure>() {
+        Ok(failure) => failure.0,
+        Err(other) => Failure::poison(other),
+    }
+}
+
+/// Reads a changelog partition from `from` (all of it, if RocksDB has nothing) to its end.
+fn restore(
+    job: &JobContext,
+    place: &TopicPartition,
+    from: Option<Offset>,
+    store: &mut dyn CycleStore,
+    partition: u16,
+) -> Result<Offset, JobError> {
+    let list = |spec| {
+        wait(
+            job.transport
+                .list_offset(place, spec, Isolation::ReadCommitted),
+        )
+    };
+    let start = list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset);
+    let end = list(OffsetSpec::Latest)?.map_or(Offset::ZERO, |found| found.offset);
+    let mut position = from.unwrap_or(start);
+    if position < start || position > end {
+        return Err(JobError::Incompatible {
+            job: job.name.clone(),
+            why: format!(
+                "the state on disk stands at {position} of {place}, which goes from {start} to {end}: \
+                 the log was replaced or cut; remove the job's folder below `state/`, and it is rebuilt from the changelog"
+            ),
+        });
+    }
+    let mut reader = PartitionReader::new(
+        job.transport.clone(),
+        place.clone(),
+        position,
+        Isolation::ReadCommitted,
+    );
+    while position < end {
+        for batch in reader.fetch_now()? {
+            let batch = batch?;
+            for record in batch.iter() {
+                let record = record?;
+                let next = record.offset.plus(1);
+                store.restore(
+                    partition,
+                    record.key.unwrap_or_default(),
+                    record.value,
+                    next,
+                )?;
+            }
+        }
+        position = reader.position();
+    }
+    Ok(position)
+}

@@ -1,0 +1,157 @@
+//! The exactly-once sink: records of a topic, in the cycle's transaction.
+
+use std::any::TypeId;
+use std::marker::PhantomData;
+
+use crate::codec::{Codec, Datum};
+use crate::runtime::appender::TopicAppender;
+use crate::runtime::operator::Stage;
+use crate::runtime::sink::Sink;
+use crate::runtime::stream::StageFactory;
+use crate::runtime::topology::Graph;
+use crate::runtime::{Flow, JobError, OperatorContext, Output, Record, Unkeyed};
+use crate::state::{CycleStore, HashedKey};
+use crate::types::TopicName;
+
+/// A topic as a source or a sink; see [`topic`].
+pub struct Topic<V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
+    pub(super) name: String,
+    partitions_count: Option<i32>,
+    pub(super) codec: C,
+    pub(super) is_until_end: bool,
+    value: PhantomData<fn(&V)>,
+}
+
+/// A topic: as a source, its committed values, from the job's committed position on; as a sink, one that writes each record to the topic `name`, which is created if it is absent. Keys are written as
+/// they are, and placed as the Java client's default partitioner would; records without a key go to
+/// the partitions in turn, a batch each.
+pub fn topic<V: Datum + ?Sized>(name: &str) -> Topic<V> {
+    Topic {
+        name: name.to_owned(),
+        partitions_count: None,
+        codec: V::DefaultCodec::default(),
+        is_until_end: false,
+        value: PhantomData,
+    }
+}
+
+impl<V: Datum + ?Sized, C: Codec<V>> Topic<V, C> {
+    /// How many partitions the topic gets if this job creates it.
+    #[must_use]
+    pub fn partitions(self, count: i32) -> Self {
+        Self {
+            partitions_count: Some(count.max(1)),
+            ..self
+        }
+    }
+
+    /// Writes values with another codec.
+    #[must_use]
+    pub fn codec<D: Codec<V>>(self, codec: D) -> Topic<V, D> {
+        Topic {
+            name: self.name,
+            partitions_count: self.partitions_count,
+            codec,
+            is_until_end: self.is_until_end,
+            value: PhantomData,
+        }
+    }
+
+    /// As a source: ends at what is the end of the topic when the job starts, instead of waiting for more.
+    #[must_use]
+    pub fn until_end(self) -> Self {
+        Self {
+            is_until_end: true,
+            ..self
+        }
+    }
+}
+
+impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> Sink<K, V> for Topic<V, C> {
+    fn declare(&self, graph: &Graph) {
+        match TopicName::new(&self.name) {
+            Ok(topic) => graph.add_sink_topic(topic, self.partitions_count),
+            Err(e) => graph.add_fault(e.to_string()),
+        }
+        graph.add_sink(format!("topic {}", self.name));
+    }
+
+    fn into_factory(self) -> impl StageFactory<K, V> {
+        self
+    }
+}
+
+impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> StageFactory<K, V> for Topic<V, C> {
+    type Stage = TopicStage<V, C>;
+
+    fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
+        let job = context.job();
+        let appender = TopicAppender::new(
+            job,
+            context.writer_cell(),
+            TopicName::new(&self.name)?,
+            job.compression,
+        )?;
+        Ok(TopicStage {
+            partitions_count: appender.partitions_count(),
+            appender,
+            codec: self.codec.clone(),
+            scratch: Vec::with_capacity(64),
+            is_keyed: TypeId::of::<Key<K>>() != TypeId::of::<Key<Unkeyed>>(),
+            records: 0,
+            value: PhantomData,
+        })
+    }
+}
+
+/// Stands for a key type that may be unsized, where a `TypeId` is wanted.
+struct Key<K: ?Sized>(PhantomData<K>);
+
+/// Records without a key that go to one partition before the next one's turn.
+const UNKEYED_RUN_RECORDS: u32 = 1024;
+
+/// One worker's end of the sink.
+pub struct TopicStage<V: ?Sized, C> {
+    appender: TopicAppender,
+    partitions_count: u32,
+    codec: C,
+    scratch: Vec<u8>,
+    is_keyed: bool,
+    records: u32,
+    value: PhantomData<fn(&V)>,
+}
+
+impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Output<K, V> for TopicStage<V, C> {
+    #[inline]
+    fn push(&mut self, record: Record<'_, K, V>) -> Flow {
+        self.scratch.clear();
+        self.codec.encode(record.value, &mut self.scratch)?;
+        let (partition, key) = match self.is_keyed {
+            true => (
+                record.key.partition(self.partitions_count),
+                Some(record.key.bytes()),
+            ),
+            false => {
+                self.records = self.records.wrapping_add(1);
+                (
+                    self.records / UNKEYED_RUN_RECORDS % self.partitions_count,
+                    None,
+                )
+            }
+        };
+        self.appender
+            .append(partition, record.meta.timestamp, key, Some(&self.scratch))
+    }
+}
+
+impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Stage<K, V> for TopicStage<V, C> {
+    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
+        Ok(())
+    }
+
+    fn end_cycle(&mut self) -> Flow {
+        self.appender.flush_all()
+    }
+
+    fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
+}

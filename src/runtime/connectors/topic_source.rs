@@ -1,0 +1,283 @@
+//! A topic as a source: committed records only, at the positions that the job's group committed.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::topic_sink::Topic;
+use crate::client::consumer::{FetchedBatches, PartitionReader};
+use crate::client::{ClientError, wait};
+use crate::codec::{Codec, CodecError, Datum};
+use crate::protocol::messages::OffsetSpec;
+use crate::runtime::{
+    Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed,
+};
+use crate::types::{Isolation, Offset, TopicName, TopicPartition};
+
+/// A topic as a source of keyed records; see [`keyed_topic`].
+pub struct KeyedTopic<K: ?Sized, V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
+    topic: Topic<V, C>,
+    key: PhantomData<fn(&K)>,
+}
+
+/// A source of the keys and values of the topic `name`. Keys are in the default codec of `K`; a record
+/// without a key is a poison record.
+///
+/// ```
+/// use onceflow::prelude::*;
+///
+/// let job = Job::new("latest");
+/// job.keyed_source(keyed_topic::<str, u64>("word-counts")).reduce("sums", |sum, n| *sum += n).changes().sink(topic("sums"));
+/// ```
+pub fn keyed_topic<K: Datum + ?Sized, V: Datum + ?Sized>(name: &str) -> KeyedTopic<K, V> {
+    KeyedTopic {
+        topic: super::topic(name),
+        key: PhantomData,
+    }
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> KeyedTopic<K, V, C> {
+    /// Reads values with another codec.
+    #[must_use]
+    pub fn codec<D: Codec<V>>(self, codec: D) -> KeyedTopic<K, V, D> {
+        KeyedTopic {
+            topic: self.topic.codec(codec),
+            key: PhantomData,
+        }
+    }
+
+    /// Ends at what is the end of the topic when the job starts, instead of waiting for more.
+    #[must_use]
+    pub fn until_end(self) -> Self {
+        Self {
+            topic: self.topic.until_end(),
+            key: PhantomData,
+        }
+    }
+}
+
+impl<V: Datum + ?Sized, C: Codec<V>> Source for Topic<V, C> {
+    type Key = Unkeyed;
+    type Value = V;
+    type Reader = TopicReader<V, C>;
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
+        splits(&self.name, context)
+    }
+
+    fn open(
+        &self,
+        split: &Split,
+        position: Option<Offset>,
+        context: &JobContext,
+    ) -> Result<Self::Reader, JobError> {
+        TopicReader::open(self, split, position, context)
+    }
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K, V, C> {
+    type Key = K;
+    type Value = V;
+    type Reader = TopicReader<V, C>;
+
+    fn name(&self) -> String {
+        self.topic.name.clone()
+    }
+
+    fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
+        splits(&self.topic.name, context)
+    }
+
+    fn open(
+        &self,
+        split: &Split,
+        position: Option<Offset>,
+        context: &JobContext,
+    ) -> Result<Self::Reader, JobError> {
+        TopicReader::open(&self.topic, split, position, context)
+    }
+}
+
+fn splits(name: &str, context: &JobContext) -> Result<Vec<Split>, JobError> {
+    let topic = TopicName::new(name)?;
+    let found = wait(context.transport().topic(&topic))?;
+    let metadata = found.ok_or_else(|| JobError::Source {
+        source_name: name.to_owned(),
+        why: format!("there is no such topic: create it (`onceflow topic create {name}`), or write to it first"),
+    })?;
+    let partitions = 0..metadata.partitions_count;
+    Ok(partitions
+        .map(|partition| Split::Partition(TopicPartition::new(topic.clone(), partition)))
+        .collect())
+}
+
+/// A fetch is either over, or on its way with the reader.
+enum FetchState {
+    Idle(PartitionReader),
+    Waiting(BoxFuture<'static, (PartitionReader, Result<FetchedBatches, ClientError>)>),
+    /// Only within a call.
+    Moved,
+}
+
+impl FetchState {
+    /// What was fetched, or nothing yet; then `waker` is called when there is something.
+    fn poll(&mut self, waker: &Waker) -> Poll<Result<FetchedBatches, ClientError>> {
+        let mut fetch = match std::mem::replace(self, Self::Moved) {
+            Self::Idle(mut reader) => async move {
+                let fetched = reader.fetch(LONG_POLL).await;
+                (reader, fetched)
+            }
+            .boxed(),
+            Self::Waiting(fetch) => fetch,
+            Self::Moved => unreachable!("a fetch is put back before the call returns"),
+        };
+        match fetch.as_mut().poll(&mut Context::from_waker(waker)) {
+            Poll::Ready((reader, fetched)) => {
+                *self = Self::Idle(reader);
+                Poll::Ready(fetched)
+            }
+            Poll::Pending => {
+                *self = Self::Waiting(fetch);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// How long a fetch waits at the end of the log before it is sent again.
+const LONG_POLL: Duration = Duration::from_secs(5);
+
+/// Reads one partition.
+pub struct TopicReader<V: ?Sized, C> {
+    fetch: FetchState,
+    /// Behind the last record emitted.
+    position: Offset,
+    codec: C,
+    /// Where to end, if anywhere.
+    end: Option<Offset>,
+    value: PhantomData<fn(&V)>,
+}
+
+impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
+    fn open(
+        topic: &Topic<V, C>,
+        split: &Split,
+        position: Option<Offset>,
+        context: &JobContext,
+    ) -> Result<Self, JobError> {
+        let Split::Partition(partition) = split else {
+            unreachable!("this source lists partitions")
+        };
+        let list = |spec| {
+            wait(
+                context
+                    .transport()
+                    .list_offset(partition, spec, Isolation::ReadCommitted),
+            )
+        };
+        // A job that never committed begins at the start: a record that it was not shown would be lost in silence.
+        let start = match position {
+            Some(position) => position,
+            None => list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset),
+        };
+        let end = match topic.is_until_end {
+            true => list(OffsetSpec::Latest)?.map(|found| found.offset),
+            false => None,
+        };
+        let reader = PartitionReader::new(
+            context.transport().clone(),
+            partition.clone(),
+            start,
+            Isolation::ReadCommitted,
+        );
+        Ok(Self {
+            fetch: FetchState::Idle(reader),
+            position: start,
+            codec: topic.codec.clone(),
+            end,
+            value: PhantomData,
+        })
+    }
+
+    fn read_with<K: ?Sized>(
+        &mut self,
+        waker: &Waker,
+        emit: &mut impl Emit<K, V>,
+        key_of: impl for<'r> Fn(Option<&'r [u8]>) -> Result<Key<'r, K>, CodecError>,
+    ) -> Result<Read, JobError> {
+        if self.end.is_some_and(|end| self.position >= end) {
+            return Ok(Read::Exhausted);
+        }
+        let fetched = match self.fetch.poll(waker) {
+            Poll::Ready(fetched) => fetched?,
+            Poll::Pending => return Ok(Read::Pending),
+        };
+        let fetched_end = fetched.end();
+        for batch in fetched {
+            let batch = batch?;
+            for record in batch.iter() {
+                let record = record?;
+                let value = record.value.unwrap_or_default();
+                let decoded: Result<Cow<'_, V>, CodecError> = self.codec.decode(value);
+                let record_in = match (&decoded, key_of(record.key)) {
+                    (Ok(value), Ok(key)) => Ok((key, &**value)),
+                    (Err(e), _) => Err(e.clone()),
+                    (_, Err(e)) => Err(e),
+                };
+                emit.emit(Emitted {
+                    record: record_in,
+                    timestamp: record.timestamp,
+                    offset: record.offset,
+                    raw: Raw::Bytes {
+                        key: record.key,
+                        value,
+                    },
+                })?;
+            }
+        }
+        let is_moved = fetched_end > self.position;
+        self.position = fetched_end;
+        // A long poll that found nothing is sent again by the next call.
+        Ok(if is_moved {
+            Read::Progress
+        } else {
+            Read::Later(Duration::ZERO)
+        })
+    }
+}
+
+impl<V: Datum + ?Sized, C: Codec<V>> SplitReader<Unkeyed, V> for TopicReader<V, C> {
+    fn read(&mut self, waker: &Waker, emit: &mut impl Emit<Unkeyed, V>) -> Result<Read, JobError> {
+        self.read_with(waker, emit, |_| Ok(Key::none()))
+    }
+
+    fn position(&self) -> Offset {
+        self.position
+    }
+}
+
+/// Keyed reading; told apart from the unkeyed one by [`Datum`], which [`Unkeyed`] is not.
+impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> SplitReader<K, V> for TopicReader<V, C> {
+    fn read(&mut self, waker: &Waker, emit: &mut impl Emit<K, V>) -> Result<Read, JobError> {
+        self.read_with(waker, emit, |key| {
+            key.map(Key::new).ok_or_else(|| CodecError::Decode {
+                codec: "a key",
+                length_bytes: 0,
+                why: "the record has none: read the topic without keys, and key it by its value"
+                    .to_owned(),
+            })
+        })
+    }
+
+    fn position(&self) -> Offset {
+        self.position
+    }
+}

@@ -1,0 +1,236 @@
+//! What the parts of a running job share: the job's, and each worker's own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::appender::TopicAppender;
+use super::changelog::Changelog;
+use super::cycle::WRITERS_COUNT;
+use super::error::JobError;
+use super::inbox::Inbox;
+use super::poison::{Poison, PoisonPolicy};
+use super::source::{AssignedSplit, Split};
+use crate::client::{TransactionalWriter, Transport};
+use crate::codec::{CodecId, Datum};
+use crate::env::Env;
+use crate::protocol::batch::Compression;
+use crate::state::{StateBackend, Store};
+use crate::types::{Offset, TopicName};
+
+/// What all workers of a running job share.
+pub struct JobContext {
+    pub(crate) name: String,
+    pub(crate) env: Env,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) backend: StateBackend,
+    pub(crate) writers: [TransactionalWriter; WRITERS_COUNT],
+    pub(crate) inboxes: Arc<[Inbox]>,
+    pub(crate) state_partitions: u16,
+    pub(crate) poison_policy: PoisonPolicy,
+    pub(crate) compression: Compression,
+    pub(crate) stores: std::collections::BTreeMap<String, CodecId>,
+    /// Partition count and largest record of each topic that the job writes.
+    pub(crate) topics: HashMap<TopicName, (i32, usize)>,
+    pub(crate) splits: Vec<SplitPlan>,
+}
+
+/// One split of the job, numbered by its place in the list.
+pub(crate) struct SplitPlan {
+    pub(crate) source: usize,
+    pub(crate) split: Split,
+    pub(crate) position: Option<Offset>,
+}
+
+impl JobContext {
+    /// The job's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The world.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// The way to the log.
+    #[must_use]
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+
+    /// How many parts the job's state has; fixed when the job first ran.
+    #[must_use]
+    pub fn state_partitions(&self) -> u16 {
+        self.state_partitions
+    }
+
+    pub(crate) fn writers(&self) -> &[TransactionalWriter; WRITERS_COUNT] {
+        &self.writers
+    }
+
+    pub(crate) fn topic(&self, topic: &TopicName) -> Result<(i32, usize), JobError> {
+        self.topics.get(topic).copied().ok_or_else(|| JobError::Sink {
+            sink: topic.to_string(),
+            why: "it was not declared before the job started: end the stream in a sink of this topic".to_owned(),
+        })
+    }
+
+    pub(crate) fn split_name(&self, number: u32) -> String {
+        self.splits
+            .get(number as usize)
+            .map_or_else(|| format!("split {number}"), |plan| plan.split.to_string())
+    }
+}
+
+/// What feeds an exchange: it ends its cycle before the exchange can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Producer {
+    Source(usize),
+    Exchange(usize),
+}
+
+/// What an operator finds when one worker's instance of it is made.
+pub struct OperatorContext {
+    job: Arc<JobContext>,
+    worker: usize,
+    producer: Producer,
+    writer: Rc<Cell<usize>>,
+    edges: Vec<(Producer, usize)>,
+    dead_letters: Option<Rc<RefCell<TopicAppender>>>,
+    changelogs: HashMap<String, Changelog>,
+}
+
+impl OperatorContext {
+    pub(crate) fn new(job: Arc<JobContext>, worker: usize) -> Result<Self, JobError> {
+        let writer = Rc::new(Cell::new(0));
+        let dead_letters = match &job.poison_policy {
+            PoisonPolicy::Fail => None,
+            PoisonPolicy::DeadLetter(topic) => {
+                let appender =
+                    TopicAppender::new(&job, Rc::clone(&writer), topic.clone(), job.compression)?;
+                Some(Rc::new(RefCell::new(appender)))
+            }
+        };
+        Ok(Self {
+            job,
+            worker,
+            producer: Producer::Source(0),
+            writer,
+            edges: vec![],
+            dead_letters,
+            changelogs: HashMap::new(),
+        })
+    }
+
+    /// The job.
+    #[must_use]
+    pub fn job(&self) -> &JobContext {
+        &self.job
+    }
+
+    /// Which worker the instance is for, from 0.
+    #[must_use]
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// Opens this worker's part of a store that was declared with
+    /// [`Keyed::with_store`](super::Keyed::with_store), restored to the last committed cycle.
+    ///
+    /// # Errors
+    /// If the store was not declared or is open already, or cannot be restored.
+    pub fn store<V: Datum + Sized + Clone>(&mut self, name: &str) -> Result<Store<V>, JobError> {
+        let refuse = |why: &str| JobError::Topology {
+            job: self.job.name.clone(),
+            why: format!("the store {name:?} {why}"),
+        };
+        if !self.job.stores.contains_key(name) {
+            return Err(refuse(
+                "was not declared: call `.with_store` on the keyed stream before the operator",
+            ));
+        }
+        if self.changelogs.contains_key(name) {
+            return Err(refuse("is open already: give every operator its own store"));
+        }
+        let workers = self.job.inboxes.len();
+        let own: Vec<u16> = (0..self.job.state_partitions)
+            .filter(|p| usize::from(*p) % workers == self.worker)
+            .collect();
+        let mut store = Store::open(&self.job.backend, name, &own, V::DefaultCodec::default())?;
+        let changelog = Changelog::open(&self.job, Rc::clone(&self.writer), &mut store)?;
+        self.changelogs.insert(name.to_owned(), changelog);
+        Ok(store)
+    }
+
+    pub(crate) fn job_arc(&self) -> &Arc<JobContext> {
+        &self.job
+    }
+
+    pub(crate) fn inboxes(&self) -> Arc<[Inbox]> {
+        Arc::clone(&self.job.inboxes)
+    }
+
+    pub(crate) fn state_partitions(&self) -> u16 {
+        self.job.state_partitions
+    }
+
+    pub(crate) fn writer_cell(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.writer)
+    }
+
+    pub(crate) fn poison(&self) -> Result<Poison, JobError> {
+        Ok(Poison::new(
+            Arc::clone(&self.job),
+            self.dead_letters.clone(),
+        ))
+    }
+
+    /// From here on, what is built belongs to `producer`.
+    pub(crate) fn begin(&mut self, producer: Producer) {
+        self.producer = producer;
+    }
+
+    /// Notes that the producer being built feeds `exchange`.
+    pub(crate) fn note_edge_to(&mut self, exchange: usize) {
+        self.edges.push((self.producer, exchange));
+    }
+
+    /// The splits of the source being built that fall to this worker.
+    pub(crate) fn take_splits(&mut self) -> Vec<AssignedSplit> {
+        let Producer::Source(source) = self.producer else {
+            return vec![];
+        };
+        let workers = self.job.inboxes.len();
+        let all = self.job.splits.iter().zip(0u32..);
+        all.filter(|(plan, number)| {
+            plan.source == source && *number as usize % workers == self.worker
+        })
+        .map(|(plan, number)| AssignedSplit {
+            number,
+            split: plan.split.clone(),
+            position: plan.position,
+        })
+        .collect()
+    }
+
+    pub(crate) fn into_parts(self) -> ContextParts {
+        ContextParts {
+            writer: self.writer,
+            edges: self.edges,
+            dead_letters: self.dead_letters,
+            changelogs: self.changelogs,
+        }
+    }
+}
+
+/// What a worker keeps of the context when everything is built.
+pub(crate) struct ContextParts {
+    pub(crate) writer: Rc<Cell<usize>>,
+    pub(crate) edges: Vec<(Producer, usize)>,
+    pub(crate) dead_letters: Option<Rc<RefCell<TopicAppender>>>,
+    pub(crate) changelogs: HashMap<String, Changelog>,
+}

@@ -1,0 +1,279 @@
+//! The consume-transform-produce cycle, as a pure step function: when it opens, closes and commits.
+//!
+//! ```text
+//!            first record            deadline, budget, end, stop        all workers drained
+//!   Idle ───────────────────► Open ───────────────────────────► Closing ───────────────────► Idle
+//!                                                                       effects: Open next, Commit this
+//! ```
+//! The next cycle is opened before the last one is committed (design D9): it works while the last one is
+//! made durable. It cannot close before the last one's outcome is known, because effects are carried out in
+//! order; so at most two transactions are open, and they are decided in order (I2).
+
+use std::time::Duration;
+
+use crate::env::Instant;
+
+/// How many transactional writers a job alternates between.
+pub(crate) const WRITERS_COUNT: usize = 2;
+
+/// When a cycle closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit {
+    pub(crate) interval: Duration,
+    pub(crate) records_max: u64,
+    pub(crate) overlay_bytes_max: usize,
+}
+
+impl Commit {
+    /// Commits `interval` after the first record of a cycle, at the latest.
+    #[must_use]
+    pub fn every(interval: Duration) -> Self {
+        Self {
+            interval,
+            records_max: u64::MAX,
+            overlay_bytes_max: 64 << 20,
+        }
+    }
+
+    /// Commits earlier once `records` were read in a cycle.
+    #[must_use]
+    pub fn or_records(self, records: u64) -> Self {
+        Self {
+            records_max: records.max(1),
+            ..self
+        }
+    }
+
+    /// Commits earlier once the state changed in a cycle takes `bytes`. The default is 64 MiB.
+    #[must_use]
+    pub fn or_state_bytes(self, bytes: usize) -> Self {
+        Self {
+            overlay_bytes_max: bytes,
+            ..self
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Time passed.
+    Tick,
+    /// A worker processed the first records of its cycle.
+    Dirty,
+    /// A worker went over the budget of records or state.
+    OverBudget,
+    /// A worker has no split left that could ever have more.
+    Exhausted,
+    /// A worker let everything of the closing cycle run out.
+    Drained,
+    /// Somebody wants the job to end well.
+    Stop,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Tell every worker to close the cycle.
+    Close,
+    /// Tell every worker to open the next cycle with this writer.
+    Open { writer: usize },
+    /// Commit the drained cycle of this writer.
+    Commit { writer: usize },
+    /// Everything is committed: end the workers.
+    Finish,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Open { deadline: Instant },
+    Closing { drained: usize },
+    Finished,
+}
+
+/// The state of a job's cycles.
+#[derive(Debug)]
+pub(crate) struct Cycle {
+    commit: Commit,
+    workers: usize,
+    writer: usize,
+    phase: Phase,
+    exhausted: usize,
+    is_stopping: bool,
+}
+
+impl Cycle {
+    pub(crate) fn new(commit: Commit, workers: usize) -> Self {
+        assert!(workers > 0, "a job has at least one worker");
+        Self {
+            commit,
+            workers,
+            writer: 0,
+            phase: Phase::Idle,
+            exhausted: 0,
+            is_stopping: false,
+        }
+    }
+
+    /// The writer of the cycle that is open or closing.
+    pub(crate) fn writer(&self) -> usize {
+        self.writer
+    }
+
+    /// When [`Event::Tick`] is due, if it matters.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Open { deadline } => Some(deadline),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+        match (event, self.phase) {
+            (_, Phase::Finished) => vec![],
+            (Event::Drained, Phase::Closing { drained }) => self.drained(drained + 1),
+            (Event::Drained, _) => unreachable!("a worker drains only after Close, and once"),
+            (Event::Dirty, Phase::Idle) => {
+                self.phase = Phase::Open {
+                    deadline: now.plus(self.commit.interval),
+                };
+                vec![]
+            }
+            (Event::Stop, _) => {
+                self.is_stopping = true;
+                self.close()
+            }
+            (Event::Exhausted, _) => {
+                self.exhausted += 1;
+                assert!(self.exhausted <= self.workers, "a worker is exhausted once");
+                if self.is_finishing() {
+                    self.close()
+                } else {
+                    vec![]
+                }
+            }
+            (Event::OverBudget, _) => self.close(),
+            (Event::Tick, Phase::Open { deadline }) if now >= deadline => self.close(),
+            (Event::Tick | Event::Dirty, _) => vec![],
+        }
+    }
+
+    fn is_finishing(&self) -> bool {
+        self.is_stopping || self.exhausted == self.workers
+    }
+
+    fn close(&mut self) -> Vec<Effect> {
+        match self.phase {
+            Phase::Idle | Phase::Open { .. } => {
+                self.phase = Phase::Closing { drained: 0 };
+                vec![Effect::Close]
+            }
+            // The cycle that is closing already ends in what was asked for, or the next one does.
+            Phase::Closing { .. } | Phase::Finished => vec![],
+        }
+    }
+
+    fn drained(&mut self, drained: usize) -> Vec<Effect> {
+        if drained < self.workers {
+            self.phase = Phase::Closing { drained };
+            return vec![];
+        }
+        let writer = self.writer;
+        if self.is_finishing() {
+            self.phase = Phase::Finished;
+            return vec![Effect::Commit { writer }, Effect::Finish];
+        }
+        self.writer = (writer + 1) % WRITERS_COUNT;
+        self.phase = Phase::Idle;
+        vec![
+            Effect::Open {
+                writer: self.writer,
+            },
+            Effect::Commit { writer },
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn a_cycle_closes_one_interval_after_its_first_record() {
+        let mut cycle = Cycle::new(Commit::every(Duration::from_millis(100)), 2);
+        assert_eq!(cycle.step(Event::Tick, at(1_000)), []);
+        assert_eq!(cycle.step(Event::Dirty, at(1_000)), []);
+        assert_eq!(cycle.step(Event::Dirty, at(1_050)), []);
+        assert_eq!(cycle.step(Event::Tick, at(1_099)), []);
+        assert_eq!(cycle.step(Event::Tick, at(1_100)), [Effect::Close]);
+        assert_eq!(cycle.step(Event::Drained, at(1_101)), []);
+        assert_eq!(
+            cycle.step(Event::Drained, at(1_102)),
+            [Effect::Open { writer: 1 }, Effect::Commit { writer: 0 }]
+        );
+    }
+
+    #[test]
+    fn a_stopped_job_commits_what_it_has_and_finishes() {
+        let mut cycle = Cycle::new(Commit::every(Duration::from_secs(1)), 1);
+        assert_eq!(cycle.step(Event::Dirty, at(0)), []);
+        assert_eq!(cycle.step(Event::Stop, at(1)), [Effect::Close]);
+        assert_eq!(cycle.step(Event::Stop, at(1)), []);
+        assert_eq!(
+            cycle.step(Event::Drained, at(2)),
+            [Effect::Commit { writer: 0 }, Effect::Finish]
+        );
+        assert_eq!(cycle.step(Event::Tick, at(9)), []);
+    }
+
+    #[test]
+    fn a_stop_while_closing_finishes_with_that_very_cycle() {
+        let mut cycle = Cycle::new(Commit::every(Duration::from_secs(1)), 1);
+        assert_eq!(cycle.step(Event::OverBudget, at(0)), [Effect::Close]);
+        assert_eq!(cycle.step(Event::Exhausted, at(0)), []);
+        assert_eq!(
+            cycle.step(Event::Drained, at(0)),
+            [Effect::Commit { writer: 0 }, Effect::Finish]
+        );
+    }
+
+    fn events() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(0u8..6, 0..200)
+    }
+
+    proptest! {
+        /// Whatever happens: writers alternate, every closed cycle is committed once and in order, nothing follows Finish.
+        #[test]
+        fn every_closed_cycle_is_committed_once_and_in_order(choices in events(), workers in 1usize..4) {
+            let mut cycle = Cycle::new(Commit::every(Duration::from_millis(3)), workers);
+            let (mut to_drain, mut exhausted, mut opened, mut is_finished) = (0, 0, 0, false);
+            for (i, choice) in choices.into_iter().enumerate() {
+                let event = match choice {
+                    0 => Event::Tick,
+                    1 => Event::Dirty,
+                    2 => Event::OverBudget,
+                    3 if exhausted < workers => { exhausted += 1; Event::Exhausted }
+                    4 if i > 150 => Event::Stop,
+                    _ if to_drain > 0 => { to_drain -= 1; Event::Drained }
+                    _ => Event::Tick,
+                };
+                for effect in cycle.step(event, at(i as u64)) {
+                    prop_assert!(!is_finished);
+                    match effect {
+                        Effect::Close => { prop_assert_eq!(to_drain, 0); to_drain = workers; }
+                        Effect::Open { writer } => { prop_assert_eq!(writer, (opened + 1) % WRITERS_COUNT); }
+                        Effect::Commit { writer } => { prop_assert_eq!(writer, opened % WRITERS_COUNT); opened += 1; }
+                        Effect::Finish => is_finished = true,
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The end of a stream that nobody wants.
+
+use super::context::OperatorContext;
+use super::error::JobError;
+use super::operator::{Flow, Output, Stage};
+use super::record::Record;
+use super::stream::StageFactory;
+use crate::state::{CycleStore, HashedKey};
+
+/// Takes records and does nothing with them.
+pub(crate) struct Discard;
+
+impl<K: ?Sized, V: ?Sized> StageFactory<K, V> for Discard {
+    type Stage = Self;
+
+    fn build(&self, _context: &mut OperatorContext) -> Result<Self, JobError> {
+        Ok(Self)
+    }
+}
+
+impl<K: ?Sized, V: ?Sized> Output<K, V> for Discard {
+    fn push(&mut self, _record: Record<'_, K, V>) -> Flow {
+        Ok(())
+    }
+}
+
+impl<K: ?Sized, V: ?Sized> Stage<K, V> for Discard {
+    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
+        Ok(())
+    }
+
+    fn end_cycle(&mut self) -> Flow {
+        Ok(())
+    }
+
+    fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
+}

@@ -1,0 +1,239 @@
+//! The driver: carries out what [`Cycle`] decides, and commits (design §4).
+//!
+//! The commit of a cycle, in the order that matters: positions and changelog are appended already, pending in
+//! the cycle's transaction; `commit` makes the data durable, then decides; only then do values go to RocksDB (I7).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tracing::{debug, info_span};
+
+use super::changelog::Flush;
+use super::context::JobContext;
+use super::cycle::{Commit, Cycle, Effect, Event};
+use super::error::JobError;
+use super::flusher::Flusher;
+use super::inbox::Message;
+use super::positions::Positions;
+use super::progress::Progress;
+use super::report::{Drained, Report};
+use super::source::Split;
+use crate::client::{CommitOutcome, wait};
+use crate::protocol::messages::{CommittedOffset, GroupMember};
+use crate::types::{GroupId, Offset};
+
+/// The longest wait for a report when nothing is due.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Drives one incarnation of a job, from its first cycle to its end.
+pub(crate) struct Driver {
+    job: Arc<JobContext>,
+    group: GroupId,
+    cycle: Cycle,
+    reports: Receiver<Report>,
+    drained: Vec<Drained>,
+    /// The positions committed last, by split number.
+    committed: BTreeMap<u32, Offset>,
+    positions: Positions,
+    flusher: Flusher,
+    progress: Arc<Progress>,
+    running: usize,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        job: Arc<JobContext>,
+        commit: Commit,
+        reports: Receiver<Report>,
+        positions: Positions,
+        flusher: Flusher,
+        progress: Arc<Progress>,
+    ) -> Result<Self, JobError> {
+        let workers = job.inboxes.len();
+        let committed = job
+            .splits
+            .iter()
+            .zip(0u32..)
+            .filter_map(|(plan, number)| Some((number, plan.position?)))
+            .collect();
+        Ok(Self {
+            group: GroupId::new(&job.name)?,
+            job,
+            cycle: Cycle::new(commit, workers),
+            reports,
+            drained: Vec::new(),
+            committed,
+            positions,
+            flusher,
+            progress,
+            running: workers,
+        })
+    }
+
+    /// Runs until the sources end, somebody stops the job, or something fails.
+    pub(crate) fn run(mut self) -> Result<(), JobError> {
+        let driven = self.drive();
+        self.broadcast(|| Message::Stop);
+        let ended = self.wait_for_workers();
+        if driven.is_err() || ended.is_err() {
+            self.abort();
+        }
+        let flushed = self.flusher.close();
+        driven.and(ended).and(flushed)
+    }
+
+    fn drive(&mut self) -> Result<(), JobError> {
+        loop {
+            let now = self.job.env.clock.now();
+            let wait_for = self
+                .cycle
+                .deadline()
+                .map_or(WAIT_MAX, |deadline| deadline.since(now))
+                .min(WAIT_MAX);
+            let event = match self.reports.recv_timeout(wait_for) {
+                Ok(Report::Dirty) => Event::Dirty,
+                Ok(Report::OverBudget) => Event::OverBudget,
+                Ok(Report::Exhausted) => Event::Exhausted,
+                Ok(Report::Stop) => Event::Stop,
+                Ok(Report::Drained(drained)) => {
+                    self.drained.push(drained);
+                    Event::Drained
+                }
+                Ok(Report::Ended(result)) => {
+                    self.running -= 1;
+                    return result.and(Err(JobError::Worker {
+                        worker: 0,
+                        why: "it ended before the job did".to_owned(),
+                    }));
+                }
+                Ok(Report::StateFailed(e)) => return Err(e.into()),
+                Err(RecvTimeoutError::Timeout) => Event::Tick,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(JobError::Worker {
+                        worker: 0,
+                        why: "all workers are gone".to_owned(),
+                    });
+                }
+            };
+            if self.carry_out(event)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// `true` once the job is finished.
+    fn carry_out(&mut self, event: Event) -> Result<bool, JobError> {
+        let now = self.job.env.clock.now();
+        let mut effects = self.cycle.step(event, now);
+        if effects.is_empty() {
+            effects = self.cycle.step(Event::Tick, now);
+        }
+        for effect in effects {
+            match effect {
+                Effect::Close => self.broadcast(|| Message::Close),
+                Effect::Open { writer } => self.broadcast(|| Message::Open { writer }),
+                Effect::Commit { writer } => self.commit(writer)?,
+                Effect::Finish => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    fn broadcast(&self, message: impl Fn() -> Message) {
+        self.job
+            .inboxes
+            .iter()
+            .for_each(|inbox| inbox.send(message()));
+    }
+
+    /// Commits the drained cycle: positions, then the decision, then what RocksDB may know.
+    fn commit(&mut self, writer: usize) -> Result<(), JobError> {
+        let span = info_span!("commit", job = %self.job.name, writer);
+        let _entered = span.enter();
+        let (mut moved, mut flushes) = (BTreeMap::new(), Vec::new());
+        for drained in self.drained.drain(..) {
+            moved.extend(drained.positions);
+            flushes.extend(
+                drained
+                    .flushes
+                    .into_iter()
+                    .map(|flush| (drained.worker, flush)),
+            );
+        }
+        moved.retain(|split, offset| self.committed.get(split) != Some(offset));
+        self.send_positions(writer, &moved)?;
+        match wait(self.job.writers[writer].commit())? {
+            CommitOutcome::Committed => {}
+            outcome @ (CommitOutcome::Aborted | CommitOutcome::Unknown) => {
+                debug!(?outcome, "the cycle did not commit for certain");
+                return Err(JobError::NotCommitted {
+                    job: self.job.name.clone(),
+                });
+            }
+        }
+        self.progress.committed(&moved);
+        self.committed.append(&mut moved);
+        // I7: the decision is durable; from here on RocksDB may hold what the cycle wrote.
+        flushes
+            .into_iter()
+            .try_for_each(|(worker, flush): (usize, Flush)| self.flusher.flush(worker, flush))
+    }
+
+    fn send_positions(
+        &mut self,
+        writer: usize,
+        moved: &BTreeMap<u32, Offset>,
+    ) -> Result<(), JobError> {
+        let mut offsets = Vec::new();
+        for (&number, &offset) in moved {
+            match &self.job.splits[number as usize].split {
+                Split::Partition(partition) => {
+                    let committed = CommittedOffset {
+                        offset,
+                        leader_epoch: -1,
+                        metadata: String::new(),
+                    };
+                    offsets.push((partition.clone(), committed));
+                }
+                Split::Named { source, name } => {
+                    self.positions.append(writer, source, name, offset)?
+                }
+            }
+        }
+        self.positions.flush(writer)?;
+        if !offsets.is_empty() {
+            wait(self.job.writers[writer].send_offsets(
+                self.group.clone(),
+                GroupMember::default(),
+                offsets,
+            ))?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_workers(&mut self) -> Result<(), JobError> {
+        let mut result = Ok(());
+        while self.running > 0 {
+            match self.reports.recv() {
+                Ok(Report::Ended(ended)) => {
+                    self.running -= 1;
+                    result = result.and(ended);
+                }
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        result
+    }
+
+    /// Rolls back whatever is open. What cannot be rolled back now is when the job starts again, or times out.
+    fn abort(&self) {
+        for writer in &self.job.writers {
+            if let Err(e) = wait(writer.abort()) {
+                debug!(error = %e, "could not abort; the next start does");
+            }
+        }
+    }
+}

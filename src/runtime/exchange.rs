@@ -1,0 +1,272 @@
+//! The shuffle: typed batches that bring all records of a key to the worker that owns it (design D9).
+//!
+//! A sender fills one batch per worker and hands it over by memory; nothing is serialised but the
+//! key, which is needed as bytes by the store anyway. A batch moves when it is full, and all
+//! do when the cycle closes, so nothing is ever in flight across a commit.
+
+use std::any::Any;
+use std::borrow::Borrow;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::context::OperatorContext;
+use super::error::JobError;
+use super::inbox::{Inbox, Message};
+use super::operator::{Flow, Output, Stage};
+use super::poison::Poison;
+use super::record::{Key, Meta, Origin, Record};
+use super::stream::{Attach, StageFactory};
+use super::topology::Graph;
+use crate::codec::{Codec, Datum};
+use crate::state::{CycleStore, HashedKey};
+use crate::types::{Offset, Timestamp};
+
+/// Records a batch holds at most: enough to pay for its hand-over, few enough to stay in the L2 cache.
+const BATCH_RECORDS_MAX: usize = 4096;
+/// Key bytes a batch holds at most, for keys that are long.
+const BATCH_KEY_BYTES_MAX: usize = 256 * 1024;
+
+/// The point at which records are brought to the worker of their key.
+pub struct Exchange<U> {
+    pub(crate) upstream: U,
+}
+
+impl<K, V, U> Attach<K, V> for Exchange<U>
+where
+    K: Datum + ?Sized,
+    V: Datum + ?Sized,
+    U: Attach<K, V>,
+{
+    const IS_PARTITIONED: bool = true;
+
+    fn attach<F: StageFactory<K, V>>(self, graph: &Graph, stage: F) {
+        if U::IS_PARTITIONED {
+            return self.upstream.attach(graph, stage);
+        }
+        let id = graph.add_exchange(Arc::new(move |context| {
+            Ok(Box::new(Receiver {
+                stage: stage.build(context)?,
+                poison: context.poison()?,
+                types: PhantomData,
+            }))
+        }));
+        self.upstream.attach(
+            graph,
+            SenderFactory {
+                id,
+                types: PhantomData::<fn(&K, &V)>,
+            },
+        );
+    }
+}
+
+/// Records bound for one worker, column by column.
+struct Batch<V: Datum + ?Sized> {
+    key_bytes: Vec<u8>,
+    key_ends: Vec<u32>,
+    partition_hashes: Vec<u32>,
+    values: Vec<V::Owned>,
+    timestamps: Vec<i64>,
+    offsets: Vec<i64>,
+    /// The first row of each run of records of one split, with the split.
+    runs: Vec<(u32, u32)>,
+}
+
+impl<V: Datum + ?Sized> Batch<V> {
+    fn new() -> Self {
+        Self {
+            key_bytes: Vec::with_capacity(BATCH_RECORDS_MAX * 8),
+            key_ends: Vec::with_capacity(BATCH_RECORDS_MAX),
+            partition_hashes: Vec::with_capacity(BATCH_RECORDS_MAX),
+            values: Vec::with_capacity(BATCH_RECORDS_MAX),
+            timestamps: Vec::with_capacity(BATCH_RECORDS_MAX),
+            offsets: Vec::with_capacity(BATCH_RECORDS_MAX),
+            runs: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn push<K: ?Sized>(&mut self, record: Record<'_, K, V>, end: u32) {
+        let split = record.meta.origin.split;
+        if self.runs.last().is_none_or(|run| run.1 != split) {
+            // The row count is at most BATCH_RECORDS_MAX.
+            self.runs.push((
+                u32::try_from(self.key_ends.len()).unwrap_or(u32::MAX),
+                split,
+            ));
+        }
+        self.key_bytes.extend_from_slice(record.key.bytes());
+        self.key_ends.push(end);
+        self.partition_hashes.push(record.key.partition_hash());
+        self.values.push(record.value.to_owned());
+        self.timestamps.push(record.meta.timestamp.0);
+        self.offsets.push(record.meta.origin.offset.0);
+    }
+
+    fn is_full(&self) -> bool {
+        self.key_ends.len() >= BATCH_RECORDS_MAX || self.key_bytes.len() >= BATCH_KEY_BYTES_MAX
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.key_bytes.len() + self.key_ends.len() * (4 + 4 + 8 + 8 + size_of::<V::Owned>())
+    }
+
+    fn keys(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        let mut start = 0;
+        self.key_ends
+            .iter()
+            .zip(&self.partition_hashes)
+            .map(move |(&end, &hash)| {
+                let key = &self.key_bytes[start as usize..end as usize];
+                start = end;
+                (key, hash)
+            })
+    }
+}
+
+struct SenderFactory<KV> {
+    id: usize,
+    types: PhantomData<KV>,
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<fn(&K, &V)> {
+    type Stage = Sender<K, V>;
+
+    fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
+        context.note_edge_to(self.id);
+        let inboxes = context.inboxes();
+        Ok(Sender {
+            id: self.id,
+            batches: inboxes.iter().map(|_| Batch::new()).collect(),
+            workers: u32::try_from(inboxes.len()).unwrap_or(u32::MAX),
+            state_partitions: u32::from(context.state_partitions()),
+            inboxes,
+            key: PhantomData,
+        })
+    }
+}
+
+/// One worker's sending end.
+pub(crate) struct Sender<K: ?Sized, V: Datum + ?Sized> {
+    id: usize,
+    batches: Vec<Batch<V>>,
+    inboxes: Arc<[Inbox]>,
+    workers: u32,
+    state_partitions: u32,
+    key: PhantomData<fn(&K)>,
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
+    fn send(&mut self, worker: usize) {
+        let batch = std::mem::replace(&mut self.batches[worker], Batch::new());
+        let size_bytes = batch.size_bytes();
+        self.inboxes[worker].send(Message::Batch {
+            exchange: self.id,
+            batch: Box::new(batch),
+            size_bytes,
+        });
+    }
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized> Output<K, V> for Sender<K, V> {
+    #[inline]
+    fn push(&mut self, record: Record<'_, K, V>) -> Flow {
+        let worker = (record.key.partition(self.state_partitions) % self.workers) as usize;
+        let batch = &mut self.batches[worker];
+        let Ok(end) = u32::try_from(batch.key_bytes.len() + record.key.bytes().len()) else {
+            return Err(super::Failure::poison(format_args!(
+                "a key of {} bytes is too long",
+                record.key.bytes().len()
+            )));
+        };
+        batch.push(record, end);
+        if batch.is_full() {
+            self.send(worker);
+        }
+        Ok(())
+    }
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for Sender<K, V> {
+    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
+        Ok(())
+    }
+
+    fn end_cycle(&mut self) -> Flow {
+        (0..self.batches.len())
+            .filter(|&w| !self.batches[w].key_ends.is_empty())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|w| self.send(w));
+        Ok(())
+    }
+
+    fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
+}
+
+/// One worker's receiving end, whatever its types.
+pub(crate) trait Receive {
+    /// Processes a batch that a sender of the same exchange sent.
+    fn receive(&mut self, batch: Box<dyn Any + Send>, current: &mut Origin)
+    -> Result<(), JobError>;
+    /// Ends the cycle: every batch of it was received.
+    fn end_cycle(&mut self) -> Flow;
+    /// Visits the stores behind the exchange.
+    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore));
+}
+
+struct Receiver<K: ?Sized, V: ?Sized, S> {
+    stage: S,
+    poison: Poison,
+    types: PhantomData<fn(&K, &V)>,
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<K, V, S> {
+    fn receive(
+        &mut self,
+        batch: Box<dyn Any + Send>,
+        current: &mut Origin,
+    ) -> Result<(), JobError> {
+        let batch = batch
+            .downcast::<Batch<V>>()
+            .unwrap_or_else(|_| unreachable!("an exchange has one batch type"));
+        let partitions = self.poison.state_partitions();
+        let mut keys = batch
+            .keys()
+            .map(|(bytes, hash)| HashedKey::new(bytes, hash, partitions));
+        if let Err(failure) = self.stage.prepare(&mut keys) {
+            return self.poison.fatal(failure, *current);
+        }
+        let mut runs = batch.runs.iter().copied().peekable();
+        for (row, (bytes, hash)) in batch.keys().enumerate() {
+            if let Some((_, split)) = runs.next_if(|run| run.0 as usize == row) {
+                current.split = split;
+            }
+            current.offset = Offset(batch.offsets[row]);
+            let meta = Meta {
+                timestamp: Timestamp(batch.timestamps[row]),
+                origin: *current,
+            };
+            let value: &V = batch.values[row].borrow();
+            if let Err(failure) = self.stage.push(Record {
+                key: Key::with_hash(bytes, hash),
+                value,
+                meta,
+            }) {
+                self.poison.handle(failure, *current, &mut |key, out| {
+                    *key = Some(bytes.to_vec());
+                    V::DefaultCodec::default().encode(value, out)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_cycle(&mut self) -> Flow {
+        self.stage.end_cycle()
+    }
+
+    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
+        self.stage.stores(visit);
+    }
+}

@@ -1,0 +1,83 @@
+//! Brings committed values to RocksDB, on a thread of its own, so that a commit does not wait for it.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Sender, bounded};
+use tracing::{debug_span, error};
+
+use super::changelog::Flush;
+use super::context::JobContext;
+use super::error::JobError;
+use super::inbox::Message;
+use super::report::{Report, Reports};
+use crate::env::JoinHandle;
+
+/// Flushes that wait at most. Their bytes count in the stores' own bound: entries stay until they are flushed.
+const QUEUE_MAX: usize = 64;
+
+/// The sending end of the flush thread.
+pub(crate) struct Flusher {
+    queue: Option<Sender<(usize, Flush)>>,
+    thread: Option<Box<dyn JoinHandle>>,
+}
+
+impl Flusher {
+    pub(crate) fn start(job: &Arc<JobContext>, reports: Reports) -> Result<Self, JobError> {
+        let (queue, flushes) = bounded::<(usize, Flush)>(QUEUE_MAX);
+        let shared = Arc::clone(job);
+        let body = move || {
+            for (worker, flush) in flushes {
+                let span = debug_span!(
+                    "flush",
+                    store = flush.batch.store(),
+                    changes = flush.batch.changes_count()
+                );
+                let _entered = span.enter();
+                let ticket = (flush.batch.store().to_owned(), flush.batch.ticket());
+                if let Err(e) = shared.backend.flush(flush.batch, &flush.positions) {
+                    // S5: the job stops; nothing is lost, the changelog has it all.
+                    error!(error = %e, "the state store failed");
+                    reports.send(Report::StateFailed(e));
+                    return;
+                }
+                shared.inboxes[worker].send(Message::Flushed {
+                    tickets: vec![ticket],
+                });
+            }
+        };
+        let spawned = job.env.spawn.spawn("of-flush", Box::new(body));
+        let thread = spawned.map_err(|e| JobError::Worker {
+            worker: 0,
+            why: format!("no thread for the state store: {e}"),
+        })?;
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
+    }
+
+    /// Hands over values of a committed cycle.
+    pub(crate) fn flush(&mut self, worker: usize, flush: Flush) -> Result<(), JobError> {
+        let sent = self
+            .queue
+            .as_ref()
+            .is_some_and(|queue| queue.send((worker, flush)).is_ok());
+        match sent {
+            true => Ok(()),
+            false => Err(JobError::Worker {
+                worker,
+                why: "the state store's thread is gone".to_owned(),
+            }),
+        }
+    }
+
+    /// Waits until everything handed over is written.
+    pub(crate) fn close(mut self) -> Result<(), JobError> {
+        drop(self.queue.take());
+        let joined = self.thread.take().map_or(Ok(()), JoinHandle::join);
+        joined.map_err(|why| JobError::Worker {
+            worker: 0,
+            why: format!("the state store's thread panicked: {why}"),
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! What workers say to each other and what the driver says to them.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::state::FlushTicket;
+
+/// A message to a worker. Messages of one sender arrive in order.
+pub(crate) enum Message {
+    /// Records of an exchange.
+    Batch {
+        /// Which exchange.
+        exchange: usize,
+        /// Its typed batch.
+        batch: Box<dyn Any + Send>,
+        /// The memory it takes.
+        size_bytes: usize,
+    },
+    /// The sender has no more records for the exchange in this cycle.
+    EndOfCycle {
+        /// Which exchange.
+        exchange: usize,
+    },
+    /// Close the cycle: stop at the sources, let everything in flight run out.
+    Close,
+    /// Open the next cycle, written by the transaction of this number.
+    Open {
+        /// Index of the transactional writer.
+        writer: usize,
+    },
+    /// The state store holds what these flushes collected.
+    Flushed {
+        /// Store name and ticket of each.
+        tickets: Vec<(String, FlushTicket)>,
+    },
+    /// End the thread.
+    Stop,
+}
+
+/// Wakes a sleeping worker; remembers a wake-up that comes before the sleep.
+#[derive(Default)]
+pub(crate) struct Signal {
+    is_set: Mutex<bool>,
+    condition: Condvar,
+}
+
+impl Signal {
+    pub(crate) fn set(&self) {
+        let mut is_set = self.is_set.lock();
+        if !*is_set {
+            *is_set = true;
+            self.condition.notify_one();
+        }
+    }
+
+    /// Sleeps until somebody calls [`Signal::set`], or `at_most` passed.
+    pub(crate) fn wait(&self, at_most: Duration) {
+        let mut is_set = self.is_set.lock();
+        if !*is_set {
+            self.condition.wait_for(&mut is_set, at_most);
+        }
+        *is_set = false;
+    }
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.set();
+    }
+}
+
+/// A worker's queue. Sending never blocks, so that workers cannot wait for each other in a circle;
+/// the bound is kept at the sources, which stop reading while any inbox is over it.
+pub(crate) struct Inbox {
+    queue: Mutex<VecDeque<Message>>,
+    size_bytes: AtomicUsize,
+    signal: Arc<Signal>,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        Self {
+            queue: Mutex::default(),
+            size_bytes: AtomicUsize::new(0),
+            signal: Arc::default(),
+        }
+    }
+
+    pub(crate) fn send(&self, message: Message) {
+        if let Message::Batch { size_bytes, .. } = &message {
+            self.size_bytes.fetch_add(*size_bytes, Ordering::Relaxed);
+        }
+        self.queue.lock().push_back(message);
+        self.signal.set();
+    }
+
+    /// The next message, if there is one.
+    pub(crate) fn receive(&self) -> Option<Message> {
+        let message = self.queue.lock().pop_front()?;
+        if let Message::Batch { size_bytes, .. } = &message {
+            self.size_bytes.fetch_sub(*size_bytes, Ordering::Relaxed);
+        }
+        Some(message)
+    }
+
+    /// The bytes of the batches that wait here.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.size_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.signal))
+    }
+
+    pub(crate) fn wait(&self, at_most: Duration) {
+        self.signal.wait(at_most);
+    }
+}

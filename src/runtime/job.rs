@@ -1,0 +1,352 @@
+//! [`Job`]: what users build, configure and run.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use futures::channel::oneshot;
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use super::cycle::Commit;
+use super::error::JobError;
+use super::log_handle::Log;
+use super::poison::PoisonPolicy;
+use super::progress::Progress;
+use super::record::Unkeyed;
+use super::report::{Report, Reports};
+use super::source::{From, Source};
+use super::start::{self, Settings};
+use super::stream::{Keyed, Stream};
+use super::topology::Graph;
+use crate::protocol::ErrorKind;
+use crate::protocol::batch::Compression;
+use crate::types::Offset;
+
+/// How often in a row a job starts again from its last commit without having committed anything new.
+const RESTARTS_MAX: u32 = 5;
+
+/// A stream-processing job under construction.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> anyhow::Result<()> {
+/// # let folder = tempfile::tempdir()?;
+/// # let data = folder.path().join("data");
+/// use std::time::Duration;
+/// use onceflow::prelude::*;
+///
+/// let log = Log::embedded(&data)?;
+/// let job = Job::new("word-count");
+/// job.source(values("greetings", ["hello hello", "world"]))
+///     .flat_map_with(|line: &&str, out| line.split(' ').try_for_each(|word| out.collect(word)))
+///     .key_by(|word: &str| word)
+///     .count("counts")
+///     .changes()
+///     .sink(topic("word-counts"));
+/// job.exactly_once(Commit::every(Duration::from_millis(10))).run(&log).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Job {
+    name: String,
+    graph: Graph,
+}
+
+impl Job {
+    /// A job of this name. The name is its identity for good: its state, positions and internal topics carry it.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            graph: Graph::default(),
+        }
+    }
+
+    /// Begins a stream at a source without keys.
+    pub fn source<S: Source<Key = Unkeyed>>(&self, source: S) -> Stream<S::Value, From<S>> {
+        Stream {
+            graph: self.graph.clone(),
+            upstream: From(source),
+            item: PhantomData,
+        }
+    }
+
+    /// Begins a stream at a source with keys.
+    pub fn keyed_source<S: Source>(&self, source: S) -> Keyed<S::Key, S::Value, From<S>> {
+        Keyed {
+            graph: self.graph.clone(),
+            upstream: From(source),
+            types: PhantomData,
+        }
+    }
+
+    /// The topology in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        self.graph.describe(&self.name)
+    }
+
+    /// Processes exactly once, committing as `commit` says.
+    pub fn exactly_once(self, commit: Commit) -> Launch {
+        Launch {
+            name: self.name,
+            graph: self.graph,
+            settings: Settings {
+                commit,
+                workers: None,
+                state_partitions: None,
+                memory_bytes: 512 << 20,
+                poison: PoisonPolicy::Fail,
+                compression: Compression::None,
+                topic_partitions: None,
+                transaction_timeout: std::time::Duration::from_secs(60),
+            },
+        }
+    }
+}
+
+/// A job ready to run, with its settings.
+#[must_use = "nothing runs until `run` or `start`"]
+pub struct Launch {
+    name: String,
+    graph: Graph,
+    settings: Settings,
+}
+
+impl Launch {
+    /// How many worker threads; the default is one a core. May change from run to run: state is kept.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.settings.workers = Some(count.max(1));
+        self
+    }
+
+    /// Into how many parts state is cut: the most workers that can share it. Fixed when the job first runs.
+    pub fn state_partitions(mut self, count: u16) -> Self {
+        self.settings.state_partitions = Some(count.max(1));
+        self
+    }
+
+    /// The memory that state may take, tables and RocksDB together, in bytes. The default is 512 MiB.
+    pub fn memory_bytes(mut self, bytes: usize) -> Self {
+        self.settings.memory_bytes = bytes;
+        self
+    }
+
+    /// What happens to records that cannot be processed. The default is to fail.
+    pub fn on_poison(mut self, policy: PoisonPolicy) -> Self {
+        self.settings.poison = policy;
+        self
+    }
+
+    /// How record batches of sinks and changelogs are compressed. The default is not at all.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.settings.compression = compression;
+        self
+    }
+
+    /// How many partitions a topic gets that the job creates. The default is the number of state partitions.
+    pub fn topic_partitions(mut self, count: i32) -> Self {
+        self.settings.topic_partitions = Some(count.max(1));
+        self
+    }
+
+    /// After so long without a commit the coordinator aborts a cycle. The default is 60 s.
+    pub fn transaction_timeout(mut self, timeout: std::time::Duration) -> Self {
+        self.settings.transaction_timeout = timeout;
+        self
+    }
+
+    /// Runs the job until its sources end, or SIGTERM or SIGINT comes: then what is in flight is finished and committed.
+    ///
+    /// # Errors
+    /// What stopped the job. Nothing of an unfinished cycle is visible; the next run goes on behind the last commit.
+    pub fn run(self, log: &Log) -> impl Future<Output = Result<Summary, JobError>> + Send + use<> {
+        let started = self.start(log);
+        async move {
+            let running = started?;
+            let signals = tokio::spawn(stop_on_signal(running.stopper()));
+            let result = running.finished().await;
+            signals.abort();
+            result
+        }
+    }
+
+    /// Starts the job on threads of its own and returns at once.
+    ///
+    /// # Errors
+    /// If the job as built cannot run.
+    pub fn start(self, log: &Log) -> Result<Running, JobError> {
+        let topology = self.graph.topology(&self.name)?;
+        let claim = log.claim(&self.name)?;
+        let progress = Arc::<Progress>::default();
+        let stopper = Stopper(Arc::new(Mutex::new(StopState::default())));
+        let (done, finished) = oneshot::channel();
+        let body = {
+            let (log, progress, stopper) = (log.clone(), Arc::clone(&progress), stopper.clone());
+            move || {
+                let result = supervise(
+                    &log,
+                    &self.name,
+                    &topology,
+                    &self.settings,
+                    &progress,
+                    &stopper,
+                );
+                drop(claim);
+                // Nobody waits for the end of a job that was dropped.
+                let _ = done.send(result.map(|()| Summary {
+                    commits: progress.commits(),
+                }));
+            }
+        };
+        let spawned = log.env().spawn.spawn("of-driver", Box::new(body));
+        spawned.map_err(|e| JobError::Worker {
+            worker: 0,
+            why: format!("no thread for the driver: {e}"),
+        })?;
+        Ok(Running {
+            finished,
+            stopper,
+            progress,
+        })
+    }
+}
+
+/// Runs a job, again from its last commit where an attempt ended in a way that this mends.
+fn supervise(
+    log: &Log,
+    name: &str,
+    topology: &super::topology::Topology,
+    settings: &Settings,
+    progress: &Arc<Progress>,
+    stopper: &Stopper,
+) -> Result<(), JobError> {
+    let mut failures = 0;
+    loop {
+        let commits = progress.commits();
+        let (reports, receiver) = Reports::channel();
+        if !stopper.attach(reports.clone()) {
+            return Ok(());
+        }
+        let result = start::run_once(log, name, topology, settings, progress, (reports, receiver));
+        failures = if progress.commits() > commits {
+            1
+        } else {
+            failures + 1
+        };
+        match result {
+            Err(e)
+                if matches!(e.kind(), ErrorKind::Abortable | ErrorKind::Retriable)
+                    && failures <= RESTARTS_MAX =>
+            {
+                warn!(job = name, error = %e, failures, "starting again from the last commit");
+            }
+            Err(e) => return Err(e),
+            Ok(()) => {
+                info!(job = name, commits = progress.commits(), "finished");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What a finished job did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// How many cycles it committed.
+    pub commits: u64,
+}
+
+/// A job that runs on threads of its own. Dropping it lets the job go on; [`Running::stop`] ends it.
+pub struct Running {
+    finished: oneshot::Receiver<Result<Summary, JobError>>,
+    stopper: Stopper,
+    progress: Arc<Progress>,
+}
+
+impl Running {
+    /// How many cycles were committed so far.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.progress.commits()
+    }
+
+    /// The committed position of each split that moved in this run, by its number.
+    #[must_use]
+    pub fn positions(&self) -> BTreeMap<u32, Offset> {
+        self.progress.positions()
+    }
+
+    /// A handle that stops the job, for another place.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Finishes and commits what is in flight, then ends the job.
+    ///
+    /// # Errors
+    /// What stopped the job before.
+    pub async fn stop(self) -> Result<Summary, JobError> {
+        self.stopper.stop();
+        self.finished().await
+    }
+
+    /// Waits for the job's end.
+    ///
+    /// # Errors
+    /// What stopped the job.
+    pub async fn finished(self) -> Result<Summary, JobError> {
+        let lost = || JobError::Worker {
+            worker: 0,
+            why: "the driver's thread died".to_owned(),
+        };
+        self.finished.await.unwrap_or_else(|_| Err(lost()))
+    }
+}
+
+/// Stops a job.
+#[derive(Clone)]
+pub struct Stopper(Arc<Mutex<StopState>>);
+
+#[derive(Default)]
+struct StopState {
+    is_stopped: bool,
+    reports: Option<Reports>,
+}
+
+impl Stopper {
+    /// Asks the job to finish and commit what is in flight, and end.
+    pub fn stop(&self) {
+        let mut state = self.0.lock();
+        state.is_stopped = true;
+        if let Some(reports) = &state.reports {
+            reports.send(Report::Stop);
+        }
+    }
+
+    /// Connects the next incarnation; `false` if the job was stopped before.
+    fn attach(&self, reports: Reports) -> bool {
+        let mut state = self.0.lock();
+        state.reports = Some(reports);
+        !state.is_stopped
+    }
+}
+
+async fn stop_on_signal(stopper: Stopper) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        warn!("signals cannot be watched: SIGTERM will not end the job gently");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: finishing the cycle"),
+        _ = interrupt.recv() => info!("SIGINT: finishing the cycle"),
+    }
+    stopper.stop();
+}

@@ -1,0 +1,59 @@
+//! Jobs: topology, workers, cycles and their commit (design D8, D9, D11; invariants 1, 2, 7, 10).
+//!
+//! A job is built as a typed graph, and run by worker threads that share one transaction a cycle. Everything
+//! in flight is drained before a cycle is committed, so results, state and positions change together.
+//! It does not know what any operator does: those are in `operators/`, on the same [`Operator`] trait as a user's.
+//!
+//! ```text
+//! Job ─► Topology ─► start ─► Driver ──Close/Open──► Worker (one a core)
+//!                               ▲                      feeds ─► chains ─► exchanges ─► chains ─► sinks
+//!                               └───────Drained────────┘
+//! ```
+//! Reading order: `operator.rs` (the contract), `stream.rs` (the builder), `cycle.rs` (the heart), `driver.rs`, `worker.rs`.
+
+mod appender;
+mod arguments;
+mod changelog;
+mod connectors;
+mod context;
+mod cycle;
+mod discard;
+mod driver;
+mod error;
+mod exchange;
+mod flusher;
+mod fork;
+mod inbox;
+mod job;
+mod log_handle;
+mod operator;
+mod poison;
+mod positions;
+mod progress;
+mod record;
+mod report;
+mod sink;
+mod source;
+mod start;
+mod stream;
+mod topology;
+mod worker;
+
+pub use arguments::{JobArguments, UsageError};
+pub use connectors::{
+    AtLeastOnce, KeyedTopic, Lines, Topic, TopicReader, Values, at_least_once, keyed_topic, lines,
+    topic, values,
+};
+pub use context::{JobContext, OperatorContext};
+pub use cycle::Commit;
+pub use error::{Failure, JobError};
+pub use exchange::Exchange;
+pub use fork::Route;
+pub use job::{Job, Launch, Running, Stopper, Summary};
+pub use log_handle::Log;
+pub use operator::{Flow, Operator, Output};
+pub use poison::PoisonPolicy;
+pub use record::{Key, Meta, Origin, Record, Unkeyed};
+pub use sink::Sink;
+pub use source::{Emit, Emitted, From, Raw, Read, Source, Split, SplitReader};
+pub use stream::{Boxed, Keyed, Merged, Stream, Table, Then, Upstream};

@@ -1,0 +1,51 @@
+//! What workers tell the driver.
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::changelog::Flush;
+use super::error::JobError;
+use crate::state::StateError;
+use crate::types::Offset;
+
+/// A worker's part of a drained cycle.
+pub(crate) struct Drained {
+    pub(crate) worker: usize,
+    /// Where each of its splits stands.
+    pub(crate) positions: Vec<(u32, Offset)>,
+    /// What RocksDB is to get once the cycle is committed.
+    pub(crate) flushes: Vec<Flush>,
+}
+
+/// A message to the driver.
+pub(crate) enum Report {
+    /// The worker processed the first records of its cycle.
+    Dirty,
+    /// The worker changed more state than the cycle's budget.
+    OverBudget,
+    /// The worker's splits have ended.
+    Exhausted,
+    /// The worker let everything of the closing cycle run out.
+    Drained(Drained),
+    /// The worker, or another thread of the job, stopped.
+    Ended(Result<(), JobError>),
+    /// RocksDB refused committed values.
+    StateFailed(StateError),
+    /// Somebody wants the job to end well.
+    Stop,
+}
+
+/// The sending end.
+#[derive(Clone)]
+pub(crate) struct Reports(Sender<Report>);
+
+impl Reports {
+    pub(crate) fn channel() -> (Self, Receiver<Report>) {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        (Self(sender), receiver)
+    }
+
+    /// Tells the driver. A driver that is gone has stopped the workers already.
+    pub(crate) fn send(&self, report: Report) {
+        let _ = self.0.send(report);
+    }
+}

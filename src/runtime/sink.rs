@@ -1,0 +1,40 @@
+//! The contract of a sink: where a stream ends.
+
+use super::record::Unkeyed;
+use super::stream::{Keyed, StageFactory, Stream, Table, Upstream};
+use super::topology::Graph;
+
+/// Where records leave the job. The sinks that come with the crate are functions: [`topic`](super::topic),
+/// [`at_least_once`](super::at_least_once), …
+pub trait Sink<K: ?Sized, V: ?Sized>: 'static {
+    /// Says what is needed before the job runs.
+    #[doc(hidden)]
+    fn declare(&self, graph: &Graph);
+
+    /// Makes the stage that ends the stream.
+    #[doc(hidden)]
+    fn into_factory(self) -> impl StageFactory<K, V>;
+}
+
+impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
+    /// Ends the stream in a sink.
+    pub fn sink(self, sink: impl Sink<Unkeyed, T>) {
+        sink.declare(&self.graph);
+        self.end(sink.into_factory());
+    }
+}
+
+impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U> {
+    /// Ends the stream in a sink.
+    pub fn sink(self, sink: impl Sink<K, V>) {
+        sink.declare(&self.graph);
+        self.end(sink.into_factory());
+    }
+}
+
+impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Table<K, V, U> {
+    /// Keeps the table up to date without using its changes.
+    pub fn materialize(self) {
+        self.changes().end(super::discard::Discard);
+    }
+}

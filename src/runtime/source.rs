@@ -1,0 +1,298 @@
+//! The contract of a source: splits that are read at a position and can be read from there again.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::context::{JobContext, OperatorContext};
+use super::error::JobError;
+use super::operator::{Flow, Stage};
+use super::poison::Poison;
+use super::record::{Key, Meta, Origin, Record};
+use super::stream::{Attach, StageFactory};
+use super::topology::{Graph, SourceNode};
+use crate::codec::CodecError;
+use crate::state::CycleStore;
+use crate::types::{Offset, Timestamp, TopicPartition};
+
+/// A part of a source that is read in order by one worker.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Split {
+    /// A partition of a topic; its position is a committed offset of the job's group.
+    Partition(TopicPartition),
+    /// Anything else, by a name that stays the same across restarts.
+    Named {
+        /// The source.
+        source: String,
+        /// The split within the source.
+        name: String,
+    },
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Partition(partition) => partition.fmt(f),
+            Self::Named { name, .. } => f.write_str(name),
+        }
+    }
+}
+
+/// What a read achieved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// Records were emitted, or at least the position moved.
+    Progress,
+    /// Nothing is there now; the waker will be called.
+    Pending,
+    /// Nothing is there now, and nobody will say when there is: ask again after so long.
+    Later(Duration),
+    /// The split has ended.
+    Exhausted,
+}
+
+impl Read {
+    /// Of two answers without progress, the one that asks for attention sooner.
+    pub(crate) fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Later(a), Self::Later(b)) => Self::Later(a.min(b)),
+            (Self::Later(_), _) | (Self::Pending, Self::Exhausted) => self,
+            _ => other,
+        }
+    }
+}
+
+/// A record's bytes as they were in the source, for a dead-letter topic.
+#[derive(Clone, Copy)]
+pub enum Raw<'a> {
+    /// The bytes that were read.
+    Bytes {
+        /// The key.
+        key: Option<&'a [u8]>,
+        /// The value.
+        value: &'a [u8],
+    },
+    /// The source has values, not bytes; this encodes the value.
+    Encode(&'a dyn Fn(&mut Vec<u8>) -> Result<(), CodecError>),
+}
+
+/// A record as its source found it: decoded, or why it cannot be.
+pub struct Emitted<'a, K: ?Sized, V: ?Sized> {
+    /// Its key ([`Key::none`] for sources without) and value.
+    pub record: Result<(Key<'a, K>, &'a V), CodecError>,
+    /// Its event time.
+    pub timestamp: Timestamp,
+    /// Its offset in the split.
+    pub offset: Offset,
+    /// Its bytes.
+    pub raw: Raw<'a>,
+}
+
+/// Where a reader puts the records that it reads.
+pub trait Emit<K: ?Sized, V: ?Sized> {
+    /// Hands a record to the job.
+    ///
+    /// # Errors
+    /// What stops the job; the reader passes it up with `?`.
+    fn emit(&mut self, record: Emitted<'_, K, V>) -> Result<(), JobError>;
+}
+
+/// Reads one split. Used on one worker's thread.
+pub trait SplitReader<K: ?Sized, V: ?Sized> {
+    /// Emits about one batch of records without blocking; where there are none now, arranges for `waker` to be called.
+    ///
+    /// # Errors
+    /// If the split cannot be read, or the job is to stop.
+    fn read(&mut self, waker: &Waker, emit: &mut impl Emit<K, V>) -> Result<Read, JobError>;
+
+    /// The position behind the last record emitted: reading from here again gives what was not emitted yet.
+    fn position(&self) -> Offset;
+}
+
+/// A source of records: where a stream begins.
+pub trait Source: Send + Sync + 'static {
+    /// The key type; [`Unkeyed`](super::Unkeyed) for sources without.
+    type Key: ?Sized + 'static;
+    /// The value type.
+    type Value: ?Sized + 'static;
+    /// Reads one split.
+    type Reader: SplitReader<Self::Key, Self::Value> + 'static;
+
+    /// The source's name, stable across restarts.
+    fn name(&self) -> String;
+
+    /// Lists the splits. Called once at every start; a split that was there before keeps its position.
+    ///
+    /// # Errors
+    /// If the source is not there.
+    fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError>;
+
+    /// Opens a split behind the last committed position, or at its start.
+    ///
+    /// # Errors
+    /// If it cannot be read from there.
+    fn open(
+        &self,
+        split: &Split,
+        position: Option<Offset>,
+        context: &JobContext,
+    ) -> Result<Self::Reader, JobError>;
+}
+
+/// A source with its types hidden.
+pub(crate) trait SplitLister: Send + Sync {
+    fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError>;
+}
+
+impl<S: Source> SplitLister for S {
+    fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
+        Source::splits(self, context)
+    }
+}
+
+/// A source as the beginning of a stream.
+pub struct From<S>(pub(crate) S);
+
+impl<S: Source> Attach<S::Key, S::Value> for From<S> {
+    fn attach<F: StageFactory<S::Key, S::Value>>(self, graph: &Graph, stage: F) {
+        let source = Arc::new(self.0);
+        let lister = Arc::clone(&source);
+        let name = source.name();
+        graph.add_source(SourceNode {
+            name,
+            lister,
+            feed: Arc::new(move |context| {
+                let stage = stage.build(context)?;
+                let poison = context.poison()?;
+                let readers = context
+                    .splits_to_read()
+                    .into_iter()
+                    .map(|assigned| {
+                        let reader =
+                            source.open(&assigned.split, assigned.position, context.job())?;
+                        Ok(SplitState {
+                            number: assigned.number,
+                            reader,
+                            is_exhausted: false,
+                        })
+                    })
+                    .collect::<Result<Vec<_>, JobError>>()?;
+                Ok(Box::new(SplitFeed {
+                    stage,
+                    poison,
+                    readers,
+                    next: 0,
+                    types: PhantomData::<fn(&S::Key, &S::Value)>,
+                }))
+            }),
+        });
+    }
+}
+
+/// A worker's part of a source, with the chain behind it, whatever its types.
+pub(crate) trait Feed {
+    /// Reads about one batch from the next split that has one, and runs it through the chain.
+    fn poll(&mut self, waker: &Waker, current: &mut Origin) -> Result<Read, JobError>;
+    /// Ends the cycle in the chain.
+    fn end_cycle(&mut self) -> Flow;
+    /// Visits the stores of the chain.
+    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore));
+    /// Where each split stands: its number and position.
+    fn positions(&self, visit: &mut dyn FnMut(u32, Offset));
+}
+
+struct SplitState<R> {
+    number: u32,
+    reader: R,
+    is_exhausted: bool,
+}
+
+struct SplitFeed<R, G, KV> {
+    stage: G,
+    poison: Poison,
+    readers: Vec<SplitState<R>>,
+    next: usize,
+    types: PhantomData<KV>,
+}
+
+struct StageEmit<'a, G> {
+    stage: &'a mut G,
+    poison: &'a mut Poison,
+    current: &'a mut Origin,
+}
+
+impl<K: ?Sized, V: ?Sized, G: Stage<K, V>> Emit<K, V> for StageEmit<'_, G> {
+    #[inline]
+    fn emit(&mut self, emitted: Emitted<'_, K, V>) -> Result<(), JobError> {
+        self.current.offset = emitted.offset;
+        let meta = Meta {
+            timestamp: emitted.timestamp,
+            origin: *self.current,
+        };
+        let result = match emitted.record {
+            Ok((key, value)) => self.stage.push(Record { key, value, meta }),
+            Err(e) => Err(e.into()),
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(failure) => self.poison.handle_raw(failure, *self.current, emitted.raw),
+        }
+    }
+}
+
+impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
+    for SplitFeed<R, G, fn(&K, &V)>
+{
+    fn poll(&mut self, waker: &Waker, current: &mut Origin) -> Result<Read, JobError> {
+        let mut idle = Read::Exhausted;
+        for _ in 0..self.readers.len() {
+            let index = self.next;
+            self.next = (self.next + 1) % self.readers.len();
+            let split = &mut self.readers[index];
+            if split.is_exhausted {
+                continue;
+            }
+            current.split = split.number;
+            let mut emit = StageEmit {
+                stage: &mut self.stage,
+                poison: &mut self.poison,
+                current,
+            };
+            match split.reader.read(waker, &mut emit)? {
+                Read::Progress => return Ok(Read::Progress),
+                Read::Exhausted => split.is_exhausted = true,
+                waiting => idle = idle.sooner(waiting),
+            }
+        }
+        Ok(idle)
+    }
+
+    fn end_cycle(&mut self) -> Flow {
+        self.stage.end_cycle()
+    }
+
+    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
+        self.stage.stores(visit);
+    }
+
+    fn positions(&self, visit: &mut dyn FnMut(u32, Offset)) {
+        self.readers
+            .iter()
+            .for_each(|split| visit(split.number, split.reader.position()));
+    }
+}
+
+/// A split that this worker is to read.
+pub(crate) struct AssignedSplit {
+    pub(crate) number: u32,
+    pub(crate) split: Split,
+    pub(crate) position: Option<Offset>,
+}
+
+impl OperatorContext {
+    /// The splits of the source being built that fall to this worker.
+    fn splits_to_read(&mut self) -> Vec<AssignedSplit> {
+        self.take_splits()
+    }
+}

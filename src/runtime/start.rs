@@ -1,0 +1,345 @@
+//! From a topology to running threads: fence, create, restore, go. Every start is a recovery.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use tracing::{info, info_span};
+
+use super::changelog::changelog_topic;
+use super::context::{JobContext, SplitPlan};
+use super::cycle::{Commit, WRITERS_COUNT};
+use super::driver::Driver;
+use super::error::JobError;
+use super::flusher::Flusher;
+use super::inbox::Inbox;
+use super::log_handle::Log;
+use super::poison::PoisonPolicy;
+use super::positions::{Positions, positions_topic, read_positions};
+use super::progress::Progress;
+use super::report::{Report, Reports};
+use super::source::Split;
+use super::topology::Topology;
+use super::worker::Worker;
+use crate::client::{TransactionalWriter, Transport, wait};
+use crate::protocol::batch::Compression;
+use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
+use crate::state::{StateBackend, StateConfig, StoreDeclaration};
+use crate::types::{GroupId, Offset, TopicName, TopicPartition, TransactionalId};
+
+/// Segments of a changelog are small, so that compaction, which leaves the active one alone, has something to do.
+const CHANGELOG_SEGMENT_BYTES: u64 = 64 << 20;
+/// State partitions of a job that says nothing: enough to spread over twice these cores later.
+const STATE_PARTITIONS_MIN: usize = 4;
+const STATE_PARTITIONS_MAX: usize = 64;
+
+/// How a job is to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) commit: Commit,
+    pub(crate) workers: Option<usize>,
+    pub(crate) state_partitions: Option<u16>,
+    pub(crate) memory_bytes: usize,
+    pub(crate) poison: PoisonPolicy,
+    pub(crate) compression: Compression,
+    pub(crate) topic_partitions: Option<i32>,
+    pub(crate) transaction_timeout: Duration,
+}
+
+/// Runs one incarnation of a job to its end.
+pub(crate) fn run_once(
+    log: &Log,
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+    progress: &Arc<Progress>,
+    (reports, receiver): (Reports, Receiver<Report>),
+) -> Result<(), JobError> {
+    let span = info_span!("start", job = name);
+    let entered = span.enter();
+    let job = Arc::new(prepare(log, name, topology, settings)?);
+    let flusher = Flusher::start(&job, reports.clone())?;
+    for number in 0..job.inboxes.len() {
+        spawn_worker(&job, number, topology, settings.commit, &reports)?;
+    }
+    info!(
+        workers = job.inboxes.len(),
+        splits = job.splits.len(),
+        "running"
+    );
+    drop(entered);
+    let positions = Positions::new(job.env.clone(), positions_topic(name)?, &job.writers);
+    let backend = job.backend.clone();
+    let result = Driver::new(
+        job,
+        settings.commit,
+        receiver,
+        positions,
+        flusher,
+        Arc::clone(progress),
+    )?
+    .run();
+    let closed = backend.close();
+    result.and(closed.map_err(JobError::from))
+}
+
+/// Everything that happens before a worker may exist. The order matters: first the earlier instance is
+/// fenced (I4), so that nothing it does can change what is then read.
+fn prepare(
+    log: &Log,
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+) -> Result<JobContext, JobError> {
+    let transport = log.transport();
+    let group = GroupId::new(name)?;
+    let writers = init_writers(&transport, name, settings.transaction_timeout)?;
+    let cores = log.env().spawn.parallelism();
+    let state_partitions = state_partitions(&transport, name, topology, settings, cores)?;
+    let topics = Topics::create(&transport, name, topology, settings, state_partitions)?;
+    let backend = open_state(log, name, topology, settings, state_partitions, &topics)?;
+    let workers = settings
+        .workers
+        .unwrap_or(cores)
+        .min(usize::from(state_partitions));
+    let limits = topics.found.iter().map(|(topic, metadata)| {
+        let record_bytes_max = wait(writers[0].max_message_bytes(topic))?;
+        Ok((topic.clone(), (metadata.partitions_count, record_bytes_max)))
+    });
+    let mut job = JobContext {
+        name: name.to_owned(),
+        env: log.env().clone(),
+        topics: limits.collect::<Result<_, JobError>>()?,
+        transport,
+        backend,
+        writers,
+        inboxes: (0..workers).map(|_| Inbox::new()).collect(),
+        state_partitions,
+        poison_policy: settings.poison.clone(),
+        compression: settings.compression,
+        stores: topology.stores.clone(),
+        splits: Vec::new(),
+    };
+    job.splits = plan_splits(&job, &group, topology)?;
+    Ok(job)
+}
+
+fn init_writers(
+    transport: &Arc<dyn Transport>,
+    name: &str,
+    timeout: Duration,
+) -> Result<[TransactionalWriter; WRITERS_COUNT], JobError> {
+    let init = |number: usize| {
+        let id = TransactionalId::new(&format!("{name}-{number}"))?;
+        Ok::<_, JobError>(wait(TransactionalWriter::init(
+            Arc::clone(transport),
+            id,
+            timeout,
+        ))?)
+    };
+    Ok([init(0)?, init(1)?])
+}
+
+/// The number that the job began with, as its changelogs show it; else the one asked for, or one that suits the machine.
+fn state_partitions(
+    transport: &Arc<dyn Transport>,
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+    cores: usize,
+) -> Result<u16, JobError> {
+    for store in topology.stores.keys() {
+        let Some(changelog) = wait(transport.topic(&changelog_topic(name, store)?))? else {
+            continue;
+        };
+        let began_with = u16::try_from(changelog.partitions_count).unwrap_or(u16::MAX);
+        return match settings.state_partitions {
+            Some(asked) if asked != began_with => Err(JobError::Incompatible {
+                job: name.to_owned(),
+                why: format!(
+                    "it was first run with {began_with} state partitions, not {asked}, and the number is fixed then: \
+                     ask for {began_with}, or give the job another name"
+                ),
+            }),
+            _ => Ok(began_with),
+        };
+    }
+    let suits = (2 * cores)
+        .next_power_of_two()
+        .clamp(STATE_PARTITIONS_MIN, STATE_PARTITIONS_MAX);
+    Ok(settings
+        .state_partitions
+        .unwrap_or(u16::try_from(suits).unwrap_or(u16::MAX)))
+}
+
+fn open_state(
+    log: &Log,
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+    state_partitions: u16,
+    topics: &Topics,
+) -> Result<StateBackend, JobError> {
+    let stores = topology.stores.iter().map(|(store, codec)| {
+        let changelog = topics.found[&changelog_topic(name, store)?].id;
+        Ok(StoreDeclaration {
+            name: store.clone(),
+            codec: *codec,
+            changelog,
+        })
+    });
+    let config = StateConfig {
+        memory_bytes: settings.memory_bytes,
+        state_partitions,
+        topology: topology.fingerprint(),
+        stores: stores.collect::<Result<_, JobError>>()?,
+        ..StateConfig::default()
+    };
+    // The name is a valid topic name, so it is a valid folder name.
+    Ok(StateBackend::open(
+        log.env(),
+        &log.state_dir().join(TopicName::new(name)?.as_str()),
+        config,
+    )?)
+}
+
+/// The topics that the job writes.
+struct Topics {
+    found: HashMap<TopicName, TopicMetadata>,
+}
+
+impl Topics {
+    /// Creates what is missing.
+    fn create(
+        transport: &Arc<dyn Transport>,
+        name: &str,
+        topology: &Topology,
+        settings: &Settings,
+        state_partitions: u16,
+    ) -> Result<Self, JobError> {
+        let mut topics = Self {
+            found: HashMap::new(),
+        };
+        topics.ensure(transport, positions_topic(name)?, 1, true)?;
+        for store in topology.stores.keys() {
+            topics.ensure(
+                transport,
+                changelog_topic(name, store)?,
+                i32::from(state_partitions),
+                true,
+            )?;
+        }
+        let default_count = settings
+            .topic_partitions
+            .unwrap_or(i32::from(state_partitions));
+        for (topic, partitions_count) in &topology.sink_topics {
+            topics.ensure(
+                transport,
+                topic.clone(),
+                partitions_count.unwrap_or(default_count),
+                false,
+            )?;
+        }
+        if let PoisonPolicy::DeadLetter(topic) = &settings.poison {
+            topics.ensure(transport, topic.clone(), 1, false)?;
+        }
+        Ok(topics)
+    }
+
+    fn ensure(
+        &mut self,
+        transport: &Arc<dyn Transport>,
+        topic: TopicName,
+        partitions_count: i32,
+        is_compacted: bool,
+    ) -> Result<(), JobError> {
+        let metadata = match wait(transport.topic(&topic))? {
+            Some(metadata) => metadata,
+            None => {
+                let configs = match is_compacted {
+                    true => compacted_configs(),
+                    false => BTreeMap::new(),
+                };
+                wait(transport.create_topic(NewTopic {
+                    name: topic.clone(),
+                    partitions_count,
+                    configs,
+                }))?
+            }
+        };
+        self.found.insert(topic, metadata);
+        Ok(())
+    }
+}
+
+fn compacted_configs() -> BTreeMap<String, String> {
+    [
+        ("cleanup.policy", "compact".to_owned()),
+        ("segment.bytes", CHANGELOG_SEGMENT_BYTES.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+/// Lists every split with the position that was committed for it.
+fn plan_splits(
+    job: &JobContext,
+    group: &GroupId,
+    topology: &Topology,
+) -> Result<Vec<SplitPlan>, JobError> {
+    let named = read_positions(&job.transport, &positions_topic(&job.name)?)?;
+    let mut plans = Vec::new();
+    for (source, node) in topology.sources.iter().enumerate() {
+        for split in node.lister.splits(job)? {
+            plans.push(SplitPlan {
+                source,
+                split,
+                position: None,
+            });
+        }
+    }
+    let partitions = plans.iter().filter_map(|plan| match &plan.split {
+        Split::Partition(partition) => Some(partition.clone()),
+        Split::Named { .. } => None,
+    });
+    let partitions: Vec<TopicPartition> = partitions.collect();
+    let request = OffsetFetchRequest {
+        group: group.clone(),
+        partitions: Some(partitions),
+        require_stable: true,
+    };
+    let committed: HashMap<TopicPartition, Offset> = wait(job.transport.offset_fetch(request))?
+        .into_iter()
+        .filter_map(|(partition, committed)| Some((partition, committed?.offset)))
+        .collect();
+    for plan in &mut plans {
+        plan.position = match &plan.split {
+            Split::Partition(partition) => committed.get(partition).copied(),
+            Split::Named { source, name } => named.get(&(source.clone(), name.clone())).copied(),
+        };
+    }
+    Ok(plans)
+}
+
+fn spawn_worker(
+    job: &Arc<JobContext>,
+    number: usize,
+    topology: &Topology,
+    commit: Commit,
+    reports: &Reports,
+) -> Result<(), JobError> {
+    let (shared, topology, reports) = (Arc::clone(job), topology.clone(), reports.clone());
+    let body = move || {
+        let built = Worker::build(shared, number, &topology, commit, reports.clone());
+        reports.send(Report::Ended(built.and_then(Worker::run)));
+    };
+    let spawned = job
+        .env
+        .spawn
+        .spawn(&format!("of-worker-{number}"), Box::new(body));
+    spawned.map(drop).map_err(|e| JobError::Worker {
+        worker: number,
+        why: format!("no thread: {e}"),
+    })
+}

@@ -1,0 +1,152 @@
+//! The job as a graph: what was declared, checked, named and printed before anything runs.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::context::OperatorContext;
+use super::error::JobError;
+use super::exchange::Receive;
+use super::source::{Feed, SplitLister};
+use crate::codec::CodecId;
+use crate::types::TopicName;
+
+/// Builds one worker's receiving end of an exchange.
+pub(crate) type ReceiveFactory =
+    Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Receive>, JobError> + Send + Sync>;
+/// Builds one worker's reader of a source.
+pub(crate) type FeedFactory =
+    Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Feed>, JobError> + Send + Sync>;
+
+/// A source of the job.
+#[derive(Clone)]
+pub(crate) struct SourceNode {
+    pub(crate) name: String,
+    pub(crate) lister: Arc<dyn SplitLister>,
+    pub(crate) feed: FeedFactory,
+}
+
+/// Everything that was declared.
+#[derive(Clone, Default)]
+pub(crate) struct Topology {
+    pub(crate) sources: Vec<SourceNode>,
+    pub(crate) exchanges: Vec<ReceiveFactory>,
+    pub(crate) stores: BTreeMap<String, CodecId>,
+    pub(crate) sink_topics: BTreeMap<TopicName, Option<i32>>,
+    pub(crate) sinks: Vec<String>,
+    pub(crate) faults: Vec<String>,
+}
+
+impl Topology {
+    /// Names everything that state depends on: another fingerprint means another topology.
+    pub(crate) fn fingerprint(&self) -> String {
+        let stores = self
+            .stores
+            .iter()
+            .map(|(name, codec)| format!("store {name} {}", codec.0));
+        let sources = self
+            .sources
+            .iter()
+            .map(|source| format!("source {}", source.name));
+        sources.chain(stores).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// The graph under construction, shared by the streams of one job.
+#[derive(Clone, Default)]
+pub struct Graph(Rc<RefCell<Topology>>);
+
+impl Graph {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn add_exchange(&self, receive: ReceiveFactory) -> usize {
+        let mut topology = self.0.borrow_mut();
+        topology.exchanges.push(receive);
+        topology.exchanges.len() - 1
+    }
+
+    pub(crate) fn add_source(&self, source: SourceNode) -> usize {
+        let mut topology = self.0.borrow_mut();
+        if topology
+            .sources
+            .iter()
+            .any(|other| other.name == source.name)
+        {
+            topology.faults.push(format!(
+                "two sources are called {:?}: give one another name, or merge their streams",
+                source.name
+            ));
+        }
+        topology.sources.push(source);
+        topology.sources.len() - 1
+    }
+
+    /// Declares a store; its name becomes part of its changelog topic's name.
+    pub(crate) fn declare_store(&self, name: &str, codec: CodecId) {
+        let mut topology = self.0.borrow_mut();
+        if let Err(e) = TopicName::new(name) {
+            topology.faults.push(format!(
+                "the store name {name:?} cannot be part of a topic name: {e}"
+            ));
+        }
+        if topology.stores.insert(name.to_owned(), codec).is_some() {
+            topology.faults.push(format!("two stores are called {name:?}: a store's name is its identity for good, choose another"));
+        }
+    }
+
+    pub(crate) fn add_sink(&self, description: String) {
+        self.0.borrow_mut().sinks.push(description);
+    }
+
+    pub(crate) fn add_sink_topic(&self, topic: TopicName, partitions_count: Option<i32>) {
+        self.0
+            .borrow_mut()
+            .sink_topics
+            .insert(topic, partitions_count);
+    }
+
+    pub(crate) fn add_fault(&self, why: String) {
+        self.0.borrow_mut().faults.push(why);
+    }
+
+    /// The graph as it is now, checked.
+    pub(crate) fn topology(&self, job: &str) -> Result<Topology, JobError> {
+        let topology = self.0.borrow().clone();
+        let refuse = |why: String| {
+            Err(JobError::Topology {
+                job: job.to_owned(),
+                why,
+            })
+        };
+        if let Some(fault) = topology.faults.first() {
+            return refuse(fault.clone());
+        }
+        if topology.sources.is_empty() {
+            return refuse("it has no source that leads to a sink: begin with `job.source(…)` and end with `.sink(…)`".to_owned());
+        }
+        Ok(topology)
+    }
+
+    /// The graph in words, a line an element.
+    pub(crate) fn describe(&self, job: &str) -> String {
+        let topology = self.0.borrow();
+        let mut lines = vec![format!("job {job}")];
+        lines.extend(
+            topology
+                .sources
+                .iter()
+                .map(|s| format!("  source {}", s.name)),
+        );
+        lines.extend(
+            topology
+                .stores
+                .iter()
+                .map(|(name, codec)| format!("  store {name} (codec {})", codec.0)),
+        );
+        lines.extend(topology.sinks.iter().map(|s| format!("  sink {s}")));
+        lines.join("\n")
+    }
+}

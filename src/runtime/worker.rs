@@ -1,0 +1,396 @@
+//! A worker: one thread that reads its splits, runs the chains, and owns its part of the state (design D8).
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::appender::TopicAppender;
+use super::changelog::{Changelog, Flush};
+use super::context::{JobContext, OperatorContext, Producer};
+use super::cycle::Commit;
+use super::error::{Failure, FailureInner, JobError};
+use super::exchange::Receive;
+use super::inbox::Message;
+use super::record::Origin;
+use super::report::{Drained, Report, Reports};
+use super::source::{Feed, Read};
+use super::topology::Topology;
+
+/// Sources stop reading while any inbox holds more than this: back-pressure reaches the source (I10).
+const INBOX_BYTES_MAX: usize = 16 << 20;
+/// The longest sleep without a message; a guard against a lost wake-up, not a way to notice work.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+
+/// A worker at work, on its own thread.
+pub(crate) struct Worker {
+    job: Arc<JobContext>,
+    number: usize,
+    commit: Commit,
+    reports: Reports,
+    waker: Waker,
+    feeds: Vec<Box<dyn Feed>>,
+    receivers: Vec<Receiver>,
+    /// What each source feeds, by source.
+    source_edges: Vec<Vec<usize>>,
+    writer: Rc<std::cell::Cell<usize>>,
+    dead_letters: Option<Rc<RefCell<TopicAppender>>>,
+    changelogs: HashMap<String, Changelog>,
+    state: State,
+    current: Origin,
+    is_exhausted: bool,
+    steps: u64,
+    /// Batches of the next cycle that came before this worker was told to open it.
+    early: Vec<Message>,
+}
+
+struct Receiver {
+    receive: Box<dyn Receive>,
+    /// The exchanges that this one's chain feeds.
+    feeds: Vec<usize>,
+    /// How many senders there are in all workers.
+    senders: usize,
+    /// How many of them ended the cycle.
+    ended: usize,
+    is_closed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The cycle is open, and has no record yet.
+    Idle,
+    /// The cycle is open.
+    Dirty,
+    /// Sources stand still; what is in flight runs out.
+    Closing,
+    /// Everything ran out; waiting for the next cycle.
+    Drained,
+}
+
+/// What a worker does next.
+enum Next {
+    GoOn,
+    Stop,
+}
+
+impl Worker {
+    /// Builds this worker's instances of everything, and restores its state.
+    pub(crate) fn build(
+        job: Arc<JobContext>,
+        number: usize,
+        topology: &Topology,
+        commit: Commit,
+        reports: Reports,
+    ) -> Result<Self, JobError> {
+        let mut context = OperatorContext::new(Arc::clone(&job), number)?;
+        let mut feeds = Vec::new();
+        for (index, source) in topology.sources.iter().enumerate() {
+            context.begin(Producer::Source(index));
+            feeds.push((source.feed)(&mut context)?);
+        }
+        let mut receives = Vec::new();
+        for (index, exchange) in topology.exchanges.iter().enumerate() {
+            context.begin(Producer::Exchange(index));
+            receives.push(exchange(&mut context)?);
+        }
+        let parts = context.into_parts();
+        let workers = job.inboxes.len();
+        let fed_by = |producer| {
+            parts
+                .edges
+                .iter()
+                .filter(move |edge| edge.0 == producer)
+                .map(|edge| edge.1)
+                .collect::<Vec<_>>()
+        };
+        let receivers = receives
+            .into_iter()
+            .enumerate()
+            .map(|(index, receive)| Receiver {
+                receive,
+                feeds: fed_by(Producer::Exchange(index)),
+                senders: parts.edges.iter().filter(|edge| edge.1 == index).count() * workers,
+                ended: 0,
+                is_closed: false,
+            });
+        let receivers = receivers.collect();
+        let source_edges = (0..feeds.len())
+            .map(|index| fed_by(Producer::Source(index)))
+            .collect();
+        Ok(Self {
+            waker: job.inboxes[number].waker(),
+            job,
+            number,
+            commit,
+            reports,
+            feeds,
+            receivers,
+            source_edges,
+            writer: parts.writer,
+            dead_letters: parts.dead_letters,
+            changelogs: parts.changelogs,
+            state: State::Idle,
+            current: Origin::default(),
+            is_exhausted: false,
+            steps: 0,
+            early: Vec::new(),
+        })
+    }
+
+    /// Works until told to stop; a panic in a user's function is contained and reported (C18).
+    pub(crate) fn run(mut self) -> Result<(), JobError> {
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work()));
+        worked.unwrap_or_else(|panic| {
+            let message = match panic.downcast::<String>() {
+                Ok(message) => *message,
+                Err(other) => (*other
+                    .downcast_ref::<&str>()
+                    .unwrap_or(&"a panic without a message"))
+                .to_owned(),
+            };
+            Err(JobError::Panicked {
+                split: self.job.split_name(self.current.split),
+                offset: self.current.offset,
+                message,
+            })
+        })
+    }
+
+    fn work(&mut self) -> Result<(), JobError> {
+        loop {
+            while let Some(message) = self.job.inboxes[self.number].receive() {
+                if let Next::Stop = self.handle(message)? {
+                    return Ok(());
+                }
+            }
+            match self.read_sources()? {
+                Read::Progress => {}
+                Read::Later(after) => self.job.inboxes[self.number].wait(after),
+                Read::Pending | Read::Exhausted => self.job.inboxes[self.number].wait(SLEEP_MAX),
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) -> Result<Next, JobError> {
+        match message {
+            // Another worker opened the next cycle first: what it sends waits for our own `Open`.
+            Message::Batch { .. } | Message::EndOfCycle { .. } if self.state == State::Drained => {
+                self.early.push(message)
+            }
+            Message::Batch {
+                exchange, batch, ..
+            } => {
+                self.mark_dirty();
+                self.receivers[exchange]
+                    .receive
+                    .receive(batch, &mut self.current)?;
+                self.check_overlay();
+            }
+            Message::EndOfCycle { exchange } => {
+                self.receivers[exchange].ended += 1;
+                self.close_receivers()?;
+            }
+            Message::Close => self.close()?,
+            Message::Open { writer } => self.open(writer)?,
+            Message::Flushed { tickets } => self.each_store(&mut |store, _| {
+                for (name, ticket) in &tickets {
+                    if name == store.name() {
+                        store.flushed(*ticket);
+                    }
+                }
+                Ok(())
+            })?,
+            Message::Stop => return Ok(Next::Stop),
+        }
+        Ok(Next::GoOn)
+    }
+
+    fn mark_dirty(&mut self) {
+        if self.state == State::Idle {
+            self.state = State::Dirty;
+            self.reports.send(Report::Dirty);
+        }
+    }
+
+    /// Reads a batch of every source, if the cycle is open and nobody is behind.
+    fn read_sources(&mut self) -> Result<Read, JobError> {
+        let is_open = matches!(self.state, State::Idle | State::Dirty);
+        if !is_open
+            || self.is_exhausted
+            || self
+                .job
+                .inboxes
+                .iter()
+                .any(|inbox| inbox.size_bytes() > INBOX_BYTES_MAX)
+        {
+            return Ok(Read::Pending);
+        }
+        let (mut is_progress, mut idle) = (false, Read::Exhausted);
+        for index in 0..self.feeds.len() {
+            match self.feeds[index].poll(&self.waker, &mut self.current)? {
+                Read::Progress => {
+                    is_progress = true;
+                    self.mark_dirty();
+                }
+                waiting => idle = idle.sooner(waiting),
+            }
+        }
+        if is_progress {
+            self.check_overlay();
+            return Ok(Read::Progress);
+        }
+        if idle == Read::Exhausted {
+            self.is_exhausted = true;
+            self.reports.send(Report::Exhausted);
+        }
+        Ok(idle)
+    }
+
+    /// Asks for an early commit when the state that the cycle changed is over its share of the budget (D6).
+    fn check_overlay(&mut self) {
+        self.steps += 1;
+        if !self.steps.is_multiple_of(16) {
+            return;
+        }
+        let mut overlay_bytes = 0;
+        let counted = self.each_store(&mut |store, _| {
+            overlay_bytes += store.overlay_bytes();
+            Ok(())
+        });
+        debug_assert!(counted.is_ok(), "counting cannot fail");
+        if overlay_bytes > self.commit.overlay_bytes_max / self.job.inboxes.len() {
+            self.reports.send(Report::OverBudget);
+        }
+    }
+
+    fn open(&mut self, writer: usize) -> Result<(), JobError> {
+        assert_eq!(
+            self.state,
+            State::Drained,
+            "a cycle opens where the last one was drained"
+        );
+        self.writer.set(writer);
+        self.state = State::Idle;
+        for receiver in &mut self.receivers {
+            (receiver.ended, receiver.is_closed) = (0, false);
+        }
+        for message in std::mem::take(&mut self.early) {
+            self.handle(message)?;
+        }
+        Ok(())
+    }
+
+    /// The sources stand still: ends the cycle in their chains, and then wherever nothing more can come.
+    fn close(&mut self) -> Result<(), JobError> {
+        assert!(
+            matches!(self.state, State::Idle | State::Dirty),
+            "a cycle closes once"
+        );
+        self.state = State::Closing;
+        for index in 0..self.feeds.len() {
+            let ended = self.feeds[index].end_cycle();
+            ended.map_err(|failure| self.failed(failure))?;
+            self.tell_ended(&self.source_edges[index]);
+        }
+        self.close_receivers()
+    }
+
+    fn tell_ended(&self, exchanges: &[usize]) {
+        for &exchange in exchanges {
+            self.job
+                .inboxes
+                .iter()
+                .for_each(|inbox| inbox.send(Message::EndOfCycle { exchange }));
+        }
+    }
+
+    /// Ends the cycle in every chain whose senders have all ended it. Messages of one sender come in
+    /// order, so all its batches were received before its end.
+    fn close_receivers(&mut self) -> Result<(), JobError> {
+        if self.state != State::Closing {
+            return Ok(());
+        }
+        for index in 0..self.receivers.len() {
+            let receiver = &mut self.receivers[index];
+            if receiver.is_closed || receiver.ended < receiver.senders {
+                continue;
+            }
+            receiver.is_closed = true;
+            let ended = receiver.receive.end_cycle();
+            ended.map_err(|failure| self.failed(failure))?;
+            self.tell_ended(&self.receivers[index].feeds);
+        }
+        if self.receivers.iter().all(|receiver| receiver.is_closed) {
+            self.drain()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Nothing is in flight: writes the changelogs, and tells the driver where the sources stand.
+    fn drain(&mut self) -> Result<(), JobError> {
+        self.state = State::Drained;
+        let mut flushes: Vec<Flush> = Vec::new();
+        let timestamp = self.job.env.clock.wall();
+        let mut changelogs = std::mem::take(&mut self.changelogs);
+        let drained = self.each_store(&mut |store, _| {
+            if let Some(changelog) = changelogs.get_mut(store.name()) {
+                flushes.extend(changelog.drain(store, timestamp)?);
+            }
+            Ok(())
+        });
+        self.changelogs = changelogs;
+        drained?;
+        if let Some(dead_letters) = &self.dead_letters {
+            dead_letters
+                .borrow_mut()
+                .flush_all()
+                .map_err(|failure| self.failed(failure))?;
+        }
+        let mut positions = Vec::new();
+        self.feeds
+            .iter()
+            .for_each(|feed| feed.positions(&mut |split, offset| positions.push((split, offset))));
+        self.reports.send(Report::Drained(Drained {
+            worker: self.number,
+            positions,
+            flushes,
+        }));
+        Ok(())
+    }
+
+    fn each_store(
+        &mut self,
+        visit: &mut dyn FnMut(&mut dyn crate::state::CycleStore, usize) -> Result<(), Failure>,
+    ) -> Result<(), JobError> {
+        let mut result = Ok(());
+        let mut index = 0;
+        let mut once = |store: &mut dyn crate::state::CycleStore| {
+            if result.is_ok() {
+                result = visit(store, index);
+                index += 1;
+            }
+        };
+        self.feeds
+            .iter_mut()
+            .for_each(|feed| feed.stores(&mut once));
+        self.receivers
+            .iter_mut()
+            .for_each(|receiver| receiver.receive.stores(&mut once));
+        result.map_err(|failure| self.failed(failure))
+    }
+
+    fn failed(&self, failure: Failure) -> JobError {
+        match failure.into_inner() {
+            FailureInner::Job(e) => e,
+            FailureInner::Poison(why) => JobError::Poison {
+                split: self.job.split_name(self.current.split),
+                offset: self.current.offset,
+                why,
+            },
+        }
+    }
+}
