@@ -94,7 +94,11 @@ fn describe(session: &Session, group: &GroupId) -> anyhow::Result<()> {
                 || "-".to_owned(),
                 |end| end.since(committed.offset).max(0).to_string(),
             ),
-            if description.pending.contains(place) {
+            if description
+                .pending
+                .iter()
+                .any(|(_, pending, _)| pending == place)
+            {
                 "yes"
             } else {
                 "no"
