@@ -166,15 +166,13 @@ impl OperatorContext {
         Ok(store)
     }
 
-    pub(crate) fn job_arc(&self) -> &Arc<JobContext> {
-        &self.job
-    }
-
     pub(crate) fn inboxes(&self) -> Arc<[Inbox]> {
         Arc::clone(&self.job.inboxes)
     }
 
-    pub(crate) fn state_partitions(&self) -> u16 {
+    /// How many parts the job's state has: what [`Key::hashed`](super::Key::hashed) wants to know.
+    #[must_use]
+    pub fn state_partitions(&self) -> u16 {
         self.job.state_partitions
     }
 

@@ -116,11 +116,6 @@ impl Cycle {
         }
     }
 
-    /// The writer of the cycle that is open or closing.
-    pub(crate) fn writer(&self) -> usize {
-        self.writer
-    }
-
     /// When [`Event::Tick`] is due, if it matters.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {

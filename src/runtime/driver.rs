@@ -93,7 +93,11 @@ impl Driver {
                 .map_or(WAIT_MAX, |deadline| deadline.since(now))
                 .min(WAIT_MAX);
             let event = match self.reports.recv_timeout(wait_for) {
-                Ok(Report::Dirty) => Event::Dirty,
+                Ok(Report::Dirty(at)) => {
+                    let effects = self.cycle.step(Event::Dirty, at);
+                    debug_assert!(effects.is_empty(), "a first record only sets the deadline");
+                    Event::Tick
+                }
                 Ok(Report::OverBudget) => Event::OverBudget,
                 Ok(Report::Exhausted) => Event::Exhausted,
                 Ok(Report::Stop) => Event::Stop,
@@ -126,11 +130,7 @@ impl Driver {
     /// `true` once the job is finished.
     fn carry_out(&mut self, event: Event) -> Result<bool, JobError> {
         let now = self.job.env.clock.now();
-        let mut effects = self.cycle.step(event, now);
-        if effects.is_empty() {
-            effects = self.cycle.step(Event::Tick, now);
-        }
-        for effect in effects {
+        for effect in self.cycle.step(event, now) {
             match effect {
                 Effect::Close => self.broadcast(|| Message::Close),
                 Effect::Open { writer } => self.broadcast(|| Message::Open { writer }),

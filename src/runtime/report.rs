@@ -4,6 +4,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::changelog::Flush;
 use super::error::JobError;
+use crate::env::Instant;
 use crate::state::StateError;
 use crate::types::Offset;
 
@@ -18,8 +19,8 @@ pub(crate) struct Drained {
 
 /// A message to the driver.
 pub(crate) enum Report {
-    /// The worker processed the first records of its cycle.
-    Dirty,
+    /// The worker processed the first records of its cycle at this moment.
+    Dirty(Instant),
     /// The worker changed more state than the cycle's budget.
     OverBudget,
     /// The worker's splits have ended.

@@ -22,6 +22,8 @@ use super::topology::Topology;
 
 /// Sources stop reading while any inbox holds more than this: back-pressure reaches the source (I10).
 const INBOX_BYTES_MAX: usize = 16 << 20;
+/// How soon a worker that stands back for another looks whether that one has caught up.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
 /// The longest sleep without a message; a guard against a lost wake-up, not a way to notice work.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 
@@ -211,22 +213,22 @@ impl Worker {
     fn mark_dirty(&mut self) {
         if self.state == State::Idle {
             self.state = State::Dirty;
-            self.reports.send(Report::Dirty);
+            self.reports.send(Report::Dirty(self.job.env.clock.now()));
         }
     }
 
     /// Reads a batch of every source, if the cycle is open and nobody is behind.
     fn read_sources(&mut self) -> Result<Read, JobError> {
-        let is_open = matches!(self.state, State::Idle | State::Dirty);
-        if !is_open
-            || self.is_exhausted
-            || self
-                .job
-                .inboxes
-                .iter()
-                .any(|inbox| inbox.size_bytes() > INBOX_BYTES_MAX)
-        {
+        if self.is_exhausted || !matches!(self.state, State::Idle | State::Dirty) {
             return Ok(Read::Pending);
+        }
+        if self
+            .job
+            .inboxes
+            .iter()
+            .any(|inbox| inbox.size_bytes() > INBOX_BYTES_MAX)
+        {
+            return Ok(Read::Later(LOOK_AGAIN));
         }
         let (mut is_progress, mut idle) = (false, Read::Exhausted);
         for index in 0..self.feeds.len() {
