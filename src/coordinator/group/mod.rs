@@ -7,16 +7,19 @@
 //! Does not know members yet: every commit is that of a reader that assigns its partitions itself (generation −1, no member id).
 //!
 //! # What the caller owes
-//! Effects are executed in order, each ticket answered once; a transactional record is answered before the marker that ends its transaction
-//! is reported by [`Input::Marker`].
+//! Effects are executed in order, each ticket answered once. Synced records are answered in the order of the journal; a transactional
+//! record is answered before the marker that ends its transaction is reported by [`Input::Marker`].
+
+mod coordinator;
 
 use std::time::Duration;
 
-use super::{CoordinatorError, JournalRecord, Now, RequestId, Ticket};
+pub use coordinator::GroupCoordinator;
+
+use super::{JournalRecord, RequestId, Ticket};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{
-    CommittedOffset, OffsetCommitRequest, OffsetFetchRequest, TransactionResult,
-    TxnOffsetCommitRequest,
+    CommittedOffset, OffsetCommitRequest, TransactionResult, TxnOffsetCommitRequest,
 };
 use crate::types::{GroupId, Offset, ProducerId, ProducerIdentity, TopicName, TopicPartition};
 
@@ -122,66 +125,4 @@ pub struct GroupDescription {
     pub offsets: Vec<(TopicPartition, CommittedOffset)>,
     /// Positions pending in open transactions.
     pub pending: Vec<(ProducerId, TopicPartition, CommittedOffset)>,
-}
-
-/// The group coordinator. See the module's documentation for what its caller owes.
-#[derive(Debug, Clone)]
-pub struct GroupCoordinator {
-    config: Config,
-}
-
-impl GroupCoordinator {
-    /// A coordinator that knows no group: replay the journal.
-    #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self { config }
-    }
-
-    /// Takes in one record of the journal. `producer_id` is that of its batch if the batch is transactional, else [`ProducerId::NONE`].
-    /// Markers in the journal are replayed with [`GroupCoordinator::replay_marker`].
-    ///
-    /// # Errors
-    /// If the record is damaged or of a newer version.
-    pub fn replay(
-        &mut self,
-        producer_id: ProducerId,
-        offset: Offset,
-        key: &[u8],
-        value: Option<&[u8]>,
-        now: Now,
-    ) -> Result<(), CoordinatorError> {
-        todo!("{producer_id:?} {offset:?} {key:?} {value:?} {now:?}")
-    }
-
-    /// Takes in one marker of the journal.
-    pub fn replay_marker(&mut self, producer_id: ProducerId, result: TransactionResult) {
-        todo!("{producer_id:?} {result:?}")
-    }
-
-    /// Takes in what happened and says what is to be done, in this order.
-    pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
-        todo!("{input:?} {now:?} {:?}", self.config)
-    }
-
-    /// The committed positions asked for; `None` for a partition without one.
-    ///
-    /// # Errors
-    /// `UnstableOffsetCommit` if stability is required and an open transaction holds one of them (C27).
-    pub fn fetch(
-        &self,
-        message: &OffsetFetchRequest,
-    ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>)>, ErrorCode> {
-        todo!("{message:?}")
-    }
-
-    /// Every group that has a position, committed or pending, in order.
-    pub fn list(&self) -> impl Iterator<Item = &GroupId> + '_ {
-        std::iter::empty()
-    }
-
-    /// One group.
-    #[must_use]
-    pub fn describe(&self, group: &GroupId) -> Option<GroupDescription> {
-        todo!("{group:?}")
-    }
 }

@@ -22,16 +22,22 @@
 //! 4. Before [`Input::ReplayDone`] the recovered end of every partition has been synced: what the
 //!    journal says of earlier markers must not be undone by a second crash.
 
+mod coordinator;
+mod outcomes;
+mod producer_ids;
+mod recovery;
+mod requests;
+mod state;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{CoordinatorError, Now, RequestId, Ticket};
-use crate::env::Instant;
+pub use coordinator::TransactionCoordinator;
+
+use super::{RequestId, Ticket};
 use crate::protocol::ErrorCode;
-use crate::protocol::messages::{
-    EndTxnRequest, InitProducerIdRequest, TransactionDescription, TransactionResult,
-};
+use crate::protocol::messages::{EndTxnRequest, InitProducerIdRequest, TransactionResult};
 use crate::types::{
     Offset, ProducerEpoch, ProducerIdentity, TopicId, TopicPartition, TransactionalId,
 };
@@ -111,7 +117,7 @@ pub enum Input {
         /// The request.
         message: EndTxnRequest,
     },
-    /// An operator aborts whatever transaction is open. Replies [`Reply::Done`].
+    /// An operator aborts whatever transaction is open. Replies [`Reply::Producer`] with the identity of the next one.
     Abort {
         /// The caller's number.
         request: RequestId,
@@ -231,72 +237,4 @@ pub enum PartitionCheck {
     Joined,
     /// The partition must join first: [`Input::AddPartitions`].
     MustJoin,
-}
-
-/// The transaction coordinator. See the module's documentation for what its caller owes.
-#[derive(Debug, Clone)]
-pub struct TransactionCoordinator {
-    config: Config,
-}
-
-impl TransactionCoordinator {
-    /// A coordinator that knows nothing yet: replay the journal, then say [`Input::ReplayDone`].
-    #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self { config }
-    }
-
-    /// Takes in one record of the journal, in the order of the journal, before [`Input::ReplayDone`].
-    ///
-    /// # Errors
-    /// If the record is damaged or of a newer version.
-    pub fn replay(
-        &mut self,
-        key: &[u8],
-        value: Option<&[u8]>,
-        now: Now,
-    ) -> Result<(), CoordinatorError> {
-        todo!("{key:?} {value:?} {now:?} {:?}", self.config)
-    }
-
-    /// Takes in what happened and says what is to be done, in this order.
-    pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
-        todo!("{input:?} {now:?}")
-    }
-
-    /// Whether `producer` may append to `partition` within its transaction. Cheap; call it under the partition's lock.
-    ///
-    /// # Errors
-    /// `InvalidProducerIdMapping`, `ProducerFenced`, `InvalidProducerEpoch`, `ConcurrentTransactions` or `CoordinatorLoadInProgress`, as Kafka has them.
-    pub fn check_append(
-        &self,
-        transactional_id: &TransactionalId,
-        producer: ProducerIdentity,
-        partition: &TopicPartition,
-    ) -> Result<PartitionCheck, ErrorCode> {
-        todo!("{transactional_id:?} {producer:?} {partition:?}")
-    }
-
-    /// When the next [`Input::Tick`] has something to do; `None` if nothing waits for time.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Instant> {
-        todo!()
-    }
-
-    /// Whether [`Effect::Recovered`] is still to come.
-    #[must_use]
-    pub fn is_recovering(&self) -> bool {
-        todo!()
-    }
-
-    /// Every transactional id, in order.
-    pub fn list(&self) -> impl Iterator<Item = TransactionDescription> + '_ {
-        std::iter::empty()
-    }
-
-    /// One transactional id.
-    #[must_use]
-    pub fn describe(&self, transactional_id: &TransactionalId) -> Option<TransactionDescription> {
-        todo!("{transactional_id:?}")
-    }
 }
