@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use onceflow::protocol::batch::{
-    Batch, BatchBuilder, BatchProducer, Compression, DecompressionLimit,
+    Batch, BatchBuilder, BatchError, BatchProducer, Compression, DecompressionLimit,
 };
 use onceflow::types::Timestamp;
 
@@ -22,17 +22,15 @@ fn build(builder: &mut BatchBuilder, value: &[u8]) -> Bytes {
 }
 
 /// Reads a batch as a source does, and returns how many value bytes it holds.
-fn read(bytes: Bytes) -> usize {
-    let batch = Batch::parse(bytes).expect("just built");
-    batch.check_crc().expect("just built");
-    let mut records = batch
-        .records(&DecompressionLimit::default())
-        .expect("just built");
+fn read(bytes: Bytes) -> Result<usize, BatchError> {
+    let batch = Batch::parse(bytes)?;
+    batch.check_crc()?;
+    let mut records = batch.records(&DecompressionLimit::default())?;
     let mut value_bytes = 0;
     while let Some(record) = records.next() {
-        value_bytes += record.expect("just built").value.map_or(0, <[u8]>::len);
+        value_bytes += record?.value.map_or(0, <[u8]>::len);
     }
-    value_bytes
+    Ok(value_bytes)
 }
 
 fn uncompressed(criterion: &mut Criterion) {

@@ -31,7 +31,11 @@ pub fn rewrite(
             header.records_count += 1;
         }
     }
-    header.max_timestamp = max_timestamp.unwrap_or(header.max_timestamp);
+    match max_timestamp {
+        Some(max_timestamp) => header.max_timestamp = max_timestamp,
+        // An emptied batch is a header alone, as Kafka leaves it.
+        None => header.attributes = header.attributes.uncompressed(),
+    }
     Ok(writer.seal(header, None))
 }
 

@@ -129,6 +129,20 @@ fn compaction_that_removes_nothing_changes_nothing() {
 }
 
 #[test]
+fn an_emptied_batch_is_a_header_alone() {
+    for compression in Compression::ALL {
+        let batch = parse(sample(compression));
+        let emptied = parse(rewrite(&batch, &LIMIT(), None, |_| false).unwrap());
+        assert_eq!(emptied.bytes().len(), HEADER_BYTES);
+        assert_eq!(emptied.header().compression(), Compression::None);
+        assert_eq!(emptied.header().max_timestamp, Timestamp(1064));
+        assert_eq!(read(&emptied).unwrap(), []);
+        let again = rewrite(&emptied, &LIMIT(), None, |_| true).unwrap();
+        assert_eq!(again, emptied.bytes());
+    }
+}
+
+#[test]
 fn a_delete_horizon_is_kept_and_moves_no_timestamp() {
     let record = ControlRecord {
         kind: ControlType::Abort,
