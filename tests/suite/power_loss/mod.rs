@@ -7,6 +7,7 @@
 //! Where that takes too long, each change meets a few of the modes, chosen by its number so that all are met;
 //! `ONCEFLOW_POWER_LOSS=full` meets them all everywhere.
 
+mod faults;
 mod partition;
 
 use onceflow::env::simulated::{PowerLoss, Recording, Replay};

@@ -16,18 +16,18 @@ use crate::support::records::{Seen, all_records, batch, committed_records};
 
 const TOPIC: TopicId = TopicId(7);
 
-fn dir() -> &'static Path {
+pub(super) fn dir() -> &'static Path {
     Path::new("/log/t-0")
 }
 
-fn config() -> LogConfig {
+pub(super) fn config() -> LogConfig {
     let mut config = LogConfig::default();
     config.segment_bytes = 3000;
     config.index_interval_bytes = 200;
     config
 }
 
-fn producer(id: i64, epoch: i16) -> ProducerIdentity {
+pub(super) fn producer(id: i64, epoch: i16) -> ProducerIdentity {
     ProducerIdentity {
         id: ProducerId(id),
         epoch: ProducerEpoch(epoch),
@@ -139,7 +139,7 @@ impl Writer {
 }
 
 /// A world with the parent directory that a partition needs.
-fn prepared_world(seed: u64) -> SimulatedWorld {
+pub(super) fn prepared_world(seed: u64) -> SimulatedWorld {
     let world = SimulatedWorld::new(seed);
     let files = world.env().files;
     files.create_dir(Path::new("/log")).unwrap();
@@ -220,7 +220,7 @@ fn fetch_all(
     }
 }
 
-fn read_all(log: &PartitionLog) -> Vec<Seen> {
+pub(super) fn read_all(log: &PartitionLog) -> Vec<Seen> {
     let fetched = fetch_all(log, Isolation::ReadUncommitted);
     fetched
         .into_iter()
@@ -233,7 +233,7 @@ fn read_committed(log: &PartitionLog) -> Vec<Seen> {
     fetched.iter().flat_map(committed_records).collect()
 }
 
-fn open(env: &Env, durable_end: Offset) -> Result<PartitionLog, LogError> {
+pub(super) fn open(env: &Env, durable_end: Offset) -> Result<PartitionLog, LogError> {
     let marks = RecoveryMarks {
         durable_end,
         ..RecoveryMarks::default()
@@ -322,4 +322,37 @@ fn f1_f3_f4_f5_f10_a_partition_survives_power_loss_at_every_change() {
         "{states_count} states of {} changes",
         script.recording.changes_count()
     );
+}
+
+/// Opens the log of `world` up to five times, each time losing power again somewhere on the way.
+fn interrupt_opening(world: SimulatedWorld, durable_end: Offset, seed: u64) -> SimulatedWorld {
+    let mut world = world;
+    for attempt in 0..5 {
+        world.start_recording();
+        drop(open(&world.env(), durable_end).unwrap());
+        let recording = world.stop_recording().unwrap();
+        let steps_count = (seed + attempt * 7) % (recording.changes_count() as u64 + 1);
+        let mut replay = recording.replay();
+        for _ in 0..steps_count {
+            assert!(replay.step());
+        }
+        let mut modes = PowerLoss::every_mode(seed ^ attempt);
+        let nth = usize::try_from((seed * 11 + attempt * 5) % ALL_MODES as u64).unwrap();
+        world = replay.after_power_loss(modes.nth(nth).unwrap());
+    }
+    world
+}
+
+#[test]
+fn c9_power_lost_again_while_a_partition_opens_changes_nothing() {
+    let script = run_script();
+    at_every_change(&script.recording, 4, |replay, loss| {
+        let Some(synced_end) = script.synced_end(replay.done_count()) else {
+            return;
+        };
+        let seed = loss.seed * 31 + replay.done_count() as u64;
+        let world = interrupt_opening(replay.after_power_loss(loss), synced_end, seed);
+        let log = open(&world.env(), synced_end).unwrap();
+        check_opened(&script, &log, synced_end);
+    });
 }

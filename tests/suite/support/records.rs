@@ -22,10 +22,17 @@ pub(crate) fn batch<V: AsRef<str>>(producer: BatchProducer, values: &[V]) -> Byt
 }
 
 /// A record as a reader sees it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Seen {
     pub(crate) offset: Offset,
     pub(crate) value: String,
+}
+
+impl std::fmt::Debug for Seen {
+    /// Long values are cut.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{:.12}", self.offset, self.value)
+    }
 }
 
 /// All data records, those of aborted and open transactions included.
