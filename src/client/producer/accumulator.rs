@@ -377,7 +377,8 @@ fn judge(
         }
         _ => {}
     }
-    let has_overtaken = is_out_of_order && queue.has_unresolved_before(sent.number);
+    // Not whether one is unresolved now: the answers of two batches may come in either order.
+    let has_overtaken = is_out_of_order && sent.was_behind();
     let may_retry = has_overtaken
         || (error.kind() == ErrorKind::Retriable && sent.attempts_count <= rules.retries);
     let is_over = sent.deadline(rules) <= now;

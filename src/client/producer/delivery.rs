@@ -33,6 +33,7 @@ pub(super) struct Completion {
 
 #[derive(Default)]
 struct CompletionState {
+    is_decided: bool,
     result: Option<Result<Written, ClientError>>,
     wakers: HashMap<u64, Waker>,
     next_waker: u64,
@@ -59,22 +60,20 @@ impl Completion {
     /// Has `callback` called for the record at `place`. The batch must not be complete yet.
     pub(super) fn call_back(&self, place: RecordPlace, callback: Callback) {
         let mut state = self.state.lock();
-        debug_assert!(state.result.is_none(), "the batch still takes records");
+        debug_assert!(!state.is_decided, "the batch still takes records");
         state.callbacks.push((place, callback));
     }
 
-    /// Tells everyone. A later result is ignored: a batch given up may still be answered.
+    /// Tells everyone, callbacks first: who awaited a record or a flush finds its callback called.
+    /// A later result is ignored: a batch given up may still be answered.
     pub(super) fn complete(&self, result: &Result<Written, ClientError>) {
-        let (callbacks, wakers) = {
+        let callbacks = {
             let mut state = self.state.lock();
-            if state.result.is_some() {
+            if state.is_decided {
                 return;
             }
-            state.result = Some(result.clone());
-            (
-                std::mem::take(&mut state.callbacks),
-                std::mem::take(&mut state.wakers),
-            )
+            state.is_decided = true;
+            std::mem::take(&mut state.callbacks)
         };
         for (place, callback) in callbacks {
             let outcome = self.outcome(place, result);
@@ -83,6 +82,11 @@ impl Completion {
                 tracing::error!(partition = %self.partition, "a send callback panicked");
             }
         }
+        let wakers = {
+            let mut state = self.state.lock();
+            state.result = Some(result.clone());
+            std::mem::take(&mut state.wakers)
+        };
         wakers.into_values().for_each(Waker::wake);
     }
 

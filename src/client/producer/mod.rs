@@ -19,6 +19,8 @@ mod queue;
 mod record;
 mod sender;
 pub(in crate::client) mod serializer;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod transaction;
 
@@ -100,6 +102,14 @@ struct Topic {
     /// No batch may be larger, in bytes.
     max_message_bytes: usize,
     since: Instant,
+}
+
+/// Where a record is to go, and with what.
+struct Place<'a> {
+    partition: &'a TopicPartition,
+    limit_bytes: usize,
+    reservation: Option<Reservation>,
+    callback: &'a mut Option<Callback>,
 }
 
 /// The bytes of one record while it is on its way into a batch.
@@ -312,11 +322,17 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Inner<K, V> {
         let encoded = self.encode(record, scratch, &headers)?;
         let limit_bytes = self.check_size(&encoded, topic)?;
         let partition = self.choose_partition(record, &encoded, topic)?;
-        let callback = self.with_interceptors(callback);
+        let mut callback = self.with_interceptors(callback);
         let mut reservation = None;
         loop {
             let now = self.shared.timers.now();
-            match self.try_append(&partition, &encoded, limit_bytes, &mut reservation, now)? {
+            let mut place = Place {
+                partition: &partition,
+                limit_bytes,
+                reservation: reservation.take(),
+                callback: &mut callback,
+            };
+            match self.try_append(&encoded, &mut place, now)? {
                 Appended::NeedsMemory(bytes) => {
                     reservation = Some(self.reserve(bytes, now).await?);
                 }
@@ -325,9 +341,6 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Inner<K, V> {
                     place,
                     wakes_sender,
                 } => {
-                    if let Some(callback) = callback {
-                        completion.call_back(place, callback);
-                    }
                     if wakes_sender {
                         self.shared.wake();
                     }
@@ -421,10 +434,8 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Inner<K, V> {
 
     fn try_append(
         &self,
-        partition: &TopicPartition,
         encoded: &Encoded<'_>,
-        limit_bytes: usize,
-        reservation: &mut Option<Reservation>,
+        to: &mut Place<'_>,
         now: Instant,
     ) -> Result<Appended, ClientError> {
         let mut core = self.shared.core.lock();
@@ -432,11 +443,19 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Inner<K, V> {
             return Err(closed());
         }
         core.transaction.check_send()?;
-        let appended = core
-            .accumulator
-            .append(partition, encoded, limit_bytes, reservation, now);
-        if matches!(appended, Appended::Done { .. }) {
+        let limit_bytes = to.limit_bytes;
+        let reservation = &mut to.reservation;
+        let accumulator = &mut core.accumulator;
+        let appended = accumulator.append(to.partition, encoded, limit_bytes, reservation, now);
+        if let Appended::Done {
+            completion, place, ..
+        } = &appended
+        {
             core.transaction.note_effect();
+            // Under the lock: the sender cannot have the batch answered before.
+            if let Some(callback) = to.callback.take() {
+                completion.call_back(*place, callback);
+            }
         }
         Ok(appended)
     }

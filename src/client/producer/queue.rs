@@ -27,6 +27,8 @@ pub(super) struct Unsent {
 /// A batch that was handed over at least once. Its bytes, and so its sequence, never change again (I6).
 pub(super) struct Sent {
     pub(super) number: u64,
+    /// How many batches of the partition were handed over for the first time before it.
+    ordinal: u64,
     bytes: Bytes,
     completion: Arc<Completion>,
     created: Instant,
@@ -34,6 +36,8 @@ pub(super) struct Sent {
     pub(super) last_error: Option<ClientError>,
     /// The answer to one of the attempts was lost: that attempt may have written the batch.
     was_lost: bool,
+    /// An earlier batch was unresolved when this one was handed over: the log may have found it out of order for that.
+    was_behind: bool,
     reservation: Reservation,
 }
 
@@ -42,6 +46,10 @@ impl Sent {
     pub(super) fn note(&mut self, error: ClientError) {
         self.was_lost |= error.is_outcome_unknown();
         self.last_error = Some(error);
+    }
+
+    pub(super) fn was_behind(&self) -> bool {
+        self.was_behind
     }
 
     pub(super) fn was_lost(&self) -> bool {
@@ -74,16 +82,18 @@ impl Unsent {
         Fate::new(self.completion, Err(error), self.reservation)
     }
 
-    fn finish(mut self, producer: BatchProducer) -> (Sent, BatchBuilder) {
+    fn finish(mut self, producer: BatchProducer, ordinal: u64) -> (Sent, BatchBuilder) {
         let bytes = self.builder.finish(producer).freeze();
         let sent = Sent {
             number: self.number,
+            ordinal,
             bytes,
             completion: self.completion,
             created: self.created,
             attempts_count: self.attempts_count,
             last_error: None,
             was_lost: false,
+            was_behind: false,
             reservation: self.reservation,
         };
         (sent, self.builder)
@@ -101,6 +111,7 @@ pub(super) struct Queue {
     in_flight: VecDeque<Sent>,
     /// Which producer identity the sequences count under; 0 for none yet.
     generation: u64,
+    sent_count: u64,
     next_sequence: Sequence,
     /// A sequence is missing for good: nothing is sent before the next identity.
     is_broken: bool,
@@ -117,6 +128,7 @@ impl Queue {
             retries: VecDeque::new(),
             in_flight: VecDeque::new(),
             generation: 0,
+            sent_count: 0,
             next_sequence: Sequence::ZERO,
             is_broken: false,
             not_before: Instant::default(),
@@ -217,6 +229,7 @@ impl Queue {
             None => self.first_attempt(rules, identity)?,
         };
         sent.attempts_count += 1;
+        sent.was_behind = self.has_unresolved_before(sent.number);
         let outgoing = Outgoing {
             partition: self.partition.clone(),
             number: sent.number,
@@ -229,7 +242,7 @@ impl Queue {
     }
 
     fn first_attempt(&mut self, rules: &Rules, identity: Option<Identity>) -> Option<Sent> {
-        if self.full.is_empty() {
+        if self.full.is_empty() || self.is_window_full(rules) {
             return None;
         }
         let producer = match rules.is_idempotent {
@@ -238,10 +251,21 @@ impl Queue {
         };
         let batch = self.full.pop_front()?;
         let records_count = batch.builder.records_count();
-        let (sent, builder) = batch.finish(producer);
+        let (sent, builder) = batch.finish(producer, self.sent_count);
+        self.sent_count += 1;
         self.next_sequence = self.next_sequence.plus(records_count);
         self.spare = Some(builder);
         Some(sent)
+    }
+
+    /// I6: the log recognises a batch that is sent again only among its last five. So no newer one may
+    /// leave while the oldest unresolved one would fall out of them, even if those between are resolved.
+    fn is_window_full(&self, rules: &Rules) -> bool {
+        let oldest = [self.retries.front(), self.in_flight.front()];
+        let oldest = oldest.into_iter().flatten().map(|sent| sent.ordinal).min();
+        oldest.is_some_and(|oldest| {
+            usize::try_from(self.sent_count - oldest).is_ok_and(|span| span >= rules.max_in_flight)
+        })
     }
 
     /// The next sequence under `identity`; `None` while batches of another identity are unresolved.
@@ -274,7 +298,7 @@ impl Queue {
     }
 
     /// Whether a batch before `number` is still unresolved.
-    pub(super) fn has_unresolved_before(&self, number: u64) -> bool {
+    fn has_unresolved_before(&self, number: u64) -> bool {
         let first = |batches: &VecDeque<Sent>| batches.front().is_some_and(|s| s.number < number);
         first(&self.retries) || first(&self.in_flight)
     }

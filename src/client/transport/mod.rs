@@ -7,6 +7,8 @@
 //! - `Unanswered` is returned exactly where the outcome is unknown; every other error means "no effect".
 
 mod in_process;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 use std::collections::BTreeMap;
 

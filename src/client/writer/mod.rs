@@ -4,6 +4,9 @@
 //! [`TransactionalWriter::abort`]. Its batches are appended at once; the commit makes them durable and
 //! visible together (I1). Accumulating, lingering and retrying records is `Producer`'s business.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;

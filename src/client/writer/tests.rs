@@ -1,0 +1,139 @@
+//! The transactional writer against a scripted broker.
+
+use super::*;
+use crate::client::transport::scripted::{Fault, Scripted};
+use crate::protocol::ErrorCode;
+use crate::protocol::batch::Compression;
+use crate::types::Timestamp;
+
+fn partition(number: i32) -> TopicPartition {
+    TopicPartition::new(TopicName::new("t").unwrap(), number)
+}
+
+fn writer(broker: &Arc<Scripted>) -> TransactionalWriter {
+    let id = TransactionalId::new("job").unwrap();
+    wait(TransactionalWriter::init(
+        broker.clone(),
+        id,
+        Duration::from_secs(60),
+    ))
+    .unwrap()
+}
+
+fn batch(values: &[&str]) -> BatchBuilder {
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    for value in values {
+        builder.push(Timestamp(1), None, Some(value.as_bytes()));
+    }
+    builder
+}
+
+#[test]
+fn batches_of_a_partition_are_numbered_across_its_writers_and_from_0_in_each_transaction() {
+    let broker = Scripted::new(2);
+    let writer = writer(&broker);
+    let mut one = writer.partition(&partition(0));
+    let mut other = writer.partition(&partition(0));
+    for _ in 0..2 {
+        one.append(&mut batch(&["a", "b"])).unwrap();
+        other.append(&mut batch(&["c"])).unwrap();
+        assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
+    }
+    let sequences: Vec<_> = broker
+        .produced()
+        .iter()
+        .map(|p| (p.header.producer.epoch.0, p.header.base_sequence.0))
+        .collect();
+    assert_eq!(sequences, [(0, 0), (0, 2), (1, 0), (1, 2)]);
+}
+
+#[test]
+fn c28_a_transaction_without_effects_asks_nothing() {
+    let broker = Scripted::new(1);
+    let writer = writer(&broker);
+    assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
+    assert_eq!(wait(writer.abort()).unwrap(), CommitOutcome::Aborted);
+    assert!(broker.end_txns().is_empty());
+}
+
+#[test]
+fn a_failed_append_leaves_nothing_but_an_abort() {
+    let broker = Scripted::new(1);
+    broker.script([Fault::Refuse(ErrorCode::MessageTooLarge)]);
+    let writer = writer(&broker);
+    let mut partition = writer.partition(&partition(0));
+    assert!(partition.append(&mut batch(&["big"])).is_err());
+    let error = partition.append(&mut batch(&["next"])).unwrap_err();
+    assert!(matches!(error, ClientError::MustAbort { .. }));
+    assert!(matches!(
+        wait(writer.commit()),
+        Err(ClientError::MustAbort { .. })
+    ));
+    assert_eq!(wait(writer.abort()).unwrap(), CommitOutcome::Aborted);
+    partition.append(&mut batch(&["good"])).unwrap();
+    assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
+}
+
+#[test]
+fn c16_a_commit_whose_answer_was_lost_is_asked_again() {
+    let broker = Scripted::new(1);
+    broker.script_end_txn([
+        Fault::Lose,
+        Fault::Refuse(ErrorCode::ConcurrentTransactions),
+    ]);
+    let writer = writer(&broker);
+    let mut partition = writer.partition(&partition(0));
+    partition.append(&mut batch(&["a"])).unwrap();
+    assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
+    let asked = broker.end_txns();
+    assert_eq!(asked.len(), 3);
+    assert!(asked.iter().all(|ask| ask.producer == asked[0].producer));
+    partition.append(&mut batch(&["b"])).unwrap();
+}
+
+#[test]
+fn a_refusal_after_a_lost_answer_is_unknown_and_stops_the_writer() {
+    let broker = Scripted::new(1);
+    broker.script_end_txn([Fault::Lose, Fault::Refuse(ErrorCode::ProducerFenced)]);
+    let writer = writer(&broker);
+    let mut partition = writer.partition(&partition(0));
+    partition.append(&mut batch(&["a"])).unwrap();
+    assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Unknown);
+    assert!(partition.append(&mut batch(&["b"])).is_err());
+    assert!(wait(writer.commit()).is_err());
+}
+
+#[test]
+fn c11_a_fenced_writer_is_told_so_by_every_later_call() {
+    let broker = Scripted::new(1);
+    let first = writer(&broker);
+    let mut partition = first.partition(&partition(0));
+    partition.append(&mut batch(&["a"])).unwrap();
+    broker.fence();
+    broker.fence();
+    let fenced = [
+        wait(first.commit()).map(drop),
+        wait(first.abort()).map(drop),
+        partition.append(&mut batch(&["b"])).map(drop),
+    ];
+    for result in fenced {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Fenced);
+    }
+}
+
+#[test]
+fn c17_the_outcome_of_a_dropped_commit_is_still_there() {
+    let broker = Scripted::new(1);
+    broker.script_end_txn([Fault::Hold]);
+    let writer = writer(&broker);
+    let mut partition = writer.partition(&partition(0));
+    partition.append(&mut batch(&["a"])).unwrap();
+    drop(writer.commit());
+    let error = partition.append(&mut batch(&["b"])).unwrap_err();
+    assert!(error.to_string().contains("await commit"), "{error}");
+    assert!(wait(writer.abort()).is_err(), "it is being committed");
+    broker.release();
+    assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
+    partition.append(&mut batch(&["b"])).unwrap();
+    assert_eq!(broker.end_txns().len(), 1);
+}
