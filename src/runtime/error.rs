@@ -145,6 +145,14 @@ pub enum JobError {
     /// The log refused.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The folder of the state cannot be made.
+    #[error("cannot create {}: {why}; the data directory must be writable", path.display())]
+    Folder {
+        /// Which.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        why: String,
+    },
     /// Stored records are damaged.
     #[error(transparent)]
     Batch(#[from] BatchError),

@@ -196,6 +196,12 @@ fn open_state(
         stores: stores.collect::<Result<_, JobError>>()?,
         ..StateConfig::default()
     };
+    let folder = log.state_dir();
+    let created = log.env().files.create_dir(folder);
+    created.map_err(|e| JobError::Folder {
+        path: folder.to_owned(),
+        why: e.to_string(),
+    })?;
     // The name is a valid topic name, so it is a valid folder name.
     Ok(StateBackend::open(
         log.env(),
