@@ -32,7 +32,7 @@ pub struct StoreDeclaration {
 /// How a job keeps state.
 #[derive(Debug, Clone)]
 pub struct StateConfig {
-    /// The bound of all memory: tables, blocks, memtables, flushes on their way.
+    /// The bound of all memory: tables, blocks, memtables, flushes on their way. RocksDB takes 8 MiB even if this is less than 16.
     pub memory_bytes: usize,
     /// How many state partitions there are; fixed when the job is first run. At least 1.
     pub state_partitions: u16,
@@ -61,6 +61,9 @@ impl Default for StateConfig {
         }
     }
 }
+
+/// Less makes RocksDB flush at every write.
+const ROCKS_BYTES_MIN: usize = 8 << 20;
 
 /// The state of one job in one process. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -112,7 +115,7 @@ impl StateBackend {
             .create_dir(directory)
             .map_err(|e| StateError::io("create", directory, e))?;
         let mut rebuilt = prepare(env, directory, &config)?;
-        let rocks_bytes = config.memory_bytes / 2;
+        let rocks_bytes = (config.memory_bytes / 2).max(ROCKS_BYTES_MIN);
         let options = rocks::options(rocks_bytes);
         let opened = open_or_rebuild(env, directory, &config, &options, &mut rebuilt)?;
         if let Some(why) = &rebuilt {
