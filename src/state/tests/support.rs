@@ -20,10 +20,10 @@ pub(super) const STATE_PARTITIONS: u16 = 4;
 
 pub(super) type Values = BTreeMap<Vec<u8>, String>;
 
-/// A configuration whose tables hold about ten entries.
+/// A configuration whose tables hold three or four entries.
 pub(super) fn tiny() -> StateConfig {
     StateConfig {
-        memory_bytes: 4 << 10,
+        memory_bytes: 1 << 10,
         state_partitions: STATE_PARTITIONS,
         stores: vec![declaration(STORE)],
         ..StateConfig::default()
