@@ -86,6 +86,13 @@ struct Shared {
 /// The positions of one state partition of one store each.
 type Positions = HashMap<(Arc<str>, u16), Offset>;
 
+/// Takes the value of one key that was asked for.
+pub(super) type TakeValue<'a> = dyn FnMut(Option<&[u8]>) -> Result<(), StateError> + 'a;
+
+/// Is shown a key and its value, and says whether to go on.
+pub(super) type VisitStored<'a> =
+    dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StateError> + 'a;
+
 #[derive(Default)]
 struct Progress {
     /// What RocksDB answers with, in its memtables too.
@@ -288,8 +295,12 @@ impl StateBackend {
         self.shared.check_codec(store, codec)?;
         let mut claimed = self.shared.claimed.lock();
         for &partition in partitions {
-            let is_valid = partition < self.shared.config.state_partitions;
-            if !is_valid || claimed.contains(&(Arc::clone(&name), partition)) {
+            let count = self.shared.config.state_partitions;
+            assert!(
+                partition < count,
+                "there are {count} state partitions, not {partition}"
+            );
+            if claimed.contains(&(Arc::clone(&name), partition)) {
                 return Err(in_use(store, partition));
             }
         }
@@ -313,7 +324,7 @@ impl StateBackend {
         &self,
         store: &str,
         keys: impl Iterator<Item = &'k [u8]>,
-        each: &mut dyn FnMut(Option<&[u8]>) -> Result<(), StateError>,
+        each: &mut TakeValue<'_>,
     ) -> Result<(), StateError> {
         let family = self.shared.family(store)?;
         for value in self.shared.db.batched_multi_get_cf(&family, keys, true) {
@@ -329,7 +340,7 @@ impl StateBackend {
         store: &str,
         from: &[u8],
         to: Option<Vec<u8>>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StateError>,
+        visit: &mut VisitStored<'_>,
     ) -> Result<(), StateError> {
         let family = self.shared.family(store)?;
         let mut read = ReadOptions::default();

@@ -35,6 +35,9 @@ pub use cycle_store::{BoxError, CycleStore, EmitChange};
 pub use error::StateError;
 pub use flush::{FlushBatch, FlushTicket, FlushUrgency};
 pub use key::{HashedKey, hash_key, state_partition};
+/// The options of every database here, so that a benchmark's baseline has the same.
+#[doc(hidden)]
+pub use rocks::options as rocksdb_options;
 pub use store::Store;
 
 #[cfg(test)]

@@ -54,7 +54,8 @@ impl From<rocksdb::Error> for OpenFailure {
 }
 
 /// Options of the database and of all its column families. `memory_bytes` bounds blocks, filters and memtables together.
-pub(super) fn options(memory_bytes: usize) -> Options {
+#[must_use]
+pub fn options(memory_bytes: usize) -> Options {
     let cache = Cache::new_lru_cache(memory_bytes);
     let memtables_bytes = memory_bytes / 2;
     let mut table = BlockBasedOptions::default();

@@ -25,7 +25,8 @@ const GROUP_KEYS_MAX: usize = 512;
 /// [`StateBackend::flush`] after the cycle is committed, and [`flushed`](Self::flushed). If the cycle is aborted,
 /// drop the store, open it again, and [`restore`](Self::restore) from the position that the backend gives.
 ///
-/// After any error the store is in between and is dropped in the same way.
+/// After any error the store is in between and is dropped in the same way; a flush that it gave out is written
+/// before, or dropped.
 pub struct Store<V> {
     pub(super) backend: StateBackend,
     pub(super) name: Arc<str>,
@@ -68,6 +69,9 @@ impl<V: Clone + Send + 'static> Store<V> {
     ///
     /// # Errors
     /// If the store was not declared, was declared with another codec, or one of the partitions is open already.
+    ///
+    /// # Panics
+    /// If the job has fewer state partitions.
     pub fn open(
         backend: &StateBackend,
         name: &str,
@@ -401,8 +405,7 @@ impl<V: Clone + Send + 'static> Store<V> {
     /// Whether so much waits for RocksDB that the next cycle should wait for the flush in flight
     /// (or take one): what is not flushed cannot be evicted.
     pub fn must_wait_for_flush(&mut self) -> bool {
-        let in_flight_bytes = self.in_flight.as_ref().map_or(0, |flight| flight.bytes);
-        self.dirty_bytes + self.cycle_bytes + in_flight_bytes > self.limit_bytes() / 4 * 3
+        self.unflushed_bytes() > self.limit_bytes() / 4 * 3
     }
 
     /// Applies one committed changelog record; `next_offset` is the offset after it. Records of a partition come in
@@ -488,9 +491,16 @@ impl<V: Clone + Send + 'static> Store<V> {
         let is_flushed = |entry: &Entry<V>| {
             !entry.is_in_cycle && !entry.is_dirty && Some(entry.flush_ticket) != in_flight
         };
-        if self.table.evict(limit_bytes, is_flushed) {
+        // Below what cannot be evicted the clock's hand would go round for nothing.
+        let target_bytes = limit_bytes.max(self.unflushed_bytes());
+        if self.table.evict(target_bytes, is_flushed) {
             self.is_resident = false;
         }
+    }
+
+    fn unflushed_bytes(&self) -> usize {
+        let in_flight_bytes = self.in_flight.as_ref().map_or(0, |flight| flight.bytes);
+        self.dirty_bytes + self.cycle_bytes + in_flight_bytes
     }
 
     pub(super) fn check_not_broken(&self) -> Result<(), StateError> {

@@ -260,7 +260,7 @@ fn s5_child_with_a_full_disk() {
         for number in 0..64u32 {
             // Bytes that do not compress.
             let value: Vec<u8> = (0..4_096u32)
-                .map(|i| (i.wrapping_mul(round + number * 77) >> 3) as u8)
+                .map(|i| i.wrapping_mul(round + number * 77).to_le_bytes()[1])
                 .collect();
             store
                 .update(key(&number.to_be_bytes()), |slot| *slot = Some(value))

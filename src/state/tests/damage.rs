@@ -1,5 +1,7 @@
 //! Lost, truncated and rotten files of RocksDB: rebuilt from the changelog, and never a wrong value.
 
+#![allow(clippy::disallowed_methods, reason = "the tests damage real files")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! What a changed job is told about the state that it finds.
 
+#![allow(clippy::disallowed_methods, reason = "the tests damage real files")]
+
 use super::support::*;
 use crate::codec::CodecId;
 use crate::protocol::ErrorKind;

@@ -50,8 +50,11 @@ pub(super) fn all_partitions() -> Vec<u16> {
 /// The committed changelog of one store: a list of records a partition; the offset is the index.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Changelog {
-    records: BTreeMap<u16, Vec<(Vec<u8>, Option<Vec<u8>>)>>,
+    records: BTreeMap<u16, Vec<Record>>,
 }
+
+/// Key and value.
+type Record = (Vec<u8>, Option<Vec<u8>>);
 
 pub(super) type Change = (u16, Vec<u8>, Option<Vec<u8>>);
 
