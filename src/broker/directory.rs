@@ -21,6 +21,7 @@ use crate::types::ClusterId;
 
 const LOCK: &str = "lock";
 const META: &str = "meta.json";
+const META_TMP: &str = "meta.json.tmp";
 const TOPICS: &str = "topics.json";
 const LOG: &str = "log";
 const BALLAST: &str = "ballast";
@@ -30,6 +31,7 @@ const KNOWN: &[&str] = &[LOCK, META, TOPICS, LOG, BALLAST, "state", "lost+found"
 const BEGUN: &[&str] = &[LOCK, TOPICS, LOG, "lost+found"];
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Meta {
     cluster_id: String,
 }
@@ -168,7 +170,8 @@ fn check_only_begun(env: &Env, root: &Path, entries: &[DirEntry]) -> Result<(), 
             foreign.name
         )));
     }
-    if entries.iter().any(|entry| !is_one_of(entry, BEGUN)) {
+    let is_begun = |entry: &DirEntry| is_one_of(entry, BEGUN) || entry.name == META_TMP;
+    if !entries.iter().all(is_begun) {
         return Err(half_copied(root, META));
     }
     let log = root.join(LOG);

@@ -27,6 +27,7 @@ struct Head {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Document<T> {
     version: u32,
     crc32c: String,
@@ -70,6 +71,9 @@ fn parse<T: Serialize + DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T
                 head.version
             ),
         ));
+    }
+    if head.version == 0 {
+        return Err(damaged("there is no version 0".to_owned()));
     }
     let document: Document<T> =
         serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;

@@ -25,6 +25,7 @@ use crate::types::{ClusterId, PartitionIndex, TopicId, TopicName, TopicPartition
 
 /// The content of `topics.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct TopicList {
     /// The data directory that the list belongs to.
     pub(super) cluster_id: String,
@@ -34,6 +35,7 @@ pub(super) struct TopicList {
 
 /// One topic of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct TopicEntry {
     /// The topic's id, as Kafka prints it.
     pub(super) id: String,

@@ -212,7 +212,9 @@ fn f23_damage_in_meta_and_topics_is_found_at_every_byte() {
                 // A changed space between two words of JSON means nothing.
                 Ok(broker) => {
                     assert!(
-                        good[position].is_ascii_whitespace() || bad[position].is_ascii_whitespace()
+                        good[position].is_ascii_whitespace(),
+                        "{name}: byte {position} was changed unseen: {}",
+                        String::from_utf8_lossy(&bad)
                     );
                     broker.close().unwrap();
                 }

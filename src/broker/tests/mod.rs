@@ -1,6 +1,9 @@
 //! Tests of the broker on real and simulated files.
 
-#![allow(clippy::large_futures)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests damage files and use threads on their own"
+)]
 
 mod directory;
 mod faults;

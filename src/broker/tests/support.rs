@@ -81,7 +81,8 @@ pub(super) fn transactional_id(name: &str) -> TransactionalId {
 }
 
 pub(super) fn create(broker: &Broker, topic: &str, partitions_count: i32) {
-    create_with(broker, topic, partitions_count, &[]);
+    // Test records are of 1970: retention would take them.
+    create_with(broker, topic, partitions_count, &[("retention.ms", "-1")]);
 }
 
 pub(super) fn create_with(
@@ -145,19 +146,33 @@ impl Producer {
         Self::with_timeout(broker, id, Duration::from_secs(60))
     }
 
+    /// Begins the next transaction with this identity.
+    pub(super) fn begin_as(&mut self, identity: ProducerIdentity) {
+        self.identity = identity;
+        self.sequences.clear();
+    }
+
     pub(super) fn with_timeout(broker: &Broker, id: &str, timeout: Duration) -> Self {
+        Self::try_with_timeout(broker, id, timeout).unwrap()
+    }
+
+    pub(super) fn try_new(broker: &Broker, id: &str) -> Result<Self, BrokerError> {
+        Self::try_with_timeout(broker, id, Duration::from_secs(60))
+    }
+
+    fn try_with_timeout(broker: &Broker, id: &str, timeout: Duration) -> Result<Self, BrokerError> {
         let id = transactional_id(id);
         let request = InitProducerIdRequest {
             transactional_id: Some(id.clone()),
             transaction_timeout: timeout,
             current: None,
         };
-        Self {
+        Ok(Self {
             broker: broker.clone(),
-            identity: block_on(broker.init_producer_id(request)).unwrap(),
+            identity: block_on(broker.init_producer_id(request))?,
             id,
             sequences: HashMap::new(),
-        }
+        })
     }
 
     pub(super) fn request(&mut self, to: &TopicPartition, values: &[&str]) -> ProduceRequest {
@@ -213,8 +228,8 @@ impl Producer {
     }
 
     pub(super) fn try_end(&mut self, result: TransactionResult) -> Result<(), BrokerError> {
-        self.identity = block_on(self.broker.end_txn(self.end_request(result)))?;
-        self.sequences.clear();
+        let next = block_on(self.broker.end_txn(self.end_request(result)))?;
+        self.begin_as(next);
         Ok(())
     }
 
