@@ -101,3 +101,6 @@ pub fn decode_value(bytes: &[u8]) -> Result<(CommittedOffset, Timestamp), Coordi
     reader.end()?;
     Ok((committed, commit))
 }
+
+#[cfg(test)]
+mod tests;

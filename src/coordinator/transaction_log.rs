@@ -353,3 +353,6 @@ fn read_ends(reader: &mut Reader<'_>) -> Result<Vec<DurableEnd>, CoordinatorErro
     }
     Ok(ends)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@
 //! record is answered before the marker that ends its transaction is reported by [`Input::Marker`].
 
 mod coordinator;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -63,6 +63,9 @@ pub(super) struct Entry {
     pub(super) unsynced_markers: BTreeSet<TopicPartition>,
     /// Open transactions of the current epoch found by recovery and unknown to the journal, with their epochs.
     pub(super) strays: BTreeMap<TopicPartition, ProducerEpoch>,
+    /// Whether the owner may have had its identity before a restart: then a power loss may have taken back what it wrote
+    /// under it, and it must abort before it goes on.
+    pub(super) is_from_before: bool,
     /// Requests that are handled when nothing is pending.
     pub(super) parked: VecDeque<Input>,
 }
@@ -79,6 +82,7 @@ impl Entry {
             idle_since: now.instant,
             unsynced_markers: BTreeSet::new(),
             strays: BTreeMap::new(),
+            is_from_before: false,
             parked: VecDeque::new(),
         }
     }
@@ -274,7 +278,7 @@ impl TransactionCoordinator {
         if entry.is_changing_hands() {
             return Err(ErrorCode::ConcurrentTransactions);
         }
-        check_current(&entry.record, producer)?;
+        entry.check_current(producer)?;
         let is_joined = entry.record.state == TransactionState::Ongoing
             && entry.record.partitions.contains(partition);
         Ok(match is_joined {
@@ -400,18 +404,15 @@ impl Entry {
             Some(_) => true,
         }
     }
-}
 
-/// Whether `producer` owns the id.
-pub(super) fn check_current(
-    record: &TransactionRecord,
-    producer: ProducerIdentity,
-) -> Result<(), ErrorCode> {
-    match record.standing(producer) {
-        Standing::Current => Ok(()),
-        // Its transaction ended (C12, C13, C22): aborting tells it the epoch to go on with.
-        Standing::Last => Err(ErrorCode::InvalidProducerEpoch),
-        Standing::Fenced => Err(ErrorCode::ProducerFenced),
-        Standing::Foreign => Err(ErrorCode::InvalidProducerIdMapping),
+    /// Whether `producer` owns the id, and may go on with its transaction.
+    pub(super) fn check_current(&self, producer: ProducerIdentity) -> Result<(), ErrorCode> {
+        match self.record.standing(producer) {
+            Standing::Current if !self.is_from_before => Ok(()),
+            // Its transaction ended (C12, C13, C22), or began before a restart that lost it: aborting tells it the epoch to go on with.
+            Standing::Current | Standing::Last => Err(ErrorCode::InvalidProducerEpoch),
+            Standing::Fenced => Err(ErrorCode::ProducerFenced),
+            Standing::Foreign => Err(ErrorCode::InvalidProducerIdMapping),
+        }
     }
 }

@@ -28,6 +28,8 @@ mod producer_ids;
 mod recovery;
 mod requests;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -81,8 +81,8 @@ impl TransactionCoordinator {
             }
             TransactionState::PrepareCommit | TransactionState::PrepareAbort => {
                 entry.deadline = None;
-                let is_abort = entry.record.state == TransactionState::PrepareAbort;
-                if is_abort {
+                entry.is_from_before = false;
+                if entry.record.state == TransactionState::PrepareAbort {
                     entry.strays.clear();
                 }
                 entry.record.durable_ends = Vec::new();
@@ -93,6 +93,7 @@ impl TransactionCoordinator {
                 if state == TransactionState::CompleteCommit {
                     entry.unsynced_markers = before.partitions;
                 }
+                entry.is_from_before &= state != TransactionState::Empty;
                 // Recovery found data of the next transaction behind this one: it goes back.
                 entry.deadline = (!entry.strays.is_empty()).then_some(now.instant);
                 self.desk.reply_to(waiter, Ok(Reply::Producer(producer)));

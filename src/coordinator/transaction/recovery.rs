@@ -11,6 +11,9 @@
 //! | `e = E` | `Ongoing`, or nothing of it | no decision: aborted under `E + 1`, journalled first |
 //! | an unknown producer id | – | no decision: aborted |
 //!
+//! What a client wrote last before a power loss may be lost without a trace, partition and journal record alike. Therefore an
+//! identity given out before the restart is good for nothing but learning the outcome of a transaction, and aborting.
+//!
 //! Commits before the last one need no care: their markers were synced before the last one was decided.
 
 use std::collections::BTreeMap;
@@ -163,6 +166,7 @@ impl TransactionCoordinator {
             let Some(entry) = self.entries.get_mut(&id) else {
                 continue;
             };
+            entry.is_from_before = true;
             match entry.record.state {
                 TransactionState::PrepareCommit | TransactionState::PrepareAbort => {
                     // A partition of the list that is not open has its marker already (C6).

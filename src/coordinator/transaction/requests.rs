@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::coordinator::{Entry, Owner, Pending, Stage, TransactionCoordinator, check_current};
+use super::coordinator::{Entry, Owner, Pending, Stage, TransactionCoordinator};
 use super::state::{Standing, first_identity};
 use super::{Effect, Input, Reply};
 use crate::coordinator::transaction_log::TransactionRecord;
@@ -173,7 +173,7 @@ impl TransactionCoordinator {
         now: Now,
     ) -> Result<Option<Reply>, ErrorCode> {
         let entry = self.settled(id)?;
-        check_current(&entry.record, producer)?;
+        entry.check_current(producer)?;
         let record = &entry.record;
         let is_open = record.state == TransactionState::Ongoing;
         if partitions.is_empty()
@@ -194,8 +194,15 @@ impl TransactionCoordinator {
         now: Now,
     ) -> Result<Option<Reply>, ErrorCode> {
         let id = &message.transactional_id;
-        let record = self.settled(id)?.record.clone();
+        let entry = self.settled(id)?;
+        let record = entry.record.clone();
         match record.standing(message.producer) {
+            // What it wrote under this identity before the restart may be lost: it is not for this request to call it committed.
+            Standing::Current
+                if entry.is_from_before && message.result == TransactionResult::Commit =>
+            {
+                return Err(ErrorCode::TransactionAbortable);
+            }
             Standing::Current => {}
             Standing::Last => return end_again(&record, message.result).map(Some),
             Standing::Fenced => return Err(ErrorCode::ProducerFenced),

@@ -1,0 +1,14 @@
+//! The transaction coordinator against a world that crashes, delays, copies and reorders.
+//!
+//! Reading order: `world.rs` (what happens), `partition.rs`, `clients.rs`, `actions.rs` (what may happen next), `rules.rs`
+//! (what must hold), `explorer.rs` (every order), `driver.rs`, `scenarios.rs` and `crashes.rs` (the catalogue's rows).
+
+mod actions;
+mod clients;
+mod crashes;
+mod driver;
+mod explorer;
+mod partition;
+mod rules;
+mod scenarios;
+mod world;
