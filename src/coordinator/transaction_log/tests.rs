@@ -43,7 +43,7 @@ fn decision() -> TransactionRecord {
 }
 
 #[test]
-fn the_bytes_of_each_record_are_golden() {
+fn the_bytes_of_a_decision_are_golden() {
     let id = TransactionalId::new("job").unwrap();
     assert_eq!(
         hex(&Key::Transaction(id).encode()),
@@ -93,6 +93,10 @@ fn the_bytes_of_each_record_are_golden() {
         "000000000000002a", // durable ends
     ];
     assert_eq!(hex(&decision().encode()), expected.concat());
+}
+
+#[test]
+fn the_bytes_of_an_empty_transaction_are_golden() {
     let empty = TransactionRecord {
         state: TransactionState::Empty,
         partitions: BTreeSet::new(),

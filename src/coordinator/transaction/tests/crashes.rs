@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::driver::{ABORT, COMMIT, Driver, ticket_of};
-use super::world::{Action, id, partition};
+use super::world::{Action, partition};
 use crate::coordinator::transaction::*;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::*;

@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use super::world::{Action, Mutant, World};
 
+/// How far each search goes: seconds in a debug build. The random histories go deeper.
+const STATES_MAX: usize = 15_000;
+
 struct Explored {
     states: usize,
     is_complete: bool,
@@ -79,7 +82,7 @@ fn world(clients: usize, partitions: usize, mutant: Mutant) -> World {
 fn one_producer_with_two_crashes_is_safe_in_every_order() {
     let mut world = world(1, 2, Mutant::None);
     world.crashes_left = 2;
-    assert_safe("crashes", world, 25_000);
+    assert_safe("crashes", world, STATES_MAX);
 }
 
 #[test]
@@ -90,7 +93,7 @@ fn a_zombie_with_a_crash_and_a_timeout_is_safe_in_every_order() {
     for client in &mut world.clients {
         client.transactions_left = 1;
     }
-    assert_safe("zombie", world, 25_000);
+    assert_safe("zombie", world, STATES_MAX);
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn c14_copies_and_delays_are_safe_in_every_order() {
     let mut world = world(1, 2, Mutant::None);
     world.copies_left = 2;
     world.timeouts_left = 1;
-    assert_safe("copies", world, 25_000);
+    assert_safe("copies", world, STATES_MAX);
 }
 
 #[test]
@@ -106,7 +109,7 @@ fn c19_worn_out_epochs_are_safe_in_every_order() {
     let mut world = world(2, 1, Mutant::None).with_epoch_max(1);
     world.crashes_left = 1;
     world.copies_left = 1;
-    assert_safe("epochs", world, 25_000);
+    assert_safe("epochs", world, STATES_MAX);
 }
 
 /// Each mutant with the smallest world that shows it.
