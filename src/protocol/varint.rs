@@ -40,32 +40,40 @@ pub const fn size_signed(value: i64) -> usize {
     size_unsigned(zigzag(value))
 }
 
-/// Writes the unsigned `value` into `out` at `at`, and returns the position behind it.
-///
-/// # Panics
-/// If `out` is too short.
+/// The longest varint that [`encode_in_register`] makes, in bytes.
+pub(crate) const REGISTER_BYTES_MAX: usize = 7;
+/// The bound of [`encode_in_register`]'s values, either side of zero.
+pub(crate) const REGISTER_VALUE_MAX: i64 = 1 << (7 * REGISTER_BYTES_MAX - 1);
+
+/// The signed `value`, which is closer to zero than [`REGISTER_VALUE_MAX`], as a varint in a register: its
+/// bytes from the lowest up, and how many there are.
 #[inline]
-pub(crate) fn put_unsigned(out: &mut [u8], at: usize, value: u64) -> usize {
-    let (mut at, mut rest) = (at, value);
-    while rest >= 0x80 {
-        out[at] = low_byte(rest) | 0x80;
-        rest >>= 7;
-        at += 1;
+pub(crate) fn encode_in_register(value: i64) -> (u64, usize) {
+    let value = zigzag(value);
+    if value < 0x80 {
+        (value, 1)
+    } else if value < 0x4000 {
+        ((value & 0x7f | 0x80) | (value >> 7) << 8, 2)
+    } else if value < 0x20_0000 {
+        let low = (value & 0x7f | 0x80) | (value >> 7 & 0x7f | 0x80) << 8;
+        (low | (value >> 14) << 16, 3)
+    } else {
+        encode_long_in_register(value)
     }
-    out[at] = low_byte(rest);
-    at + 1
 }
 
-/// Writes the signed `value` into `out` at `at`, and returns the position behind it.
-///
-/// # Panics
-/// If `out` is too short.
-#[inline]
-pub(crate) fn put_signed(out: &mut [u8], at: usize, value: i64) -> usize {
-    put_unsigned(out, at, zigzag(value))
+#[cold]
+fn encode_long_in_register(value: u64) -> (u64, usize) {
+    let (mut bytes, mut length, mut rest) = (0, 1, value);
+    while rest >= 0x80 {
+        bytes |= (rest & 0x7f | 0x80) << (8 * (length - 1));
+        rest >>= 7;
+        length += 1;
+    }
+    debug_assert!(length <= REGISTER_BYTES_MAX, "the caller keeps the bound");
+    (bytes | rest << (8 * (length - 1)), length)
 }
 
-#[inline]
 const fn low_byte(value: u64) -> u8 {
     value.to_le_bytes()[0]
 }
@@ -73,9 +81,14 @@ const fn low_byte(value: u64) -> u8 {
 /// Appends the unsigned `value` (Kafka's compact lengths and tags).
 #[inline]
 pub fn write_unsigned(out: &mut BytesMut, value: u64) {
-    let mut bytes = [0; VARLONG_BYTES_MAX];
-    let length = put_unsigned(&mut bytes, 0, value);
-    out.extend_from_slice(&bytes[..length]);
+    let (mut bytes, mut length, mut rest) = ([0; VARLONG_BYTES_MAX], 0, value);
+    while rest >= 0x80 {
+        bytes[length] = low_byte(rest) | 0x80;
+        rest >>= 7;
+        length += 1;
+    }
+    bytes[length] = low_byte(rest);
+    out.extend_from_slice(&bytes[..=length]);
 }
 
 /// Appends the signed `value` (records' lengths and deltas).
@@ -96,10 +109,15 @@ pub fn read_u64(input: &mut &[u8]) -> Option<u64> {
             *input = rest;
             Some(u64::from(a & 0x7f) | u64::from(b) << 7)
         }
+        [a, b, c @ 1..0x80, ref rest @ ..] if b >= 0x80 => {
+            *input = rest;
+            Some(u64::from(a & 0x7f) | u64::from(b & 0x7f) << 7 | u64::from(c) << 14)
+        }
         _ => read_long(input),
     }
 }
 
+#[cold]
 fn read_long(input: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for (i, &byte) in input.iter().take(VARLONG_BYTES_MAX).enumerate() {
@@ -174,6 +192,10 @@ mod tests {
             assert_eq!(signed(value), bytes, "{value}");
             assert_eq!(size_signed(value), bytes.len(), "{value}");
             assert_eq!(read_i64(&mut &bytes[..]), Some(value));
+            if value.unsigned_abs() < REGISTER_VALUE_MAX.unsigned_abs() {
+                let (register, length) = encode_in_register(value);
+                assert_eq!(&register.to_le_bytes()[..length], bytes);
+            }
         }
     }
 
@@ -205,6 +227,10 @@ mod tests {
             let value = value >> shift;
             let mut bytes = signed(value);
             prop_assert_eq!(bytes.len(), size_signed(value));
+            if value.unsigned_abs() < REGISTER_VALUE_MAX.unsigned_abs() {
+                let (register, length) = encode_in_register(value);
+                prop_assert_eq!(&register.to_le_bytes()[..length], &bytes[..]);
+            }
             bytes.extend(rest);
             let mut input = &bytes[..];
             prop_assert_eq!(read_i64(&mut input), Some(value));

@@ -6,12 +6,14 @@ use super::compression::compress;
 use super::{BATCH_BYTES_MAX, Compression, HEADER_BYTES, Header};
 use crate::protocol::varint;
 
-/// Room for all of a record that stands before its key: 5 + 1 + 10 + 5 + 5 bytes, rounded up.
-const HEAD_BYTES: usize = 32;
-/// Room for a length before a value, rounded up.
-const LENGTH_BYTES: usize = 8;
-/// How much room a record needs beyond its own bytes, because more is copied than kept.
-pub(super) const SLACK_BYTES: usize = HEAD_BYTES + LENGTH_BYTES;
+/// A record with at most so many bytes of key and value together is written the fast way.
+const SMALL_BYTES_MAX: usize = 4096;
+/// What a small record takes beside its key and value: at most 3 + 1 + 7 + 5 + 2 + 2 + 1 bytes, and the
+/// rest of its last register, of which more is stored than kept.
+pub(super) const SLACK_BYTES: usize = 32;
+/// The buffer is made ready in steps of so many bytes: small enough that they are still in the nearest
+/// cache when the records come.
+const STEP_BYTES: usize = 16 << 10;
 
 /// What a record is made of, apart from its headers.
 #[derive(Clone, Copy)]
@@ -23,6 +25,12 @@ pub(super) struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// The size of key and value, in bytes.
+    #[inline]
+    fn content_bytes(&self) -> usize {
+        self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len)
+    }
+
     /// The size of the record behind its length field, in bytes.
     #[inline]
     fn body_bytes(&self, headers_bytes: usize) -> usize {
@@ -41,9 +49,14 @@ impl Parts<'_> {
 }
 
 /// A batch in the making: room for its header, then its records, uncompressed.
+///
+/// Zeroed bytes are kept ready behind the records, so that a small record is written through one slice with
+/// its position in a register. Asking the buffer to grow field by field costs several times as much.
 #[derive(Debug, Default)]
 pub(super) struct RecordWriter {
+    /// The batch up to `end`, then zeros or leftovers.
     buffer: BytesMut,
+    end: usize,
 }
 
 impl RecordWriter {
@@ -51,80 +64,118 @@ impl RecordWriter {
     pub(super) fn begin(&mut self, capacity_bytes: usize) {
         self.buffer.clear();
         self.buffer.reserve(capacity_bytes.max(HEADER_BYTES));
-        self.buffer.extend_from_slice(&[0; HEADER_BYTES]);
+        self.buffer.resize(HEADER_BYTES, 0);
+        self.end = HEADER_BYTES;
     }
 
     /// The size of the batch so far, in bytes, uncompressed; 0 before `begin`.
     #[inline]
     pub(super) fn size_bytes(&self) -> usize {
-        self.buffer.len()
+        self.end
     }
 
     /// Adds a record without headers.
     #[inline]
     pub(super) fn write(&mut self, parts: Parts<'_>) {
-        self.write_start(parts, 1);
-        self.buffer.extend_from_slice(&[0]);
+        let is_small = parts.content_bytes() <= SMALL_BYTES_MAX
+            && parts.timestamp_delta.unsigned_abs() < varint::REGISTER_VALUE_MAX.unsigned_abs();
+        match is_small {
+            true => self.write_small(parts),
+            false => self.write_with_headers(parts, std::iter::empty()),
+        }
     }
 
-    /// Adds a record with headers.
+    /// The hot path. Varints are put together in registers: bytes stored one by one and loaded again as a
+    /// word would stall the processor for longer than all the rest takes.
+    #[inline]
+    fn write_small(&mut self, parts: Parts<'_>) {
+        let key = parts.key.unwrap_or_default();
+        let value = parts.value.unwrap_or_default();
+        let (time, time_bytes) = varint::encode_in_register(parts.timestamp_delta);
+        let (offset, offset_bytes) = varint::encode_in_register(i64::from(parts.offset_delta));
+        let (key_length, key_length_bytes) = varint::encode_in_register(field_length(parts.key));
+        let (value_length, value_length_bytes) =
+            varint::encode_in_register(field_length(parts.value));
+        let body_bytes = 2
+            + (time_bytes + offset_bytes)
+            + (key_length_bytes + key.len())
+            + (value_length_bytes + value.len());
+        let (length, length_bytes) = varint::encode_in_register(length_of(body_bytes));
+
+        let out = self.room(body_bytes + SLACK_BYTES);
+        put_register(out, 0, length);
+        let mut at = length_bytes;
+        put_register(out, at, time << 8); // Behind the attributes, always 0.
+        at += 1 + time_bytes;
+        put_register(out, at, offset | key_length << (8 * offset_bytes));
+        at += offset_bytes + key_length_bytes;
+        if !key.is_empty() {
+            out[at..at + key.len()].copy_from_slice(key);
+            at += key.len();
+        }
+        put_register(out, at, value_length);
+        at += value_length_bytes;
+        out[at..at + value.len()].copy_from_slice(value);
+        at += value.len();
+        out[at] = 0; // No headers.
+        self.end += at + 1;
+    }
+
+    /// The bytes behind the records, at least `need_bytes`.
+    #[inline]
+    fn room(&mut self, need_bytes: usize) -> &mut [u8] {
+        if self.buffer.len() - self.end < need_bytes {
+            self.grow(need_bytes.max(STEP_BYTES));
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    #[cold]
+    fn grow(&mut self, need_bytes: usize) {
+        self.check_size(need_bytes);
+        self.buffer.resize(self.end + need_bytes, 0);
+    }
+
+    fn check_size(&self, need_bytes: usize) {
+        assert!(
+            need_bytes <= BATCH_BYTES_MAX.saturating_sub(self.end),
+            "a batch is at most 1 GiB: check a record's size before"
+        );
+    }
+
+    /// Adds a record with headers, or of any size.
     pub(super) fn write_with_headers<'a>(
         &mut self,
         parts: Parts<'_>,
         headers: impl ExactSizeIterator<Item = (&'a str, Option<&'a [u8]>)> + Clone,
     ) {
-        self.write_start(parts, headers_size_bytes(headers.clone()));
+        let body_bytes = parts.body_bytes(headers_size_bytes(headers.clone()));
+        self.check_size(body_bytes + SLACK_BYTES);
+        self.buffer.truncate(self.end);
+        self.buffer.reserve(body_bytes + SLACK_BYTES);
+        varint::write_signed(&mut self.buffer, length_of(body_bytes));
+        self.buffer.extend_from_slice(&[0]); // The attributes.
+        varint::write_signed(&mut self.buffer, parts.timestamp_delta);
+        varint::write_signed(&mut self.buffer, i64::from(parts.offset_delta));
+        self.write_field(parts.key);
+        self.write_field(parts.value);
         varint::write_signed(&mut self.buffer, length_of(headers.len()));
         for (name, value) in headers {
             self.write_field(Some(name.as_bytes()));
             self.write_field(value);
         }
+        self.end = self.buffer.len();
     }
 
-    /// Writes a record up to its headers, which will take `headers_bytes` with their count.
-    #[inline]
-    fn write_start(&mut self, parts: Parts<'_>, headers_bytes: usize) {
-        let body_bytes = parts.body_bytes(headers_bytes);
-        self.make_room(body_bytes + SLACK_BYTES);
-        let mut head = [0; HEAD_BYTES];
-        let mut at = varint::put_signed(&mut head, 0, length_of(body_bytes));
-        at += 1; // The attributes, always 0.
-        at = varint::put_signed(&mut head, at, parts.timestamp_delta);
-        at = varint::put_signed(&mut head, at, i64::from(parts.offset_delta));
-        at = varint::put_signed(&mut head, at, field_length(parts.key));
-        self.write_prefix(&head, at);
-        self.buffer.extend_from_slice(parts.key.unwrap_or_default());
-        self.write_field(parts.value);
-    }
-
-    #[inline]
-    fn make_room(&mut self, need_bytes: usize) {
-        assert!(
-            need_bytes <= BATCH_BYTES_MAX.saturating_sub(self.buffer.len()),
-            "a batch is at most 1 GiB: check a record's size before"
-        );
-        self.buffer.reserve(need_bytes);
-    }
-
-    #[inline]
     fn write_field(&mut self, field: Option<&[u8]>) {
-        let mut length = [0; LENGTH_BYTES];
-        let at = varint::put_signed(&mut length, 0, field_length(field));
-        self.write_prefix(&length, at);
+        varint::write_signed(&mut self.buffer, field_length(field));
         self.buffer.extend_from_slice(field.unwrap_or_default());
-    }
-
-    /// Appends the first `length` of `bytes`. Copying all of them, a constant number, and taking the
-    /// excess back costs a store or two; copying `length` of them costs a call.
-    #[inline]
-    fn write_prefix<const N: usize>(&mut self, bytes: &[u8; N], length: usize) {
-        let end = self.buffer.len() + length;
-        self.buffer.extend_from_slice(bytes);
-        self.buffer.truncate(end);
     }
 
     /// Ends the batch: compresses it as `header` says, completes `header` (length, checksum) and writes it.
     pub(super) fn seal(&mut self, mut header: Header, level: Option<i32>) -> BytesMut {
+        self.buffer.truncate(self.end);
+        self.end = 0;
         let mut batch = match header.compression() {
             Compression::None => std::mem::take(&mut self.buffer),
             compression => self.compressed(compression, level).unwrap_or_else(|error| {
@@ -151,6 +202,12 @@ impl RecordWriter {
             &self.buffer[HEADER_BYTES..],
         )
     }
+}
+
+/// Stores all eight bytes; those behind the value are written over by what comes next.
+#[inline]
+fn put_register(out: &mut [u8], at: usize, register: u64) {
+    out[at..at + 8].copy_from_slice(&register.to_le_bytes());
 }
 
 /// The size of all headers with their count, in bytes.

@@ -129,6 +129,47 @@ proptest! {
 }
 
 #[test]
+fn records_around_each_bound_of_the_fast_path_survive() {
+    let sizes = [0, 1, 62, 63, 64, 2000, 4095, 4096, 4097, 8191, 8192, 17_000];
+    let times = [
+        0,
+        63,
+        -64,
+        64,
+        1 << 20,
+        (1 << 48) - 1,
+        -(1 << 48),
+        1 << 48,
+        i64::MIN,
+        i64::MAX,
+    ];
+    let mut records = Vec::new();
+    for (key_bytes, value_bytes) in sizes
+        .iter()
+        .flat_map(|key| sizes.map(|value| (*key, value)))
+    {
+        for timestamp in times {
+            records.push(OwnedRecord {
+                offset: i64::try_from(records.len()).unwrap(),
+                timestamp,
+                key: Some(vec![1; key_bytes]),
+                value: (value_bytes != 1).then(|| vec![2; value_bytes]),
+                headers: vec![],
+            });
+        }
+    }
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    for record in &records {
+        record.push_to(&mut builder);
+    }
+    let size_bytes = builder.size_bytes();
+    let batch = parse(builder.finish(BatchProducer::Plain));
+    assert_eq!(batch.bytes().len(), size_bytes);
+    assert_eq!(batch.check_crc(), Ok(()));
+    assert!(read(&batch).unwrap() == records);
+}
+
+#[test]
 fn a_builder_begins_anew_after_each_batch() {
     for compression in Compression::ALL {
         let mut builder = BatchBuilder::new(compression, None);
