@@ -1,28 +1,31 @@
 //! `onceflow log`: looks into the files of a data directory that nobody has open, and changes nothing.
 
-use std::io::Write;
+use std::io::{BufWriter, StdoutLock, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
 use clap::{Args, Subcommand};
 
 use super::format::{ByteFormat, Formatter};
 use super::output::{self, Table};
 use super::time;
-use crate::env::{Env, File, OpenMode};
-use crate::protocol::batch::{Batch, DecompressionLimit, HEADER_BYTES, Header};
-use crate::types::Offset;
+use crate::env::Env;
+use crate::log::{self, DumpedBatch, Finding, SegmentReport};
+use crate::protocol::batch::{Batch, DecompressionLimit};
 
 const EXAMPLES: &str = "\
 Examples:
   onceflow log verify ./data                        every partition
   onceflow log verify ./data/log/lines-0            one partition
   onceflow log dump ./data/log/lines-0              its batches
-  onceflow log dump --records ./data/log/lines-0/00000000000000000000.log
+  onceflow log dump ./data/log/lines-0 --records
 
 Both only read. Stop the process that uses the directory first: a batch that is being written looks torn.";
+
+/// Where a data directory keeps its partitions.
+const LOG_DIRECTORY: &str = "log";
 
 /// Look into the files of a stopped data directory.
 #[derive(Debug, Args)]
@@ -34,9 +37,9 @@ pub(super) struct LogArguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Print the batches of segments, one a line
+    /// Print the batches of segments, one a line; the exit code is 1 if one is damaged
     Dump {
-        /// A data directory, a partition's directory, or a segment (.log)
+        /// A data directory, or the directory of one of its partitions
         #[arg(value_name = "PATH")]
         path: PathBuf,
         /// Also print the records, indented
@@ -51,7 +54,7 @@ enum Action {
     },
     /// Check every batch and every record; the exit code is 1 if one is damaged
     Verify {
-        /// A data directory, a partition's directory, or a segment (.log)
+        /// A data directory, or the directory of one of its partitions
         #[arg(value_name = "PATH")]
         path: PathBuf,
     },
@@ -67,26 +70,54 @@ pub(super) fn run(env: &Env, arguments: LogArguments) -> anyhow::Result<ExitCode
             value_format,
         } => {
             let shown = records.then_some((key_format, value_format));
-            dump(env, &path, shown).map(|()| ExitCode::SUCCESS)
+            dump(env, &path, shown)
         }
         Action::Verify { path } => verify(env, &path),
     }
 }
 
-fn dump(env: &Env, path: &Path, records: Option<(ByteFormat, ByteFormat)>) -> anyhow::Result<()> {
-    let mut out = output::stdout();
-    for segment in find_segments(env, path)? {
-        writeln!(out, "{}", segment.display())?;
-        let mut walk = Walk::open(env, &segment)?;
-        while let Some(batch) = walk.next()? {
-            print_batch(&mut out, walk.position, &batch)?;
-            if let Some((key, value)) = records {
-                print_records(&mut out, &batch, key, value)?;
-            }
-            walk.advance(&batch);
+fn dump(
+    env: &Env,
+    path: &Path,
+    records: Option<(ByteFormat, ByteFormat)>,
+) -> anyhow::Result<ExitCode> {
+    let mut dumper = Dumper {
+        out: output::stdout(),
+        file: None,
+        records,
+    };
+    let mut findings = Vec::new();
+    for directory in partitions(env, path)? {
+        let mut result = Ok(());
+        let mut visit = |dumped: DumpedBatch| {
+            result = dumper.print(&dumped);
+            result.is_ok()
+        };
+        findings.extend(log::dump(env, &directory, &mut visit)?);
+        result?;
+    }
+    print_findings(&mut dumper.out, &findings)
+}
+
+/// Prints batches under the name of their segment.
+struct Dumper {
+    out: BufWriter<StdoutLock<'static>>,
+    file: Option<Arc<Path>>,
+    records: Option<(ByteFormat, ByteFormat)>,
+}
+
+impl Dumper {
+    fn print(&mut self, dumped: &DumpedBatch) -> anyhow::Result<()> {
+        if self.file.as_ref() != Some(&dumped.file) {
+            writeln!(self.out, "{}", dumped.file.display())?;
+            self.file = Some(Arc::clone(&dumped.file));
+        }
+        print_batch(&mut self.out, dumped.position, &dumped.batch)?;
+        match self.records {
+            Some((key, value)) => print_records(&mut self.out, &dumped.batch, key, value),
+            None => Ok(()),
         }
     }
-    Ok(out.flush()?)
 }
 
 fn print_batch(out: &mut impl Write, position: u64, batch: &Batch) -> anyhow::Result<()> {
@@ -156,218 +187,106 @@ fn verify(env: &Env, path: &Path) -> anyhow::Result<ExitCode> {
         "batches",
         "records",
         "size",
+        "indexes",
         "state",
     ]);
-    let mut is_healthy = true;
-    for (directory, segments) in by_directory(find_segments(env, path)?) {
-        let checked = check_partition(env, &segments)?;
-        is_healthy &= checked.damage.is_none();
-        let name = directory.file_name().map_or_else(
-            || directory.display().to_string(),
-            |name| name.to_string_lossy().into_owned(),
-        );
+    let mut findings = Vec::new();
+    for directory in partitions(env, path)? {
+        let report = log::verify(env, &directory)?;
+        let sum = |of: fn(&SegmentReport) -> u64| report.segments.iter().map(of).sum::<u64>();
+        let has_indexes = report.segments.iter().all(|segment| segment.has_indexes);
         table.row([
-            output::printable(&name).into_owned(),
-            segments.len().to_string(),
-            checked.batches_count.to_string(),
-            checked.records_count.to_string(),
-            output::bytes(checked.size_bytes),
-            checked
-                .damage
-                .or(checked.note)
-                .unwrap_or_else(|| "whole".to_owned()),
+            name_of(&directory),
+            report.segments.len().to_string(),
+            sum(|segment| segment.batches_count).to_string(),
+            sum(|segment| segment.records_count).to_string(),
+            output::bytes(sum(|segment| segment.size_bytes)),
+            if has_indexes {
+                "whole"
+            } else {
+                "to be rebuilt"
+            }
+            .to_owned(),
+            if report.is_sound() {
+                "sound"
+            } else {
+                "DAMAGED"
+            }
+            .to_owned(),
         ]);
+        findings.extend(report.findings);
     }
     let mut out = output::stdout();
     table.print(&mut out)?;
+    print_findings(&mut out, &findings)
+}
+
+/// Prints the damage found; the exit code says whether there was any.
+fn print_findings(out: &mut impl Write, findings: &[Finding]) -> anyhow::Result<ExitCode> {
+    for finding in findings {
+        let why = output::printable(&finding.why);
+        writeln!(
+            out,
+            "DAMAGE {}, byte {}: {why}",
+            finding.file.display(),
+            finding.position
+        )?;
+    }
+    if !findings.is_empty() {
+        writeln!(
+            out,
+            "Damage at the very end of a partition's last segment may be a torn write, which the next opening cuts."
+        )?;
+    }
     out.flush()?;
-    Ok(match is_healthy {
+    Ok(match findings.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
 }
 
-/// What was found in a partition.
-#[derive(Debug, Default)]
-struct Checked {
-    batches_count: u64,
-    records_count: u64,
-    size_bytes: u64,
-    /// The first damage, with its place. What comes after it was not looked at.
-    damage: Option<String>,
-    /// What is unusual but no damage.
-    note: Option<String>,
+fn name_of(directory: &Path) -> String {
+    let name = directory.file_name().unwrap_or(directory.as_os_str());
+    output::printable(&name.to_string_lossy()).into_owned()
 }
 
-/// Checks segments in their order: every batch's structure and checksum, every record, and that offsets only grow.
-fn check_partition(env: &Env, segments: &[PathBuf]) -> anyhow::Result<Checked> {
-    let mut checked = Checked::default();
-    let mut next = Offset::ZERO;
-    for (index, path) in segments.iter().enumerate() {
-        let mut walk = Walk::open(env, path)?;
-        checked.size_bytes += walk.length_bytes;
-        if let Err(why) = check_segment(&mut walk, &mut next, &mut checked) {
-            let is_last = index + 1 == segments.len();
-            let place = format!(
-                "{} at position {}",
-                path.file_name().unwrap_or_default().display(),
-                walk.position
-            );
-            match walk.is_torn && is_last {
-                true => {
-                    checked.note = Some(format!(
-                        "torn end: {place}: {why:#}; it is cut at the next open unless it was acknowledged"
-                    ))
-                }
-                false => checked.damage = Some(format!("DAMAGED: {place}: {why:#}")),
-            }
-            return Ok(checked);
-        }
-    }
-    Ok(checked)
-}
-
-fn check_segment(walk: &mut Walk, next: &mut Offset, checked: &mut Checked) -> anyhow::Result<()> {
-    while let Some(batch) = walk.next()? {
-        let header = batch.header();
-        if header.base_offset < *next {
-            bail!(
-                "offset {} comes after offset {}",
-                header.base_offset,
-                next.0 - 1
-            );
-        }
-        batch.check_crc()?;
-        match header.is_control() {
-            true => drop(batch.control()?),
-            false => {
-                let mut records = batch.records(&DecompressionLimit::default())?;
-                while let Some(record) = records.next() {
-                    record?;
-                    checked.records_count += 1;
-                }
-            }
-        }
-        *next = header.next_offset();
-        checked.batches_count += 1;
-        walk.advance(&batch);
-    }
-    Ok(())
-}
-
-/// Goes through the batches of a segment without holding more than one.
-struct Walk {
-    file: Box<dyn File>,
-    length_bytes: u64,
-    /// Where the batch that is returned next begins.
-    position: u64,
-    /// Whether the file ended within the last batch looked at.
-    is_torn: bool,
-}
-
-impl Walk {
-    fn open(env: &Env, path: &Path) -> anyhow::Result<Self> {
-        let file = env
-            .files
-            .open(path, OpenMode::Read)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let length_bytes = file.length_bytes()?;
-        Ok(Self {
-            file,
-            length_bytes,
-            position: 0,
-            is_torn: false,
-        })
-    }
-
-    /// The batch at the position; `None` at the end of the file.
-    fn next(&mut self) -> anyhow::Result<Option<Batch>> {
-        let left = self.length_bytes - self.position;
-        if left == 0 {
-            return Ok(None);
-        }
-        let mut head = [0; HEADER_BYTES];
-        self.is_torn = left < HEADER_BYTES as u64;
-        if self.is_torn {
-            bail!("{left} bytes are less than a batch's header");
-        }
-        self.file.read_exact_at(&mut head, self.position)?;
-        let total_bytes = Header::parse(&head)?.total_bytes();
-        self.is_torn = total_bytes as u64 > left;
-        if self.is_torn {
-            bail!("a batch of {total_bytes} bytes begins, but only {left} are left");
-        }
-        let mut bytes = vec![0; total_bytes];
-        self.file.read_exact_at(&mut bytes, self.position)?;
-        Ok(Some(Batch::parse(Bytes::from(bytes))?))
-    }
-
-    /// Goes behind `batch`.
-    fn advance(&mut self, batch: &Batch) {
-        self.position += batch.bytes().len() as u64;
-    }
-}
-
-/// The segments at or below `path`, in the order of partitions and offsets.
-fn find_segments(env: &Env, path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    if is_segment(path) {
+/// The partitions' directories: `path` itself, or those below it if it is a data directory.
+fn partitions(env: &Env, path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let list = |directory: &Path| {
+        env.files
+            .read_dir(directory)
+            .with_context(|| format!("cannot read {}", directory.display()))
+    };
+    if list(path)?.iter().any(|entry| is_segment(&entry.name)) {
         return Ok(vec![path.to_path_buf()]);
     }
-    let mut segments = Vec::new();
-    // A data directory holds `log/`, which holds the partitions, which hold the segments.
-    for directory in [path.to_path_buf(), path.join("log")] {
-        if env.files.exists(&directory)? {
-            add_segments(env, &directory, 1, &mut segments)?;
+    let below = path.join(LOG_DIRECTORY);
+    let below = if env.files.exists(&below)? {
+        below
+    } else {
+        path.to_path_buf()
+    };
+    let mut found = Vec::new();
+    for entry in list(&below)?.into_iter().filter(|entry| entry.is_dir) {
+        let directory = below.join(&entry.name);
+        if list(&directory)?
+            .iter()
+            .any(|entry| is_segment(&entry.name))
+        {
+            found.push(directory);
         }
     }
-    if segments.is_empty() {
+    if found.is_empty() {
         bail!(
-            "there is no segment (.log) in {}: name a data directory, a partition's directory or a segment",
+            "there is no segment (.log) in {}: name a data directory, or the directory of one of its partitions",
             path.display()
         );
     }
-    segments.sort();
-    segments.dedup();
-    Ok(segments)
-}
-
-fn add_segments(
-    env: &Env,
-    directory: &Path,
-    depth: u32,
-    segments: &mut Vec<PathBuf>,
-) -> anyhow::Result<()> {
-    let entries = env
-        .files
-        .read_dir(directory)
-        .with_context(|| format!("cannot read {}", directory.display()))?;
-    for entry in entries {
-        let path = directory.join(&entry.name);
-        match entry.is_dir {
-            true if depth > 0 => add_segments(env, &path, depth - 1, segments)?,
-            false if is_segment(&path) => segments.push(path),
-            _ => {}
-        }
-    }
-    Ok(())
+    Ok(found)
 }
 
 /// Whether the name is a segment's: 20 digits and `.log`.
-fn is_segment(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str());
-    let digits = name.and_then(|name| name.strip_suffix(".log"));
+fn is_segment(name: &str) -> bool {
+    let digits = name.strip_suffix(".log");
     digits.is_some_and(|digits| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// Groups sorted segments by their directory.
-fn by_directory(segments: Vec<PathBuf>) -> Vec<(PathBuf, Vec<PathBuf>)> {
-    let mut groups: Vec<(PathBuf, Vec<PathBuf>)> = Vec::new();
-    for segment in segments {
-        let directory = segment.parent().unwrap_or(Path::new(".")).to_path_buf();
-        match groups.last_mut() {
-            Some((last, members)) if *last == directory => members.push(segment),
-            _ => groups.push((directory, vec![segment])),
-        }
-    }
-    groups
 }

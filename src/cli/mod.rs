@@ -7,6 +7,7 @@
 
 mod bench;
 mod consume;
+mod demo;
 mod format;
 mod group;
 mod log;
@@ -31,7 +32,7 @@ const USAGE: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
-
+  onceflow demo                                        word count, its process killed three times
   onceflow topic create lines --partitions 4 --data ./data
   seq 1000 | onceflow produce lines --data ./data
   onceflow consume lines --from beginning --max 10 --data ./data
@@ -62,8 +63,12 @@ enum Command {
     Txn(txn::TxnArguments),
     /// List, describe and delete the positions of groups
     Group(group::GroupArguments),
+    /// Count the words of real text exactly once, while the job's process is killed again and again
+    Demo(demo::DemoArguments),
     /// Measure this machine, each figure beside a bare loop in the same run
     Bench(bench::BenchArguments),
+    #[command(hide = true)]
+    DemoJob(demo::JobArguments),
     /// Print a shell's completions for this command.
     #[command(
         after_help = "Example:\n  onceflow completions bash > ~/.local/share/bash-completion/completions/onceflow"
@@ -104,7 +109,9 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::Log(arguments) => return log::run(env, arguments),
         Command::Txn(arguments) => txn::run(env, arguments)?,
         Command::Group(arguments) => group::run(env, arguments)?,
+        Command::Demo(arguments) => return demo::run(env, &arguments),
         Command::Bench(arguments) => bench::run(env, &arguments)?,
+        Command::DemoJob(arguments) => demo::run_job(env, &arguments)?,
         Command::Completions { shell } => completions(shell)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -8,7 +8,9 @@ use anyhow::{Context, bail};
 use super::output::MIB;
 use crate::env::{Env, File, OpenMode};
 
-/// Where text is looked for when no files are given, after the current directory's own.
+/// The current directory is searched if it has this file: then it is a repository of source and documentation.
+const REPOSITORY_MARK: &str = "Cargo.toml";
+/// Where text is looked for when no files are given, after the repository's own.
 const SYSTEM_DIRECTORIES: [&str; 2] = ["/usr/share/common-licenses", "/usr/share/doc"];
 /// Directories that hold no text that somebody wrote for reading.
 const SKIPPED_DIRECTORIES: [&str; 4] = ["target", "node_modules", ".git", ".ci"];
@@ -16,7 +18,7 @@ const SKIPPED_DIRECTORIES: [&str; 4] = ["target", "node_modules", ".git", ".ci"]
 const FILE_BYTES_MAX: u64 = 4 * MIB;
 /// How deep directories are searched.
 const DEPTH_MAX: u32 = 6;
-/// Enough is found; the search ends.
+/// More is not looked for.
 const FOUND_BYTES_MAX: u64 = 64 * MIB;
 /// How much is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -27,17 +29,24 @@ pub(super) struct Sources {
     pub(super) files: Vec<PathBuf>,
     /// Their bytes together.
     pub(super) bytes: u64,
+    /// When the search ends.
+    wanted_bytes: u64,
 }
 
 impl Sources {
-    /// The files given; without any, text of the repository and the system's documentation.
-    pub(super) fn find(env: &Env, given: &[PathBuf]) -> anyhow::Result<Self> {
+    /// The files given; without any, text of the repository and the system's documentation, until there are
+    /// `wanted_bytes`.
+    pub(super) fn find(env: &Env, given: &[PathBuf], wanted_bytes: u64) -> anyhow::Result<Self> {
         let mut sources = Self {
             files: Vec::new(),
             bytes: 0,
+            wanted_bytes: wanted_bytes.min(FOUND_BYTES_MAX),
         };
         if given.is_empty() {
-            sources.add_directory(env, Path::new("."), DEPTH_MAX);
+            // Any other directory could hold anything, a disk of logs for one.
+            if env.files.exists(Path::new(REPOSITORY_MARK))? {
+                sources.add_directory(env, Path::new("."), DEPTH_MAX);
+            }
             for directory in SYSTEM_DIRECTORIES {
                 sources.add_directory(env, Path::new(directory), DEPTH_MAX);
             }
@@ -78,7 +87,7 @@ impl Sources {
             return;
         };
         for entry in entries {
-            if self.bytes >= FOUND_BYTES_MAX {
+            if self.bytes >= self.wanted_bytes {
                 return;
             }
             let path = directory.join(&entry.name);
@@ -316,6 +325,7 @@ mod tests {
         let mut sources = Sources {
             files: Vec::new(),
             bytes: 0,
+            wanted_bytes: u64::MAX,
         };
         sources.add_directory(&env, directory.path(), DEPTH_MAX);
         assert_eq!(
@@ -329,7 +339,7 @@ mod tests {
     fn a_missing_file_and_a_directory_are_refused_with_what_to_do() {
         let (env, directory) = directory();
         let message = |path: PathBuf| {
-            let error = Sources::find(&env, &[path]).err().unwrap();
+            let error = Sources::find(&env, &[path], 0).err().unwrap();
             format!("{error:#}")
         };
         assert!(message(directory.path().join("none")).contains("name a text file"));
@@ -341,7 +351,7 @@ mod tests {
         let (env, directory) = directory();
         let source = directory.path().join("a.txt");
         write(&env, &source, b"one two\nthree\n\xff\nlast");
-        let sources = Sources::find(&env, &[source]).unwrap();
+        let sources = Sources::find(&env, &[source], 0).unwrap();
         let prepared = prepare(&env, &sources, directory.path(), 2, 50).unwrap();
         assert_eq!((prepared.files.len(), prepared.repetitions), (2, 3));
         let mut lines = Vec::new();

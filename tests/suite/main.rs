@@ -6,6 +6,8 @@
     reason = "a test that cannot go on fails, and it stands outside the doors of `env`"
 )]
 
+#[cfg(feature = "cli")]
+mod cli; // The binary: exit codes, messages, what comes out of what went in.
 mod power_loss; // Power loss at every change of the disk loses nothing acknowledged (C1–C10, F1–F13).
 mod support; // What several modules share.
 mod tidy; // The source keeps its own rules: layers, heads, lengths, doors to the world.

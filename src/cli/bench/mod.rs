@@ -7,6 +7,7 @@ mod commit;
 mod latency;
 mod log;
 mod report;
+mod word_count;
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +37,7 @@ pub(super) struct BenchArguments {
     /// What to measure; everything if nothing is named
     #[arg(value_enum)]
     benchmarks: Vec<Benchmark>,
-    /// Text for word-count; else text of this directory and the system's documentation
+    /// Text for word-count; else text of this repository and the system's documentation
     #[arg(long = "input", value_name = "FILE")]
     inputs: Vec<PathBuf>,
     /// Print one JSON object a line: name, value, unit, baseline, ratio
@@ -45,13 +46,15 @@ pub(super) struct BenchArguments {
     /// Where to make the temporary data directory
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Do a fraction of the work: shows that everything runs, not how fast
+    /// Do a hundredth of the work: shows that everything runs, not how fast
     #[arg(long)]
     quick: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Benchmark {
+    /// Words counted exactly once, every update written, a commit every 100 ms
+    WordCount,
     /// Bytes appended and fetched
     Log,
     /// Transactions with fsync
@@ -69,10 +72,10 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// How much work to do: `full`, or its twentieth with `--quick`.
+    /// How much work to do: `full`, or its hundredth with `--quick`.
     fn scaled(&self, full: u64) -> u64 {
         match self.is_quick {
-            true => full.div_ceil(20),
+            true => full.div_ceil(100),
             false => full,
         }
     }
@@ -129,6 +132,7 @@ pub(super) fn run(env: &Env, arguments: &BenchArguments) -> anyhow::Result<()> {
 
 fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
     match benchmark {
+        Benchmark::WordCount => word_count::measure(bench),
         Benchmark::Log => log::measure(bench),
         Benchmark::Commit => commit::measure(bench),
         Benchmark::Latency => latency::measure(bench),

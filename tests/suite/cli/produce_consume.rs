@@ -1,0 +1,156 @@
+//! What goes in comes out.
+
+use super::Cli;
+
+#[test]
+fn lines_come_back_in_order() {
+    let cli = Cli::new();
+    cli.ok("topic create lines");
+    let input: String = (0..5000).map(|i| format!("line {i}\n")).collect();
+    cli.ok_with_input("produce lines", input.as_bytes());
+    assert_eq!(cli.ok("consume lines"), input);
+    assert_eq!(cli.ok("consume lines --from end"), "");
+    assert_eq!(
+        cli.ok("consume lines --from 4998"),
+        "line 4998\nline 4999\n"
+    );
+    assert_eq!(cli.ok("consume lines --from -1"), "line 4999\n");
+    assert_eq!(cli.ok("consume lines --max 1"), "line 0\n");
+}
+
+#[test]
+fn every_compression_gives_the_same_lines() {
+    let cli = Cli::new();
+    let input: String = (0..2000)
+        .map(|i| format!("the same words again and again {i}\n"))
+        .collect();
+    for compression in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        cli.ok(&format!("topic create {compression}"));
+        cli.ok_with_input(
+            &format!("produce {compression} --compression {compression}"),
+            input.as_bytes(),
+        );
+        assert_eq!(
+            cli.ok(&format!("consume {compression}")),
+            input,
+            "{compression}"
+        );
+    }
+}
+
+#[test]
+fn keys_headers_offsets_and_times_are_shown_when_asked_for() {
+    let cli = Cli::new();
+    cli.ok("topic create pairs --partitions 2");
+    cli.ok_with_input(
+        "produce pairs --key-separator : --partition 1 --header from=test",
+        b"tea:3\ncup:1\n",
+    );
+    assert_eq!(
+        cli.ok("consume pairs --key --offset"),
+        "1:0\ttea\t3\n1:1\tcup\t1\n"
+    );
+    assert_eq!(cli.ok("consume pairs --headers --max 1"), "from=test\t3\n");
+    assert_eq!(cli.ok("consume pairs --partition 0"), "");
+    let with_time = cli.ok("consume pairs --timestamp --max 1");
+    let time = with_time.split('\t').next().unwrap();
+    assert_eq!(cli.ok(&format!("consume pairs --from {time}")), "3\n1\n");
+    let object: serde_json::Value =
+        serde_json::from_str(&cli.ok("consume pairs --json --max 1")).unwrap();
+    assert_eq!(
+        (&object["key"], &object["offset"], &object["value"]),
+        (&"tea".into(), &0.into(), &"3".into())
+    );
+}
+
+#[test]
+fn equal_keys_go_to_the_same_partition() {
+    let cli = Cli::new();
+    cli.ok("topic create pairs --partitions 4");
+    let input: String = (0..400).map(|i| format!("key-{}:{i}\n", i % 10)).collect();
+    cli.ok_with_input("produce pairs --key-separator :", input.as_bytes());
+    let output = cli.ok("consume pairs --key --offset");
+    let mut partition_of = std::collections::HashMap::new();
+    for line in output.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let partition = fields[0].split(':').next().unwrap().to_owned();
+        assert_eq!(
+            partition_of
+                .entry(fields[1].to_owned())
+                .or_insert(partition.clone()),
+            &partition
+        );
+    }
+    assert_eq!((output.lines().count(), partition_of.len()), (400, 10));
+}
+
+#[test]
+fn values_are_shown_in_the_format_asked_for() {
+    let cli = Cli::new();
+    cli.ok("topic create lines");
+    cli.ok_with_input("produce lines", b"{ \"n\": 1 }\n");
+    assert_eq!(
+        cli.ok("consume lines --value-format hex"),
+        "7b20226e223a2031207d\n"
+    );
+    assert_eq!(cli.ok("consume lines --value-format json"), "{\"n\":1}\n");
+}
+
+#[test]
+fn empty_lines_lines_without_end_and_lines_that_are_not_text_are_records() {
+    let cli = Cli::new();
+    cli.ok("topic create lines");
+    cli.ok_with_input("produce lines", b"\nnot \xff text\nlast");
+    assert_eq!(
+        cli.ok("consume lines --value-format hex"),
+        "\n6e6f7420ff2074657874\n6c617374\n"
+    );
+}
+
+#[test]
+fn a_transaction_that_fails_leaves_nothing() {
+    let cli = Cli::new();
+    cli.ok("topic create pairs");
+    let line = "produce pairs --key-separator : --transactional-id writer";
+    let arguments: Vec<&str> = line.split(' ').collect();
+    // Enough that batches reach the log before the line that fails.
+    let mut input = "tea:a cup of tea\n".repeat(50_000).into_bytes();
+    input.extend(b"no separator here\n");
+    let done = cli.run_with_input(&arguments, &input);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(done.err.contains("line 50001"), "{done:?}");
+    assert_eq!(cli.ok("consume pairs"), "");
+    assert_ne!(cli.ok("consume pairs --isolation read_uncommitted"), "");
+    cli.ok_with_input(line, b"cup:2\n");
+    assert_eq!(cli.ok("consume pairs"), "2\n");
+}
+
+#[test]
+fn a_line_over_the_limit_is_refused_with_its_number() {
+    let cli = Cli::new();
+    cli.ok("topic create lines");
+    let mut input = b"short\n".to_vec();
+    input.extend(vec![b'x'; 2 << 20]);
+    let done = cli.run_with_input(&["produce", "lines"], &input);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(done.err.contains("line 2"), "{done:?}");
+    assert_eq!(cli.ok("consume lines"), "short\n");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let cli = Cli::new();
+    cli.ok("topic create lines");
+    let input: String = (0..200_000).map(|i| format!("line {i}\n")).collect();
+    cli.ok_with_input("produce lines", input.as_bytes());
+    let mut command = super::onceflow(&["consume", "lines"]);
+    command.env("ONCEFLOW_DATA", cli.data());
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
