@@ -4,63 +4,19 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use rocksdb::{DB, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
 
 use super::budget::TableBudget;
+use super::config::StateConfig;
 use super::error::StateError;
 use super::flush::FlushBatch;
-use super::meta::{META_BYTES_MAX, Meta};
-use super::rocks::{self, OpenFailure, POSITIONS, column_family};
+use super::prepare::{damage_mark, open_or_rebuild, prepare};
+use super::rocks::{self, POSITIONS, column_family};
 use crate::codec::CodecId;
 use crate::env::{Env, Instant};
-use crate::types::{Offset, TopicId};
-
-/// A store that a job has: declared before the backend is opened, so that a changed topology is noticed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreDeclaration {
-    /// The stable name of the step that owns it. No NUL.
-    pub name: String,
-    /// The codec of its values.
-    pub codec: CodecId,
-    /// The incarnation of its changelog: the state of another topic is wiped and restored.
-    pub changelog: TopicId,
-}
-
-/// How a job keeps state.
-#[derive(Debug, Clone)]
-pub struct StateConfig {
-    /// The bound of all memory: tables, blocks, memtables, flushes on their way. RocksDB takes 8 MiB even if this is less than 16.
-    pub memory_bytes: usize,
-    /// How many state partitions there are; fixed when the job is first run. At least 1.
-    pub state_partitions: u16,
-    /// A fingerprint of the topology, noted in `meta.json`.
-    pub topology: String,
-    /// All stores of the job.
-    pub stores: Vec<StoreDeclaration>,
-    /// Stores that the job had and that are to be forgotten with what they hold.
-    pub dropped_stores: Vec<String>,
-    /// How much changelog a restart may have to replay, about: it bounds the time that a restart takes.
-    pub changelog_tail_bytes_max: u64,
-    /// How long a committed change may be missing on RocksDB's disk, about.
-    pub flush_interval: Duration,
-}
-
-impl Default for StateConfig {
-    fn default() -> Self {
-        Self {
-            memory_bytes: 256 << 20,
-            state_partitions: 64,
-            topology: String::new(),
-            stores: Vec::new(),
-            dropped_stores: Vec::new(),
-            changelog_tail_bytes_max: 256 << 20,
-            flush_interval: Duration::from_secs(30),
-        }
-    }
-}
+use crate::types::Offset;
 
 /// Less makes RocksDB flush at every write.
 const ROCKS_BYTES_MIN: usize = 8 << 20;
@@ -568,97 +524,4 @@ fn in_use(store: &str, state_partition: u16) -> StateError {
         store: store.to_owned(),
         state_partition,
     }
-}
-
-fn database(directory: &Path) -> PathBuf {
-    directory.join("rocksdb")
-}
-
-fn damage_mark(directory: &Path) -> PathBuf {
-    directory.join("damaged")
-}
-
-/// Compares `meta.json` with the configuration, wipes what must be rebuilt, and writes the new `meta.json`; returns why it wiped.
-fn prepare(
-    env: &Env,
-    directory: &Path,
-    config: &StateConfig,
-) -> Result<Option<String>, StateError> {
-    let path = directory.join("meta.json");
-    let exists = |path: &Path| {
-        env.files
-            .exists(path)
-            .map_err(|e| StateError::io("look for", path, e))
-    };
-    let stored = match exists(&path)? {
-        true => {
-            let bytes = env.files.read(&path, META_BYTES_MAX);
-            Meta::parse(
-                &bytes.map_err(|e| StateError::io("read", &path, e))?,
-                directory,
-            )?
-        }
-        false => None,
-    };
-    let has_database = exists(&database(directory))?;
-    let mut why = match &stored {
-        Some(stored) => stored.check(config, directory)?,
-        None => has_database.then(|| "its meta.json is missing or damaged".to_owned()),
-    };
-    let mark = damage_mark(directory);
-    let is_marked = exists(&mark)?;
-    if is_marked && why.is_none() {
-        why = Some("it was found damaged".to_owned());
-    }
-    // The mark and the old `meta.json` go last: until then a crash begins the wipe again.
-    if why.is_some() {
-        rocks::remove_tree(env, &database(directory))?;
-    }
-    if is_marked {
-        env.files
-            .remove_file(&mark)
-            .map_err(|e| StateError::io("remove", &mark, e))?;
-    }
-    let meta = Meta::of(config);
-    if stored.as_ref() != Some(&meta) {
-        env.files
-            .replace(&path, &meta.to_bytes())
-            .map_err(|e| StateError::io("write", &path, e))?;
-    }
-    Ok(why)
-}
-
-/// Opens RocksDB; damaged files are derived data and are wiped (S4).
-fn open_or_rebuild(
-    env: &Env,
-    directory: &Path,
-    config: &StateConfig,
-    options: &Options,
-    rebuilt: &mut Option<String>,
-) -> Result<rocks::Opened, StateError> {
-    let path = database(directory);
-    let stores: Vec<_> = config
-        .stores
-        .iter()
-        .map(|store| store.name.clone())
-        .collect();
-    let open = || rocks::open(env, &path, options, &stores, &config.dropped_stores);
-    let failure = match open() {
-        Ok(opened) => return Ok(opened),
-        Err(OpenFailure::Damaged(why)) => {
-            rocks::remove_tree(env, &path)?;
-            *rebuilt = Some(why);
-            match open() {
-                Ok(opened) => return Ok(opened),
-                Err(failure) => failure,
-            }
-        }
-        Err(failure) => failure,
-    };
-    let (OpenFailure::Damaged(why) | OpenFailure::Other(why)) = failure;
-    Err(StateError::Database {
-        operation: "be opened",
-        path,
-        why,
-    })
 }

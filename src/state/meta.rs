@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::backend::StateConfig;
+use super::config::StateConfig;
 use super::error::StateError;
 use crate::codec::CodecId;
 

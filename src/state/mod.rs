@@ -13,10 +13,11 @@
 //! update ─► table ──drain_cycle──► changelog records ──commit──► (durable)
 //!             └──take_flush──► FlushBatch ──────after commit──► StateBackend::flush ─► RocksDB + position
 //! ```
-//! Reading order: `store.rs`, `table.rs` (on `index.rs`, `key.rs`), `flush.rs`, `backend.rs` (on `rocks.rs`, `meta.rs`).
+//! Reading order: `store.rs`, `table.rs` (on `index.rs`, `key.rs`), `flush.rs`, `backend.rs` (on `prepare.rs`, `rocks.rs`, `meta.rs`).
 
 mod backend;
 mod budget;
+mod config;
 mod cycle_store;
 mod error;
 mod flush;
@@ -24,13 +25,15 @@ mod index;
 mod key;
 mod meta;
 mod prefetch;
+mod prepare;
 mod rocks;
 mod scan;
 mod store;
 mod table;
 mod value;
 
-pub use backend::{StateBackend, StateConfig, StoreDeclaration};
+pub use backend::StateBackend;
+pub use config::{StateConfig, StoreDeclaration};
 pub use cycle_store::{BoxError, CycleStore, EmitChange};
 pub use error::StateError;
 pub use flush::{FlushBatch, FlushTicket, FlushUrgency};

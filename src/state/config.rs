@@ -1,0 +1,50 @@
+//! What a job says about its state before it is opened.
+
+use std::time::Duration;
+
+use crate::codec::CodecId;
+use crate::types::TopicId;
+
+/// A store that a job has: declared before the backend is opened, so that a changed topology is noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreDeclaration {
+    /// The stable name of the step that owns it. No NUL.
+    pub name: String,
+    /// The codec of its values.
+    pub codec: CodecId,
+    /// The incarnation of its changelog: the state of another topic is wiped and restored.
+    pub changelog: TopicId,
+}
+
+/// How a job keeps state.
+#[derive(Debug, Clone)]
+pub struct StateConfig {
+    /// The bound of all memory: tables, blocks, memtables, flushes on their way. RocksDB takes 8 MiB even if this is less than 16.
+    pub memory_bytes: usize,
+    /// How many state partitions there are; fixed when the job is first run. At least 1.
+    pub state_partitions: u16,
+    /// A fingerprint of the topology, noted in `meta.json`.
+    pub topology: String,
+    /// All stores of the job.
+    pub stores: Vec<StoreDeclaration>,
+    /// Stores that the job had and that are to be forgotten with what they hold.
+    pub dropped_stores: Vec<String>,
+    /// How much changelog a restart may have to replay, about: it bounds the time that a restart takes.
+    pub changelog_tail_bytes_max: u64,
+    /// How long a committed change may be missing on RocksDB's disk, about.
+    pub flush_interval: Duration,
+}
+
+impl Default for StateConfig {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 << 20,
+            state_partitions: 64,
+            topology: String::new(),
+            stores: Vec::new(),
+            dropped_stores: Vec::new(),
+            changelog_tail_bytes_max: 256 << 20,
+            flush_interval: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What happens to the files of a job's state before it is used: compared, wiped if need be, opened.
+
+use std::path::{Path, PathBuf};
+
+use rocksdb::Options;
+
+use super::config::StateConfig;
+use super::error::StateError;
+use super::meta::{META_BYTES_MAX, Meta};
+use super::rocks::{self, OpenFailure};
+use crate::env::Env;
+
+fn database(directory: &Path) -> PathBuf {
+    directory.join("rocksdb")
+}
+
+pub(super) fn damage_mark(directory: &Path) -> PathBuf {
+    directory.join("damaged")
+}
+
+/// Compares `meta.json` with the configuration, wipes what must be rebuilt, and writes the new `meta.json`; returns why it wiped.
+pub(super) fn prepare(
+    env: &Env,
+    directory: &Path,
+    config: &StateConfig,
+) -> Result<Option<String>, StateError> {
+    let path = directory.join("meta.json");
+    let exists = |path: &Path| {
+        env.files
+            .exists(path)
+            .map_err(|e| StateError::io("look for", path, e))
+    };
+    let stored = match exists(&path)? {
+        true => {
+            let bytes = env.files.read(&path, META_BYTES_MAX);
+            Meta::parse(
+                &bytes.map_err(|e| StateError::io("read", &path, e))?,
+                directory,
+            )?
+        }
+        false => None,
+    };
+    let has_database = exists(&database(directory))?;
+    let mut why = match &stored {
+        Some(stored) => stored.check(config, directory)?,
+        None => has_database.then(|| "its meta.json is missing or damaged".to_owned()),
+    };
+    let mark = damage_mark(directory);
+    let is_marked = exists(&mark)?;
+    if is_marked && why.is_none() {
+        why = Some("it was found damaged".to_owned());
+    }
+    // The mark and the old `meta.json` go last: until then a crash begins the wipe again.
+    if why.is_some() {
+        rocks::remove_tree(env, &database(directory))?;
+    }
+    if is_marked {
+        env.files
+            .remove_file(&mark)
+            .map_err(|e| StateError::io("remove", &mark, e))?;
+    }
+    let meta = Meta::of(config);
+    if stored.as_ref() != Some(&meta) {
+        env.files
+            .replace(&path, &meta.to_bytes())
+            .map_err(|e| StateError::io("write", &path, e))?;
+    }
+    Ok(why)
+}
+
+/// Opens RocksDB; damaged files are derived data and are wiped (S4).
+pub(super) fn open_or_rebuild(
+    env: &Env,
+    directory: &Path,
+    config: &StateConfig,
+    options: &Options,
+    rebuilt: &mut Option<String>,
+) -> Result<rocks::Opened, StateError> {
+    let path = database(directory);
+    let stores: Vec<_> = config
+        .stores
+        .iter()
+        .map(|store| store.name.clone())
+        .collect();
+    let open = || rocks::open(env, &path, options, &stores, &config.dropped_stores);
+    let failure = match open() {
+        Ok(opened) => return Ok(opened),
+        Err(OpenFailure::Damaged(why)) => {
+            rocks::remove_tree(env, &path)?;
+            *rebuilt = Some(why);
+            match open() {
+                Ok(opened) => return Ok(opened),
+                Err(failure) => failure,
+            }
+        }
+        Err(failure) => failure,
+    };
+    let (OpenFailure::Damaged(why) | OpenFailure::Other(why)) = failure;
+    Err(StateError::Database {
+        operation: "be opened",
+        path,
+        why,
+    })
+}
