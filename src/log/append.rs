@@ -306,12 +306,7 @@ impl PartitionLog {
         if self.config.durability == Durability::Fsync {
             // I9: a segment is on the disk before the next one's name can be, so that damage in a sealed segment
             // is always rot and never a torn tail.
-            if let Some(plan) = self.plan_sync() {
-                if let Err(error) = plan.execute() {
-                    return self.fail(error);
-                }
-                self.synced(&plan);
-            }
+            self.sync_now()?;
         }
         let segment = match Segment::create(&self.env, &self.dir, base_offset) {
             Err(LogError::Io { source, path, .. }) if is_storage_full(&source) => {

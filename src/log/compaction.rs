@@ -15,22 +15,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 
 use super::aborted::AbortedEntry;
-use super::append::is_storage_full;
+use super::cleaner::{Cleaner, LatestOffsets};
 use super::error::LogError;
 use super::partition::PartitionLog;
-use super::scan::{ScanRange, scan};
-use super::segment::{Density, Segment};
+use super::scan::{ScanRange, Visit, scan};
+use super::segment::Segment;
+use super::sync::SyncPlan;
 use super::{derived, leftovers, metadata, names};
-use crate::env::{Env, File, OpenMode};
-use crate::protocol::batch::{Batch, DecompressionLimit, Header, rewrite};
+use crate::env::{Env, File};
+use crate::protocol::batch::Header;
 use crate::types::{Offset, ProducerId, Timestamp};
-
-/// What a key costs in the map, besides its bytes.
-const KEY_OVERHEAD_BYTES: usize = 48;
 
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,30 +41,32 @@ pub struct CompactionReport {
 }
 
 /// A segment as it is to be read.
-struct Source {
-    base_offset: Offset,
-    next_offset: Offset,
+pub(super) struct Source {
+    pub(super) base_offset: Offset,
+    pub(super) next_offset: Offset,
     path: Arc<Path>,
     file: Arc<dyn File>,
-    size_bytes: u64,
+    pub(super) size_bytes: u64,
 }
 
 /// A compaction that was planned under the lock, to be executed outside it.
 pub struct CompactionPlan {
-    env: Env,
-    dir: PathBuf,
+    pub(super) env: Env,
+    pub(super) dir: PathBuf,
+    /// What is done first: a marker must not be lost to a power loss after records of its transaction are gone.
+    sync: Option<SyncPlan>,
     /// Segments that become one.
     groups: Vec<Vec<Source>>,
     /// Keys are collected from here on.
     dirty_from: Offset,
     gaps_below: Offset,
-    aborted: AbortedRanges,
+    pub(super) aborted: AbortedRanges,
     /// Last offsets of batches that stay, even empty.
-    kept_offsets: HashSet<Offset>,
+    pub(super) kept_offsets: HashSet<Offset>,
     memory_bytes: usize,
-    now: Timestamp,
+    pub(super) now: Timestamp,
     /// What a tombstone or marker that is due gets as its delete horizon.
-    horizon: Timestamp,
+    pub(super) horizon: Timestamp,
 }
 
 impl std::fmt::Debug for CompactionPlan {
@@ -82,24 +81,25 @@ impl std::fmt::Debug for CompactionPlan {
 /// Compacted segments that are not in place yet.
 #[derive(Debug)]
 pub struct Compacted {
+    sync: Option<SyncPlan>,
     segments: Vec<CompactedSegment>,
     cleaned_end: Offset,
 }
 
 #[derive(Debug)]
-struct CompactedSegment {
-    segment: Segment,
+pub(super) struct CompactedSegment {
+    pub(super) segment: Segment,
     /// Base offsets of the segments that it replaces.
-    replaces: Vec<Offset>,
-    before_bytes: u64,
+    pub(super) replaces: Vec<Offset>,
+    pub(super) before_bytes: u64,
 }
 
 /// The aborted transactions of each producer, by first offset.
 #[derive(Debug, Default)]
-struct AbortedRanges(HashMap<ProducerId, Vec<AbortedEntry>>);
+pub(super) struct AbortedRanges(HashMap<ProducerId, Vec<AbortedEntry>>);
 
 impl AbortedRanges {
-    fn has(&self, header: &Header) -> bool {
+    pub(super) fn has(&self, header: &Header) -> bool {
         let entries = self.0.get(&header.producer.id);
         header.is_transactional()
             && entries.is_some_and(|entries| {
@@ -110,7 +110,7 @@ impl AbortedRanges {
             })
     }
 
-    fn ended_by(&self, marker: &Header) -> Option<AbortedEntry> {
+    pub(super) fn ended_by(&self, marker: &Header) -> Option<AbortedEntry> {
         let entries = self.0.get(&marker.producer.id)?;
         let is_ended = |entry: &&AbortedEntry| entry.last_offset == marker.base_offset;
         entries.iter().find(is_ended).copied()
@@ -133,7 +133,7 @@ impl PartitionLog {
 
     /// Plans a compaction; `None` if the log is not compacted, poisoned, or not dirty enough. There must be one at a time.
     #[must_use]
-    pub fn plan_compaction(&self, now: Timestamp) -> Option<CompactionPlan> {
+    pub fn plan_compaction(&mut self, now: Timestamp) -> Option<CompactionPlan> {
         if self.poisoned.is_some() || !self.config.cleanup.is_compacting() {
             return None;
         }
@@ -152,14 +152,17 @@ impl PartitionLog {
             let window = entry.window.iter().map(|batch| batch.last_offset);
             window.chain(entry.last_marker)
         });
+        let kept_offsets = kept_offsets.collect();
+        let groups = self.groups(&cleanable);
         Some(CompactionPlan {
             env: self.env.clone(),
             dir: self.dir.clone(),
-            groups: self.groups(&cleanable),
+            sync: self.plan_sync(),
+            groups,
             dirty_from: self.cleaned_end,
             gaps_below: self.cleaned_end,
             aborted: self.aborted_ranges(),
-            kept_offsets: kept_offsets.collect(),
+            kept_offsets,
             memory_bytes: self.config.compaction_memory_bytes,
             now,
             horizon: now.plus_millis(self.config.delete_retention_ms),
@@ -221,6 +224,9 @@ impl PartitionLog {
         compacted: Compacted,
     ) -> Result<CompactionReport, LogError> {
         self.check_usable()?;
+        if let Some(sync) = &compacted.sync {
+            self.synced(sync);
+        }
         let mut report = CompactionReport {
             cleaned_end: compacted.cleaned_end,
             ..CompactionReport::default()
@@ -295,16 +301,14 @@ impl CompactionPlan {
     /// Reads the segments and writes the compacted ones beside them.
     ///
     /// # Errors
-    /// [`LogError::Io`], [`LogError::Corrupt`], [`LogError::StorageFull`], [`LogError::InvalidBatch`]; nothing is changed.
-    pub fn execute(self) -> Result<Compacted, LogError> {
+    /// [`LogError::Io`], [`LogError::Corrupt`], [`LogError::StorageFull`], [`LogError::InvalidBatch`]; no segment is
+    /// changed. If it was the sync that failed, every later sync fails too (F11).
+    pub fn execute(mut self) -> Result<Compacted, LogError> {
+        let sync = self.sync.take();
+        sync.as_ref().map_or(Ok(()), SyncPlan::execute)?;
         let mut latest = LatestOffsets::new(self.memory_bytes);
         let cleaned_end = self.collect_keys(&mut latest)?;
-        let mut cleaner = Cleaner {
-            plan: &self,
-            latest,
-            cleaned_end,
-            data_seen: HashSet::new(),
-        };
+        let mut cleaner = Cleaner::new(&self, latest, cleaned_end);
         let mut segments = Vec::new();
         for group in &self.groups {
             if group
@@ -320,6 +324,7 @@ impl CompactionPlan {
             segments.extend(result?);
         }
         Ok(Compacted {
+            sync,
             segments,
             cleaned_end,
         })
@@ -355,11 +360,8 @@ impl CompactionPlan {
         Ok(end.unwrap_or(whole))
     }
 
-    fn scan(
-        &self,
-        source: &Source,
-        visit: &mut dyn FnMut(&Header, &[u8], u64) -> Result<(), LogError>,
-    ) -> Result<(), LogError> {
+    /// Reads the batches of one segment; damage is an error here.
+    pub(super) fn scan(&self, source: &Source, visit: &mut Visit<'_>) -> Result<(), LogError> {
         let range = ScanRange {
             position: 0,
             end_position: source.size_bytes,
@@ -370,278 +372,5 @@ impl CompactionPlan {
             None => Ok(()),
             Some(damage) => Err(LogError::corrupt(&source.path, damage.position, damage.why)),
         }
-    }
-}
-
-/// The latest offset of each key, in bounded memory.
-struct LatestOffsets {
-    offsets: HashMap<Box<[u8]>, Offset>,
-    used_bytes: usize,
-    memory_bytes: usize,
-}
-
-impl LatestOffsets {
-    fn new(memory_bytes: usize) -> Self {
-        Self {
-            offsets: HashMap::new(),
-            used_bytes: 0,
-            memory_bytes,
-        }
-    }
-
-    /// Takes note of a batch's keys; `false` if the memory was full before. One batch may overshoot.
-    fn add(&mut self, batch: &[u8]) -> Result<bool, LogError> {
-        if self.used_bytes > self.memory_bytes {
-            return Ok(false);
-        }
-        let batch = Batch::parse(Bytes::copy_from_slice(batch))?;
-        let mut records = batch.records(&DecompressionLimit::default())?;
-        while let Some(record) = records.next() {
-            let record = record?;
-            let Some(key) = record.key else { continue };
-            match self.offsets.get_mut(key) {
-                Some(offset) => *offset = record.offset,
-                None => {
-                    self.used_bytes += key.len() + KEY_OVERHEAD_BYTES;
-                    self.offsets.insert(key.into(), record.offset);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    fn has_later(&self, key: &[u8], offset: Offset) -> bool {
-        self.offsets.get(key).is_some_and(|&latest| latest > offset)
-    }
-}
-
-/// What becomes of a batch.
-enum Fate {
-    Keep,
-    Rewrite(Bytes),
-    Discard,
-}
-
-struct Cleaner<'a> {
-    plan: &'a CompactionPlan,
-    latest: LatestOffsets,
-    cleaned_end: Offset,
-    /// Producers of whose open transaction a data batch was read in this pass.
-    data_seen: HashSet<ProducerId>,
-}
-
-impl Cleaner<'_> {
-    /// Writes one segment in place of `group`; `None` if that would change nothing.
-    fn clean(&mut self, group: &[Source]) -> Result<Option<CompactedSegment>, LogError> {
-        let Some(first) = group.first() else {
-            return Ok(None);
-        };
-        let path = names::cleaned_path(&self.plan.dir, first.base_offset);
-        derived::remove_file(&self.plan.env, &path)?;
-        let mut writer = Writer::create(&self.plan.env, path, first.base_offset)?;
-        let mut discarded = Bytes::new();
-        let mut is_changed = group.len() > 1;
-        for source in group {
-            let plan = self.plan;
-            plan.scan(source, &mut |header, bytes, _| {
-                match self.fate(header, bytes)? {
-                    Fate::Keep => writer.write(header, bytes, plan)?,
-                    Fate::Rewrite(bytes) => {
-                        is_changed = true;
-                        writer.write(&Header::parse(&bytes)?, &bytes, plan)?;
-                    }
-                    Fate::Discard => {
-                        is_changed = true;
-                        discarded = Bytes::copy_from_slice(bytes);
-                    }
-                }
-                Ok(())
-            })?;
-        }
-        let end = group
-            .last()
-            .map_or(first.base_offset, |last| last.next_offset);
-        if writer.segment.next_offset < end {
-            let bytes = emptied(discarded)?;
-            writer.write(&Header::parse(&bytes)?, &bytes, self.plan)?;
-        }
-        assert_eq!(
-            writer.segment.next_offset, end,
-            "a compacted segment ends where it did"
-        );
-        if !is_changed {
-            derived::remove_file(&self.plan.env, &writer.segment.path)?;
-            return Ok(None);
-        }
-        Ok(Some(CompactedSegment {
-            segment: writer.finish()?,
-            replaces: group.iter().map(|source| source.base_offset).collect(),
-            before_bytes: group.iter().map(|source| source.size_bytes).sum(),
-        }))
-    }
-
-    fn fate(&mut self, header: &Header, bytes: &[u8]) -> Result<Fate, LogError> {
-        if header.base_offset >= self.cleaned_end {
-            return Ok(Fate::Keep);
-        }
-        if header.is_control() {
-            return self.fate_of_marker(header, bytes);
-        }
-        if header.is_transactional() {
-            self.data_seen.insert(header.producer.id);
-        }
-        let is_kept_empty = self.plan.kept_offsets.contains(&header.last_offset());
-        let is_aborted = self.plan.aborted.has(header);
-        if is_aborted && !is_kept_empty {
-            return Ok(Fate::Discard);
-        }
-        let batch = Batch::parse(Bytes::copy_from_slice(bytes))?;
-        let (kept_count, has_tombstone) = match is_aborted {
-            true => (0, false),
-            false => self.count_kept(&batch)?,
-        };
-        if kept_count == 0 && !is_kept_empty {
-            return Ok(Fate::Discard);
-        }
-        let is_whole = kept_count == header.records_count;
-        let needs_horizon = has_tombstone && header.delete_horizon().is_none();
-        if is_whole && !needs_horizon {
-            return Ok(Fate::Keep);
-        }
-        let horizon = needs_horizon.then_some(self.plan.horizon);
-        let bytes = rewrite(&batch, &DecompressionLimit::default(), horizon, |record| {
-            !is_aborted && self.is_kept(header, record.key, record.value, record.offset)
-        })?;
-        Ok(Fate::Rewrite(bytes.freeze()))
-    }
-
-    /// How many records stay, and whether one of them is a tombstone.
-    fn count_kept(&self, batch: &Batch) -> Result<(i32, bool), LogError> {
-        let mut kept_count = 0;
-        let mut has_tombstone = false;
-        let mut records = batch.records(&DecompressionLimit::default())?;
-        while let Some(record) = records.next() {
-            let record = record?;
-            if self.is_kept(batch.header(), record.key, record.value, record.offset) {
-                kept_count += 1;
-                has_tombstone |= record.value.is_none();
-            }
-        }
-        Ok((kept_count, has_tombstone))
-    }
-
-    fn is_kept(
-        &self,
-        header: &Header,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        offset: Offset,
-    ) -> bool {
-        let is_latest = key.is_none_or(|key| !self.latest.has_later(key, offset));
-        let is_dead = key.is_some() && value.is_none() && self.is_past_horizon(header);
-        is_latest && !is_dead
-    }
-
-    fn is_past_horizon(&self, header: &Header) -> bool {
-        header
-            .delete_horizon()
-            .is_some_and(|horizon| horizon <= self.plan.now)
-    }
-
-    fn fate_of_marker(&mut self, header: &Header, bytes: &[u8]) -> Result<Fate, LogError> {
-        let is_needed = self.data_seen.remove(&header.producer.id)
-            || self.plan.kept_offsets.contains(&header.last_offset());
-        if is_needed {
-            return Ok(Fate::Keep);
-        }
-        if self.is_past_horizon(header) {
-            return Ok(Fate::Discard);
-        }
-        if header.delete_horizon().is_some() {
-            return Ok(Fate::Keep);
-        }
-        let batch = Batch::parse(Bytes::copy_from_slice(bytes))?;
-        let horizon = Some(self.plan.horizon);
-        let bytes = rewrite(&batch, &DecompressionLimit::default(), horizon, |_| true)?;
-        Ok(Fate::Rewrite(bytes.freeze()))
-    }
-}
-
-/// The batch without its records: it only says that its offsets were there.
-fn emptied(batch: Bytes) -> Result<Bytes, LogError> {
-    let batch = Batch::parse(batch)?;
-    let bytes = rewrite(&batch, &DecompressionLimit::default(), None, |_| false)?;
-    Ok(bytes.freeze())
-}
-
-/// Writes a compacted segment.
-struct Writer {
-    segment: Segment,
-    buffer: Vec<u8>,
-    written_bytes: u64,
-}
-
-impl Writer {
-    const BUFFER_BYTES: usize = 1 << 20;
-
-    fn create(env: &Env, path: PathBuf, base_offset: Offset) -> Result<Self, LogError> {
-        let file = env
-            .files
-            .open(&path, OpenMode::CreateNew)
-            .map_err(|error| storage_error("create segment", &path, error))?;
-        Ok(Self {
-            segment: Segment::with_file(base_offset, path, file.into()),
-            buffer: Vec::with_capacity(Self::BUFFER_BYTES),
-            written_bytes: 0,
-        })
-    }
-
-    fn write(
-        &mut self,
-        header: &Header,
-        bytes: &[u8],
-        plan: &CompactionPlan,
-    ) -> Result<(), LogError> {
-        self.buffer.extend_from_slice(bytes);
-        self.segment.note(header, Density::EveryBatch);
-        if header.is_control() {
-            self.segment.aborted.extend(plan.aborted.ended_by(header));
-        }
-        match self.buffer.len() >= Self::BUFFER_BYTES {
-            true => self.flush(),
-            false => Ok(()),
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), LogError> {
-        self.segment
-            .file
-            .write_all_at(&self.buffer, self.written_bytes)
-            .map_err(|error| storage_error("write", &self.segment.path, error))?;
-        self.written_bytes += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Segment, LogError> {
-        self.flush()?;
-        assert_eq!(
-            self.written_bytes, self.segment.size_bytes,
-            "all that was noted is written"
-        );
-        self.segment
-            .file
-            .sync_data()
-            .map_err(LogError::io("sync", &self.segment.path))?;
-        Ok(self.segment)
-    }
-}
-
-fn storage_error(action: &'static str, path: &Path, error: std::io::Error) -> LogError {
-    match is_storage_full(&error) {
-        true => LogError::StorageFull {
-            path: path.to_owned(),
-        },
-        false => LogError::io(action, path)(error),
     }
 }

@@ -65,6 +65,17 @@ impl Checkpoint {
     }
 }
 
+/// Writes a producer snapshot alone.
+pub(super) fn write_snapshot(
+    env: &Env,
+    dir: &Path,
+    offset: Offset,
+    producers: &ProducerState,
+) -> Result<(), LogError> {
+    let path = names::path(dir, FileKind::Snapshot, offset);
+    write_file(env, &path, &snapshot::encode(producers))
+}
+
 /// Writes the indexes of a segment alone, after they were rebuilt.
 pub(super) fn write_segment(env: &Env, dir: &Path, segment: &Segment) -> Result<(), LogError> {
     let indexes = encode_indexes(segment);

@@ -7,10 +7,11 @@
 //!
 //! Reading order: `partition.rs` (the log as its owner sees it), `append.rs`, `read.rs`, `sync.rs`;
 //! `producer_state.rs` (pure); `segment.rs`, `index.rs`, `aborted.rs`, `snapshot.rs`, `derived.rs` (bytes);
-//! `recovery.rs`, `leftovers.rs`, `retention.rs`, `compaction.rs`, `verify.rs`.
+//! `recovery.rs`, `leftovers.rs`, `retention.rs`, `compaction.rs`, `cleaner.rs`, `verify.rs`.
 
 mod aborted;
 mod append;
+mod cleaner;
 mod compaction;
 mod config;
 mod derived;
@@ -28,8 +29,6 @@ mod scan;
 mod segment;
 mod snapshot;
 mod sync;
-#[cfg(test)]
-mod testing;
 #[cfg(test)]
 mod tests;
 mod verify;

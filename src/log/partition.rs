@@ -255,10 +255,7 @@ impl PartitionLog {
     /// [`LogError::Io`], [`LogError::Poisoned`]. Derived files that could not be written are no error: they are rebuilt.
     pub fn close(mut self) -> Result<(), LogError> {
         self.check_usable()?;
-        if let Some(plan) = self.plan_sync() {
-            plan.execute()?;
-            self.synced(&plan);
-        }
+        self.sync_now()?;
         self.write_checkpoint();
         Ok(())
     }

@@ -218,15 +218,7 @@ impl<'a> Recovery<'a> {
     /// Takes the newest snapshot that is not behind anything to be rebuilt; returns the offset from which on
     /// batches must be replayed into it.
     fn load_producers(&mut self) -> Offset {
-        let untrusted = self
-            .trusts
-            .iter()
-            .find(|trust| trust.bytes < trust.length_bytes);
-        let end = self.trusts.last().map(|trust| trust.next_offset);
-        let limit = untrusted
-            .map(|trust| trust.next_offset)
-            .or(end)
-            .unwrap_or_default();
+        let limit = self.vouched_end();
         // An older snapshot could hold transactions that ended in segments which retention has deleted since.
         let first = self.segments[0].base_offset;
         let usable: Vec<_> = self
@@ -244,6 +236,18 @@ impl<'a> Recovery<'a> {
         }
     }
 
+    /// Up to where the derived files vouch for the log without a gap.
+    fn vouched_end(&self) -> Offset {
+        let is_open = |index: &usize| {
+            let trust = self.trusts[*index];
+            let next = self.segments.get(index + 1);
+            trust.bytes < trust.length_bytes
+                || next.is_none_or(|next| next.base_offset != trust.next_offset)
+        };
+        let first_open = (0..self.trusts.len()).find(is_open);
+        first_open.map_or(Offset::ZERO, |index| self.trusts[index].next_offset)
+    }
+
     /// Scans every segment that holds something at or behind `replay_from`, or that nothing vouches for.
     fn scan_all(&mut self, replay_from: Offset) -> Result<(), LogError> {
         for index in 0..self.segments.len() {
@@ -257,8 +261,23 @@ impl<'a> Recovery<'a> {
                 self.cut(index, &damage)?;
                 break;
             }
+            if !is_known {
+                self.write_snapshot_behind(index);
+            }
         }
         Ok(())
+    }
+
+    /// Retention relies on a snapshot where each segment begins; the one that is there may be damaged.
+    fn write_snapshot_behind(&self, index: usize) {
+        let Some(next) = self.segments.get(index + 1) else {
+            return;
+        };
+        let written =
+            derived::write_snapshot(self.env, self.dir, next.base_offset, &self.producers);
+        if let Err(error) = written {
+            tracing::warn!(%error, "a producer snapshot was not written");
+        }
     }
 
     fn scan_segment(
@@ -342,7 +361,13 @@ impl<'a> Recovery<'a> {
         segment
             .file
             .set_length(damage.position)
-            .map_err(LogError::io("cut the torn tail of", &segment.path))
+            .and_then(|()| segment.file.sync_data())
+            .map_err(LogError::io("cut the torn tail of", &segment.path))?;
+        // What was cut must not come back behind what is written next.
+        self.env
+            .files
+            .sync_dir(self.dir)
+            .map_err(LogError::io("sync directory", self.dir))
     }
 
     fn end(&self) -> Offset {
@@ -390,10 +415,11 @@ impl<'a> Recovery<'a> {
         for (segment, trust) in self.segments.iter().zip(&self.trusts) {
             let is_sealed =
                 segment.base_offset != self.segments[self.segments.len() - 1].base_offset;
-            if is_sealed && trust.bytes < trust.length_bytes {
-                if let Err(error) = derived::write_segment(self.env, self.dir, segment) {
-                    tracing::warn!(%error, "rebuilt indexes were not written: they will be rebuilt again");
-                }
+            if !is_sealed || trust.bytes == trust.length_bytes {
+                continue;
+            }
+            if let Err(error) = derived::write_segment(self.env, self.dir, segment) {
+                tracing::warn!(%error, "rebuilt indexes were not written: they will be rebuilt again");
             }
         }
     }

@@ -8,6 +8,7 @@ use super::partition::PartitionLog;
 use super::recovery::RecoveryMarks;
 use super::scan::{ScanRange, scan};
 use super::segment::Segment;
+use crate::env::OpenMode;
 use crate::types::{Offset, Timestamp};
 
 /// Besides those where segments begin, so many of the newest producer snapshots are kept.
@@ -54,6 +55,10 @@ impl PartitionLog {
             .expire(now, i64::try_from(expiration).unwrap_or(i64::MAX));
         self.roll_expired(now)?;
         let mut deleted = Vec::new();
+        if self.is_first_deletable(now) {
+            // A marker must not be lost to a power loss after records of its transaction are gone.
+            self.sync_now()?;
+        }
         while self.is_first_deletable(now) {
             deleted.push(self.delete_first()?);
         }
@@ -96,8 +101,8 @@ impl PartitionLog {
     }
 
     fn delete_first(&mut self) -> Result<DeletedSegment, LogError> {
-        let first = &self.segments[0];
-        derived::remove_file(&self.env, &first.path)?;
+        self.keep_producers(self.segments[1].base_offset)?;
+        derived::remove_file(&self.env, &self.segments[0].path)?;
         let first = self.segments.remove(0);
         self.log_start = self.log_start.max(self.segments[0].base_offset);
         // I9: one name is gone for good before the next one goes, so that a power loss leaves no hole between segments.
@@ -110,6 +115,28 @@ impl PartitionLog {
             base_offset: first.base_offset,
             size_bytes: first.size_bytes,
         })
+    }
+
+    /// Makes the producer snapshot at `base_offset` durable: once the batches before it are gone, nothing else
+    /// tells what their producers wrote last (I6, C26).
+    fn keep_producers(&mut self, base_offset: Offset) -> Result<(), LogError> {
+        let path = names::path(&self.dir, FileKind::Snapshot, base_offset);
+        let files = &self.env.files;
+        if !files
+            .exists(&path)
+            .map_err(LogError::io("look for", &path))?
+        {
+            tracing::warn!(path = %path.display(), "no producer snapshot: producers without later records will be forgotten");
+            return Ok(());
+        }
+        let synced = files
+            .open(&path, OpenMode::Write)
+            .and_then(|file| file.sync_data())
+            .and_then(|()| files.sync_dir(&self.dir));
+        match synced {
+            Ok(()) => Ok(()),
+            Err(error) => self.fail(LogError::io("sync", &path)(error)),
+        }
     }
 
     /// Removes the snapshots that no recovery will look for: those before the log, and those within segments but the newest.

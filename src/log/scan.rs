@@ -81,6 +81,9 @@ pub(crate) fn check_batch(bytes: &[u8]) -> Result<Header, String> {
 /// The first byte under a batch's checksum: its attributes.
 const CRC_FROM: usize = 21;
 
+/// Takes a batch: its header, its bytes, and its position in the file.
+pub(crate) type Visit<'a> = dyn FnMut(&Header, &[u8], u64) -> Result<(), LogError> + 'a;
+
 /// Calls `visit` with each batch's header, bytes and position, until the range ends or something is not valid.
 ///
 /// # Errors
@@ -89,7 +92,7 @@ pub(crate) fn scan(
     file: &dyn File,
     path: &Path,
     range: ScanRange,
-    visit: &mut dyn FnMut(&Header, &[u8], u64) -> Result<(), LogError>,
+    visit: &mut Visit<'_>,
 ) -> Result<Option<Damage>, LogError> {
     let mut window = Window::new(range.position);
     let mut expected = range.expected;

@@ -149,6 +149,20 @@ impl PartitionLog {
         })
     }
 
+    /// Syncs everything at once, under the owner's lock; a failure poisons the log.
+    pub(super) fn sync_now(&mut self) -> Result<(), LogError> {
+        let Some(plan) = self.plan_sync() else {
+            return Ok(());
+        };
+        match plan.execute() {
+            Ok(()) => {
+                self.synced(&plan);
+                Ok(())
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
     /// Records that `plan` was executed: the synced end and the high watermark advance.
     pub fn synced(&mut self, plan: &SyncPlan) {
         self.synced_end = self.synced_end.max(plan.up_to.min(self.log_end_offset()));

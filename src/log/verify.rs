@@ -12,7 +12,7 @@ use super::metadata;
 use super::names::{self, FileKind};
 use super::producer_state::ProducerState;
 use super::recovery::replay;
-use super::scan::{ScanRange, scan};
+use super::scan::{ScanRange, Visit, scan};
 use super::segment::Segment;
 use crate::env::{Env, File, OpenMode};
 use crate::protocol::batch::{Batch, DecompressionLimit};
@@ -219,9 +219,6 @@ struct Reader {
     size_bytes: u64,
     gaps_below: Offset,
 }
-
-type Visit<'a> =
-    dyn FnMut(&crate::protocol::batch::Header, &[u8], u64) -> Result<(), LogError> + 'a;
 
 impl Reader {
     fn open(

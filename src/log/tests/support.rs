@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use super::{
+use crate::env::Env;
+use crate::env::simulated::SimulatedWorld;
+use crate::log::{
     AppendOrigin, Appended, LogConfig, LogError, PartitionLog, RecoveryMarks, RecoveryReport,
 };
-use crate::env::Env;
 use crate::protocol::batch::{
     BatchBuilder, BatchProducer, Batches, Compression, ControlRecord, ControlType,
     DecompressionLimit,
@@ -17,23 +18,23 @@ use crate::types::{
     Isolation, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, Timestamp, TopicId,
 };
 
-pub(super) const TOPIC: TopicId = TopicId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
+pub(in crate::log) const TOPIC: TopicId = TopicId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
 
-pub(super) fn producer(id: i64, epoch: i16) -> ProducerIdentity {
+pub(in crate::log) fn producer(id: i64, epoch: i16) -> ProducerIdentity {
     ProducerIdentity {
         id: ProducerId(id),
         epoch: ProducerEpoch(epoch),
     }
 }
 
-pub(super) fn abort() -> ControlRecord {
+pub(in crate::log) fn abort() -> ControlRecord {
     ControlRecord {
         kind: ControlType::Abort,
         coordinator_epoch: 0,
     }
 }
 
-pub(super) fn commit() -> ControlRecord {
+pub(in crate::log) fn commit() -> ControlRecord {
     ControlRecord {
         kind: ControlType::Commit,
         coordinator_epoch: 0,
@@ -41,7 +42,7 @@ pub(super) fn commit() -> ControlRecord {
 }
 
 /// A batch of keyed records at `timestamp`; a `None` value is a tombstone.
-pub(super) fn keyed(
+pub(in crate::log) fn keyed(
     records: &[(&str, Option<&str>)],
     timestamp: i64,
     producer: BatchProducer,
@@ -58,7 +59,7 @@ pub(super) fn keyed(
 }
 
 /// A batch of values at timestamp 0, 1, 2…
-pub(super) fn values(values: &[&str], producer: BatchProducer) -> Bytes {
+pub(in crate::log) fn values(values: &[&str], producer: BatchProducer) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None, None);
     for (timestamp, value) in (0..).zip(values) {
         builder.push(Timestamp(timestamp), None, Some(value.as_bytes()));
@@ -66,18 +67,18 @@ pub(super) fn values(values: &[&str], producer: BatchProducer) -> Bytes {
     builder.finish(producer).freeze()
 }
 
-pub(super) fn plain(records: &[&str]) -> Bytes {
+pub(in crate::log) fn plain(records: &[&str]) -> Bytes {
     values(records, BatchProducer::Plain)
 }
 
-pub(super) fn idempotent(id: i64, epoch: i16, sequence: i32, records: &[&str]) -> Bytes {
+pub(in crate::log) fn idempotent(id: i64, epoch: i16, sequence: i32, records: &[&str]) -> Bytes {
     values(
         records,
         BatchProducer::Idempotent(producer(id, epoch), Sequence(sequence)),
     )
 }
 
-pub(super) fn transactional(id: i64, epoch: i16, sequence: i32, records: &[&str]) -> Bytes {
+pub(in crate::log) fn transactional(id: i64, epoch: i16, sequence: i32, records: &[&str]) -> Bytes {
     values(
         records,
         BatchProducer::Transactional(producer(id, epoch), Sequence(sequence)),
@@ -85,22 +86,40 @@ pub(super) fn transactional(id: i64, epoch: i16, sequence: i32, records: &[&str]
 }
 
 /// A directory with one log in it.
-pub(super) struct Place {
-    pub(super) env: Env,
-    pub(super) dir: PathBuf,
-    pub(super) config: LogConfig,
+pub(in crate::log) struct Place {
+    pub(in crate::log) env: Env,
+    pub(in crate::log) dir: PathBuf,
+    pub(in crate::log) config: LogConfig,
 }
 
 impl Place {
-    pub(super) fn create(&self) -> PartitionLog {
+    /// The only partition of a simulated machine.
+    pub(in crate::log) fn new(world: &SimulatedWorld) -> Self {
+        Self {
+            env: world.env(),
+            dir: PathBuf::from("/t-0"),
+            config: LogConfig::default(),
+        }
+    }
+
+    /// The same directory on another machine.
+    pub(in crate::log) fn on(&self, world: &SimulatedWorld) -> Self {
+        Self {
+            env: world.env(),
+            dir: self.dir.clone(),
+            config: self.config.clone(),
+        }
+    }
+
+    pub(in crate::log) fn create(&self) -> PartitionLog {
         PartitionLog::create(&self.env, &self.dir, TOPIC, self.config.clone()).unwrap()
     }
 
-    pub(super) fn open(&self) -> PartitionLog {
+    pub(in crate::log) fn open(&self) -> PartitionLog {
         self.open_with(RecoveryMarks::default()).unwrap().0
     }
 
-    pub(super) fn open_with(
+    pub(in crate::log) fn open_with(
         &self,
         marks: RecoveryMarks,
     ) -> Result<(PartitionLog, RecoveryReport), LogError> {
@@ -109,14 +128,14 @@ impl Place {
 }
 
 /// A reader's view of a record: offset, and value or key=value.
-pub(super) type Seen = (i64, String);
+pub(in crate::log) type Seen = (i64, String);
 
 impl PartitionLog {
-    pub(super) fn put(&mut self, records: Bytes) -> Result<Appended, LogError> {
+    pub(in crate::log) fn put(&mut self, records: Bytes) -> Result<Appended, LogError> {
         self.append(records, AppendOrigin::Client)
     }
 
-    pub(super) fn sync(&mut self) {
+    pub(in crate::log) fn sync(&mut self) {
         if let Some(plan) = self.plan_sync() {
             plan.execute().unwrap();
             self.synced(&plan);
@@ -124,7 +143,7 @@ impl PartitionLog {
     }
 
     /// Everything that a reader at `isolation` sees from `from` on, in reads of `max_bytes`.
-    pub(super) fn seen_from(
+    pub(in crate::log) fn seen_from(
         &self,
         from: Offset,
         max_bytes: usize,
@@ -147,16 +166,16 @@ impl PartitionLog {
         }
     }
 
-    pub(super) fn seen(&self, isolation: Isolation) -> Vec<Seen> {
+    pub(in crate::log) fn seen(&self, isolation: Isolation) -> Vec<Seen> {
         self.seen_from(self.log_start_offset(), 1 << 20, isolation)
             .unwrap()
     }
 
-    pub(super) fn committed(&self) -> Vec<Seen> {
+    pub(in crate::log) fn committed(&self) -> Vec<Seen> {
         self.seen(Isolation::ReadCommitted)
     }
 
-    pub(super) fn uncommitted(&self) -> Vec<Seen> {
+    pub(in crate::log) fn uncommitted(&self) -> Vec<Seen> {
         self.seen(Isolation::ReadUncommitted)
     }
 }
@@ -211,6 +230,6 @@ fn collect(
 }
 
 /// `["a", "b"]` at offsets 0, 1, … as a reader sees them.
-pub(super) fn numbered(values: &[&str]) -> Vec<Seen> {
+pub(in crate::log) fn numbered(values: &[&str]) -> Vec<Seen> {
     (0..).zip(values.iter().map(|v| (*v).to_owned())).collect()
 }

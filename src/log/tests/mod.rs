@@ -1,19 +1,23 @@
 //! One partition's log from the outside: appends, reads, transactions, restarts.
 
-use super::testing::*;
+mod compaction;
+mod faults;
+mod formats;
+mod model;
+
+mod power_loss;
+mod support;
+
 use super::*;
-use crate::env::Env;
+use crate::env::simulated::SimulatedWorld;
 use crate::protocol::ErrorCode;
 use crate::types::{Durability, Isolation, Offset, Timestamp};
+use support::*;
 
-fn place() -> (tempfile::TempDir, Place) {
-    let root = tempfile::tempdir().unwrap();
-    let place = Place {
-        env: Env::real(),
-        dir: root.path().join("t-0"),
-        config: LogConfig::default(),
-    };
-    (root, place)
+fn place() -> (SimulatedWorld, Place) {
+    let world = SimulatedWorld::new(1);
+    let place = Place::new(&world);
+    (world, place)
 }
 
 fn refusal(result: Result<Appended, LogError>) -> ErrorCode {
@@ -25,7 +29,7 @@ fn refusal(result: Result<Appended, LogError>) -> ErrorCode {
 
 #[test]
 fn appended_records_are_read_back_across_segments_and_restarts() {
-    let (_root, mut place) = place();
+    let (_world, mut place) = place();
     place.config.segment_bytes = 400;
     place.config.index_interval_bytes = 1;
     let mut log = place.create();
@@ -61,7 +65,7 @@ fn appended_records_are_read_back_across_segments_and_restarts() {
 
 #[test]
 fn an_aborted_transaction_is_seen_by_no_committed_reader() {
-    let (_root, place) = place();
+    let (_world, place) = place();
     let mut log = place.create();
     log.put(plain(&["a"])).unwrap();
     log.put(transactional(1, 0, 0, &["x", "y"])).unwrap();
@@ -89,7 +93,7 @@ fn an_aborted_transaction_is_seen_by_no_committed_reader() {
 
 #[test]
 fn a_repeated_marker_changes_nothing() {
-    let (_root, place) = place();
+    let (_world, place) = place();
     let mut log = place.create();
     log.put(transactional(1, 0, 0, &["x"])).unwrap();
     assert_eq!(
@@ -113,7 +117,7 @@ fn a_repeated_marker_changes_nothing() {
 
 #[test]
 fn c13_a_delayed_batch_of_an_ended_transaction_is_refused() {
-    let (_root, place) = place();
+    let (_world, place) = place();
     let mut log = place.create();
     log.put(transactional(1, 0, 0, &["x"])).unwrap();
     log.append_marker(producer(1, 1), abort()).unwrap();
@@ -128,7 +132,7 @@ fn c13_a_delayed_batch_of_an_ended_transaction_is_refused() {
 #[test]
 fn c20_a_duplicate_within_the_window_is_acknowledged_once_also_after_a_restart() {
     for is_killed in [false, true] {
-        let (_root, place) = place();
+        let (_world, place) = place();
         let mut log = place.create();
         let batches: Vec<_> = (0..6)
             .map(|n| idempotent(7, 0, 2 * n, &["a", "b"]))
@@ -160,7 +164,7 @@ fn c20_a_duplicate_within_the_window_is_acknowledged_once_also_after_a_restart()
 
 #[test]
 fn log_append_time_is_stamped_and_told_again_to_a_duplicate() {
-    let (_root, mut place) = place();
+    let (_world, mut place) = place();
     place.config.timestamp_type = crate::types::TimestampType::LogAppendTime;
     let mut log = place.create();
     let batch = idempotent(7, 0, 0, &["a"]);
@@ -180,7 +184,7 @@ fn log_append_time_is_stamped_and_told_again_to_a_duplicate() {
 
 #[test]
 fn offsets_are_found_by_timestamp() {
-    let (_root, mut place) = place();
+    let (_world, mut place) = place();
     place.config.segment_bytes = 300;
     place.config.index_interval_bytes = 1;
     place.config.durability = Durability::Process;
@@ -214,7 +218,7 @@ fn offsets_are_found_by_timestamp() {
 
 #[test]
 fn offsets_outside_the_log_are_refused() {
-    let (_root, place) = place();
+    let (_world, place) = place();
     let mut log = place.create();
     log.put(plain(&["a", "b"])).unwrap();
     log.sync();
@@ -234,7 +238,7 @@ fn offsets_outside_the_log_are_refused() {
 
 #[test]
 fn batches_that_a_client_may_not_send_are_refused() {
-    let (_root, mut place) = place();
+    let (_world, mut place) = place();
     place.config.max_message_bytes = 200;
     place.config.cleanup = CleanupPolicy::Compact;
     let mut log = place.create();
@@ -257,7 +261,7 @@ fn batches_that_a_client_may_not_send_are_refused() {
 
 #[test]
 fn truncation_cuts_whole_batches_and_what_was_known_of_them() {
-    let (_root, mut place) = place();
+    let (_world, mut place) = place();
     place.config.segment_bytes = 300;
     let mut log = place.create();
     for n in 0..9 {
