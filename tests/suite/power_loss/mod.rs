@@ -7,6 +7,8 @@
 //! Where that takes too long, each change meets a few of the modes, chosen by its number so that all are met;
 //! `ONCEFLOW_POWER_LOSS=full` meets them all everywhere.
 
+mod commits;
+mod driver;
 mod faults;
 mod partition;
 
