@@ -309,7 +309,11 @@ impl Core {
                 },
                 Deferred::Markers(markers) => self.write_markers(&markers),
             };
+            let is_complete = matches!(input, Input::MarkersWritten { .. });
             queue.extend(self.step(&mut self.transactions.state.lock(), input));
+            if is_complete {
+                failpoint("commit.after_complete");
+            }
         }
     }
 

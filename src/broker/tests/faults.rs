@@ -13,9 +13,9 @@ use crate::types::{Isolation, Offset};
 
 /// What a run was told: the transactions that it may count on, and the one whose end it was not told.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Told {
-    committed: Vec<String>,
-    in_doubt: Option<String>,
+pub(super) struct Told {
+    pub(super) committed: Vec<String>,
+    pub(super) in_doubt: Option<String>,
 }
 
 /// Commits and aborts transactions over two topics and a position, until the broker refuses.
@@ -40,7 +40,7 @@ fn run(broker: &Broker, told: &mut Told) -> Result<(), BrokerError> {
 }
 
 /// All that was promised is there, wholly, and nothing else; and the log can be worked with.
-fn check(broker: &Broker, told: &Told, what: &dyn std::fmt::Debug) {
+pub(super) fn check(broker: &Broker, told: &Told, what: &dyn std::fmt::Debug) {
     let in_b = read_committed(broker, "b");
     let mut with_doubt = told.committed.clone();
     with_doubt.extend(told.in_doubt.clone());

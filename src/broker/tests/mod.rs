@@ -6,6 +6,7 @@
 )]
 
 mod directory;
+mod failpoints;
 mod faults;
 mod group_commit;
 mod records;
