@@ -13,6 +13,7 @@ use super::groups::Groups;
 use super::housekeeping::{Checkpointed, Stop};
 use super::partition::Partition;
 use super::sync::SyncQueue;
+use super::sync_helpers::SyncHelpers;
 use super::timer::Timer;
 use super::topics::Topics;
 use super::transactions::Transactions;
@@ -31,6 +32,7 @@ pub(super) struct Core {
     pub(super) transactions: Transactions,
     pub(super) groups: Groups,
     pub(super) syncs: SyncQueue,
+    pub(super) sync_helpers: SyncHelpers,
     pub(super) timer: Timer,
     pub(super) house: Stop,
     pub(super) ballast: Ballast,

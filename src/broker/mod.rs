@@ -5,7 +5,7 @@
 //! Knows nothing of TCP, and nothing of jobs.
 //!
 //! Reading order: this file (the door), `core.rs` (what all share), `directory.rs`, `topics.rs`, `admin.rs`, `unfinished.rs`
-//! (what exists), `produce.rs`, `fetch.rs`, `offsets.rs` (records), `sync.rs` (group commit), `transactions.rs`, `groups.rs`
+//! (what exists), `produce.rs`, `fetch.rs`, `offsets.rs` (records), `sync.rs`, `sync_helpers.rs` (group commit), `transactions.rs`, `groups.rs`
 //! (the coordinators, driven), `recovery.rs`, `housekeeping.rs`, `threads.rs`.
 
 mod admin;
@@ -25,6 +25,7 @@ mod recovery;
 mod reply;
 mod sealed;
 mod sync;
+mod sync_helpers;
 #[cfg(test)]
 mod tests;
 mod threads;

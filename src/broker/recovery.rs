@@ -25,6 +25,7 @@ use super::groups::Groups;
 use super::housekeeping::{Checkpointed, Stop};
 use super::partition::Partition;
 use super::sync::SyncQueue;
+use super::sync_helpers::SyncHelpers;
 use super::timer::Timer;
 use super::topics::{Topic, TopicEntry, TopicList, Topics};
 use super::transactions::Transactions;
@@ -205,6 +206,7 @@ impl Opener {
             transactions,
             groups,
             syncs: SyncQueue::default(),
+            sync_helpers: SyncHelpers::default(),
             timer: Timer::default(),
             house: Stop::default(),
             ballast,

@@ -195,16 +195,15 @@ impl Core {
     }
 
     fn sync_data(&self, work: &Work) -> Result<(), BrokerError> {
-        for partition in &work.partitions {
-            self.sync_partition(partition)?;
-        }
-        for name in work.transactions.iter().flat_map(|data| &data.partitions) {
-            // A partition of a topic that was deleted meanwhile has nothing left to lose.
-            if let Ok(partition) = self.partition(name) {
-                self.sync_partition(&partition)?;
-            }
-        }
-        Ok(())
+        let names = work.transactions.iter().flat_map(|data| &data.partitions);
+        // A partition of a topic that was deleted meanwhile has nothing left to lose.
+        let of_transactions = names.filter_map(|name| self.partition(name).ok());
+        let mut partitions: Vec<_> = of_transactions
+            .chain(work.partitions.iter().cloned())
+            .collect();
+        partitions.sort_unstable_by_key(Arc::as_ptr);
+        partitions.dedup_by_key(|partition| Arc::as_ptr(partition));
+        self.sync_partitions(&partitions)
     }
 
     /// Makes what was appended to the partition until now durable, and shows it to readers.

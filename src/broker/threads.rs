@@ -1,4 +1,4 @@
-//! The broker's three threads: syncs, deadlines, housekeeping.
+//! The broker's threads: syncs and their helpers, deadlines, housekeeping.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::checkpoints::Offsets;
 use super::core::Core;
 use super::housekeeping::Checkpointed;
-use super::{BrokerError, SyncMode};
+use super::{BrokerError, SyncMode, sync_helpers};
 use crate::env::{JoinHandle, failpoint};
 use crate::protocol::ErrorCode;
 
@@ -21,6 +21,7 @@ thread_local! {
 pub(super) struct Threads {
     core: Arc<Core>,
     handles: Mutex<Vec<Box<dyn JoinHandle>>>,
+    helpers: Mutex<Vec<Box<dyn JoinHandle>>>,
 }
 
 impl Threads {
@@ -29,16 +30,26 @@ impl Threads {
         let threads = Self {
             core: core.clone(),
             handles: Mutex::default(),
+            helpers: Mutex::default(),
         };
         if core.config.sync_mode == SyncMode::Thread {
-            threads.spawn("of-sync", Core::run_sync_thread)?;
-            threads.spawn("of-timer", Core::run_timer_thread)?;
-            threads.spawn("of-house", Core::run_housekeeping_thread)?;
+            let handles = &threads.handles;
+            threads.spawn(handles, "of-sync", Core::run_sync_thread)?;
+            threads.spawn(handles, "of-timer", Core::run_timer_thread)?;
+            threads.spawn(handles, "of-house", Core::run_housekeeping_thread)?;
+            for _ in 0..sync_helpers::COUNT {
+                threads.spawn(&threads.helpers, "of-sync-help", Core::run_sync_helper)?;
+            }
         }
         Ok(threads)
     }
 
-    fn spawn(&self, name: &str, body: fn(&Core)) -> Result<(), BrokerError> {
+    fn spawn(
+        &self,
+        handles: &Mutex<Vec<Box<dyn JoinHandle>>>,
+        name: &str,
+        body: fn(&Core),
+    ) -> Result<(), BrokerError> {
         let core = self.core.clone();
         let run = move || {
             IS_BROKER_THREAD.set(true);
@@ -52,7 +63,7 @@ impl Threads {
                 format!("cannot start the thread {name}: {e}; raise the limit of threads"),
             )
         })?;
-        self.handles.lock().push(handle);
+        handles.lock().push(handle);
         Ok(())
     }
 
@@ -61,16 +72,10 @@ impl Threads {
         self.core.syncs.stop();
         self.core.timer.stop();
         self.core.house.stop();
-        let handles = std::mem::take(&mut *self.handles.lock());
-        if IS_BROKER_THREAD.get() {
-            // The last handle was dropped by a reply's receiver, on one of the threads themselves.
-            return;
-        }
-        for handle in handles {
-            if let Err(panic) = handle.join() {
-                tracing::error!(panic, "a thread of the broker panicked");
-            }
-        }
+        join(&self.handles);
+        // Only now: the sync thread needs its helpers to serve what waits.
+        self.core.sync_helpers.stop();
+        join(&self.helpers);
     }
 }
 
@@ -80,6 +85,19 @@ impl Drop for Threads {
         self.stop();
         self.core.abandon();
         self.core.directory.unlock();
+    }
+}
+
+fn join(handles: &Mutex<Vec<Box<dyn JoinHandle>>>) {
+    let handles = std::mem::take(&mut *handles.lock());
+    if IS_BROKER_THREAD.get() {
+        // The last handle was dropped by a reply's receiver, on one of the threads themselves.
+        return;
+    }
+    for handle in handles {
+        if let Err(panic) = handle.join() {
+            tracing::error!(panic, "a thread of the broker panicked");
+        }
     }
 }
 

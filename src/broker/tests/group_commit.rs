@@ -2,7 +2,9 @@
 
 use super::support::{Home, Producer, committed, create, partition, read, topic_name};
 use crate::broker::{Broker, BrokerConfig};
-use crate::env::simulated::{Call, SimulatedWorld};
+use crate::env::simulated::{Call, Fault, FaultEffect, SimulatedWorld};
+use crate::protocol::ErrorKind;
+use crate::protocol::messages::TransactionResult;
 use crate::types::{Isolation, Offset};
 
 const PRODUCERS_COUNT: i64 = 16;
@@ -101,4 +103,26 @@ fn many_transactions_share_few_syncs() {
         syncs < 2 * transactions,
         "{syncs} syncs for {transactions} transactions"
     );
+}
+
+#[test]
+fn f11_a_sync_that_fails_on_another_thread_stops_the_broker_too() {
+    let world = SimulatedWorld::with_threads(7);
+    let broker = Broker::open(world.env(), "/data".as_ref(), BrokerConfig::default()).unwrap();
+    create(&broker, "a", 8);
+    let mut producer = Producer::new(&broker, "p");
+    for index in 0..8 {
+        producer.send(&partition("a", index), &["x"]);
+    }
+    let fault = Fault::new(FaultEffect::InputOutput).on(&[Call::SyncData]);
+    world.inject(fault.in_path("a-5"));
+    let refused = producer.try_end(TransactionResult::Commit).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Fatal);
+    assert!(broker.topics().is_err());
+    drop((broker, producer));
+    let after = world.after_kill();
+    let broker = super::support::open_simulated(&after);
+    for index in 0..8 {
+        assert!(read(&broker, &partition("a", index), Isolation::ReadCommitted).is_empty());
+    }
 }
