@@ -31,7 +31,11 @@ where
     send().await
 }
 
-/// A topic that is not there does not appear by waiting.
+/// Neither a missing topic nor space on a full disk appears by waiting.
 fn is_worth_a_retry(error: &ClientError) -> bool {
-    error.kind() == ErrorKind::Retriable && error.code() != Some(ErrorCode::UnknownTopicOrPartition)
+    let waits_for_people = matches!(
+        error.code(),
+        Some(ErrorCode::UnknownTopicOrPartition | ErrorCode::KafkaStorageError)
+    );
+    error.kind() == ErrorKind::Retriable && !waits_for_people
 }

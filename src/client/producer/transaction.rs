@@ -284,9 +284,38 @@ impl Shared {
                 result,
             }
         };
-        // C16: the request is the same each time, and the coordinator gives the same answer.
+        let (answer, was_lost) = self.ask_for_end(&request).await;
+        // C22: the coordinator had aborted it, after its timeout or on an operator's word. Asking for that very
+        // end tells the epoch to go on with.
+        let (result, answer, was_lost) = match &answer {
+            Err(error) if error.code() == Some(ErrorCode::TransactionAbortable) => {
+                let abort = EndTxnRequest {
+                    result: TransactionResult::Abort,
+                    ..request
+                };
+                let (answer, was_lost) = self.ask_for_end(&abort).await;
+                (TransactionResult::Abort, answer, was_lost)
+            }
+            _ => (result, answer, was_lost),
+        };
+        self.take_end(result, answer, was_lost)
+    }
+
+    /// C16: the request is the same each time, and the coordinator gives the same answer.
+    async fn ask_for_end(
+        &self,
+        request: &EndTxnRequest,
+    ) -> (Result<ProducerIdentity, ClientError>, bool) {
         let ask = || self.transport.end_txn(request.clone());
-        let (answer, was_lost) = self.persist("EndTxn", ask).await;
+        self.persist("EndTxn", ask).await
+    }
+
+    fn take_end(
+        &self,
+        result: TransactionResult,
+        answer: Result<ProducerIdentity, ClientError>,
+        was_lost: bool,
+    ) -> Result<CommitOutcome, ClientError> {
         let mut core = self.core.lock();
         match answer {
             Ok(identity) => {
@@ -300,7 +329,10 @@ impl Shared {
                 Ok(CommitOutcome::Unknown)
             }
             Err(error) => {
-                core.transaction.phase = Phase::Stopped(error.clone());
+                core.transaction.phase = match error.kind() {
+                    ErrorKind::Abortable | ErrorKind::Retriable => Phase::Failed(error.clone()),
+                    _ => Phase::Stopped(error.clone()),
+                };
                 Err(error)
             }
         }

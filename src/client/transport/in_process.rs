@@ -57,10 +57,11 @@ fn refused(request: &'static str, error: BrokerError) -> ClientError {
 }
 
 /// For requests that a storage error may have cut off after they took effect: a decision
-/// record can be on the disk although its sync failed.
+/// record can be on the disk although its sync failed. (A full disk is refused before, as retriable.)
 fn refused_or_unknown(request: &'static str, error: BrokerError) -> ClientError {
+    let is_cut_off = error.kind() == ErrorKind::Fatal;
     match error.code {
-        ErrorCode::KafkaStorageError => ClientError::Unanswered {
+        ErrorCode::KafkaStorageError if is_cut_off => ClientError::Unanswered {
             request,
             why: error.message,
             kind: ErrorKind::Fatal,

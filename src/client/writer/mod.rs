@@ -22,12 +22,12 @@ use super::topics::max_message_bytes;
 use super::wait::wait;
 use super::{ClientError, CommitOutcome, Transport};
 use crate::client::transport::Reply;
-use crate::protocol::ErrorKind;
 use crate::protocol::batch::{BatchBuilder, BatchProducer};
 use crate::protocol::messages::{
     Acks, CommittedOffset, EndTxnRequest, GroupMember, InitProducerIdRequest, ProduceRequest,
     TransactionResult, TxnOffsetCommitRequest,
 };
+use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{
     GroupId, Offset, ProducerIdentity, Sequence, TopicName, TopicPartition, TransactionalId,
 };
@@ -65,7 +65,14 @@ enum Phase {
     Stopped(ClientError),
 }
 
-type Ending = SharedFuture<BoxFuture<'static, Result<ProducerIdentity, ClientError>>>;
+type Ending = SharedFuture<BoxFuture<'static, Result<Ended, ClientError>>>;
+
+/// How the transaction ended, and who the next one is written by.
+#[derive(Clone, Copy)]
+struct Ended {
+    next: ProducerIdentity,
+    outcome: CommitOutcome,
+}
 
 /// The next sequence of one partition, and the transaction that it counts in.
 struct PartitionSequence {
@@ -197,7 +204,7 @@ impl TransactionalWriter {
                 Begun::Nothing => Ok(CommitOutcome::confirmed(result)),
                 Begun::Ending(generation, ending) => {
                     let answer = ending.await;
-                    inner.settle(generation, result, answer)
+                    inner.settle(generation, answer)
                 }
             }
         }
@@ -281,24 +288,28 @@ impl Inner {
     fn settle(
         &self,
         generation: u64,
-        result: TransactionResult,
-        answer: Result<ProducerIdentity, ClientError>,
+        answer: Result<Ended, ClientError>,
     ) -> Result<CommitOutcome, ClientError> {
         let mut state = self.state.lock();
         let is_mine = state.generation == generation;
         match answer {
-            Ok(identity) => {
+            Ok(ended) => {
                 if is_mine {
-                    state.identity = identity;
+                    state.identity = ended.next;
                     state.generation += 1;
                     state.phase = Phase::Idle;
                 }
-                Ok(CommitOutcome::confirmed(result))
+                Ok(ended.outcome)
             }
             Err(error) => {
                 let is_unknown = error.is_outcome_unknown();
                 if is_mine {
-                    state.phase = Phase::Stopped(error.clone());
+                    state.phase = match error.kind() {
+                        ErrorKind::Abortable | ErrorKind::Retriable if !is_unknown => {
+                            Phase::Failed(error.clone())
+                        }
+                        _ => Phase::Stopped(error.clone()),
+                    };
                 }
                 match is_unknown {
                     true => Ok(CommitOutcome::Unknown),
@@ -309,11 +320,37 @@ impl Inner {
     }
 }
 
-/// Retries EndTxn, whose answer stays the same (C16). Once an answer was lost, a refusal no longer
-/// says that nothing happened: the lost attempt may have committed before somebody else fenced us (I12).
+/// Ends the transaction. If the coordinator had aborted it, after its timeout or on an operator's word (C22),
+/// asking for that very end tells the epoch to go on with.
 async fn end_transaction(
     transport: &dyn Transport,
     request: EndTxnRequest,
+    first: Reply<ProducerIdentity>,
+) -> Result<Ended, ClientError> {
+    let result = request.result;
+    let (result, answer) = match ask_for_end(transport, &request, first).await {
+        Err(error) if error.code() == Some(ErrorCode::TransactionAbortable) => {
+            let abort = EndTxnRequest {
+                result: TransactionResult::Abort,
+                ..request
+            };
+            let first = transport.end_txn(abort.clone());
+            let answer = ask_for_end(transport, &abort, first).await;
+            (TransactionResult::Abort, answer)
+        }
+        answer => (result, answer),
+    };
+    Ok(Ended {
+        next: answer?,
+        outcome: CommitOutcome::confirmed(result),
+    })
+}
+
+/// Retries EndTxn, whose answer stays the same (C16). Once an answer was lost, a refusal no longer
+/// says that nothing happened: the lost attempt may have committed before somebody else fenced us (I12).
+async fn ask_for_end(
+    transport: &dyn Transport,
+    request: &EndTxnRequest,
     first: Reply<ProducerIdentity>,
 ) -> Result<ProducerIdentity, ClientError> {
     let mut first = Some(first);
@@ -332,6 +369,8 @@ async fn end_transaction(
     };
     let answer = retry(transport.env(), send).await;
     match answer {
+        // The one refusal that is about this very transaction.
+        Err(error) if error.code() == Some(ErrorCode::TransactionAbortable) => Err(error),
         Err(error) if was_lost.into_inner() => Err(error.into_unanswered("EndTxn")),
         answer => answer,
     }
