@@ -385,14 +385,14 @@ fn f7_every_flipped_bit_of_a_segment_is_detected_by_a_read() {
     log.sync();
     let path = names::path(&place.dir, FileKind::Log, Offset::ZERO);
     let whole = place.env.files.read(&path, 1 << 20).unwrap();
+    let file = Arc::new(Bytes(parking_lot::Mutex::new(whole.clone())));
+    log.segments[0].file = file.clone();
     let mut flips = 0;
     let mut position = 0;
     for batch in Batches::new(whole.clone().into()) {
         let batch = batch.unwrap();
         let from = batch.header().base_offset;
         let end = position + batch.bytes().len();
-        let file = Arc::new(Bytes(parking_lot::Mutex::new(whole[..end].to_vec())));
-        log.segments[0].file = file.clone();
         for at in position..end {
             for bit in 0..8 {
                 file.0.lock()[at] ^= 1 << bit;
