@@ -98,6 +98,11 @@ impl Directory {
         sealed::write(&*self.env.files, &self.root.join(TOPICS), list)
     }
 
+    /// Whether the directory is still ours.
+    pub(super) fn is_locked(&self) -> bool {
+        self.lock.lock().is_some()
+    }
+
     /// Gives the directory up. Nothing may be written afterwards.
     pub(super) fn unlock(&self) {
         self.lock.lock().take();

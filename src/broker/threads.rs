@@ -128,6 +128,10 @@ impl Core {
 
     /// Closes all partitions, and says on disk that this was done in order. The threads have ended.
     pub(super) fn close_files(&self) -> Result<(), BrokerError> {
+        if !self.directory.is_locked() {
+            // Closed before: the directory may have another owner by now.
+            return Ok(());
+        }
         // In `SyncMode::Inline` no thread has served what waits.
         self.sync_all_waiting();
         self.abandon();

@@ -65,8 +65,10 @@ fn f17_a_closed_broker_gives_the_directory_up_though_handles_live() {
     let error = broker.topics().unwrap_err();
     assert_eq!(error.code, ErrorCode::KafkaStorageError);
     assert_eq!(error.kind(), ErrorKind::Fatal);
+    // A second close must not say "clean" for the new owner.
     broker.close().unwrap();
     assert!(second.topics().is_ok());
+    assert!(!home.path().join("log/.kafka_cleanshutdown").exists());
 }
 
 #[test]
