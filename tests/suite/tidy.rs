@@ -20,7 +20,9 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("state", &["types", "codec", "env", "protocol"]),
     (
         "runtime",
-        &["types", "codec", "env", "protocol", "client", "state"],
+        &[
+            "types", "codec", "env", "protocol", "broker", "client", "state",
+        ],
     ),
     ("operators", &["types", "codec", "state", "runtime"]),
     (
@@ -47,7 +49,7 @@ const ABOVE_ALL: [&str; 3] = ["src/lib.rs", "src/prelude.rs", "src/bin/onceflow.
 const FILE_LINES_MAX: usize = 600;
 
 /// Words that only `env` may say, and what to say instead.
-const DOORS: [(&str, &str); 10] = [
+const DOORS: [(&str, &str); 9] = [
     ("std::fs", "take files from `Env::files`"),
     (
         "std::time::Instant",
@@ -59,10 +61,6 @@ const DOORS: [(&str, &str); 10] = [
     (
         "thread::sleep",
         "wait on a condition, or take the clock from `Env::clock`",
-    ),
-    (
-        "RandomState",
-        "use a hasher with a fixed seed, so that a run repeats",
     ),
     ("rand::", "take random numbers from `Env::random`"),
     ("getrandom", "take random numbers from `Env::random`"),
@@ -92,6 +90,8 @@ const UNFINISHED: [(&str, &str); 6] = [
 struct Source {
     path: String,
     text: String,
+    /// Whether it is compiled for tests only.
+    is_test: bool,
 }
 
 impl Source {
@@ -112,14 +112,6 @@ impl Source {
         self.path.starts_with("src/") || self.path.starts_with("operators/")
     }
 
-    fn is_test(&self) -> bool {
-        let name = self.path.rsplit('/').next().unwrap_or_default();
-        self.path.starts_with("tests/")
-            || self.path.contains("/tests/")
-            || name == "tests.rs"
-            || name.ends_with("_tests.rs")
-    }
-
     /// The numbered lines of code: without comments, and without test modules at the file's end.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.product_lines().filter_map(|(number, line)| {
@@ -134,7 +126,7 @@ impl Source {
             .text
             .find("#[cfg(test)]\nmod tests {")
             .unwrap_or(self.text.len());
-        let end = if self.is_test() { 0 } else { end };
+        let end = if self.is_test { 0 } else { end };
         (1..).zip(self.text[..end].lines())
     }
 }
@@ -150,6 +142,14 @@ fn sources() -> Vec<Source> {
         collect(&root().join(top), &mut found);
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
+    let for_tests: Vec<String> = found.iter().flat_map(test_modules).collect();
+    for source in &mut found {
+        let is_below = |module: &String| {
+            let rest = source.path.strip_prefix(module.as_str());
+            rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        };
+        source.is_test |= for_tests.iter().any(is_below);
+    }
     assert!(found.len() > 10, "the sources were not found");
     found
 }
@@ -165,9 +165,36 @@ fn collect(dir: &Path, found: &mut Vec<Source>) {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(&path).unwrap();
             let path = path.strip_prefix(root()).unwrap().display().to_string();
-            found.push(Source { path, text });
+            let is_test = path.starts_with("tests/");
+            found.push(Source {
+                path,
+                text,
+                is_test,
+            });
         }
     }
+}
+
+/// The files of modules that are declared for tests only: `#[cfg(test)]`, then `mod name;`.
+fn test_modules(source: &Source) -> Vec<String> {
+    let folder = match source
+        .path
+        .strip_suffix("/mod.rs")
+        .or(source.path.strip_suffix("/lib.rs"))
+    {
+        Some(folder) => folder,
+        None => source.path.trim_end_matches(".rs"),
+    };
+    let declared = source
+        .text
+        .split("#[cfg(test)]\n")
+        .skip(1)
+        .filter_map(|rest| {
+            let line = rest.lines().next()?.trim();
+            let (_, name) = line.rsplit_once("mod ")?;
+            name.strip_suffix(';')
+        });
+    declared.map(|name| format!("{folder}/{name}")).collect()
 }
 
 /// Fails with all complaints at once.
@@ -362,7 +389,11 @@ fn nothing_names_the_machine_that_built_it() {
     ] {
         if let Ok(text) = std::fs::read_to_string(root().join(name)) {
             let path = name.to_owned();
-            files.push(Source { path, text });
+            files.push(Source {
+                path,
+                text,
+                is_test: false,
+            });
         }
     }
     let mut complaints = Vec::new();
@@ -411,7 +442,14 @@ fn the_rules_see_what_they_forbid() {
     let source = Source {
         path: "src/log/x.rs".to_owned(),
         text: "//! X.\nfn a() {}\n// crate::broker\n#[cfg(test)]\nmod tests {\n}\n".to_owned(),
+        is_test: false,
     };
     assert_eq!(source.layer(), Some("log"));
     assert_eq!(source.code().count(), 1);
+    let door = Source {
+        path: "src/log/mod.rs".to_owned(),
+        text: "//! X.\n#[cfg(test)]\npub(crate) mod scripted;\nmod read;\n".to_owned(),
+        is_test: false,
+    };
+    assert_eq!(test_modules(&door), ["src/log/scripted"]);
 }
