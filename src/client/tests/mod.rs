@@ -1,5 +1,10 @@
 //! The clients over the real broker on a temporary directory.
 
+#![allow(
+    clippy::let_underscore_future,
+    reason = "what becomes of a record is often looked at elsewhere"
+)]
+
 mod administration;
 mod reading;
 mod transactions;

@@ -1,5 +1,10 @@
 //! The producer against a scripted broker: batching, bounds, retries, order, transactions.
 
+#![allow(
+    clippy::let_underscore_future,
+    reason = "what becomes of a record is often looked at elsewhere"
+)]
+
 mod batching;
 mod order;
 mod partitioning;
