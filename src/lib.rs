@@ -28,9 +28,23 @@
 //! }
 //! ```
 //!
-//! The layers, from the ground up; each knows those before it and none behind it:
-//! `types` · `codec` · `env` · `protocol` · `log` · `coordinator` · `broker` · `client` · `state` · `runtime` ·
-//! `operators` (in the folder `operators/` beside `src/`, attached below) · `cli`.
+//! # Where to begin
+//!
+//! | you want to | look at |
+//! |---|---|
+//! | write a job | [`prelude`], [`Job`](runtime::Job), [`Stream`](runtime::Stream), the table of [`operators`] |
+//! | write an operator, a source or a sink | [`Operator`](runtime::Operator), [`Source`](runtime::Source), [`Sink`](runtime::Sink) |
+//! | write and read topics yourself | [`Producer`](client::Producer), [`Consumer`](client::Consumer), [`Admin`](client::Admin), from [`Log::transport`](runtime::Log::transport) |
+//! | choose what a commit survives | [`Durability`](types::Durability), [`BrokerConfig`](broker::BrokerConfig) |
+//! | choose how values become bytes | [`codec`] |
+//! | test against a disk that fails | [`env::simulated`] |
+//!
+//! # The layers
+//!
+//! From the ground up; each knows those before it and none behind it: [`types`] · [`codec`] · [`env`](mod@env) ·
+//! [`protocol`] · [`log`] · [`coordinator`] · [`broker`] · [`client`] · [`state`] · [`runtime`] · [`operators`] (in the
+//! folder `operators/` beside `src/`, attached below) · `cli` (feature `cli`: the command `onceflow`).
+//! `docs/architecture.md` says what each does and must not know, `docs/guarantees.md` what is promised and where it ends.
 
 pub mod broker;
 #[cfg(feature = "cli")]
