@@ -7,6 +7,7 @@ mod commit;
 mod latency;
 mod log;
 mod report;
+mod state;
 mod word_count;
 
 use std::path::{Path, PathBuf};
@@ -61,6 +62,8 @@ enum Benchmark {
     Commit,
     /// From produce to a read_committed reader
     Latency,
+    /// Random updates of state larger than its memory
+    State,
 }
 
 /// What every benchmark gets.
@@ -136,6 +139,7 @@ fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure
         Benchmark::Log => log::measure(bench),
         Benchmark::Commit => commit::measure(bench),
         Benchmark::Latency => latency::measure(bench),
+        Benchmark::State => state::measure(bench),
     }
 }
 

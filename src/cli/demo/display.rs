@@ -43,8 +43,8 @@ impl Display {
         );
     }
 
-    /// Begins to show the progress towards `updates` updates.
-    pub(super) fn start(&self, updates: u64) -> Progress {
+    /// Begins to show the progress towards `updates` updates, which `lines` lines of input give.
+    pub(super) fn start(&self, updates: u64, lines: u64) -> Progress {
         let target = match self.is_terminal {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
@@ -60,6 +60,7 @@ impl Display {
             bar,
             is_terminal: self.is_terminal,
             updates_total: updates,
+            lines_total: lines,
             begin: now,
             last_line: now,
         }
@@ -72,6 +73,7 @@ pub(super) struct Progress {
     bar: ProgressBar,
     is_terminal: bool,
     updates_total: u64,
+    lines_total: u64,
     begin: Instant,
     last_line: Instant,
 }
@@ -94,14 +96,20 @@ impl Progress {
 
     fn progress(&mut self, updates: u64, commits: u64) {
         self.bar.set_position(updates.min(self.updates_total));
-        self.bar.set_message(format!("{commits} commits"));
+        // Lines are told from words: the output does not say which line a word came from.
+        let done = output::ratio(updates.min(self.updates_total), self.updates_total);
+        let lines = format!(
+            "about {} lines",
+            short(done * output::ratio(self.lines_total, 1))
+        );
+        self.bar.set_message(format!("{lines}  {commits} commits"));
         let now = self.env.clock.now();
         if !self.is_terminal && now.since(self.last_line) >= LINE_EVERY {
             self.last_line = now;
             let rate = output::ratio(updates, 1) / now.since(self.begin).as_secs_f64().max(1e-9);
             let percent = 100 * updates.min(self.updates_total) / self.updates_total.max(1);
             eprintln!(
-                "{percent:>3} %  {} words  {}words/s  {commits} commits",
+                "{percent:>3} %  {} words  {lines}  {}words/s  {commits} commits",
                 grouped(updates),
                 short(rate)
             );

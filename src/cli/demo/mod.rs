@@ -135,7 +135,7 @@ fn run_and_kill(
         command
     };
     let kill_points = process::draw_kill_points(env, kills, plain.words);
-    let mut progress = display.start(plain.words);
+    let mut progress = display.start(plain.words, plain.lines);
     supervise(env, &mut command, &kill_points, &mut |event| {
         progress.tell(event)
     })
