@@ -23,14 +23,14 @@ setup:
 	@scripts/setup
 
 demo: setup
-	cargo build --quiet --release --features cli --bin onceflow
+	cargo build --release --features cli --bin onceflow
 	@"$$CARGO_TARGET_DIR/release/onceflow" demo $(FILES)
 
 test: setup
 	cargo test --features cli
 
 bench: setup
-	cargo build --quiet --release --features cli --bin onceflow
+	cargo build --release --features cli --bin onceflow
 	@"$$CARGO_TARGET_DIR/release/onceflow" bench $(BENCH)
 
 check: setup
