@@ -230,6 +230,14 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
 
     /// Interleaves the records of two streams. Each keeps its own order; between them there is none.
     ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("both");
+    /// let (even, odd) = (job.source(values("even", [2u64, 4])), job.source(values("odd", [1u64, 3])));
+    /// even.merge(odd).sink(topic("numbers"));
+    /// ```
+    ///
     /// # Panics
     /// If the streams belong to different jobs.
     pub fn merge<W: Upstream<Unkeyed, T>>(
