@@ -7,9 +7,9 @@ use hashbrown::HashMap;
 use crate::codec::Datum;
 use crate::runtime::{Flow, Key, Keyed, Meta, Operator, Output, Record, Table, Upstream};
 
-/// Holds changes back until the cycle ends.
+/// Holds changes back until the cycle ends. The hasher has a fixed seed, so that a replay gives the same order.
 struct PerCommit<V: Datum + ?Sized> {
-    last: HashMap<Box<[u8]>, Held<V::Owned>, rapidhash::fast::RandomState>,
+    last: HashMap<Box<[u8]>, Held<V::Owned>, rapidhash::fast::SeedableState<'static>>,
 }
 
 struct Held<V> {
@@ -62,7 +62,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Table<K, V, Up> {
     pub fn changes_per_commit(self) -> Keyed<K, V, impl Upstream<K, V>> {
         self.changes().operator(|_| {
             Ok(PerCommit::<V> {
-                last: HashMap::default(),
+                last: HashMap::with_hasher(rapidhash::fast::SeedableState::fixed()),
             })
         })
     }

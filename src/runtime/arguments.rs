@@ -1,4 +1,4 @@
-//! The command line of a small job: `--data DIR [--follow] [--workers N] FILE…`.
+//! The command line of a small job: `--data DIR [--follow] FILE…`.
 
 use std::path::PathBuf;
 

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use tracing::warn;
+
 use super::appender::TopicAppender;
 use super::context::JobContext;
 use super::error::{Failure, JobError};
@@ -90,14 +92,8 @@ fn unbox(error: BoxError) -> Failure {
     }
 }
 
-/// Reads a changelog partition from `from` (all of it, if RocksDB has nothing) to its end.
-fn restore(
-    job: &JobContext,
-    place: &TopicPartition,
-    from: Option<Offset>,
-    store: &mut dyn CycleStore,
-    partition: u16,
-) -> Result<Offset, JobError> {
+/// The first and the end offset of a changelog partition.
+fn bounds(job: &JobContext, place: &TopicPartition) -> Result<(Offset, Offset), JobError> {
     let list = |spec| {
         wait(
             job.transport
@@ -106,16 +102,45 @@ fn restore(
     };
     let start = list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset);
     let end = list(OffsetSpec::Latest)?.map_or(Offset::ZERO, |found| found.offset);
-    let mut position = from.unwrap_or(start);
-    if position < start || position > end {
-        return Err(JobError::Incompatible {
-            job: job.name.clone(),
-            why: format!(
-                "the state on disk stands at {position} of {place}, which goes from {start} to {end}: \
-                 the log was replaced or cut; remove the job's folder below `state/`, and it is rebuilt from the changelog"
-            ),
-        });
+    Ok((start, end))
+}
+
+/// Forgets what RocksDB holds of state partitions whose changelog does not reach that far, or begins
+/// behind it: they are restored in full (S6). Called before the store is opened.
+pub(crate) fn wipe_what_cannot_be_continued(
+    job: &JobContext,
+    store: &str,
+    partitions: &[u16],
+) -> Result<(), JobError> {
+    let topic = changelog_topic(&job.name, store)?;
+    for &partition in partitions {
+        let place = TopicPartition::new(topic.clone(), i32::from(partition));
+        let (start, end) = bounds(job, &place)?;
+        let Some(position) = job.backend.position(store, partition) else {
+            continue;
+        };
+        if position < start || position > end {
+            warn!(%position, %start, %end, changelog = %place, "the state on disk does not fit its changelog; restoring all of it");
+            job.backend.wipe(store, partition)?;
+        }
     }
+    Ok(())
+}
+
+/// Reads a changelog partition from `from` (all of it, if RocksDB has nothing) to its end.
+fn restore(
+    job: &JobContext,
+    place: &TopicPartition,
+    from: Option<Offset>,
+    store: &mut dyn CycleStore,
+    partition: u16,
+) -> Result<Offset, JobError> {
+    let (start, end) = bounds(job, place)?;
+    let mut position = from.unwrap_or(start);
+    assert!(
+        (start..=end).contains(&position),
+        "what cannot be continued was wiped"
+    );
     let mut reader = PartitionReader::new(
         job.transport.clone(),
         place.clone(),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::appender::TopicAppender;
-use super::changelog::Changelog;
+use super::changelog::{Changelog, wipe_what_cannot_be_continued};
 use super::cycle::WRITERS_COUNT;
 use super::error::JobError;
 use super::inbox::Inbox;
@@ -160,6 +160,7 @@ impl OperatorContext {
         let own: Vec<u16> = (0..self.job.state_partitions)
             .filter(|p| usize::from(*p) % workers == self.worker)
             .collect();
+        wipe_what_cannot_be_continued(&self.job, name, &own)?;
         let mut store = Store::open(&self.job.backend, name, &own, V::DefaultCodec::default())?;
         let changelog = Changelog::open(&self.job, Rc::clone(&self.writer), &mut store)?;
         self.changelogs.insert(name.to_owned(), changelog);

@@ -45,7 +45,9 @@ pub(crate) struct Worker {
     current: Origin,
     is_exhausted: bool,
     steps: u64,
-    /// Batches of the next cycle that came before this worker was told to open it.
+    /// The writer of the next cycle, once the driver said to open it.
+    open_due: Option<usize>,
+    /// Messages of the next cycle that came before this worker could open it.
     early: Vec<Message>,
 }
 
@@ -138,6 +140,7 @@ impl Worker {
             current: Origin::default(),
             is_exhausted: false,
             steps: 0,
+            open_due: None,
             early: Vec::new(),
         })
     }
@@ -195,16 +198,23 @@ impl Worker {
                 self.receivers[exchange].ended += 1;
                 self.close_receivers()?;
             }
+            Message::Close if self.state == State::Drained => self.early.push(message),
             Message::Close => self.close()?,
-            Message::Open { writer } => self.open(writer)?,
-            Message::Flushed { tickets } => self.each_store(&mut |store, _| {
-                for (name, ticket) in &tickets {
-                    if name == store.name() {
-                        store.flushed(*ticket);
+            Message::Open { writer } => {
+                self.open_due = Some(writer);
+                self.open_if_due()?;
+            }
+            Message::Flushed { tickets } => {
+                self.each_store(&mut |store, _| {
+                    for (name, ticket) in &tickets {
+                        if name == store.name() {
+                            store.flushed(*ticket);
+                        }
                     }
-                }
-                Ok(())
-            })?,
+                    Ok(())
+                })?;
+                self.open_if_due()?;
+            }
             Message::Stop => return Ok(Next::Stop),
         }
         Ok(Next::GoOn)
@@ -268,12 +278,26 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, writer: usize) -> Result<(), JobError> {
+    /// Opens the next cycle, unless a store must first be rid of what waits for its flush: memory stays
+    /// within its bound (I10). Messages of that cycle wait meanwhile.
+    fn open_if_due(&mut self) -> Result<(), JobError> {
+        let Some(writer) = self.open_due else {
+            return Ok(());
+        };
+        let mut must_wait = false;
+        self.each_store(&mut |store, _| {
+            must_wait |= store.must_wait_for_flush();
+            Ok(())
+        })?;
+        if must_wait {
+            return Ok(());
+        }
         assert_eq!(
             self.state,
             State::Drained,
             "a cycle opens where the last one was drained"
         );
+        self.open_due = None;
         self.writer.set(writer);
         self.state = State::Idle;
         for receiver in &mut self.receivers {

@@ -1,5 +1,6 @@
 //! Lines of text files, exactly once: a file's position is the byte behind the last line committed.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Waker;
@@ -212,7 +213,9 @@ impl LinesReader {
         // The position moves first: should the record stop the job, nothing of the cycle is committed anyway.
         self.consumed = next;
         let decoded = match self.is_lossy {
-            true => Ok(String::from_utf8_lossy(line)),
+            // Nearly all lines are UTF-8, and the plain check is several times as fast as the mending one.
+            true => Ok(std::str::from_utf8(line)
+                .map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed)),
             false => Codec::<str>::decode(&Text, line),
         };
         let record = match &decoded {
