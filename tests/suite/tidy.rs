@@ -1,4 +1,4 @@
-//! The source keeps its own rules (style.md 3, 4, 26): who may use whom, how files begin, how long they
+//! The source keeps its own rules (CONTRIBUTING.md): who may use whom, how files begin, how long they
 //! are, and that only `env` touches the world.
 
 use std::fmt::Write as _;
