@@ -14,6 +14,9 @@ use crate::types::{Offset, Timestamp, TopicName, TopicPartition};
 /// to be checksummed and copied while it is in the L2 cache.
 const BATCH_BYTES: usize = 192 * 1024;
 
+/// What a record without headers takes beside its key and value, at most: six varints of up to ten bytes, and its attributes.
+const RECORD_OVERHEAD_BYTES_MAX: usize = 61;
+
 /// Appends records to the partitions of a topic, in the transaction of the open cycle.
 pub(crate) struct TopicAppender {
     topic: TopicName,
@@ -21,6 +24,8 @@ pub(crate) struct TopicAppender {
     /// The writer of the open cycle; shared by all appenders of the worker.
     writer: Rc<Cell<usize>>,
     record_bytes_max: usize,
+    /// A batch is not let grow to this size.
+    batch_bytes: usize,
 }
 
 struct PartitionAppender {
@@ -55,6 +60,8 @@ impl TopicAppender {
             partitions,
             writer,
             record_bytes_max,
+            batch_bytes: BATCH_BYTES
+                .min(record_bytes_max.saturating_sub(RECORD_OVERHEAD_BYTES_MAX)),
         })
     }
 
@@ -73,8 +80,8 @@ impl TopicAppender {
     ) -> Result<(), Failure> {
         let size_bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         let target = &mut self.partitions[partition as usize];
-        if target.builder.size_bytes() + size_bytes >= BATCH_BYTES {
-            if size_bytes >= BATCH_BYTES {
+        if target.builder.size_bytes() + size_bytes >= self.batch_bytes {
+            if size_bytes + HEADER_BYTES >= self.batch_bytes {
                 self.check_size(partition, key, value)?;
             }
             self.flush(partition)?;

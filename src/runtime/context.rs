@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::appender::TopicAppender;
 use super::changelog::{Changelog, wipe_what_cannot_be_continued};
@@ -34,6 +35,10 @@ pub struct JobContext {
     /// Partition count and largest record of each topic that the job writes.
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
     pub(crate) splits: Vec<SplitPlan>,
+    /// How many partitions a topic gets that the job creates and that says nothing itself.
+    pub(crate) topic_partitions: i32,
+    /// The records that all workers read in the open cycle.
+    pub(crate) cycle_records: AtomicU64,
 }
 
 /// One split of the job, numbered by its place in the list.

@@ -35,7 +35,8 @@ impl Commit {
         }
     }
 
-    /// Commits earlier once `records` were read in a cycle.
+    /// Commits earlier once `records` were read in a cycle by all workers together; it may become some more,
+    /// because the number is looked at after each batch read.
     #[must_use]
     pub fn or_records(self, records: u64) -> Self {
         Self {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -133,7 +134,11 @@ impl Driver {
         for effect in self.cycle.step(event, now) {
             match effect {
                 Effect::Close => self.broadcast(|| Message::Close),
-                Effect::Open { writer } => self.broadcast(|| Message::Open { writer }),
+                Effect::Open { writer } => {
+                    // Every worker is drained, so nobody counts now.
+                    self.job.cycle_records.store(0, Ordering::Relaxed);
+                    self.broadcast(|| Message::Open { writer });
+                }
                 Effect::Commit { writer } => self.commit(writer)?,
                 Effect::Finish => return Ok(true),
             }

@@ -23,8 +23,9 @@ use crate::types::{Offset, Timestamp};
 
 /// Records a batch holds at most: enough to pay for its hand-over, few enough to stay in the L2 cache.
 const BATCH_RECORDS_MAX: usize = 4096;
-/// Key bytes a batch holds at most, for keys that are long.
-const BATCH_KEY_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of keys and values a batch holds at most, for those that are long. What a value keeps elsewhere in
+/// memory is known for text and bytes only.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// The point at which records are brought to the worker of their key.
 pub struct Exchange<U> {
@@ -66,6 +67,7 @@ struct Batch<V: Datum + ?Sized> {
     key_ends: Vec<u32>,
     partition_hashes: Vec<u32>,
     values: Vec<V::Owned>,
+    value_bytes: usize,
     timestamps: Vec<i64>,
     offsets: Vec<i64>,
     /// The first row of each run of records of one split, with the split.
@@ -79,6 +81,7 @@ impl<V: Datum + ?Sized> Batch<V> {
             key_ends: Vec::with_capacity(BATCH_RECORDS_MAX),
             partition_hashes: Vec::with_capacity(BATCH_RECORDS_MAX),
             values: Vec::with_capacity(BATCH_RECORDS_MAX),
+            value_bytes: 0,
             timestamps: Vec::with_capacity(BATCH_RECORDS_MAX),
             offsets: Vec::with_capacity(BATCH_RECORDS_MAX),
             runs: Vec::new(),
@@ -99,16 +102,20 @@ impl<V: Datum + ?Sized> Batch<V> {
         self.key_ends.push(end);
         self.partition_hashes.push(record.key.partition_hash());
         self.values.push(record.value.to_owned());
+        self.value_bytes += size_of_val(record.value);
         self.timestamps.push(record.meta.timestamp.0);
         self.offsets.push(record.meta.origin.offset.0);
     }
 
     fn is_full(&self) -> bool {
-        self.key_ends.len() >= BATCH_RECORDS_MAX || self.key_bytes.len() >= BATCH_KEY_BYTES_MAX
+        self.key_ends.len() >= BATCH_RECORDS_MAX
+            || self.key_bytes.len() + self.value_bytes >= BATCH_BYTES_MAX
     }
 
     fn size_bytes(&self) -> usize {
-        self.key_bytes.len() + self.key_ends.len() * (4 + 4 + 8 + 8 + size_of::<V::Owned>())
+        self.key_bytes.len()
+            + self.value_bytes
+            + self.key_ends.len() * (4 + 4 + 8 + 8 + size_of::<V::Owned>())
     }
 
     fn keys(&self) -> impl Iterator<Item = (&[u8], u32)> {

@@ -183,6 +183,7 @@ impl<S: Source> Attach<S::Key, S::Value> for From<S> {
                     poison,
                     readers,
                     next: 0,
+                    records: 0,
                     types: PhantomData::<fn(&S::Key, &S::Value)>,
                 }))
             }),
@@ -194,6 +195,8 @@ impl<S: Source> Attach<S::Key, S::Value> for From<S> {
 pub(crate) trait Feed {
     /// Reads about one batch from the next split that has one, and runs it through the chain.
     fn poll(&mut self, waker: &Waker, current: &mut Origin) -> Result<Read, JobError>;
+    /// How many records were read since this was last asked.
+    fn take_records(&mut self) -> u64;
     /// Ends the cycle in the chain.
     fn end_cycle(&mut self) -> Flow;
     /// Visits the stores of the chain.
@@ -213,10 +216,12 @@ struct SplitFeed<R, G, KV> {
     poison: Poison,
     readers: Vec<SplitState<R>>,
     next: usize,
+    records: u64,
     types: PhantomData<KV>,
 }
 
 struct StageEmit<'a, G> {
+    records: &'a mut u64,
     stage: &'a mut G,
     poison: &'a mut Poison,
     current: &'a mut Origin,
@@ -225,6 +230,7 @@ struct StageEmit<'a, G> {
 impl<K: ?Sized, V: ?Sized, G: Stage<K, V>> Emit<K, V> for StageEmit<'_, G> {
     #[inline]
     fn emit(&mut self, emitted: Emitted<'_, K, V>) -> Result<(), JobError> {
+        *self.records += 1;
         self.current.offset = emitted.offset;
         let meta = Meta {
             timestamp: emitted.timestamp,
@@ -255,6 +261,7 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
             }
             current.split = split.number;
             let mut emit = StageEmit {
+                records: &mut self.records,
                 stage: &mut self.stage,
                 poison: &mut self.poison,
                 current,
@@ -266,6 +273,10 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
             }
         }
         Ok(idle)
+    }
+
+    fn take_records(&mut self) -> u64 {
+        std::mem::take(&mut self.records)
     }
 
     fn end_cycle(&mut self) -> Flow {

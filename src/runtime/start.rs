@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -21,7 +22,7 @@ use super::progress::Progress;
 use super::report::{Report, Reports};
 use super::source::Split;
 use super::topology::Topology;
-use super::worker::Worker;
+use super::worker::run_worker;
 use crate::client::{TransactionalWriter, Transport, wait};
 use crate::protocol::batch::Compression;
 use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
@@ -45,6 +46,12 @@ pub(crate) struct Settings {
     pub(crate) compression: Compression,
     pub(crate) topic_partitions: Option<i32>,
     pub(crate) transaction_timeout: Duration,
+}
+
+impl Settings {
+    fn partitions_of_new_topics(&self, state_partitions: u16) -> i32 {
+        self.topic_partitions.unwrap_or(i32::from(state_partitions))
+    }
 }
 
 /// Runs one incarnation of a job to its end.
@@ -120,6 +127,8 @@ fn prepare(
         compression: settings.compression,
         stores: topology.stores.clone(),
         splits: Vec::new(),
+        topic_partitions: settings.partitions_of_new_topics(state_partitions),
+        cycle_records: AtomicU64::new(0),
     };
     job.splits = plan_splits(&job, &group, topology)?;
     Ok(job)
@@ -236,9 +245,7 @@ impl Topics {
                 true,
             )?;
         }
-        let default_count = settings
-            .topic_partitions
-            .unwrap_or(i32::from(state_partitions));
+        let default_count = settings.partitions_of_new_topics(state_partitions);
         for (topic, partitions_count) in &topology.sink_topics {
             topics.ensure(
                 transport,
@@ -337,8 +344,8 @@ fn spawn_worker(
 ) -> Result<(), JobError> {
     let (shared, topology, reports) = (Arc::clone(job), topology.clone(), reports.clone());
     let body = move || {
-        let built = Worker::build(shared, number, &topology, commit, reports.clone());
-        reports.send(Report::Ended(built.and_then(Worker::run)));
+        let ended = run_worker(shared, number, &topology, commit, &reports);
+        reports.send(Report::Ended(ended));
     };
     let spawned = job
         .env

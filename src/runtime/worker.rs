@@ -1,10 +1,12 @@
 //! A worker: one thread that reads its splits, runs the chains, and owns its part of the state (design D8).
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -80,9 +82,41 @@ enum Next {
     Stop,
 }
 
+/// What a panic said.
+fn panic_message(panic: Box<dyn Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(message) => *message,
+        Err(other) => (*other
+            .downcast_ref::<&str>()
+            .unwrap_or(&"a panic without a message"))
+        .to_owned(),
+    }
+}
+
+/// Builds worker `number`, lets it work, and puts it away. A panic while it is built or put away, where no
+/// record is to blame, is contained too (C18): the driver waits for every worker's end.
+pub(crate) fn run_worker(
+    job: Arc<JobContext>,
+    number: usize,
+    topology: &Topology,
+    commit: Commit,
+    reports: &Reports,
+) -> Result<(), JobError> {
+    let whole = || Worker::build(job, number, topology, commit, reports.clone())?.run();
+    catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
+        Err(JobError::Worker {
+            worker: number,
+            why: format!(
+                "a function of the job panicked while it was made or dropped: {}",
+                panic_message(panic)
+            ),
+        })
+    })
+}
+
 impl Worker {
     /// Builds this worker's instances of everything, and restores its state.
-    pub(crate) fn build(
+    fn build(
         job: Arc<JobContext>,
         number: usize,
         topology: &Topology,
@@ -146,20 +180,13 @@ impl Worker {
     }
 
     /// Works until told to stop; a panic in a user's function is contained and reported (C18).
-    pub(crate) fn run(mut self) -> Result<(), JobError> {
+    fn run(mut self) -> Result<(), JobError> {
         let worked = catch_unwind(AssertUnwindSafe(|| self.work()));
         worked.unwrap_or_else(|panic| {
-            let message = match panic.downcast::<String>() {
-                Ok(message) => *message,
-                Err(other) => (*other
-                    .downcast_ref::<&str>()
-                    .unwrap_or(&"a panic without a message"))
-                .to_owned(),
-            };
             Err(JobError::Panicked {
                 split: self.job.split_name(self.current.split),
                 offset: self.current.offset,
-                message,
+                message: panic_message(panic),
             })
         })
     }
@@ -232,6 +259,10 @@ impl Worker {
         if self.is_exhausted || !matches!(self.state, State::Idle | State::Dirty) {
             return Ok(Read::Pending);
         }
+        if self.job.cycle_records.load(Ordering::Relaxed) >= self.commit.records_max {
+            // Whoever read the last of them told the driver, so `Close` is on its way.
+            return Ok(Read::Pending);
+        }
         if self
             .job
             .inboxes
@@ -246,6 +277,7 @@ impl Worker {
                 Read::Progress => {
                     is_progress = true;
                     self.mark_dirty();
+                    self.count_records(index);
                 }
                 waiting => idle = idle.sooner(waiting),
             }
@@ -259,6 +291,16 @@ impl Worker {
             self.reports.send(Report::Exhausted);
         }
         Ok(idle)
+    }
+
+    /// Asks for an early commit when the cycle has all the records that it may have.
+    fn count_records(&mut self, feed: usize) {
+        let records = self.feeds[feed].take_records();
+        let before = self.job.cycle_records.fetch_add(records, Ordering::Relaxed);
+        let is_reached = before.saturating_add(records) >= self.commit.records_max;
+        if is_reached && before < self.commit.records_max {
+            self.reports.send(Report::OverBudget);
+        }
     }
 
     /// Asks for an early commit when the state that the cycle changed is over its share of the budget (D6).

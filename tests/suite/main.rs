@@ -8,6 +8,7 @@
 
 #[cfg(feature = "cli")]
 mod cli; // The binary: exit codes, messages, what comes out of what went in.
+mod jobs; // Jobs end to end: every operator, restarts, poison, panics, bad input, back-pressure (C18, C22, C24, F17, S4, S10, S13, S15, S17).
 mod power_loss; // Power loss at every change of the disk loses nothing acknowledged (C1–C10, F1–F13).
 mod support; // What several modules share.
 mod tidy; // The source keeps its own rules: layers, heads, lengths, doors to the world.

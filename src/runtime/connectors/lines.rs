@@ -1,6 +1,7 @@
 //! Lines of text files, exactly once: a file's position is the byte behind the last line committed.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Waker;
@@ -24,6 +25,7 @@ const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// A source of the lines of files; see [`lines`].
 pub struct Lines {
+    name: String,
     paths: Vec<PathBuf>,
     is_following: bool,
     is_lossy: bool,
@@ -43,6 +45,7 @@ pub struct Lines {
 /// ```
 pub fn lines<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Lines {
     Lines {
+        name: "lines".to_owned(),
         paths: paths
             .into_iter()
             .map(|path| path.as_ref().to_owned())
@@ -54,6 +57,15 @@ pub fn lines<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Lines {
 }
 
 impl Lines {
+    /// Another name than `lines`, for a job with several sources of lines. Positions are kept by this name.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..self
+        }
+    }
+
     /// Waits for more at the end of a file instead of ending. A line counts once its line end is there.
     #[must_use]
     pub fn follow(self) -> Self {
@@ -88,24 +100,26 @@ impl Source for Lines {
     type Reader = LinesReader;
 
     fn name(&self) -> String {
-        "lines".to_owned()
+        self.name.clone()
     }
 
     fn splits(&self, _context: &JobContext) -> Result<Vec<Split>, JobError> {
-        self.paths
-            .iter()
-            .map(|path| {
-                // Positions are kept by path, so the path must mean the same file whatever folder the job is started in.
-                let absolute = std::path::absolute(path).map_err(|e| failed(path, e))?;
-                let name = absolute
-                    .to_str()
-                    .ok_or_else(|| failed(path, "its path is not UTF-8: rename it"))?;
-                Ok(Split::Named {
-                    source: Source::name(self),
-                    name: name.to_owned(),
-                })
+        let mut seen = HashSet::new();
+        let splits = self.paths.iter().map(|path| {
+            // Positions are kept by path, so the path must mean the same file whatever folder the job is started in.
+            let absolute = std::path::absolute(path).map_err(|e| failed(path, e))?;
+            let name = absolute
+                .to_str()
+                .ok_or_else(|| failed(path, "its path is not UTF-8: rename it"))?;
+            if !seen.insert(name.to_owned()) {
+                return Err(failed(path, "it is given twice: name each file once"));
+            }
+            Ok(Split::Named {
+                source: self.name.clone(),
+                name: name.to_owned(),
             })
-            .collect()
+        });
+        splits.collect()
     }
 
     fn open(

@@ -16,13 +16,14 @@ use crate::types::TopicName;
 /// A topic as a source or a sink; see [`topic`].
 pub struct Topic<V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
     pub(super) name: String,
-    partitions_count: Option<i32>,
+    pub(super) partitions_count: Option<i32>,
     pub(super) codec: C,
     pub(super) is_until_end: bool,
     value: PhantomData<fn(&V)>,
 }
 
-/// A topic: as a source, its committed values, from the job's committed position on; as a sink, one that writes each record to the topic `name`, which is created if it is absent. Keys are written as
+/// A topic: as a source, its committed values, from the job's committed position on; as a sink, one that
+/// writes each record to the topic `name`. A topic that is absent is created. Keys are written as
 /// they are, and placed as the Java client's default partitioner would; records without a key go to
 /// the partitions in turn, a batch each.
 pub fn topic<V: Datum + ?Sized>(name: &str) -> Topic<V> {

@@ -1,6 +1,7 @@
 //! A topic as a source: committed records only, at the positions that the job's group committed.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::topic_sink::Topic;
 use crate::client::consumer::{FetchedBatches, PartitionReader};
 use crate::client::{ClientError, wait};
 use crate::codec::{Codec, CodecError, Datum};
-use crate::protocol::messages::OffsetSpec;
+use crate::protocol::messages::{NewTopic, OffsetSpec};
 use crate::runtime::{
     Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed,
 };
@@ -70,7 +71,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> Source for Topic<V, C> {
     }
 
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
-        splits(&self.name, context)
+        splits(self, context)
     }
 
     fn open(
@@ -93,7 +94,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K,
     }
 
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
-        splits(&self.topic.name, context)
+        splits(&self.topic, context)
     }
 
     fn open(
@@ -106,16 +107,23 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K,
     }
 }
 
-fn splits(name: &str, context: &JobContext) -> Result<Vec<Split>, JobError> {
-    let topic = TopicName::new(name)?;
-    let found = wait(context.transport().topic(&topic))?;
-    let metadata = found.ok_or_else(|| JobError::Source {
-        source_name: name.to_owned(),
-        why: format!("there is no such topic: create it (`onceflow topic create {name}`), or write to it first"),
-    })?;
+/// The partitions of a topic. One that is absent is created: a job may start before those who write for it.
+fn splits<V: Datum + ?Sized, C: Codec<V>>(
+    topic: &Topic<V, C>,
+    context: &JobContext,
+) -> Result<Vec<Split>, JobError> {
+    let name = TopicName::new(&topic.name)?;
+    let metadata = match wait(context.transport().topic(&name))? {
+        Some(metadata) => metadata,
+        None => wait(context.transport().create_topic(NewTopic {
+            name: name.clone(),
+            partitions_count: topic.partitions_count.unwrap_or(context.topic_partitions),
+            configs: BTreeMap::new(),
+        }))?,
+    };
     let partitions = 0..metadata.partitions_count;
     Ok(partitions
-        .map(|partition| Split::Partition(TopicPartition::new(topic.clone(), partition)))
+        .map(|partition| Split::Partition(TopicPartition::new(name.clone(), partition)))
         .collect())
 }
 

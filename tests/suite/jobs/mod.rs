@@ -1,0 +1,10 @@
+//! Jobs end to end, on real directories: what comes out is what a plain program computes, exactly once.
+
+mod cycles;
+mod input;
+mod operators;
+mod poison;
+mod refusals;
+mod state;
+mod support;
+mod word_count;
