@@ -39,8 +39,11 @@ const RESTARTS_MAX: u32 = 5;
 ///
 /// let log = Log::embedded(&data)?;
 /// let job = Job::new("word-count");
-/// job.source(values("greetings", ["hello hello", "world"]))
-///     .flat_map_with(|line: &&str, out| line.split(' ').try_for_each(|word| out.collect(word)))
+/// let greetings = ["hello hello", "world"].map(str::to_owned);
+/// job.source(values("greetings", greetings))
+///     .flat_map_with(|line: &String, out: &mut Collector<'_, str>| {
+///         line.split(' ').for_each(|word| out.collect(word));
+///     })
 ///     .key_by(|word: &str| word)
 ///     .count("counts")
 ///     .changes()
