@@ -1,8 +1,8 @@
-//! The command line of a small job: `--data DIR [--follow] FILE…`.
+//! The command line of a small job: `--data DIR [--follow] [FILE…]`.
 
 use std::path::PathBuf;
 
-use super::connectors::{Lines, lines};
+use super::connectors::{Lines, lines, stdin_lines};
 
 /// What an example, or any job that reads files, is told on its command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,13 +11,13 @@ pub struct JobArguments {
     pub data: PathBuf,
     /// Whether to wait for the files to grow.
     pub is_following: bool,
-    /// The files.
+    /// The files; none means standard input.
     pub files: Vec<PathBuf>,
 }
 
 /// A command line that does not say what is needed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{why}\nusage: PROGRAM --data DIR [--follow] FILE…")]
+#[error("{why}\nusage: PROGRAM --data DIR [--follow] [FILE…]")]
 pub struct UsageError {
     why: String,
 }
@@ -26,7 +26,7 @@ impl JobArguments {
     /// Reads the process's command line.
     ///
     /// # Errors
-    /// If there is no `--data`, no file, or an unknown flag.
+    /// If there is no `--data`, or an unknown flag.
     pub fn from_env() -> Result<Self, UsageError> {
         Self::parse(std::env::args().skip(1))
     }
@@ -66,10 +66,13 @@ impl JobArguments {
         })
     }
 
-    /// The lines of the files; bytes that are not UTF-8 are replaced.
+    /// The lines of the files, or of standard input if there are none (see [`stdin_lines`]); bytes that are not UTF-8 are replaced.
     #[must_use]
     pub fn lines(&self) -> Lines {
-        let lines = lines(&self.files).lossy();
+        let lines = match self.files.is_empty() {
+            true => stdin_lines().lossy(),
+            false => lines(&self.files).lossy(),
+        };
         if self.is_following {
             lines.follow()
         } else {

@@ -2,16 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::appender::TopicAppender;
 use super::changelog::{Changelog, wipe_what_cannot_be_continued};
+use super::connectors::FileDirectory;
 use super::cycle::WRITERS_COUNT;
 use super::error::JobError;
 use super::inbox::Inbox;
 use super::poison::{Poison, PoisonPolicy};
+use super::positions::SinkMarks;
 use super::source::{AssignedSplit, Split};
 use crate::client::{TransactionalWriter, Transport};
 use crate::codec::{CodecId, Datum};
@@ -37,6 +40,8 @@ pub struct JobContext {
     pub(crate) splits: Vec<SplitPlan>,
     /// How many partitions a topic gets that the job creates and that says nothing itself.
     pub(crate) topic_partitions: i32,
+    /// The directories that sinks of files write, by their path as given.
+    pub(crate) directories: HashMap<PathBuf, Arc<FileDirectory>>,
     /// The records that all workers read in the open cycle.
     pub(crate) cycle_records: AtomicU64,
 }
@@ -84,6 +89,13 @@ impl JobContext {
         })
     }
 
+    pub(crate) fn file_directory(&self, path: &Path) -> Result<Arc<FileDirectory>, JobError> {
+        self.directories.get(path).cloned().ok_or_else(|| JobError::Sink {
+            sink: path.display().to_string(),
+            why: "it was not declared before the job started: end the stream in a sink of this directory".to_owned(),
+        })
+    }
+
     pub(crate) fn split_name(&self, number: u32) -> String {
         self.splits
             .get(number as usize)
@@ -107,6 +119,7 @@ pub struct OperatorContext {
     edges: Vec<(Producer, usize)>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     changelogs: HashMap<String, Changelog>,
+    marks: SinkMarks,
 }
 
 impl OperatorContext {
@@ -128,6 +141,7 @@ impl OperatorContext {
             edges: vec![],
             dead_letters,
             changelogs: HashMap::new(),
+            marks: SinkMarks::default(),
         })
     }
 
@@ -186,6 +200,10 @@ impl OperatorContext {
         Rc::clone(&self.writer)
     }
 
+    pub(crate) fn sink_marks(&self) -> SinkMarks {
+        Rc::clone(&self.marks)
+    }
+
     pub(crate) fn poison(&self) -> Result<Poison, JobError> {
         Ok(Poison::new(
             Arc::clone(&self.job),
@@ -227,6 +245,7 @@ impl OperatorContext {
             edges: self.edges,
             dead_letters: self.dead_letters,
             changelogs: self.changelogs,
+            marks: self.marks,
         }
     }
 }
@@ -237,4 +256,5 @@ pub(crate) struct ContextParts {
     pub(crate) edges: Vec<(Producer, usize)>,
     pub(crate) dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     pub(crate) changelogs: HashMap<String, Changelog>,
+    pub(crate) marks: SinkMarks,
 }

@@ -158,8 +158,10 @@ impl Driver {
         let span = info_span!("commit", job = %self.job.name, writer);
         let _entered = span.enter();
         let (mut moved, mut flushes) = (BTreeMap::new(), Vec::new());
+        let mut marks = Vec::new();
         for drained in self.drained.drain(..) {
             moved.extend(drained.positions);
+            marks.extend(drained.marks);
             flushes.extend(
                 drained
                     .flushes
@@ -168,6 +170,9 @@ impl Driver {
             );
         }
         moved.retain(|split, offset| self.committed.get(split) != Some(offset));
+        for mark in &marks {
+            self.positions.append_mark(writer, mark)?;
+        }
         self.send_positions(writer, &moved)?;
         match wait(self.job.writers[writer].commit())? {
             CommitOutcome::Committed => {}

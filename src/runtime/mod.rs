@@ -41,8 +41,8 @@ mod worker;
 
 pub use arguments::{JobArguments, UsageError};
 pub use connectors::{
-    AtLeastOnce, KeyedTopic, Lines, Topic, TopicReader, Values, at_least_once, keyed_topic, lines,
-    topic, values,
+    AtLeastOnce, Files, Formatted, KeyedTopic, LineFormat, Lines, Topic, TopicReader, ValueLines,
+    Values, at_least_once, files, keyed_topic, lines, lines_of, stdin_lines, topic, values,
 };
 pub use context::{JobContext, OperatorContext};
 pub use cycle::Commit;

@@ -1,8 +1,11 @@
 //! Positions of sources that are not topics: a compacted topic of the job, written in the cycle's transaction.
 //!
 //! Key: the source's name and the split's name, joined by a 0 byte. Value: the position, eight bytes, big-endian.
+//! Sinks of files keep the lengths of their parts here, too.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::cycle::WRITERS_COUNT;
@@ -13,6 +16,16 @@ use crate::env::Env;
 use crate::protocol::batch::{BatchBuilder, Compression};
 use crate::protocol::messages::OffsetSpec;
 use crate::types::{Isolation, NameError, Offset, TopicName, TopicPartition};
+
+/// How much of a sink's part a cycle commits; `None` forgets the part.
+pub(crate) struct SinkMark {
+    pub(crate) sink: String,
+    pub(crate) part: String,
+    pub(crate) position: Option<Offset>,
+}
+
+/// The marks of one worker's sinks, collected while a cycle closes.
+pub(crate) type SinkMarks = Rc<RefCell<Vec<SinkMark>>>;
 
 /// The topic of a job's positions.
 pub(crate) fn positions_topic(job: &str) -> Result<TopicName, NameError> {
@@ -62,6 +75,18 @@ impl Positions {
         }
     }
 
+    /// Notes what a sink's part holds by this cycle, or that it need no longer be known.
+    pub(crate) fn append_mark(&mut self, writer: usize, mark: &SinkMark) -> Result<(), JobError> {
+        match mark.position {
+            Some(position) => self.append(writer, &mark.sink, &mark.part, position),
+            None => {
+                let key = [mark.sink.as_bytes(), &[0], mark.part.as_bytes()].concat();
+                self.builder.push(self.env.clock.wall(), Some(&key), None);
+                Ok(())
+            }
+        }
+    }
+
     pub(crate) fn flush(&mut self, writer: usize) -> Result<(), JobError> {
         if !self.builder.is_empty() {
             self.writers[writer].append(&mut self.builder)?;
@@ -94,20 +119,28 @@ pub(crate) fn read_positions(
             let batch = batch?;
             for record in batch.iter() {
                 let record = record?;
-                let (key, value) = parse(record.key, record.value).ok_or_else(|| JobError::Source {
+                let entry = parse(record.key, record.value).ok_or_else(|| JobError::Source {
                     source_name: topic.to_string(),
                     why: format!("record {} is no position: the topic is the job's own, write nothing into it", record.offset),
                 })?;
-                positions.insert(key, value);
+                match entry {
+                    (key, Some(position)) => drop(positions.insert(key, position)),
+                    (key, None) => drop(positions.remove(&key)),
+                }
             }
         }
     }
     Ok(positions)
 }
 
-fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<((String, String), Offset)> {
+type Entry = ((String, String), Option<Offset>);
+
+fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Entry> {
     let key = std::str::from_utf8(key?).ok()?;
     let (source, split) = key.split_once('\0')?;
-    let offset = i64::from_be_bytes(value?.try_into().ok()?);
-    Some(((source.to_owned(), split.to_owned()), Offset(offset)))
+    let position = match value {
+        Some(value) => Some(Offset(i64::from_be_bytes(value.try_into().ok()?))),
+        None => None,
+    };
+    Some(((source.to_owned(), split.to_owned()), position))
 }

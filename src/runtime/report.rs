@@ -4,6 +4,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::changelog::Flush;
 use super::error::JobError;
+use super::positions::SinkMark;
 use crate::env::Instant;
 use crate::state::StateError;
 use crate::types::Offset;
@@ -13,6 +14,8 @@ pub(crate) struct Drained {
     pub(crate) worker: usize,
     /// Where each of its splits stands.
     pub(crate) positions: Vec<(u32, Offset)>,
+    /// What its sinks of files hold.
+    pub(crate) marks: Vec<SinkMark>,
     /// What RocksDB is to get once the cycle is committed.
     pub(crate) flushes: Vec<Flush>,
 }

@@ -1,5 +1,7 @@
 //! The contract of a sink: where a stream ends.
 
+use std::path::Path;
+
 use super::record::Unkeyed;
 use super::stream::{Keyed, StageFactory, Stream, Table, Upstream};
 use super::topology::Graph;
@@ -11,15 +13,28 @@ pub trait Sink<K: ?Sized, V: ?Sized>: 'static {
     #[doc(hidden)]
     fn declare(&self, graph: &Graph);
 
+    /// The directory that it writes beside the log, if it does.
+    #[doc(hidden)]
+    fn directory(&self) -> Option<&Path> {
+        None
+    }
+
     /// Makes the stage that ends the stream.
     #[doc(hidden)]
     fn into_factory(self) -> impl StageFactory<K, V>;
 }
 
+fn declare<K: ?Sized, V: ?Sized>(sink: &impl Sink<K, V>, graph: &Graph) {
+    sink.declare(graph);
+    if let Some(directory) = sink.directory() {
+        graph.add_directory(directory);
+    }
+}
+
 impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
     /// Ends the stream in a sink.
     pub fn sink(self, sink: impl Sink<Unkeyed, T>) {
-        sink.declare(&self.graph);
+        declare(&sink, &self.graph);
         self.end(sink.into_factory());
     }
 }
@@ -27,7 +42,7 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
 impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U> {
     /// Ends the stream in a sink.
     pub fn sink(self, sink: impl Sink<K, V>) {
-        sink.declare(&self.graph);
+        declare(&sink, &self.graph);
         self.end(sink.into_factory());
     }
 }

@@ -9,6 +9,7 @@ use crossbeam_channel::Receiver;
 use tracing::{info, info_span};
 
 use super::changelog::changelog_topic;
+use super::connectors::FileDirectory;
 use super::context::{JobContext, SplitPlan};
 use super::cycle::{Commit, WRITERS_COUNT};
 use super::driver::Driver;
@@ -17,7 +18,7 @@ use super::flusher::Flusher;
 use super::inbox::Inbox;
 use super::log_handle::Log;
 use super::poison::PoisonPolicy;
-use super::positions::{Positions, positions_topic, read_positions};
+use super::positions::{NamedPositions, Positions, positions_topic, read_positions};
 use super::progress::Progress;
 use super::report::{Report, Reports};
 use super::source::Split;
@@ -79,16 +80,28 @@ pub(crate) fn run_once(
     let positions = Positions::new(job.env.clone(), positions_topic(name)?, &job.writers);
     let backend = job.backend.clone();
     let result = Driver::new(
-        job,
+        Arc::clone(&job),
         settings.commit,
         receiver,
         positions,
         flusher,
         Arc::clone(progress),
     )?
-    .run();
+    .run()
+    .and_then(|()| close_directories(&job));
     let closed = backend.close();
     result.and(closed.map_err(JobError::from))
+}
+
+/// Everything is committed and nobody writes any more: seals what sinks of files hold.
+fn close_directories(job: &JobContext) -> Result<(), JobError> {
+    if job.directories.is_empty() {
+        return Ok(());
+    }
+    let committed = read_positions(&job.transport, &positions_topic(&job.name)?)?;
+    job.directories
+        .values()
+        .try_for_each(|directory| directory.close(&job.env, &committed))
 }
 
 /// Everything that happens before a worker may exist. The order matters: first the earlier instance is
@@ -128,9 +141,15 @@ fn prepare(
         stores: topology.stores.clone(),
         splits: Vec::new(),
         topic_partitions: settings.partitions_of_new_topics(state_partitions),
+        directories: HashMap::new(),
         cycle_records: AtomicU64::new(0),
     };
-    job.splits = plan_splits(&job, &group, topology)?;
+    let named = read_positions(&job.transport, &positions_topic(&job.name)?)?;
+    job.splits = plan_splits(&job, &group, topology, &named)?;
+    for path in &topology.directories {
+        let directory = FileDirectory::open(&job, path, &named)?;
+        job.directories.insert(path.clone(), Arc::new(directory));
+    }
     Ok(job)
 }
 
@@ -300,8 +319,8 @@ fn plan_splits(
     job: &JobContext,
     group: &GroupId,
     topology: &Topology,
+    named: &NamedPositions,
 ) -> Result<Vec<SplitPlan>, JobError> {
-    let named = read_positions(&job.transport, &positions_topic(&job.name)?)?;
     let mut plans = Vec::new();
     for (source, node) in topology.sources.iter().enumerate() {
         for split in node.lister.splits(job)? {

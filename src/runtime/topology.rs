@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub(crate) struct Topology {
     pub(crate) stores: BTreeMap<String, CodecId>,
     pub(crate) sink_topics: BTreeMap<TopicName, Option<i32>>,
     pub(crate) sinks: Vec<String>,
+    /// The directories that sinks of files write.
+    pub(crate) directories: Vec<PathBuf>,
     pub(crate) faults: Vec<String>,
 }
 
@@ -99,6 +102,13 @@ impl Graph {
 
     pub(crate) fn add_sink(&self, description: String) {
         self.0.borrow_mut().sinks.push(description);
+    }
+
+    pub(crate) fn add_directory(&self, path: &Path) {
+        let mut topology = self.0.borrow_mut();
+        if !topology.directories.iter().any(|other| other == path) {
+            topology.directories.push(path.to_owned());
+        }
     }
 
     pub(crate) fn add_sink_topic(&self, topic: TopicName, partitions_count: Option<i32>) {

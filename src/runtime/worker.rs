@@ -17,6 +17,7 @@ use super::cycle::Commit;
 use super::error::{Failure, FailureInner, JobError};
 use super::exchange::Receive;
 use super::inbox::Message;
+use super::positions::SinkMarks;
 use super::record::Origin;
 use super::report::{Drained, Report, Reports};
 use super::source::{Feed, Read};
@@ -43,6 +44,7 @@ pub(crate) struct Worker {
     writer: Rc<std::cell::Cell<usize>>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     changelogs: HashMap<String, Changelog>,
+    marks: SinkMarks,
     state: State,
     current: Origin,
     is_exhausted: bool,
@@ -170,6 +172,7 @@ impl Worker {
             writer: parts.writer,
             dead_letters: parts.dead_letters,
             changelogs: parts.changelogs,
+            marks: parts.marks,
             state: State::Idle,
             current: Origin::default(),
             is_exhausted: false,
@@ -425,6 +428,7 @@ impl Worker {
         self.reports.send(Report::Drained(Drained {
             worker: self.number,
             positions,
+            marks: self.marks.take(),
             flushes,
         }));
         Ok(())

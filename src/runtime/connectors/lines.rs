@@ -1,14 +1,17 @@
-//! Lines of text files, exactly once: a file's position is the byte behind the last line committed.
+//! Lines of text files or of standard input, exactly once: a position is the byte behind the last line committed.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use memchr::memchr;
+use parking_lot::Mutex;
 
+use super::byte_stream::{ByteStream, Filled};
 use crate::codec::{Codec, Text};
 use crate::env::{File, OpenMode};
 use crate::runtime::{
@@ -23,10 +26,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The longest line, unless the source says otherwise.
 const LINE_BYTES_MAX: usize = 64 << 20;
 
-/// A source of the lines of files; see [`lines`].
+/// Where lines come from.
+enum Input {
+    Files(Vec<PathBuf>),
+    /// Taken by the first start.
+    Once(Mutex<Option<Box<dyn io::Read + Send>>>),
+}
+
+/// A source of the lines of files, or of standard input; see [`lines`] and [`stdin_lines`].
 pub struct Lines {
     name: String,
-    paths: Vec<PathBuf>,
+    input: Input,
     is_following: bool,
     is_lossy: bool,
     line_bytes_max: usize,
@@ -44,19 +54,40 @@ pub struct Lines {
 /// job.source(lines(["a.txt", "b.txt"])).map(|line: &str| line.len() as u64).sink(topic("lengths"));
 /// ```
 pub fn lines<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Lines {
-    Lines {
-        name: "lines".to_owned(),
-        paths: paths
-            .into_iter()
-            .map(|path| path.as_ref().to_owned())
-            .collect(),
-        is_following: false,
-        is_lossy: false,
-        line_bytes_max: LINE_BYTES_MAX,
-    }
+    let paths = paths.into_iter().map(|path| path.as_ref().to_owned());
+    Lines::new("lines", Input::Files(paths.collect()))
+}
+
+/// A source of the lines of standard input. Its position is the bytes read: when the job is started again, the same
+/// input must be given again from its start, and what was committed before is skipped.
+///
+/// ```
+/// use onceflow::prelude::*;
+///
+/// let job = Job::new("lengths");
+/// job.source(stdin_lines()).map(|line: &str| line.len() as u64).sink(topic("lengths"));
+/// ```
+#[must_use]
+pub fn stdin_lines() -> Lines {
+    lines_of("stdin", io::stdin())
+}
+
+/// A source of the lines of anything that can be read once, named for good; else as [`stdin_lines`].
+pub fn lines_of(name: &str, input: impl io::Read + Send + 'static) -> Lines {
+    Lines::new(name, Input::Once(Mutex::new(Some(Box::new(input)))))
 }
 
 impl Lines {
+    fn new(name: &str, input: Input) -> Self {
+        Self {
+            name: name.to_owned(),
+            input,
+            is_following: false,
+            is_lossy: false,
+            line_bytes_max: LINE_BYTES_MAX,
+        }
+    }
+
     /// Another name than `lines`, for a job with several sources of lines. Positions are kept by this name.
     #[must_use]
     pub fn named(self, name: &str) -> Self {
@@ -66,7 +97,7 @@ impl Lines {
         }
     }
 
-    /// Waits for more at the end of a file instead of ending. A line counts once its line end is there.
+    /// Waits for more at the end of a file instead of ending; standard input ends all the same. A line counts once its line end is there.
     #[must_use]
     pub fn follow(self) -> Self {
         Self {
@@ -104,8 +135,14 @@ impl Source for Lines {
     }
 
     fn splits(&self, _context: &JobContext) -> Result<Vec<Split>, JobError> {
+        let Input::Files(paths) = &self.input else {
+            return Ok(vec![Split::Named {
+                source: self.name.clone(),
+                name: self.name.clone(),
+            }]);
+        };
         let mut seen = HashSet::new();
-        let splits = self.paths.iter().map(|path| {
+        let splits = paths.iter().map(|path| {
             // Positions are kept by path, so the path must mean the same file whatever folder the job is started in.
             let absolute = std::path::absolute(path).map_err(|e| failed(path, e))?;
             let name = absolute
@@ -132,22 +169,14 @@ impl Source for Lines {
             unreachable!("this source lists named splits")
         };
         let path = PathBuf::from(name);
-        let file = context
-            .env()
-            .files
-            .open(&path, OpenMode::Read)
-            .map_err(|e| failed(&path, e))?;
         let start = u64::try_from(position.unwrap_or_default().0).unwrap_or(0);
-        let length_bytes = file.length_bytes().map_err(|e| failed(&path, e))?;
-        if start > length_bytes {
-            let why = format!(
-                "it has {length_bytes} bytes, but {start} were read and committed before: it was cut or replaced; give the new file another name"
-            );
-            return Err(failed(&path, why));
-        }
+        let bytes = match &self.input {
+            Input::Files(_) => Bytes::File(open_file(context, &path, start)?),
+            Input::Once(input) => Bytes::Once(open_once(context, &path, input, start)?),
+        };
         Ok(LinesReader {
             path: Arc::from(path),
-            file,
+            bytes,
             buffer: Vec::new(),
             filled: 0,
             consumed: 0,
@@ -160,6 +189,31 @@ impl Source for Lines {
     }
 }
 
+fn open_file(context: &JobContext, path: &Path, start: u64) -> Result<Box<dyn File>, JobError> {
+    let file = context.env().files.open(path, OpenMode::Read);
+    let file = file.map_err(|e| failed(path, e))?;
+    let length_bytes = file.length_bytes().map_err(|e| failed(path, e))?;
+    if start > length_bytes {
+        let why = format!(
+            "it has {length_bytes} bytes, but {start} were read and committed before: it was cut or replaced; give the new file another name"
+        );
+        return Err(failed(path, why));
+    }
+    Ok(file)
+}
+
+fn open_once(
+    context: &JobContext,
+    name: &Path,
+    input: &Mutex<Option<Box<dyn io::Read + Send>>>,
+    start: u64,
+) -> Result<ByteStream, JobError> {
+    let input = input.lock().take().ok_or_else(|| {
+        failed(name, "it was read already, and can be read only once: start the program again with the same input, of which what was committed is skipped")
+    })?;
+    ByteStream::start(context.env(), input, start).map_err(|e| failed(name, e))
+}
+
 fn failed(path: &Path, why: impl std::fmt::Display) -> JobError {
     JobError::Source {
         source_name: path.display().to_string(),
@@ -167,11 +221,29 @@ fn failed(path: &Path, why: impl std::fmt::Display) -> JobError {
     }
 }
 
-/// Reads the lines of one file.
+/// What a reader reads.
+enum Bytes {
+    File(Box<dyn File>),
+    Once(ByteStream),
+}
+
+impl Bytes {
+    fn read(&mut self, buffer: &mut [u8], position: u64, waker: &Waker) -> io::Result<Filled> {
+        match self {
+            Self::Once(stream) => stream.read(buffer, waker),
+            Self::File(file) => Ok(match file.read_at(buffer, position)? {
+                0 => Filled::End,
+                count => Filled::Bytes(count),
+            }),
+        }
+    }
+}
+
+/// Reads the lines of one file or stream.
 pub struct LinesReader {
     path: Arc<Path>,
-    file: Box<dyn File>,
-    /// Bytes of the file: `consumed..filled` are not emitted yet.
+    bytes: Bytes,
+    /// Bytes of the input: `consumed..filled` are not emitted yet.
     buffer: Vec<u8>,
     filled: usize,
     consumed: usize,
@@ -184,8 +256,8 @@ pub struct LinesReader {
 }
 
 impl LinesReader {
-    /// Reads more behind what is not emitted yet; 0 at the end of the file.
-    fn fill(&mut self) -> Result<usize, JobError> {
+    /// Reads more behind what is not emitted yet.
+    fn fill(&mut self, waker: &Waker) -> Result<Filled, JobError> {
         self.buffer.copy_within(self.consumed..self.filled, 0);
         self.filled -= self.consumed;
         self.consumed = 0;
@@ -202,13 +274,14 @@ impl LinesReader {
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
-        let read = self
-            .file
-            .read_at(&mut self.buffer[self.filled..], self.read_position);
-        let count = read.map_err(|e| failed(&self.path, e))?;
-        self.filled += count;
-        self.read_position += count as u64;
-        Ok(count)
+        let rest = &mut self.buffer[self.filled..];
+        let filled = self.bytes.read(rest, self.read_position, waker);
+        let filled = filled.map_err(|e| failed(&self.path, e))?;
+        if let Filled::Bytes(count) = filled {
+            self.filled += count;
+            self.read_position += count as u64;
+        }
+        Ok(filled)
     }
 
     fn emit_line(
@@ -255,7 +328,7 @@ impl LinesReader {
     }
 
     fn end_of_file(&mut self, emit: &mut impl Emit<Unkeyed, str>) -> Result<Read, JobError> {
-        if self.is_following {
+        if self.is_following && matches!(self.bytes, Bytes::File(_)) {
             return Ok(Read::Later(LOOK_AGAIN));
         }
         if self.consumed < self.filled {
@@ -270,15 +343,16 @@ impl LinesReader {
 impl SplitReader<Unkeyed, str> for LinesReader {
     fn read(
         &mut self,
-        _waker: &Waker,
+        waker: &Waker,
         emit: &mut impl Emit<Unkeyed, str>,
     ) -> Result<Read, JobError> {
         if self.emit_lines(emit)? {
             return Ok(Read::Progress);
         }
-        match self.fill()? {
-            0 => self.end_of_file(emit),
-            _ => {
+        match self.fill(waker)? {
+            Filled::End => self.end_of_file(emit),
+            Filled::Pending => Ok(Read::Pending),
+            Filled::Bytes(_) => {
                 self.emit_lines(emit)?;
                 Ok(Read::Progress)
             }

@@ -1,13 +1,17 @@
 //! The sources and sinks that come with the crate.
 
+mod byte_stream;
 mod callback;
+mod files;
 mod lines;
 mod topic_sink;
 mod topic_source;
 mod values;
 
 pub use callback::{AtLeastOnce, at_least_once};
-pub use lines::{Lines, lines};
+pub(crate) use files::FileDirectory;
+pub use files::{Files, Formatted, LineFormat, ValueLines, files};
+pub use lines::{Lines, lines, lines_of, stdin_lines};
 pub use topic_sink::{Topic, topic};
 pub use topic_source::{KeyedTopic, TopicReader, keyed_topic};
 pub use values::{Values, values};

@@ -1,6 +1,7 @@
 //! Jobs end to end, on real directories: what comes out is what a plain program computes, exactly once.
 
 mod cycles;
+mod files;
 mod input;
 mod operators;
 mod poison;

@@ -37,7 +37,9 @@ fn map_filter_and_inspect_see_every_record_once() {
         numbers
             .map(|n: &u64| n * 3)
             .filter(|n| n % 2 == 0)
-            .inspect(move |n| drop(seen.fetch_add(*n, Ordering::Relaxed)))
+            .inspect(move |n| {
+                seen.fetch_add(*n, Ordering::Relaxed);
+            })
             .sink(topic("out"));
     });
     let expected: Vec<u64> = (0..100).map(|n| n * 3).filter(|n| n % 2 == 0).collect();
