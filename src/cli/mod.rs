@@ -69,6 +69,8 @@ enum Command {
     Bench(bench::BenchArguments),
     #[command(hide = true)]
     DemoJob(demo::JobArguments),
+    #[command(hide = true)]
+    BenchRestartJob(bench::RestartJobArguments),
     /// Print a shell's completions for this command.
     #[command(
         after_help = "Example:\n  onceflow completions bash > ~/.local/share/bash-completion/completions/onceflow"
@@ -112,6 +114,7 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => return demo::run(env, &arguments),
         Command::Bench(arguments) => bench::run(env, &arguments)?,
         Command::DemoJob(arguments) => demo::run_job(env, &arguments)?,
+        Command::BenchRestartJob(arguments) => bench::run_restart_job(env, &arguments)?,
         Command::Completions { shell } => completions(shell)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use tracing::{debug, info_span};
+use tracing::{Span, debug, info_span};
 
 use super::changelog::Flush;
 use super::context::JobContext;
@@ -41,6 +41,8 @@ pub(crate) struct Driver {
     flusher: Flusher,
     progress: Arc<Progress>,
     running: usize,
+    /// The open cycle, from its first record to its commit.
+    span: Option<Span>,
 }
 
 impl Driver {
@@ -70,6 +72,7 @@ impl Driver {
             flusher,
             progress,
             running: workers,
+            span: None,
         })
     }
 
@@ -95,6 +98,8 @@ impl Driver {
                 .min(WAIT_MAX);
             let event = match self.reports.recv_timeout(wait_for) {
                 Ok(Report::Dirty(at)) => {
+                    let (job, span) = (&self.job, &mut self.span);
+                    span.get_or_insert_with(|| info_span!("cycle", job = %job.name));
                     let effects = self.cycle.step(Event::Dirty, at);
                     debug_assert!(effects.is_empty(), "a first record only sets the deadline");
                     Event::Tick
@@ -155,7 +160,8 @@ impl Driver {
 
     /// Commits the drained cycle: positions, then the decision, then what RocksDB may know.
     fn commit(&mut self, writer: usize) -> Result<(), JobError> {
-        let span = info_span!("commit", job = %self.job.name, writer);
+        let cycle = self.span.take().unwrap_or_else(Span::none);
+        let span = info_span!(parent: &cycle, "commit", job = %self.job.name, writer);
         let _entered = span.enter();
         let (mut moved, mut flushes) = (BTreeMap::new(), Vec::new());
         let mut marks = Vec::new();

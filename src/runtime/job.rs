@@ -198,6 +198,7 @@ impl Launch {
                     &stopper,
                 );
                 drop(claim);
+                stopper.0.lock().is_finished = true;
                 // Nobody waits for the end of a job that was dropped.
                 let _ = done.send(result.map(|()| Summary {
                     commits: progress.commits(),
@@ -282,6 +283,12 @@ impl Running {
         self.progress.positions()
     }
 
+    /// Whether the job has ended; [`Running::finished`] then answers at once.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.stopper.0.lock().is_finished
+    }
+
     /// A handle that stops the job, for another place.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
@@ -317,6 +324,7 @@ pub struct Stopper(Arc<Mutex<StopState>>);
 #[derive(Default)]
 struct StopState {
     is_stopped: bool,
+    is_finished: bool,
     reports: Option<Reports>,
 }
 

@@ -7,6 +7,7 @@ mod commit;
 mod latency;
 mod log;
 mod report;
+mod restart;
 mod state;
 mod word_count;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use self::report::{Figure, Style};
+pub(super) use self::restart::{RestartJobArguments, run_job as run_restart_job};
 use super::output;
 use super::session::Session;
 use super::text::TemporaryDirectory;
@@ -64,6 +66,8 @@ enum Benchmark {
     Latency,
     /// Random updates of state larger than its memory
     State,
+    /// From `kill -9` to the first new commit, with 10 GiB of state (takes minutes, and 40 GiB of disk)
+    Restart,
 }
 
 /// What every benchmark gets.
@@ -140,6 +144,7 @@ fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure
         Benchmark::Commit => commit::measure(bench),
         Benchmark::Latency => latency::measure(bench),
         Benchmark::State => state::measure(bench),
+        Benchmark::Restart => restart::measure(bench),
     }
 }
 

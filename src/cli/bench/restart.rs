@@ -1,0 +1,177 @@
+//! How long a job is down after `kill -9`: from the kill to the first new commit, with much state and with little.
+//!
+//! The state is made by the job itself: every key gets 1 KiB of text that does not compress; then the job goes on
+//! changing keys in turn while its process (`bench-restart-job`, hidden) is killed and started again.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::report::Figure;
+use super::{Bench, millis, percentile};
+use crate::broker::BrokerConfig;
+use crate::env::Env;
+use crate::runtime::{Commit, Job, Log, topic, values};
+
+/// The hidden command that runs the job.
+const COMMAND: &str = "bench-restart-job";
+/// Keys: with their values 10 GiB.
+const KEYS_COUNT: u64 = 10 << 20;
+const VALUE_BYTES: usize = 1024;
+/// The baseline has so many times fewer.
+const BASELINE_FRACTION: u64 = 1000;
+/// How often the process is killed; the median counts.
+const KILLS_COUNT: u64 = 5;
+/// How long it works between two kills.
+const WORK: Duration = Duration::from_secs(2);
+/// How often the child looks whether something was committed.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// What the job's process is told.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RestartJobArguments {
+    /// The data directory
+    #[arg(long)]
+    data: PathBuf,
+    /// How many keys there are
+    #[arg(long)]
+    keys: u64,
+}
+
+/// Measures restarts.
+pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
+    let keys = bench.scaled(KEYS_COUNT);
+    let little = restarts(
+        bench,
+        &bench.directory.join("little"),
+        keys.div_ceil(BASELINE_FRACTION),
+    )?;
+    let much = restarts(bench, &bench.directory.join("much"), keys)?;
+    let figure = |name: &str, percent| {
+        let name = format!("restart.{name}");
+        Figure::new(name, millis(percentile(&much, percent)), "ms")
+            .against(millis(percentile(&little, percent)))
+    };
+    Ok(vec![figure("median", 50.0), figure("max", 100.0)])
+}
+
+/// The times from kill to first new commit, sorted.
+fn restarts(bench: &Bench<'_>, data: &Path, keys: u64) -> anyhow::Result<Vec<Duration>> {
+    let clock = &bench.env.clock;
+    let mut process = Process::start(data, keys)?;
+    while process.next_position()? < keys {}
+    let mut times = Vec::new();
+    let (kills, work) = match bench.is_quick {
+        true => (1, WORK / 10),
+        false => (KILLS_COUNT, WORK),
+    };
+    for _ in 0..kills {
+        let begin = clock.now();
+        while clock.now().since(begin) < work {
+            process.next_position()?;
+        }
+        process.kill()?;
+        let killed = clock.now();
+        process = Process::start(data, keys)?;
+        process.next_position()?;
+        times.push(clock.now().since(killed));
+    }
+    process.kill()?;
+    times.sort_unstable();
+    Ok(times)
+}
+
+struct Process {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(data: &Path, keys: u64) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("the path of this program is not known")?;
+        let mut command = Command::new(program);
+        command
+            .arg(COMMAND)
+            .arg("--data")
+            .arg(data)
+            .arg("--keys")
+            .arg(keys.to_string());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the job's process")?;
+        let said = BufReader::new(
+            child
+                .stdout
+                .take()
+                .context("the job's process has no output")?,
+        );
+        Ok(Self { child, said })
+    }
+
+    /// The next position that the job says it has committed.
+    fn next_position(&mut self) -> anyhow::Result<u64> {
+        let mut line = String::new();
+        if self.said.read_line(&mut line)? == 0 {
+            bail!("the job's process ended by itself: {}", self.child.wait()?);
+        }
+        line.trim()
+            .parse()
+            .with_context(|| format!("the job's process said {line:?}"))
+    }
+
+    fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+/// Runs the job for ever, and says each position committed.
+pub(in crate::cli) fn run_job(env: &Env, arguments: &RestartJobArguments) -> anyhow::Result<()> {
+    let log = Log::in_env(env.clone(), &arguments.data, BrokerConfig::default())?;
+    let keys = arguments.keys.max(1);
+    let job = Job::new("restart");
+    job.source(values("numbers", 0..u64::MAX))
+        .key_from(move |number: &u64| number % keys)
+        .aggregate("texts", String::new, |text, number| fill(text, *number))
+        .changes()
+        .filter(|text: &String| text.starts_with('A'))
+        .map(|text: &String| text.len() as u64)
+        .sink(topic("texts"));
+    let running = job
+        .exactly_once(Commit::every(Duration::from_millis(100)))
+        .start(&log)?;
+    let mut said = None;
+    loop {
+        env.clock.sleep(LOOK_EVERY);
+        if running.is_finished() {
+            crate::client::wait(running.finished())?;
+            bail!("the job ended, though its source does not");
+        }
+        let position = running.positions().values().next().copied();
+        if position > said {
+            said = position;
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{}", position.unwrap_or_default())?;
+            out.flush()?;
+        }
+    }
+}
+
+/// Text of [`VALUE_BYTES`] that is another one for each number, and does not compress (splitmix64 in base 64).
+fn fill(text: &mut String, number: u64) {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    text.clear();
+    let mut state = number;
+    while text.len() < VALUE_BYTES {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (0..8).for_each(|i| text.push(char::from(LETTERS[(z >> (6 * i) & 0x3f) as usize])));
+    }
+}
