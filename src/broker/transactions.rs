@@ -310,7 +310,11 @@ impl Core {
                 Deferred::Markers(markers) => self.write_markers(&markers),
             };
             let is_complete = matches!(input, Input::MarkersWritten { .. });
+            let is_completing = matches!(input, Input::MarkersWritten { .. });
             queue.extend(self.step(&mut self.transactions.state.lock(), input));
+            if is_completing {
+                failpoint("commit.after_complete");
+            }
             if is_complete {
                 failpoint("commit.after_complete");
             }

@@ -7,6 +7,7 @@ use super::partition::{AppendOrigin, Appended, PartitionLog};
 use super::producer_state::Verdict;
 use super::segment::{LEADER_EPOCH, Segment};
 use super::{aborted::AbortedEntry, derived};
+use crate::env::failpoint;
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{
     Batch, BatchError, ControlRecord, ControlType, DecompressionLimit, HEADER_BYTES, Header,
@@ -302,6 +303,7 @@ impl PartitionLog {
 
     /// Seals the active segment and begins the next.
     pub(super) fn roll(&mut self) -> Result<(), LogError> {
+        failpoint("log.before_roll");
         let base_offset = self.log_end_offset();
         if self.config.durability == Durability::Fsync {
             // I9: a segment is on the disk before the next one's name can be, so that damage in a sealed segment
@@ -331,6 +333,7 @@ impl PartitionLog {
         if let Err(error) = sealed.write(&self.env, &self.dir) {
             tracing::warn!(%error, "derived files were not written: they will be rebuilt");
         }
+        failpoint("log.after_roll");
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use super::context::JobContext;
 use super::error::{Failure, JobError};
 use crate::client::consumer::PartitionReader;
 use crate::client::wait;
+use crate::env::failpoint;
 use crate::protocol::messages::OffsetSpec;
 use crate::state::{BoxError, CycleStore, FlushBatch, FlushUrgency};
 use crate::types::{Isolation, NameError, Offset, Timestamp, TopicName, TopicPartition};
@@ -46,6 +47,7 @@ impl Changelog {
             let from = job.backend.position(store.name(), partition);
             let place = TopicPartition::new(topic.clone(), i32::from(partition));
             positions.push((partition, restore(job, &place, from, store, partition)?));
+            failpoint("start.partition_restored");
         }
         Ok(Self {
             appender,

@@ -22,6 +22,7 @@ use super::progress::Progress;
 use super::report::{Drained, Report};
 use super::source::Split;
 use crate::client::{CommitOutcome, wait};
+use crate::env::failpoint;
 use crate::protocol::messages::{CommittedOffset, GroupMember};
 use crate::types::{GroupId, Offset};
 
@@ -180,6 +181,7 @@ impl Driver {
             self.positions.append_mark(writer, mark)?;
         }
         self.send_positions(writer, &moved)?;
+        failpoint("cycle.offsets_sent");
         match wait(self.job.writers[writer].commit())? {
             CommitOutcome::Committed => {}
             outcome @ (CommitOutcome::Aborted | CommitOutcome::Unknown) => {
@@ -189,12 +191,15 @@ impl Driver {
                 });
             }
         }
+        failpoint("cycle.committed");
         self.progress.committed(&moved);
         self.committed.append(&mut moved);
         // I7: the decision is durable; from here on RocksDB may hold what the cycle wrote.
         flushes
             .into_iter()
-            .try_for_each(|(worker, flush): (usize, Flush)| self.flusher.flush(worker, flush))
+            .try_for_each(|(worker, flush): (usize, Flush)| self.flusher.flush(worker, flush))?;
+        failpoint("cycle.applied");
+        Ok(())
     }
 
     fn send_positions(

@@ -22,6 +22,7 @@ use super::stream::{Keyed, Stream};
 use super::topology::Graph;
 use crate::protocol::ErrorKind;
 use crate::protocol::batch::Compression;
+use crate::state::StateConfig;
 use crate::types::Offset;
 
 /// How often in a row a job starts again from its last commit without having committed anything new.
@@ -105,6 +106,7 @@ impl Job {
                 compression: Compression::None,
                 topic_partitions: None,
                 transaction_timeout: std::time::Duration::from_secs(60),
+                changelog_tail_bytes_max: StateConfig::default().changelog_tail_bytes_max,
             },
         }
     }
@@ -158,6 +160,13 @@ impl Launch {
     /// After so long without a commit the coordinator aborts a cycle. The default is 60 s.
     pub fn transaction_timeout(mut self, timeout: std::time::Duration) -> Self {
         self.settings.transaction_timeout = timeout;
+        self
+    }
+
+    /// How much changelog a restart may have to replay, about, in bytes: state is brought to RocksDB's disk whenever
+    /// it lacks more. The default is 256 MiB; less makes restarts shorter, and RocksDB write more.
+    pub fn changelog_tail_bytes_max(mut self, bytes: u64) -> Self {
+        self.settings.changelog_tail_bytes_max = bytes;
         self
     }
 

@@ -25,6 +25,7 @@ use super::source::Split;
 use super::topology::Topology;
 use super::worker::run_worker;
 use crate::client::{TransactionalWriter, Transport, wait};
+use crate::env::failpoint;
 use crate::protocol::batch::Compression;
 use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
 use crate::state::{StateBackend, StateConfig, StoreDeclaration};
@@ -47,6 +48,7 @@ pub(crate) struct Settings {
     pub(crate) compression: Compression,
     pub(crate) topic_partitions: Option<i32>,
     pub(crate) transaction_timeout: Duration,
+    pub(crate) changelog_tail_bytes_max: u64,
 }
 
 impl Settings {
@@ -115,10 +117,13 @@ fn prepare(
     let transport = log.transport();
     let group = GroupId::new(name)?;
     let writers = init_writers(&transport, name, settings.transaction_timeout)?;
+    failpoint("start.fenced");
     let cores = log.env().spawn.parallelism();
     let state_partitions = state_partitions(&transport, name, topology, settings, cores)?;
     let topics = Topics::create(&transport, name, topology, settings, state_partitions)?;
+    failpoint("start.topics_created");
     let backend = open_state(log, name, topology, settings, state_partitions, &topics)?;
+    failpoint("start.state_opened");
     let workers = settings
         .workers
         .unwrap_or(cores)
@@ -219,6 +224,7 @@ fn open_state(
     });
     let config = StateConfig {
         memory_bytes: settings.memory_bytes,
+        changelog_tail_bytes_max: settings.changelog_tail_bytes_max,
         state_partitions,
         topology: topology.fingerprint(),
         stores: stores.collect::<Result<_, JobError>>()?,

@@ -22,6 +22,7 @@ use super::record::Origin;
 use super::report::{Drained, Report, Reports};
 use super::source::{Feed, Read};
 use super::topology::Topology;
+use crate::env::failpoint;
 
 /// Sources stop reading while any inbox holds more than this: back-pressure reaches the source (I10).
 const INBOX_BYTES_MAX: usize = 16 << 20;
@@ -404,6 +405,7 @@ impl Worker {
     /// Nothing is in flight: writes the changelogs, and tells the driver where the sources stand.
     fn drain(&mut self) -> Result<(), JobError> {
         self.state = State::Drained;
+        failpoint("cycle.drained");
         let mut flushes: Vec<Flush> = Vec::new();
         let timestamp = self.job.env.clock.wall();
         let mut changelogs = std::mem::take(&mut self.changelogs);
@@ -415,6 +417,7 @@ impl Worker {
         });
         self.changelogs = changelogs;
         drained?;
+        failpoint("cycle.changelog_written");
         if let Some(dead_letters) = &self.dead_letters {
             dead_letters
                 .borrow_mut()

@@ -15,7 +15,7 @@ use super::flush::FlushBatch;
 use super::prepare::{damage_mark, open_or_rebuild, prepare};
 use super::rocks::{self, POSITIONS, column_family};
 use crate::codec::CodecId;
-use crate::env::{Env, Instant};
+use crate::env::{Env, Instant, failpoint};
 use crate::types::Offset;
 
 /// Less makes RocksDB flush at every write.
@@ -157,7 +157,9 @@ impl StateBackend {
         let write = self.shared.write_batch(&batch, positions)?;
         let tail_bytes = batch.changelog_bytes();
         drop(batch);
+        failpoint("state.before_flush");
         self.shared.write(write)?;
+        failpoint("state.after_flush");
         let is_durable_due = {
             let mut progress = self.shared.progress.lock();
             for &(partition, offset) in positions {
@@ -185,7 +187,9 @@ impl StateBackend {
             progress.last_durable = self.shared.env.clock.now();
             progress.latest.clone()
         };
+        failpoint("state.before_durable");
         self.shared.sync_column_families()?;
+        failpoint("state.after_durable");
         self.shared.progress.lock().durable = covered;
         Ok(())
     }
