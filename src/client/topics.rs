@@ -18,17 +18,17 @@ pub(super) async fn partitions_count(
     }
 }
 
-/// The largest batch that `topic` takes, in bytes.
+/// The largest batch that `topic` takes, in bytes: a batch must fit into a segment too.
 pub(super) async fn max_message_bytes(
     transport: &dyn Transport,
     topic: &TopicName,
 ) -> Result<usize, ClientError> {
     let configs = transport.describe_configs(topic).await?;
-    let limit = configs
+    let limits = configs
         .iter()
-        .find(|entry| entry.name == "max.message.bytes")
-        .and_then(|entry| entry.value.parse().ok());
-    Ok(limit.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT))
+        .filter(|entry| ["max.message.bytes", "segment.bytes"].contains(&entry.name.as_str()))
+        .filter_map(|entry| entry.value.parse().ok());
+    Ok(limits.min().unwrap_or(MAX_MESSAGE_BYTES_DEFAULT))
 }
 
 pub(super) fn unknown_topic(topic: &TopicName) -> ClientError {

@@ -1,0 +1,179 @@
+//! `kill -9`, real processes and a real RocksDB: after every kill, committed output = f(input below the committed position).
+//!
+//! The suite runs itself as the child (`child.rs`), whose data directory lives on from kill to kill (`harness.rs`).
+//! What the child finds on opening it, and what two live readers saw before, is judged by `oracle.rs`.
+//! `ONCEFLOW_KILLS=n` asks for more, `ONCEFLOW_KILL_SEED=n` for those of a failure.
+
+mod child;
+mod harness;
+mod life;
+mod oracle;
+mod oracle_tests;
+mod plan;
+mod zombie;
+
+use std::time::Duration;
+
+use onceflow::env::failpoint::NAMES;
+use onceflow::prelude::Log;
+
+use self::harness::{Harness, kills_wanted};
+use self::life::Fate;
+
+#[test]
+fn c1_c3_c10_f1_s1_s2_s3_s8_output_is_exact_after_kills_at_any_moment() {
+    let mut harness = Harness::new("kills at any moment");
+    let kills = kills_wanted(100);
+    while harness.kills < kills {
+        let mut plan = harness.draw();
+        let fate = harness.any_moment();
+        if harness.random.percent(5) {
+            // C18: a panic between the kills.
+            plan.panic_at = Some(harness.random.between(0, 50));
+        }
+        let life = harness.live(plan, &fate);
+        if life.was_killed() && harness.random.percent(15) {
+            harness.tear_a_tail();
+        }
+        if harness.random.percent(5) {
+            harness.lose_the_state();
+        }
+    }
+    harness.finish();
+}
+
+#[test]
+fn c2_c5_c6_c7_c8_c9_output_is_exact_after_a_kill_at_every_failpoint() {
+    let mut harness = Harness::new("kills at failpoints");
+    let kills = kills_wanted(100);
+    let mut round = 0;
+    while harness.kills < kills || NAMES.iter().any(|name| !harness.hits.contains_key(name)) {
+        let missed = |name: &&&str| !harness.hits.contains_key(**name);
+        let left: Vec<&str> = NAMES.iter().filter(missed).copied().collect();
+        assert!(round < 8, "these failpoints were never met: {left:?}");
+        let names = if round == 0 || left.is_empty() {
+            NAMES.to_vec()
+        } else {
+            left
+        };
+        for name in names {
+            kill_at(&mut harness, name, round);
+        }
+        round += 1;
+    }
+    harness.finish();
+}
+
+/// Kills at a failpoint, and every fifth time again while that is being recovered from.
+fn kill_at(harness: &mut Harness, name: &'static str, round: u64) {
+    let mut plan = harness.draw();
+    plan.has_scratch_topic = name.starts_with("topic.");
+    if name.starts_with("housekeeping.") {
+        plan.housekeeping_ms = 20;
+    }
+    if name.starts_with("state.") || name.starts_with("log.") {
+        (plan.changelog_tail_bytes_max, plan.segment_bytes) = (2_000, 4_000);
+    }
+    let is_once_a_life = ["open.", "start.", "topic."]
+        .iter()
+        .any(|of| name.starts_with(of));
+    let hit = if is_once_a_life || round > 1 {
+        1
+    } else {
+        harness.random.between(1, 5) as u32
+    };
+    let fate = match name.starts_with("close.") {
+        true => Fate::Terminate(Duration::from_millis(50), Some(name)),
+        false => Fate::Failpoint(name, hit),
+    };
+    harness.live(plan, &fate);
+    if harness.random.percent(20) {
+        let step = [
+            "open.locked",
+            "open.journals_read",
+            "open.partitions_read",
+            "open.before_roll",
+            "open.after_roll",
+        ];
+        let step = *harness.random.pick(&step);
+        let again = harness.draw();
+        harness.live(again, &Fate::Failpoint(step, 1));
+    }
+}
+
+#[test]
+fn s17_a_chain_of_two_jobs_is_exact_after_kills_of_both() {
+    let mut harness = Harness::new("kills of two jobs");
+    harness.is_chained = true;
+    let kills = kills_wanted(25);
+    while harness.kills < kills {
+        let plan = harness.draw();
+        let fate = harness.any_moment();
+        harness.live(plan, &fate);
+    }
+    harness.finish();
+}
+
+#[test]
+fn c12_c22_a_process_stopped_for_longer_than_its_transaction_goes_on_exactly() {
+    let mut harness = Harness::new("SIGSTOP and SIGCONT");
+    for _ in 0..3 {
+        let mut plan = harness.draw();
+        plan.transaction_timeout_ms = 300;
+        let after = Duration::from_millis(harness.random.between(10, 200));
+        harness.live(plan, &Fate::Pause(after, Duration::from_millis(700)));
+    }
+    harness.finish();
+}
+
+#[test]
+fn f26_sigterm_commits_what_is_in_flight_and_ends_within_ten_seconds() {
+    let mut harness = Harness::new("SIGTERM");
+    for _ in 0..3 {
+        let plan = harness.draw();
+        let after = Duration::from_millis(harness.random.between(50, 300));
+        let life = harness.live(plan, &Fate::Terminate(after, None));
+        assert!(life.said("finished") && life.status.success());
+    }
+    harness.finish();
+}
+
+#[test]
+fn c18_a_panicking_function_commits_nothing_and_the_job_may_run_again() {
+    let mut harness = Harness::new("panics");
+    for panic_at in [0, 7, 40] {
+        let mut plan = harness.draw();
+        plan.panic_at = Some(panic_at);
+        let life = harness.live(plan, &Fate::Terminate(Duration::from_millis(200), None));
+        assert!(life.said("panicked"));
+    }
+    harness.finish();
+}
+
+#[test]
+fn f17_a_second_process_is_refused_with_the_owners_pid_and_a_killed_one_leaves_no_lock() {
+    let mut harness = Harness::new("two processes");
+    let (data, plan) = (harness.data(), harness.draw());
+    let first = Log::embedded(&data).expect("nobody has it");
+    let life = life::live(&plan, &Fate::Finish);
+    let said = life
+        .lines
+        .iter()
+        .find(|line| line.starts_with("failed "))
+        .cloned();
+    let pid = std::process::id().to_string();
+    assert!(
+        said.as_ref().is_some_and(|said| said.contains(&pid)),
+        "{pid} is not in {said:?}"
+    );
+    assert!(
+        Log::embedded(&data).is_err(),
+        "the same process may not open it twice either"
+    );
+    first.close().expect("a clean end");
+    drop(first);
+    let killed = harness.live(plan, &Fate::KillWhileRunning(Duration::from_millis(100)));
+    assert!(killed.was_killed());
+    drop(Log::embedded(&data).expect("a killed process holds no lock"));
+    harness.finish();
+}
