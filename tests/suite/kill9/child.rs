@@ -16,7 +16,7 @@ use onceflow::codec::{Bincode, Codec};
 use onceflow::prelude::*;
 use onceflow::protocol::messages::{OffsetSpec, TransactionState};
 use onceflow::runtime::{Key, Launch, Running, Stopper};
-use onceflow::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
+use onceflow::types::{Durability, GroupId, Isolation, Offset, TopicName, TopicPartition};
 
 use super::plan::{
     CHAINED_JOB, JOB, LINES_PARTITIONS, OUTPUT_PARTITIONS, Plan, STATE_PARTITIONS, VARIABLE, line,
@@ -91,7 +91,12 @@ fn or_fail(result: anyhow::Result<()>) {
 
 fn broker_config(plan: &Plan) -> BrokerConfig {
     let defaults = [("segment.bytes".to_owned(), plan.segment_bytes.to_string())];
+    let durability = match plan.is_fsync {
+        true => Durability::Fsync,
+        false => Durability::Process,
+    };
     BrokerConfig {
+        durability,
         housekeeping_interval: Duration::from_millis(plan.housekeeping_ms),
         topic_defaults: defaults.into(),
         ..BrokerConfig::default()
@@ -138,7 +143,7 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split_whitespace()
 }
 
-fn word_count(plan: &Plan, panic_at: Option<u64>) -> Launch {
+fn word_count(plan: &Plan, panic_at: Option<u64>) -> anyhow::Result<Launch> {
     let job = Job::new(JOB);
     let seen = Arc::new(AtomicU64::new(0));
     let (counted, for_letters) = job
@@ -161,36 +166,40 @@ fn word_count(plan: &Plan, panic_at: Option<u64>) -> Launch {
     configured(job, plan)
 }
 
-fn mirror(plan: &Plan) -> Launch {
+fn mirror(plan: &Plan) -> anyhow::Result<Launch> {
     let job = Job::new(CHAINED_JOB);
     job.keyed_source(keyed_topic::<str, u64>("updates"))
         .sink(topic::<u64>("mirror").partitions(OUTPUT_PARTITIONS));
     configured(job, plan)
 }
 
-fn configured(job: Job, plan: &Plan) -> Launch {
-    job.exactly_once(Commit::every(Duration::from_millis(plan.commit_ms)))
+fn configured(job: Job, plan: &Plan) -> anyhow::Result<Launch> {
+    let compression = plan.compression.parse()?;
+    let launch = job
+        .exactly_once(Commit::every(Duration::from_millis(plan.commit_ms)))
         .workers(plan.workers)
         .state_partitions(STATE_PARTITIONS)
         .memory_bytes(plan.memory_bytes)
         .changelog_tail_bytes_max(plan.changelog_tail_bytes_max)
         .transaction_timeout(Duration::from_millis(plan.transaction_timeout_ms))
+        .compression(compression);
+    Ok(launch)
 }
 
 fn run(log: &Log, plan: &Plan) -> anyhow::Result<()> {
     if plan.panic_at.is_some() {
         // C18: the panic is contained, the cycle is aborted, and the job may run again.
-        match wait(word_count(plan, plan.panic_at).start(log)?.finished()) {
+        match wait(word_count(plan, plan.panic_at)?.start(log)?.finished()) {
             Err(JobError::Panicked { .. }) => say("@panicked\n"),
             other => anyhow::bail!("the job panicked, and said {other:?}"),
         }
     }
     let chained = plan
         .is_chained
-        .then(|| mirror(plan).start(log).map(watched))
+        .then(|| anyhow::Ok(watched(mirror(plan)?.start(log)?)))
         .transpose()?;
     if plan.is_last {
-        let running = watched(word_count(plan, None).start(log)?);
+        let running = watched(word_count(plan, None)?.start(log)?);
         say("@running\n");
         catch_up(&log.admin(), JOB, "lines", LINES_PARTITIONS)?;
         running.stop()?;
@@ -198,7 +207,7 @@ fn run(log: &Log, plan: &Plan) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let job = word_count(plan, None).run(log);
+        let job = word_count(plan, None)?.run(log);
         let announce = async {
             // SIGTERM is watched by a task that the job spawns when it is first polled: let that one begin.
             for _ in 0..8 {

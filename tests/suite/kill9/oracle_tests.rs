@@ -180,7 +180,7 @@ fn the_oracle_notices_a_reader_that_disagrees_skips_or_sees_twice() {
             |lines, at| drop(lines.remove(at)),
             |lines, at| lines[at].push('7'),
             |lines, at| lines.push(lines[at].clone()),
-            |lines, at| lines.push(lines[at].replacen(" 0 ", " 0 9", 1)),
+            |lines, at| lines.push(lines[at].replacen(" updates 0 ", " updates 0 9", 1)),
         ];
         for (number, change) in changes.into_iter().enumerate() {
             let mut bad = history();

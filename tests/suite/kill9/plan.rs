@@ -40,6 +40,10 @@ pub(super) struct Plan {
     pub(super) transaction_timeout_ms: u64,
     /// Where the snapshot and the readers begin, by `topic partition`; 0 if absent.
     pub(super) from: BTreeMap<String, i64>,
+    /// Whether a commit waits for the disk.
+    pub(super) is_fsync: bool,
+    /// How the job compresses, by Kafka's name.
+    pub(super) compression: String,
     /// Whether the second job runs too.
     pub(super) is_chained: bool,
     /// Whether a topic is created and deleted while the job runs.
@@ -119,6 +123,9 @@ impl Plan {
             housekeeping_ms: *random.pick(&[20, 100, 15_000]),
             transaction_timeout_ms: 5_000,
             from: BTreeMap::new(),
+            is_fsync: true,
+            compression: (*random.pick(&["none", "none", "gzip", "snappy", "lz4", "zstd"]))
+                .to_owned(),
             is_chained: false,
             has_scratch_topic: random.percent(20),
             panic_at: None,
