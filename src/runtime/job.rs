@@ -107,6 +107,7 @@ impl Job {
                 topic_partitions: None,
                 transaction_timeout: std::time::Duration::from_secs(60),
                 changelog_tail_bytes_max: StateConfig::default().changelog_tail_bytes_max,
+                dropped_stores: Vec::new(),
             },
         }
     }
@@ -142,6 +143,13 @@ impl Launch {
     /// What happens to records that cannot be processed. The default is to fail.
     pub fn on_poison(mut self, policy: PoisonPolicy) -> Self {
         self.settings.poison = policy;
+        self
+    }
+
+    /// Gives up the state of the store `name`, which no step of the job has any more. Without this such a job is
+    /// refused, because a step that was renamed by mistake would lose its state. Its changelog topic stays.
+    pub fn drop_store(mut self, name: &str) -> Self {
+        self.settings.dropped_stores.push(name.to_owned());
         self
     }
 

@@ -49,6 +49,7 @@ pub(crate) struct Settings {
     pub(crate) topic_partitions: Option<i32>,
     pub(crate) transaction_timeout: Duration,
     pub(crate) changelog_tail_bytes_max: u64,
+    pub(crate) dropped_stores: Vec<String>,
 }
 
 impl Settings {
@@ -227,6 +228,7 @@ fn open_state(
         changelog_tail_bytes_max: settings.changelog_tail_bytes_max,
         state_partitions,
         topology: topology.fingerprint(),
+        dropped_stores: settings.dropped_stores.clone(),
         stores: stores.collect::<Result<_, JobError>>()?,
         ..StateConfig::default()
     };

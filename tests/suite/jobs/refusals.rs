@@ -103,6 +103,21 @@ fn a_job_that_would_lose_its_state_is_refused_and_keeps_it() {
 }
 
 #[test]
+fn a_store_is_given_up_only_when_that_is_said() {
+    let place = Place::new();
+    let path = place.file("book", "a b a\n");
+    let log = place.log();
+    let launch = |store| counted(store, &path).exactly_once(Commit::every(OFTEN));
+    run(launch("counts"), &log).unwrap();
+    place.file("book", "a b a\na\n");
+    run(launch("tally"), &log).unwrap_err();
+    run(launch("tally").drop_store("counts"), &log).unwrap();
+    let counts = super::support::committed_by_key::<str, u64>(&log, "word-counts");
+    assert_eq!(counts["a"], [1, 2, 1], "the new store began anew");
+    run(launch("tally"), &log).unwrap();
+}
+
+#[test]
 fn names_that_could_be_paths_are_refused_in_sinks_sources_stores_and_jobs() {
     let place = Place::new();
     let log = place.log();
