@@ -38,7 +38,8 @@ fn c1_c3_c10_f1_s1_s2_s3_s8_output_is_exact_after_kills_at_any_moment() {
             plan.panic_at = Some(harness.random.between(0, 50));
         }
         let life = harness.live(plan, &fate);
-        if life.was_killed() && harness.random.percent(15) {
+        // A directory that was closed cleanly and not opened since has nobody who could have torn a write.
+        if life.was_killed() && life.said("opened") && harness.random.percent(15) {
             harness.tear_a_tail();
         }
         if harness.random.percent(5) {
