@@ -74,7 +74,16 @@ impl Changelog {
                 .next_offset(u32::from(*partition))
                 .unwrap_or(*position);
         }
-        let batch = store.take_flush(FlushUrgency::WhenDue)?;
+        self.take_flush(store, FlushUrgency::WhenDue)
+    }
+
+    /// What RocksDB lacks of the drained cycle and those before it, unless a flush is under way.
+    pub(crate) fn take_flush(
+        &self,
+        store: &mut dyn CycleStore,
+        urgency: FlushUrgency,
+    ) -> Result<Option<Flush>, Failure> {
+        let batch = store.take_flush(urgency)?;
         Ok(batch.map(|batch| Flush {
             batch,
             positions: self.positions.clone(),

@@ -119,6 +119,11 @@ impl Driver {
                         why: "it ended before the job did".to_owned(),
                     }));
                 }
+                Ok(Report::Flush(worker, flush)) => {
+                    // I7: the commit of the cycle drained last was carried out before this report was read.
+                    self.flusher.flush(worker, flush)?;
+                    continue;
+                }
                 Ok(Report::StateFailed(e)) => return Err(e.into()),
                 Err(RecvTimeoutError::Timeout) => Event::Tick,
                 Err(RecvTimeoutError::Disconnected) => {

@@ -30,6 +30,9 @@ pub(crate) enum Report {
     Exhausted,
     /// The worker let everything of the closing cycle run out.
     Drained(Drained),
+    /// The worker waits until RocksDB has these values. The cycle that they are of is the one drained last, whose
+    /// commit the driver finishes before it reads on.
+    Flush(usize, Flush),
     /// The worker, or another thread of the job, stopped.
     Ended(Result<(), JobError>),
     /// RocksDB refused committed values.

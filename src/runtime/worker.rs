@@ -23,6 +23,7 @@ use super::report::{Drained, Report, Reports};
 use super::source::{Feed, Read};
 use super::topology::Topology;
 use crate::env::failpoint;
+use crate::state::FlushUrgency;
 
 /// Sources stop reading while any inbox holds more than this: back-pressure reaches the source (I10).
 const INBOX_BYTES_MAX: usize = 16 << 20;
@@ -330,12 +331,7 @@ impl Worker {
         let Some(writer) = self.open_due else {
             return Ok(());
         };
-        let mut must_wait = false;
-        self.each_store(&mut |store, _| {
-            must_wait |= store.must_wait_for_flush();
-            Ok(())
-        })?;
-        if must_wait {
+        if self.must_wait_for_flush()? {
             return Ok(());
         }
         assert_eq!(
@@ -353,6 +349,29 @@ impl Worker {
             self.handle(message)?;
         }
         Ok(())
+    }
+
+    /// Whether a store must first be rid of what waits for RocksDB. Where no flush is under way that could help, the
+    /// next one is taken here: the last one may have been under way when the cycle was drained.
+    fn must_wait_for_flush(&mut self) -> Result<bool, JobError> {
+        let mut must_wait = false;
+        let (number, reports) = (self.number, self.reports.clone());
+        let changelogs = std::mem::take(&mut self.changelogs);
+        let looked = self.each_store(&mut |store, _| {
+            if !store.must_wait_for_flush() {
+                return Ok(());
+            }
+            must_wait = true;
+            let Some(changelog) = changelogs.get(store.name()) else {
+                return Ok(());
+            };
+            if let Some(flush) = changelog.take_flush(store, FlushUrgency::Now)? {
+                reports.send(Report::Flush(number, flush));
+            }
+            Ok(())
+        });
+        self.changelogs = changelogs;
+        looked.map(|()| must_wait)
     }
 
     /// The sources stand still: ends the cycle in their chains, and then wherever nothing more can come.

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use onceflow::prelude::*;
 
-use super::support::{OFTEN, Place, assert_counted, plain_count, run, text, word_count};
+use super::support::{
+    OFTEN, Place, assert_counted, committed_values, plain_count, run, text, until, word_count,
+};
 
 /// Runs word count over two halves, with `damage` done to the state's folder in between.
 fn survives(what: &str, damage: impl Fn(&Path)) {
@@ -97,4 +99,29 @@ fn files_named(folder: &Path, name: &str) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Large values through little memory: what waits for RocksDB passes the bound while a flush is under way, so that
+/// the worker must take the next flush itself before it may go on.
+#[test]
+fn a_job_whose_state_outgrows_its_memory_goes_on() {
+    let place = Place::new();
+    let log = place.log();
+    let job = Job::new("large");
+    job.source(values("numbers", 0..40_000u64))
+        .key_from(|number: &u64| *number)
+        .aggregate("texts", String::new, |text, number| {
+            *text = format!("{number:01000}");
+        })
+        .changes()
+        .filter(|text: &String| text.ends_with("99"))
+        .map(|text: &String| text.len() as u64)
+        .sink(topic("lengths"));
+    let commit = Commit::every(OFTEN).or_state_bytes(1 << 20);
+    let launch = job.exactly_once(commit).memory_bytes(4 << 20);
+    let running = launch.start(&log).unwrap();
+    until("the job has ended", || running.is_finished());
+    onceflow::client::wait(running.finished()).unwrap();
+    assert_eq!(committed_values::<u64>(&log, "lengths"), [1000; 400]);
+    log.close().unwrap();
 }
