@@ -2,6 +2,11 @@
 //!
 //! `cargo bench --bench state` prints a line a figure; `-- --json` prints objects. `-- cached` or `-- large` runs one part.
 
+#![allow(
+    clippy::expect_used,
+    reason = "a benchmark stops where its preparation fails"
+)]
+
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::Duration;

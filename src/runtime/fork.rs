@@ -23,10 +23,13 @@ pub enum Route {
     Both,
 }
 
+/// Puts a stage behind each end.
+type AttachBoth<K, V> = Box<dyn FnOnce(&Graph, DynFactory<K, V>, DynFactory<K, V>)>;
+
 struct Fork<K: ?Sized + 'static, V: ?Sized + 'static> {
     graph: Graph,
     /// Attaches the two ends, once both are known.
-    attach: Option<Box<dyn FnOnce(&Graph, DynFactory<K, V>, DynFactory<K, V>)>>,
+    attach: Option<AttachBoth<K, V>>,
     ends: [Option<DynFactory<K, V>>; 2],
 }
 

@@ -39,9 +39,12 @@ impl<K: ?Sized, V: ?Sized, A: Attach<K, V>> Upstream<K, V> for A {}
 pub(crate) type DynFactory<K, V> =
     Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Stage<K, V>>, JobError> + Send + Sync>;
 
+/// Puts a stage behind an upstream.
+type AttachLater<K, V> = Box<dyn FnOnce(&Graph, DynFactory<K, V>)>;
+
 /// An upstream whose type is hidden, so that it can be stored, merged, or returned from a function.
 pub struct Boxed<K: ?Sized, V: ?Sized> {
-    attach: Box<dyn FnOnce(&Graph, DynFactory<K, V>)>,
+    attach: AttachLater<K, V>,
 }
 
 /// A stage factory with its type hidden.
@@ -200,6 +203,10 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
     }
 
     /// Puts an operator behind this stream that gives records a key.
+    #[allow(
+        clippy::type_complexity,
+        reason = "the type says what is in front; nobody writes it out"
+    )]
     pub fn keying_operator<O, M>(
         self,
         make: M,
@@ -273,6 +280,10 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     }
 
     /// Puts an operator of your own behind this stream, *before* any shuffle: records of one key may be on several workers.
+    #[allow(
+        clippy::type_complexity,
+        reason = "the type says what is in front; nobody writes it out"
+    )]
     pub fn operator<O, M>(self, make: M) -> Keyed<O::OutKey, O::Out, Then<U, O, M, K, V>>
     where
         O: Operator<K, V> + 'static,
