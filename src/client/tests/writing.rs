@@ -152,7 +152,7 @@ fn many_senders_lose_and_duplicate_nothing() {
 }
 
 #[test]
-fn c20_sequences_go_on_over_a_restart_of_the_broker() {
+fn a_new_writer_goes_on_over_a_restart_of_the_broker() {
     let mut world = World::new();
     let before = world.producer(quick());
     send(&before, "a");

@@ -1,4 +1,4 @@
-//! Every order of events, up to a bound, over the coordinator that production runs; and worlds broken on purpose, each of which must be found out.
+//! Orders of events, breadth first up to a bound, over the coordinator that production runs; and worlds broken on purpose, each of which must be found out.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -79,14 +79,14 @@ fn world(clients: usize, partitions: usize, mutant: Mutant) -> World {
 }
 
 #[test]
-fn one_producer_with_two_crashes_is_safe_in_every_order() {
+fn one_producer_with_two_crashes_is_safe_as_far_as_the_search_goes() {
     let mut world = world(1, 2, Mutant::None);
     world.crashes_left = 2;
     assert_safe("crashes", world, STATES_MAX);
 }
 
 #[test]
-fn a_zombie_with_a_crash_and_a_timeout_is_safe_in_every_order() {
+fn a_zombie_with_a_crash_and_a_timeout_is_safe_as_far_as_the_search_goes() {
     let mut world = world(2, 2, Mutant::None);
     world.crashes_left = 1;
     world.timeouts_left = 1;
@@ -97,7 +97,7 @@ fn a_zombie_with_a_crash_and_a_timeout_is_safe_in_every_order() {
 }
 
 #[test]
-fn c14_copies_and_delays_are_safe_in_every_order() {
+fn c14_copies_and_delays_are_safe_as_far_as_the_search_goes() {
     let mut world = world(1, 2, Mutant::None);
     world.copies_left = 2;
     world.timeouts_left = 1;
@@ -105,7 +105,7 @@ fn c14_copies_and_delays_are_safe_in_every_order() {
 }
 
 #[test]
-fn c19_worn_out_epochs_are_safe_in_every_order() {
+fn c19_worn_out_epochs_are_safe_as_far_as_the_search_goes() {
     let mut world = world(2, 1, Mutant::None).with_epoch_max(1);
     world.crashes_left = 1;
     world.copies_left = 1;
@@ -151,7 +151,7 @@ fn every_broken_world_yields_a_counter_example() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
-    /// Longer runs than the exhaustive search can afford: more partitions, clients, crashes and copies, in random orders.
+    /// Longer runs than the breadth-first search can afford: more partitions, clients, crashes and copies, in random orders.
     #[test]
     fn long_random_histories_are_safe(choices in prop::collection::vec(any::<prop::sample::Index>(), 1..150), epoch_max in 1i16..4) {
         let mut world = world(3, 3, Mutant::None).with_epoch_max(epoch_max);

@@ -1,7 +1,7 @@
 //! The transaction coordinator against a world that crashes, delays, copies and reorders.
 //!
 //! Reading order: `world.rs` (what happens), `partition.rs`, `clients.rs`, `actions.rs` (what may happen next), `rules.rs`
-//! (what must hold), `explorer.rs` (every order), `driver.rs`, `scenarios.rs` and `crashes.rs` (the catalogue's rows).
+//! (what must hold), `explorer.rs` (orders, breadth first), `driver.rs`, `scenarios.rs` and `crashes.rs` (the catalogue's rows).
 
 mod actions;
 mod clients;
