@@ -5,23 +5,31 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The layers from the ground up, each with the layers that it may use besides itself.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("types", &[]),
     ("codec", &["types"]),
     ("env", &["types"]),
     ("protocol", &["types", "env"]),
+    ("net", &["types", "env", "protocol"]),
     ("log", &["types", "env", "protocol"]),
     ("coordinator", &["types", "env", "protocol", "log"]),
     (
         "broker",
         &["types", "env", "protocol", "log", "coordinator"],
     ),
-    ("client", &["types", "codec", "env", "protocol", "broker"]),
+    (
+        "server",
+        &["types", "env", "protocol", "net", "coordinator", "broker"],
+    ),
+    (
+        "client",
+        &["types", "codec", "env", "protocol", "net", "broker"],
+    ),
     ("state", &["types", "codec", "env", "protocol"]),
     (
         "runtime",
         &[
-            "types", "codec", "env", "protocol", "broker", "client", "state",
+            "types", "codec", "env", "protocol", "broker", "server", "client", "state",
         ],
     ),
     ("operators", &["types", "codec", "state", "runtime"]),
@@ -32,8 +40,10 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "codec",
             "env",
             "protocol",
+            "net",
             "log",
             "broker",
+            "server",
             "client",
             "state",
             "runtime",
