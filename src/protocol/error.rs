@@ -61,6 +61,7 @@ error_codes! {
     NotLeaderOrFollower = 6, Retriable, "this broker does not lead the partition";
     RequestTimedOut = 7, Retriable, "the request timed out";
     MessageTooLarge = 10, Fatal, "the batch is larger than max.message.bytes of its topic";
+    OffsetMetadataTooLarge = 12, Fatal, "the metadata of a position is longer than 4096 bytes";
     CoordinatorLoadInProgress = 14, Retriable, "the coordinator is loading";
     CoordinatorNotAvailable = 15, Retriable, "the coordinator is not available";
     NotCoordinator = 16, Retriable, "this broker does not coordinate that id";
@@ -69,7 +70,12 @@ error_codes! {
     NotEnoughReplicas = 19, Retriable, "too few replicas in sync";
     InvalidRequiredAcks = 21, Fatal, "acks must be 0, 1 or all";
     IllegalGeneration = 22, Abortable, "the group has a newer generation";
+    InconsistentGroupProtocol = 23, Fatal, "the group speaks another protocol than this member";
+    InvalidGroupId = 24, Fatal, "the group id is not valid";
     UnknownMemberId = 25, Abortable, "the group does not know this member";
+    InvalidSessionTimeout = 26, Fatal, "the session timeout is outside group.min.session.timeout.ms and group.max.session.timeout.ms";
+    RebalanceInProgress = 27, Abortable, "the group is rebalancing: join it again";
+    GroupAuthorizationFailed = 30, Fatal, "not allowed to use this group";
     InvalidTimestamp = 32, Fatal, "a record's timestamp is outside the topic's bounds";
     UnsupportedVersion = 35, Fatal, "the version is not supported";
     TopicAlreadyExists = 36, Fatal, "a topic of that name exists";
@@ -91,9 +97,17 @@ error_codes! {
     NonEmptyGroup = 68, Fatal, "the group has members";
     GroupIdNotFound = 69, Fatal, "no such group";
     UnsupportedCompressionType = 76, Fatal, "the compression type is not supported";
+    MemberIdRequired = 79, Retriable, "the member has an id now, and joins with it";
+    GroupMaxSizeReached = 81, Fatal, "the group has as many members as group.max.size allows";
+    FencedInstanceId = 82, Fenced, "another member has this group.instance.id";
+    GroupSubscribedToTopic = 86, Fatal, "the group reads this topic: its positions cannot be deleted";
     InvalidRecord = 87, Fatal, "a record breaks a rule of its topic or of the format";
     UnstableOffsetCommit = 88, Retriable, "an open transaction holds offsets of this group: retry when it ended";
     ProducerFenced = 90, Fenced, "a newer producer has this transactional id";
     TransactionalIdNotFound = 105, Fatal, "no such transactional id";
+    FencedMemberEpoch = 110, Abortable, "the group has another epoch of this member: give the partitions up and join again";
+    UnreleasedInstanceId = 111, Retriable, "another member has this group.instance.id and has not left";
+    UnsupportedAssignor = 112, Fatal, "the group has no such assignor";
+    StaleMemberEpoch = 113, Retriable, "the member has a newer epoch";
     TransactionAbortable = 120, Abortable, "the transaction must be aborted";
 }

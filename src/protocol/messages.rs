@@ -3,6 +3,8 @@
 //! In-process they are passed as they are; over TCP a codec turns them into bytes (a layer above this one).
 //! Only what both a broker of ours and a client of ours need is here.
 
+pub mod groups;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
