@@ -9,14 +9,17 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 FILES ?=
 # What to measure; `restart` is there too, but takes minutes and 40 GiB of disk.
 BENCH ?= word-count log commit latency state
+# Brokers of `make kafka-up`: 1 or 3.
+BROKERS ?= 1
 
-.PHONY: help setup demo test bench check
+.PHONY: help setup demo test bench check kafka-up kafka-down
 
 help:
 	@echo "make demo    word count on real text, its process killed three times (FILES=\"a.txt b.txt\")"
 	@echo "make test    every test"
 	@echo "make bench   every figure, with the baseline of the same run (BENCH=log for one)"
 	@echo "make check   format, lints, documentation"
+	@echo "make kafka-up, kafka-down   an Apache Kafka on 127.0.0.1:9092 to try things on (BROKERS=3 for three)"
 	@echo "make setup   install what is missing to build"
 
 setup:
@@ -37,3 +40,9 @@ check: setup
 	cargo fmt --check
 	cargo clippy --all-targets --features cli -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features cli
+
+kafka-up:
+	@scripts/kafka up --brokers $(BROKERS)
+
+kafka-down:
+	@scripts/kafka down
