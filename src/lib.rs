@@ -54,6 +54,8 @@ pub mod codec;
 pub mod coordinator;
 pub mod env;
 pub mod log;
+#[cfg(feature = "net")]
+pub mod net;
 #[path = "../operators/mod.rs"]
 pub mod operators;
 pub mod prelude;

@@ -6,6 +6,8 @@ pub mod batch;
 mod error;
 pub mod messages;
 mod murmur2;
+#[cfg(feature = "net")]
+pub mod sasl;
 pub mod varint;
 
 pub use error::{ErrorCode, ErrorKind};

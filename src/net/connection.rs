@@ -1,0 +1,243 @@
+//! Connecting, listening, and a connection before it is split into its two halves.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio_rustls::TlsStream;
+
+use super::address::Address;
+use super::error::NetError;
+use super::frame::{FrameReader, FrameWriter};
+use super::stream::Stream;
+use super::subject;
+use super::tls::{ClientTls, ServerTls};
+
+/// A silent connection is probed after so long, for the peer may be gone without a word.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Then again and again after so long.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// So many probes without an answer end it.
+const KEEPALIVE_PROBES: u32 = 4;
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 16;
+
+/// How long connecting may take.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectTimeouts {
+    /// For each address of the name.
+    pub connect: Duration,
+    /// For the TLS handshake.
+    pub handshake: Duration,
+}
+
+impl Default for ConnectTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Connects to `address`. The addresses of a name are tried in the resolver's order; the last failure is the one told.
+///
+/// # Errors
+/// [`NetError::Resolve`], [`NetError::Connect`], [`NetError::Timeout`], [`NetError::Handshake`].
+pub async fn connect(
+    address: &Address,
+    tls: Option<&ClientTls>,
+    timeouts: ConnectTimeouts,
+) -> Result<Connection, NetError> {
+    let stream = connect_tcp(address, timeouts.connect).await?;
+    prepare(&stream)?;
+    let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+    let stream = match tls {
+        None => Stream::Plain(stream),
+        Some(tls) => {
+            let stream = tls.handshake(&address.host, stream, timeouts.handshake);
+            Stream::Tls(Box::new(stream.await?))
+        }
+    };
+    Ok(Connection {
+        stream,
+        peer,
+        local,
+    })
+}
+
+async fn connect_tcp(address: &Address, limit: Duration) -> Result<TcpStream, NetError> {
+    let resolve = |source| NetError::Resolve {
+        address: address.clone(),
+        source,
+    };
+    let found = tokio::time::timeout(limit, lookup_host((address.host.as_str(), address.port)));
+    let found = match found.await {
+        Ok(found) => found.map_err(resolve)?,
+        Err(_) => return Err(resolve(io::ErrorKind::TimedOut.into())),
+    };
+    let mut last = resolve(io::ErrorKind::NotFound.into());
+    for candidate in found.take(ADDRESSES_MAX) {
+        last = match tokio::time::timeout(limit, TcpStream::connect(candidate)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(source)) => NetError::Connect {
+                address: address.clone(),
+                source,
+            },
+            Err(_) => NetError::Connect {
+                address: address.clone(),
+                source: io::ErrorKind::TimedOut.into(),
+            },
+        };
+    }
+    Err(last)
+}
+
+/// No delay of small frames; and a peer that vanished is noticed.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    Ok(())
+}
+
+/// A socket that accepts connections.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+}
+
+impl Listener {
+    /// Listens on the first address of `address` that can be had. Port 0 takes a free one: see [`Listener::local`].
+    ///
+    /// # Errors
+    /// [`NetError::Listen`].
+    pub async fn bind(address: &Address) -> Result<Self, NetError> {
+        match TcpListener::bind((address.host.as_str(), address.port)).await {
+            Ok(listener) => Ok(Self { listener }),
+            Err(source) => Err(NetError::Listen {
+                address: address.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// [`NetError::Io`].
+    pub fn local(&self) -> Result<SocketAddr, NetError> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// Waits for the next connection. Its TLS handshake, if any, is still to be done ([`Incoming::establish`]), by
+    /// another task: a slow one must not hold up those behind it. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`NetError::Io`]: often of that one connection, or of too many open files; a listener goes on after a pause.
+    pub async fn accept(&self) -> Result<Incoming, NetError> {
+        let (stream, peer) = self.listener.accept().await?;
+        Ok(Incoming { stream, peer })
+    }
+}
+
+/// A connection that was accepted, before its handshake. Dropping it closes it.
+#[derive(Debug)]
+pub struct Incoming {
+    stream: TcpStream,
+    peer: SocketAddr,
+}
+
+impl Incoming {
+    /// Who connects.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Sets the socket's options and does the TLS handshake, if there is to be one, within `limit`.
+    ///
+    /// # Errors
+    /// [`NetError::Handshake`], [`NetError::Timeout`], [`NetError::Io`].
+    pub async fn establish(
+        self,
+        tls: Option<&ServerTls>,
+        limit: Duration,
+    ) -> Result<Connection, NetError> {
+        prepare(&self.stream)?;
+        let local = self.stream.local_addr()?;
+        let peer = self.peer;
+        let stream = match tls {
+            None => Stream::Plain(self.stream),
+            Some(tls) => {
+                let stream = tls.handshake(&peer.to_string(), self.stream, limit).await?;
+                Stream::Tls(Box::new(stream))
+            }
+        };
+        Ok(Connection {
+            stream,
+            peer,
+            local,
+        })
+    }
+}
+
+/// An established connection.
+pub struct Connection {
+    stream: Stream,
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Connection {
+    /// The other side's address.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// This side's address.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Whether it is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
+
+    /// Whom the client's certificate names, as `CN=alice,O=example`; `None` if it showed none.
+    #[must_use]
+    pub fn peer_subject(&self) -> Option<String> {
+        let Stream::Tls(stream) = &self.stream else {
+            return None;
+        };
+        let TlsStream::Server(stream) = stream.as_ref() else {
+            return None;
+        };
+        let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+        subject::of_certificate(certificate)
+    }
+
+    /// The half that reads frames of up to `frame_bytes_max` bytes, and the half that writes them.
+    #[must_use]
+    pub fn split(self, frame_bytes_max: usize) -> (FrameReader, FrameWriter) {
+        let (read, write) = self.stream.split();
+        (
+            FrameReader::new(read, frame_bytes_max),
+            FrameWriter::new(write),
+        )
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connection({} -> {})", self.local, self.peer)
+    }
+}

@@ -1,0 +1,196 @@
+//! Frames: four bytes of size, big endian, then as many bytes.
+//!
+//! ```text
+//!  0 size_bytes i32      4 body …
+//! ```
+
+use std::io::IoSlice;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::error::NetError;
+use super::stream::{ReadHalf, WriteHalf};
+
+/// The size that stands before each frame, in bytes.
+const PREFIX_BYTES: usize = 4;
+/// The smallest body: a response's correlation id, in bytes.
+const BODY_BYTES_MIN: usize = 4;
+/// What an idle connection's buffer holds, in bytes: requests without records fit.
+const IDLE_BUFFER_BYTES: usize = 4 << 10;
+/// The first step of a growing buffer, in bytes; the buffer then at most doubles with what arrived.
+const GROWTH_BYTES: usize = 64 << 10;
+/// Slices handed to one system call. Linux takes 1,024; more than these gain nothing.
+const SLICES_MAX: usize = 64;
+
+/// Reads frames. Dropping a pending [`FrameReader::next`] loses nothing: it may be called again.
+pub struct FrameReader {
+    half: ReadHalf,
+    buffer: BytesMut,
+    frame_bytes_max: usize,
+}
+
+impl FrameReader {
+    pub(super) fn new(half: ReadHalf, frame_bytes_max: usize) -> Self {
+        Self {
+            half,
+            buffer: BytesMut::new(),
+            frame_bytes_max,
+        }
+    }
+
+    /// From now on frames of up to `max` bytes are taken. (Fewer before authentication than after.)
+    pub fn set_frame_bytes_max(&mut self, max: usize) {
+        self.frame_bytes_max = max;
+    }
+
+    /// Waits for the size of the next frame's body, in bytes, and checks it; the frame stays for [`FrameReader::next`].
+    /// `None` if the other side closed the connection between two frames.
+    ///
+    /// # Errors
+    /// [`NetError::FrameTooLarge`], [`NetError::FrameTooSmall`], [`NetError::Closed`], [`NetError::Io`]. The connection is of no use then.
+    pub async fn next_size(&mut self) -> Result<Option<usize>, NetError> {
+        loop {
+            if let Some(prefix) = self.buffer.first_chunk::<PREFIX_BYTES>() {
+                return self.checked(i32::from_be_bytes(*prefix)).map(Some);
+            }
+            if self.buffer.is_empty() && self.buffer.capacity() > GROWTH_BYTES {
+                // A large frame's buffer does not stay with a connection that may be idle from now on.
+                self.buffer = BytesMut::new();
+            }
+            self.buffer.reserve(IDLE_BUFFER_BYTES);
+            if self.half.read_buf(&mut self.buffer).await? == 0 {
+                return match self.buffer.is_empty() {
+                    true => Ok(None),
+                    false => Err(NetError::Closed),
+                };
+            }
+        }
+    }
+
+    /// Waits for the next frame and returns its body. `None` if the other side closed the connection between two frames.
+    ///
+    /// # Errors
+    /// As [`FrameReader::next_size`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, NetError> {
+        let Some(size_bytes) = self.next_size().await? else {
+            return Ok(None);
+        };
+        let whole = PREFIX_BYTES + size_bytes;
+        while self.buffer.len() < whole {
+            // The announced size is a claim: memory follows the bytes that came.
+            let missing = whole - self.buffer.len();
+            let step = missing.min(self.buffer.len().max(GROWTH_BYTES));
+            self.buffer.reserve(step);
+            if self.half.read_buf(&mut self.buffer).await? == 0 {
+                return Err(NetError::Closed);
+            }
+        }
+        let frame = self.buffer.split_to(whole).freeze();
+        Ok(Some(frame.slice(PREFIX_BYTES..)))
+    }
+
+    /// What the buffer can hold, in bytes.
+    #[cfg(test)]
+    pub(super) fn buffered_capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    fn checked(&self, size_bytes: i32) -> Result<usize, NetError> {
+        let size = usize::try_from(size_bytes).ok();
+        match size.filter(|size| *size <= self.frame_bytes_max) {
+            None => Err(NetError::FrameTooLarge {
+                size_bytes: i64::from(size_bytes),
+                max_bytes: self.frame_bytes_max,
+            }),
+            Some(size_bytes) if size_bytes < BODY_BYTES_MIN => {
+                Err(NetError::FrameTooSmall { size_bytes })
+            }
+            Some(size_bytes) => Ok(size_bytes),
+        }
+    }
+}
+
+impl std::fmt::Debug for FrameReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FrameReader")
+    }
+}
+
+/// Writes frames. A write that is dropped half way leaves half a frame behind: then drop the connection.
+pub struct FrameWriter {
+    half: WriteHalf,
+}
+
+impl FrameWriter {
+    pub(super) fn new(half: WriteHalf) -> Self {
+        Self { half }
+    }
+
+    /// Writes one frame: its size, then `chunks`, none of them copied.
+    ///
+    /// # Errors
+    /// [`NetError::Io`]; [`NetError::FrameTooLarge`] if the size does not fit into an `i32`. The connection is of no use then.
+    pub async fn write(&mut self, chunks: &[Bytes]) -> Result<(), NetError> {
+        self.write_frames(&[chunks]).await
+    }
+
+    /// Writes several frames with as few system calls as they need.
+    ///
+    /// # Errors
+    /// As [`FrameWriter::write`].
+    pub async fn write_frames<C: AsRef<[Bytes]>>(&mut self, frames: &[C]) -> Result<(), NetError> {
+        let prefixes = frames
+            .iter()
+            .map(|frame| prefix(frame.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(frames.len() * 3);
+        for (prefix, frame) in prefixes.iter().zip(frames) {
+            slices.push(IoSlice::new(prefix));
+            let chunks = frame.as_ref().iter().filter(|chunk| !chunk.is_empty());
+            slices.extend(chunks.map(|chunk| IoSlice::new(chunk)));
+        }
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            let count = left.len().min(SLICES_MAX);
+            let written = self.half.write_vectored(&left[..count]).await?;
+            if written == 0 {
+                return Err(NetError::Io(std::io::ErrorKind::WriteZero.into()));
+            }
+            IoSlice::advance_slices(&mut left, written);
+        }
+        Ok(self.half.flush().await?)
+    }
+
+    /// Writes bytes that are no frame.
+    #[cfg(test)]
+    pub(super) async fn write_raw(&mut self, bytes: &[u8]) {
+        self.half.write_all(bytes).await.unwrap();
+        self.half.flush().await.unwrap();
+    }
+
+    /// Tells the other side that nothing more comes.
+    ///
+    /// # Errors
+    /// [`NetError::Io`].
+    pub async fn shutdown(&mut self) -> Result<(), NetError> {
+        Ok(self.half.shutdown().await?)
+    }
+}
+
+impl std::fmt::Debug for FrameWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FrameWriter")
+    }
+}
+
+fn prefix(chunks: &[Bytes]) -> Result<[u8; PREFIX_BYTES], NetError> {
+    let size_bytes: usize = chunks.iter().map(Bytes::len).sum();
+    match i32::try_from(size_bytes) {
+        Ok(size) => Ok(size.to_be_bytes()),
+        Err(_) => Err(NetError::FrameTooLarge {
+            size_bytes: i64::try_from(size_bytes).unwrap_or(i64::MAX),
+            max_bytes: i32::MAX as usize,
+        }),
+    }
+}

@@ -1,0 +1,26 @@
+//! Connections: TCP with or without TLS, and the size-prefixed frames on it.
+//!
+//! The only layer that touches sockets. Both ends use it: the client to reach a cluster, the server to be reached.
+//! Guarantees: a frame's size is checked before anything is allocated, and its buffer grows by the bytes that
+//! arrived, not by the size announced (design D13); certificates are verified, names too unless told otherwise.
+//! Knows nothing of requests. Waits as long as the caller lets it: timeouts around frames are the caller's.
+//!
+//! Reading order: `address.rs`, `connection.rs` (connecting and listening), `frame.rs`, `tls.rs`, `pem.rs`, `subject.rs`.
+
+mod address;
+mod connection;
+mod error;
+mod frame;
+mod pem;
+mod stream;
+mod subject;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use address::Address;
+pub use connection::{ConnectTimeouts, Connection, Listener, connect};
+pub use error::NetError;
+pub use frame::{FrameReader, FrameWriter};
+pub use pem::Pem;
+pub use tls::{ClientAuth, ClientTls, ClientTlsSettings, ServerTls, ServerTlsSettings};
