@@ -10,6 +10,7 @@
 mod cli; // The binary: exit codes, messages, what comes out of what went in.
 mod jobs; // Jobs end to end: every operator, restarts, poison, panics, bad input, back-pressure (C18, C22, C24, F17, S4, S10, S13, S15, S17).
 mod kill9; // kill -9 at any moment and at every failpoint: the output stays exact (C1–C12, F1, F17, F26, S1–S3, S8, S17).
+mod peers; // Foreign software as judge: Apache Kafka, its tools, and clients in five languages.
 mod power_loss; // Power loss at every change of the disk loses nothing acknowledged (C1–C10, F1–F13).
 mod support; // What several modules share.
 mod tidy; // The source keeps its own rules: layers, heads, lengths, doors to the world.

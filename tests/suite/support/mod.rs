@@ -1,3 +1,5 @@
 //! What several test modules share.
 
+pub(crate) mod kafka;
+pub(crate) mod peers;
 pub(crate) mod records;

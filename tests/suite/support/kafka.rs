@@ -1,0 +1,367 @@
+//! A real Apache Kafka on 127.0.0.1: started, killed and restarted by tests, gone when dropped.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use super::peers;
+
+/// How long a broker may take until it serves, on a busy machine.
+const READY_MAX: Duration = Duration::from_secs(120);
+
+/// What a broker logs once it serves.
+const READY: &str = "Kafka Server started";
+
+/// Runs a broker; ends it when told so, and when this process is gone: its standard input then ends.
+const GUARD: &str = r#"
+"$@" </dev/null >>"$LOG" 2>&1 &
+broker=$!
+echo "$broker"
+while read -r signal; do
+    kill -s "$signal" "$broker"
+    if [ "$signal" = TERM ]; then wait "$broker"; exit 0; fi
+done
+kill -s KILL "$broker"
+wait "$broker"
+"#;
+
+/// How many brokers, and what differs from the usual settings.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KafkaOptions {
+    /// 1 or 3; with 3, topics have three replicas of which two must be in sync.
+    pub(crate) brokers: usize,
+    /// Settings by Kafka's names, after ours: the last one counts.
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+/// A running cluster: `KRaft`, each broker also a controller, `transaction.version` 2.
+pub(crate) struct KafkaCluster {
+    directory: tempfile::TempDir,
+    brokers: Vec<Broker>,
+}
+
+struct Broker {
+    id: usize,
+    port: u16,
+    controller_port: u16,
+    directory: PathBuf,
+    process: Option<Guarded>,
+}
+
+/// A broker's process behind its guard.
+struct Guarded {
+    guard: Child,
+    orders: ChildStdin,
+}
+
+#[allow(
+    dead_code,
+    reason = "what tests do to a cluster; not each door has its user yet"
+)]
+impl KafkaCluster {
+    /// Starts a cluster of 1 or 3 brokers and waits until all serve.
+    ///
+    /// # Panics
+    ///
+    /// When Java or the jars cannot be had, or a broker does not serve in time.
+    pub(crate) fn start(brokers: usize) -> Self {
+        Self::start_with(&KafkaOptions {
+            brokers,
+            ..KafkaOptions::default()
+        })
+    }
+
+    /// As [`KafkaCluster::start`], with settings.
+    pub(crate) fn start_with(options: &KafkaOptions) -> Self {
+        assert!(
+            peers::are_wanted(&["kafka"]),
+            "ask `peers::are_wanted` before starting a cluster"
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let mut ports = free_ports(options.brokers * 2).into_iter();
+        let brokers: Vec<Broker> = (1..=options.brokers)
+            .map(|id| Broker {
+                id,
+                port: ports.next().unwrap(),
+                controller_port: ports.next().unwrap(),
+                directory: directory.path().join(id.to_string()),
+                process: None,
+            })
+            .collect();
+        let mut cluster = Self { directory, brokers };
+        cluster.prepare(options);
+        cluster.each(Broker::launch);
+        cluster.each(Broker::wait_until_ready);
+        cluster
+    }
+
+    /// The addresses of all brokers, as `bootstrap.servers` takes them.
+    pub(crate) fn bootstrap(&self) -> String {
+        let addresses: Vec<String> = self.brokers.iter().map(Broker::address).collect();
+        addresses.join(",")
+    }
+
+    /// The address of one broker; ids count from 1.
+    pub(crate) fn address(&self, id: usize) -> String {
+        self.brokers[id - 1].address()
+    }
+
+    /// A broker's data directory.
+    pub(crate) fn data(&self, id: usize) -> PathBuf {
+        self.brokers[id - 1].data()
+    }
+
+    /// Kills a broker with SIGKILL.
+    pub(crate) fn kill(&mut self, id: usize) {
+        self.brokers[id - 1].kill();
+    }
+
+    /// Ends a broker with SIGTERM, which hands its leaderships over, and waits for its end.
+    pub(crate) fn stop(&mut self, id: usize) {
+        self.brokers[id - 1].stop();
+    }
+
+    /// Stops a broker's process where it stands (SIGSTOP); [`KafkaCluster::resume`] lets it go on.
+    pub(crate) fn pause(&mut self, id: usize) {
+        self.brokers[id - 1].order("STOP");
+    }
+
+    /// Lets a paused broker go on.
+    pub(crate) fn resume(&mut self, id: usize) {
+        self.brokers[id - 1].order("CONT");
+    }
+
+    /// Starts a killed or stopped broker on its old data and waits until it serves.
+    pub(crate) fn restart(&mut self, id: usize) {
+        let broker = &mut self.brokers[id - 1];
+        broker.launch();
+        broker.wait_until_ready();
+    }
+
+    /// Kills all brokers at once.
+    pub(crate) fn kill_all(&mut self) {
+        self.each(Broker::kill);
+    }
+
+    /// Starts all brokers that do not run, and waits until all serve.
+    pub(crate) fn restart_all(&mut self) {
+        self.each(|broker| {
+            if broker.process.is_none() {
+                broker.launch();
+            }
+        });
+        self.each(Broker::wait_until_ready);
+    }
+
+    /// Runs one of Kafka's own tools (a class and its arguments, without `--bootstrap-server`) and gives its output.
+    pub(crate) fn tool(&self, class: &str, arguments: &[&str]) -> String {
+        let bootstrap = self.bootstrap();
+        let mut java = peers::java();
+        java.arg(class)
+            .args(["--bootstrap-server", &bootstrap])
+            .args(arguments);
+        peers::output_of(&mut java)
+    }
+
+    /// Creates a topic with as many replicas as there are brokers.
+    pub(crate) fn create_topic(&self, name: &str, partitions: usize) {
+        let partitions = partitions.to_string();
+        self.tool(
+            "org.apache.kafka.tools.TopicCommand",
+            &["--create", "--topic", name, "--partitions", &partitions],
+        );
+    }
+
+    /// Where the cluster's files are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn each(&mut self, act: impl Fn(&mut Broker)) {
+        self.brokers.iter_mut().for_each(act);
+    }
+
+    /// Writes each broker's settings, and its empty formatted directory.
+    fn prepare(&self, options: &KafkaOptions) {
+        let voters: Vec<String> = self
+            .brokers
+            .iter()
+            .map(|broker| format!("{}@127.0.0.1:{}", broker.id, broker.controller_port))
+            .collect();
+        for broker in &self.brokers {
+            std::fs::create_dir_all(&broker.directory).unwrap();
+            let text = broker.settings(&voters.join(","), options);
+            std::fs::write(broker.settings_file(), text).unwrap();
+        }
+        self.format();
+    }
+
+    /// Formats the first broker's directory with Kafka's tool; the others get a copy under their own ids,
+    /// which saves the start of a virtual machine each.
+    fn format(&self) {
+        let first = &self.brokers[0];
+        let mut java = peers::java();
+        java.args(["kafka.tools.StorageTool", "format", "-t"])
+            .args([CLUSTER_ID, "-c"])
+            .arg(first.settings_file());
+        peers::output_of(&mut java);
+        let read = |name: &str| std::fs::read(first.data().join(name)).unwrap();
+        let (checkpoint, meta) = (read("bootstrap.checkpoint"), read("meta.properties"));
+        let meta = String::from_utf8(meta).unwrap();
+        for broker in &self.brokers[1..] {
+            std::fs::create_dir_all(broker.data()).unwrap();
+            std::fs::write(broker.data().join("bootstrap.checkpoint"), &checkpoint).unwrap();
+            // Kafka makes up the directory's own id when there is none.
+            let lines = meta
+                .lines()
+                .filter(|line| !line.starts_with("directory.id"));
+            let mut own = String::new();
+            for line in lines {
+                let is_id = line.starts_with("node.id");
+                let id = format!("node.id={}", broker.id);
+                writeln!(own, "{}", if is_id { &id } else { line }).unwrap();
+            }
+            std::fs::write(broker.data().join("meta.properties"), own).unwrap();
+        }
+    }
+}
+
+/// Each cluster has its own directory and ports; the id may be the same.
+const CLUSTER_ID: &str = "T25jZWZsb3dUZXN0cy0tLQ";
+
+impl Broker {
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn settings_file(&self) -> PathBuf {
+        self.directory.join("server.properties")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.join("log.txt")
+    }
+
+    fn settings(&self, voters: &str, options: &KafkaOptions) -> String {
+        let (id, port, controller) = (self.id, self.port, self.controller_port);
+        let (replicas, in_sync) = (options.brokers, options.brokers / 2 + 1);
+        let mut text = format!(
+            "node.id={id}\n\
+             process.roles=broker,controller\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             controller.listener.names=CONTROLLER\n\
+             controller.quorum.voters={voters}\n\
+             log.dirs={}\n\
+             default.replication.factor={replicas}\n\
+             min.insync.replicas={in_sync}\n\
+             offsets.topic.replication.factor={replicas}\n\
+             offsets.topic.num.partitions=4\n\
+             transaction.state.log.replication.factor={replicas}\n\
+             transaction.state.log.min.isr={in_sync}\n\
+             transaction.state.log.num.partitions=4\n\
+             group.initial.rebalance.delay.ms=0\n\
+             broker.session.timeout.ms=6000\n\
+             broker.heartbeat.interval.ms=500\n\
+             num.network.threads=2\n\
+             num.io.threads=4\n\
+             log.cleaner.dedupe.buffer.size=8388608\n",
+            self.data().display()
+        );
+        for (name, value) in &options.settings {
+            writeln!(text, "{name}={value}").unwrap();
+        }
+        text
+    }
+
+    fn launch(&mut self) {
+        assert!(self.process.is_none(), "broker {} runs already", self.id);
+        // Readiness is read from the log, so each life has a log of its own.
+        drop(std::fs::remove_file(self.log_file()));
+        let java = {
+            let mut java = peers::java();
+            java.arg("kafka.Kafka").arg(self.settings_file());
+            java
+        };
+        let mut guard = Command::new("sh")
+            .args(["-c", GUARD, "guard"])
+            .arg(java.get_program())
+            .args(java.get_args())
+            .env("LOG", self.log_file())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut pid = String::new();
+        let stdout = guard.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut pid).unwrap();
+        assert!(!pid.trim().is_empty(), "broker {} did not start", self.id);
+        let orders = guard.stdin.take().unwrap();
+        self.process = Some(Guarded { guard, orders });
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + READY_MAX;
+        loop {
+            let log = std::fs::read_to_string(self.log_file()).unwrap_or_default();
+            if log.contains(READY) {
+                return;
+            }
+            let is_fatal = log.contains("Exiting Kafka") || log.contains("Fatal error");
+            assert!(
+                !is_fatal && Instant::now() < deadline,
+                "broker {} does not serve:\n{log}",
+                self.id
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn order(&mut self, signal: &str) {
+        let process = self.process.as_mut().expect("the broker runs");
+        writeln!(process.orders, "{signal}").unwrap();
+    }
+
+    fn kill(&mut self) {
+        let Some(Guarded { mut guard, orders }) = self.process.take() else {
+            return;
+        };
+        // The end of its input tells the guard to kill the broker.
+        drop(orders);
+        drop(guard.wait());
+    }
+
+    fn stop(&mut self) {
+        self.order("TERM");
+        let Guarded { mut guard, orders } = self.process.take().expect("the broker runs");
+        guard.wait().unwrap();
+        drop(orders);
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Ports that are free now, all different, and below those that outgoing connections take: a broker that is down
+/// for a while finds its port free when it comes back.
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let seed = u16::try_from(std::process::id() % 500).unwrap_or(0) * 20;
+    std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed))
+        .map(|next| 20_000 + seed.wrapping_add(next) % 12_000)
+        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .take(count)
+        .collect()
+}
