@@ -31,7 +31,6 @@ pub(crate) struct TopicAppender {
 struct PartitionAppender {
     builder: BatchBuilder,
     writers: [PartitionWriter; WRITERS_COUNT],
-    next_offset: Option<Offset>,
 }
 
 impl TopicAppender {
@@ -51,7 +50,6 @@ impl TopicAppender {
                         .writers()
                         .each_ref()
                         .map(|writer| writer.partition(&partition)),
-                    next_offset: None,
                 }
             })
             .collect();
@@ -131,10 +129,7 @@ impl TopicAppender {
         if target.builder.is_empty() {
             return Ok(());
         }
-        let records_count = target.builder.records_count();
-        let base_offset = target.writers[self.writer.get()].append(&mut target.builder)?;
-        target.next_offset = Some(base_offset.plus(i64::from(records_count)));
-        Ok(())
+        Ok(target.writers[self.writer.get()].hand_over(&mut target.builder)?)
     }
 
     /// Appends everything that waits.
@@ -142,8 +137,10 @@ impl TopicAppender {
         (0..self.partitions_count()).try_for_each(|partition| self.flush(partition))
     }
 
-    /// One past the last record that this appender appended to the partition.
-    pub(crate) fn next_offset(&self, partition: u32) -> Option<Offset> {
-        self.partitions[partition as usize].next_offset
+    /// Waits for the log's answers to all that was appended to the partition in the open cycle; returns the
+    /// offset behind its last record, if there was any.
+    pub(crate) fn settle(&mut self, partition: u32) -> Result<Option<Offset>, Failure> {
+        let writer = self.writer.get();
+        Ok(self.partitions[partition as usize].writers[writer].settle()?)
     }
 }

@@ -70,9 +70,9 @@ impl Changelog {
         drained.map_err(unbox)?;
         appender.flush_all()?;
         for (partition, position) in &mut self.positions {
-            *position = appender
-                .next_offset(u32::from(*partition))
-                .unwrap_or(*position);
+            // The log's answer is awaited here: a flush must not name a position that was not written.
+            let end_offset = appender.settle(u32::from(*partition))?;
+            *position = end_offset.map_or(*position, |end| end.max(*position));
         }
         self.take_flush(store, FlushUrgency::WhenDue)
     }

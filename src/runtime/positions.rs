@@ -89,7 +89,7 @@ impl Positions {
 
     pub(crate) fn flush(&mut self, writer: usize) -> Result<(), JobError> {
         if !self.builder.is_empty() {
-            self.writers[writer].append(&mut self.builder)?;
+            self.writers[writer].hand_over(&mut self.builder)?;
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ pub struct ProducerIdentity {
 
 /// The number of a record within a producer's stream to one partition. It wraps from
 /// 2,147,483,647 to 0 (Kafka, `DefaultRecordBatch.incrementSequence`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Sequence(pub i32);
 
 impl Sequence {

@@ -92,6 +92,10 @@ impl Transport for InProcess {
         &self.env
     }
 
+    fn may_lose_answers(&self) -> bool {
+        false
+    }
+
     fn produce(&self, request: ProduceRequest) -> Reply<ProduceResponse> {
         later("Produce", self.broker.produce(request), refused)
     }

@@ -39,6 +39,12 @@ pub trait Transport: Send + Sync + 'static {
     /// The clock, threads and random numbers of the clients on this transport.
     fn env(&self) -> &Env;
 
+    /// Whether a request or its answer can get lost on the way, so that a retriable failure is worth sending
+    /// the very same request again.
+    fn may_lose_answers(&self) -> bool {
+        true
+    }
+
     /// Appends batches (Produce).
     fn produce(&self, request: ProduceRequest) -> Reply<ProduceResponse>;
 

@@ -4,10 +4,11 @@
 //! [`TransactionalWriter::abort`]. Its batches are appended at once; the commit makes them durable and
 //! visible together (I1). Accumulating, lingering and retrying records is `Producer`'s business.
 
+mod flight;
+mod partition;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,20 +18,18 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared as SharedFuture};
 use parking_lot::Mutex;
 
+pub use self::partition::PartitionWriter;
+use self::partition::{Partitions, settle};
 use super::retry::retry;
 use super::topics::max_message_bytes;
-use super::wait::wait;
 use super::{ClientError, CommitOutcome, Transport};
 use crate::client::transport::Reply;
-use crate::protocol::batch::{BatchBuilder, BatchProducer};
 use crate::protocol::messages::{
-    Acks, CommittedOffset, EndTxnRequest, GroupMember, InitProducerIdRequest, ProduceRequest,
-    TransactionResult, TxnOffsetCommitRequest,
+    CommittedOffset, EndTxnRequest, GroupMember, InitProducerIdRequest, TransactionResult,
+    TxnOffsetCommitRequest,
 };
 use crate::protocol::{ErrorCode, ErrorKind};
-use crate::types::{
-    GroupId, Offset, ProducerIdentity, Sequence, TopicName, TopicPartition, TransactionalId,
-};
+use crate::types::{GroupId, ProducerIdentity, TopicName, TopicPartition, TransactionalId};
 
 /// Writes whole batches in transactions. Cheap to clone; all clones share one transaction.
 #[derive(Clone)]
@@ -42,7 +41,7 @@ struct Inner {
     transport: Arc<dyn Transport>,
     id: TransactionalId,
     state: Mutex<State>,
-    sequences: Mutex<HashMap<TopicPartition, Arc<Mutex<PartitionSequence>>>>,
+    partitions: Partitions,
 }
 
 struct State {
@@ -74,12 +73,6 @@ struct Ended {
     outcome: CommitOutcome,
 }
 
-/// The next sequence of one partition, and the transaction that it counts in.
-struct PartitionSequence {
-    generation: u64,
-    next: Sequence,
-}
-
 impl TransactionalWriter {
     /// Takes over `id`: fences every earlier holder and aborts the transaction it left open (I4).
     /// A transaction still open after `timeout` is aborted by the coordinator.
@@ -107,7 +100,7 @@ impl TransactionalWriter {
                     generation: 1,
                     phase: Phase::Idle,
                 }),
-                sequences: Mutex::default(),
+                partitions: Partitions::default(),
             }),
         })
     }
@@ -127,18 +120,7 @@ impl TransactionalWriter {
     /// The writer of one partition, for any thread. All writers of a partition share its sequence.
     #[must_use]
     pub fn partition(&self, partition: &TopicPartition) -> PartitionWriter {
-        let mut sequences = self.inner.sequences.lock();
-        let sequence = sequences.entry(partition.clone()).or_insert_with(|| {
-            Arc::new(Mutex::new(PartitionSequence {
-                generation: 0,
-                next: Sequence::ZERO,
-            }))
-        });
-        PartitionWriter {
-            inner: self.inner.clone(),
-            partition: partition.clone(),
-            sequence: sequence.clone(),
-        }
+        PartitionWriter::new(Arc::clone(&self.inner), partition.clone())
     }
 
     /// The largest batch that `topic` takes, in bytes with its header: check records against it
@@ -173,9 +155,9 @@ impl TransactionalWriter {
         result.map_err(|e| self.inner.fail(generation, e))
     }
 
-    /// Commits: all effects become visible together. Every append must have returned before.
-    /// The request is handed over by the call; dropping the future does not take it back, and a
-    /// second call waits for the same outcome (C17).
+    /// Commits: all effects become visible together. Every append must have returned before; batches that
+    /// were handed over and are not answered yet are awaited first. Else the request is handed over by the
+    /// call. Dropping the future does not take it back, and a second call waits for the same outcome (C17).
     ///
     /// # Errors
     /// If something of the transaction failed ([`ClientError::MustAbort`]), or the writer was fenced.
@@ -247,7 +229,7 @@ impl Inner {
         error
     }
 
-    fn begin_end(&self, result: TransactionResult) -> Result<Begun, ClientError> {
+    fn begin_end(self: &Arc<Self>, result: TransactionResult) -> Result<Begun, ClientError> {
         let mut state = self.state.lock();
         match (&state.phase, result) {
             (Phase::Idle, _) => return Ok(Begun::Nothing),
@@ -271,17 +253,32 @@ impl Inner {
         Ok(Begun::Ending(state.generation, ending))
     }
 
-    fn hand_over_end(&self, producer: ProducerIdentity, result: TransactionResult) -> Ending {
+    fn hand_over_end(
+        self: &Arc<Self>,
+        producer: ProducerIdentity,
+        result: TransactionResult,
+    ) -> Ending {
         let request = EndTxnRequest {
             transactional_id: self.id.clone(),
             producer,
             result,
         };
-        let first = self.transport.end_txn(request.clone());
-        let transport = self.transport.clone();
-        async move { end_transaction(&*transport, request, first).await }
-            .boxed()
-            .shared()
+        let inner = Arc::clone(self);
+        if !self.partitions.has_unanswered() {
+            let first = self.transport.end_txn(request.clone());
+            let ending = async move { end_transaction(&*inner.transport, request, first).await };
+            return ending.boxed().shared();
+        }
+        let ending = async move {
+            // D4: every batch is in the log before the decision can be.
+            let settled = settle(&inner, inner.partitions.take_flights()).await;
+            if result == TransactionResult::Commit {
+                settled.map_err(as_abortable)?;
+            }
+            let first = inner.transport.end_txn(request.clone());
+            end_transaction(&*inner.transport, request, first).await
+        };
+        ending.boxed().shared()
     }
 
     /// Applies the answer to EndTxn, once; every waiter gets the same outcome.
@@ -317,6 +314,14 @@ impl Inner {
                 }
             }
         }
+    }
+}
+
+/// A batch failed before the end was asked for: the transaction is open, and can only be aborted.
+fn as_abortable(error: ClientError) -> ClientError {
+    match error.kind() {
+        ErrorKind::Fenced => error,
+        _ => error.into_must_abort(),
     }
 }
 
@@ -380,65 +385,6 @@ impl std::fmt::Debug for TransactionalWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("TransactionalWriter")
             .field(&self.inner.id)
-            .finish()
-    }
-}
-
-/// Appends batches to one partition within the writer's transaction.
-pub struct PartitionWriter {
-    inner: Arc<Inner>,
-    partition: TopicPartition,
-    sequence: Arc<Mutex<PartitionSequence>>,
-}
-
-impl PartitionWriter {
-    /// The partition.
-    #[must_use]
-    pub fn partition(&self) -> &TopicPartition {
-        &self.partition
-    }
-
-    /// Finishes the builder's batch and appends it; returns the offset of its first record.
-    /// In-process the bytes are in the log's file when this returns. The builder is empty afterwards.
-    ///
-    /// # Errors
-    /// If the log refuses the batch; the transaction must then be aborted.
-    ///
-    /// # Panics
-    /// If the builder is empty.
-    pub fn append(&mut self, builder: &mut BatchBuilder) -> Result<Offset, ClientError> {
-        assert!(!builder.is_empty(), "a batch holds at least one record");
-        // Held until the log has answered: batches reach the partition in the order of their sequences.
-        let mut sequence = self.sequence.lock();
-        let (identity, generation) = self.inner.enter("append")?;
-        if sequence.generation != generation {
-            *sequence = PartitionSequence {
-                generation,
-                next: Sequence::ZERO,
-            };
-        }
-        let records_count = builder.records_count();
-        let batch = builder.finish(BatchProducer::Transactional(identity, sequence.next));
-        let reply = self.inner.transport.produce(ProduceRequest {
-            partition: self.partition.clone(),
-            records: batch.freeze(),
-            acks: Acks::All,
-            transactional_id: Some(self.inner.id.clone()),
-        });
-        match wait(reply) {
-            Ok(response) => {
-                sequence.next = sequence.next.plus(records_count);
-                Ok(response.base_offset)
-            }
-            Err(error) => Err(self.inner.fail(generation, error)),
-        }
-    }
-}
-
-impl std::fmt::Debug for PartitionWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("PartitionWriter")
-            .field(&self.partition)
             .finish()
     }
 }

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::client::transport::scripted::{Fault, Scripted};
+use crate::client::wait::wait;
 use crate::protocol::ErrorCode;
-use crate::protocol::batch::Compression;
-use crate::types::Timestamp;
+use crate::protocol::batch::{BatchBuilder, Compression};
+use crate::types::{Offset, Timestamp};
 
 fn partition(number: i32) -> TopicPartition {
     TopicPartition::new(TopicName::new("t").unwrap(), number)
@@ -135,5 +136,58 @@ fn c17_the_outcome_of_a_dropped_commit_is_still_there() {
     broker.release();
     assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
     partition.append(&mut batch(&["b"])).unwrap();
+    assert_eq!(broker.end_txns().len(), 1);
+}
+
+#[test]
+fn batches_behind_one_that_is_sent_again_are_sent_again_in_order() {
+    let broker = Scripted::new(1);
+    // The second one is found out of order, because the first one is missing.
+    broker.script([Fault::Refuse(ErrorCode::NotLeaderOrFollower)]);
+    let writer = writer(&broker);
+    let mut partition_writer = writer.partition(&partition(0));
+    for value in ["a", "b", "c"] {
+        partition_writer.hand_over(&mut batch(&[value])).unwrap();
+    }
+    assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
+    assert_eq!(broker.values(&partition(0)), [b"a", b"b", b"c"]);
+    let sent: Vec<_> = broker
+        .produced()
+        .iter()
+        .map(|p| p.header.base_sequence.0)
+        .collect();
+    assert_eq!(sent, [0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn c12_a_batch_whose_answer_was_lost_is_written_once() {
+    let broker = Scripted::new(1);
+    broker.script([Fault::Answer, Fault::Lose, Fault::Answer]);
+    let writer = writer(&broker);
+    let mut partition_writer = writer.partition(&partition(0));
+    for value in ["a", "b", "c"] {
+        partition_writer.hand_over(&mut batch(&[value])).unwrap();
+    }
+    assert_eq!(partition_writer.settle().unwrap(), Some(Offset(3)));
+    assert_eq!(broker.values(&partition(0)), [b"a", b"b", b"c"]);
+    assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
+}
+
+#[test]
+fn a_batch_that_fails_after_it_was_handed_over_makes_the_commit_fail_and_the_abort_end_it() {
+    let broker = Scripted::new(1);
+    broker.set_max_message_bytes(10);
+    broker.script([Fault::Hold]);
+    let writer = writer(&broker);
+    let mut partition_writer = writer.partition(&partition(0));
+    partition_writer.hand_over(&mut batch(&["big"])).unwrap();
+    let commit = writer.commit();
+    assert!(
+        broker.end_txns().is_empty(),
+        "the batch is not answered yet"
+    );
+    broker.release();
+    assert!(matches!(wait(commit), Err(ClientError::MustAbort { .. })));
+    assert_eq!(wait(writer.abort()).unwrap(), CommitOutcome::Aborted);
     assert_eq!(broker.end_txns().len(), 1);
 }
