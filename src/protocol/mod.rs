@@ -9,6 +9,7 @@ mod murmur2;
 #[cfg(feature = "net")]
 pub mod sasl;
 pub mod varint;
+pub mod wire;
 
 pub use error::{ErrorCode, ErrorKind};
 pub use murmur2::{murmur2, partition_for_key};

@@ -174,6 +174,7 @@ macro_rules! uuid_id {
             PartialOrd,
             Ord,
             Hash,
+            Default,
             serde::Serialize,
             serde::Deserialize,
         )]

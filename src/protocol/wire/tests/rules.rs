@@ -1,0 +1,1 @@
+//! Golden bytes, and the rules that a foreign codec would not check.
