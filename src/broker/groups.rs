@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::channel::oneshot;
 use parking_lot::Mutex;
 
 use super::core::Core;
@@ -12,17 +11,21 @@ use super::partition::{LockedLog, Partition};
 use super::sync::Waiter;
 use super::transactions::Failure;
 use super::{BrokerError, Reply};
-use crate::coordinator::group::{Effect, GroupCoordinator, GroupDescription, Input};
+use crate::coordinator::group::{Effect, GroupCoordinator, GroupDescription, Input, Response};
 use crate::coordinator::{JournalRecord, RequestId, Ticket};
 use crate::env::failpoint;
 use crate::log::{AppendOrigin, Appended};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{BatchBuilder, BatchProducer, Compression, ControlRecord};
+use crate::protocol::messages::groups::{DescribedGroup, ListGroupsRequest, ListedGroup};
 use crate::protocol::messages::{
     CommittedOffset, OffsetCommitRequest, OffsetFetchRequest, TransactionResult,
     TxnOffsetCommitRequest,
 };
 use crate::types::{GroupId, Offset, ProducerIdentity, Sequence, TopicName, TopicPartition};
+
+/// Passes an answer on to whoever waits for it.
+type Answer = Box<dyn FnOnce(Result<Response, BrokerError>) + Send>;
 
 /// The group coordinator of a broker.
 pub(super) struct Groups {
@@ -32,7 +35,7 @@ pub(super) struct Groups {
 
 struct State {
     machine: GroupCoordinator,
-    senders: HashMap<RequestId, oneshot::Sender<Result<(), BrokerError>>>,
+    answers: HashMap<RequestId, Answer>,
     requests_count: u64,
 }
 
@@ -40,7 +43,7 @@ impl Groups {
     pub(super) fn new(machine: GroupCoordinator, journal: Arc<Partition>) -> Self {
         let state = State {
             machine,
-            senders: HashMap::new(),
+            answers: HashMap::new(),
             requests_count: 0,
         };
         Self {
@@ -51,7 +54,7 @@ impl Groups {
 
     /// Forgets who waits for a reply.
     pub(super) fn abandon(&self) {
-        self.state.lock().senders.clear();
+        self.state.lock().answers.clear();
     }
 
     /// The journal's partition.
@@ -71,40 +74,49 @@ impl Groups {
         self.state.lock().machine.list().cloned().collect()
     }
 
+    pub(super) fn list_with(&self, message: &ListGroupsRequest) -> Vec<ListedGroup> {
+        self.state.lock().machine.list_with(message)
+    }
+
+    pub(super) fn describe_classic(&self, group: &GroupId) -> DescribedGroup {
+        self.state.lock().machine.describe_classic(group)
+    }
+
+    pub(super) fn needs_ticks(&self) -> bool {
+        self.state.lock().machine.needs_ticks()
+    }
+
     pub(super) fn describe(&self, group: &GroupId) -> Option<GroupDescription> {
         self.state.lock().machine.describe(group)
     }
 }
 
 impl State {
-    fn new_request(&mut self) -> (RequestId, Reply<()>) {
+    /// A request whose answer is of the kind that `unpack` knows.
+    fn new_request<T: Send + 'static>(
+        &mut self,
+        unpack: fn(Response) -> Option<T>,
+    ) -> (RequestId, Reply<T>) {
         self.requests_count += 1;
         let request = RequestId(self.requests_count);
         let (sender, reply) = Reply::waiting();
-        self.senders.insert(request, sender);
+        let answer = move |result: Result<Response, BrokerError>| {
+            let unpack = |it| unpack(it).ok_or_else(misunderstood);
+            // Whoever asked may have gone (C17).
+            let _ = sender.send(result.and_then(unpack));
+        };
+        self.answers.insert(request, Box::new(answer));
         (request, reply)
     }
 }
 
 impl Core {
     pub(super) fn offset_commit(&self, message: OffsetCommitRequest) -> Reply<()> {
-        self.ask_groups(|request| Input::Commit { request, message })
+        self.ask_groups(done, |request| Input::Commit { request, message })
     }
 
     pub(super) fn delete_group(&self, group: GroupId) -> Reply<()> {
-        self.ask_groups(|request| Input::DeleteGroup { request, group })
-    }
-
-    pub(super) fn delete_offsets(
-        &self,
-        group: GroupId,
-        partitions: Vec<TopicPartition>,
-    ) -> Reply<()> {
-        self.ask_groups(|request| Input::DeleteOffsets {
-            request,
-            group,
-            partitions,
-        })
+        self.ask_groups(done, |request| Input::DeleteGroup { request, group })
     }
 
     /// The positions join the transaction: they are pending until its marker (I8).
@@ -126,17 +138,21 @@ impl Core {
             message.producer,
             &self.groups.journal,
         )?;
-        let (request, reply) = state.new_request();
+        let (request, reply) = state.new_request(done);
         self.step_groups(&mut state, &mut log, Input::TxnCommit { request, message });
         failpoint("txn.offsets_pending");
         Ok(reply)
     }
 
-    fn ask_groups(&self, input: impl FnOnce(RequestId) -> Input) -> Reply<()> {
+    pub(super) fn ask_groups<T: Send + 'static>(
+        &self,
+        unpack: fn(Response) -> Option<T>,
+        input: impl FnOnce(RequestId) -> Input,
+    ) -> Reply<T> {
         let asked = self.check_open().and_then(|()| {
             let mut state = self.groups.state.lock();
             let mut log = self.groups.journal.lock()?;
-            let (request, reply) = state.new_request();
+            let (request, reply) = state.new_request(unpack);
             self.step_groups(&mut state, &mut log, input(request));
             Ok(reply)
         });
@@ -214,8 +230,8 @@ impl Core {
                         sync,
                     } => inputs.extend(self.append_offsets(log, ticket, producer, &records, sync)),
                     Effect::Reply { request, result } => {
-                        if let Some(sender) = state.senders.remove(&request) {
-                            let _ = sender.send(result.map_err(|code| self.explain_offsets(code)));
+                        if let Some(answer) = state.answers.remove(&request) {
+                            answer(result.map_err(|code| self.explain_offsets(code)));
                         }
                     }
                 }
@@ -276,4 +292,14 @@ impl Core {
             _ => code.into(),
         }
     }
+}
+
+pub(super) fn done(response: Response) -> Option<()> {
+    (response == Response::Done).then_some(())
+}
+
+/// The coordinator gave an answer of another kind than the request's: a bug, not to be guessed around (I12).
+fn misunderstood() -> BrokerError {
+    let why = "the group coordinator gave an answer to another request; this is a bug";
+    BrokerError::fatal(ErrorCode::UnknownServerError, why)
 }

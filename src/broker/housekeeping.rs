@@ -13,7 +13,7 @@ use crate::env::failpoint;
 use crate::log::LogError;
 use crate::types::{Timestamp, TopicName};
 
-/// How often timeouts of transactions are looked at: a timeout is late by at most so much.
+/// How often timeouts of transactions and of group members are looked at: a timeout is late by at most so much.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Lets a thread sleep until it is told to stop.
@@ -71,13 +71,13 @@ impl Core {
         }
     }
 
-    /// Aborts transactions that are over their time, and tells whoever waits when the broker has stopped.
+    /// Aborts transactions and ends sessions that are over their time, and tells whoever waits when the broker has stopped.
     pub(super) fn tick(&self) {
         if self.refusal.get().is_some() {
             return self.abandon();
         }
         self.tick_transactions();
-        if self.config.offsets_retention.is_some() {
+        if self.groups.needs_ticks() {
             self.tick_groups();
         }
         self.sync_if_inline();

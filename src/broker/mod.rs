@@ -6,6 +6,7 @@
 //!
 //! Reading order: this file (the door), `core.rs` (what all share), `directory.rs`, `topics.rs`, `admin.rs`, `unfinished.rs`
 //! (what exists), `produce.rs`, `fetch.rs`, `offsets.rs` (records), `sync.rs`, `sync_helpers.rs` (group commit), `transactions.rs`, `groups.rs`
+//! `membership.rs`
 //! (the coordinators, driven), `recovery.rs`, `housekeeping.rs`, `threads.rs`.
 
 mod admin;
@@ -18,6 +19,7 @@ mod error;
 mod fetch;
 mod groups;
 mod housekeeping;
+mod membership;
 mod offsets;
 mod partition;
 mod produce;
@@ -45,10 +47,15 @@ pub use reply::Reply;
 
 use self::core::Core;
 use self::threads::Threads;
-pub use crate::coordinator::group::GroupDescription;
+pub use crate::coordinator::group::{Config as GroupConfig, GroupDescription};
 
 use crate::env::Env;
 use crate::protocol::ErrorCode;
+use crate::protocol::messages::groups::{
+    DeletedOffsets, DescribedGroup, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListedGroup, SyncGroupRequest,
+    SyncGroupResponse,
+};
 use crate::protocol::messages::{
     CommittedOffset, ConfigEntry, EndTxnRequest, FetchRequest, InitProducerIdRequest, ListedOffset,
     NewTopic, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec, PartitionDescription,
@@ -81,8 +88,8 @@ pub struct BrokerConfig {
     pub transactional_id_expiration: Duration,
     /// An idempotent producer unheard of for so long is forgotten by a partition (`producer.id.expiration.ms`).
     pub producer_id_expiration: Duration,
-    /// A committed position not renewed for so long is forgotten; `None` keeps them (`offsets.retention.minutes`).
-    pub offsets_retention: Option<Duration>,
+    /// Groups: retention of positions, session timeouts, sizes.
+    pub groups: GroupConfig,
     /// Written records that nobody waits for are synced after at most so long.
     pub flush_interval: Duration,
     /// How often retention, compaction and checkpoints are looked at.
@@ -102,7 +109,7 @@ impl Default for BrokerConfig {
             transaction_max_timeout: Duration::from_secs(15 * 60),
             transactional_id_expiration: Duration::from_secs(7 * 24 * 3600),
             producer_id_expiration: Duration::from_secs(24 * 3600),
-            offsets_retention: None,
+            groups: GroupConfig::default(),
             flush_interval: Duration::from_secs(1),
             housekeeping_interval: Duration::from_secs(15),
             topic_defaults: BTreeMap::new(),
@@ -353,7 +360,31 @@ impl Broker {
         self.core.abort_transaction(id)
     }
 
-    /// Every group that has positions.
+    /// Joins a classic group. The reply comes at the end of the rebalance. Its errors: `InvalidSessionTimeout`,
+    /// `InconsistentGroupProtocol`, `GroupMaxSizeReached`, `UnknownMemberId`, `FencedInstanceId`, `RebalanceInProgress`
+    /// (a later join of the same member took its place).
+    pub fn join_group(&self, request: JoinGroupRequest) -> Reply<JoinGroupResponse> {
+        self.core.join_group(request)
+    }
+
+    /// Brings the leader's assignment, and fetches the member's own. The reply comes once the assignment is durable.
+    /// Its errors: `UnknownMemberId`, `IllegalGeneration`, `RebalanceInProgress`, `FencedInstanceId`, `InconsistentGroupProtocol`.
+    pub fn sync_group(&self, request: SyncGroupRequest) -> Reply<SyncGroupResponse> {
+        self.core.sync_group(request)
+    }
+
+    /// Keeps a classic member's session alive. The reply's errors: `RebalanceInProgress` (join again), `UnknownMemberId`,
+    /// `IllegalGeneration`, `FencedInstanceId`.
+    pub fn heartbeat(&self, request: HeartbeatRequest) -> Reply<()> {
+        self.core.heartbeat(request)
+    }
+
+    /// Removes members from a group; each has an outcome of its own in the reply.
+    pub fn leave_group(&self, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
+        self.core.leave_group(request)
+    }
+
+    /// Every group that has members or positions.
     ///
     /// # Errors
     /// As every method.
@@ -362,25 +393,53 @@ impl Broker {
         Ok(self.core.groups.list())
     }
 
-    /// One group.
+    /// The groups of the states and types asked for.
+    ///
+    /// # Errors
+    /// As every method.
+    pub fn list_groups_with(
+        &self,
+        request: &ListGroupsRequest,
+    ) -> Result<Vec<ListedGroup>, BrokerError> {
+        self.core.check_open()?;
+        Ok(self.core.groups.list_with(request))
+    }
+
+    /// One group's positions.
     ///
     /// # Errors
     /// `GroupIdNotFound`.
     pub fn describe_group(&self, group: &GroupId) -> Result<GroupDescription, BrokerError> {
         self.core.check_open()?;
         self.core.groups.describe(group).ok_or_else(|| {
-            let message = format!("no positions were ever committed for the group {group}");
+            let message = format!("the group {group} has neither members nor positions");
             BrokerError::new(ErrorCode::GroupIdNotFound, message)
         })
     }
 
-    /// Forgets a group's positions. Refused while an open transaction holds one of them.
+    /// The members of a classic group; its state is `Dead` if there is no such group.
+    ///
+    /// # Errors
+    /// As every method.
+    pub fn describe_classic_group(&self, group: &GroupId) -> Result<DescribedGroup, BrokerError> {
+        self.core.check_open()?;
+        Ok(self.core.groups.describe_classic(group))
+    }
+
+    /// Forgets a group without members. Refused with `NonEmptyGroup` if it has some, with `UnstableOffsetCommit` while an
+    /// open transaction holds one of its positions, and with `GroupIdNotFound`.
     pub fn delete_group(&self, group: &GroupId) -> Reply<()> {
         self.core.delete_group(group.clone())
     }
 
-    /// Forgets a group's positions for some partitions.
-    pub fn delete_offsets(&self, group: &GroupId, partitions: Vec<TopicPartition>) -> Reply<()> {
+    /// Forgets a group's positions for some partitions; each has an outcome of its own in the reply: `GroupSubscribedToTopic`
+    /// if a member reads the topic, `UnstableOffsetCommit` while an open transaction holds the position.
+    /// Refused as a whole with `GroupIdNotFound`, and with `NonEmptyGroup` if the members are not consumers.
+    pub fn delete_offsets(
+        &self,
+        group: &GroupId,
+        partitions: Vec<TopicPartition>,
+    ) -> Reply<DeletedOffsets> {
         self.core.delete_offsets(group.clone(), partitions)
     }
 

@@ -33,7 +33,7 @@ use super::{BrokerConfig, BrokerError};
 use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::transaction::{DurableEnd, OpenTransaction, TransactionCoordinator};
 use crate::coordinator::{
-    CONSUMER_OFFSETS_TOPIC, CoordinatorError, Now, TRANSACTION_STATE_TOPIC, group, transaction,
+    CONSUMER_OFFSETS_TOPIC, CoordinatorError, Now, TRANSACTION_STATE_TOPIC, transaction,
     transaction_log,
 };
 use crate::env::{Env, failpoint};
@@ -359,9 +359,7 @@ impl Opener {
         journal: &Partition,
         now: Now,
     ) -> Result<GroupCoordinator, BrokerError> {
-        let mut machine = GroupCoordinator::new(group::Config {
-            offsets_retention: self.config.offsets_retention,
-        });
+        let mut machine = GroupCoordinator::new(self.config.groups.clone());
         replay(journal, |batch| {
             let header = *batch.header();
             if let Some(marker) = batch.control()? {

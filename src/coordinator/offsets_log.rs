@@ -4,7 +4,7 @@
 //! key    i16 version = 1 (0 is read, too) | string group | string topic | i32 partition
 //! value  i16 version = 3 | i64 offset | i32 leader epoch | string metadata | i64 commit ms
 //! ```
-//! Keys of version 2 (Kafka's group metadata) are read and passed over: groups have no members here yet.
+//! Keys of version 2 name a classic group's members: see `membership_log.rs`.
 //! `docs/format.md` has the page with the history.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -15,7 +15,7 @@ use crate::protocol::messages::CommittedOffset;
 use crate::types::{GroupId, Offset, Timestamp, TopicName, TopicPartition};
 
 const OFFSET_KEY_VERSION: i16 = 1;
-const GROUP_METADATA_KEY_VERSION: i16 = 2;
+pub(super) const GROUP_METADATA_KEY_VERSION: i16 = 2;
 const OFFSET_VALUE_VERSION: i16 = 3;
 /// The first version of a value without an expiry time of its own.
 const OFFSET_VALUE_VERSION_MIN: i16 = 2;
@@ -25,8 +25,8 @@ const OFFSET_VALUE_VERSION_MIN: i16 = 2;
 pub enum Key {
     /// The position of a group in a partition.
     Offset(GroupId, TopicPartition),
-    /// A group's members, as Kafka stores them; not used here.
-    GroupMetadata,
+    /// A classic group's members.
+    Classic(GroupId),
 }
 
 impl Key {
@@ -36,13 +36,16 @@ impl Key {
     /// If it is damaged or of a newer version.
     pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         let mut reader = Reader::new(CONSUMER_OFFSETS_TOPIC, bytes);
-        match reader.int16()? {
-            0..=OFFSET_KEY_VERSION => {}
-            GROUP_METADATA_KEY_VERSION => return Ok(Self::GroupMetadata),
-            version => return Err(reader.newer(version, GROUP_METADATA_KEY_VERSION)),
+        let version = reader.int16()?;
+        if !(0..=GROUP_METADATA_KEY_VERSION).contains(&version) {
+            return Err(reader.newer(version, GROUP_METADATA_KEY_VERSION));
         }
         let group = GroupId::new(reader.string()?)
             .map_err(|_| reader.corrupt("the group id is not valid"))?;
+        if version == GROUP_METADATA_KEY_VERSION {
+            reader.end()?;
+            return Ok(Self::Classic(group));
+        }
         let topic = TopicName::new(reader.string()?)
             .map_err(|_| reader.corrupt("a topic name is not valid"))?;
         let partition = TopicPartition::new(topic, reader.int32()?);

@@ -88,6 +88,37 @@ impl<'a> Reader<'a> {
         self.text(length)
     }
 
+    /// A string with a 16-bit length, which is negative if there is none.
+    pub(super) fn nullable_string(&mut self) -> Result<Option<&'a str>, CoordinatorError> {
+        match usize::try_from(self.int16()?) {
+            Ok(length) => self.text(length).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Bytes with a 32-bit length; none if it is negative.
+    pub(super) fn bytes32(&mut self) -> Result<&'a [u8], CoordinatorError> {
+        let length = self.int32()?;
+        self.bytes(usize::try_from(length).unwrap_or(0))
+    }
+
+    /// The number of elements of an array, none if it is null. At least `element_bytes_min` bytes follow for each.
+    pub(super) fn array(&mut self, element_bytes_min: usize) -> Result<usize, CoordinatorError> {
+        let count = usize::try_from(self.int32()?).unwrap_or(0);
+        self.check_count(count, element_bytes_min)
+    }
+
+    fn check_count(
+        &self,
+        count: usize,
+        element_bytes_min: usize,
+    ) -> Result<usize, CoordinatorError> {
+        match count <= self.rest.len() / element_bytes_min {
+            true => Ok(count),
+            false => Err(self.corrupt("an array is longer than the record")),
+        }
+    }
+
     /// A string whose length plus one is a varint.
     pub(super) fn compact_string(&mut self) -> Result<&'a str, CoordinatorError> {
         match self.varint()? {
@@ -102,10 +133,7 @@ impl<'a> Reader<'a> {
         element_bytes_min: usize,
     ) -> Result<usize, CoordinatorError> {
         let count = (self.varint()? as usize).saturating_sub(1);
-        match count <= self.rest.len() / element_bytes_min {
-            true => Ok(count),
-            false => Err(self.corrupt("an array is longer than the record")),
-        }
+        self.check_count(count, element_bytes_min)
     }
 
     /// Calls `field` with the number and the content of each tagged field; those that it does not know, it ignores.
@@ -172,6 +200,32 @@ pub(super) fn put_string(to: &mut BytesMut, text: &str) {
     );
     to.put_i16(length);
     to.put_slice(text.as_bytes());
+}
+
+/// Appends a string with a 16-bit length, or −1 if there is none.
+///
+/// # Panics
+/// As [`put_string`].
+pub(super) fn put_nullable_string(to: &mut BytesMut, text: Option<&str>) {
+    match text {
+        Some(text) => put_string(to, text),
+        None => to.put_i16(-1),
+    }
+}
+
+/// Appends bytes with a 32-bit length.
+///
+/// # Panics
+/// If they are longer than 2 GiB; callers check before.
+pub(super) fn put_bytes(to: &mut BytesMut, bytes: &[u8]) {
+    let length = i32::try_from(bytes.len()).unwrap_or(-1);
+    assert!(
+        length >= 0,
+        "{} bytes have no room in a journal record",
+        bytes.len()
+    );
+    to.put_i32(length);
+    to.put_slice(bytes);
 }
 
 /// Appends one tagged field; the caller keeps tags ascending.

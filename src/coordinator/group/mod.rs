@@ -1,16 +1,26 @@
-//! The group coordinator: the committed positions of each group.
+//! The group coordinator: who is a member of which group, and the committed positions of each group.
 //!
 //! A position committed inside a transaction is pending, per producer id, until the transaction's marker: a COMMIT marker
 //! makes it the committed one, an ABORT marker drops it (invariant 8). Of two positions of a key, the one whose record
 //! stands later in the journal wins, live and in replay alike.
 //!
-//! Does not know members yet: every commit is that of a reader that assigns its partitions itself (generation −1, no member id).
+//! A commit names its member and generation, and is refused if the group has moved on; so is one inside a transaction
+//! (KIP-447). A reader that assigns its partitions itself names none (generation −1, no member id), and may commit while
+//! the group has no members.
 //!
 //! # What the caller owes
 //! Effects are executed in order, each ticket answered once. Synced records are answered in the order of the journal; a transactional
-//! record is answered before the marker that ends its transaction is reported by [`Input::Marker`].
+//! record is answered before the marker that ends its transaction is reported by [`Input::Marker`]. [`Input::Tick`] comes
+//! every 100 ms or so: sessions end and rebalances are cut off by it alone.
+//!
+//! Reading order: this file, `coordinator.rs` (commits and deletions), `positions.rs`, `membership.rs` (which group a
+//! request is for), `outbox.rs`, `classic/mod.rs`.
 
+mod classic;
 mod coordinator;
+mod membership;
+mod outbox;
+mod positions;
 #[cfg(test)]
 mod tests;
 
@@ -20,16 +30,41 @@ pub use coordinator::GroupCoordinator;
 
 use super::{JournalRecord, RequestId, Ticket};
 use crate::protocol::ErrorCode;
+use crate::protocol::messages::groups::{
+    DeletedOffsets, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+    LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
+};
 use crate::protocol::messages::{
     CommittedOffset, OffsetCommitRequest, TransactionResult, TxnOffsetCommitRequest,
 };
 use crate::types::{GroupId, Offset, ProducerId, ProducerIdentity, TopicName, TopicPartition};
 
 /// Settings of the group coordinator.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// A position not renewed for so long is forgotten (`offsets.retention.minutes`); `None`, the default: never.
     pub offsets_retention: Option<Duration>,
+    /// The first members of an empty group wait so long for others (`group.initial.rebalance.delay.ms`). Zero by default,
+    /// as Kafka's own configuration for one machine has it: a job begins at once.
+    pub initial_rebalance_delay: Duration,
+    /// The shortest session timeout that a classic member may ask for (`group.min.session.timeout.ms`).
+    pub session_timeout_min: Duration,
+    /// The longest session timeout that a classic member may ask for (`group.max.session.timeout.ms`).
+    pub session_timeout_max: Duration,
+    /// How many members a group may have (`group.max.size`).
+    pub group_max_size: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            offsets_retention: None,
+            initial_rebalance_delay: Duration::ZERO,
+            session_timeout_min: Duration::from_secs(6),
+            session_timeout_max: Duration::from_secs(30 * 60),
+            group_max_size: 10_000,
+        }
+    }
 }
 
 /// What a coordinator is told.
@@ -49,7 +84,37 @@ pub enum Input {
         /// The request.
         message: TxnOffsetCommitRequest,
     },
-    /// Forgets a group. Refused with `UnstableOffsetCommit` while an open transaction holds offsets of it.
+    /// A member joins a classic group.
+    Join {
+        /// The caller's number.
+        request: RequestId,
+        /// The request.
+        message: JoinGroupRequest,
+        /// A random number, for the id of a new member.
+        unique: u128,
+    },
+    /// A member of a classic group asks for its assignment.
+    Sync {
+        /// The caller's number.
+        request: RequestId,
+        /// The request.
+        message: SyncGroupRequest,
+    },
+    /// A member of a classic group is alive.
+    Heartbeat {
+        /// The caller's number.
+        request: RequestId,
+        /// The request.
+        message: HeartbeatRequest,
+    },
+    /// Members leave.
+    Leave {
+        /// The caller's number.
+        request: RequestId,
+        /// The request.
+        message: LeaveGroupRequest,
+    },
+    /// Forgets a group without members. Refused with `UnstableOffsetCommit` while an open transaction holds offsets of it.
     DeleteGroup {
         /// The caller's number.
         request: RequestId,
@@ -96,7 +161,7 @@ pub enum Input {
 }
 
 /// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Append these records as one batch to `__consumer_offsets`, then say [`Input::JournalWritten`].
     AppendJournal {
@@ -114,8 +179,23 @@ pub enum Effect {
         /// Which.
         request: RequestId,
         /// With what.
-        result: Result<(), ErrorCode>,
+        result: Result<Response, ErrorCode>,
     },
+}
+
+/// The answer to a request; which one it is follows from the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// It is done.
+    Done,
+    /// To a join.
+    Joined(JoinGroupResponse),
+    /// To a sync.
+    Synced(SyncGroupResponse),
+    /// To a leave.
+    Left(LeaveGroupResponse),
+    /// To the deletion of positions.
+    Deleted(DeletedOffsets),
 }
 
 /// One group, as `group describe` shows it.

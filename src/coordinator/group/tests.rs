@@ -82,7 +82,7 @@ impl Driver {
                         base_offset,
                     });
                 }
-                Effect::Reply { result, .. } => self.replies.push(result),
+                Effect::Reply { result, .. } => self.replies.push(result.map(drop)),
             }
         }
     }
@@ -239,7 +239,10 @@ fn a_deleted_topic_takes_its_pending_positions_along() {
 fn positions_expire_only_when_that_is_configured() {
     let retention = Duration::from_secs(100);
     for (offsets_retention, is_kept) in [(None, true), (Some(retention), false)] {
-        let mut driver = Driver::new(Config { offsets_retention });
+        let mut driver = Driver::new(Config {
+            offsets_retention,
+            ..Config::default()
+        });
         driver.commit(0, 10).unwrap();
         driver.now.instant = driver.now.instant.plus(Duration::from_secs(99));
         driver.step(Input::Tick);
@@ -270,7 +273,7 @@ fn bad_requests_are_refused_before_the_journal() {
             offsets: vec![(partition(0), at(1))],
         },
     });
-    assert_eq!(stale, Err(ErrorCode::UnknownMemberId));
+    assert_eq!(stale, Err(ErrorCode::IllegalGeneration));
     let long = CommittedOffset {
         metadata: "x".repeat(4097),
         ..at(1)

@@ -40,7 +40,10 @@ fn the_bytes_of_each_record_are_golden() {
 
 #[test]
 fn group_metadata_is_passed_over_and_newer_records_are_refused() {
-    assert_eq!(Key::decode(&[0, 2, 0, 1, b'g']), Ok(Key::GroupMetadata));
+    assert_eq!(
+        Key::decode(&[0, 2, 0, 1, b'g']),
+        Ok(Key::Classic(GroupId::new("g").unwrap()))
+    );
     assert!(matches!(
         Key::decode(&[0, 3]),
         Err(CoordinatorError::NewerVersion { .. })

@@ -1,0 +1,255 @@
+//! `Membership`: the members of one group; and which group a request is for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::classic::{ClassicGroup, ClassicWrite, nobody_left};
+use super::outbox::Context;
+use super::{GroupCoordinator, GroupDescription, Response};
+use crate::coordinator::membership_log::ClassicRecord;
+use crate::coordinator::{Now, RequestId};
+use crate::env::Instant;
+use crate::protocol::ErrorCode;
+use crate::protocol::messages::groups::{
+    DescribedGroup, GroupState, GroupType, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListGroupsRequest, ListedGroup, SyncGroupRequest,
+};
+use crate::protocol::messages::{CommittedOffset, GroupMember, OffsetFetchRequest};
+use crate::types::{GroupId, TopicName, TopicPartition};
+
+/// The members of a group, by its protocol.
+#[derive(Debug, Clone)]
+pub(super) enum Membership {
+    Classic(ClassicGroup),
+}
+
+impl Membership {
+    pub(super) fn from_record(group: GroupId, record: ClassicRecord, now: Instant) -> Self {
+        Self::Classic(ClassicGroup::from_record(group, record, now))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Classic(group) => group.is_empty(),
+        }
+    }
+
+    pub(super) fn empty_for(&self, now: Instant) -> Duration {
+        match self {
+            Self::Classic(group) => group.empty_for(now),
+        }
+    }
+
+    /// The topics that the members read; `None` if that cannot be known.
+    pub(super) fn subscribed(&self) -> Option<BTreeSet<TopicName>> {
+        match self {
+            Self::Classic(group) => group.subscribed_topics(),
+        }
+    }
+
+    pub(super) fn tick(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Classic(group) => group.tick(cx),
+        }
+    }
+
+    fn list(&self, id: &GroupId) -> ListedGroup {
+        match self {
+            Self::Classic(group) => ListedGroup {
+                group: id.clone(),
+                protocol_type: group.protocol_type(),
+                state: group.state(),
+                group_type: GroupType::Classic,
+            },
+        }
+    }
+}
+
+impl GroupCoordinator {
+    fn classic(&mut self, group: &GroupId) -> Option<&mut ClassicGroup> {
+        match self.memberships.get_mut(group)? {
+            Membership::Classic(group) => Some(group),
+        }
+    }
+
+    /// Lets `act` happen to a classic group; `None` if there is none.
+    fn with_classic<T>(
+        &mut self,
+        group: &GroupId,
+        now: Now,
+        act: impl FnOnce(&mut ClassicGroup, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let Membership::Classic(group) = self.memberships.get_mut(group)?;
+        let mut cx = Context {
+            config: &self.config,
+            out: &mut self.out,
+            now,
+        };
+        Some(act(group, &mut cx))
+    }
+
+    pub(super) fn join(
+        &mut self,
+        request: RequestId,
+        message: JoinGroupRequest,
+        unique: u128,
+        now: Now,
+    ) {
+        let id = message.group.clone();
+        if !self.memberships.contains_key(&id) {
+            if !message.member_id.is_empty() {
+                return self.out.reply(request, Err(ErrorCode::UnknownMemberId));
+            }
+            let group = ClassicGroup::new(id.clone(), now.instant);
+            self.memberships
+                .insert(id.clone(), Membership::Classic(group));
+        }
+        self.with_classic(&id, now, |group, cx| {
+            group.join(request, message, unique, cx);
+        });
+    }
+
+    pub(super) fn sync(&mut self, request: RequestId, message: SyncGroupRequest, now: Now) {
+        let id = message.group.clone();
+        let found = self.with_classic(&id, now, |group, cx| group.sync(request, message, cx));
+        if found.is_none() {
+            self.out.reply(request, Err(ErrorCode::UnknownMemberId));
+        }
+    }
+
+    pub(super) fn heartbeat(&mut self, request: RequestId, message: &HeartbeatRequest, now: Now) {
+        let answer = self.with_classic(&message.group, now, |group, cx| {
+            group.heartbeat(message, cx)
+        });
+        let answer = answer.unwrap_or(Err(ErrorCode::UnknownMemberId));
+        self.out.reply(request, answer);
+    }
+
+    pub(super) fn leave(&mut self, request: RequestId, message: LeaveGroupRequest, now: Now) {
+        let LeaveGroupRequest { group, members } = message;
+        let response = match self.classic(&group) {
+            None => Some(nobody_left(members)),
+            Some(_) => self.with_classic(&group, now, |group, cx| group.leave(members, cx)),
+        };
+        self.out
+            .reply(request, Ok(response.unwrap_or(Response::Done)));
+    }
+
+    pub(super) fn check_commit(
+        &mut self,
+        group: &GroupId,
+        member: &GroupMember,
+        is_transactional: bool,
+        now: Now,
+    ) -> Result<(), ErrorCode> {
+        match self.memberships.get_mut(group) {
+            Some(Membership::Classic(group)) => {
+                group.check_commit(member, is_transactional, now.instant)
+            }
+            None if member.generation < 0 => Ok(()),
+            None => Err(ErrorCode::IllegalGeneration),
+        }
+    }
+
+    pub(super) fn classic_written(&mut self, group: GroupId, write: ClassicWrite, now: Now) {
+        if !self.memberships.contains_key(&group) {
+            // It was deleted meanwhile: whoever waits is answered by the group that is new.
+            let new = ClassicGroup::new(group.clone(), now.instant);
+            self.memberships
+                .insert(group.clone(), Membership::Classic(new));
+        }
+        self.with_classic(&group, now, |group, cx| group.written(write, cx));
+    }
+
+    pub(super) fn classic_failed(
+        &mut self,
+        group: &GroupId,
+        write: ClassicWrite,
+        error: ErrorCode,
+        now: Now,
+    ) {
+        self.with_classic(group, now, |group, cx| group.write_failed(write, error, cx));
+    }
+
+    /// A tombstone of the group is in the journal. Members that came meanwhile stay: their record is still to come.
+    pub(super) fn forget_membership(&mut self, group: &GroupId) {
+        if self
+            .memberships
+            .get(group)
+            .is_some_and(Membership::is_empty)
+        {
+            self.memberships.remove(group);
+        }
+    }
+
+    /// The committed positions asked for; `None` for a partition without one.
+    ///
+    /// # Errors
+    /// `UnstableOffsetCommit` if stability is required and an open transaction holds one of them (C27).
+    pub fn fetch(
+        &self,
+        message: &OffsetFetchRequest,
+    ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>)>, ErrorCode> {
+        self.positions.fetch(message)
+    }
+
+    /// Every group that has members or a position, committed or pending, in order.
+    pub fn list(&self) -> impl Iterator<Item = &GroupId> + '_ {
+        let all: BTreeSet<&GroupId> = self
+            .positions
+            .groups()
+            .chain(self.memberships.keys())
+            .collect();
+        all.into_iter()
+    }
+
+    /// The groups asked for, in order.
+    #[must_use]
+    pub fn list_with(&self, message: &ListGroupsRequest) -> Vec<ListedGroup> {
+        let is_among = |names: &[String], name: &str| {
+            names.is_empty() || names.iter().any(|it| it.eq_ignore_ascii_case(name))
+        };
+        let groups = self.list().map(|id| match self.memberships.get(id) {
+            Some(membership) => membership.list(id),
+            None => ListedGroup {
+                group: id.clone(),
+                protocol_type: String::new(),
+                state: GroupState::Empty,
+                group_type: GroupType::Classic,
+            },
+        });
+        let groups = groups.filter(|it| {
+            is_among(&message.states, it.state.name())
+                && is_among(&message.types, it.group_type.name())
+        });
+        groups.collect()
+    }
+
+    /// One group's positions; `None` if it has neither positions nor members.
+    #[must_use]
+    pub fn describe(&self, group: &GroupId) -> Option<GroupDescription> {
+        let is_known = self.positions.is_known(group) || self.memberships.contains_key(group);
+        is_known.then(|| GroupDescription {
+            group: group.clone(),
+            offsets: self.positions.committed_of(group),
+            pending: self.positions.pending_of(group),
+        })
+    }
+
+    /// A classic group's members; `Dead` if there is no such group.
+    #[must_use]
+    pub fn describe_classic(&self, group: &GroupId) -> DescribedGroup {
+        let state = match self.memberships.get(group) {
+            Some(Membership::Classic(group)) => return group.show(),
+            None if self.positions.is_known(group) => GroupState::Empty,
+            None => GroupState::Dead,
+        };
+        DescribedGroup {
+            group: group.clone(),
+            state,
+            protocol_type: String::new(),
+            protocol: String::new(),
+            members: Vec::new(),
+        }
+    }
+}
