@@ -35,6 +35,8 @@ pub(super) struct Core {
     pub(super) sync_helpers: SyncHelpers,
     pub(super) timer: Timer,
     pub(super) house: Stop,
+    /// Held during a round of housekeeping: rounds follow one another, and none outlives the broker's files.
+    pub(super) housekeeping: Mutex<()>,
     pub(super) ballast: Ballast,
     pub(super) checkpoints: Checkpoints,
     pub(super) checkpointed: Mutex<Checkpointed>,

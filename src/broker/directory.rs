@@ -125,6 +125,7 @@ fn check(env: &Env, root: &Path) -> Result<Option<ClusterId>, BrokerError> {
             root.display()
         ))
     })?;
+    check_access(env, root)?;
     let entries = files
         .read_dir(root)
         .map_err(|e| io_error(&e, "list the data directory", root))?;
@@ -150,6 +151,30 @@ fn check_parent(env: &Env, root: &Path) -> Result<(), BrokerError> {
         ))),
         Err(e) => Err(io_error(&e, "look for", parent)),
     }
+}
+
+/// F18: who may write here may put anything in place of what was committed.
+fn check_access(env: &Env, root: &Path) -> Result<(), BrokerError> {
+    let found = env
+        .files
+        .access(root)
+        .map_err(|e| io_error(&e, "look at the owner of", root))?;
+    let (path, mode) = (root.display(), found.mode);
+    if !found.is_ours {
+        return Err(invalid(format!(
+            "the data directory {path} belongs to the user with id {}: run as that user, or give the directory away (chown)",
+            found.owner
+        )));
+    }
+    if found.is_writable_by_all() {
+        return Err(invalid(format!(
+            "anybody may write to the data directory {path} (its mode is {mode:04o}): take that away (chmod 700 {path})"
+        )));
+    }
+    if found.is_open_to_others() {
+        tracing::warn!(%path, mode = format!("{mode:04o}"), "the data directory is open to others than its owner");
+    }
+    Ok(())
 }
 
 fn check_complete(root: &Path, entries: &[DirEntry]) -> Result<(), BrokerError> {

@@ -1,6 +1,5 @@
 //! What is done from time to time: timeouts, flushes, retention, compaction, checkpoints.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -10,7 +9,7 @@ use super::checkpoints::Offsets;
 use super::core::Core;
 use super::partition::Partition;
 use crate::env::failpoint;
-use crate::log::LogError;
+use crate::log::{LogError, PartitionLog};
 use crate::types::{Timestamp, TopicName};
 
 /// How often timeouts of transactions and of group members are looked at: a timeout is late by at most so much.
@@ -94,12 +93,19 @@ impl Core {
 
     /// Retention, compaction, checkpoints, and the ballast.
     pub(super) fn housekeep(&self) {
+        let _turn = self.housekeeping.lock();
         if self.check_open().is_err() {
             return;
         }
         let now = self.env.clock.wall();
         for partition in self.topics.partitions() {
-            if let Err(error) = self.tidy_partition(&partition, now) {
+            let tidied = self
+                .retain(&partition, now)
+                .and_then(|()| self.compact(&partition, now));
+            if self.check_open().is_err() {
+                return;
+            }
+            if let Err(error) = tidied {
                 tracing::warn!(partition = %partition.name, error = error.message, "housekeeping failed");
             }
         }
@@ -112,20 +118,59 @@ impl Core {
         self.ballast.hold();
     }
 
-    fn tidy_partition(
-        &self,
-        partition: &Arc<Partition>,
-        now: Timestamp,
-    ) -> Result<(), BrokerError> {
-        let mut log = partition.lock()?;
-        let result = log.apply_retention(now).and_then(|deleted| {
-            if !deleted.is_empty() {
-                tracing::debug!(partition = %partition.name, count = deleted.len(), "segments deleted");
+    /// Deletes what is too old or too much: one segment at a time, so that others get at the log in between.
+    fn retain(&self, partition: &Partition, now: Timestamp) -> Result<(), BrokerError> {
+        self.tidy(partition, |log| log.begin_retention(now))?;
+        let mut count = 0;
+        while self
+            .tidy(partition, |log| log.delete_expired(now))?
+            .is_some()
+        {
+            count += 1;
+        }
+        if count > 0 {
+            tracing::debug!(partition = %partition.name, count, "segments deleted");
+        }
+        self.tidy(partition, PartitionLog::end_retention)
+    }
+
+    /// Compacts, if the topic is compacted and dirty enough. The log is locked only while this is planned and while
+    /// the new segments are put in place: appends and reads go on in between.
+    fn compact(&self, partition: &Partition, now: Timestamp) -> Result<(), BrokerError> {
+        let Some(plan) = partition.lock()?.plan_compaction(now) else {
+            return Ok(());
+        };
+        let is_wanted = || self.check_open().is_ok() && partition.offline().is_none();
+        let executed = plan.execute(&is_wanted);
+        let Ok(mut log) = partition.lock() else {
+            // Its topic was deleted meanwhile, and may have been made anew: nothing of the old one may be put in place.
+            if let Ok(compacted) = executed {
+                compacted.discard();
             }
-            // Asks for itself whether the topic is compacted and dirty enough.
-            log.compact(now).map(drop)
-        });
-        result.map_err(|e: LogError| self.append_failed(e, log.poisoned().is_some()))
+            return Ok(());
+        };
+        let finished = match executed {
+            Ok(compacted) => log.finish_compaction(compacted).map(drop),
+            Err(error) => {
+                log.notice_failed_sync();
+                Err(error)
+            }
+        };
+        let finished =
+            finished.map_err(|error| self.append_failed(error, log.poisoned().is_some()));
+        drop(log);
+        // A compaction begins with a sync, which may have moved what readers see.
+        partition.wake_all();
+        finished
+    }
+
+    fn tidy<T>(
+        &self,
+        partition: &Partition,
+        step: impl FnOnce(&mut PartitionLog) -> Result<T, LogError>,
+    ) -> Result<T, BrokerError> {
+        let mut log = partition.lock()?;
+        step(&mut log).map_err(|error| self.append_failed(error, log.poisoned().is_some()))
     }
 
     /// Writes how far each partition is durable and where it begins.

@@ -209,6 +209,7 @@ impl Opener {
             sync_helpers: SyncHelpers::default(),
             timer: Timer::default(),
             house: Stop::default(),
+            housekeeping: Mutex::default(),
             ballast,
             checkpoints: self.checkpoints,
             checkpointed: Mutex::new(self.checkpointed),
@@ -300,6 +301,7 @@ impl Opener {
             durable_end: recovery_point.max(decided).copied().unwrap_or_default(),
             log_start: log_start.copied().unwrap_or_default(),
             clean_shutdown: self.is_clean,
+            clean_end: recovery_point.copied().filter(|_| self.is_clean),
         }
     }
 

@@ -132,6 +132,8 @@ impl Core {
             // Closed before: the directory may have another owner by now.
             return Ok(());
         }
+        // A round that somebody else asked for gives up soon, and must not write into the next owner's directory.
+        let _no_housekeeping = self.housekeeping.lock();
         // In `SyncMode::Inline` no thread has served what waits.
         self.sync_all_waiting();
         self.abandon();

@@ -33,6 +33,38 @@ pub struct DirEntry {
     pub length_bytes: u64,
 }
 
+/// Whose a file or directory is, and who may do what with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// The owner's user id.
+    pub owner: u32,
+    /// Whether that is the user as whom this process runs.
+    pub is_ours: bool,
+    /// The permission bits, e.g. `0o700`.
+    pub mode: u32,
+}
+
+impl Access {
+    /// What a process gets for what it makes itself.
+    pub const OURS_ALONE: Self = Self {
+        owner: 0,
+        is_ours: true,
+        mode: 0o700,
+    };
+
+    /// Whether anybody at all may write.
+    #[must_use]
+    pub fn is_writable_by_all(self) -> bool {
+        self.mode & 0o002 != 0
+    }
+
+    /// Whether anybody but the owner may read or write.
+    #[must_use]
+    pub fn is_open_to_others(self) -> bool {
+        self.mode & 0o077 != 0
+    }
+}
+
 /// A tree of files. Paths are used as given.
 pub trait Files: Send + Sync + 'static {
     /// Opens a file.
@@ -82,6 +114,12 @@ pub trait Files: Send + Sync + 'static {
     /// # Errors
     /// As the operating system says, other than "not found".
     fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Whose the file or directory at `path` is; a symbolic link is not followed.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn access(&self, path: &Path) -> io::Result<Access>;
 
     /// Takes the advisory lock of the file at `path` (created if absent) for this process and writes the
     /// process id into it. Held until the value is dropped; the death of the process frees it.

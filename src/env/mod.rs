@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub use block_on::block_on;
 pub use clock::{Clock, Instant};
 pub use failpoint::failpoint;
-pub use files::{DirEntry, File, Files, Lock, LockError, OpenMode};
+pub use files::{Access, DirEntry, File, Files, Lock, LockError, OpenMode};
 pub use random::Random;
 pub use spawn::{JoinHandle, Spawn};
 

@@ -13,7 +13,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{
-    Clock, DirEntry, File, Files, Instant, JoinHandle, Lock, LockError, OpenMode, Random, Spawn,
+    Access, Clock, DirEntry, File, Files, Instant, JoinHandle, Lock, LockError, OpenMode, Random,
+    Spawn,
 };
 use crate::types::Timestamp;
 
@@ -89,6 +90,15 @@ impl Files for RealFiles {
             Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(e.into()),
         }
+    }
+
+    fn access(&self, path: &Path) -> io::Result<Access> {
+        let found = rustix::fs::lstat(path)?;
+        Ok(Access {
+            owner: found.st_uid,
+            is_ours: found.st_uid == rustix::process::geteuid().as_raw(),
+            mode: found.st_mode & 0o7777,
+        })
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError> {

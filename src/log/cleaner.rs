@@ -69,6 +69,7 @@ enum Fate {
 /// One pass over the segments of a plan, in order.
 pub(super) struct Cleaner<'a> {
     plan: &'a CompactionPlan,
+    is_wanted: &'a dyn Fn() -> bool,
     latest: LatestOffsets,
     cleaned_end: Offset,
     /// Producers of whose open transaction a data batch was read in this pass.
@@ -79,11 +80,13 @@ impl<'a> Cleaner<'a> {
     /// Keeps what `latest` knows no later record of; batches from `cleaned_end` on are copied as they are.
     pub(super) fn new(
         plan: &'a CompactionPlan,
+        is_wanted: &'a dyn Fn() -> bool,
         latest: LatestOffsets,
         cleaned_end: Offset,
     ) -> Self {
         Self {
             plan,
+            is_wanted,
             latest,
             cleaned_end,
             data_seen: HashSet::new(),
@@ -101,8 +104,8 @@ impl<'a> Cleaner<'a> {
         let mut discarded = Bytes::new();
         let mut is_changed = group.len() > 1;
         for source in group {
-            let plan = self.plan;
-            plan.scan(source, &mut |header, bytes, _| {
+            let (plan, is_wanted) = (self.plan, self.is_wanted);
+            plan.scan(source, is_wanted, &mut |header, bytes, _| {
                 match self.fate(header, bytes)? {
                     Fate::Keep => writer.write(header, bytes, plan)?,
                     Fate::Rewrite(bytes) => {

@@ -29,6 +29,9 @@ use crate::env::{Env, File};
 use crate::protocol::batch::Header;
 use crate::types::{Offset, ProducerId, Timestamp};
 
+/// After so many bytes of a segment a compaction asks whether it is still wanted: a closing log waits no longer.
+const ASK_BYTES: u64 = 1 << 20;
+
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CompactionReport {
@@ -81,6 +84,7 @@ impl std::fmt::Debug for CompactionPlan {
 /// Compacted segments that are not in place yet.
 #[derive(Debug)]
 pub struct Compacted {
+    env: Env,
     sync: Option<SyncPlan>,
     segments: Vec<CompactedSegment>,
     cleaned_end: Offset,
@@ -127,7 +131,7 @@ impl PartitionLog {
         let Some(plan) = self.plan_compaction(now) else {
             return Ok(None);
         };
-        let compacted = plan.execute()?;
+        let compacted = plan.execute(&|| true)?;
         self.finish_compaction(compacted).map(Some)
     }
 
@@ -298,17 +302,18 @@ impl PartitionLog {
 }
 
 impl CompactionPlan {
-    /// Reads the segments and writes the compacted ones beside them.
+    /// Reads the segments and writes the compacted ones beside them, for as long as `is_wanted`.
     ///
     /// # Errors
-    /// [`LogError::Io`], [`LogError::Corrupt`], [`LogError::StorageFull`], [`LogError::InvalidBatch`]; no segment is
-    /// changed. If it was the sync that failed, every later sync fails too (F11).
-    pub fn execute(mut self) -> Result<Compacted, LogError> {
+    /// [`LogError::Io`], [`LogError::Corrupt`], [`LogError::StorageFull`], [`LogError::InvalidBatch`],
+    /// [`LogError::Cancelled`]; no segment is changed. If it was the sync that failed, every later sync fails too
+    /// (F11): see [`PartitionLog::notice_failed_sync`].
+    pub fn execute(mut self, is_wanted: &dyn Fn() -> bool) -> Result<Compacted, LogError> {
         let sync = self.sync.take();
         sync.as_ref().map_or(Ok(()), SyncPlan::execute)?;
         let mut latest = LatestOffsets::new(self.memory_bytes);
-        let cleaned_end = self.collect_keys(&mut latest)?;
-        let mut cleaner = Cleaner::new(&self, latest, cleaned_end);
+        let cleaned_end = self.collect_keys(&mut latest, is_wanted)?;
+        let mut cleaner = Cleaner::new(&self, is_wanted, latest, cleaned_end);
         let mut segments = Vec::new();
         for group in &self.groups {
             if group
@@ -324,6 +329,7 @@ impl CompactionPlan {
             segments.extend(result?);
         }
         Ok(Compacted {
+            env: self.env.clone(),
             sync,
             segments,
             cleaned_end,
@@ -339,13 +345,17 @@ impl CompactionPlan {
     }
 
     /// Fills the map from the dirty part; returns the offset up to which it had room.
-    fn collect_keys(&self, latest: &mut LatestOffsets) -> Result<Offset, LogError> {
+    fn collect_keys(
+        &self,
+        latest: &mut LatestOffsets,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Offset, LogError> {
         let mut end = None;
         for source in self.groups.iter().flatten() {
             if source.next_offset <= self.dirty_from {
                 continue;
             }
-            self.scan(source, &mut |header, bytes, _| {
+            self.scan(source, is_wanted, &mut |header, bytes, _| {
                 if end.is_some() || header.is_control() || self.aborted.has(header) {
                     return Ok(());
                 }
@@ -361,16 +371,47 @@ impl CompactionPlan {
     }
 
     /// Reads the batches of one segment; damage is an error here.
-    pub(super) fn scan(&self, source: &Source, visit: &mut Visit<'_>) -> Result<(), LogError> {
+    pub(super) fn scan(
+        &self,
+        source: &Source,
+        is_wanted: &dyn Fn() -> bool,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), LogError> {
         let range = ScanRange {
             position: 0,
             end_position: source.size_bytes,
             expected: source.base_offset,
             gaps_below: self.gaps_below,
         };
-        match scan(&*source.file, &source.path, range, visit)? {
+        let mut asked_at = None;
+        let mut visit = |header: &Header, bytes: &[u8], position: u64| {
+            if asked_at != Some(position / ASK_BYTES) {
+                asked_at = Some(position / ASK_BYTES);
+                self.check_wanted(is_wanted)?;
+            }
+            visit(header, bytes, position)
+        };
+        match scan(&*source.file, &source.path, range, &mut visit)? {
             None => Ok(()),
             Some(damage) => Err(LogError::corrupt(&source.path, damage.position, damage.why)),
+        }
+    }
+
+    fn check_wanted(&self, is_wanted: &dyn Fn() -> bool) -> Result<(), LogError> {
+        match is_wanted() {
+            true => Ok(()),
+            false => Err(LogError::Cancelled {
+                dir: self.dir.clone(),
+            }),
+        }
+    }
+}
+
+impl Compacted {
+    /// Removes what was written for a log that is gone. Whatever stays behind is removed at the next opening.
+    pub fn discard(self) {
+        for replacement in &self.segments {
+            let _ = derived::remove_file(&self.env, &replacement.segment.path);
         }
     }
 }

@@ -45,6 +45,12 @@ pub enum LogError {
         /// The first failure.
         why: String,
     },
+    /// A compaction was given up, because nobody wants its result any more. The log stands as it was.
+    #[error("the compaction of {} was given up: the log is closed or deleted", dir.display())]
+    Cancelled {
+        /// The partition's directory.
+        dir: PathBuf,
+    },
     /// The offset is not in the log.
     #[error(
         "offset {offset} is outside the log, which holds {start} up to {end}: seek to its start or end"
@@ -85,7 +91,7 @@ impl LogError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::StorageFull { .. } => ErrorKind::Retriable,
+            Self::StorageFull { .. } | Self::Cancelled { .. } => ErrorKind::Retriable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Refused { code, .. } => code.kind(),
             Self::InvalidBatch(error) => error.kind(),
@@ -105,6 +111,7 @@ impl LogError {
             Self::InvalidBatch(error) => error.code(),
             Self::Io { .. }
             | Self::StorageFull { .. }
+            | Self::Cancelled { .. }
             | Self::Corrupt { .. }
             | Self::Poisoned { .. }
             | Self::NewerFormat { .. } => ErrorCode::KafkaStorageError,

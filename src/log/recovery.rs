@@ -5,7 +5,8 @@
 //! 1. Leftovers go; a compaction that had been decided is finished (`leftovers.rs`).
 //! 2. Each segment's indexes are taken if their manifest vouches for them.
 //! 3. The rest is scanned from the newest trustworthy point. Damage above the durable end is the torn tail of
-//!    the last writes and is cut (F1, F3, F4); damage below it, or in a sealed segment, is refused (F2).
+//!    the last writes and is cut (F1, F3, F4); damage below it, or in a sealed segment, is refused (F2). So is all
+//!    damage in a log that was closed in order, but for what stands exactly behind its recorded end (F4).
 //! 4. Producers are those of the newest snapshot at or before that point, and of the batches behind it.
 
 use std::path::{Path, PathBuf};
@@ -39,6 +40,9 @@ pub struct RecoveryMarks {
     pub log_start: Offset,
     /// The log was closed in order, so that it has no tail that may be torn: all damage is refused.
     pub clean_shutdown: bool,
+    /// Where the log ended when it was closed in order, if that was written down. What stands there now and is no
+    /// batch, nobody was ever told of: it is somebody else's and is cut (F4).
+    pub clean_end: Option<Offset>,
 }
 
 /// What opening found and did.
@@ -335,7 +339,8 @@ impl<'a> Recovery<'a> {
     /// Cuts everything from `damage` on, if nothing durable is lost by it.
     fn cut(&mut self, index: usize, damage: &Damage) -> Result<(), LogError> {
         let is_sealed = index + 1 < self.segments.len();
-        let is_rot = self.marks.clean_shutdown
+        let is_foreign = !is_sealed && self.marks.clean_end == Some(damage.expected);
+        let is_rot = (self.marks.clean_shutdown && !is_foreign)
             || damage.expected < self.durable_end
             || (is_sealed && self.config.durability == Durability::Fsync);
         let segment = &self.segments[index];
@@ -428,6 +433,7 @@ impl<'a> Recovery<'a> {
         let end = self.end();
         self.remove_newer_snapshots(end)?;
         let mut unsynced = Unsynced::default();
+        unsynced.has_new_snapshots = true;
         let synced_end = match self.config.durability {
             Durability::Process => {
                 self.not_known_durable()

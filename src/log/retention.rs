@@ -49,21 +49,50 @@ impl PartitionLog {
     /// # Errors
     /// [`LogError::Io`]; if names could not be synced, the log is poisoned.
     pub fn apply_retention(&mut self, now: Timestamp) -> Result<Vec<DeletedSegment>, LogError> {
+        self.begin_retention(now)?;
+        let mut deleted = Vec::new();
+        while let Some(segment) = self.delete_expired(now)? {
+            deleted.push(segment);
+        }
+        self.end_retention()?;
+        Ok(deleted)
+    }
+
+    /// The first step of [`PartitionLog::apply_retention`], for an owner that lets others in between the steps.
+    ///
+    /// # Errors
+    /// As [`PartitionLog::apply_retention`].
+    pub fn begin_retention(&mut self, now: Timestamp) -> Result<(), LogError> {
         self.check_usable()?;
         let expiration = self.config.producer_id_expiration.as_millis();
         self.producers
             .expire(now, i64::try_from(expiration).unwrap_or(i64::MAX));
-        self.roll_expired(now)?;
-        let mut deleted = Vec::new();
-        if self.is_first_deletable(now) {
-            // A marker must not be lost to a power loss after records of its transaction are gone.
-            self.sync_now()?;
+        self.roll_expired(now)
+    }
+
+    /// The next step: deletes one segment; `None` if there is none to be deleted.
+    ///
+    /// # Errors
+    /// As [`PartitionLog::apply_retention`].
+    pub fn delete_expired(&mut self, now: Timestamp) -> Result<Option<DeletedSegment>, LogError> {
+        self.check_usable()?;
+        if !self.is_first_deletable(now) {
+            return Ok(None);
         }
-        while self.is_first_deletable(now) {
-            deleted.push(self.delete_first()?);
+        // A marker must not be lost to a power loss after records of its transaction are gone.
+        self.sync_now()?;
+        self.delete_first().map(Some)
+    }
+
+    /// The last step: removes producer snapshots that nobody will look for.
+    ///
+    /// # Errors
+    /// As [`PartitionLog::apply_retention`].
+    pub fn end_retention(&mut self) -> Result<(), LogError> {
+        if std::mem::take(&mut self.unsynced.has_new_snapshots) {
+            self.remove_old_snapshots()?;
         }
-        self.remove_old_snapshots()?;
-        Ok(deleted)
+        Ok(())
     }
 
     /// Seals an active segment whose records are all too old, so that it can be deleted.

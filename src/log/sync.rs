@@ -25,6 +25,8 @@ pub(super) struct Unsynced {
     dir_synced: u64,
     /// The active segment's base offset and the bytes of it that the last checkpoint covered.
     checkpointed: (Offset, u64),
+    /// Whether producer snapshots were written since old ones were last removed.
+    pub(super) has_new_snapshots: bool,
     /// Whether a sync failed. Held during a sync, so that no sync that began later can succeed on pages that the
     /// failed one left marked as clean (F11).
     has_failed: Arc<Mutex<bool>>,
@@ -36,6 +38,7 @@ impl Unsynced {
         self.sealed
             .push((sealed.next_offset, sealed.path.clone(), sealed.file.clone()));
         self.dir_changes += 1;
+        self.has_new_snapshots = true;
     }
 
     /// All is on the disk.
@@ -136,6 +139,7 @@ impl PartitionLog {
             Checkpoint::of(active, &self.producers)
         });
         if checkpoint.is_some() {
+            self.unsynced.has_new_snapshots = true;
             self.unsynced.checkpointed = (self.active().base_offset, self.active().size_bytes);
         }
         Some(SyncPlan {
@@ -160,6 +164,14 @@ impl PartitionLog {
                 Ok(())
             }
             Err(error) => self.fail(error),
+        }
+    }
+
+    /// Poisons the log if a sync of it failed of which its owner was not told: one that was a part of something else.
+    pub fn notice_failed_sync(&mut self) {
+        let has_failed = *self.unsynced.has_failed.lock();
+        if has_failed {
+            self.poison("a sync failed");
         }
     }
 

@@ -3,9 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use super::support::{Home, create, partition, produce, read_committed};
+use super::support::{
+    Home, create, open_simulated, partition, produce, read_committed, try_open_simulated,
+};
 use crate::broker::{Broker, BrokerConfig};
-use crate::env::Env;
+use crate::env::simulated::SimulatedWorld;
+use crate::env::{Access, Env};
 use crate::protocol::{ErrorCode, ErrorKind};
 
 fn refusal(home: &Home) -> String {
@@ -86,6 +89,49 @@ fn f18_a_file_in_place_of_the_directory_is_refused() {
     fs::write(home.path(), "mine").unwrap();
     assert!(refusal(&home).contains("not a directory"));
     assert_eq!(fs::read(home.path()).unwrap(), b"mine");
+}
+
+#[test]
+fn f18_a_directory_that_anybody_may_write_is_refused_untouched() {
+    let home = Home::new();
+    home.open().close().unwrap();
+    let before = snapshot(&home.path());
+    for mode in [0o777, 0o1777, 0o702] {
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let message = refusal(&home);
+        assert!(
+            message.contains("anybody may write") && message.contains("chmod 700"),
+            "{message}"
+        );
+        assert_eq!(snapshot(&home.path()), before);
+    }
+    // Readers do no harm: the operator is told, no more.
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    home.open().close().unwrap();
+}
+
+#[test]
+fn f18_a_directory_of_another_user_is_refused_before_the_first_write() {
+    let world = SimulatedWorld::new(18);
+    let root = std::path::Path::new("/data");
+    open_simulated(&world).close().unwrap();
+    world.set_access(
+        root,
+        Access {
+            owner: 1234,
+            is_ours: false,
+            ..Access::OURS_ALONE
+        },
+    );
+    world.start_recording();
+    let error = try_open_simulated(&world).unwrap_err();
+    assert!(
+        error.message.contains("user with id 1234") && error.message.contains("chown"),
+        "{error}"
+    );
+    assert_eq!(world.changes_count(), 0, "something was written");
+    world.set_access(root, Access::OURS_ALONE);
+    open_simulated(&world);
 }
 
 #[test]

@@ -344,3 +344,49 @@ fn f18_a_disk_that_cannot_be_written_is_refused_with_what_to_do() {
     let refused = try_open_simulated(&world).unwrap_err();
     assert!(refused.message.contains("disk is full"), "{refused}");
 }
+
+#[test]
+fn f2_damage_before_a_recorded_orderly_end_is_refused_also_in_the_last_batch() {
+    let (world, broker) = prepared(2);
+    produce(&broker, &partition("a", 0), &["x", "y"]);
+    broker.close().unwrap();
+    drop(broker);
+    let path = std::path::Path::new("/data/log/a-0/00000000000000000000.log");
+    let manifest = std::path::Path::new("/data/log/a-0/00000000000000000000.manifest");
+    world.env().files.remove_file(manifest).unwrap();
+    world.flip_bit(path, 62, 1).unwrap();
+    let broker = open_simulated(&world);
+    let refused = try_produce(&broker, &partition("a", 0), &["z"]).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+}
+
+#[test]
+fn f4_a_foreign_tail_behind_an_orderly_end_is_cut_and_nothing_is_lost() {
+    for zeros in [1, 60, 61, 5000] {
+        let (world, broker) = prepared(zeros);
+        produce(&broker, &partition("a", 0), &["x", "y"]);
+        broker.close().unwrap();
+        drop(broker);
+        for name in [
+            "a-0",
+            "b-0",
+            "__transaction_state-0",
+            "__consumer_offsets-0",
+        ] {
+            let path = format!("/data/log/{name}/00000000000000000000.log");
+            let path = std::path::Path::new(&path);
+            let file = world
+                .env()
+                .files
+                .open(path, crate::env::OpenMode::Write)
+                .unwrap();
+            let length_bytes = file.length_bytes().unwrap();
+            world.truncate(path, length_bytes + zeros).unwrap();
+        }
+        let broker = open_simulated(&world);
+        assert_eq!(read_committed(&broker, "a"), ["x", "y"]);
+        assert_eq!(read_committed(&broker, "b"), Vec::<String>::new());
+        produce(&broker, &partition("a", 0), &["z"]);
+        assert_eq!(read_committed(&broker, "a"), ["x", "y", "z"]);
+    }
+}

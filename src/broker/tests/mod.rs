@@ -9,6 +9,7 @@ mod directory;
 mod failpoints;
 mod faults;
 mod group_commit;
+mod housekeeping;
 mod records;
 mod support;
 mod topics;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::fault::Call;
 use super::storage::{ByteChange, Change, Inode, Node};
 use super::world::{State, World};
-use crate::env::{DirEntry, File, Files, Lock, LockError, OpenMode};
+use crate::env::{Access, DirEntry, File, Files, Lock, LockError, OpenMode};
 
 /// The disk of one world.
 pub(super) struct SimulatedFiles {
@@ -99,6 +99,15 @@ impl Files for SimulatedFiles {
         self.world.call(Call::Exists, path, |state, verdict| {
             verdict.check()?;
             Ok(state.storage.find(path)?.is_some())
+        })
+    }
+
+    fn access(&self, path: &Path) -> io::Result<Access> {
+        self.world.call(Call::Exists, path, |state, verdict| {
+            verdict.check()?;
+            state.storage.resolve(path)?;
+            let set = state.access.get(path).copied();
+            Ok(set.unwrap_or(Access::OURS_ALONE))
         })
     }
 

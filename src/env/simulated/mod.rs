@@ -168,6 +168,12 @@ impl SimulatedWorld {
         self.world.state.lock().storage.used_pages() * image::PAGE_BYTES
     }
 
+    /// Gives the file or directory at `path` another owner or mode (F18); until then all is the process's alone.
+    pub fn set_access(&self, path: &Path, access: super::Access) {
+        let mut state = self.world.state.lock();
+        state.access.insert(path.to_owned(), access);
+    }
+
     /// Flips bit `bit` (0 to 7) of the byte at `position`, in the cache and on the disk.
     ///
     /// # Errors

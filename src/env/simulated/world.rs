@@ -1,6 +1,6 @@
 //! The state that all parts of one simulated world share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use super::image::PAGE_BYTES;
 use super::random::{SimulatedRandom, mix};
 use super::recording::Recording;
 use super::storage::{ByteChange, Change, Inode, Storage};
+use crate::env::Access;
 use crate::types::Timestamp;
 
 /// One simulated machine.
@@ -84,6 +85,8 @@ pub(super) struct State {
     pub(super) faults_struck: u64,
     pub(super) capacity_pages: u64,
     pub(super) locks: BTreeSet<PathBuf>,
+    /// Of what is not the process's alone.
+    pub(super) access: BTreeMap<PathBuf, Access>,
     pub(super) calls: [u64; Call::ALL.len()],
     pub(super) trace_hash: u64,
     pub(super) recording: Option<Recording>,
@@ -100,6 +103,7 @@ impl State {
             faults_struck: 0,
             capacity_pages: u64::MAX,
             locks: BTreeSet::new(),
+            access: BTreeMap::new(),
             calls: [0; Call::ALL.len()],
             trace_hash: 0,
             recording: None,

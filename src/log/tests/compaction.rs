@@ -316,6 +316,90 @@ fn c9_f10_a_power_loss_at_any_step_of_a_compaction_changes_nothing() {
 }
 
 #[test]
+fn c9_f10_a_power_loss_during_a_compaction_beside_which_others_append_loses_nothing() {
+    let world = SimulatedWorld::new(4);
+    let place = compacting(&world);
+    let mut log = place.create();
+    for _ in 0..12 {
+        put(&mut log, &[("a", Some("x")), ("b", Some("y"))]);
+    }
+    put_in_transaction(&mut log, 1, 0, &[("t", Some("committed"))]);
+    log.append_marker(producer(1, 1), commit()).unwrap();
+    seal(&mut log);
+    world.start_recording();
+    // The number of changes after which a synced end, and what was then committed, was promised.
+    let mut promises = vec![(0, log.synced_end(), latest(&log))];
+    let mut put_synced = |log: &mut PartitionLog, value: &str| {
+        put(log, &[("a", Some(value)), ("n", Some(value))]);
+        log.sync();
+        promises.push((world.changes_count(), log.synced_end(), latest(log)));
+    };
+    put_synced(&mut log, "before");
+    let plan = log.plan_compaction(Timestamp(10)).unwrap();
+    put_synced(&mut log, "planned");
+    put_in_transaction(&mut log, 1, 1, &[("t", Some("open"))]);
+    let compacted = plan.execute(&|| true).unwrap();
+    for round in 0..8 {
+        put_synced(&mut log, ["executed", "rolled"][round % 2]);
+    }
+    log.finish_compaction(compacted).unwrap();
+    put_synced(&mut log, "finished");
+    let recording = world.stop_recording().unwrap();
+    let mut replay = recording.replay();
+    loop {
+        let done = replay.done_count();
+        let passed = promises.iter().rev().find(|(changes, ..)| *changes <= done);
+        let (_, synced_end, before) = passed.unwrap();
+        for loss in PowerLoss::every_mode(done as u64).step_by(3) {
+            let place = place.on(&replay.after_power_loss(loss));
+            let marks = RecoveryMarks {
+                durable_end: *synced_end,
+                ..RecoveryMarks::default()
+            };
+            let opened = place.open_with(marks);
+            let (log, _) = opened.unwrap_or_else(|e| panic!("after {done} changes, {loss:?}: {e}"));
+            assert!(log.log_end_offset() >= *synced_end);
+            let found = latest(&log);
+            let next = promises.iter().find(|(changes, ..)| *changes > done);
+            // What was written and not synced may have survived too.
+            assert!(
+                found == *before || next.is_some_and(|(.., after)| found == *after),
+                "after {done} changes, {loss:?}: {found:?}, not {before:?}"
+            );
+        }
+        if !replay.step() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_compaction_that_nobody_wants_changes_nothing() {
+    let world = SimulatedWorld::new(3);
+    let place = compacting(&world);
+    let mut log = place.create();
+    for _ in 0..12 {
+        put(&mut log, &[("a", Some("x")), ("b", Some("y"))]);
+    }
+    seal(&mut log);
+    let before = log.uncommitted();
+    for asked_count in 0..4 {
+        let left = std::cell::Cell::new(asked_count);
+        let is_wanted = || left.replace(left.get() - 1) > 0;
+        let error = log
+            .plan_compaction(Timestamp(10))
+            .unwrap()
+            .execute(&is_wanted)
+            .unwrap_err();
+        assert!(matches!(error, LogError::Cancelled { .. }), "{error}");
+        assert_eq!(log.uncommitted(), before);
+    }
+    let names = place.env.files.read_dir(&place.dir).unwrap();
+    assert!(!names.iter().any(|entry| entry.name.ends_with(".cleaned")));
+    assert!(log.compact(Timestamp(10)).unwrap().is_some());
+}
+
+#[test]
 fn f13_a_full_disk_during_compaction_leaves_the_log_as_it_was() {
     let world = SimulatedWorld::new(3);
     let place = compacting(&world);

@@ -527,6 +527,36 @@ fn f12_a_failed_read_is_an_error_with_its_place() {
 }
 
 #[test]
+fn f25_a_file_that_is_cut_below_a_reader_is_an_error_with_its_place_and_no_signal() {
+    // Real files: if they were mapped into memory, this would end the process with SIGBUS.
+    let home = tempfile::tempdir().unwrap();
+    let mut place = small(&SimulatedWorld::new(2));
+    place.env = crate::env::Env::real();
+    place.dir = home.path().join("t-0");
+    let log = filled(&place);
+    let whole = log.uncommitted();
+    let segments = Listing::read(&place.env, &place.dir).unwrap().segments;
+    for base_offset in segments {
+        let path = names::path(&place.dir, FileKind::Log, base_offset);
+        let bytes = place.env.files.read(&path, 1 << 20).unwrap();
+        for kept in [0, 30, bytes.len() as u64 / 2] {
+            let file = place.env.files.open(&path, OpenMode::Write).unwrap();
+            file.set_length(kept).unwrap();
+            let result = log.seen_from(base_offset, 1 << 20, Isolation::ReadUncommitted);
+            match result.unwrap_err() {
+                LogError::Corrupt { file, why, .. } => {
+                    assert_eq!(file, path);
+                    assert!(why.contains("shorter than it was"), "{why}");
+                }
+                other => panic!("{other}"),
+            }
+            file.write_all_at(&bytes, 0).unwrap();
+        }
+    }
+    assert_eq!(log.uncommitted(), whole);
+}
+
+#[test]
 fn f13_a_full_disk_at_any_write_leaves_no_half_batch_and_the_log_usable() {
     for k in 0.. {
         let world = SimulatedWorld::new(2);

@@ -57,6 +57,7 @@ fn appended_records_are_read_back_across_segments_and_restarts() {
             durable_end: Offset(50),
             log_start: Offset(0),
             clean_shutdown: true,
+            ..RecoveryMarks::default()
         })
         .unwrap();
     assert_eq!(log.committed(), expected);

@@ -342,6 +342,7 @@ impl Run {
                 durable_end: as_offset(self.model.synced_end),
                 log_start: as_offset(self.model.log_start),
                 clean_shutdown: is_clean,
+                ..RecoveryMarks::default()
             })
             .unwrap();
         let end = usize::try_from(log.log_end_offset().0).unwrap();

@@ -116,7 +116,7 @@ fn marks(moment: &Moment) -> RecoveryMarks {
     RecoveryMarks {
         durable_end: moment.synced_end,
         log_start: moment.log_start,
-        clean_shutdown: false,
+        ..RecoveryMarks::default()
     }
 }
 
