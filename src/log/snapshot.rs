@@ -1,55 +1,80 @@
 //! The bytes of a producer snapshot: what `producer_state` knew at one offset.
 //!
 //! ```text
-//!  0 version i16 = 2     2 crc u32 (CRC-32C of all that follows)     6 producers_count i32
-//! then for each producer
-//!  0 producer_id i64     8 producer_epoch i16    10 coordinator_epoch i32
-//! 14 transaction_start i64 (-1: none)            22 last_append i64
-//! 30 last_marker i64 (-1: none)                  38 batches_count u8 (at most 5)
+//!  0 version i16 = 1     2 crc u32 (CRC-32C of all that follows)     6 producers_count i32
+//! then for each producer, as Kafka's version 1 has it
+//!  0 producer_id i64     8 producer_epoch i16    10 last_sequence i32 (-1: none)   14 last_offset i64 (-1: none)
+//! 22 offset_delta i32   26 timestamp i64 (-1)    34 coordinator_epoch i32          38 transaction_start i64 (-1: none)
+//! then the appendix, which Kafka does not look at
+//!  0 appendix_version i16 = 1
+//! and for each producer, in the same order
+//!  0 last_append i64     8 last_marker i64 (-1: none)                16 batches_count u8 (at most 5)
 //! then for each batch
 //!  0 first_sequence i32  4 last_sequence i32      8 first_offset i64
 //! 16 last_offset i64    24 timestamp i64
 //! ```
-//! Kafka's version 1 keeps one batch a producer and so forgets most of the window on restart; ours keeps all five.
+//! Kafka keeps one batch a producer and so forgets most of the window on restart; the appendix keeps all five.
 
 use bytes::{Buf, BufMut};
 
 use super::producer_state::{ProducerEntry, ProducerState, WINDOW_BATCHES, WindowBatch};
 use crate::types::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
 
-const VERSION: i16 = 2;
+const VERSION: i16 = 1;
 const CRC_POSITION: usize = 2;
 const COUNT_POSITION: usize = CRC_POSITION + 4;
 const HEADER_BYTES: usize = COUNT_POSITION + 4;
-const PRODUCER_BYTES: usize = 39;
+const PRODUCER_BYTES: usize = 46;
+const APPENDIX_VERSION: i16 = 1;
+const APPENDIX_VERSION_BYTES: usize = 2;
+const APPENDIX_PRODUCER_BYTES: usize = 17;
 const BATCH_BYTES: usize = 32;
 
 /// The largest snapshot that is read: 1,000,000 producers with full windows.
-pub(crate) const SNAPSHOT_BYTES_MAX: u64 =
-    (HEADER_BYTES + 1_000_000 * (PRODUCER_BYTES + WINDOW_BATCHES * BATCH_BYTES)) as u64;
+pub(crate) const SNAPSHOT_BYTES_MAX: u64 = (HEADER_BYTES
+    + APPENDIX_VERSION_BYTES
+    + 1_000_000 * (PRODUCER_BYTES + APPENDIX_PRODUCER_BYTES + WINDOW_BATCHES * BATCH_BYTES))
+    as u64;
 
 /// Writes `state` as bytes.
 pub(crate) fn encode(state: &ProducerState) -> Vec<u8> {
-    let entries = state.entries();
-    let mut bytes =
-        Vec::with_capacity(HEADER_BYTES + entries.len() * (PRODUCER_BYTES + BATCH_BYTES));
+    let producers_count = state.entries().len();
+    let entry_bytes = PRODUCER_BYTES + APPENDIX_PRODUCER_BYTES + BATCH_BYTES;
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + producers_count * entry_bytes);
     bytes.put_i16(VERSION);
     bytes.put_u32(0);
-    bytes.put_u32(u32::try_from(entries.len()).unwrap_or(u32::MAX));
-    for (id, entry) in entries {
+    bytes.put_u32(u32::try_from(producers_count).unwrap_or(u32::MAX));
+    for (id, entry) in state.entries() {
         encode_producer(&mut bytes, id, entry);
+    }
+    bytes.put_i16(APPENDIX_VERSION);
+    for (_, entry) in state.entries() {
+        encode_window(&mut bytes, entry);
     }
     let crc = crc32c::crc32c(&bytes[COUNT_POSITION..]);
     bytes[CRC_POSITION..COUNT_POSITION].copy_from_slice(&crc.to_be_bytes());
     bytes
 }
 
+/// An absent offset is −1, as in Kafka.
+fn or_none(offset: Option<Offset>) -> i64 {
+    offset.map_or(-1, |offset| offset.0)
+}
+
 fn encode_producer(bytes: &mut Vec<u8>, id: ProducerId, entry: &ProducerEntry) {
-    let or_none = |offset: Option<Offset>| offset.map_or(-1, |offset| offset.0);
+    let last = entry.window.back();
+    let delta = last.map_or(0, |batch| batch.last_offset.0 - batch.first_offset.0);
     bytes.put_i64(id.0);
     bytes.put_i16(entry.producer_epoch.0);
+    bytes.put_i32(last.map_or(-1, |batch| batch.last_sequence.0));
+    bytes.put_i64(or_none(last.map(|batch| batch.last_offset)));
+    bytes.put_i32(i32::try_from(delta).unwrap_or(i32::MAX));
+    bytes.put_i64(last.map_or(-1, |batch| batch.timestamp.0));
     bytes.put_i32(entry.coordinator_epoch);
     bytes.put_i64(or_none(entry.transaction_start));
+}
+
+fn encode_window(bytes: &mut Vec<u8>, entry: &ProducerEntry) {
     bytes.put_i64(entry.last_append.0);
     bytes.put_i64(or_none(entry.last_marker));
     bytes.put_u8(u8::try_from(entry.window.len()).unwrap_or(u8::MAX));
@@ -75,9 +100,18 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<ProducerState, &'static str> {
     if rest.get_u32() != crc32c::crc32c(&bytes[COUNT_POSITION..]) {
         return Err("it fails its checksum");
     }
+    let producers_count = usize::try_from(rest.get_u32()).unwrap_or(usize::MAX);
+    let producers_bytes = producers_count.saturating_mul(PRODUCER_BYTES);
+    let Some((mut producers, mut rest)) = rest.split_at_checked(producers_bytes) else {
+        return Err("it ends within its producers");
+    };
+    if rest.len() < APPENDIX_VERSION_BYTES || rest.get_i16() != APPENDIX_VERSION {
+        return Err("its appendix is missing or of an unknown version");
+    }
     let mut state = ProducerState::default();
-    for _ in 0..rest.get_u32() {
-        let (id, entry) = decode_producer(&mut rest)?;
+    for _ in 0..producers_count {
+        let (id, mut entry) = decode_producer(&mut producers);
+        decode_window(&mut rest, &mut entry)?;
         state.insert(id, entry);
     }
     match rest.is_empty() {
@@ -86,17 +120,27 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<ProducerState, &'static str> {
     }
 }
 
-fn decode_producer(rest: &mut &[u8]) -> Result<(ProducerId, ProducerEntry), &'static str> {
-    if rest.len() < PRODUCER_BYTES {
+fn some_offset(offset: i64) -> Option<Offset> {
+    (offset >= 0).then_some(Offset(offset))
+}
+
+/// Reads one producer of [`PRODUCER_BYTES`]; its last batch is in the appendix too, and read there.
+fn decode_producer(producers: &mut &[u8]) -> (ProducerId, ProducerEntry) {
+    const LAST_BATCH_BYTES: usize = 4 + 8 + 4 + 8;
+    let id = ProducerId(producers.get_i64());
+    let mut entry = ProducerEntry::new(ProducerEpoch(producers.get_i16()));
+    producers.advance(LAST_BATCH_BYTES);
+    entry.coordinator_epoch = producers.get_i32();
+    entry.transaction_start = some_offset(producers.get_i64());
+    (id, entry)
+}
+
+fn decode_window(rest: &mut &[u8], entry: &mut ProducerEntry) -> Result<(), &'static str> {
+    if rest.len() < APPENDIX_PRODUCER_BYTES {
         return Err("it ends within a producer");
     }
-    let or_none = |offset: i64| (offset >= 0).then_some(Offset(offset));
-    let id = ProducerId(rest.get_i64());
-    let mut entry = ProducerEntry::new(ProducerEpoch(rest.get_i16()));
-    entry.coordinator_epoch = rest.get_i32();
-    entry.transaction_start = or_none(rest.get_i64());
     entry.last_append = Timestamp(rest.get_i64());
-    entry.last_marker = or_none(rest.get_i64());
+    entry.last_marker = some_offset(rest.get_i64());
     let batches_count = usize::from(rest.get_u8());
     if batches_count > WINDOW_BATCHES || rest.len() < batches_count * BATCH_BYTES {
         return Err("it ends within a window of batches");
@@ -110,5 +154,5 @@ fn decode_producer(rest: &mut &[u8]) -> Result<(ProducerId, ProducerEntry), &'st
             timestamp: Timestamp(rest.get_i64()),
         });
     }
-    Ok((id, entry))
+    Ok(())
 }

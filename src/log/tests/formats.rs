@@ -82,10 +82,12 @@ fn snapshot_state() -> ProducerState {
 #[test]
 fn the_bytes_of_a_producer_snapshot() {
     let body = hex("00000001
-         0000000000000002 0003 00000004 0000000000000005 0000000000000006 ffffffffffffffff 01
+         0000000000000002 0003 00000009 000000000000000b 00000001 000000000000000c 00000004 0000000000000005
+         0001
+         0000000000000006 ffffffffffffffff 01
          00000008 00000009 000000000000000a 000000000000000b 000000000000000c");
     let crc = crc32c::crc32c(&body).to_be_bytes();
-    let bytes = [&hex("0002")[..], &crc, &body].concat();
+    let bytes = [&hex("0001")[..], &crc, &body].concat();
     assert_eq!(snapshot::encode(&snapshot_state()), bytes);
     assert_eq!(snapshot::decode(&bytes), Ok(snapshot_state()));
 }
