@@ -1,4 +1,4 @@
-//! Word count, exactly once: `cargo run --release --example word_count -- --data DIR FILE…`
+//! Word count, exactly once: `cargo run --release --example word_count -- --data DIR|--log kafka://HOST:PORT FILE…`
 //! (`--follow`: wait for the files to grow; without files: lines from stdin).
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = JobArguments::from_env()?;
-    let log = Log::embedded(&arguments.data)?;
+    let log = arguments.open_log()?;
     let job = Job::new("word-count");
     job.source(arguments.lines())
         .flat_map(words)

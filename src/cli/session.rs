@@ -1,4 +1,4 @@
-//! A data directory in use by one command: opened, worked on, closed again, also when the work failed.
+//! A log in use by one command: a data directory, opened and closed again also when the work failed, or a Kafka cluster.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,19 +9,32 @@ use futures::Future;
 
 use super::UsageError;
 use crate::broker::{Broker, BrokerConfig};
+use crate::client::transport::{KafkaSettings, KafkaTransport};
 use crate::client::{Admin, InProcess, Transport};
 use crate::env::Env;
 use crate::types::Durability;
 
 /// The environment variable that names the data directory.
 const DATA_VARIABLE: &str = "ONCEFLOW_DATA";
+/// What the place of a Kafka cluster begins with.
+const KAFKA_SCHEME: &str = "kafka://";
 
-/// Which data directory a command works on.
+/// Which log a command works on.
 #[derive(Debug, Args)]
 pub(super) struct DataOption {
     /// The data directory; else the environment variable ONCEFLOW_DATA says
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// A Kafka cluster, kafka://host:port, instead of a data directory
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "data")]
+    log: Option<String>,
+}
+
+/// Where a log is.
+enum Place {
+    Directory(PathBuf),
+    /// The brokers to begin with.
+    Kafka(String),
 }
 
 /// What happens if there is no data directory yet.
@@ -34,23 +47,37 @@ pub(super) enum Absent {
 }
 
 impl DataOption {
-    /// The directory, wherever it was named.
-    pub(super) fn path(&self) -> anyhow::Result<PathBuf> {
-        let named = self.data.clone();
+    fn place(&self) -> anyhow::Result<Place> {
+        let named = self
+            .log
+            .as_ref()
+            .map(PathBuf::from)
+            .or_else(|| self.data.clone());
         let path = named.or_else(|| std::env::var_os(DATA_VARIABLE).map(PathBuf::from));
-        match path {
-            Some(path) if !path.as_os_str().is_empty() => Ok(path),
-            _ => Err(UsageError(format!(
-                "no data directory is named: give --data DIR, or set {DATA_VARIABLE}"
+        let path = path.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| {
+            UsageError(format!(
+                "no log is named: give --data DIR or --log kafka://HOST:PORT, or set {DATA_VARIABLE}"
+            ))
+        })?;
+        let brokers = path
+            .to_str()
+            .and_then(|text| text.strip_prefix(KAFKA_SCHEME));
+        match brokers {
+            Some(brokers) => Ok(Place::Kafka(brokers.trim_end_matches('/').to_owned())),
+            None if self.log.is_some() => Err(UsageError(format!(
+                "--log {} is no Kafka cluster: it is kafka://HOST:PORT; a directory is given with --data",
+                path.display()
             ))
             .into()),
+            None => Ok(Place::Directory(path)),
         }
     }
 }
 
-/// An open data directory.
+/// An open log.
 pub(super) struct Session {
-    broker: Broker,
+    /// `None` on Kafka.
+    broker: Option<Broker>,
     transport: Arc<dyn Transport>,
     runtime: tokio::runtime::Runtime,
 }
@@ -62,13 +89,25 @@ impl Session {
         path: &std::path::Path,
         config: BrokerConfig,
     ) -> anyhow::Result<Self> {
+        let broker = Broker::open(env.clone(), path, config)
+            .with_context(|| format!("cannot open the data directory {}", path.display()))?;
+        let transport = Arc::new(InProcess::new(env.clone(), broker.clone()));
+        Self::new(Some(broker), transport)
+    }
+
+    /// Connects to the Kafka cluster behind the brokers `bootstrap`; the environment says the rest.
+    fn connect(env: &Env, bootstrap: &str) -> anyhow::Result<Self> {
+        let settings = KafkaSettings::from_environment(env)?;
+        let settings = settings.with("bootstrap.servers", bootstrap)?;
+        let transport = KafkaTransport::connect(env.clone(), settings)?;
+        Self::new(None, Arc::new(transport))
+    }
+
+    fn new(broker: Option<Broker>, transport: Arc<dyn Transport>) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        let broker = Broker::open(env.clone(), path, config)
-            .with_context(|| format!("cannot open the data directory {}", path.display()))?;
-        let transport = Arc::new(InProcess::new(env.clone(), broker.clone()));
         Ok(Self {
             broker,
             transport,
@@ -103,21 +142,31 @@ impl Session {
 
     /// Closes the files cleanly.
     pub(super) fn close(self) -> anyhow::Result<()> {
-        self.broker
-            .close()
-            .context("cannot close the data directory cleanly")
+        let closed = self.broker.map_or(Ok(()), |broker| broker.close());
+        closed.context("cannot close the data directory cleanly")
     }
 }
 
-/// Does `work` on the data directory, and closes it whatever happened. The first error is the one told.
+/// Does `work` on the log, and closes it whatever happened. The first error is the one told.
 pub(super) fn with_session<T>(
     env: &Env,
     data: &DataOption,
     absent: Absent,
     work: impl FnOnce(&Session) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let path = data.path()?;
-    if absent == Absent::Refuse && !env.files.exists(&path)? {
+    let session = match data.place()? {
+        Place::Kafka(bootstrap) => Session::connect(env, &bootstrap)?,
+        Place::Directory(path) => open_directory(env, &path, absent)?,
+    };
+    let result = work(&session);
+    let closed = session.close();
+    let value = result?;
+    closed?;
+    Ok(value)
+}
+
+fn open_directory(env: &Env, path: &std::path::Path, absent: Absent) -> anyhow::Result<Session> {
+    if absent == Absent::Refuse && !env.files.exists(path)? {
         bail!(
             "there is no data directory {}: check --data, or make one with `onceflow topic create`",
             path.display()
@@ -127,10 +176,5 @@ pub(super) fn with_session<T>(
         durability: Durability::Fsync,
         ..BrokerConfig::default()
     };
-    let session = Session::open(env, &path, config)?;
-    let result = work(&session);
-    let closed = session.close();
-    let value = result?;
-    closed?;
-    Ok(value)
+    Session::open(env, path, config)
 }

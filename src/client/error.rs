@@ -35,6 +35,16 @@ pub enum ClientError {
         /// `Retriable` if the same request may be sent again, `Fatal` if no answer will come from this broker.
         kind: ErrorKind,
     },
+    /// A broker could not be reached, or did not let us in; the request was not sent.
+    #[error("cannot reach Kafka at {address}: {why}")]
+    Connect {
+        /// Where it was tried.
+        address: String,
+        /// What went wrong.
+        why: String,
+        /// `Retriable` if it may be reached later, `Fatal` if the settings or the cluster must change first.
+        kind: ErrorKind,
+    },
     /// A setting does not exist, does not parse, or contradicts another one.
     #[error("the setting {name} = {value:?} is not possible: {why}")]
     Config {
@@ -181,7 +191,9 @@ impl ClientError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Refused { kind, .. } | Self::Unanswered { kind, .. } => *kind,
+            Self::Refused { kind, .. }
+            | Self::Unanswered { kind, .. }
+            | Self::Connect { kind, .. } => *kind,
             Self::BufferExhausted { .. } => ErrorKind::Retriable,
             Self::DeliveryTimeout { .. } | Self::NotSent { .. } | Self::MustAbort { .. } => {
                 ErrorKind::Abortable

@@ -104,20 +104,48 @@ pub(super) trait Settings: Default {
     /// Sets the one called `name`; `None` if there is none, `Err` says what is allowed.
     fn set(&mut self, name: &str, value: &str) -> Option<Result<(), String>>;
 
+    /// What to say of a name that is none: the nearest one, or all.
+    fn no_such_setting(name: &str) -> String {
+        let distance = |known: &&&str| edit_distance(name, known);
+        let nearest = Self::NAMES.iter().min_by_key(distance);
+        match nearest.filter(|known| edit_distance(name, known) <= DISTANCE_MAX) {
+            Some(known) => format!("there is no such setting; did you mean {known}?"),
+            None => format!(
+                "there is no such setting; there are {}",
+                Self::NAMES.join(", ")
+            ),
+        }
+    }
+
     /// Defaults, changed by `map`.
     fn parse_map(map: &BTreeMap<String, String>) -> Result<Self, ClientError> {
         let mut settings = Self::default();
         for (name, value) in map {
-            let outcome = settings.set(name, value).unwrap_or_else(|| {
-                Err(format!(
-                    "there is no such setting; there are {}",
-                    Self::NAMES.join(", ")
-                ))
-            });
+            let outcome = settings.set(name, value);
+            let outcome = outcome.unwrap_or_else(|| Err(Self::no_such_setting(name)));
             outcome.map_err(|why| config_error(name, value, why))?;
         }
         Ok(settings)
     }
+}
+
+/// Names that differ in more letters than this are not taken for misspelt.
+const DISTANCE_MAX: usize = 6;
+
+/// How many letters must be put in, taken out or replaced to make `b` of `a`.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, left) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, right) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(left != *right);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 pub(super) fn config_error(

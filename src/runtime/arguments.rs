@@ -1,14 +1,16 @@
-//! The command line of a small job: `--data DIR [--follow] [FILE…]`.
+//! The command line of a small job: `--data DIR | --log kafka://HOST:PORT [--follow] [FILE…]`.
 
 use std::path::PathBuf;
 
 use super::connectors::{Lines, lines, stdin_lines};
+use super::error::JobError;
+use super::log_handle::Log;
 
 /// What an example, or any job that reads files, is told on its command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobArguments {
-    /// The data directory.
-    pub data: PathBuf,
+    /// Where the log is: a data directory, or `kafka://host:port`.
+    pub log: String,
     /// Whether to wait for the files to grow.
     pub is_following: bool,
     /// The files; none means standard input.
@@ -17,7 +19,7 @@ pub struct JobArguments {
 
 /// A command line that does not say what is needed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{why}\nusage: PROGRAM --data DIR [--follow] [FILE…]")]
+#[error("{why}\nusage: PROGRAM --data DIR | --log kafka://HOST:PORT [--follow] [FILE…]")]
 pub struct UsageError {
     why: String,
 }
@@ -26,7 +28,7 @@ impl JobArguments {
     /// Reads the process's command line.
     ///
     /// # Errors
-    /// If there is no `--data`, or an unknown flag.
+    /// If there is neither `--data` nor `--log`, or an unknown flag.
     pub fn from_env() -> Result<Self, UsageError> {
         Self::parse(std::env::args().skip(1))
     }
@@ -45,11 +47,11 @@ impl JobArguments {
     /// ```
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
         let usage = |why: String| UsageError { why };
-        let (mut data, mut is_following, mut files) = (None, false, Vec::new());
+        let (mut log, mut is_following, mut files) = (None, false, Vec::new());
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             match word.as_str() {
-                "--data" => data = words.next().map(PathBuf::from),
+                "--data" | "--log" => log = words.next(),
                 "--follow" => is_following = true,
                 flag if flag.starts_with("--") => {
                     return Err(usage(format!("there is no option {flag}")));
@@ -57,13 +59,22 @@ impl JobArguments {
                 file => files.push(PathBuf::from(file)),
             }
         }
-        let data =
-            data.ok_or_else(|| usage("say where the log is to be: --data DIR".to_owned()))?;
+        let log = log.ok_or_else(|| {
+            usage("say where the log is to be: --data DIR, or --log kafka://HOST:PORT".to_owned())
+        })?;
         Ok(Self {
-            data,
+            log,
             is_following,
             files,
         })
+    }
+
+    /// Opens the log that the command line names: see [`Log::open`].
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_log(&self) -> Result<Log, JobError> {
+        Log::open(&self.log)
     }
 
     /// The lines of the files, or of standard input if there are none (see [`stdin_lines`]); bytes that are not UTF-8 are replaced.

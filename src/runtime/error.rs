@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::broker::BrokerError;
 use crate::client::ClientError;
 use crate::codec::CodecError;
 use crate::protocol::ErrorKind;
@@ -145,6 +146,9 @@ pub enum JobError {
     /// The log refused.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The embedded log cannot be opened or closed.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     /// The folder of the state cannot be made.
     #[error("cannot create {}: {why}; the data directory must be writable", path.display())]
     Folder {
@@ -180,6 +184,7 @@ impl JobError {
             Self::Fenced { .. } => ErrorKind::Fenced,
             Self::NotCommitted { .. } => ErrorKind::Abortable,
             Self::Client(e) => e.kind(),
+            Self::Broker(e) => e.kind(),
             Self::State(e) => e.kind(),
             Self::Batch(_) => ErrorKind::Corrupt,
             _ => ErrorKind::Fatal,

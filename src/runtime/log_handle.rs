@@ -8,6 +8,10 @@ use parking_lot::Mutex;
 
 use super::error::JobError;
 use crate::broker::{Broker, BrokerConfig, BrokerError};
+#[cfg(feature = "kafka")]
+use crate::client::ClientError;
+#[cfg(feature = "kafka")]
+use crate::client::transport::{KafkaSettings, KafkaTransport};
 use crate::client::{Admin, InProcess, Transport};
 use crate::env::Env;
 
@@ -31,13 +35,81 @@ pub struct Log {
 
 struct Inner {
     env: Env,
-    broker: Broker,
+    /// `None` on Kafka.
+    broker: Option<Broker>,
     transport: Arc<dyn Transport>,
     state_dir: PathBuf,
     running: Mutex<HashSet<String>>,
 }
 
+/// What the place of a Kafka cluster begins with.
+const KAFKA_SCHEME: &str = "kafka://";
+/// Where the state of jobs on Kafka is kept unless a setting says otherwise, a folder a cluster.
+#[cfg(feature = "kafka")]
+const KAFKA_STATE_DIR: &str = "./onceflow-state";
+
 impl Log {
+    /// Opens the log at `place`: `kafka://host:port` for a Kafka cluster ([`Log::kafka`]), else a directory ([`Log::embedded`]).
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn open(place: &str) -> Result<Self, JobError> {
+        match place.strip_prefix(KAFKA_SCHEME) {
+            None => Ok(Self::embedded(place)?),
+            #[cfg(feature = "kafka")]
+            Some(bootstrap) => Ok(Self::kafka(bootstrap.trim_end_matches('/'))?),
+            #[cfg(not(feature = "kafka"))]
+            Some(_) => Err(JobError::Topology {
+                job: place.to_owned(),
+                why: "this program was built without the feature `kafka`".to_owned(),
+            }),
+        }
+    }
+
+    /// The Kafka cluster behind the brokers `bootstrap_servers` (`host:port`, with commas), with the other settings from
+    /// the environment: `ONCEFLOW_KAFKA_SASL_MECHANISM` is `sasl.mechanism`, `ONCEFLOW_KAFKA_CONFIG` a TOML file of them.
+    /// Blocks until a broker has answered.
+    ///
+    /// # Errors
+    /// If a setting is wrong, no broker can be reached, or it does not let us in.
+    #[cfg(feature = "kafka")]
+    pub fn kafka(bootstrap_servers: &str) -> Result<Self, ClientError> {
+        let settings = KafkaSettings::from_environment(&Env::real())?;
+        Self::kafka_with(settings.with("bootstrap.servers", bootstrap_servers)?)
+    }
+
+    /// A Kafka cluster, with settings of your own; the environment is not looked at.
+    ///
+    /// # Errors
+    /// As [`Log::kafka`].
+    #[cfg(feature = "kafka")]
+    pub fn kafka_with(settings: KafkaSettings) -> Result<Self, ClientError> {
+        let env = Env::real();
+        let transport = KafkaTransport::connect(env.clone(), settings)?;
+        let state_dir = match &transport.settings().state_dir {
+            Some(folder) => PathBuf::from(folder),
+            None => Path::new(KAFKA_STATE_DIR).join(transport.cluster_id()),
+        };
+        Ok(Self::with_parts(env, None, Arc::new(transport), state_dir))
+    }
+
+    fn with_parts(
+        env: Env,
+        broker: Option<Broker>,
+        transport: Arc<dyn Transport>,
+        state_dir: PathBuf,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                env,
+                broker,
+                transport,
+                state_dir,
+                running: Mutex::default(),
+            }),
+        }
+    }
+
     /// Opens the log in the directory `data`, which is created if it is absent (its parent must exist).
     ///
     /// # Errors
@@ -65,23 +137,21 @@ impl Log {
         let broker = Broker::open(env.clone(), data, config)?;
         let transport: Arc<dyn Transport> = Arc::new(InProcess::new(env.clone(), broker.clone()));
         let state_dir = data.join("state");
-        Ok(Self {
-            inner: Arc::new(Inner {
-                env,
-                broker,
-                transport,
-                state_dir,
-                running: Mutex::default(),
-            }),
-        })
+        Ok(Self::with_parts(env, Some(broker), transport, state_dir))
     }
 
-    /// Closes all files cleanly. Jobs must have ended.
+    /// Closes all files cleanly; on Kafka there is nothing to close. Jobs must have ended.
     ///
     /// # Errors
     /// If a file cannot be written or synced.
     pub fn close(&self) -> Result<(), BrokerError> {
-        self.inner.broker.close()
+        self.inner.broker.as_ref().map_or(Ok(()), Broker::close)
+    }
+
+    /// The broker of an embedded log; `None` on Kafka.
+    #[must_use]
+    pub fn broker(&self) -> Option<&Broker> {
+        self.inner.broker.as_ref()
     }
 
     /// The way to the log for producers and consumers of your own.

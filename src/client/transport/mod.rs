@@ -7,6 +7,8 @@
 //! - `Unanswered` is returned exactly where the outcome is unknown; every other error means "no effect".
 
 mod in_process;
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(test)]
 pub(crate) mod scripted;
 
@@ -14,6 +16,10 @@ use std::collections::BTreeMap;
 
 use futures::future::BoxFuture;
 pub use in_process::InProcess;
+#[cfg(feature = "kafka")]
+pub use kafka::{
+    EndpointCheck, KafkaSettings, KafkaTransport, SecurityProtocol, TransactionProtocol,
+};
 
 use super::ClientError;
 use crate::broker::GroupDescription;

@@ -1,0 +1,114 @@
+//! `judge`: what to do after a request failed: ask the same again, ask somebody else, or give up. No I/O.
+
+use crate::client::ClientError;
+use crate::protocol::{ErrorCode, ErrorKind};
+
+/// What may be done with a request whose answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// It changes nothing, or the same thing again: it is sent again.
+    Always,
+    /// It may have taken effect, and would do so again: its caller is told that the outcome is unknown.
+    IfRefused,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The request is sent again after a pause, to whoever is responsible by then.
+    Again,
+    /// As [`Next::Again`], but only for a while: what is missing may be on its way, or never come.
+    AgainForAWhile,
+    /// The caller is told.
+    GiveUp,
+}
+
+/// Decides what comes after `error`.
+pub(super) fn judge(error: &ClientError, repeat: Repeat) -> Next {
+    match error {
+        ClientError::Connect {
+            kind: ErrorKind::Retriable,
+            ..
+        } => Next::Again,
+        ClientError::Unanswered {
+            kind: ErrorKind::Retriable,
+            ..
+        } if repeat == Repeat::Always => Next::Again,
+        ClientError::Refused { code, .. } => judge_code(*code, repeat),
+        _ => Next::GiveUp,
+    }
+}
+
+fn judge_code(code: ErrorCode, repeat: Repeat) -> Next {
+    match code {
+        ErrorCode::NotLeaderOrFollower
+        | ErrorCode::LeaderNotAvailable
+        | ErrorCode::ReplicaNotAvailable
+        | ErrorCode::BrokerNotAvailable
+        | ErrorCode::FencedLeaderEpoch
+        | ErrorCode::UnknownLeaderEpoch
+        | ErrorCode::OffsetNotAvailable
+        | ErrorCode::CoordinatorLoadInProgress
+        | ErrorCode::CoordinatorNotAvailable
+        | ErrorCode::NotCoordinator
+        | ErrorCode::NotController
+        | ErrorCode::ThrottlingQuotaExceeded
+        | ErrorCode::KafkaStorageError => Next::Again,
+        // The broker gave up waiting for others: the request may have taken effect.
+        ErrorCode::RequestTimedOut | ErrorCode::NetworkException if repeat == Repeat::Always => {
+            Next::Again
+        }
+        ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId => Next::AgainForAWhile,
+        _ => Next::GiveUp,
+    }
+}
+
+/// The error with Kafka's number `code`; `None` for 0. Numbers that we don't know count as unexpected.
+pub(super) fn error_of(code: i16) -> Option<ErrorCode> {
+    match code {
+        0 => None,
+        code => Some(ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)),
+    }
+}
+
+/// A refusal, in Kafka's words and the broker's own.
+pub(super) fn refused(
+    request: &'static str,
+    code: ErrorCode,
+    about: &str,
+    words: Option<String>,
+) -> ClientError {
+    let words = words.filter(|words| !words.is_empty());
+    let about = match about {
+        "" => String::new(),
+        about => format!("{about}: "),
+    };
+    let advice = advice(code).map_or_else(String::new, |advice| format!("; {advice}"));
+    let message = match words {
+        Some(words) => format!("{about}{code} ({words}){advice}"),
+        None => format!("{about}{code}{advice}"),
+    };
+    ClientError::Refused {
+        request,
+        code,
+        message,
+        kind: code.kind(),
+    }
+}
+
+/// What an operator of the cluster can do about a refusal.
+fn advice(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::TopicAuthorizationFailed => Some(
+            "give this user the rights to Read, Write, Describe and (for topics that the job creates) Create it",
+        ),
+        ErrorCode::GroupAuthorizationFailed => Some("give this user the right to Read the group"),
+        ErrorCode::TransactionalIdAuthorizationFailed => {
+            Some("give this user the rights to Write and Describe the transactional id")
+        }
+        ErrorCode::ClusterAuthorizationFailed => {
+            Some("give this user the right that the request needs on the cluster")
+        }
+        _ => None,
+    }
+}
