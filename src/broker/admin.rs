@@ -134,7 +134,8 @@ impl Core {
     ) -> Result<Arc<Partition>, BrokerError> {
         let name = TopicPartition::new(topic.clone(), index);
         let dir = partition_dir(&self.directory.log_dir(), &name);
-        let log = PartitionLog::create(&self.env, &dir, id, config.clone())?;
+        let (env, config) = (&self.env, config.clone());
+        let log = PartitionLog::create_with_cache(env, &dir, id, config, &self.segments)?;
         Ok(Arc::new(Partition::new(name, Ok(log))))
     }
 

@@ -20,12 +20,15 @@ use super::transactions::Transactions;
 use super::{BrokerConfig, BrokerError};
 use crate::coordinator::Now;
 use crate::env::Env;
+use crate::log::SegmentCache;
 use crate::protocol::ErrorCode;
 use crate::types::{Durability, TopicPartition};
 
 /// The shared part of a broker. Each request's code stands in the file of its name, as methods of this type.
 pub(super) struct Core {
     pub(super) env: Env,
+    /// The files and indexes of sealed segments, of all partitions.
+    pub(super) segments: Arc<SegmentCache>,
     pub(super) config: BrokerConfig,
     pub(super) directory: Directory,
     pub(super) topics: Topics,

@@ -137,7 +137,7 @@ impl Core {
     /// Compacts, if the topic is compacted and dirty enough. The log is locked only while this is planned and while
     /// the new segments are put in place: appends and reads go on in between.
     fn compact(&self, partition: &Partition, now: Timestamp) -> Result<(), BrokerError> {
-        let Some(plan) = partition.lock()?.plan_compaction(now) else {
+        let Some(plan) = self.tidy(partition, |log| log.plan_compaction(now))? else {
             return Ok(());
         };
         let is_wanted = || self.check_open().is_ok() && partition.offline().is_none();

@@ -28,7 +28,7 @@ use super::sync::SyncQueue;
 use super::sync_helpers::SyncHelpers;
 use super::timer::Timer;
 use super::topics::{Topic, TopicEntry, TopicList, Topics};
-use super::transactions::Transactions;
+use super::transactions::{DURABLE_END_HEADER, Transactions};
 use super::{BrokerConfig, BrokerError};
 use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::transaction::{DurableEnd, OpenTransaction, TransactionCoordinator};
@@ -37,7 +37,7 @@ use crate::coordinator::{
     transaction_log,
 };
 use crate::env::{Env, failpoint};
-use crate::log::{PartitionLog, RecoveryMarks};
+use crate::log::{Evidence, PartitionLog, RecoveryMarks, SegmentCache};
 use crate::protocol::batch::{Batch, Batches, ControlType, DecompressionLimit};
 use crate::protocol::messages::TransactionResult;
 use crate::protocol::{ErrorCode, ErrorKind};
@@ -133,6 +133,7 @@ struct Opener {
     is_clean: bool,
     /// From decision records: see `transaction_log::durable_ends`.
     durable_ends: HashMap<(TopicPartition, TopicId), Offset>,
+    segments: Arc<SegmentCache>,
 }
 
 impl Opener {
@@ -148,6 +149,7 @@ impl Opener {
             is_clean: checkpoints.is_clean()?,
             checkpoints,
             durable_ends: HashMap::new(),
+            segments: SegmentCache::new(env),
         };
         // From here on files change: a crash now must be seen as one.
         opener.checkpoints.remove_clean()?;
@@ -200,6 +202,7 @@ impl Opener {
         );
         Core {
             env: self.env,
+            segments: self.segments,
             config: self.config,
             directory,
             topics,
@@ -274,7 +277,13 @@ impl Opener {
             )));
         }
         let config = log_config(&self.config, &name.topic, configs)?;
-        let (mut log, report) = PartitionLog::open(&self.env, &dir, config, self.marks(name, id))?;
+        // F9: of the journal of decisions, whole records behind damage say whether that is a torn tail.
+        let of_journal = |batch: &Batch| journal_end(batch, id);
+        let is_journal = name.topic.as_str() == TRANSACTION_STATE_TOPIC;
+        let evidence: Option<&Evidence<'_>> = is_journal.then_some(&of_journal);
+        let (env, marks) = (&self.env, self.marks(name, id));
+        let (mut log, report) =
+            PartitionLog::open_with_evidence(env, &dir, config, marks, &self.segments, evidence)?;
         if log.topic_id() != id {
             return Err(BrokerError::corrupt(format!(
                 "{} belongs to another topic (its id is {}, not {id}): put the right directory back",
@@ -403,6 +412,7 @@ impl Core {
         if !open.is_empty() {
             tracing::info!(count = open.len(), "finishing transactions that were open");
         }
+        self.check_journal_leads()?;
         failpoint("open.before_roll");
         self.finish_transactions(open)?;
         failpoint("open.after_roll");
@@ -410,6 +420,35 @@ impl Core {
             return Err(self.explain_unfinished());
         }
         self.ballast.hold();
+        Ok(())
+    }
+
+    /// The journal is written and synced before any partition sees a new epoch (I3, I4), so a partition that knows a
+    /// later one shows that the journal lost its end, or is a copy that was made before the partition's (F9, F24).
+    fn check_journal_leads(&self) -> Result<(), BrokerError> {
+        if !self.is_fsync() {
+            return Ok(());
+        }
+        let known = self.transactions.list().into_iter();
+        let known: HashMap<_, _> = known
+            .map(|it| (it.producer_id, it.producer_epoch))
+            .collect();
+        for partition in self.topics.partitions() {
+            let Ok(log) = partition.lock() else { continue };
+            for found in log.producers() {
+                let producer = found.producer;
+                if let Some(&epoch) = known.get(&producer.id).filter(|&&it| it < producer.epoch) {
+                    return Err(BrokerError::corrupt(format!(
+                        "{} holds epoch {} of producer {}, but {} only knows of epochs up to {epoch}: the journal lost its end, or the directory was copied while it was in use; restore the whole directory from one copy",
+                        partition.name,
+                        producer.epoch.0,
+                        producer.id.0,
+                        self.transactions.journal().name,
+                        epoch = epoch.0,
+                    )));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -429,6 +468,26 @@ impl Core {
             )),
         }
     }
+}
+
+/// Up to where the transaction journal was durable when this batch of it was written.
+fn journal_end(batch: &Batch, journal: TopicId) -> Option<Offset> {
+    let mut end = None;
+    let mut records = batch.records(&DecompressionLimit::default()).ok()?;
+    while let Some(Ok(record)) = records.next() {
+        let mut headers = record.headers;
+        let noted = headers.find_map(|(name, value)| {
+            let bytes = value?.try_into().ok()?;
+            (name == DURABLE_END_HEADER).then_some(Offset(i64::from_be_bytes(bytes)))
+        });
+        let ends = transaction_log::durable_ends(record.key.unwrap_or_default(), record.value);
+        let of_journal = ends.unwrap_or_default().into_iter();
+        let decided = of_journal
+            .filter(|end| end.topic_id == journal)
+            .map(|end| end.offset);
+        end = end.max(noted).max(decided.max());
+    }
+    end
 }
 
 /// Shows every batch of a journal to `take`, in order.

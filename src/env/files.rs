@@ -121,6 +121,11 @@ pub trait Files: Send + Sync + 'static {
     /// As the operating system says.
     fn access(&self, path: &Path) -> io::Result<Access>;
 
+    /// How many files this process may have open at once, if somebody set a bound.
+    fn open_files_max(&self) -> Option<u64> {
+        None
+    }
+
     /// Takes the advisory lock of the file at `path` (created if absent) for this process and writes the
     /// process id into it. Held until the value is dropped; the death of the process frees it.
     ///

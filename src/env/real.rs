@@ -101,6 +101,10 @@ impl Files for RealFiles {
         })
     }
 
+    fn open_files_max(&self) -> Option<u64> {
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+    }
+
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError> {
         let file = self.open(path, OpenMode::OpenOrCreate)?;
         let owner = || -> io::Result<String> {

@@ -7,7 +7,7 @@ use super::partition::{AppendOrigin, Appended, PartitionLog};
 use super::producer_state::Verdict;
 use super::segment::{LEADER_EPOCH, Segment};
 use super::{aborted::AbortedEntry, derived};
-use crate::env::failpoint;
+use crate::env::{File, failpoint};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{
     Batch, BatchError, ControlRecord, ControlType, DecompressionLimit, HEADER_BYTES, Header,
@@ -120,7 +120,7 @@ impl PartitionLog {
         );
         if let Some(ended) = ended.filter(|ended| ended.kind == ControlType::Abort) {
             // I5: readers must know what to leave out before the last stable offset lets them read it.
-            self.active_mut().aborted.push(AbortedEntry::from(ended));
+            self.active_mut().note_aborted(AbortedEntry::from(ended));
         }
         self.advance_last_stable();
     }
@@ -250,27 +250,29 @@ impl PartitionLog {
             bytes.len() >= HEADER_BYTES,
             "only whole batches are written"
         );
-        let active = self.active();
-        let position = active.size_bytes;
-        if let Err(error) = active.file.write_all_at(bytes, position) {
-            return self.undo_write(error, position);
+        let position = self.active().size_bytes;
+        let file = self.active().file()?;
+        if let Err(error) = file.write_all_at(bytes, position) {
+            return self.undo_write(error, &*file, position);
         }
         let end = position + bytes.len() as u64;
         let (before, after) = (position / WRITEBACK_BYTES, end / WRITEBACK_BYTES);
         if before != after {
             let from = before * WRITEBACK_BYTES;
-            self.active()
-                .file
-                .start_writeback(from, after * WRITEBACK_BYTES - from);
+            file.start_writeback(from, after * WRITEBACK_BYTES - from);
         }
         Ok(())
     }
 
     /// F13: a full disk leaves the log as it was, if the part that was written can be cut off again.
-    fn undo_write(&mut self, error: std::io::Error, position: u64) -> Result<(), LogError> {
-        let active = self.active();
-        let path = active.path.clone();
-        let is_cut = active.file.set_length(position).is_ok();
+    fn undo_write(
+        &mut self,
+        error: std::io::Error,
+        file: &dyn File,
+        position: u64,
+    ) -> Result<(), LogError> {
+        let path = self.active().path.clone();
+        let is_cut = file.set_length(position).is_ok();
         if is_cut && is_storage_full(&error) {
             return Err(LogError::StorageFull {
                 path: path.to_path_buf(),
@@ -297,7 +299,8 @@ impl PartitionLog {
         let size_bytes = active.size_bytes + bytes_count as u64;
         size_bytes > u64::from(self.config.segment_bytes)
             || (active.range.first != Timestamp::NONE && span_ms > self.config.segment_ms)
-            || active.offsets.size_bytes() >= self.config.segment_index_bytes as usize
+            || active.index_in_memory().offsets.size_bytes()
+                >= self.config.segment_index_bytes as usize
             || last.last_offset().since(active.base_offset) > i64::from(i32::MAX)
     }
 
@@ -310,7 +313,9 @@ impl PartitionLog {
             // is always rot and never a torn tail.
             self.sync_now()?;
         }
-        let segment = match Segment::create(&self.env, &self.dir, base_offset) {
+        let segment = match Segment::create(&self.cache, &self.dir, base_offset) {
+            // F14: nothing was changed, and there may be a file to spare at the next try.
+            Err(error @ LogError::TooManyFiles { .. }) => return Err(error),
             Err(LogError::Io { source, path, .. }) if is_storage_full(&source) => {
                 return Err(LogError::StorageFull { path });
             }
@@ -330,8 +335,15 @@ impl PartitionLog {
             }
             self.unsynced.clear();
         }
-        if let Err(error) = sealed.write(&self.env, &self.dir) {
-            tracing::warn!(%error, "derived files were not written: they will be rebuilt");
+        let written = sealed.write(&self.env, &self.dir);
+        let index = self.segments.len() - 2;
+        let sealed = &mut self.segments[index];
+        sealed.unpin();
+        match written {
+            Ok(written) => sealed.leave_index_to_files(written),
+            Err(error) => {
+                tracing::warn!(%error, "derived files were not written: they will be rebuilt");
+            }
         }
         failpoint("log.after_roll");
         Ok(())

@@ -1,16 +1,18 @@
 //! The pass of a compaction: decides about each batch, and writes what stays.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 
 use super::append::is_storage_full;
+use super::cache::SegmentCache;
 use super::compaction::{CompactedSegment, CompactionPlan, Source};
 use super::error::LogError;
 use super::segment::{Density, Segment};
 use super::{derived, names};
-use crate::env::{Env, OpenMode};
+use crate::env::{File, OpenMode};
 use crate::protocol::batch::{Batch, DecompressionLimit, Header, rewrite};
 use crate::types::{Offset, ProducerId};
 
@@ -100,7 +102,7 @@ impl<'a> Cleaner<'a> {
         };
         let path = names::cleaned_path(&self.plan.dir, first.base_offset);
         derived::remove_file(&self.plan.env, &path)?;
-        let mut writer = Writer::create(&self.plan.env, path, first.base_offset)?;
+        let mut writer = Writer::create(&self.plan.cache, path, first.base_offset)?;
         let mut discarded = Bytes::new();
         let mut is_changed = group.len() > 1;
         for source in group {
@@ -239,6 +241,7 @@ fn emptied(batch: Bytes) -> Result<Bytes, LogError> {
 /// Writes a compacted segment.
 struct Writer {
     segment: Segment,
+    file: Arc<dyn File>,
     buffer: Vec<u8>,
     written_bytes: u64,
 }
@@ -246,13 +249,17 @@ struct Writer {
 impl Writer {
     const BUFFER_BYTES: usize = 1 << 20;
 
-    fn create(env: &Env, path: PathBuf, base_offset: Offset) -> Result<Self, LogError> {
-        let file = env
-            .files
+    fn create(
+        cache: &Arc<SegmentCache>,
+        path: PathBuf,
+        base_offset: Offset,
+    ) -> Result<Self, LogError> {
+        let file = cache
             .open(&path, OpenMode::CreateNew)
             .map_err(|error| storage_error("create segment", &path, error))?;
         Ok(Self {
-            segment: Segment::with_file(base_offset, path, file.into()),
+            segment: Segment::at(cache, path, base_offset),
+            file,
             buffer: Vec::with_capacity(Self::BUFFER_BYTES),
             written_bytes: 0,
         })
@@ -267,7 +274,10 @@ impl Writer {
         self.buffer.extend_from_slice(bytes);
         self.segment.note(header, Density::EveryBatch);
         if header.is_control() {
-            self.segment.aborted.extend(plan.aborted.ended_by(header));
+            let ended = plan.aborted.ended_by(header);
+            ended
+                .into_iter()
+                .for_each(|entry| self.segment.note_aborted(entry));
         }
         match self.buffer.len() >= Self::BUFFER_BYTES {
             true => self.flush(),
@@ -276,8 +286,7 @@ impl Writer {
     }
 
     fn flush(&mut self) -> Result<(), LogError> {
-        self.segment
-            .file
+        self.file
             .write_all_at(&self.buffer, self.written_bytes)
             .map_err(|error| storage_error("write", &self.segment.path, error))?;
         self.written_bytes += self.buffer.len() as u64;
@@ -291,8 +300,7 @@ impl Writer {
             self.written_bytes, self.segment.size_bytes,
             "all that was noted is written"
         );
-        self.segment
-            .file
+        self.file
             .sync_data()
             .map_err(LogError::io("sync", &self.segment.path))?;
         Ok(self.segment)

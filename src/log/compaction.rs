@@ -12,12 +12,13 @@
 //! n × .log ──► .log.cleaned ──sync──► .log.swap ──sync dir──► (the n − 1 others removed) ──sync dir──► .log
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
 use super::aborted::AbortedEntry;
+use super::cache::{SegmentCache, SegmentFile};
 use super::cleaner::{Cleaner, LatestOffsets};
 use super::error::LogError;
 use super::partition::PartitionLog;
@@ -25,7 +26,7 @@ use super::scan::{ScanRange, Visit, scan};
 use super::segment::Segment;
 use super::sync::SyncPlan;
 use super::{derived, leftovers, metadata, names};
-use crate::env::{Env, File};
+use crate::env::Env;
 use crate::protocol::batch::Header;
 use crate::types::{Offset, ProducerId, Timestamp};
 
@@ -47,14 +48,14 @@ pub struct CompactionReport {
 pub(super) struct Source {
     pub(super) base_offset: Offset,
     pub(super) next_offset: Offset,
-    path: Arc<Path>,
-    file: Arc<dyn File>,
+    file: SegmentFile,
     pub(super) size_bytes: u64,
 }
 
 /// A compaction that was planned under the lock, to be executed outside it.
 pub struct CompactionPlan {
     pub(super) env: Env,
+    pub(super) cache: Arc<SegmentCache>,
     pub(super) dir: PathBuf,
     /// What is done first: a marker must not be lost to a power loss after records of its transaction are gone.
     sync: Option<SyncPlan>,
@@ -128,18 +129,21 @@ impl PartitionLog {
     /// [`LogError::Io`], [`LogError::Corrupt`], [`LogError::StorageFull`], [`LogError::InvalidBatch`]: the log
     /// stands as it was, unless the error poisoned it.
     pub fn compact(&mut self, now: Timestamp) -> Result<Option<CompactionReport>, LogError> {
-        let Some(plan) = self.plan_compaction(now) else {
+        let Some(plan) = self.plan_compaction(now)? else {
             return Ok(None);
         };
         let compacted = plan.execute(&|| true)?;
         self.finish_compaction(compacted).map(Some)
     }
 
-    /// Plans a compaction; `None` if the log is not compacted, poisoned, or not dirty enough. There must be one at a time.
-    #[must_use]
-    pub fn plan_compaction(&mut self, now: Timestamp) -> Option<CompactionPlan> {
+    /// Plans a compaction; `None` if the log is not compacted, poisoned, or not dirty enough. There must be one at a
+    /// time, and no retention beside it.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] if the index of a sealed segment cannot be read.
+    pub fn plan_compaction(&mut self, now: Timestamp) -> Result<Option<CompactionPlan>, LogError> {
         if self.poisoned.is_some() || !self.config.cleanup.is_compacting() {
-            return None;
+            return Ok(None);
         }
         let cleanable: Vec<_> = self.cleanable(now).collect();
         let total_bytes: u64 = cleanable.iter().map(|segment| segment.size_bytes).sum();
@@ -149,7 +153,7 @@ impl PartitionLog {
         #[allow(clippy::cast_precision_loss, reason = "a ratio needs no more")]
         let ratio = dirty_bytes as f64 / total_bytes.max(1) as f64;
         if dirty_bytes == 0 || ratio < self.config.min_cleanable_dirty_ratio {
-            return None;
+            return Ok(None);
         }
         let entries = self.producers.entries();
         let kept_offsets = entries.flat_map(|(_, entry)| {
@@ -158,19 +162,21 @@ impl PartitionLog {
         });
         let kept_offsets = kept_offsets.collect();
         let groups = self.groups(&cleanable);
-        Some(CompactionPlan {
+        let aborted = self.aborted_ranges()?;
+        Ok(Some(CompactionPlan {
             env: self.env.clone(),
+            cache: self.cache.clone(),
             dir: self.dir.clone(),
             sync: self.plan_sync(),
             groups,
             dirty_from: self.cleaned_end,
             gaps_below: self.cleaned_end,
-            aborted: self.aborted_ranges(),
+            aborted,
             kept_offsets,
             memory_bytes: self.config.compaction_memory_bytes,
             now,
             horizon: now.plus_millis(self.config.delete_retention_ms),
-        })
+        }))
     }
 
     /// The sealed segments from the first on that are decided (C26) and old enough.
@@ -202,8 +208,7 @@ impl PartitionLog {
                 group.push(Source {
                     base_offset: segment.base_offset,
                     next_offset: segment.next_offset,
-                    path: segment.path.clone(),
-                    file: segment.file.clone(),
+                    file: segment.cached().clone(),
                     size_bytes: segment.size_bytes,
                 });
             }
@@ -211,12 +216,16 @@ impl PartitionLog {
         groups
     }
 
-    fn aborted_ranges(&self) -> AbortedRanges {
+    fn aborted_ranges(&self) -> Result<AbortedRanges, LogError> {
         let mut ranges = AbortedRanges::default();
-        for entry in self.segments.iter().flat_map(|segment| &segment.aborted) {
-            ranges.0.entry(entry.producer_id).or_default().push(*entry);
+        for segment in self.segments.iter().filter(|segment| segment.has_aborted()) {
+            self.with_index(segment, |index| {
+                for entry in &index.aborted {
+                    ranges.0.entry(entry.producer_id).or_default().push(*entry);
+                }
+            })?;
         }
-        ranges
+        Ok(ranges)
     }
 
     /// Puts compacted segments in the place of those that they replace.
@@ -291,9 +300,14 @@ impl PartitionLog {
             base_offset,
             replaces.iter().copied().skip(1),
         )?;
-        segment.path = names::path(&self.dir, names::FileKind::Log, base_offset).into();
-        if let Err(error) = derived::write_segment(&self.env, &self.dir, &segment) {
-            tracing::warn!(%error, "indexes were not written: they will be rebuilt");
+        let path = names::path(&self.dir, names::FileKind::Log, base_offset);
+        segment.move_to(&self.cache, path);
+        let index = segment.index_in_memory();
+        match derived::write_segment(&self.env, &self.dir, &segment, index) {
+            Ok(written) => segment.leave_index_to_files(written),
+            Err(error) => {
+                tracing::warn!(%error, "indexes were not written: they will be rebuilt");
+            }
         }
         self.segments
             .splice(first..first + replaces.len(), [segment]);
@@ -391,9 +405,11 @@ impl CompactionPlan {
             }
             visit(header, bytes, position)
         };
-        match scan(&*source.file, &source.path, range, &mut visit)? {
+        let path = source.file.path();
+        let file = source.file.open().map_err(LogError::io("open", path))?;
+        match scan(&*file, path, range, &mut visit)? {
             None => Ok(()),
-            Some(damage) => Err(LogError::corrupt(&source.path, damage.position, damage.why)),
+            Some(damage) => Err(LogError::corrupt(path, damage.position, damage.why)),
         }
     }
 

@@ -19,9 +19,10 @@ use bytes::{Buf, BufMut};
 
 use super::error::LogError;
 use super::index::{OffsetIndex, TimeIndex};
+use super::leftovers::Listing;
 use super::names::{self, FileKind};
 use super::producer_state::ProducerState;
-use super::segment::{Segment, TimeRange};
+use super::segment::{Segment, SegmentIndex, TimeRange};
 use super::{aborted, snapshot};
 use crate::env::{Env, OpenMode};
 use crate::types::{Offset, Timestamp};
@@ -44,10 +45,51 @@ pub(super) struct Checkpoint {
     snapshot: Vec<u8>,
 }
 
+/// Which index files belong to a segment: the length and the checksum of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint([(u32, u32); 3]);
+
+impl Fingerprint {
+    fn of(indexes: &[Vec<u8>; 3]) -> Self {
+        let of = |bytes: &Vec<u8>| (length(bytes), crc32c::crc32c(bytes));
+        Self([of(&indexes[0]), of(&indexes[1]), of(&indexes[2])])
+    }
+
+    /// Whether any transaction was aborted in the segment.
+    pub(super) fn has_aborted(&self) -> bool {
+        self.0[2].0 > 0
+    }
+
+    /// Whether the index files have these lengths. What stands in them is checked when it is read.
+    pub(super) fn fits(&self, listing: &Listing, base_offset: Offset) -> bool {
+        INDEXES.into_iter().zip(self.0).all(|(kind, (length, _))| {
+            listing.length_bytes(kind, base_offset) == Some(u64::from(length))
+        })
+    }
+
+    /// Reads the indexes of the segment at `base_offset`; `None` if the files are not these.
+    pub(super) fn read(&self, env: &Env, dir: &Path, base_offset: Offset) -> Option<SegmentIndex> {
+        let read = |index: usize| {
+            let path = names::path(dir, INDEXES[index], base_offset);
+            let bytes = env.files.read(&path, INDEX_BYTES_MAX).ok()?;
+            ((length(&bytes), crc32c::crc32c(&bytes)) == self.0[index]).then_some(bytes)
+        };
+        Some(SegmentIndex {
+            offsets: OffsetIndex::decode(base_offset, &read(0)?)?,
+            times: TimeIndex::decode(base_offset, &read(1)?)?,
+            aborted: aborted::decode(&read(2)?)?,
+        })
+    }
+}
+
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
 impl Checkpoint {
     /// What is known of `segment`, the last one, and of all producers at its end.
     pub(super) fn of(segment: &Segment, producers: &ProducerState) -> Self {
-        let indexes = encode_indexes(segment);
+        let indexes = encode_indexes(segment.index_in_memory());
         Self {
             base_offset: segment.base_offset,
             next_offset: segment.next_offset,
@@ -58,10 +100,11 @@ impl Checkpoint {
     }
 
     /// Writes the files. They are not synced: what is lost is rebuilt.
-    pub(super) fn write(&self, env: &Env, dir: &Path) -> Result<(), LogError> {
+    pub(super) fn write(&self, env: &Env, dir: &Path) -> Result<Fingerprint, LogError> {
         write_indexes(env, dir, self.base_offset, &self.indexes, &self.manifest)?;
         let path = names::path(dir, FileKind::Snapshot, self.next_offset);
-        write_file(env, &path, &self.snapshot)
+        write_file(env, &path, &self.snapshot)?;
+        Ok(Fingerprint::of(&self.indexes))
     }
 }
 
@@ -77,10 +120,16 @@ pub(super) fn write_snapshot(
 }
 
 /// Writes the indexes of a segment alone, after they were rebuilt.
-pub(super) fn write_segment(env: &Env, dir: &Path, segment: &Segment) -> Result<(), LogError> {
-    let indexes = encode_indexes(segment);
+pub(super) fn write_segment(
+    env: &Env,
+    dir: &Path,
+    segment: &Segment,
+    index: &SegmentIndex,
+) -> Result<Fingerprint, LogError> {
+    let indexes = encode_indexes(index);
     let manifest = encode_manifest(segment, &indexes);
-    write_indexes(env, dir, segment.base_offset, &indexes, &manifest)
+    write_indexes(env, dir, segment.base_offset, &indexes, &manifest)?;
+    Ok(Fingerprint::of(&indexes))
 }
 
 /// Removes the derived files of the segment that began at `base_offset`, the manifest first.
@@ -101,11 +150,11 @@ pub(super) fn remove_file(env: &Env, path: &Path) -> Result<(), LogError> {
     }
 }
 
-fn encode_indexes(segment: &Segment) -> [Vec<u8>; 3] {
+fn encode_indexes(index: &SegmentIndex) -> [Vec<u8>; 3] {
     [
-        segment.offsets.encode(),
-        segment.times.encode(),
-        aborted::encode(&segment.aborted),
+        index.offsets.encode(),
+        index.times.encode(),
+        aborted::encode(&index.aborted),
     ]
 }
 
@@ -118,9 +167,9 @@ fn encode_manifest(segment: &Segment, indexes: &[Vec<u8>; 3]) -> Vec<u8> {
     bytes.put_i64(segment.range.first.0);
     bytes.put_i64(segment.range.largest.0);
     bytes.put_i64(segment.range.offset_of_largest.0);
-    for index in indexes {
-        bytes.put_u32(u32::try_from(index.len()).unwrap_or(u32::MAX));
-        bytes.put_u32(crc32c::crc32c(index));
+    for (length, crc) in Fingerprint::of(indexes).0 {
+        bytes.put_u32(length);
+        bytes.put_u32(crc);
     }
     let crc = crc32c::crc32c(&bytes[BODY_POSITION..]);
     bytes[CRC_POSITION..BODY_POSITION].copy_from_slice(&crc.to_be_bytes());
@@ -160,8 +209,9 @@ pub(super) struct Manifest {
     pub(super) covered_bytes: u64,
     /// One past the last offset covered.
     pub(super) next_offset: Offset,
-    range: TimeRange,
-    indexes: [(u32, u32); 3],
+    pub(super) range: TimeRange,
+    /// The index files that belong to it.
+    pub(super) indexes: Fingerprint,
 }
 
 impl Manifest {
@@ -170,6 +220,13 @@ impl Manifest {
         let path = names::path(dir, FileKind::Manifest, base_offset);
         let bytes = env.files.read(&path, MANIFEST_BYTES as u64).ok()?;
         Self::decode(&bytes)
+    }
+
+    /// Notes in `segment` what the manifest says of its batches.
+    pub(super) fn vouch_for(&self, segment: &mut Segment) {
+        segment.size_bytes = self.covered_bytes;
+        segment.next_offset = self.next_offset;
+        segment.range = self.range;
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -188,40 +245,8 @@ impl Manifest {
                 largest: Timestamp(rest.get_i64()),
                 offset_of_largest: Offset(rest.get_i64()),
             },
-            indexes: std::array::from_fn(|_| (rest.get_u32(), rest.get_u32())),
+            indexes: Fingerprint(std::array::from_fn(|_| (rest.get_u32(), rest.get_u32()))),
         })
-    }
-
-    /// Fills `segment` with what its index files say; `false`, and an unchanged segment, if they do not fit.
-    pub(super) fn load(&self, env: &Env, dir: &Path, segment: &mut Segment) -> bool {
-        let mut files = INDEXES
-            .into_iter()
-            .zip(self.indexes)
-            .map(|(kind, expected)| {
-                let path = names::path(dir, kind, segment.base_offset);
-                let bytes = env.files.read(&path, INDEX_BYTES_MAX).ok()?;
-                let length = u32::try_from(bytes.len()).ok()?;
-                ((length, crc32c::crc32c(&bytes)) == expected).then_some(bytes)
-            });
-        let mut next = || files.next().flatten();
-        let (Some(offsets), Some(times), Some(aborted)) = (next(), next(), next()) else {
-            return false;
-        };
-        let base_offset = segment.base_offset;
-        let (Some(offsets), Some(times), Some(aborted)) = (
-            OffsetIndex::decode(base_offset, &offsets),
-            TimeIndex::decode(base_offset, &times),
-            aborted::decode(&aborted),
-        ) else {
-            return false;
-        };
-        segment.offsets = offsets;
-        segment.times = times;
-        segment.aborted = aborted;
-        segment.range = self.range;
-        segment.size_bytes = self.covered_bytes;
-        segment.next_offset = self.next_offset;
-        true
     }
 }
 

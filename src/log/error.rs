@@ -27,6 +27,12 @@ pub enum LogError {
         /// The file that could not grow.
         path: PathBuf,
     },
+    /// This process may open no more files. Nothing was written; the log stays usable.
+    #[error("no file handle is left to open {}: nothing was appended; close something, or raise the limit (ulimit -n), and retry", path.display())]
+    TooManyFiles {
+        /// The file that could not be opened.
+        path: PathBuf,
+    },
     /// Stored bytes are damaged. Nothing was changed.
     #[error("{} is damaged at byte {position}: {why}; nothing was changed: restore the file from a copy, or inspect it with `onceflow log verify`", file.display())]
     Corrupt {
@@ -91,7 +97,9 @@ impl LogError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::StorageFull { .. } | Self::Cancelled { .. } => ErrorKind::Retriable,
+            Self::StorageFull { .. } | Self::TooManyFiles { .. } | Self::Cancelled { .. } => {
+                ErrorKind::Retriable
+            }
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Refused { code, .. } => code.kind(),
             Self::InvalidBatch(error) => error.kind(),
@@ -111,6 +119,7 @@ impl LogError {
             Self::InvalidBatch(error) => error.code(),
             Self::Io { .. }
             | Self::StorageFull { .. }
+            | Self::TooManyFiles { .. }
             | Self::Cancelled { .. }
             | Self::Corrupt { .. }
             | Self::Poisoned { .. }

@@ -8,6 +8,7 @@
 
 use bytes::{Buf, BufMut};
 
+use super::segment::Density;
 use crate::types::{Offset, Timestamp};
 
 /// The size of an offset index entry.
@@ -43,6 +44,18 @@ impl OffsetIndex {
         let relative = u32::try_from(last_offset.since(self.base_offset));
         if let Ok(relative) = relative {
             self.entries.push((relative, position));
+        }
+    }
+
+    /// Whether the batch at `position` is to be indexed. Depends on the bytes alone, so that a rebuilt index equals
+    /// the first one.
+    pub(crate) fn is_due(&self, position: u32, density: Density) -> bool {
+        match density {
+            Density::EveryBatch => true,
+            Density::Interval(bytes) => {
+                let last = self.last().map_or(0, |anchor| anchor.position);
+                position - last > bytes
+            }
         }
     }
 

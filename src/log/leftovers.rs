@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use hashbrown::HashMap;
+
 use super::derived;
 use super::error::LogError;
 use super::names::{self, FileKind, Name};
 use super::scan::{ScanRange, scan};
-use super::segment::Segment;
-use crate::env::Env;
+use crate::env::{Env, OpenMode};
 use crate::types::Offset;
 
 /// The files of a directory that are in use, by ascending offset.
@@ -23,6 +24,8 @@ pub(super) struct Listing {
     leftovers: Vec<String>,
     /// Base offsets of derived files.
     derived: Vec<(FileKind, Offset)>,
+    /// Bytes of files in use.
+    lengths: HashMap<(FileKind, Offset), u64>,
 }
 
 impl Listing {
@@ -38,6 +41,9 @@ impl Listing {
                 true => Name::Foreign,
                 false => names::parse(&entry.name),
             };
+            if let Name::Live(kind, offset) = name {
+                listing.lengths.insert((kind, offset), entry.length_bytes);
+            }
             match name {
                 Name::Live(FileKind::Log, offset) => listing.segments.push(offset),
                 Name::Live(FileKind::Snapshot, offset) => listing.snapshots.push(offset),
@@ -53,6 +59,11 @@ impl Listing {
         listing.segments.sort_unstable();
         listing.snapshots.sort_unstable();
         Ok(listing)
+    }
+
+    /// How long a file in use was when the directory was read; `None` if it was not there.
+    pub(super) fn length_bytes(&self, kind: FileKind, offset: Offset) -> Option<u64> {
+        self.lengths.get(&(kind, offset)).copied()
     }
 }
 
@@ -85,9 +96,11 @@ fn finish_swap(
     segments: &[Offset],
 ) -> Result<(), LogError> {
     let swap = names::swap_path(dir, base_offset);
-    let segment = Segment::open(env, swap.clone(), base_offset)?;
-    let length_bytes = segment
-        .file
+    let file = env
+        .files
+        .open(&swap, OpenMode::Read)
+        .map_err(LogError::io("open segment", &swap))?;
+    let length_bytes = file
         .length_bytes()
         .map_err(LogError::io("read the size of", &swap))?;
     let range = ScanRange {
@@ -97,7 +110,7 @@ fn finish_swap(
         gaps_below: Offset(i64::MAX),
     };
     let mut end = base_offset;
-    let damage = scan(&*segment.file, &swap, range, &mut |header, _, _| {
+    let damage = scan(&*file, &swap, range, &mut |header, _, _| {
         end = header.next_offset();
         Ok(())
     })?;

@@ -5,21 +5,25 @@
 //! ever cut (I9); every index and snapshot is derived and rebuilt when it is lost (I11).
 //! Does not: know topics, decide transactions (the coordinator does), or choose when to sync (the broker does).
 //!
-//! Reading order: `partition.rs` (the log as its owner sees it), `append.rs`, `read.rs`, `sync.rs`;
-//! `producer_state.rs` (pure); `segment.rs`, `index.rs`, `aborted.rs`, `snapshot.rs`, `derived.rs` (bytes);
-//! `recovery.rs`, `leftovers.rs`, `retention.rs`, `compaction.rs`, `cleaner.rs`, `verify.rs`.
+//! Reading order: `partition.rs` (the log as its owner sees it), `append.rs`, `read.rs`, `lookup.rs`, `sync.rs`;
+//! `producer_state.rs` (pure); `segment.rs`, `cache.rs`, `index.rs`, `aborted.rs`, `snapshot.rs`, `derived.rs` (bytes);
+//! `open.rs`, `recovery.rs`, `evidence.rs`, `leftovers.rs`, `retention.rs`, `compaction.rs`, `cleaner.rs`, `verify.rs`.
 
 mod aborted;
 mod append;
+mod cache;
 mod cleaner;
 mod compaction;
 mod config;
 mod derived;
 mod error;
+mod evidence;
 mod index;
 mod leftovers;
+mod lookup;
 mod metadata;
 mod names;
+mod open;
 mod partition;
 mod producer_state;
 mod read;
@@ -33,12 +37,14 @@ mod sync;
 mod tests;
 mod verify;
 
+pub use cache::SegmentCache;
 pub use compaction::{Compacted, CompactionPlan, CompactionReport};
 pub use config::{CleanupPolicy, LogConfig};
 pub use error::LogError;
+pub use evidence::Evidence;
+pub use open::{RecoveryMarks, RecoveryReport};
 pub use partition::{AppendOrigin, Appended, PartitionLog};
 pub use read::ReadPlan;
-pub use recovery::{RecoveryMarks, RecoveryReport};
 pub use retention::DeletedSegment;
 pub use sync::SyncPlan;
 pub use verify::{DumpedBatch, Finding, SegmentReport, VerifyReport, dump, verify};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::types::Offset;
 
 /// What a file in a partition's directory is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum FileKind {
     /// Record batches: the only file that is not derived.
     Log,

@@ -1,8 +1,10 @@
 //! One partition's log as its owner sees it: its marks, and the state that the other files work on.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::LogConfig;
+use super::cache::SegmentCache;
 use super::derived;
 use super::error::LogError;
 use super::metadata;
@@ -43,6 +45,7 @@ pub struct Appended {
 /// outside it ([`PartitionLog::plan_read`], [`PartitionLog::plan_sync`], [`PartitionLog::plan_compaction`]).
 pub struct PartitionLog {
     pub(super) env: Env,
+    pub(super) cache: Arc<SegmentCache>,
     pub(super) dir: PathBuf,
     pub(super) topic_id: TopicId,
     pub(super) config: LogConfig,
@@ -83,6 +86,20 @@ impl PartitionLog {
         topic_id: TopicId,
         config: LogConfig,
     ) -> Result<Self, LogError> {
+        Self::create_with_cache(env, dir, topic_id, config, &SegmentCache::new(env))
+    }
+
+    /// As [`PartitionLog::create`], with the files of sealed segments in a cache that other logs use too.
+    ///
+    /// # Errors
+    /// As [`PartitionLog::create`].
+    pub fn create_with_cache(
+        env: &Env,
+        dir: &Path,
+        topic_id: TopicId,
+        config: LogConfig,
+        cache: &Arc<SegmentCache>,
+    ) -> Result<Self, LogError> {
         let files = &env.files;
         if files
             .exists(dir)
@@ -95,7 +112,7 @@ impl PartitionLog {
             .create_dir(dir)
             .map_err(LogError::io("create directory", dir))?;
         metadata::write(env, dir, topic_id)?;
-        let segment = Segment::create(env, dir, Offset::ZERO)?;
+        let segment = Segment::create(cache, dir, Offset::ZERO)?;
         // F10: the names in the directory, then the directory's own name in its parent.
         files
             .sync_dir(dir)
@@ -107,6 +124,7 @@ impl PartitionLog {
         }
         Ok(Self {
             env: env.clone(),
+            cache: cache.clone(),
             dir: dir.to_owned(),
             topic_id,
             config,

@@ -243,8 +243,11 @@ impl PartitionLog {
     /// Plans a read of at most `max_bytes`, but at least one batch, from offset `from`. Nothing is read yet; at the
     /// end that the reader may see, the plan is empty.
     ///
+    /// Of a sealed segment that nobody read lately, this opens the file and reads the index.
+    ///
     /// # Errors
-    /// [`LogError::OffsetOutOfRange`] below the log start offset or past the log end.
+    /// [`LogError::OffsetOutOfRange`] below the log start offset or past the log end; [`LogError::Io`] if a sealed
+    /// segment cannot be opened.
     pub fn plan_read(
         &self,
         from: Offset,
@@ -271,10 +274,10 @@ impl PartitionLog {
             log_start_offset: self.log_start,
         };
         if from < to {
-            plan.slices = self.slices(from, max_bytes);
+            plan.slices = self.slices(from, max_bytes)?;
             if isolation == Isolation::ReadCommitted {
-                plan.to = self.bounded_end(&plan);
-                plan.aborted = self.aborted_between(from, plan.to);
+                plan.to = self.bounded_end(&plan)?;
+                plan.aborted = self.aborted_between(from, plan.to)?;
             }
         }
         Ok(plan)
@@ -288,15 +291,19 @@ impl PartitionLog {
         }
     }
 
-    /// The place of `from` in its segment, and the next segment that is not empty.
-    fn slices(&self, from: Offset, max_bytes: usize) -> Vec<Slice> {
+    /// The place of `from` in its segment, and the next segment that is not empty if the first may have nothing
+    /// behind `from`.
+    fn slices(&self, from: Offset, max_bytes: usize) -> Result<Vec<Slice>, LogError> {
         let index = self.segment_of(from);
-        let behind = self.segments[index + 1..].iter();
-        let next = behind.filter(|segment| segment.size_bytes > 0).take(1);
         let mut slices = Vec::with_capacity(2);
-        slices.push(self.slice(&self.segments[index], from, max_bytes));
-        slices.extend(next.map(|segment| self.slice(segment, segment.base_offset, max_bytes)));
-        slices
+        slices.push(self.slice(&self.segments[index], from, max_bytes)?);
+        if self.segments[index].base_offset < self.cleaned_end {
+            let mut behind = self.segments[index + 1..].iter();
+            if let Some(next) = behind.find(|segment| segment.size_bytes > 0) {
+                slices.push(self.slice(next, next.base_offset, max_bytes)?);
+            }
+        }
+        Ok(slices)
     }
 
     /// The index of the segment in whose range `offset` lies.
@@ -306,21 +313,23 @@ impl PartitionLog {
             .saturating_sub(1)
     }
 
-    fn slice(&self, segment: &Segment, from: Offset, max_bytes: usize) -> Slice {
-        let anchor = segment.offsets.floor(from);
-        let position = anchor.map_or(0, |anchor| u64::from(anchor.position));
-        let anchors = match segment.base_offset < self.cleaned_end {
-            true => {
-                let read_bytes = (max_bytes as u64).saturating_add(SEEK_BYTES);
-                let end = position.saturating_add(read_bytes);
-                segment.offsets.between(position, end)
-            }
-            false => Vec::new(),
-        };
-        Slice {
+    fn slice(&self, segment: &Segment, from: Offset, max_bytes: usize) -> Result<Slice, LogError> {
+        let has_gaps = segment.base_offset < self.cleaned_end;
+        let (anchor, anchors) = self.with_index(segment, |index| {
+            let anchor = index.offsets.floor(from);
+            let position = anchor.map_or(0, |anchor| u64::from(anchor.position));
+            let read_bytes = (max_bytes as u64).saturating_add(SEEK_BYTES);
+            let end = position.saturating_add(read_bytes);
+            let anchors = match has_gaps {
+                true => index.offsets.between(position, end),
+                false => Vec::new(),
+            };
+            (anchor, anchors)
+        })?;
+        Ok(Slice {
             path: segment.path.clone(),
-            file: segment.file.clone(),
-            position,
+            file: segment.file()?,
+            position: anchor.map_or(0, |anchor| u64::from(anchor.position)),
             end_position: segment.size_bytes,
             known: match anchor {
                 Some(anchor) => Known::LastOffset(anchor.last_offset),
@@ -328,30 +337,36 @@ impl PartitionLog {
             },
             gaps_below: self.cleaned_end,
             anchors,
-        }
+        })
     }
 
     /// Where the read is to end at the latest, so that only the aborted transactions before need to be looked up.
     /// It lies behind the batch of `from`: any anchor behind the slice's own ends past `from`.
-    fn bounded_end(&self, plan: &ReadPlan) -> Offset {
+    fn bounded_end(&self, plan: &ReadPlan) -> Result<Offset, LogError> {
         let [first, ..] = &plan.slices[..] else {
-            return plan.to;
+            return Ok(plan.to);
         };
         let segment = &self.segments[self.segment_of(plan.from)];
         let wanted = (plan.max_bytes as u64).saturating_add(SEEK_BYTES);
         let end_position = first.position.saturating_add(wanted);
-        let anchor = segment.offsets.at_or_after_position(end_position);
-        anchor.map_or(plan.to, |anchor| plan.to.min(anchor.last_offset.plus(1)))
+        if end_position >= segment.size_bytes {
+            return Ok(plan.to);
+        }
+        let anchor = self.with_index(segment, |index| {
+            index.offsets.at_or_after_position(end_position)
+        })?;
+        Ok(anchor.map_or(plan.to, |anchor| plan.to.min(anchor.last_offset.plus(1))))
     }
 
-    fn aborted_between(&self, from: Offset, to: Offset) -> Vec<AbortedEntry> {
+    fn aborted_between(&self, from: Offset, to: Offset) -> Result<Vec<AbortedEntry>, LogError> {
         let mut found = Vec::new();
-        for segment in &self.segments[self.segment_of(from)..] {
-            if segment.aborted_in(from, to, &mut found) {
+        let behind = self.segments[self.segment_of(from)..].iter();
+        for segment in behind.filter(|segment| segment.has_aborted()) {
+            if self.with_index(segment, |index| index.aborted_in(from, to, &mut found))? {
                 break;
             }
         }
-        found
+        Ok(found)
     }
 
     /// The first record visible at `isolation` whose timestamp is at least `timestamp`.
@@ -368,7 +383,8 @@ impl PartitionLog {
             segment.range.largest >= timestamp && segment.next_offset > self.log_start
         };
         for segment in self.segments.iter().filter(is_candidate) {
-            let from = segment.times.search_start(timestamp).max(self.log_start);
+            let from = self.with_index(segment, |index| index.times.search_start(timestamp))?;
+            let from = from.max(self.log_start);
             let is_found = |at: Timestamp, offset: Offset| at >= timestamp && offset >= from;
             if let Some(found) = self.find_record(from, segment.next_offset.min(to), &is_found)? {
                 return Ok(Some(found));
@@ -412,7 +428,7 @@ impl PartitionLog {
         let mut from = from;
         while from < to {
             let mut read = None;
-            for slice in self.slices(from, STEP_BYTES) {
+            for slice in self.slices(from, STEP_BYTES)? {
                 let (records, end) = slice.read(from, to, STEP_BYTES)?;
                 if !records.is_empty() {
                     read = Some((records, end));

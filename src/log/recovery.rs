@@ -3,79 +3,38 @@
 //! Every step can be repeated: a crash in the middle leaves a directory that opens the same way (C9).
 //!
 //! 1. Leftovers go; a compaction that had been decided is finished (`leftovers.rs`).
-//! 2. Each segment's indexes are taken if their manifest vouches for them.
+//! 2. Each segment's indexes are taken if their manifest vouches for them. Those of sealed segments are only read
+//!    when somebody needs them (`lookup.rs`), so that opening takes little, however many there are (I10).
 //! 3. The rest is scanned from the newest trustworthy point. Damage above the durable end is the torn tail of
 //!    the last writes and is cut (F1, F3, F4); damage below it, or in a sealed segment, is refused (F2). So is all
 //!    damage in a log that was closed in order, but for what stands exactly behind its recorded end (F4).
 //! 4. Producers are those of the newest snapshot at or before that point, and of the batches behind it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::aborted::AbortedEntry;
+use super::cache::SegmentCache;
 use super::derived::{self, Manifest};
 use super::error::LogError;
-use super::leftovers::{self, Listing};
+use super::evidence::{Evidence, attested_end};
+use super::leftovers::Listing;
 use super::names::{self, FileKind};
 use super::partition::PartitionLog;
 use super::producer_state::ProducerState;
 use super::scan::{Damage, ScanRange, scan};
-use super::segment::{Density, Segment};
+use super::segment::{Density, IndexPlace, Segment};
 use super::sync::Unsynced;
-use super::{LogConfig, metadata};
+use super::{LogConfig, RecoveryMarks, RecoveryReport, metadata};
 use crate::env::Env;
 use crate::protocol::batch::{Batch, ControlType, Header};
 use crate::types::{Durability, Offset, Timestamp, TopicId};
 
 /// Having scanned more than this, opening writes a checkpoint, so that the next opening need not.
 const CHECKPOINT_AFTER_BYTES: u64 = 4 << 20;
-
-/// What the owner knows of the log before it is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RecoveryMarks {
-    /// Everything below was synced: damage there is refused, never cut (I9).
-    pub durable_end: Offset,
-    /// Records below were deleted by their owner.
-    pub log_start: Offset,
-    /// The log was closed in order, so that it has no tail that may be torn: all damage is refused.
-    pub clean_shutdown: bool,
-    /// Where the log ended when it was closed in order, if that was written down. What stands there now and is no
-    /// batch, nobody was ever told of: it is somebody else's and is cut (F4).
-    pub clean_end: Option<Offset>,
-}
-
-/// What opening found and did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RecoveryReport {
-    /// Bytes of a torn tail that were cut.
-    pub cut_bytes: u64,
-    /// Bytes whose batches were read and checked.
-    pub scanned_bytes: u64,
-    /// Segments whose indexes were rebuilt from their first batch.
-    pub rebuilt_segments_count: usize,
-}
-
-impl PartitionLog {
-    /// Opens the log in `dir`.
-    ///
-    /// # Errors
-    /// [`LogError::Corrupt`] if something below `marks.durable_end` or in a sealed segment is damaged; then no
-    /// segment was changed. [`LogError::NewerFormat`], [`LogError::Io`].
-    pub fn open(
-        env: &Env,
-        dir: &Path,
-        config: LogConfig,
-        marks: RecoveryMarks,
-    ) -> Result<(Self, RecoveryReport), LogError> {
-        let topic_id = metadata::read(env, dir)?;
-        let listing = leftovers::finish(env, dir)?;
-        let recovery = Recovery::new(env, dir, config, marks, listing)?;
-        let (log, report) = recovery.run(topic_id)?;
-        tracing::debug!(dir = %dir.display(), ?log, ?report, "log opened");
-        Ok((log, report))
-    }
-}
 
 /// How much of a segment its derived files vouch for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +45,10 @@ struct Trust {
     length_bytes: u64,
 }
 
-struct Recovery<'a> {
+pub(super) struct Recovery<'a> {
     env: &'a Env,
+    cache: &'a Arc<SegmentCache>,
+    evidence: Option<&'a Evidence<'a>>,
     dir: &'a Path,
     config: LogConfig,
     durable_end: Offset,
@@ -102,12 +63,12 @@ struct Recovery<'a> {
 }
 
 impl<'a> Recovery<'a> {
-    fn new(
-        env: &'a Env,
+    pub(super) fn new(
+        (env, cache, evidence): (&'a Env, &'a Arc<SegmentCache>, Option<&'a Evidence<'a>>),
         dir: &'a Path,
         config: LogConfig,
         marks: RecoveryMarks,
-        listing: Listing,
+        listing: &Listing,
     ) -> Result<Self, LogError> {
         let cleaned_end = metadata::read_cleaned_end(env, dir).unwrap_or_else(|| {
             // Nobody knows: a log that may have been compacted may have gaps in every sealed segment.
@@ -119,6 +80,8 @@ impl<'a> Recovery<'a> {
         });
         let mut recovery = Self {
             env,
+            cache,
+            evidence,
             dir,
             config,
             durable_end: marks.durable_end,
@@ -126,69 +89,97 @@ impl<'a> Recovery<'a> {
             cleaned_end,
             segments: Vec::with_capacity(listing.segments.len().max(1)),
             trusts: Vec::with_capacity(listing.segments.len().max(1)),
-            snapshots: listing.snapshots,
+            snapshots: listing.snapshots.clone(),
             producers: ProducerState::default(),
             report: RecoveryReport::default(),
             now: env.clock.wall(),
         };
-        let last = listing.segments.len().saturating_sub(1);
-        for (index, &base_offset) in listing.segments.iter().enumerate() {
-            recovery.load(base_offset, index == last)?;
+        if let Some((&last, sealed)) = listing.segments.split_last() {
+            for (index, &base_offset) in sealed.iter().enumerate() {
+                recovery.load_sealed(listing, base_offset, listing.segments[index + 1]);
+            }
+            recovery.load_active(last)?;
         }
         Ok(recovery)
     }
 
-    /// Opens a segment, with its indexes if they can be trusted.
-    fn load(&mut self, base_offset: Offset, is_last: bool) -> Result<(), LogError> {
+    /// Takes a sealed segment, and its indexes if they can be trusted. Neither is opened: there may be very many (I10).
+    fn load_sealed(&mut self, listing: &Listing, base_offset: Offset, next_base: Offset) {
         let path = names::path(self.dir, FileKind::Log, base_offset);
-        let mut segment = Segment::open(self.env, path, base_offset)?;
+        let mut segment = Segment::at(self.cache, path, base_offset);
+        let length_bytes = listing.length_bytes(FileKind::Log, base_offset);
+        let length_bytes = length_bytes.unwrap_or_default();
+        let manifest = Manifest::read(self.env, self.dir, base_offset).filter(|manifest| {
+            manifest.covered_bytes == length_bytes
+                && manifest.next_offset == next_base
+                && self.is_synced(manifest)
+                && manifest.indexes.fits(listing, base_offset)
+        });
+        match manifest {
+            Some(manifest) => {
+                manifest.vouch_for(&mut segment);
+                segment.index = IndexPlace::Files(Mutex::new(manifest.indexes));
+            }
+            None => self.report.rebuilt_segments_count += 1,
+        }
+        self.push(segment, length_bytes);
+    }
+
+    /// Opens the last segment, with as much of its indexes as can be trusted.
+    fn load_active(&mut self, base_offset: Offset) -> Result<(), LogError> {
+        let path = names::path(self.dir, FileKind::Log, base_offset);
+        let mut segment = Segment::at(self.cache, path, base_offset);
+        segment.pin()?;
         let length_bytes = segment
-            .file
+            .file()?
             .length_bytes()
             .map_err(LogError::io("read the size of", &segment.path))?;
         let manifest = Manifest::read(self.env, self.dir, base_offset);
-        if let (Some(manifest), true, Durability::Fsync) =
-            (manifest, is_last, self.config.durability)
-        {
+        if let (Some(manifest), Durability::Fsync) = (manifest, self.config.durability) {
             // Under `Fsync` whatever is vouched for was synced before, and so was every sealed segment.
             self.durable_end = self.durable_end.max(manifest.next_offset);
         }
-        let is_loaded = manifest
-            .filter(|manifest| self.is_trusted(manifest, length_bytes, is_last))
-            .is_some_and(|manifest| manifest.load(self.env, self.dir, &mut segment));
-        if !is_loaded && !is_last {
-            self.report.rebuilt_segments_count += 1;
+        let manifest = manifest
+            .filter(|manifest| manifest.covered_bytes <= length_bytes && self.is_synced(manifest));
+        let index = manifest.and_then(|manifest| {
+            let index = manifest.indexes.read(self.env, self.dir, base_offset)?;
+            Some((manifest, index))
+        });
+        if let Some((manifest, index)) = index {
+            manifest.vouch_for(&mut segment);
+            segment.index = IndexPlace::Memory(Box::new(index));
         }
+        self.push(segment, length_bytes);
+        Ok(())
+    }
+
+    fn push(&mut self, segment: Segment, length_bytes: u64) {
         self.trusts.push(Trust {
             bytes: segment.size_bytes,
             next_offset: segment.next_offset,
             length_bytes,
         });
         self.segments.push(segment);
-        Ok(())
     }
 
     /// Under `Process` a segment may have been sealed without a sync: after a power loss its manifest can be there
     /// without the bytes it vouches for. Only what the owner knows to be durable is taken without a look.
-    fn is_trusted(&self, manifest: &Manifest, length_bytes: u64, is_last: bool) -> bool {
-        let fits = match is_last {
-            true => manifest.covered_bytes <= length_bytes,
-            false => manifest.covered_bytes == length_bytes,
-        };
-        let is_synced = self.config.durability == Durability::Fsync
+    fn is_synced(&self, manifest: &Manifest) -> bool {
+        self.config.durability == Durability::Fsync
             || self.marks.clean_shutdown
-            || manifest.next_offset <= self.marks.durable_end;
-        fits && is_synced
+            || manifest.next_offset <= self.marks.durable_end
     }
 
-    fn run(mut self, topic_id: TopicId) -> Result<(PartitionLog, RecoveryReport), LogError> {
+    pub(super) fn run(
+        mut self,
+        topic_id: TopicId,
+    ) -> Result<(PartitionLog, RecoveryReport), LogError> {
         if self.segments.is_empty() {
             self.begin_empty()?;
         }
         let replay_from = self.load_producers();
         self.scan_all(replay_from)?;
         self.check_end()?;
-        self.write_rebuilt();
         self.finish(topic_id)
     }
 
@@ -205,17 +196,12 @@ impl<'a> Recovery<'a> {
                 ),
             ));
         }
-        let segment = Segment::create(self.env, self.dir, self.marks.log_start)?;
+        let segment = Segment::create(self.cache, self.dir, self.marks.log_start)?;
         self.env
             .files
             .sync_dir(self.dir)
             .map_err(LogError::io("sync directory", self.dir))?;
-        self.trusts.push(Trust {
-            bytes: 0,
-            next_offset: segment.base_offset,
-            length_bytes: 0,
-        });
-        self.segments.push(segment);
+        self.push(segment, 0);
         Ok(())
     }
 
@@ -267,6 +253,7 @@ impl<'a> Recovery<'a> {
             }
             if !is_known {
                 self.write_snapshot_behind(index);
+                self.write_rebuilt(index);
             }
         }
         Ok(())
@@ -302,7 +289,7 @@ impl<'a> Recovery<'a> {
             gaps_below: self.cleaned_end,
         };
         self.report.scanned_bytes += trust.length_bytes - position;
-        let (file, path) = (segment.file.clone(), segment.path.clone());
+        let (file, path) = (segment.file()?, segment.path.clone());
         let density = match segment.base_offset < self.cleaned_end {
             true => Density::EveryBatch,
             false => Density::Interval(self.config.index_interval_bytes),
@@ -316,7 +303,9 @@ impl<'a> Recovery<'a> {
             }
             if position >= trust.bytes {
                 segment.note(header, density);
-                segment.aborted.extend(ended);
+                ended
+                    .into_iter()
+                    .for_each(|entry| segment.note_aborted(entry));
             }
             Ok(())
         })
@@ -339,12 +328,15 @@ impl<'a> Recovery<'a> {
     /// Cuts everything from `damage` on, if nothing durable is lost by it.
     fn cut(&mut self, index: usize, damage: &Damage) -> Result<(), LogError> {
         let is_sealed = index + 1 < self.segments.len();
+        let attested_end = self.attested_end(index, damage)?;
         let is_foreign = !is_sealed && self.marks.clean_end == Some(damage.expected);
         let is_rot = (self.marks.clean_shutdown && !is_foreign)
-            || damage.expected < self.durable_end
+            || damage.expected < self.durable_end.max(attested_end)
             || (is_sealed && self.config.durability == Durability::Fsync);
         let segment = &self.segments[index];
-        if is_rot {
+        // What was vouched for is durable, so it is never cut; besides, its index is not at hand.
+        let is_vouched_for = matches!(segment.index, IndexPlace::Files(_));
+        if is_rot || is_vouched_for {
             return Err(LogError::corrupt(
                 &segment.path,
                 damage.position,
@@ -362,17 +354,34 @@ impl<'a> Recovery<'a> {
             derived::remove_file(self.env, &later.path)?;
         }
         self.trusts.truncate(index + 1);
-        let segment = &self.segments[index];
-        segment
-            .file
-            .set_length(damage.position)
-            .and_then(|()| segment.file.sync_data())
+        let segment = &mut self.segments[index];
+        segment.pin()?;
+        let file = segment.file()?;
+        file.set_length(damage.position)
+            .and_then(|()| file.sync_data())
             .map_err(LogError::io("cut the torn tail of", &segment.path))?;
         // What was cut must not come back behind what is written next.
         self.env
             .files
             .sync_dir(self.dir)
             .map_err(LogError::io("sync directory", self.dir))
+    }
+
+    /// What the whole batches behind the damage say of how far the log was durable.
+    fn attested_end(&self, index: usize, damage: &Damage) -> Result<Offset, LogError> {
+        let mut attested = Offset::ZERO;
+        let Some(evidence) = self.evidence else {
+            return Ok(attested);
+        };
+        for later in index..self.segments.len() {
+            let segment = &self.segments[later];
+            let from = if later == index { damage.position } else { 0 };
+            let range = (from, self.trusts[later].length_bytes);
+            let file = segment.file()?;
+            let found = attested_end(&*file, &segment.path, range, damage.expected, evidence);
+            attested = attested.max(found?);
+        }
+        Ok(attested)
     }
 
     fn end(&self) -> Offset {
@@ -415,15 +424,19 @@ impl<'a> Recovery<'a> {
         self.begin_empty()
     }
 
-    /// Writes the indexes of sealed segments that were rebuilt.
-    fn write_rebuilt(&self) {
-        for (segment, trust) in self.segments.iter().zip(&self.trusts) {
-            let is_sealed =
-                segment.base_offset != self.segments[self.segments.len() - 1].base_offset;
-            if !is_sealed || trust.bytes == trust.length_bytes {
-                continue;
-            }
-            if let Err(error) = derived::write_segment(self.env, self.dir, segment) {
+    /// Writes the indexes of a sealed segment that were rebuilt, and leaves them to their files.
+    fn write_rebuilt(&mut self, index: usize) {
+        let is_sealed = index + 1 < self.segments.len();
+        let segment = &mut self.segments[index];
+        let IndexPlace::Memory(rebuilt) = &segment.index else {
+            return;
+        };
+        if !is_sealed {
+            return;
+        }
+        match derived::write_segment(self.env, self.dir, segment, rebuilt) {
+            Ok(written) => segment.leave_index_to_files(written),
+            Err(error) => {
                 tracing::warn!(%error, "rebuilt indexes were not written: they will be rebuilt again");
             }
         }
@@ -448,6 +461,7 @@ impl<'a> Recovery<'a> {
         let first = self.segments[0].base_offset;
         let mut log = PartitionLog {
             env: self.env.clone(),
+            cache: self.cache.clone(),
             dir: self.dir.to_owned(),
             topic_id,
             config: self.config,
@@ -471,7 +485,7 @@ impl<'a> Recovery<'a> {
     fn sync_tail(&self) -> Result<(), LogError> {
         for segment in self.not_known_durable() {
             segment
-                .file
+                .file()?
                 .sync_data()
                 .map_err(LogError::io("sync", &segment.path))?;
         }

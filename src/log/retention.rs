@@ -1,11 +1,11 @@
 //! Deletion of old records: by time, by size, by request; and the explicit cut of a damaged end.
 
+use super::RecoveryMarks;
 use super::derived;
 use super::error::LogError;
 use super::leftovers::Listing;
 use super::names::{self, FileKind};
 use super::partition::PartitionLog;
-use super::recovery::RecoveryMarks;
 use super::scan::{ScanRange, scan};
 use super::segment::Segment;
 use crate::env::OpenMode;
@@ -214,17 +214,17 @@ impl PartitionLog {
             derived::remove_file(&self.env, &segment.path)?;
         }
         let segment = &self.segments[index];
-        segment
-            .file
-            .set_length(position)
-            .and_then(|()| segment.file.sync_data())
+        let file = segment.file()?;
+        file.set_length(position)
+            .and_then(|()| file.sync_data())
             .map_err(LogError::io("cut", &segment.path))?;
         self.sync_names()?;
         let marks = RecoveryMarks {
             log_start: self.log_start,
             ..RecoveryMarks::default()
         };
-        (*self, _) = Self::open(&self.env, &self.dir, self.config.clone(), marks)?;
+        let config = self.config.clone();
+        (*self, _) = Self::open_with_cache(&self.env, &self.dir, config, marks, &self.cache)?;
         Ok(())
     }
 
@@ -246,7 +246,7 @@ impl PartitionLog {
         };
         let mut found = None;
         let damage = scan(
-            &*segment.file,
+            &*segment.file()?,
             &segment.path,
             range,
             &mut |header, _, position| {

@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::aborted::AbortedEntry;
+use parking_lot::Mutex;
+
+use super::aborted::{self, AbortedEntry};
+use super::cache::{SegmentCache, SegmentFile, is_out_of_files};
+use super::derived::Fingerprint;
 use super::error::LogError;
 use super::index::{OffsetIndex, TimeIndex};
 use super::names::{self, FileKind};
-use crate::env::{Env, File, OpenMode};
+use crate::env::{File, OpenMode};
 use crate::protocol::batch::Header;
 use crate::types::{Offset, Timestamp};
 
@@ -15,19 +19,75 @@ use crate::types::{Offset, Timestamp};
 pub(crate) const LEADER_EPOCH: i32 = 0;
 
 /// One segment. The last one of a log is active, the others are sealed.
+///
+/// The active one keeps its file open and its index in memory. Of a sealed one, both are in the [`SegmentCache`].
 pub(crate) struct Segment {
     pub(crate) base_offset: Offset,
     pub(crate) path: Arc<Path>,
-    pub(crate) file: Arc<dyn File>,
+    file: SegmentFile,
+    /// The file of an active segment, or of one that is being written.
+    pub(super) pinned: Option<Arc<dyn File>>,
     /// Bytes of whole batches; the next one is written here.
     pub(crate) size_bytes: u64,
     /// One past the last offset.
     pub(crate) next_offset: Offset,
+    pub(super) index: IndexPlace,
+    pub(crate) range: TimeRange,
+}
+
+/// Where a segment's index is.
+pub(super) enum IndexPlace {
+    /// In memory: the segment is active, or its index could not be written.
+    Memory(Box<SegmentIndex>),
+    /// In the index files, which must be these.
+    Files(Mutex<Fingerprint>),
+}
+
+/// The indexes of one segment.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct SegmentIndex {
     pub(crate) offsets: OffsetIndex,
     pub(crate) times: TimeIndex,
     /// By offset of the marker.
     pub(crate) aborted: Vec<AbortedEntry>,
-    pub(crate) range: TimeRange,
+}
+
+impl SegmentIndex {
+    pub(crate) fn new(base_offset: Offset) -> Self {
+        Self {
+            offsets: OffsetIndex::new(base_offset),
+            times: TimeIndex::new(base_offset),
+            aborted: Vec::new(),
+        }
+    }
+
+    /// About what it takes in memory.
+    pub(crate) fn size_bytes(&self) -> usize {
+        // The time index has at most as many entries as the offset index, of twice the size.
+        3 * self.offsets.size_bytes() + self.aborted.len() * aborted::ENTRY_BYTES
+    }
+
+    /// The aborted transactions that a reader of `[from, to)` may meet whose markers stand in this segment; `true`
+    /// with them if no later segment can have more.
+    pub(crate) fn aborted_in(
+        &self,
+        from: Offset,
+        to: Offset,
+        found: &mut Vec<AbortedEntry>,
+    ) -> bool {
+        let skipped = self
+            .aborted
+            .partition_point(|entry| entry.last_offset < from);
+        for entry in &self.aborted[skipped..] {
+            if entry.first_offset < to {
+                found.push(*entry);
+            }
+            if entry.last_stable_offset >= to {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 /// The timestamps of a segment's batches.
@@ -72,37 +132,117 @@ impl std::fmt::Debug for Segment {
 
 impl Segment {
     /// Creates an empty segment file. Its name is durable only after a sync of the directory (F10).
-    pub(crate) fn create(env: &Env, dir: &Path, base_offset: Offset) -> Result<Self, LogError> {
+    pub(super) fn create(
+        cache: &Arc<SegmentCache>,
+        dir: &Path,
+        base_offset: Offset,
+    ) -> Result<Self, LogError> {
         let path = names::path(dir, FileKind::Log, base_offset);
-        let file = env
-            .files
-            .open(&path, OpenMode::CreateNew)
-            .map_err(LogError::io("create segment", &path))?;
-        Ok(Self::with_file(base_offset, path, file.into()))
+        match cache.open(&path, OpenMode::CreateNew) {
+            Ok(file) => Ok(Self::with_file(cache, base_offset, path, file)),
+            Err(error) if is_out_of_files(&error) => Err(LogError::TooManyFiles { path }),
+            Err(error) => Err(LogError::io("create segment", &path)(error)),
+        }
     }
 
-    /// Opens a segment file, as if it had no batches: recovery fills in what is there.
-    pub(crate) fn open(env: &Env, path: PathBuf, base_offset: Offset) -> Result<Self, LogError> {
-        let file = env
-            .files
-            .open(&path, OpenMode::Write)
-            .map_err(LogError::io("open segment", &path))?;
-        Ok(Self::with_file(base_offset, path, file.into()))
-    }
-
-    /// A segment of which no batch is known yet.
-    pub(crate) fn with_file(base_offset: Offset, path: PathBuf, file: Arc<dyn File>) -> Self {
+    /// A segment, as if it had no batches: recovery fills in what is there. Its file is not opened.
+    pub(super) fn at(cache: &Arc<SegmentCache>, path: PathBuf, base_offset: Offset) -> Self {
+        let path: Arc<Path> = path.into();
         Self {
             base_offset,
-            path: path.into(),
-            file,
+            file: SegmentFile::new(cache, path.clone()),
+            path,
+            pinned: None,
             size_bytes: 0,
             next_offset: base_offset,
-            offsets: OffsetIndex::new(base_offset),
-            times: TimeIndex::new(base_offset),
-            aborted: Vec::new(),
+            index: IndexPlace::Memory(Box::new(SegmentIndex::new(base_offset))),
             range: TimeRange::new(base_offset),
         }
+    }
+
+    /// A segment that is being written, of which no batch is known yet.
+    pub(super) fn with_file(
+        cache: &Arc<SegmentCache>,
+        base_offset: Offset,
+        path: PathBuf,
+        file: Arc<dyn File>,
+    ) -> Self {
+        Self {
+            pinned: Some(file),
+            ..Self::at(cache, path, base_offset)
+        }
+    }
+
+    /// The file, opened if it is not.
+    pub(super) fn file(&self) -> Result<Arc<dyn File>, LogError> {
+        match &self.pinned {
+            Some(file) => Ok(file.clone()),
+            None => self
+                .file
+                .open()
+                .map_err(LogError::io("open segment", &self.path)),
+        }
+    }
+
+    /// Its place in the cache.
+    pub(super) fn cached(&self) -> &SegmentFile {
+        &self.file
+    }
+
+    /// Keeps the file open from now on.
+    pub(super) fn pin(&mut self) -> Result<(), LogError> {
+        self.pinned = Some(self.file()?);
+        Ok(())
+    }
+
+    /// Leaves the file to the cache: the segment is sealed.
+    pub(super) fn unpin(&mut self) {
+        if let Some(file) = self.pinned.take() {
+            self.file.keep(file);
+        }
+    }
+
+    /// The file has another name from now on.
+    pub(super) fn move_to(&mut self, cache: &Arc<SegmentCache>, path: PathBuf) {
+        self.pinned = None;
+        self.path = path.into();
+        self.file = SegmentFile::new(cache, self.path.clone());
+    }
+
+    /// The index has been written to files: from now on it is read from them when it is asked for.
+    pub(super) fn leave_index_to_files(&mut self, written: Fingerprint) {
+        let files = IndexPlace::Files(Mutex::new(written));
+        if let IndexPlace::Memory(index) = std::mem::replace(&mut self.index, files) {
+            self.file.keep_index(Arc::new(*index));
+        }
+    }
+
+    /// The index of a segment that is being written.
+    pub(super) fn index_in_memory(&self) -> &SegmentIndex {
+        match &self.index {
+            IndexPlace::Memory(index) => index,
+            IndexPlace::Files(_) => unreachable!("only sealed segments leave their index to files"),
+        }
+    }
+
+    fn index_mut(&mut self) -> &mut SegmentIndex {
+        match &mut self.index {
+            IndexPlace::Memory(index) => index,
+            IndexPlace::Files(_) => unreachable!("only sealed segments leave their index to files"),
+        }
+    }
+
+    /// Whether a transaction was aborted by a marker in this segment.
+    pub(super) fn has_aborted(&self) -> bool {
+        match &self.index {
+            IndexPlace::Memory(index) => !index.aborted.is_empty(),
+            IndexPlace::Files(files) => files.lock().has_aborted(),
+        }
+    }
+
+    /// Takes note of an aborted transaction whose marker is the last batch.
+    pub(super) fn note_aborted(&mut self, entry: AbortedEntry) {
+        self.index_mut().aborted.push(entry);
     }
 
     /// Takes note of a batch that stands at the end of what was known so far.
@@ -116,45 +256,13 @@ impl Segment {
             self.range.largest = header.max_timestamp;
             self.range.offset_of_largest = last_offset;
         }
-        if self.is_index_due(position, density) {
-            self.offsets.push(last_offset, position);
-            self.times
-                .push(self.range.largest, self.range.offset_of_largest);
+        let range = self.range;
+        let index = self.index_mut();
+        if index.offsets.is_due(position, density) {
+            index.offsets.push(last_offset, position);
+            index.times.push(range.largest, range.offset_of_largest);
         }
         self.size_bytes += header.total_bytes() as u64;
         self.next_offset = last_offset.plus(1);
-    }
-
-    /// Depends on the bytes alone, so that a rebuilt index equals the first one.
-    fn is_index_due(&self, position: u32, density: Density) -> bool {
-        match density {
-            Density::EveryBatch => true,
-            Density::Interval(bytes) => {
-                let last = self.offsets.last().map_or(0, |anchor| anchor.position);
-                position - last > bytes
-            }
-        }
-    }
-
-    /// The aborted transactions that a reader of `[from, to)` may meet whose markers stand in this segment; `true`
-    /// with them if no later segment can have more.
-    pub(crate) fn aborted_in(
-        &self,
-        from: Offset,
-        to: Offset,
-        found: &mut Vec<AbortedEntry>,
-    ) -> bool {
-        let skipped = self
-            .aborted
-            .partition_point(|entry| entry.last_offset < from);
-        for entry in &self.aborted[skipped..] {
-            if entry.first_offset < to {
-                found.push(*entry);
-            }
-            if entry.last_stable_offset >= to {
-                return true;
-            }
-        }
-        false
     }
 }

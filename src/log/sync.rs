@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::cache::SegmentFile;
 use super::derived::Checkpoint;
 use super::error::LogError;
 use super::partition::PartitionLog;
@@ -18,8 +19,8 @@ const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// What may not be on the disk, besides the active segment's tail.
 #[derive(Default)]
 pub(super) struct Unsynced {
-    /// Sealed segments: one past their last offset, path and file.
-    sealed: Vec<(Offset, Arc<Path>, Arc<dyn File>)>,
+    /// Sealed segments, each with one past its last offset.
+    sealed: Vec<(Offset, SegmentFile)>,
     /// How often the directory changed, and how much of it was synced.
     dir_changes: u64,
     dir_synced: u64,
@@ -36,7 +37,7 @@ impl Unsynced {
     /// The active segment was sealed, and the name of the next one is new.
     pub(super) fn note_roll(&mut self, sealed: &Segment) {
         self.sealed
-            .push((sealed.next_offset, sealed.path.clone(), sealed.file.clone()));
+            .push((sealed.next_offset, sealed.cached().clone()));
         self.dir_changes += 1;
         self.has_new_snapshots = true;
     }
@@ -62,7 +63,9 @@ pub struct SyncPlan {
     pub up_to: Offset,
     env: Env,
     dir: PathBuf,
-    files: Vec<(Arc<Path>, Arc<dyn File>)>,
+    /// Those that were sealed without a sync ([`crate::types::Durability::Process`]).
+    sealed: Vec<SegmentFile>,
+    active: (Arc<Path>, Arc<dyn File>),
     /// The directory's changes that are to be synced; `None` if there are none.
     dir_changes: Option<u64>,
     checkpoint: Option<Checkpoint>,
@@ -105,9 +108,17 @@ impl SyncPlan {
     }
 
     fn sync(&self) -> Result<(), LogError> {
-        for (path, file) in &self.files {
-            file.sync_data().map_err(LogError::io("sync", path))?;
+        for sealed in &self.sealed {
+            match sealed.open() {
+                // Retention deleted it meanwhile: nothing of it is left to lose.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+                Ok(file) => file.sync_data(),
+            }
+            .map_err(LogError::io("sync", sealed.path()))?;
         }
+        let (path, file) = &self.active;
+        file.sync_data().map_err(LogError::io("sync", path))?;
         if self.dir_changes.is_some() {
             self.env
                 .files
@@ -129,11 +140,9 @@ impl PartitionLog {
             return None;
         }
         let sealed = unsynced.sealed.iter();
-        let mut files: Vec<_> = sealed
-            .map(|(_, path, file)| (path.clone(), file.clone()))
-            .collect();
+        let sealed = sealed.map(|(_, file)| file.clone()).collect();
         let active = self.active();
-        files.push((active.path.clone(), active.file.clone()));
+        let active_file = (active.path.clone(), active.pinned.clone()?);
         let checkpoint = self.unsynced.is_checkpoint_due(active).then(|| {
             // Taken now, under the lock, so that it covers exactly what this sync makes durable.
             Checkpoint::of(active, &self.producers)
@@ -146,7 +155,8 @@ impl PartitionLog {
             up_to,
             env: self.env.clone(),
             dir: self.dir.clone(),
-            files,
+            sealed,
+            active: active_file,
             dir_changes,
             checkpoint,
             has_failed: self.unsynced.has_failed.clone(),
@@ -180,7 +190,7 @@ impl PartitionLog {
         self.synced_end = self.synced_end.max(plan.up_to.min(self.log_end_offset()));
         self.unsynced
             .sealed
-            .retain(|(next_offset, ..)| *next_offset > plan.up_to);
+            .retain(|(next_offset, _)| *next_offset > plan.up_to);
         self.unsynced.dir_synced = self
             .unsynced
             .dir_synced

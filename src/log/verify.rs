@@ -13,7 +13,6 @@ use super::names::{self, FileKind};
 use super::producer_state::ProducerState;
 use super::recovery::replay;
 use super::scan::{ScanRange, Visit, scan};
-use super::segment::Segment;
 use crate::env::{Env, File, OpenMode};
 use crate::protocol::batch::{Batch, DecompressionLimit};
 use crate::types::{Offset, Timestamp, TopicId};
@@ -266,14 +265,11 @@ impl Reader {
         aborted: &[super::aborted::AbortedEntry],
         next_offset: Offset,
     ) -> bool {
-        let file = self.file.clone();
-        let path = self.path.to_path_buf();
-        let mut segment = Segment::with_file(self.base_offset, path, file);
         Manifest::read(env, dir, self.base_offset).is_some_and(|manifest| {
-            manifest.load(env, dir, &mut segment)
-                && segment.size_bytes == self.size_bytes
-                && segment.next_offset == next_offset
-                && segment.aborted == aborted
+            let index = manifest.indexes.read(env, dir, self.base_offset);
+            manifest.covered_bytes == self.size_bytes
+                && manifest.next_offset == next_offset
+                && index.is_some_and(|index| index.aborted == aborted)
         })
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Told {
 }
 
 /// Commits and aborts transactions over two topics and a position, until the broker refuses.
-fn run(broker: &Broker, told: &mut Told) -> Result<(), BrokerError> {
+pub(super) fn run(broker: &Broker, told: &mut Told) -> Result<(), BrokerError> {
     let source = partition("source", 0);
     let mut producer = Producer::try_new(broker, "p")?;
     for count in 1..=4 {
@@ -71,7 +71,7 @@ pub(super) fn check(broker: &Broker, told: &Told, what: &dyn std::fmt::Debug) {
 }
 
 /// A world with two topics.
-fn prepared(seed: u64) -> (SimulatedWorld, Broker) {
+pub(super) fn prepared(seed: u64) -> (SimulatedWorld, Broker) {
     let world = SimulatedWorld::new(seed);
     let broker = open_simulated(&world);
     create(&broker, "a", 1);

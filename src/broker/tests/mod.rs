@@ -8,8 +8,10 @@
 mod directory;
 mod failpoints;
 mod faults;
+mod few_files;
 mod group_commit;
 mod housekeeping;
+mod journal;
 mod records;
 mod support;
 mod topics;

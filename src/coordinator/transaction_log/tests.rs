@@ -199,7 +199,7 @@ proptest! {
 
     /// C25: a later record of a key says all that an earlier one said and that still matters.
     #[test]
-    fn c25_a_compacted_journal_replays_to_the_same_state(
+    fn c25_a_journal_without_superseded_records_replays_to_the_same_state(
         records in prop::collection::vec((0u8..3, 0i8..6, 0i16..100), 1..20),
         drops in prop::collection::vec(any::<bool>(), 20),
     ) {

@@ -20,7 +20,12 @@ impl Files for SimulatedFiles {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
         let inode = self.world.call(Call::Open, path, |state, verdict| {
             verdict.check()?;
-            open(state, path, mode)
+            if state.open_files_count >= state.open_files_max {
+                return Err(Errno::MFILE.into());
+            }
+            let inode = open(state, path, mode)?;
+            state.open_files_count += 1;
+            Ok(inode)
         })?;
         Ok(Box::new(SimulatedFile {
             world: self.world.clone(),
@@ -109,6 +114,11 @@ impl Files for SimulatedFiles {
             let set = state.access.get(path).copied();
             Ok(set.unwrap_or(Access::OURS_ALONE))
         })
+    }
+
+    fn open_files_max(&self) -> Option<u64> {
+        let max = self.world.state.lock().open_files_max;
+        (max < u64::MAX).then_some(max)
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError> {
@@ -220,6 +230,12 @@ impl SimulatedFile {
             true => Ok(()),
             false => Err(Errno::BADF.into()),
         }
+    }
+}
+
+impl Drop for SimulatedFile {
+    fn drop(&mut self) {
+        self.world.state.lock().open_files_count -= 1;
     }
 }
 

@@ -162,6 +162,17 @@ impl SimulatedWorld {
         self.world.state.lock().capacity_pages = pages;
     }
 
+    /// Lets at most `files_max` files be open at once; `None` is without bound (F14).
+    pub fn set_open_files_max(&self, files_max: Option<u64>) {
+        self.world.state.lock().open_files_max = files_max.unwrap_or(u64::MAX);
+    }
+
+    /// How many files are open.
+    #[must_use]
+    pub fn open_files_count(&self) -> u64 {
+        self.world.state.lock().open_files_count
+    }
+
     /// The space in use, in bytes.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {

@@ -84,6 +84,8 @@ pub(super) struct State {
     pub(super) faults: Vec<Fault>,
     pub(super) faults_struck: u64,
     pub(super) capacity_pages: u64,
+    pub(super) open_files_count: u64,
+    pub(super) open_files_max: u64,
     pub(super) locks: BTreeSet<PathBuf>,
     /// Of what is not the process's alone.
     pub(super) access: BTreeMap<PathBuf, Access>,
@@ -102,6 +104,8 @@ impl State {
             faults: Vec::new(),
             faults_struck: 0,
             capacity_pages: u64::MAX,
+            open_files_count: 0,
+            open_files_max: u64::MAX,
             locks: BTreeSet::new(),
             access: BTreeMap::new(),
             calls: [0; Call::ALL.len()],

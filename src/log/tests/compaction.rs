@@ -335,7 +335,7 @@ fn c9_f10_a_power_loss_during_a_compaction_beside_which_others_append_loses_noth
         promises.push((world.changes_count(), log.synced_end(), latest(log)));
     };
     put_synced(&mut log, "before");
-    let plan = log.plan_compaction(Timestamp(10)).unwrap();
+    let plan = log.plan_compaction(Timestamp(10)).unwrap().unwrap();
     put_synced(&mut log, "planned");
     put_in_transaction(&mut log, 1, 1, &[("t", Some("open"))]);
     let compacted = plan.execute(&|| true).unwrap();
@@ -388,6 +388,7 @@ fn a_compaction_that_nobody_wants_changes_nothing() {
         let is_wanted = || left.replace(left.get() - 1) > 0;
         let error = log
             .plan_compaction(Timestamp(10))
+            .unwrap()
             .unwrap()
             .execute(&is_wanted)
             .unwrap_err();

@@ -386,7 +386,7 @@ fn f7_every_flipped_bit_of_a_segment_is_detected_by_a_read() {
     let path = names::path(&place.dir, FileKind::Log, Offset::ZERO);
     let whole = place.env.files.read(&path, 1 << 20).unwrap();
     let file = Arc::new(Bytes(parking_lot::Mutex::new(whole.clone())));
-    log.segments[0].file = file.clone();
+    log.segments[0].pinned = Some(file.clone());
     let mut flips = 0;
     let mut position = 0;
     for batch in Batches::new(whole.clone().into()) {

@@ -3,6 +3,7 @@
 mod compaction;
 mod faults;
 mod formats;
+mod many_segments;
 mod model;
 
 mod power_loss;
