@@ -37,7 +37,7 @@ pub struct TransactionCoordinator {
 }
 
 /// How far the coordinator is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
     Replaying,
     Recovering,
@@ -104,14 +104,14 @@ impl Entry {
 }
 
 /// A transition under way, and who waits for it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Pending {
     pub(super) stage: Stage,
     pub(super) waiter: Option<RequestId>,
 }
 
 /// What a transition waits for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) enum Stage {
     /// The transaction's data is being synced, before the decision to commit.
     SyncBeforeCommit,
@@ -128,7 +128,7 @@ pub(super) enum Stage {
 }
 
 /// Markers of a transaction that was decided long ago.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Repair {
     pub(super) transactional_id: Option<TransactionalId>,
     pub(super) producer: ProducerIdentity,

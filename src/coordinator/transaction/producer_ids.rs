@@ -3,7 +3,7 @@
 use crate::types::ProducerId;
 
 /// The producer ids that may be given out.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Hash)]
 pub(super) struct ProducerIds {
     /// The next one to give.
     next: i64,

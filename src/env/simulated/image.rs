@@ -6,9 +6,9 @@ use std::sync::Arc;
 /// A page's size in bytes; also the unit in which the simulated disk's space is counted.
 pub(super) const PAGE_BYTES: u64 = 4096;
 const PAGE_SIZE: usize = 4096;
-const ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
+pub(super) const ZEROS: Page = [0; PAGE_SIZE];
 
-type Page = [u8; PAGE_SIZE];
+pub(super) type Page = [u8; PAGE_SIZE];
 
 /// A file's bytes at one moment. A page that is not there reads as zeros. Bytes behind the
 /// length are always zeros, so that extending the file shows zeros.
@@ -25,6 +25,11 @@ impl Image {
 
     pub(super) fn pages_count(&self) -> u64 {
         self.pages.len() as u64
+    }
+
+    /// The pages that are there, with their numbers.
+    pub(super) fn pages(&self) -> impl Iterator<Item = (u64, &Arc<Page>)> {
+        self.pages.iter().map(|(index, page)| (*index, page))
     }
 
     /// How many pages a write would add.

@@ -10,9 +10,10 @@
 //! by [`SimulatedWorld::new`] has no threads and repeats exactly: same seed, same calls, same
 //! [`SimulatedWorld::trace_hash`]. Symbolic links are not simulated.
 //!
-//! Reading order: `storage.rs`, `power_loss.rs`, `fault.rs`, `files.rs`, `recording.rs`.
+//! Reading order: `storage.rs`, `power_loss.rs`, `fault.rs`, `files.rs`, `recording.rs`, `contents.rs`.
 
 mod clock;
+mod contents;
 mod fault;
 mod files;
 mod image;
@@ -30,6 +31,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use contents::DiskContents;
 pub use fault::{Call, Fault, FaultEffect};
 pub use power_loss::{CACHE_PAGE_BYTES, DataLoss, NameLoss, PowerLoss, SECTOR_BYTES};
 pub use recording::{Recording, Replay};

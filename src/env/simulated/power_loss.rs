@@ -103,6 +103,21 @@ impl PowerLoss {
         })
     }
 
+    /// The same loss for a disk where it has less to choose from: what nothing is pending for is settled.
+    pub(super) fn simplified(mut self, storage: &Storage) -> Self {
+        let has_pending = |is_asked: fn(&Node) -> bool| {
+            let mut nodes = storage.nodes().filter(|node| is_asked(node));
+            nodes.any(|node| !pending(node).is_empty())
+        };
+        if !has_pending(|node| matches!(node, Node::File(_))) {
+            self.data = DataLoss::Everything;
+        }
+        if !has_pending(|node| matches!(node, Node::Dir(_))) {
+            self.names = NameLoss::Everything;
+        }
+        self
+    }
+
     /// The disk after the power came back.
     pub(super) fn apply(&self, storage: &Storage) -> Storage {
         let mut survival = Survival {

@@ -79,6 +79,13 @@ impl Replay<'_> {
         self.world(loss.apply(&self.storage), loss.seed)
     }
 
+    /// The loss that leaves the same here and says it more simply: where no byte is pending, it does not matter what
+    /// becomes of bytes; the same with names.
+    #[must_use]
+    pub fn simplified(&self, loss: PowerLoss) -> PowerLoss {
+        loss.simplified(&self.storage)
+    }
+
     /// The world if the process was killed here and the machine lived on.
     #[must_use]
     pub fn after_kill(&self) -> SimulatedWorld {

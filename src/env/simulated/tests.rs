@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{
-    CACHE_PAGE_BYTES, Call, DataLoss, Fault, FaultEffect, NameLoss, PowerLoss, SECTOR_BYTES,
-    SimulatedWorld,
+    CACHE_PAGE_BYTES, Call, DataLoss, DiskContents, Fault, FaultEffect, NameLoss, PowerLoss,
+    SECTOR_BYTES, SimulatedWorld,
 };
 use crate::env::{File, OpenMode};
 
@@ -47,6 +47,65 @@ fn synced_bytes_and_names_survive_every_power_loss() {
         let after = world.after_power_loss(loss);
         assert_eq!(read(&after, "/f"), Some(vec![1; 10_000]), "{loss:?}");
     }
+}
+
+#[test]
+fn disks_have_one_number_if_and_only_if_a_process_finds_the_same_on_them() {
+    let mut contents = DiskContents::new();
+    let (world, file) = with_durable_file(10_000);
+    let durable = contents.number(&world);
+    assert_eq!(contents.number(&with_durable_file(10_000).0), durable);
+    assert_ne!(contents.number(&with_durable_file(10_001).0), durable);
+    file.set_length(10_000).unwrap();
+    assert_eq!(contents.number(&world), durable, "nothing was changed");
+    file.write_all_at(&[2], 9_999).unwrap();
+    let changed = contents.number(&world);
+    assert_ne!(changed, durable);
+    assert_eq!(contents.number(&world.after_kill()), changed);
+    let lost = world.after_power_loss(PowerLoss::STRICT);
+    assert_eq!(contents.number(&lost), durable);
+    let files = lost.env().files;
+    files.rename(path("/f"), path("/g")).unwrap();
+    assert_ne!(contents.number(&lost), durable, "another name");
+    // Zeros that were written are as good as zeros that were not.
+    let (zeros, hole) = (create(&lost, "/zeros"), create(&lost, "/hole"));
+    zeros.write_all_at(&[0; 5_000], 0).unwrap();
+    let written = contents.number(&lost);
+    zeros.set_length(0).unwrap();
+    zeros.set_length(5_000).unwrap();
+    assert_eq!(contents.number(&lost), written);
+    hole.set_length(1).unwrap();
+    assert_ne!(contents.number(&lost), written);
+}
+
+#[test]
+fn a_simplified_loss_leaves_the_same_disk() {
+    let world = SimulatedWorld::new(5);
+    world.start_recording();
+    let file = create(&world, "/f");
+    file.write_all_at(&[1; 5_000], 0).unwrap();
+    world.env().files.sync_dir(path("/")).unwrap();
+    file.sync_data().unwrap();
+    file.write_all_at(&[2; 9_000], 0).unwrap();
+    drop(create(&world, "/g"));
+    file.sync_data().unwrap();
+    let recording = world.stop_recording().unwrap();
+    let mut contents = DiskContents::new();
+    let mut replay = recording.replay();
+    let mut simplified_count = 0;
+    loop {
+        for loss in PowerLoss::every_mode(9) {
+            let simplified = replay.simplified(loss);
+            simplified_count += usize::from(simplified != loss);
+            let left = contents.number(&replay.after_power_loss(loss));
+            let same = contents.number(&replay.after_power_loss(simplified));
+            assert_eq!(left, same, "{loss:?} at {}", replay.done_count());
+        }
+        if !replay.step() {
+            break;
+        }
+    }
+    assert!(simplified_count > 32, "only {simplified_count}");
 }
 
 #[test]

@@ -53,16 +53,25 @@ pub(super) fn now<T>(reply: Reply<T>) -> Result<T, BrokerError> {
     }
 }
 
+/// The topic that is compacted as soon as there is something to compact, as a changelog is.
+pub(super) const CHANGELOG: &str = "changelog";
+
 /// A topic whose partitions roll segments of 700 bytes.
 pub(super) fn create_topic(
     broker: &Broker,
     name: &str,
     partitions_count: i32,
 ) -> Result<(), BrokerError> {
+    let mut configs = vec![("segment.bytes", "700")];
+    if name == CHANGELOG {
+        configs.push(("cleanup.policy", "compact"));
+        configs.push(("min.cleanable.dirty.ratio", "0"));
+    }
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let topic = NewTopic {
         name: TopicName::new(name).unwrap(),
         partitions_count,
-        configs: BTreeMap::from([("segment.bytes".to_owned(), "700".to_owned())]),
+        configs: configs.into_iter().map(owned).collect(),
     };
     broker.create_topic(&topic).map(drop)
 }
@@ -206,7 +215,7 @@ impl View {
                 let partition = partition(&name, index);
                 let seen = read_partition(broker, &partition);
                 if !seen.is_empty() {
-                    view.records.insert(partition, seen);
+                    view.insert(&partition, &seen);
                 }
             }
             view.topics.insert(name, topic.partitions_count);
@@ -224,15 +233,24 @@ impl View {
         view
     }
 
-    /// Adds records where their offsets belong.
+    /// Adds records where their offsets belong. Of a changelog, the last one of each key stays: the
+    /// others may be there or not, as compaction likes.
     pub(super) fn insert(&mut self, partition: &TopicPartition, seen: &[Seen]) {
         let records = self.records.entry(partition.clone()).or_default();
         records.extend_from_slice(seen);
         records.sort();
+        if partition.topic.as_str() == CHANGELOG {
+            let key = |seen: &Seen| seen.value.split_once('=').unwrap().0.to_owned();
+            let last: BTreeMap<String, Offset> = records
+                .iter()
+                .map(|seen| (key(seen), seen.offset))
+                .collect();
+            records.retain(|seen| last[&key(seen)] == seen.offset);
+        }
     }
 }
 
-fn read_partition(broker: &Broker, partition: &TopicPartition) -> Vec<Seen> {
+pub(super) fn read_partition(broker: &Broker, partition: &TopicPartition) -> Vec<Seen> {
     let isolation = Isolation::ReadCommitted;
     let earliest = broker
         .list_offset(partition, OffsetSpec::Earliest, isolation)

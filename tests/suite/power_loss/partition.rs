@@ -11,7 +11,7 @@ use onceflow::types::{
     Isolation, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, TopicId,
 };
 
-use super::{ALL_MODES, at_every_change};
+use super::{ALL_MODES, at_every_change, at_every_state};
 use crate::support::records::{Seen, all_records, batch, committed_records};
 
 const TOPIC: TopicId = TopicId(7);
@@ -307,21 +307,10 @@ fn check(script: &Script, replay: &Replay<'_>, loss: PowerLoss) {
 #[test]
 fn f1_f3_f4_f5_f10_a_partition_survives_power_loss_at_every_change() {
     let script = run_script();
-    let states_count = at_every_change(&script.recording, ALL_MODES, |replay, loss| {
-        let at = replay.done_count();
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            check(&script, replay, loss)
-        }));
-        assert!(
-            outcome.is_ok(),
-            "after change {at} of {}, with {loss:?}",
-            script.recording.changes_count()
-        );
+    let synced_end = |changes_count| script.synced_end(changes_count);
+    at_every_state(&script.recording, synced_end, |replay, loss| {
+        check(&script, replay, loss)
     });
-    println!(
-        "{states_count} states of {} changes",
-        script.recording.changes_count()
-    );
 }
 
 /// Opens the log of `world` up to five times, each time losing power again somewhere on the way.

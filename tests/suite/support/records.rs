@@ -12,11 +12,13 @@ use onceflow::types::{Offset, ProducerId, Timestamp};
 /// When all test records were made.
 pub(crate) const RECORD_TIME: Timestamp = Timestamp(1_767_225_600_000);
 
-/// One batch with a record a value.
+/// One batch with a record a value; what stands before a `=` is the record's key too.
 pub(crate) fn batch<V: AsRef<str>>(producer: BatchProducer, values: &[V]) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None, None);
     for value in values {
-        builder.push(RECORD_TIME, None, Some(value.as_ref().as_bytes()));
+        let value = value.as_ref();
+        let key = value.split_once('=').map(|(key, _)| key.as_bytes());
+        builder.push(RECORD_TIME, key, Some(value.as_bytes()));
     }
     builder.finish(producer).freeze()
 }

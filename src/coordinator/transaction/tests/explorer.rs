@@ -1,4 +1,5 @@
-//! Orders of events, breadth first up to a bound, over the coordinator that production runs; and worlds broken on purpose, each of which must be found out.
+//! Orders of events, breadth first, over the coordinator that production runs: all of them in small worlds, up to a
+//! bound in larger ones; and worlds broken on purpose, each of which must be found out.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -6,11 +7,17 @@ use proptest::prelude::*;
 
 use super::world::{Action, Mutant, World};
 
-/// How far each search goes: seconds in a debug build. The random histories go deeper.
+/// How far each search of a larger world goes: seconds in a debug build. The random histories go deeper.
 const STATES_MAX: usize = 15_000;
+
+/// No small world has so many states.
+const SMALL_STATES_MAX: usize = 1_000_000;
 
 struct Explored {
     states: usize,
+    /// All states that fewer actions lead to were explored.
+    depth: usize,
+    /// Whether nothing was left to explore: these are all states that there are.
     is_complete: bool,
     counter_example: Option<(String, Vec<Action>)>,
 }
@@ -19,14 +26,17 @@ struct Explored {
 fn explore(start: World, states_max: usize) -> Explored {
     let mut seen = HashSet::from([start.fingerprint()]);
     let mut parents: Vec<(usize, Option<Action>)> = vec![(0, None)];
-    let mut frontier = VecDeque::from([(0, start)]);
-    while let Some((at, world)) = frontier.pop_front() {
+    let mut frontier = VecDeque::from([(0, 0, start)]);
+    let mut explored = Explored {
+        states: 1,
+        depth: 0,
+        is_complete: false,
+        counter_example: None,
+    };
+    while let Some((at, depth, world)) = frontier.pop_front() {
+        explored.depth = depth;
         if parents.len() >= states_max {
-            return Explored {
-                states: parents.len(),
-                is_complete: false,
-                counter_example: None,
-            };
+            return explored;
         }
         for action in world.actions() {
             let mut next = world.clone();
@@ -35,21 +45,16 @@ fn explore(start: World, states_max: usize) -> Explored {
                 continue;
             }
             parents.push((at, Some(action)));
+            explored.states = parents.len();
             if let Some(violation) = next.violation.take() {
-                return Explored {
-                    states: parents.len(),
-                    is_complete: false,
-                    counter_example: Some((violation, path(&parents, parents.len() - 1))),
-                };
+                explored.counter_example = Some((violation, path(&parents, parents.len() - 1)));
+                return explored;
             }
-            frontier.push_back((parents.len() - 1, next));
+            frontier.push_back((parents.len() - 1, depth + 1, next));
         }
     }
-    Explored {
-        states: parents.len(),
-        is_complete: true,
-        counter_example: None,
-    }
+    explored.is_complete = true;
+    explored
 }
 
 fn path(parents: &[(usize, Option<Action>)], mut at: usize) -> Vec<Action> {
@@ -62,16 +67,49 @@ fn path(parents: &[(usize, Option<Action>)], mut at: usize) -> Vec<Action> {
     actions
 }
 
-fn assert_safe(name: &str, world: World, states_max: usize) {
+fn assert_safe(name: &str, world: World, states_max: usize) -> Explored {
     let explored = explore(world, states_max);
     if let Some((violation, actions)) = explored.counter_example {
         panic!("{name}: {violation}, after {actions:#?}");
     }
-    println!(
-        "{name}: {} states, complete: {}",
-        explored.states, explored.is_complete
-    );
-    assert!(explored.states > 1000, "{name} explored next to nothing");
+    let (states, depth) = (explored.states, explored.depth);
+    let extent = match explored.is_complete {
+        true => "all there are",
+        false => "and there are more",
+    };
+    println!("{name}: {states} states, all that {depth} actions lead to, {extent}");
+    explored
+}
+
+/// Searches a larger world as far as the bound allows.
+fn assert_safe_so_far(name: &str, world: World) {
+    let explored = assert_safe(name, world, STATES_MAX);
+    assert!(explored.states >= STATES_MAX, "{name} is a small world");
+}
+
+/// Searches a small world until there is nothing left to search.
+fn assert_safe_everywhere(name: &str, world: World) {
+    let explored = assert_safe(name, world, SMALL_STATES_MAX);
+    assert!(explored.is_complete, "{name} is no small world");
+    assert!(explored.states > 1000, "{name} has next to no states");
+}
+
+/// What may go wrong in a small world, and how often.
+struct Mishaps {
+    crashes: u8,
+    timeouts: u8,
+    copies: u8,
+}
+
+fn small_world(clients: usize, partitions: usize, transactions: u8, mishaps: Mishaps) -> World {
+    let mut world = world(clients, partitions, Mutant::None);
+    world.crashes_left = mishaps.crashes;
+    world.timeouts_left = mishaps.timeouts;
+    world.copies_left = mishaps.copies;
+    for client in &mut world.clients {
+        client.transactions_left = transactions;
+    }
+    world
 }
 
 fn world(clients: usize, partitions: usize, mutant: Mutant) -> World {
@@ -79,10 +117,72 @@ fn world(clients: usize, partitions: usize, mutant: Mutant) -> World {
 }
 
 #[test]
+fn every_order_of_one_producer_with_crashes_and_a_timeout_is_safe() {
+    let mishaps = |crashes| Mishaps {
+        crashes,
+        timeouts: 1,
+        copies: 0,
+    };
+    let name = "1 producer, 1 transaction, 2 crashes, 1 timeout";
+    assert_safe_everywhere(name, small_world(1, 1, 1, mishaps(2)));
+    let name = "1 producer, 2 transactions, 1 crash, 1 timeout";
+    assert_safe_everywhere(name, small_world(1, 1, 2, mishaps(1)));
+    let name = "1 producer, 2 partitions, 1 crash, 1 timeout";
+    assert_safe_everywhere(name, small_world(1, 2, 1, mishaps(1)));
+}
+
+#[test]
+fn every_order_of_two_transactions_over_two_partitions_with_a_crash_is_safe() {
+    let mishaps = Mishaps {
+        crashes: 1,
+        timeouts: 0,
+        copies: 0,
+    };
+    let name = "1 producer, 2 transactions, 2 partitions, 1 crash";
+    assert_safe_everywhere(name, small_world(1, 2, 2, mishaps));
+}
+
+#[test]
+fn c11_every_order_of_two_producers_with_a_crash_is_safe() {
+    let mishaps = Mishaps {
+        crashes: 1,
+        timeouts: 0,
+        copies: 0,
+    };
+    assert_safe_everywhere("2 producers, 1 crash", small_world(2, 1, 1, mishaps));
+}
+
+#[test]
+fn c11_c12_every_order_of_two_producers_with_a_timeout_is_safe() {
+    let mishaps = |timeouts| Mishaps {
+        crashes: 0,
+        timeouts,
+        copies: 0,
+    };
+    let name = "2 producers, 1 timeout";
+    assert_safe_everywhere(name, small_world(2, 1, 1, mishaps(1)));
+    let name = "2 producers, 2 partitions";
+    assert_safe_everywhere(name, small_world(2, 2, 1, mishaps(0)));
+}
+
+#[test]
+fn c14_every_order_with_a_copy_is_safe() {
+    let mishaps = |crashes, timeouts| Mishaps {
+        crashes,
+        timeouts,
+        copies: 1,
+    };
+    let name = "1 producer, 1 copy, 1 crash, 1 timeout";
+    assert_safe_everywhere(name, small_world(1, 1, 1, mishaps(1, 1)));
+    let name = "2 producers, 1 copy";
+    assert_safe_everywhere(name, small_world(2, 1, 1, mishaps(0, 0)));
+}
+
+#[test]
 fn one_producer_with_two_crashes_is_safe_as_far_as_the_search_goes() {
     let mut world = world(1, 2, Mutant::None);
     world.crashes_left = 2;
-    assert_safe("crashes", world, STATES_MAX);
+    assert_safe_so_far("crashes", world);
 }
 
 #[test]
@@ -93,7 +193,7 @@ fn a_zombie_with_a_crash_and_a_timeout_is_safe_as_far_as_the_search_goes() {
     for client in &mut world.clients {
         client.transactions_left = 1;
     }
-    assert_safe("zombie", world, STATES_MAX);
+    assert_safe_so_far("zombie", world);
 }
 
 #[test]
@@ -101,7 +201,7 @@ fn c14_copies_and_delays_are_safe_as_far_as_the_search_goes() {
     let mut world = world(1, 2, Mutant::None);
     world.copies_left = 2;
     world.timeouts_left = 1;
-    assert_safe("copies", world, STATES_MAX);
+    assert_safe_so_far("copies", world);
 }
 
 #[test]
@@ -109,7 +209,7 @@ fn c19_worn_out_epochs_are_safe_as_far_as_the_search_goes() {
     let mut world = world(2, 1, Mutant::None).with_epoch_max(1);
     world.crashes_left = 1;
     world.copies_left = 1;
-    assert_safe("epochs", world, STATES_MAX);
+    assert_safe_so_far("epochs", world);
 }
 
 /// Each mutant with the smallest world that shows it.

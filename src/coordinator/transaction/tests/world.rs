@@ -1,7 +1,6 @@
 //! A world for the coordinator: a journal and partitions that lose what is unsynced, clients, a network, and the rules that must hold.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -395,61 +394,6 @@ impl World {
         while !self.queue.is_empty() {
             self.apply(Action::RunEffect);
         }
-    }
-
-    pub(super) fn fingerprint(&self) -> u64 {
-        let mut to = std::collections::hash_map::DefaultHasher::new();
-        for (id, entry) in &self.coordinator.entries {
-            format!(
-                "{id}{:?}{:?}{:?}{:?}{:?}{:?}{}",
-                entry.record,
-                entry.pending,
-                entry.deadline,
-                entry.unsynced_markers,
-                entry.strays,
-                entry.parked,
-                entry.is_from_before
-            )
-            .hash(&mut to);
-        }
-        format!(
-            "{:?}{:?}{:?}{:?}",
-            self.coordinator.phase,
-            self.coordinator.producer_ids,
-            self.coordinator.waiting_for_ids,
-            self.coordinator.repairs
-        )
-        .hash(&mut to);
-        self.journal.hash(&mut to);
-        self.partitions.hash(&mut to);
-        for effect in &self.queue {
-            hash_effect(effect, &mut to);
-        }
-        self.clients.hash(&mut to);
-        let network: BTreeSet<String> = self.network.iter().map(|it| format!("{it:?}")).collect();
-        network.hash(&mut to);
-        (self.copies_left, self.timeouts_left, self.crashes_left).hash(&mut to);
-        format!(
-            "{:?}{:?}{:?}{:?}",
-            self.wanted, self.told, self.newest, self.lso_seen
-        )
-        .hash(&mut to);
-        to.finish()
-    }
-}
-
-/// Everything but the ticket, whose number depends on the way here.
-fn hash_effect(effect: &Effect, to: &mut impl Hasher) {
-    match effect {
-        Effect::AppendJournal { key, value, .. } => (key, value).hash(to),
-        Effect::SyncData { partitions, .. } => partitions.hash(to),
-        Effect::WriteMarkers {
-            producer,
-            result,
-            partitions,
-            ..
-        } => (producer, result, partitions).hash(to),
-        other => other.hash(to),
     }
 }
 
