@@ -5,20 +5,22 @@
 //!
 //! Reading order: this file (the contracts), `real.rs`, `simulated/`.
 
+mod allocator;
 mod block_on;
 mod clock;
 pub mod failpoint;
 mod files;
+mod libc_calls;
 mod random;
 mod real;
 pub mod simulated;
 mod spawn;
 #[cfg(test)]
 mod tests;
-mod writeback;
 
 use std::sync::Arc;
 
+pub use allocator::{bound_allocator, release_free_memory};
 pub use block_on::block_on;
 pub use clock::{Clock, Instant};
 pub use failpoint::failpoint;

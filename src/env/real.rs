@@ -209,7 +209,7 @@ impl File for RealFile {
     }
 
     fn start_writeback(&self, position: u64, length_bytes: u64) {
-        super::writeback::start(&self.file, position, length_bytes);
+        super::libc_calls::start_writing(&self.file, position, length_bytes);
     }
 }
 

@@ -16,8 +16,8 @@ use crate::env::{File, OpenMode};
 use crate::protocol::batch::{Batch, DecompressionLimit, Header, rewrite};
 use crate::types::{Offset, ProducerId};
 
-/// What a key costs in the map, besides its bytes.
-const KEY_OVERHEAD_BYTES: usize = 48;
+/// What a key costs in the map, besides its bytes: 16 of the allocator, and up to 57 in a table that has just grown.
+const KEY_OVERHEAD_BYTES: usize = 73;
 
 /// The latest offset of each key, in bounded memory.
 pub(super) struct LatestOffsets {

@@ -85,7 +85,7 @@ impl Default for LogConfig {
             min_cleanable_dirty_ratio: 0.5,
             delete_retention_ms: DAY_MS,
             producer_id_expiration: Duration::from_secs(24 * 60 * 60),
-            compaction_memory_bytes: 128 << 20,
+            compaction_memory_bytes: 32 << 20,
             durability: Durability::Fsync,
         }
     }

@@ -10,10 +10,6 @@ use crate::client::PartitionWriter;
 use crate::protocol::batch::{BatchBuilder, Compression, HEADER_BYTES, record_size_bytes};
 use crate::types::{Offset, Timestamp, TopicName, TopicPartition};
 
-/// A batch is appended once it has so many bytes: large enough for few system calls, small enough
-/// to be checksummed and copied while it is in the L2 cache.
-const BATCH_BYTES: usize = 192 * 1024;
-
 /// What a record without headers takes beside its key and value, at most: six varints of up to ten bytes, and its attributes.
 const RECORD_OVERHEAD_BYTES_MAX: usize = 61;
 
@@ -41,6 +37,9 @@ impl TopicAppender {
         compression: Compression,
     ) -> Result<Self, JobError> {
         let (partitions_count, record_bytes_max) = job.topic(&topic)?;
+        let batch_bytes = job
+            .pressure
+            .append_bytes_max(usize::try_from(partitions_count).unwrap_or(usize::MAX));
         let partitions = (0..partitions_count)
             .map(|partition| {
                 let partition = TopicPartition::new(topic.clone(), partition);
@@ -58,7 +57,7 @@ impl TopicAppender {
             partitions,
             writer,
             record_bytes_max,
-            batch_bytes: BATCH_BYTES
+            batch_bytes: batch_bytes
                 .min(record_bytes_max.saturating_sub(RECORD_OVERHEAD_BYTES_MAX)),
         })
     }

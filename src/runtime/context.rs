@@ -15,6 +15,7 @@ use super::error::JobError;
 use super::inbox::Inbox;
 use super::poison::{Poison, PoisonPolicy};
 use super::positions::SinkMarks;
+use super::pressure::Pressure;
 use super::source::{AssignedSplit, Split};
 use crate::client::{TransactionalWriter, Transport};
 use crate::codec::{CodecId, Datum};
@@ -44,6 +45,7 @@ pub struct JobContext {
     pub(crate) directories: HashMap<PathBuf, Arc<FileDirectory>>,
     /// The records that all workers read in the open cycle.
     pub(crate) cycle_records: AtomicU64,
+    pub(crate) pressure: Pressure,
 }
 
 /// One split of the job, numbered by its place in the list.
@@ -186,8 +188,8 @@ impl OperatorContext {
         Ok(store)
     }
 
-    pub(crate) fn inboxes(&self) -> Arc<[Inbox]> {
-        Arc::clone(&self.job.inboxes)
+    pub(crate) fn shared_job(&self) -> Arc<JobContext> {
+        Arc::clone(&self.job)
     }
 
     /// How many parts the job's state has: what [`Key::hashed`](super::Key::hashed) wants to know.

@@ -148,6 +148,7 @@ impl Driver {
                 Effect::Open { writer } => {
                     // Every worker is drained, so nobody counts now.
                     self.job.cycle_records.store(0, Ordering::Relaxed);
+                    self.job.pressure.release_sources();
                     self.broadcast(|| Message::Open { writer });
                 }
                 Effect::Commit { writer } => self.commit(writer)?,

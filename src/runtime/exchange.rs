@@ -9,9 +9,9 @@ use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::context::OperatorContext;
+use super::context::{JobContext, OperatorContext};
 use super::error::JobError;
-use super::inbox::{Inbox, Message};
+use super::inbox::Message;
 use super::operator::{Flow, Output, Stage};
 use super::poison::Poison;
 use super::record::{Key, Meta, Origin, Record};
@@ -21,8 +21,6 @@ use crate::codec::{Codec, Datum};
 use crate::state::{CycleStore, HashedKey};
 use crate::types::{Offset, Timestamp};
 
-/// Records a batch holds at most: enough to pay for its hand-over, few enough to stay in the L2 cache.
-const BATCH_RECORDS_MAX: usize = 4096;
 /// Bytes of keys and values a batch holds at most, for those that are long. What a value keeps elsewhere in
 /// memory is known for text and bytes only.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
@@ -75,15 +73,15 @@ struct Batch<V: Datum + ?Sized> {
 }
 
 impl<V: Datum + ?Sized> Batch<V> {
-    fn new() -> Self {
+    fn new(records_max: usize) -> Self {
         Self {
-            key_bytes: Vec::with_capacity(BATCH_RECORDS_MAX * 8),
-            key_ends: Vec::with_capacity(BATCH_RECORDS_MAX),
-            partition_hashes: Vec::with_capacity(BATCH_RECORDS_MAX),
-            values: Vec::with_capacity(BATCH_RECORDS_MAX),
+            key_bytes: Vec::with_capacity(records_max * 8),
+            key_ends: Vec::with_capacity(records_max),
+            partition_hashes: Vec::with_capacity(records_max),
+            values: Vec::with_capacity(records_max),
             value_bytes: 0,
-            timestamps: Vec::with_capacity(BATCH_RECORDS_MAX),
-            offsets: Vec::with_capacity(BATCH_RECORDS_MAX),
+            timestamps: Vec::with_capacity(records_max),
+            offsets: Vec::with_capacity(records_max),
             runs: Vec::new(),
         }
     }
@@ -92,7 +90,7 @@ impl<V: Datum + ?Sized> Batch<V> {
     fn push<K: ?Sized>(&mut self, record: Record<'_, K, V>, end: u32) {
         let split = record.meta.origin.split;
         if self.runs.last().is_none_or(|run| run.1 != split) {
-            // The row count is at most BATCH_RECORDS_MAX.
+            // The row count is far below 2^32.
             self.runs.push((
                 u32::try_from(self.key_ends.len()).unwrap_or(u32::MAX),
                 split,
@@ -107,8 +105,8 @@ impl<V: Datum + ?Sized> Batch<V> {
         self.offsets.push(record.meta.origin.offset.0);
     }
 
-    fn is_full(&self) -> bool {
-        self.key_ends.len() >= BATCH_RECORDS_MAX
+    fn is_full(&self, records_max: usize) -> bool {
+        self.key_ends.len() >= records_max
             || self.key_bytes.len() + self.value_bytes >= BATCH_BYTES_MAX
     }
 
@@ -141,13 +139,19 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<
 
     fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
         context.note_edge_to(self.id);
-        let inboxes = context.inboxes();
+        let job = context.shared_job();
+        let records_max = job.pressure.batch_records_max();
         Ok(Sender {
             id: self.id,
-            batches: inboxes.iter().map(|_| Batch::new()).collect(),
-            workers: u32::try_from(inboxes.len()).unwrap_or(u32::MAX),
-            state_partitions: u32::from(context.state_partitions()),
-            inboxes,
+            batches: job
+                .inboxes
+                .iter()
+                .map(|_| Batch::new(records_max))
+                .collect(),
+            records_max,
+            workers: u32::try_from(job.inboxes.len()).unwrap_or(u32::MAX),
+            state_partitions: u32::from(job.state_partitions),
+            job,
             key: PhantomData,
         })
     }
@@ -157,7 +161,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<
 pub(crate) struct Sender<K: ?Sized, V: Datum + ?Sized> {
     id: usize,
     batches: Vec<Batch<V>>,
-    inboxes: Arc<[Inbox]>,
+    /// Records of a full batch, as of the last one sent.
+    records_max: usize,
+    job: Arc<JobContext>,
     workers: u32,
     state_partitions: u32,
     key: PhantomData<fn(&K)>,
@@ -165,9 +171,11 @@ pub(crate) struct Sender<K: ?Sized, V: Datum + ?Sized> {
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
     fn send(&mut self, worker: usize) {
-        let batch = std::mem::replace(&mut self.batches[worker], Batch::new());
-        let size_bytes = batch.size_bytes();
-        self.inboxes[worker].send(Message::Batch {
+        let pressure = &self.job.pressure;
+        self.records_max = pressure.batch_records_max();
+        let batch = std::mem::replace(&mut self.batches[worker], Batch::new(self.records_max));
+        let size_bytes = pressure.weight_bytes(batch.key_ends.len(), batch.size_bytes());
+        self.job.inboxes[worker].send(Message::Batch {
             exchange: self.id,
             batch: Box::new(batch),
             size_bytes,
@@ -187,7 +195,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Output<K, V> for Sender<K, V> {
             )));
         };
         batch.push(record, end);
-        if batch.is_full() {
+        if batch.is_full(self.records_max) {
             self.send(worker);
         }
         Ok(())
@@ -213,9 +221,12 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for Sender<K, V> {
 
 /// One worker's receiving end, whatever its types.
 pub(crate) trait Receive {
-    /// Processes a batch that a sender of the same exchange sent.
-    fn receive(&mut self, batch: Box<dyn Any + Send>, current: &mut Origin)
-    -> Result<(), JobError>;
+    /// Processes a batch that a sender of the same exchange sent; says how many records it had.
+    fn receive(
+        &mut self,
+        batch: Box<dyn Any + Send>,
+        current: &mut Origin,
+    ) -> Result<usize, JobError>;
     /// Ends the cycle: every batch of it was received.
     fn end_cycle(&mut self) -> Flow;
     /// Visits the stores behind the exchange.
@@ -233,7 +244,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<
         &mut self,
         batch: Box<dyn Any + Send>,
         current: &mut Origin,
-    ) -> Result<(), JobError> {
+    ) -> Result<usize, JobError> {
         let batch = batch
             .downcast::<Batch<V>>()
             .unwrap_or_else(|_| unreachable!("an exchange has one batch type"));
@@ -242,7 +253,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<
             .keys()
             .map(|(bytes, hash)| HashedKey::new(bytes, hash, partitions));
         if let Err(failure) = self.stage.prepare(&mut keys) {
-            return self.poison.fatal(failure, *current);
+            return self
+                .poison
+                .fatal(failure, *current)
+                .map(|()| batch.key_ends.len());
         }
         let mut runs = batch.runs.iter().copied().peekable();
         for (row, (bytes, hash)) in batch.keys().enumerate() {
@@ -266,7 +280,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<
                 })?;
             }
         }
-        Ok(())
+        Ok(batch.key_ends.len())
     }
 
     fn end_cycle(&mut self) -> Flow {

@@ -1,6 +1,7 @@
 //! Brings committed values to RocksDB, on a thread of its own, so that a commit does not wait for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 use tracing::{debug_span, error};
@@ -10,10 +11,15 @@ use super::context::JobContext;
 use super::error::JobError;
 use super::inbox::Message;
 use super::report::{Report, Reports};
-use crate::env::JoinHandle;
+use crate::env::{Env, Instant, JoinHandle, release_free_memory};
 
 /// Flushes that wait at most. Their bytes count in the stores' own bound: entries stay until they are flushed.
 const QUEUE_MAX: usize = 64;
+
+/// Free memory is given back at most so often.
+const RELEASE_EVERY: Duration = Duration::from_millis(250);
+/// Giving it back takes at most one in so many parts of the flush thread's time.
+const RELEASE_SHARE: u32 = 20;
 
 /// The sending end of the flush thread.
 pub(crate) struct Flusher {
@@ -26,6 +32,7 @@ impl Flusher {
         let (queue, flushes) = bounded::<(usize, Flush)>(QUEUE_MAX);
         let shared = Arc::clone(job);
         let body = move || {
+            let mut release = Release::new(&shared.env);
             for (worker, flush) in flushes {
                 let span = debug_span!(
                     "flush",
@@ -43,6 +50,7 @@ impl Flusher {
                 shared.inboxes[worker].send(Message::Flushed {
                     tickets: vec![ticket],
                 });
+                release.after_flush(&shared.env);
             }
         };
         let spawned = job.env.spawn.spawn("of-flush", Box::new(body));
@@ -79,5 +87,30 @@ impl Flusher {
             worker: 0,
             why: format!("the state store's thread panicked: {why}"),
         })
+    }
+}
+
+/// When free memory is given back to the system: after a flush, whose values may now be evicted as others come.
+struct Release {
+    last: Instant,
+    wait: Duration,
+}
+
+impl Release {
+    fn new(env: &Env) -> Self {
+        Self {
+            last: env.clock.now(),
+            wait: RELEASE_EVERY,
+        }
+    }
+
+    fn after_flush(&mut self, env: &Env) {
+        let now = env.clock.now();
+        if now.since(self.last) < self.wait {
+            return;
+        }
+        release_free_memory();
+        self.last = env.clock.now();
+        self.wait = RELEASE_EVERY.max(self.last.since(now) * RELEASE_SHARE);
     }
 }

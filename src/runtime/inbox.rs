@@ -19,7 +19,7 @@ pub(crate) enum Message {
         exchange: usize,
         /// Its typed batch.
         batch: Box<dyn Any + Send>,
-        /// The memory it takes.
+        /// The memory that it takes, with the state that its records will add.
         size_bytes: usize,
     },
     /// The sender has no more records for the exchange in this cycle.

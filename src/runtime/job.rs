@@ -134,7 +134,7 @@ impl Launch {
         self
     }
 
-    /// The memory that state may take, tables and RocksDB together, in bytes. The default is 512 MiB.
+    /// The memory that state may take, with what is on its way to and from it, in bytes. The default is 512 MiB.
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
         self.settings.memory_bytes = bytes;
         self

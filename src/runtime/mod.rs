@@ -29,6 +29,7 @@ mod log_handle;
 mod operator;
 mod poison;
 mod positions;
+mod pressure;
 mod progress;
 mod record;
 mod report;

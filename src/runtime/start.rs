@@ -19,6 +19,7 @@ use super::inbox::Inbox;
 use super::log_handle::Log;
 use super::poison::PoisonPolicy;
 use super::positions::{NamedPositions, Positions, positions_topic, read_positions};
+use super::pressure::Pressure;
 use super::progress::Progress;
 use super::report::{Report, Reports};
 use super::source::Split;
@@ -149,6 +150,7 @@ fn prepare(
         topic_partitions: settings.partitions_of_new_topics(state_partitions),
         directories: HashMap::new(),
         cycle_records: AtomicU64::new(0),
+        pressure: Pressure::new(settings.memory_bytes),
     };
     let named = read_positions(&job.transport, &positions_topic(&job.name)?)?;
     job.splits = plan_splits(&job, &group, topology, &named)?;

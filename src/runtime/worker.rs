@@ -25,8 +25,6 @@ use super::topology::Topology;
 use crate::env::failpoint;
 use crate::state::FlushUrgency;
 
-/// Sources stop reading while any inbox holds more than this: back-pressure reaches the source (I10).
-const INBOX_BYTES_MAX: usize = 16 << 20;
 /// How soon a worker that stands back for another looks whether that one has caught up.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 /// The longest sleep without a message; a guard against a lost wake-up, not a way to notice work.
@@ -50,7 +48,8 @@ pub(crate) struct Worker {
     state: State,
     current: Origin,
     is_exhausted: bool,
-    steps: u64,
+    /// What the stores of this worker changed in the open cycle, as of the last look.
+    overlay_bytes: usize,
     /// The writer of the next cycle, once the driver said to open it.
     open_due: Option<usize>,
     /// Messages of the next cycle that came before this worker could open it.
@@ -178,7 +177,7 @@ impl Worker {
             state: State::Idle,
             current: Origin::default(),
             is_exhausted: false,
-            steps: 0,
+            overlay_bytes: 0,
             open_due: None,
             early: Vec::new(),
         })
@@ -221,10 +220,13 @@ impl Worker {
                 exchange, batch, ..
             } => {
                 self.mark_dirty();
-                self.receivers[exchange]
+                let records_count = self.receivers[exchange]
                     .receive
                     .receive(batch, &mut self.current)?;
+                let before_bytes = self.overlay_bytes;
                 self.check_overlay();
+                let added_bytes = self.overlay_bytes.saturating_sub(before_bytes);
+                self.job.pressure.note_growth(records_count, added_bytes);
             }
             Message::EndOfCycle { exchange } => {
                 self.receivers[exchange].ended += 1;
@@ -268,12 +270,14 @@ impl Worker {
             // Whoever read the last of them told the driver, so `Close` is on its way.
             return Ok(Read::Pending);
         }
-        if self
-            .job
-            .inboxes
-            .iter()
-            .any(|inbox| inbox.size_bytes() > INBOX_BYTES_MAX)
-        {
+        if self.job.pressure.are_sources_stopped() {
+            // Whoever stopped them told the driver.
+            return Ok(Read::Pending);
+        }
+        // Back-pressure reaches the source (I10).
+        let inbox_bytes_max = self.job.pressure.inbox_bytes_max();
+        let mut inboxes = self.job.inboxes.iter();
+        if inboxes.any(|inbox| inbox.size_bytes() > inbox_bytes_max) {
             return Ok(Read::Later(LOOK_AGAIN));
         }
         let (mut is_progress, mut idle) = (false, Read::Exhausted);
@@ -308,19 +312,20 @@ impl Worker {
         }
     }
 
-    /// Asks for an early commit when the state that the cycle changed is over its share of the budget (D6).
+    /// Stops the sources and asks for an early commit when the state that the cycle changed is over its share of
+    /// the budget (D6): the driver may be busy with the last commit, and the cycle would grow meanwhile.
     fn check_overlay(&mut self) {
-        self.steps += 1;
-        if !self.steps.is_multiple_of(16) {
-            return;
-        }
         let mut overlay_bytes = 0;
         let counted = self.each_store(&mut |store, _| {
             overlay_bytes += store.overlay_bytes();
             Ok(())
         });
         debug_assert!(counted.is_ok(), "counting cannot fail");
-        if overlay_bytes > self.commit.overlay_bytes_max / self.job.inboxes.len() {
+        self.overlay_bytes = overlay_bytes;
+        let overlay_bytes_max = self.commit.overlay_bytes_max;
+        let overlay_bytes_max = overlay_bytes_max.min(self.job.backend.overlay_bytes_max());
+        let is_over_budget = overlay_bytes > overlay_bytes_max / self.job.inboxes.len();
+        if is_over_budget && self.job.pressure.stop_sources() {
             self.reports.send(Report::OverBudget);
         }
     }
@@ -342,6 +347,7 @@ impl Worker {
         self.open_due = None;
         self.writer.set(writer);
         self.state = State::Idle;
+        self.overlay_bytes = 0;
         for receiver in &mut self.receivers {
             (receiver.ended, receiver.is_closed) = (0, false);
         }

@@ -6,20 +6,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions};
 
-use super::budget::TableBudget;
+use super::budget::{MemoryShares, TableBudget};
 use super::config::StateConfig;
 use super::error::StateError;
 use super::flush::FlushBatch;
 use super::prepare::{damage_mark, open_or_rebuild, prepare};
 use super::rocks::{self, POSITIONS, column_family};
 use crate::codec::CodecId;
-use crate::env::{Env, Instant, failpoint};
+use crate::env::{Env, Instant, bound_allocator, failpoint};
 use crate::types::Offset;
 
 /// Less makes RocksDB flush at every write.
-const ROCKS_BYTES_MIN: usize = 8 << 20;
+const ROCKS_BYTES_MIN: usize = 4 << 20;
+/// Write batches of a flush are about so large at least.
+const WRITE_BYTES_MIN: usize = 1 << 20;
 
 /// The state of one job in one process. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -33,6 +35,7 @@ struct Shared {
     config: StateConfig,
     names: HashMap<String, Arc<str>>,
     db: DB,
+    memtables: WriteBufferManager,
     table_budget: Arc<TableBudget>,
     claimed: Mutex<HashSet<(Arc<str>, u16)>>,
     progress: Mutex<Progress>,
@@ -66,6 +69,8 @@ impl StateBackend {
     /// Opens the state in `directory` (whose parent exists), or begins it. What is missing or damaged is wiped:
     /// then [`rebuilt`](Self::rebuilt) says why, and the positions say `None`.
     ///
+    /// glibc's allocator is told to keep less back, see [`bound_allocator`].
+    ///
     /// # Errors
     /// If the state was written by another topology, number of state partitions, codec or a newer version; if
     /// another process has it open; if the disk fails.
@@ -78,8 +83,10 @@ impl StateBackend {
             .create_dir(directory)
             .map_err(|e| StateError::io("create", directory, e))?;
         let mut rebuilt = prepare(env, directory, &config)?;
-        let rocks_bytes = (config.memory_bytes / 2).max(ROCKS_BYTES_MIN);
-        let options = rocks::options(rocks_bytes);
+        bound_allocator();
+        let shares = MemoryShares::of(config.memory_bytes);
+        let (options, memtables) =
+            rocks::options_and_memtables(shares.rocks_bytes.max(ROCKS_BYTES_MIN));
         let opened = open_or_rebuild(env, directory, &config, &options, &mut rebuilt)?;
         if let Some(why) = &rebuilt {
             tracing::warn!(directory = %directory.display(), why, "state is rebuilt from the changelog");
@@ -93,8 +100,8 @@ impl StateBackend {
             directory: directory.to_owned(),
             names: names.collect(),
             db: opened.db,
-            // An eighth is left for flushes on their way.
-            table_budget: Arc::new(TableBudget::new(config.memory_bytes / 8 * 3)),
+            memtables,
+            table_budget: Arc::new(TableBudget::new(shares.tables_bytes)),
             config,
             claimed: Mutex::default(),
             progress: Mutex::default(),
@@ -137,9 +144,10 @@ impl StateBackend {
             .look_up(&progress.durable, store, state_partition)
     }
 
-    /// Writes what a store changed, with the changelog offsets that it covers, all at once; `positions` has each state
-    /// partition of the batch and may have others of the store. Call it only after the cycle is committed (I7), and
-    /// for one store in the order in which the batches were taken. It may write to disk and take seconds.
+    /// Writes what a store changed, with the changelog offsets that it covers, each state partition all at once;
+    /// `positions` has each state partition of the batch and may have others of the store. Call it only after the cycle
+    /// is committed (I7), and for one store in the order in which the batches were taken. It waits while RocksDB's
+    /// memtables are over their bound, so it may write to disk and take seconds.
     ///
     /// # Errors
     /// If RocksDB fails, now or in an earlier call (S5): the job must stop; nothing committed is lost.
@@ -154,11 +162,10 @@ impl StateBackend {
         let store = self.shared.name_of(batch.store())?;
         self.shared.check_positions(&store, positions);
         batch.sort();
-        let write = self.shared.write_batch(&batch, positions)?;
         let tail_bytes = batch.changelog_bytes();
-        drop(batch);
         failpoint("state.before_flush");
-        self.shared.write(write)?;
+        self.shared.write_partitions(&batch, positions)?;
+        drop(batch);
         failpoint("state.after_flush");
         let is_durable_due = {
             let mut progress = self.shared.progress.lock();
@@ -192,6 +199,13 @@ impl StateBackend {
         failpoint("state.after_durable");
         self.shared.progress.lock().durable = covered;
         Ok(())
+    }
+
+    /// What one cycle may change, all stores together, in bytes: past it the runtime closes the cycle early, and
+    /// sources stand still until the next one (I10).
+    #[must_use]
+    pub fn overlay_bytes_max(&self) -> usize {
+        self.shared.table_budget.overlay_bytes_max()
     }
 
     /// Forgets a state partition of a store, whose changelog no longer reaches back to its position (S6). It must not be open.
@@ -376,42 +390,64 @@ impl Shared {
         self.handle(&column_family(store))
     }
 
-    fn write_batch(
+    /// Writes a sorted batch in as many write batches as keep each small; a state partition is never divided, and its
+    /// position goes with its values (I7).
+    fn write_partitions(
         &self,
         batch: &FlushBatch,
         positions: &[(u16, Offset)],
-    ) -> Result<WriteBatch, StateError> {
+    ) -> Result<(), StateError> {
         let store = batch.store();
         let family = self.family(store)?;
-        let mut write = WriteBatch::with_capacity_bytes(batch.size_bytes());
-        let mut checked = None;
+        let mut write = WriteBatch::default();
+        let mut current = None;
         for (key, value) in batch.iter() {
             let partition = key
                 .first_chunk::<2>()
                 .map(|bytes| u16::from_be_bytes(*bytes));
-            // I7: no value without the position that covers it.
-            if partition != checked {
-                checked = partition;
-                let has_position = positions.iter().any(|(p, _)| Some(*p) == partition);
-                assert!(
-                    has_position,
-                    "{store:?}-{partition:?} is flushed without its position"
-                );
+            if partition != current {
+                if write.size_in_bytes() >= WRITE_BYTES_MIN {
+                    self.write_and_wait(std::mem::take(&mut write))?;
+                }
+                current = partition;
+                // I7: no value without the position that covers it.
+                let position = positions.iter().find(|(p, _)| Some(*p) == partition);
+                let &position = position.unwrap_or_else(|| {
+                    panic!("{store:?}-{partition:?} is flushed without its position")
+                });
+                self.put_position(&mut write, store, position)?;
             }
             match value {
                 Some(value) => write.put_cf(&family, key, value),
                 None => write.delete_cf(&family, key),
             }
         }
-        let family = self.handle(POSITIONS)?;
-        for &(partition, offset) in positions {
-            write.put_cf(
-                &family,
-                rocks::position_key(store, partition),
-                offset.0.to_be_bytes(),
-            );
+        // Those without a change too: their changelog may be behind their position for other reasons.
+        for &position in positions {
+            self.put_position(&mut write, store, position)?;
         }
-        Ok(write)
+        self.write_and_wait(write)
+    }
+
+    fn put_position(
+        &self,
+        write: &mut WriteBatch,
+        store: &str,
+        (partition, offset): (u16, Offset),
+    ) -> Result<(), StateError> {
+        let family = self.handle(POSITIONS)?;
+        let key = rocks::position_key(store, partition);
+        write.put_cf(&family, key, offset.0.to_be_bytes());
+        Ok(())
+    }
+
+    /// Writes, and waits while memtables that are being written to disk take the memory of the next one (I10).
+    fn write_and_wait(&self, write: WriteBatch) -> Result<(), StateError> {
+        self.write(write)?;
+        match self.memtables.get_usage() > self.memtables.get_buffer_size() {
+            true => self.sync_column_families(),
+            false => Ok(()),
+        }
     }
 
     fn write(&self, write: WriteBatch) -> Result<(), StateError> {

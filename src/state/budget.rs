@@ -1,10 +1,30 @@
-//! How one bound on memory is shared out: half to RocksDB, half to the tables of all open stores.
+//! How one bound on memory is shared out: to RocksDB, to the tables of all open stores, and to what is on its way between them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What an allocation takes besides its bytes: the allocator's header and the mean of its rounding.
 pub(super) const ALLOCATION_OVERHEAD_BYTES: usize = 16;
+
+/// The parts of a job's memory. What is in neither part is for what comes and goes: a flush on its way (encoded once, and
+/// once more in a write batch), records on their way to a store, open record batches, and what the allocator keeps back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MemoryShares {
+    /// Blocks, filters, indexes and memtables of RocksDB.
+    pub(super) rocks_bytes: usize,
+    /// The tables of all stores.
+    pub(super) tables_bytes: usize,
+}
+
+impl MemoryShares {
+    pub(super) fn of(memory_bytes: usize) -> Self {
+        let sixteenth = memory_bytes / 16;
+        Self {
+            rocks_bytes: sixteenth * 5,
+            tables_bytes: sixteenth * 5,
+        }
+    }
+}
 
 /// The memory of all tables of one backend.
 #[derive(Debug)]
@@ -21,6 +41,12 @@ impl TableBudget {
             used_bytes: AtomicUsize::new(0),
             stores_count: AtomicUsize::new(0),
         }
+    }
+
+    /// What the open cycle of all stores together may change: it can be neither evicted nor flushed, and the
+    /// cycles before it may wait for a flush.
+    pub(super) fn overlay_bytes_max(&self) -> usize {
+        self.limit_bytes / 4
     }
 }
 

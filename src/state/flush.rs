@@ -15,6 +15,10 @@ pub enum FlushUrgency {
     Now,
 }
 
+/// The batch is held in blocks of this size: they are not copied when the batch grows, and the allocator
+/// finds a use for them again, or gives them back to the system.
+const BLOCK_BYTES: usize = 256 << 10;
+
 /// All that one store changed since its last flush, as of the end of the cycle drained last.
 /// It may be written by another thread, but only after that cycle is committed (invariant 7).
 #[derive(Debug)]
@@ -22,18 +26,23 @@ pub enum FlushUrgency {
 pub struct FlushBatch {
     store: Arc<str>,
     ticket: FlushTicket,
-    /// Stored keys and values, one after the other.
-    bytes: Vec<u8>,
+    /// Stored keys and values, one after the other; a key and its value are in one block.
+    blocks: Vec<Vec<u8>>,
     changes: Vec<Change>,
     changelog_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Change {
-    start: usize,
-    key_end: usize,
-    /// `None` deletes the key.
-    value_end: Option<usize>,
+    block: u32,
+    start: u32,
+    key_end: u32,
+    /// [`Change::DELETED`] deletes the key.
+    value_end: u32,
+}
+
+impl Change {
+    const DELETED: u32 = u32::MAX;
 }
 
 impl FlushBatch {
@@ -46,7 +55,7 @@ impl FlushBatch {
         Self {
             store,
             ticket,
-            bytes: Vec::new(),
+            blocks: Vec::new(),
             changes: Vec::with_capacity(changes_count),
             changelog_bytes,
         }
@@ -73,7 +82,8 @@ impl FlushBatch {
     /// What the batch takes in memory.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.bytes.len() + self.changes.len() * size_of::<Change>()
+        let blocks_bytes: usize = self.blocks.iter().map(Vec::capacity).sum();
+        blocks_bytes + self.changes.capacity() * size_of::<Change>()
     }
 
     /// The changelog bytes that need not be replayed once the batch is durable.
@@ -88,34 +98,63 @@ impl FlushBatch {
         key: &[u8],
         encode: impl FnOnce(&mut Vec<u8>) -> Option<Result<(), E>>,
     ) -> Result<(), E> {
-        let start = self.bytes.len();
-        super::key::encode_stored_key(state_partition, key, &mut self.bytes);
-        let key_end = self.bytes.len();
-        let has_value = encode(&mut self.bytes).transpose()?.is_some();
+        let is_full = |block: &Vec<u8>| block.len() >= BLOCK_BYTES;
+        if self.blocks.last().is_none_or(is_full) {
+            // Room for a value that begins near the block's end; a larger one makes its block grow.
+            self.blocks
+                .push(Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 16));
+        }
+        let block = self.blocks.len() - 1;
+        let bytes = &mut self.blocks[block];
+        let start = bytes.len();
+        super::key::encode_stored_key(state_partition, key, bytes);
+        let key_end = bytes.len();
+        let has_value = encode(bytes).transpose()?.is_some();
+        let value_end = bytes.len();
         self.changes.push(Change {
-            start,
-            key_end,
-            value_end: has_value.then_some(self.bytes.len()),
+            block: place(block),
+            start: place(start),
+            key_end: place(key_end),
+            value_end: match has_value {
+                true => place(value_end),
+                false => Change::DELETED,
+            },
         });
         Ok(())
     }
 
     /// Sorts by key: RocksDB inserts neighbours faster.
     pub(super) fn sort(&mut self) {
-        let bytes = &self.bytes;
+        let blocks = &self.blocks;
         self.changes
-            .sort_unstable_by(|a, b| key_of(bytes, a).cmp(key_of(bytes, b)));
+            .sort_unstable_by(|a, b| key_of(blocks, a).cmp(key_of(blocks, b)));
     }
 
     /// Stored keys with their values; `None` deletes.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.changes.iter().map(|change| {
-            let value = change.value_end.map(|end| &self.bytes[change.key_end..end]);
-            (key_of(&self.bytes, change), value)
+            let value = match change.value_end {
+                Change::DELETED => None,
+                end => {
+                    let block = &self.blocks[change.block as usize];
+                    Some(&block[change.key_end as usize..end as usize])
+                }
+            };
+            (key_of(&self.blocks, change), value)
         })
     }
 }
 
-fn key_of<'a>(bytes: &'a [u8], change: &Change) -> &'a [u8] {
-    &bytes[change.start..change.key_end]
+fn key_of<'a>(blocks: &'a [Vec<u8>], change: &Change) -> &'a [u8] {
+    &blocks[change.block as usize][change.start as usize..change.key_end as usize]
+}
+
+/// A place in a batch: a value fits a changelog record, which is far below 4 GiB, and so does a block.
+fn place(position: usize) -> u32 {
+    u32::try_from(position)
+        .ok()
+        .filter(|&position| position != Change::DELETED)
+        .unwrap_or_else(|| {
+            panic!("a flush holds less than 4 GiB in one block, not {position} bytes")
+        })
 }

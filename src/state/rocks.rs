@@ -18,6 +18,9 @@ pub(super) const POSITIONS: &str = "positions";
 const DEFAULT: &str = "default";
 const MEMTABLE_BYTES_MIN: usize = 1 << 20;
 const MEMTABLE_BYTES_MAX: usize = 64 << 20;
+/// What a compaction reads ahead of each of its files: RocksDB's default of 2 MiB times a dozen files is
+/// memory that nobody counts, and the kernel reads ahead too.
+const READAHEAD_BYTES: usize = 128 << 10;
 /// Bits a key in the bloom filters: 1 % false positives.
 const BLOOM_BITS: f64 = 10.0;
 
@@ -56,8 +59,19 @@ impl From<rocksdb::Error> for OpenFailure {
 /// Options of the database and of all its column families. `memory_bytes` bounds blocks, filters and memtables together.
 #[must_use]
 pub fn options(memory_bytes: usize) -> Options {
+    options_and_memtables(memory_bytes).0
+}
+
+/// The same, with what counts the memtables. They go over their half while a flush of theirs is under way: whoever
+/// writes much waits for it (`StateBackend::flush`).
+pub(super) fn options_and_memtables(memory_bytes: usize) -> (Options, WriteBufferManager) {
     let cache = Cache::new_lru_cache(memory_bytes);
     let memtables_bytes = memory_bytes / 2;
+    let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(
+        memtables_bytes,
+        false,
+        cache.clone(),
+    );
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&cache);
     table.set_bloom_filter(BLOOM_BITS, false);
@@ -72,11 +86,8 @@ pub fn options(memory_bytes: usize) -> Options {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_block_based_table_factory(&table);
-    options.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager_with_cache(
-        memtables_bytes,
-        false,
-        cache,
-    ));
+    options.set_write_buffer_manager(&memtables);
+    options.set_compaction_readahead_size(READAHEAD_BYTES);
     options
         .set_write_buffer_size((memtables_bytes / 2).clamp(MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MAX));
     options.set_max_write_buffer_number(4);
@@ -96,7 +107,7 @@ pub fn options(memory_bytes: usize) -> Options {
     options.set_stats_persist_period_sec(0);
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(2);
-    options
+    (options, memtables)
 }
 
 /// Opens the database with a column family for each of `stores`, and drops those of `dropped`.

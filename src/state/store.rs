@@ -405,7 +405,7 @@ impl<V: Clone + Send + 'static> Store<V> {
     /// Whether so much waits for RocksDB that the next cycle should wait for the flush in flight
     /// (or take one): what is not flushed cannot be evicted.
     pub fn must_wait_for_flush(&mut self) -> bool {
-        self.unflushed_bytes() > self.limit_bytes() / 4 * 3
+        self.unflushed_bytes() > self.limit_bytes() / 2
     }
 
     /// Applies one committed changelog record; `next_offset` is the offset after it. Records of a partition come in
@@ -447,7 +447,7 @@ impl<V: Clone + Send + 'static> Store<V> {
             None => self.table.insert(&key, decoded, 0),
         };
         self.mark_dirty(slot, value_bytes);
-        match self.dirty_bytes > self.limit_bytes() / 2 {
+        match self.dirty_bytes > self.limit_bytes() / 4 {
             true => self.flush_restored(),
             false => Ok(()),
         }

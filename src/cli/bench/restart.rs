@@ -22,6 +22,8 @@ const COMMAND: &str = "bench-restart-job";
 /// Keys: with their values 10 GiB.
 const KEYS_COUNT: u64 = 10 << 20;
 const VALUE_BYTES: usize = 1024;
+/// The bound of the job's memory: the default.
+const MEMORY_BYTES: usize = 512 << 20;
 /// The baseline has so many times fewer.
 const BASELINE_FRACTION: u64 = 1000;
 /// How often the process is killed; the median counts.
@@ -40,6 +42,9 @@ pub(in crate::cli) struct RestartJobArguments {
     /// How many keys there are
     #[arg(long)]
     keys: u64,
+    /// The bound of the job's memory, in MiB
+    #[arg(long, default_value_t = MEMORY_BYTES >> 20)]
+    memory_mib: usize,
 }
 
 /// Measures restarts.
@@ -145,6 +150,7 @@ pub(in crate::cli) fn run_job(env: &Env, arguments: &RestartJobArguments) -> any
         .sink(topic("texts"));
     let running = job
         .exactly_once(Commit::every(Duration::from_millis(100)))
+        .memory_bytes(arguments.memory_mib << 20)
         .start(&log)?;
     let mut said = None;
     loop {

@@ -3,6 +3,7 @@
 mod cycles;
 mod files;
 mod input;
+mod memory;
 mod operators;
 mod poison;
 mod refusals;
