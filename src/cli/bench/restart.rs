@@ -14,7 +14,7 @@ use clap::Args;
 use super::report::Figure;
 use super::{Bench, millis, percentile};
 use crate::broker::BrokerConfig;
-use crate::env::Env;
+use crate::env::{Env, OpenMode};
 use crate::runtime::{Commit, Job, Log, topic, values};
 
 /// The hidden command that runs the job.
@@ -28,6 +28,8 @@ const MEMORY_BYTES: usize = 512 << 20;
 const BASELINE_FRACTION: u64 = 1000;
 /// How often the process is killed; the median counts.
 const KILLS_COUNT: u64 = 5;
+/// The kernel's words about a process.
+const STATUS_BYTES_MAX: usize = 64 << 10;
 /// How long it works between two kills.
 const WORK: Duration = Duration::from_secs(2);
 /// How often the child looks whether something was committed.
@@ -58,18 +60,37 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
     let much = restarts(bench, &bench.directory.join("much"), keys)?;
     let figure = |name: &str, percent| {
         let name = format!("restart.{name}");
-        Figure::new(name, millis(percentile(&much, percent)), "ms")
-            .against(millis(percentile(&little, percent)))
+        Figure::new(name, millis(percentile(&much.times, percent)), "ms")
+            .against(millis(percentile(&little.times, percent)))
     };
-    Ok(vec![figure("median", 50.0), figure("max", 100.0)])
+    Ok(vec![
+        figure("median", 50.0),
+        figure("max", 100.0),
+        Figure::new("restart.peak-memory", mebibytes(much.peak_bytes), "MiB")
+            .against(mebibytes(little.peak_bytes + MEMORY_BYTES as u64)),
+    ])
 }
 
-/// The times from kill to first new commit, sorted.
-fn restarts(bench: &Bench<'_>, data: &Path, keys: u64) -> anyhow::Result<Vec<Duration>> {
+#[allow(clippy::cast_precision_loss, reason = "a figure has a few digits")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// What some restarts cost.
+struct Restarts {
+    /// From kill to first new commit, sorted.
+    times: Vec<Duration>,
+    /// The most memory that one of the processes ever had resident.
+    peak_bytes: u64,
+}
+
+/// Has the job make its state, and kills it again and again.
+fn restarts(bench: &Bench<'_>, data: &Path, keys: u64) -> anyhow::Result<Restarts> {
     let clock = &bench.env.clock;
     let mut process = Process::start(data, keys)?;
     while process.next_position()? < keys {}
     let mut times = Vec::new();
+    let mut peak_bytes = 0;
     let (kills, work) = match bench.is_quick {
         true => (1, WORK / 10),
         false => (KILLS_COUNT, WORK),
@@ -79,15 +100,17 @@ fn restarts(bench: &Bench<'_>, data: &Path, keys: u64) -> anyhow::Result<Vec<Dur
         while clock.now().since(begin) < work {
             process.next_position()?;
         }
+        peak_bytes = process.peak_bytes(bench.env)?.max(peak_bytes);
         process.kill()?;
         let killed = clock.now();
         process = Process::start(data, keys)?;
         process.next_position()?;
         times.push(clock.now().since(killed));
     }
+    peak_bytes = process.peak_bytes(bench.env)?.max(peak_bytes);
     process.kill()?;
     times.sort_unstable();
-    Ok(times)
+    Ok(Restarts { times, peak_bytes })
 }
 
 struct Process {
@@ -127,6 +150,20 @@ impl Process {
         line.trim()
             .parse()
             .with_context(|| format!("the job's process said {line:?}"))
+    }
+
+    /// The most memory that the process ever had resident (`VmHWM`).
+    fn peak_bytes(&self, env: &Env) -> anyhow::Result<u64> {
+        let path = PathBuf::from(format!("/proc/{}/status", self.child.id()));
+        let mut bytes = vec![0; STATUS_BYTES_MAX];
+        // Its length is said to be 0.
+        let file = env.files.open(&path, OpenMode::Read)?;
+        let read_bytes = file.read_full_at(&mut bytes, 0)?;
+        let status = std::str::from_utf8(bytes.get(..read_bytes).unwrap_or_default())?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB"));
+        let kibibytes = kibibytes.context("the kernel does not say the peak of memory")?;
+        Ok(kibibytes.trim().parse::<u64>()? << 10)
     }
 
     fn kill(mut self) -> anyhow::Result<()> {
