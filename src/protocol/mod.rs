@@ -3,6 +3,7 @@
 //! Knows no I/O: bytes in, values out, and back.
 
 pub mod batch;
+pub mod consumer_protocol;
 mod error;
 pub mod messages;
 mod murmur2;

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -19,6 +20,9 @@ use crate::types::{Isolation, NameError, Offset, Timestamp, TopicName, TopicPart
 pub(crate) fn changelog_topic(job: &str, store: &str) -> Result<TopicName, NameError> {
     TopicName::new(&format!("{job}-{store}-changelog"))
 }
+
+/// How long a restore waits at once for what is not decided yet.
+const RESTORE_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// One worker's part of a changelog.
 pub(crate) struct Changelog {
@@ -103,12 +107,13 @@ fn unbox(error: BoxError) -> Failure {
     }
 }
 
-/// The first and the end offset of a changelog partition.
+/// The first and the end offset of a changelog partition. The end is that of all records, also those of transactions
+/// that are being decided: positions of a cycle can be visible before the markers of its changelog are written (I2).
 fn bounds(job: &JobContext, place: &TopicPartition) -> Result<(Offset, Offset), JobError> {
     let list = |spec| {
         wait(
             job.transport
-                .list_offset(place, spec, Isolation::ReadCommitted),
+                .list_offset(place, spec, Isolation::ReadUncommitted),
         )
     };
     let start = list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset);
@@ -159,7 +164,8 @@ fn restore(
         Isolation::ReadCommitted,
     );
     while position < end {
-        for batch in reader.fetch_now()? {
+        // Waits while a transaction of another process, or one that is being decided, stands before the end.
+        for batch in wait(reader.fetch(RESTORE_WAIT_MAX))? {
             let batch = batch?;
             for record in batch.iter() {
                 let record = record?;

@@ -16,6 +16,7 @@ use super::inbox::Inbox;
 use super::poison::{Poison, PoisonPolicy};
 use super::positions::SinkMarks;
 use super::pressure::Pressure;
+use super::scale::Share;
 use super::source::{AssignedSplit, Split};
 use crate::client::{TransactionalWriter, Transport};
 use crate::codec::{CodecId, Datum};
@@ -46,6 +47,8 @@ pub struct JobContext {
     /// The records that all workers read in the open cycle.
     pub(crate) cycle_records: AtomicU64,
     pub(crate) pressure: Pressure,
+    /// What this process has of the job, if the job is spread over several.
+    pub(crate) share: Option<Arc<Share>>,
 }
 
 /// One split of the job, numbered by its place in the list.
@@ -53,6 +56,8 @@ pub(crate) struct SplitPlan {
     pub(crate) source: usize,
     pub(crate) split: Split,
     pub(crate) position: Option<Offset>,
+    /// The state partition that the split's records are for, if it belongs to a repartition topic.
+    pub(crate) state_partition: Option<u16>,
 }
 
 impl JobContext {
@@ -78,6 +83,23 @@ impl JobContext {
     #[must_use]
     pub fn state_partitions(&self) -> u16 {
         self.state_partitions
+    }
+
+    /// The worker that owns a state partition; `None` if another process does.
+    pub(crate) fn worker_of_state(&self, partition: u16) -> Option<usize> {
+        let number = match &self.share {
+            Some(share) => share.state_partitions.binary_search(&partition).ok()?,
+            None => usize::from(partition),
+        };
+        Some(number % self.inboxes.len())
+    }
+
+    /// The worker that reads a split: for a partition of a repartition topic, the one that owns the state behind it.
+    fn worker_of_split(&self, plan: &SplitPlan, number: u32) -> Option<usize> {
+        match plan.state_partition {
+            Some(partition) => self.worker_of_state(partition),
+            None => Some(number as usize % self.inboxes.len()),
+        }
     }
 
     pub(crate) fn writers(&self) -> &[TransactionalWriter; WRITERS_COUNT] {
@@ -177,9 +199,8 @@ impl OperatorContext {
         if self.changelogs.contains_key(name) {
             return Err(refuse("is open already: give every operator its own store"));
         }
-        let workers = self.job.inboxes.len();
         let own: Vec<u16> = (0..self.job.state_partitions)
-            .filter(|p| usize::from(*p) % workers == self.worker)
+            .filter(|partition| self.job.worker_of_state(*partition) == Some(self.worker))
             .collect();
         wipe_what_cannot_be_continued(&self.job, name, &own)?;
         let mut store = Store::open(&self.job.backend, name, &own, V::DefaultCodec::default())?;
@@ -228,10 +249,9 @@ impl OperatorContext {
         let Producer::Source(source) = self.producer else {
             return vec![];
         };
-        let workers = self.job.inboxes.len();
         let all = self.job.splits.iter().zip(0u32..);
         all.filter(|(plan, number)| {
-            plan.source == source && *number as usize % workers == self.worker
+            plan.source == source && self.job.worker_of_split(plan, *number) == Some(self.worker)
         })
         .map(|(plan, number)| AssignedSplit {
             number,

@@ -107,7 +107,12 @@ impl Driver {
                 }
                 Ok(Report::OverBudget) => Event::OverBudget,
                 Ok(Report::Exhausted) => Event::Exhausted,
-                Ok(Report::Stop) => Event::Stop,
+                Ok(Report::Stop | Report::Reassigned) => Event::Stop,
+                Ok(Report::Lost) => {
+                    return Err(JobError::NotCommitted {
+                        job: self.job.name.clone(),
+                    });
+                }
                 Ok(Report::Drained(drained)) => {
                     self.drained.push(drained);
                     Event::Drained
@@ -199,6 +204,7 @@ impl Driver {
         }
         failpoint("cycle.committed");
         self.progress.committed(&moved);
+        self.note_read_for_good(&moved);
         self.committed.append(&mut moved);
         // I7: the decision is durable; from here on RocksDB may hold what the cycle wrote.
         flushes
@@ -231,13 +237,30 @@ impl Driver {
         }
         self.positions.flush(writer)?;
         if !offsets.is_empty() {
-            wait(self.job.writers[writer].send_offsets(
-                self.group.clone(),
-                GroupMember::default(),
-                offsets,
-            ))?;
+            let member = match &self.job.share {
+                // A process that the others went on without is refused by its generation (KIP-447).
+                Some(share) => share.membership.member_for_commit()?,
+                None => GroupMember::default(),
+            };
+            let group = self.group.clone();
+            wait(self.job.writers[writer].send_offsets(group, member, offsets))?;
         }
         Ok(())
+    }
+
+    /// What was read of repartition topics is not needed any more.
+    fn note_read_for_good(&self, moved: &BTreeMap<u32, Offset>) {
+        let Some(share) = &self.job.share else {
+            return;
+        };
+        let read = moved.iter().filter_map(|(&number, &offset)| {
+            let plan = &self.job.splits[number as usize];
+            match (&plan.split, plan.state_partition) {
+                (Split::Partition(partition), Some(_)) => Some((partition.clone(), offset)),
+                _ => None,
+            }
+        });
+        share.membership.read_for_good(read);
     }
 
     fn wait_for_workers(&mut self) -> Result<(), JobError> {

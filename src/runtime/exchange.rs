@@ -3,6 +3,8 @@
 //! A sender fills one batch per worker and hands it over by memory; nothing is serialised but the
 //! key, which is needed as bytes by the store anyway. A batch moves when it is full, and all
 //! do when the cycle closes, so nothing is ever in flight across a commit.
+//!
+//! A job spread over processes goes through a topic instead: `scale/repartition.rs`, behind the same door.
 
 use std::any::Any;
 use std::borrow::Borrow;
@@ -15,8 +17,9 @@ use super::inbox::Message;
 use super::operator::{Flow, Output, Stage};
 use super::poison::Poison;
 use super::record::{Key, Meta, Origin, Record};
+use super::scale::{RepartitionSender, repartition_feed};
 use super::stream::{Attach, StageFactory};
-use super::topology::Graph;
+use super::topology::{ExchangeNode, Graph};
 use crate::codec::{Codec, Datum};
 use crate::state::{CycleStore, HashedKey};
 use crate::types::{Offset, Timestamp};
@@ -42,13 +45,19 @@ where
         if U::IS_PARTITIONED {
             return self.upstream.attach(graph, stage);
         }
-        let id = graph.add_exchange(Arc::new(move |context| {
-            Ok(Box::new(Receiver {
-                stage: stage.build(context)?,
-                poison: context.poison()?,
-                types: PhantomData,
-            }))
-        }));
+        let stage = Arc::new(stage);
+        let behind_topic = Arc::clone(&stage);
+        let id = graph.add_exchange(ExchangeNode {
+            receive: Arc::new(move |context| {
+                Ok(Box::new(Receiver::new(
+                    stage.build(context)?,
+                    context.poison()?,
+                )))
+            }),
+            repartition: Arc::new(move |context| {
+                repartition_feed::<K, V, _>(&*behind_topic, context)
+            }),
+        });
         self.upstream.attach(
             graph,
             SenderFactory {
@@ -60,7 +69,7 @@ where
 }
 
 /// Records bound for one worker, column by column.
-struct Batch<V: Datum + ?Sized> {
+pub(crate) struct Batch<V: Datum + ?Sized> {
     key_bytes: Vec<u8>,
     key_ends: Vec<u32>,
     partition_hashes: Vec<u32>,
@@ -73,7 +82,7 @@ struct Batch<V: Datum + ?Sized> {
 }
 
 impl<V: Datum + ?Sized> Batch<V> {
-    fn new(records_max: usize) -> Self {
+    pub(crate) fn new(records_max: usize) -> Self {
         Self {
             key_bytes: Vec::with_capacity(records_max * 8),
             key_ends: Vec::with_capacity(records_max),
@@ -86,9 +95,16 @@ impl<V: Datum + ?Sized> Batch<V> {
         }
     }
 
+    /// Appends a record, whose value is given as its owner. `end` is where its key ends among the keys of the batch.
     #[inline]
-    fn push<K: ?Sized>(&mut self, record: Record<'_, K, V>, end: u32) {
-        let split = record.meta.origin.split;
+    pub(crate) fn push<K: ?Sized>(
+        &mut self,
+        key: Key<'_, K>,
+        value: V::Owned,
+        meta: Meta,
+        end: u32,
+    ) {
+        let split = meta.origin.split;
         if self.runs.last().is_none_or(|run| run.1 != split) {
             // The row count is far below 2^32.
             self.runs.push((
@@ -96,16 +112,37 @@ impl<V: Datum + ?Sized> Batch<V> {
                 split,
             ));
         }
-        self.key_bytes.extend_from_slice(record.key.bytes());
+        self.key_bytes.extend_from_slice(key.bytes());
         self.key_ends.push(end);
-        self.partition_hashes.push(record.key.partition_hash());
-        self.values.push(record.value.to_owned());
-        self.value_bytes += size_of_val(record.value);
-        self.timestamps.push(record.meta.timestamp.0);
-        self.offsets.push(record.meta.origin.offset.0);
+        self.partition_hashes.push(key.partition_hash());
+        self.value_bytes += size_of_val::<V>(value.borrow());
+        self.values.push(value);
+        self.timestamps.push(meta.timestamp.0);
+        self.offsets.push(meta.origin.offset.0);
     }
 
-    fn is_full(&self, records_max: usize) -> bool {
+    /// Where the next key ends among the keys of the batch; `None` if it is too long to be told.
+    pub(crate) fn end_of(&self, key: &[u8]) -> Option<u32> {
+        u32::try_from(self.key_bytes.len() + key.len()).ok()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.key_ends.is_empty()
+    }
+
+    /// Empties the batch and keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        self.key_bytes.clear();
+        self.key_ends.clear();
+        self.partition_hashes.clear();
+        self.values.clear();
+        self.value_bytes = 0;
+        self.timestamps.clear();
+        self.offsets.clear();
+        self.runs.clear();
+    }
+
+    pub(crate) fn is_full(&self, records_max: usize) -> bool {
         self.key_ends.len() >= records_max
             || self.key_bytes.len() + self.value_bytes >= BATCH_BYTES_MAX
     }
@@ -135,13 +172,16 @@ struct SenderFactory<KV> {
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<fn(&K, &V)> {
-    type Stage = Sender<K, V>;
+    type Stage = AnySender<K, V>;
 
     fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
+        if context.job().share.is_some() {
+            return Ok(AnySender::Topic(RepartitionSender::new(self.id, context)?));
+        }
         context.note_edge_to(self.id);
         let job = context.shared_job();
         let records_max = job.pressure.batch_records_max();
-        Ok(Sender {
+        Ok(AnySender::Memory(Sender {
             id: self.id,
             batches: job
                 .inboxes
@@ -153,11 +193,42 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<
             state_partitions: u32::from(job.state_partitions),
             job,
             key: PhantomData,
-        })
+        }))
     }
 }
 
-/// One worker's sending end.
+/// One worker's sending end: to the workers of this process, or to a topic that all processes of the job share.
+pub(crate) enum AnySender<K: ?Sized, V: Datum + ?Sized> {
+    Memory(Sender<K, V>),
+    Topic(RepartitionSender<K, V>),
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized> Output<K, V> for AnySender<K, V> {
+    #[inline]
+    fn push(&mut self, record: Record<'_, K, V>) -> Flow {
+        match self {
+            Self::Memory(sender) => sender.push(record),
+            Self::Topic(sender) => sender.push(record),
+        }
+    }
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for AnySender<K, V> {
+    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
+        Ok(())
+    }
+
+    fn end_cycle(&mut self) -> Flow {
+        match self {
+            Self::Memory(sender) => sender.end_cycle(),
+            Self::Topic(sender) => sender.end_cycle(),
+        }
+    }
+
+    fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
+}
+
+/// One worker's sending end, by memory.
 pub(crate) struct Sender<K: ?Sized, V: Datum + ?Sized> {
     id: usize,
     batches: Vec<Batch<V>>,
@@ -183,40 +254,32 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
     }
 }
 
-impl<K: Datum + ?Sized, V: Datum + ?Sized> Output<K, V> for Sender<K, V> {
+impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
     #[inline]
     fn push(&mut self, record: Record<'_, K, V>) -> Flow {
         let worker = (record.key.partition(self.state_partitions) % self.workers) as usize;
         let batch = &mut self.batches[worker];
-        let Ok(end) = u32::try_from(batch.key_bytes.len() + record.key.bytes().len()) else {
+        let Some(end) = batch.end_of(record.key.bytes()) else {
             return Err(super::Failure::poison(format_args!(
                 "a key of {} bytes is too long",
                 record.key.bytes().len()
             )));
         };
-        batch.push(record, end);
+        batch.push(record.key, record.value.to_owned(), record.meta, end);
         if batch.is_full(self.records_max) {
             self.send(worker);
         }
         Ok(())
     }
-}
-
-impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for Sender<K, V> {
-    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
-        Ok(())
-    }
 
     fn end_cycle(&mut self) -> Flow {
         (0..self.batches.len())
-            .filter(|&w| !self.batches[w].key_ends.is_empty())
+            .filter(|&w| !self.batches[w].is_empty())
             .collect::<Vec<_>>()
             .into_iter()
             .for_each(|w| self.send(w));
         Ok(())
     }
-
-    fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
 }
 
 /// One worker's receiving end, whatever its types.
@@ -233,30 +296,42 @@ pub(crate) trait Receive {
     fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore));
 }
 
-struct Receiver<K: ?Sized, V: ?Sized, S> {
+/// The end of an exchange: what comes out of it runs through the chain behind.
+pub(crate) struct Receiver<K: ?Sized, V: ?Sized, S> {
     stage: S,
     poison: Poison,
     types: PhantomData<fn(&K, &V)>,
 }
 
-impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<K, V, S> {
-    fn receive(
+impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
+    pub(crate) fn new(stage: S, poison: Poison) -> Self {
+        Self {
+            stage,
+            poison,
+            types: PhantomData,
+        }
+    }
+
+    pub(crate) fn stage(&mut self) -> &mut S {
+        &mut self.stage
+    }
+
+    pub(crate) fn poison(&mut self) -> &mut Poison {
+        &mut self.poison
+    }
+
+    /// Runs a batch through the chain, after its keys were brought into memory in one go.
+    pub(crate) fn process(
         &mut self,
-        batch: Box<dyn Any + Send>,
+        batch: &Batch<V>,
         current: &mut Origin,
-    ) -> Result<usize, JobError> {
-        let batch = batch
-            .downcast::<Batch<V>>()
-            .unwrap_or_else(|_| unreachable!("an exchange has one batch type"));
+    ) -> Result<(), JobError> {
         let partitions = self.poison.state_partitions();
         let mut keys = batch
             .keys()
             .map(|(bytes, hash)| HashedKey::new(bytes, hash, partitions));
         if let Err(failure) = self.stage.prepare(&mut keys) {
-            return self
-                .poison
-                .fatal(failure, *current)
-                .map(|()| batch.key_ends.len());
+            return self.poison.fatal(failure, *current);
         }
         let mut runs = batch.runs.iter().copied().peekable();
         for (row, (bytes, hash)) in batch.keys().enumerate() {
@@ -280,7 +355,21 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<
                 })?;
             }
         }
-        Ok(batch.key_ends.len())
+        Ok(())
+    }
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<K, V, S> {
+    fn receive(
+        &mut self,
+        batch: Box<dyn Any + Send>,
+        current: &mut Origin,
+    ) -> Result<usize, JobError> {
+        let batch = batch
+            .downcast::<Batch<V>>()
+            .unwrap_or_else(|_| unreachable!("an exchange has one batch type"));
+        let records_count = batch.key_ends.len();
+        self.process(&batch, current).map(|()| records_count)
     }
 
     fn end_cycle(&mut self) -> Flow {

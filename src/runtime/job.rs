@@ -16,6 +16,7 @@ use super::poison::PoisonPolicy;
 use super::progress::Progress;
 use super::record::Unkeyed;
 use super::report::{Report, Reports};
+use super::scale::{Participation, ScaleOut};
 use super::source::{From, Source};
 use super::start::{self, Settings};
 use super::stream::{Keyed, Stream};
@@ -108,6 +109,7 @@ impl Job {
                 transaction_timeout: std::time::Duration::from_secs(60),
                 changelog_tail_bytes_max: StateConfig::default().changelog_tail_bytes_max,
                 dropped_stores: Vec::new(),
+                scale_out: None,
             },
         }
     }
@@ -178,6 +180,14 @@ impl Launch {
         self
     }
 
+    /// Shares the job with other processes that reach the same log: each runs it with an instance name of its own.
+    /// Its sources and sinks must be topics, and it runs until it is stopped. A job that ran alone may be spread; one that was
+    /// spread stays so, if only over one process.
+    pub fn scale_out(mut self, scale_out: ScaleOut) -> Self {
+        self.settings.scale_out = Some(scale_out);
+        self
+    }
+
     /// Runs the job until its sources end, or SIGTERM or SIGINT comes: then what is in flight is finished and committed.
     ///
     /// # Errors
@@ -199,7 +209,10 @@ impl Launch {
     /// If the job as built cannot run.
     pub fn start(self, log: &Log) -> Result<Running, JobError> {
         let topology = self.graph.topology(&self.name)?;
-        let claim = log.claim(&self.name)?;
+        let claim = match &self.settings.scale_out {
+            Some(scale_out) => log.claim(&format!("{}@{}", self.name, scale_out.instance))?,
+            None => log.claim(&self.name)?,
+        };
         let progress = Arc::<Progress>::default();
         let stopper = Stopper(Arc::new(Mutex::new(StopState::default())));
         let (done, finished) = oneshot::channel();
@@ -244,6 +257,7 @@ fn supervise(
     progress: &Arc<Progress>,
     stopper: &Stopper,
 ) -> Result<(), JobError> {
+    let participation = Participation::begin(log, name, topology, settings)?;
     let mut failures = 0;
     loop {
         let commits = progress.commits();
@@ -251,7 +265,21 @@ fn supervise(
         if !stopper.attach(reports.clone()) {
             return Ok(());
         }
-        let result = start::run_once(log, name, topology, settings, progress, (reports, receiver));
+        let share = match &participation {
+            Some(participation) => {
+                let share = participation.wait_for_share(&reports, || stopper.is_stopped())?;
+                let Some(share) = share else {
+                    return Ok(());
+                };
+                Some(share)
+            }
+            None => None,
+        };
+        let channel = (reports, receiver);
+        let result = start::run_once(log, name, topology, settings, progress, channel, share);
+        if let Some(participation) = &participation {
+            participation.ended();
+        }
         failures = if progress.commits() > commits {
             1
         } else {
@@ -265,6 +293,9 @@ fn supervise(
                 warn!(job = name, error = %e, failures, "starting again from the last commit");
             }
             Err(e) => return Err(e),
+            Ok(()) if participation.is_some() && !stopper.is_stopped() => {
+                info!(job = name, "goes on with another share");
+            }
             Ok(()) => {
                 info!(job = name, commits = progress.commits(), "finished");
                 return Ok(());
@@ -353,6 +384,10 @@ impl Stopper {
         if let Some(reports) = &state.reports {
             reports.send(Report::Stop);
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.0.lock().is_stopped
     }
 
     /// Connects the next incarnation; `false` if the job was stopped before.

@@ -39,6 +39,10 @@ pub(crate) enum Report {
     StateFailed(StateError),
     /// Somebody wants the job to end well.
     Stop,
+    /// The processes of the job agreed on another share for this one: it commits what it has, and starts with that.
+    Reassigned,
+    /// The processes of the job went on without this one: what it has open is rolled back.
+    Lost,
 }
 
 /// The sending end.

@@ -122,6 +122,12 @@ pub trait Source: Send + Sync + 'static {
     /// The source's name, stable across restarts.
     fn name(&self) -> String;
 
+    /// The topic that the source reads, and the partitions it gets if it is absent; `None` if it reads something else,
+    /// which a job spread over several processes cannot share out.
+    fn topic(&self) -> Option<(String, Option<i32>)> {
+        None
+    }
+
     /// Lists the splits. Called once at every start; a split that was there before keeps its position.
     ///
     /// # Errors
@@ -142,10 +148,15 @@ pub trait Source: Send + Sync + 'static {
 
 /// A source with its types hidden.
 pub(crate) trait SplitLister: Send + Sync {
+    fn topic(&self) -> Option<(String, Option<i32>)>;
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError>;
 }
 
 impl<S: Source> SplitLister for S {
+    fn topic(&self) -> Option<(String, Option<i32>)> {
+        Source::topic(self)
+    }
+
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
         Source::splits(self, context)
     }

@@ -22,6 +22,7 @@ use super::positions::{NamedPositions, Positions, positions_topic, read_position
 use super::pressure::Pressure;
 use super::progress::Progress;
 use super::report::{Report, Reports};
+use super::scale::{ScaleOut, Share, repartition_topic};
 use super::source::Split;
 use super::topology::Topology;
 use super::worker::run_worker;
@@ -51,10 +52,11 @@ pub(crate) struct Settings {
     pub(crate) transaction_timeout: Duration,
     pub(crate) changelog_tail_bytes_max: u64,
     pub(crate) dropped_stores: Vec<String>,
+    pub(crate) scale_out: Option<ScaleOut>,
 }
 
 impl Settings {
-    fn partitions_of_new_topics(&self, state_partitions: u16) -> i32 {
+    pub(crate) fn partitions_of_new_topics(&self, state_partitions: u16) -> i32 {
         self.topic_partitions.unwrap_or(i32::from(state_partitions))
     }
 }
@@ -67,10 +69,11 @@ pub(crate) fn run_once(
     settings: &Settings,
     progress: &Arc<Progress>,
     (reports, receiver): (Reports, Receiver<Report>),
+    share: Option<Share>,
 ) -> Result<(), JobError> {
     let span = info_span!("start", job = name);
     let entered = span.enter();
-    let job = Arc::new(prepare(log, name, topology, settings)?);
+    let job = Arc::new(prepare(log, name, topology, settings, share)?);
     let flusher = Flusher::start(&job, reports.clone())?;
     for number in 0..job.inboxes.len() {
         spawn_worker(&job, number, topology, settings.commit, &reports)?;
@@ -115,21 +118,33 @@ fn prepare(
     name: &str,
     topology: &Topology,
     settings: &Settings,
+    share: Option<Share>,
 ) -> Result<JobContext, JobError> {
     let transport = log.transport();
     let group = GroupId::new(name)?;
-    let writers = init_writers(&transport, name, settings.transaction_timeout)?;
+    let identity = identity(name, settings)?;
+    let writers = init_writers(&transport, &identity, settings.transaction_timeout)?;
     failpoint("start.fenced");
-    let cores = log.env().spawn.parallelism();
-    let state_partitions = state_partitions(&transport, name, topology, settings, cores)?;
+    let state_partitions = match &share {
+        Some(share) => share.state_partitions_count,
+        None => {
+            refuse_to_run_alone(&transport, name, topology)?;
+            state_partitions(log, name, topology, settings)?
+        }
+    };
     let topics = Topics::create(&transport, name, topology, settings, state_partitions)?;
     failpoint("start.topics_created");
-    let backend = open_state(log, name, topology, settings, state_partitions, &topics)?;
+    let backend = open_state(
+        log,
+        &identity,
+        name,
+        topology,
+        settings,
+        state_partitions,
+        &topics,
+    )?;
     failpoint("start.state_opened");
-    let workers = settings
-        .workers
-        .unwrap_or(cores)
-        .min(usize::from(state_partitions));
+    let workers = workers(log, settings).min(usize::from(state_partitions));
     let limits = topics.found.iter().map(|(topic, metadata)| {
         let record_bytes_max = wait(writers[0].max_message_bytes(topic))?;
         Ok((topic.clone(), (metadata.partitions_count, record_bytes_max)))
@@ -151,6 +166,7 @@ fn prepare(
         directories: HashMap::new(),
         cycle_records: AtomicU64::new(0),
         pressure: Pressure::new(settings.memory_bytes),
+        share: share.map(Arc::new),
     };
     let named = read_positions(&job.transport, &positions_topic(&job.name)?)?;
     job.splits = plan_splits(&job, &group, topology, &named)?;
@@ -159,6 +175,26 @@ fn prepare(
         job.directories.insert(path.clone(), Arc::new(directory));
     }
     Ok(job)
+}
+
+/// How many workers the settings and the machine give.
+pub(crate) fn workers(log: &Log, settings: &Settings) -> usize {
+    let cores = log.env().spawn.parallelism();
+    settings.workers.unwrap_or(cores)
+}
+
+/// What the job's state and transactions are known by: its name, with that of the instance if there are several.
+/// `@` is in no job's name, so no two identities meet.
+fn identity(name: &str, settings: &Settings) -> Result<String, JobError> {
+    // The name becomes part of topics' and folders' names; so does an instance's.
+    TopicName::new(name)?;
+    match &settings.scale_out {
+        Some(scale_out) => {
+            TopicName::new(&scale_out.instance)?;
+            Ok(format!("{name}@{}", scale_out.instance))
+        }
+        None => Ok(name.to_owned()),
+    }
 }
 
 fn init_writers(
@@ -178,15 +214,24 @@ fn init_writers(
 }
 
 /// The number that the job began with, as its changelogs show it; else the one asked for, or one that suits the machine.
-fn state_partitions(
-    transport: &Arc<dyn Transport>,
+pub(crate) fn state_partitions(
+    log: &Log,
     name: &str,
     topology: &Topology,
     settings: &Settings,
-    cores: usize,
 ) -> Result<u16, JobError> {
-    for store in topology.stores.keys() {
-        let Some(changelog) = wait(transport.topic(&changelog_topic(name, store)?))? else {
+    let transport = log.transport();
+    let changelogs = topology
+        .stores
+        .keys()
+        .map(|store| changelog_topic(name, store));
+    let exchanges = match settings.scale_out {
+        Some(_) => topology.exchanges.len(),
+        None => 0,
+    };
+    let between = (0..exchanges).map(|exchange| repartition_topic(name, exchange));
+    for topic in changelogs.chain(between) {
+        let Some(changelog) = wait(transport.topic(&topic?))? else {
             continue;
         };
         let began_with = u16::try_from(changelog.partitions_count).unwrap_or(u16::MAX);
@@ -201,7 +246,7 @@ fn state_partitions(
             _ => Ok(began_with),
         };
     }
-    let suits = (2 * cores)
+    let suits = (2 * log.env().spawn.parallelism())
         .next_power_of_two()
         .clamp(STATE_PARTITIONS_MIN, STATE_PARTITIONS_MAX);
     Ok(settings
@@ -209,8 +254,30 @@ fn state_partitions(
         .unwrap_or(u16::try_from(suits).unwrap_or(u16::MAX)))
 }
 
+/// What is under way between the processes of a job that was spread is in its repartition topics, which a job alone does not read.
+fn refuse_to_run_alone(
+    transport: &Arc<dyn Transport>,
+    name: &str,
+    topology: &Topology,
+) -> Result<(), JobError> {
+    if topology.exchanges.is_empty() {
+        return Ok(());
+    }
+    let topic = repartition_topic(name, 0)?;
+    match wait(transport.topic(&topic))? {
+        None => Ok(()),
+        Some(_) => Err(JobError::Incompatible {
+            job: name.to_owned(),
+            why: format!(
+                "it was spread over several processes before, and {topic} may hold what is under way between them:                  run it with `scale_out`, which one process can do as well"
+            ),
+        }),
+    }
+}
+
 fn open_state(
     log: &Log,
+    identity: &str,
     name: &str,
     topology: &Topology,
     settings: &Settings,
@@ -240,10 +307,10 @@ fn open_state(
         path: folder.to_owned(),
         why: e.to_string(),
     })?;
-    // The name is a valid topic name, so it is a valid folder name.
+    // Names of jobs and instances are valid names of topics, so this is a valid name of a folder.
     Ok(StateBackend::open(
         log.env(),
-        &log.state_dir().join(TopicName::new(name)?.as_str()),
+        &log.state_dir().join(identity),
         config,
     )?)
 }
@@ -274,6 +341,13 @@ impl Topics {
                 true,
             )?;
         }
+        if settings.scale_out.is_some() {
+            for exchange in 0..topology.exchanges.len() {
+                // It is there already: the job's processes agreed on who reads it.
+                let count = i32::from(state_partitions);
+                topics.ensure(transport, repartition_topic(name, exchange)?, count, false)?;
+            }
+        }
         let default_count = settings.partitions_of_new_topics(state_partitions);
         for (topic, partitions_count) in &topology.sink_topics {
             topics.ensure(
@@ -303,11 +377,16 @@ impl Topics {
                     true => compacted_configs(),
                     false => BTreeMap::new(),
                 };
-                wait(transport.create_topic(NewTopic {
+                let created = wait(transport.create_topic(NewTopic {
                     name: topic.clone(),
                     partitions_count,
                     configs,
-                }))?
+                }));
+                // Another process of the job may have been first.
+                match (created, wait(transport.topic(&topic))?) {
+                    (Ok(metadata), _) | (Err(_), Some(metadata)) => metadata,
+                    (Err(e), None) => return Err(e.into()),
+                }
             }
         };
         self.found.insert(topic, metadata);
@@ -338,8 +417,13 @@ fn plan_splits(
                 source,
                 split,
                 position: None,
+                state_partition: None,
             });
         }
+    }
+    if let Some(share) = &job.share {
+        retain_share(&mut plans, share);
+        plan_exchanges(job, share, topology, &mut plans)?;
     }
     let partitions = plans.iter().filter_map(|plan| match &plan.split {
         Split::Partition(partition) => Some(partition.clone()),
@@ -362,6 +446,36 @@ fn plan_splits(
         };
     }
     Ok(plans)
+}
+
+/// Leaves the splits that other processes read.
+fn retain_share(plans: &mut Vec<SplitPlan>, share: &Share) {
+    plans.retain(|plan| match &plan.split {
+        Split::Partition(partition) => share.partitions.contains(partition),
+        Split::Named { .. } => unreachable!("a job that shares out its work reads topics only"),
+    });
+}
+
+/// The partitions of repartition topics are read by the owner of the state behind them.
+fn plan_exchanges(
+    job: &JobContext,
+    share: &Share,
+    topology: &Topology,
+    plans: &mut Vec<SplitPlan>,
+) -> Result<(), JobError> {
+    for exchange in 0..topology.exchanges.len() {
+        let topic = repartition_topic(&job.name, exchange)?;
+        plans.extend(share.state_partitions.iter().map(|&partition| {
+            let place = TopicPartition::new(topic.clone(), i32::from(partition));
+            SplitPlan {
+                source: topology.sources.len() + exchange,
+                split: Split::Partition(place),
+                position: None,
+                state_partition: Some(partition),
+            }
+        }));
+    }
+    Ok(())
 }
 
 fn spawn_worker(

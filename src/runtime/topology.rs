@@ -28,11 +28,18 @@ pub(crate) struct SourceNode {
     pub(crate) feed: FeedFactory,
 }
 
+/// An exchange of the job: its receiving end, behind the inboxes of this process or behind a topic.
+#[derive(Clone)]
+pub(crate) struct ExchangeNode {
+    pub(crate) receive: ReceiveFactory,
+    pub(crate) repartition: FeedFactory,
+}
+
 /// Everything that was declared.
 #[derive(Clone, Default)]
 pub(crate) struct Topology {
     pub(crate) sources: Vec<SourceNode>,
-    pub(crate) exchanges: Vec<ReceiveFactory>,
+    pub(crate) exchanges: Vec<ExchangeNode>,
     pub(crate) stores: BTreeMap<String, CodecId>,
     pub(crate) sink_topics: BTreeMap<TopicName, Option<i32>>,
     pub(crate) sinks: Vec<String>,
@@ -65,9 +72,9 @@ impl Graph {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    pub(crate) fn add_exchange(&self, receive: ReceiveFactory) -> usize {
+    pub(crate) fn add_exchange(&self, exchange: ExchangeNode) -> usize {
         let mut topology = self.0.borrow_mut();
-        topology.exchanges.push(receive);
+        topology.exchanges.push(exchange);
         topology.exchanges.len() - 1
     }
 

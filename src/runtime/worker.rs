@@ -134,8 +134,13 @@ impl Worker {
         }
         let mut receives = Vec::new();
         for (index, exchange) in topology.exchanges.iter().enumerate() {
-            context.begin(Producer::Exchange(index));
-            receives.push(exchange(&mut context)?);
+            if job.share.is_some() {
+                context.begin(Producer::Source(topology.sources.len() + index));
+                feeds.push((exchange.repartition)(&mut context)?);
+            } else {
+                context.begin(Producer::Exchange(index));
+                receives.push((exchange.receive)(&mut context)?);
+            }
         }
         let parts = context.into_parts();
         let workers = job.inboxes.len();
@@ -294,6 +299,10 @@ impl Worker {
         if is_progress {
             self.check_overlay();
             return Ok(Read::Progress);
+        }
+        if idle == Read::Exhausted && self.job.share.is_some() {
+            // The others may give this process a share later.
+            return Ok(Read::Pending);
         }
         if idle == Read::Exhausted {
             self.is_exhausted = true;

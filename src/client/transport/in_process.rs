@@ -9,6 +9,10 @@ use super::{FetchedOffset, Reply, Transport};
 use crate::broker::{Broker, BrokerError, GroupDescription, Reply as BrokerReply};
 use crate::client::ClientError;
 use crate::env::Env;
+use crate::protocol::messages::groups::{
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+    SyncGroupRequest, SyncGroupResponse,
+};
 use crate::protocol::messages::{
     ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition, InitProducerIdRequest,
     ListedOffset, NewTopic, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec,
@@ -218,5 +222,21 @@ impl Transport for InProcess {
 
     fn delete_group(&self, group: &GroupId) -> Reply<()> {
         later("DeleteGroups", self.broker.delete_group(group), refused)
+    }
+
+    fn join_group(&self, request: JoinGroupRequest) -> Reply<JoinGroupResponse> {
+        later("JoinGroup", self.broker.join_group(request), refused)
+    }
+
+    fn sync_group(&self, request: SyncGroupRequest) -> Reply<SyncGroupResponse> {
+        later("SyncGroup", self.broker.sync_group(request), refused)
+    }
+
+    fn heartbeat(&self, request: HeartbeatRequest) -> Reply<()> {
+        later("Heartbeat", self.broker.heartbeat(request), refused)
+    }
+
+    fn leave_group(&self, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
+        later("LeaveGroup", self.broker.leave_group(request), refused)
     }
 }

@@ -24,6 +24,10 @@ pub use kafka::{
 use super::ClientError;
 use crate::broker::GroupDescription;
 use crate::env::Env;
+use crate::protocol::messages::groups::{
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+    SyncGroupRequest, SyncGroupResponse,
+};
 use crate::protocol::messages::{
     CommittedOffset, ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition,
     InitProducerIdRequest, ListedOffset, NewTopic, OffsetCommitRequest, OffsetFetchRequest,
@@ -131,4 +135,16 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Deletes a group with its positions (DeleteGroups).
     fn delete_group(&self, group: &GroupId) -> Reply<()>;
+
+    /// Joins a classic group; answered when all its members have joined (JoinGroup).
+    fn join_group(&self, request: JoinGroupRequest) -> Reply<JoinGroupResponse>;
+
+    /// Fetches a member's assignment; the leader's brings everybody's (SyncGroup).
+    fn sync_group(&self, request: SyncGroupRequest) -> Reply<SyncGroupResponse>;
+
+    /// Keeps a member's session alive (Heartbeat).
+    fn heartbeat(&self, request: HeartbeatRequest) -> Reply<()>;
+
+    /// Removes members from a group (LeaveGroup).
+    fn leave_group(&self, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse>;
 }

@@ -13,5 +13,6 @@ pub(crate) use files::FileDirectory;
 pub use files::{Files, Formatted, LineFormat, ValueLines, files};
 pub use lines::{Lines, lines, lines_of, stdin_lines};
 pub use topic_sink::{Topic, topic};
+pub(in crate::runtime) use topic_source::FetchState;
 pub use topic_source::{KeyedTopic, TopicReader, keyed_topic};
 pub use values::{Values, values};

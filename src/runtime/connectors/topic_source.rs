@@ -70,6 +70,10 @@ impl<V: Datum + ?Sized, C: Codec<V>> Source for Topic<V, C> {
         self.name.clone()
     }
 
+    fn topic(&self) -> Option<(String, Option<i32>)> {
+        Some((self.name.clone(), self.partitions_count))
+    }
+
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
         splits(self, context)
     }
@@ -91,6 +95,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K,
 
     fn name(&self) -> String {
         self.topic.name.clone()
+    }
+
+    fn topic(&self) -> Option<(String, Option<i32>)> {
+        Source::topic(&self.topic)
     }
 
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
@@ -128,7 +136,7 @@ fn splits<V: Datum + ?Sized, C: Codec<V>>(
 }
 
 /// A fetch is either over, or on its way with the reader.
-enum FetchState {
+pub(in crate::runtime) enum FetchState {
     Idle(PartitionReader),
     Waiting(BoxFuture<'static, (PartitionReader, Result<FetchedBatches, ClientError>)>),
     /// Only within a call.
@@ -137,7 +145,10 @@ enum FetchState {
 
 impl FetchState {
     /// What was fetched, or nothing yet; then `waker` is called when there is something.
-    fn poll(&mut self, waker: &Waker) -> Poll<Result<FetchedBatches, ClientError>> {
+    pub(in crate::runtime) fn poll(
+        &mut self,
+        waker: &Waker,
+    ) -> Poll<Result<FetchedBatches, ClientError>> {
         let mut fetch = match std::mem::replace(self, Self::Moved) {
             Self::Idle(mut reader) => async move {
                 let fetched = reader.fetch(LONG_POLL).await;

@@ -7,6 +7,7 @@ mod memory;
 mod operators;
 mod poison;
 mod refusals;
+mod scale_out;
 mod state;
 mod support;
 mod word_count;

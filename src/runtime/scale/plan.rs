@@ -1,0 +1,190 @@
+//! What is shared out: the job's source topics, and its state with the repartition topics before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::assignor::{Task, TopicGroup};
+use super::repartition::repartition_topic;
+use crate::client::{Transport, wait};
+use crate::protocol::messages::{NewTopic, TopicMetadata};
+use crate::runtime::error::JobError;
+use crate::runtime::topology::Topology;
+use crate::types::{TopicName, TopicPartition};
+
+/// Segments of a repartition topic are small, so that what was read can be deleted soon.
+const REPARTITION_SEGMENT_BYTES: u64 = 50 << 20;
+
+/// Topics that are partitioned alike: a task has the same partition of all of them.
+struct Alike {
+    topics: Vec<TopicName>,
+    partitions_count: i32,
+}
+
+/// The job's topics as tasks, and tasks as topics' partitions.
+pub(crate) struct Plan {
+    groups: Vec<Alike>,
+    /// The group of the repartition topics, whose partitions are the state partitions; jobs without a shuffle have none.
+    state: Option<u16>,
+}
+
+impl Plan {
+    /// Finds what there is to share out. Topics that are absent are created.
+    ///
+    /// # Errors
+    /// If a source reads no topic or a sink writes files, which belong to one machine.
+    pub(crate) fn new(
+        transport: &Arc<dyn Transport>,
+        job: &str,
+        topology: &Topology,
+        state_partitions: u16,
+        topic_partitions: i32,
+    ) -> Result<Self, JobError> {
+        let refuse = |why: String| JobError::Topology {
+            job: job.to_owned(),
+            why,
+        };
+        if let Some(directory) = topology.directories.first() {
+            return Err(refuse(format!(
+                "it writes files in {}, which one machine has, but is spread over several processes: \
+                 end in a topic, and write the files with a job of its own",
+                directory.display()
+            )));
+        }
+        let mut groups = Vec::new();
+        for source in &topology.sources {
+            let (name, count) = source.lister.topic().ok_or_else(|| {
+                refuse(format!(
+                    "its source {} cannot be shared out to several processes, which only topics can: \
+                     bring it into a topic with a job of its own",
+                    source.name
+                ))
+            })?;
+            let topic = ensure(
+                transport,
+                TopicName::new(&name)?,
+                count.unwrap_or(topic_partitions),
+                BTreeMap::new(),
+            )?;
+            groups.push(Alike {
+                topics: vec![topic.name],
+                partitions_count: topic.partitions_count,
+            });
+        }
+        let state = match topology.exchanges.is_empty() {
+            true => None,
+            false => {
+                let topics = (0..topology.exchanges.len())
+                    .map(|exchange| ensure_repartition(transport, job, exchange, state_partitions));
+                groups.push(Alike {
+                    topics: topics.collect::<Result<_, JobError>>()?,
+                    partitions_count: i32::from(state_partitions),
+                });
+                Some(number(groups.len() - 1))
+            }
+        };
+        Ok(Self { groups, state })
+    }
+
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &TopicName> {
+        self.groups.iter().flat_map(|group| &group.topics)
+    }
+
+    pub(crate) fn topic_groups(&self) -> Vec<TopicGroup> {
+        let groups = self.groups.iter().enumerate();
+        groups
+            .map(|(index, group)| TopicGroup {
+                number: number(index),
+                partitions_count: group.partitions_count,
+            })
+            .collect()
+    }
+
+    /// The partitions of topics that tasks stand for.
+    pub(crate) fn partitions(&self, tasks: &BTreeSet<Task>) -> Vec<TopicPartition> {
+        let of_task = |task: &Task| {
+            let group = self.groups.get(usize::from(task.topics));
+            let topics = group.map_or(&[][..], |group| &group.topics);
+            let partition = task.partition;
+            topics
+                .iter()
+                .map(move |topic| TopicPartition::new(topic.clone(), partition))
+        };
+        tasks.iter().flat_map(of_task).collect()
+    }
+
+    /// The tasks that partitions of topics belong to; partitions of other topics are left out.
+    pub(crate) fn tasks(&self, partitions: &[TopicPartition]) -> BTreeSet<Task> {
+        let task = |place: &TopicPartition| {
+            let group = self
+                .groups
+                .iter()
+                .position(|group| group.topics.contains(&place.topic))?;
+            Some(Task {
+                topics: number(group),
+                partition: place.partition,
+            })
+        };
+        partitions.iter().filter_map(task).collect()
+    }
+
+    /// The state partitions among the tasks, ascending.
+    pub(crate) fn state_partitions(&self, tasks: &BTreeSet<Task>) -> Vec<u16> {
+        let of_state = tasks.iter().filter(|task| Some(task.topics) == self.state);
+        of_state
+            .filter_map(|task| u16::try_from(task.partition).ok())
+            .collect()
+    }
+}
+
+fn number(index: usize) -> u16 {
+    u16::try_from(index).expect("a job has far fewer than 65,536 sources")
+}
+
+/// The topic of an exchange. What is in it is deleted once it was read for good, and never by time.
+fn ensure_repartition(
+    transport: &Arc<dyn Transport>,
+    job: &str,
+    exchange: usize,
+    state_partitions: u16,
+) -> Result<TopicName, JobError> {
+    let configs = [
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", "-1".to_owned()),
+        ("segment.bytes", REPARTITION_SEGMENT_BYTES.to_string()),
+    ];
+    let configs = configs.map(|(key, value)| (key.to_owned(), value)).into();
+    let name = repartition_topic(job, exchange)?;
+    let topic = ensure(transport, name, i32::from(state_partitions), configs)?;
+    match topic.partitions_count == i32::from(state_partitions) {
+        true => Ok(topic.name),
+        false => Err(JobError::Incompatible {
+            job: job.to_owned(),
+            why: format!(
+                "the topic {} has {} partitions, but the job has {state_partitions} state partitions: \
+                 ask for as many, or delete the topic if its records are not needed",
+                topic.name, topic.partitions_count
+            ),
+        }),
+    }
+}
+
+fn ensure(
+    transport: &Arc<dyn Transport>,
+    name: TopicName,
+    partitions_count: i32,
+    configs: BTreeMap<String, String>,
+) -> Result<TopicMetadata, JobError> {
+    if let Some(topic) = wait(transport.topic(&name))? {
+        return Ok(topic);
+    }
+    let created = wait(transport.create_topic(NewTopic {
+        name: name.clone(),
+        partitions_count,
+        configs,
+    }));
+    // Another process of the job may have been first.
+    match (created, wait(transport.topic(&name))?) {
+        (Ok(topic), _) | (Err(_), Some(topic)) => Ok(topic),
+        (Err(e), None) => Err(e.into()),
+    }
+}
