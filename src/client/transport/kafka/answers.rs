@@ -104,5 +104,12 @@ answers! {
         r.transaction_states.iter().find_map(|t| fault(t.error_code, None))
     };
     wire::list_groups::ListGroupsResponse, |r| fault(r.error_code, None);
+    // A member that is given its id joins with it.
+    wire::join_group::JoinGroupResponse, |r| {
+        fault(r.error_code, None).filter(|(code, _)| *code != ErrorCode::MemberIdRequired)
+    };
+    wire::sync_group::SyncGroupResponse, |r| fault(r.error_code, None);
+    wire::heartbeat::HeartbeatResponse, |r| fault(r.error_code, None);
+    wire::leave_group::LeaveGroupResponse, |r| fault(r.error_code, None);
     wire::delete_groups::DeleteGroupsResponse, |r| r.results.iter().find_map(|g| fault(g.error_code, None));
 }

@@ -21,7 +21,7 @@ use crate::types::{
 /// The timeout that an operator's abort leaves with the transactional id; its next holder sets its own.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(60);
 
-fn coordinator(group: &GroupId) -> Plan {
+pub(super) fn coordinator(group: &GroupId) -> Plan {
     let target = Target::Coordinator(CoordinatorKind::Group, group.as_str().to_owned());
     Plan::new(target).about(format_args!("group {}", group.as_str()))
 }

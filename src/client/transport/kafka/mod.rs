@@ -6,7 +6,7 @@
 //! Transactions are v2 (KIP-890): their epoch changes at each end, and a late request of an earlier one is refused (C13, C14).
 //!
 //! Reading order: `settings.rs`, `cluster.rs` (who is asked, and how often), `judge.rs`, `metadata.rs` (what decides),
-//! `channel.rs`, `login.rs`, `slots.rs` (connections), `produce.rs`, `fetch.rs`, `transactions.rs`, `topics.rs`, `groups.rs`.
+//! `channel.rs`, `login.rs`, `slots.rs` (connections), `produce.rs`, `fetch.rs`, `transactions.rs`, `topics.rs`, `groups.rs`, `membership.rs`.
 
 mod answers;
 mod backoff;
@@ -16,6 +16,7 @@ mod fetch;
 mod groups;
 mod judge;
 mod login;
+mod membership;
 mod metadata;
 mod produce;
 mod settings;
@@ -42,6 +43,10 @@ use crate::broker::GroupDescription;
 use crate::client::ClientError;
 use crate::client::wait::wait;
 use crate::env::Env;
+use crate::protocol::messages::groups::{
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+    SyncGroupRequest, SyncGroupResponse,
+};
 use crate::protocol::messages::{
     ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition, InitProducerIdRequest,
     ListedOffset, NewTopic, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec,
@@ -289,5 +294,21 @@ impl Transport for KafkaTransport {
     fn delete_group(&self, group: &GroupId) -> Reply<()> {
         let group = group.clone();
         self.run(|cluster| async move { cluster.delete_group(&group).await })
+    }
+
+    fn join_group(&self, request: JoinGroupRequest) -> Reply<JoinGroupResponse> {
+        self.run(|cluster| async move { cluster.join_group(request).await })
+    }
+
+    fn sync_group(&self, request: SyncGroupRequest) -> Reply<SyncGroupResponse> {
+        self.run(|cluster| async move { cluster.sync_group(request).await })
+    }
+
+    fn heartbeat(&self, request: HeartbeatRequest) -> Reply<()> {
+        self.run(|cluster| async move { cluster.heartbeat(request).await })
+    }
+
+    fn leave_group(&self, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
+        self.run(|cluster| async move { cluster.leave_group(request).await })
     }
 }
