@@ -8,6 +8,7 @@
 
 #[cfg(feature = "cli")]
 mod cli; // The binary: exit codes, messages, what comes out of what went in.
+mod docs; // The documentation names tests that exist, and every catalogued failure has one.
 mod jobs; // Jobs end to end: every operator, restarts, poison, panics, bad input, back-pressure (C18, C22, C24, F17, S4, S10, S13, S15, S17).
 mod kill9; // kill -9 at any moment and at every failpoint: the output stays exact (C1–C12, F1, F17, F26, S1–S3, S8, S17).
 mod peers; // Foreign software as judge: Apache Kafka, its tools, and clients in five languages.

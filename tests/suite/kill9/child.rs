@@ -19,7 +19,8 @@ use onceflow::runtime::{Key, Launch, Running, Stopper};
 use onceflow::types::{Durability, GroupId, Isolation, Offset, TopicName, TopicPartition};
 
 use super::plan::{
-    CHAINED_JOB, JOB, LINES_PARTITIONS, OUTPUT_PARTITIONS, Plan, STATE_PARTITIONS, VARIABLE, line,
+    CHAINED_JOB, FILES_FOLDER, FILES_JOB, JOB, LINES_PARTITIONS, OUTPUT_PARTITIONS, Plan,
+    STATE_PARTITIONS, VARIABLE, line,
 };
 
 /// Whether the job has ended well, and the log is about to be closed.
@@ -173,6 +174,15 @@ fn mirror(plan: &Plan) -> anyhow::Result<Launch> {
     configured(job, plan)
 }
 
+/// Copies the input into files, of which each is small.
+fn copy(plan: &Plan) -> anyhow::Result<Launch> {
+    let job = Job::new(FILES_JOB);
+    let folder = plan.data.with_file_name(FILES_FOLDER);
+    job.source(topic::<str>("lines"))
+        .sink(files(folder).part_bytes(3_000));
+    configured(job, plan)
+}
+
 fn configured(job: Job, plan: &Plan) -> anyhow::Result<Launch> {
     let compression = plan.compression.parse()?;
     let launch = job
@@ -198,6 +208,10 @@ fn run(log: &Log, plan: &Plan) -> anyhow::Result<()> {
         .is_chained
         .then(|| anyhow::Ok(watched(mirror(plan)?.start(log)?)))
         .transpose()?;
+    let copied = plan
+        .has_files
+        .then(|| anyhow::Ok(watched(copy(plan)?.start(log)?)))
+        .transpose()?;
     if plan.is_last {
         let running = watched(word_count(plan, None)?.start(log)?);
         say("@running\n");
@@ -222,6 +236,12 @@ fn run(log: &Log, plan: &Plan) -> anyhow::Result<()> {
             catch_up(&log.admin(), CHAINED_JOB, "updates", OUTPUT_PARTITIONS)?;
         }
         chained.stop()?;
+    }
+    if let Some(copied) = copied {
+        if plan.is_last {
+            catch_up(&log.admin(), FILES_JOB, "lines", LINES_PARTITIONS)?;
+        }
+        copied.stop()?;
     }
     Ok(())
 }
@@ -291,7 +311,7 @@ fn snapshot(log: &Log, plan: &Plan) -> anyhow::Result<BTreeMap<String, i64>> {
             say(&format!("@undecided {id} {state:?}\n"));
         }
     }
-    for job in [JOB, CHAINED_JOB] {
+    for job in [JOB, CHAINED_JOB, FILES_JOB] {
         for (partition, committed) in wait(admin.committed(&GroupId::new(job)?))? {
             let offset = committed.map_or(0, |committed| committed.offset.0);
             let (topic, index) = (&partition.topic, partition.partition);

@@ -10,7 +10,8 @@ use tempfile::TempDir;
 
 use super::life::{Fate, Life, live};
 use super::oracle::Oracle;
-use super::plan::{Plan, Random};
+use super::parts::Parts;
+use super::plan::{FILES_FOLDER, Plan, Random};
 
 /// Chooses the seed, which otherwise the clock does.
 const SEED_VARIABLE: &str = "ONCEFLOW_KILL_SEED";
@@ -38,6 +39,8 @@ pub(super) struct Harness {
     pub(super) oracle: Oracle,
     /// Whether a second job reads what the first one writes.
     pub(super) is_chained: bool,
+    /// Whether a job copies the input into files.
+    pub(super) has_files: bool,
     pub(super) kills: u64,
     lives: u64,
     /// How often each failpoint killed.
@@ -81,6 +84,7 @@ impl Harness {
             folder: tempfile::tempdir().expect("a folder for the data"),
             oracle: Oracle::new(input_seed),
             is_chained: false,
+            has_files: false,
             kills: 0,
             lives: 0,
             hits: BTreeMap::new(),
@@ -97,6 +101,7 @@ impl Harness {
         let data = self.data();
         let mut plan = Plan::draw(&mut self.random, data, self.input_seed);
         plan.is_chained = self.is_chained;
+        plan.has_files = self.has_files;
         plan
     }
 
@@ -105,6 +110,7 @@ impl Harness {
         self.lives += 1;
         plan.from = self.oracle.ends().clone();
         self.now = format!("fate {fate:?}, plan {plan:?}");
+        let parts = Parts::read(&self.folder.path().join(FILES_FOLDER));
         let life = live(&plan, fate);
         self.kills += u64::from(life.was_killed());
         if let (Fate::Failpoint(name, _) | Fate::Terminate(_, Some(name)), true) =
@@ -113,6 +119,9 @@ impl Harness {
             *self.hits.entry(name).or_default() += 1;
         }
         self.oracle.judge(&life.lines);
+        if self.has_files && life.said("checked") {
+            self.oracle.judge_files(parts);
+        }
         let ended_well = life.status.success() && life.said("finished");
         assert!(
             life.was_killed() || ended_well,
@@ -184,6 +193,11 @@ impl Harness {
             self.oracle.is_caught_up(self.is_chained),
             "the job did not read all its input"
         );
+        if self.has_files {
+            let lines = self.oracle.files_complete();
+            let lines = lines.expect("sealed files hold every line once");
+            println!("{}: {lines} lines in files exactly once", self.name);
+        }
         let (words, checks, lives) = (
             self.oracle.words_count(),
             self.oracle.checks_count,

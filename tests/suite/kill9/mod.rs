@@ -13,6 +13,7 @@ mod harness;
 mod life;
 mod oracle;
 mod oracle_tests;
+mod parts;
 mod plan;
 mod zombie;
 
@@ -114,6 +115,32 @@ fn kill_at(harness: &mut Harness, name: &'static str, round: u64) {
             harness.live(again, &Fate::Failpoint(step, 1));
         }
     }
+}
+
+#[test]
+fn c3_c5_c9_files_hold_each_committed_line_once_after_kills() {
+    let mut harness = Harness::new("kills beside files");
+    harness.has_files = true;
+    let is_of_a_commit = |name: &&&str| {
+        let steps = ["txn.", "commit.", "cycle.", "open."];
+        steps.iter().any(|of| name.starts_with(of))
+    };
+    let mut steps = NAMES.iter().filter(is_of_a_commit).copied().cycle();
+    let kills = kills_wanted(50);
+    while harness.kills < kills {
+        let plan = harness.draw();
+        let fate = match harness.random.percent(50) {
+            true => harness.any_moment(),
+            false => {
+                let hit = harness.random.between(1, 4) as u32;
+                let step = steps.next().expect("there are steps");
+                let is_once_a_life = step.starts_with("open.");
+                Fate::Failpoint(step, if is_once_a_life { 1 } else { hit })
+            }
+        };
+        harness.live(plan, &fate);
+    }
+    harness.finish();
 }
 
 #[test]

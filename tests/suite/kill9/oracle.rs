@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::plan::{CHAINED_JOB, JOB, line};
+use super::parts::{Lines, Parts};
+use super::plan::{CHAINED_JOB, FILES_JOB, JOB, line};
 
 /// `topic partition`.
 type Place = String;
@@ -43,6 +44,10 @@ pub(super) struct Oracle {
     to_mirror: BTreeMap<(Place, i64), Seen>,
     /// What it is to have written.
     mirrored: HashMap<String, u64>,
+    /// What the job of files has committed, and the files that it sealed.
+    copied: Lines,
+    sealed: BTreeMap<String, u64>,
+    sealed_lines: Lines,
     /// Where each input partition must at least end.
     acked: Vec<i64>,
     /// What the readers of the lives since the last check saw, and where they had begun.
@@ -323,11 +328,52 @@ impl Oracle {
             .next()
             .and_then(|index| index.parse().ok());
         let partition = partition.expect("a place ends in its partition");
+        if job == FILES_JOB {
+            let lines = (before..position).map(|at| line(self.input_seed, partition, at));
+            lines.for_each(|line| self.copied.add(line));
+            return;
+        }
         for offset in before..position {
             for word in line(self.input_seed, partition, offset).split(' ') {
                 *self.expected.entry(word.to_owned()).or_default() += 1;
             }
         }
+    }
+
+    /// Judges the files as they were when the life that was judged last began: what is sealed is committed and
+    /// stays as it is, and what is committed is there.
+    ///
+    /// # Panics
+    /// If a line is lost, doubled, or seen too early.
+    pub(super) fn judge_files(&mut self, parts: Parts) {
+        for (name, length_bytes) in &self.sealed {
+            let now = parts.sealed.get(name).map(|text| text.len() as u64);
+            assert_eq!(now, Some(*length_bytes), "the sealed file {name} changed");
+        }
+        for (name, text) in parts.sealed {
+            let length_bytes = text.len() as u64;
+            if self.sealed.insert(name, length_bytes).is_none() {
+                self.sealed_lines.add_all(&text);
+            }
+        }
+        let early = self.sealed_lines.beyond(&self.copied);
+        assert!(early.is_empty(), "sealed and not committed: {early:?}");
+        let mut all = self.sealed_lines.clone();
+        all.add_all(&parts.in_progress);
+        let lost = self.copied.beyond(&all);
+        assert!(lost.is_empty(), "committed and in no file: {lost:?}");
+    }
+
+    /// How many lines are in sealed files, if those are all that were acknowledged.
+    pub(super) fn files_complete(&self) -> Option<u64> {
+        let is_complete = self.sealed_lines == self.copied;
+        let ends = self
+            .ends
+            .iter()
+            .filter(|(place, _)| place.starts_with("lines "));
+        let count = self.sealed_lines.count();
+        let fed = ends.map(|(_, end)| end.unsigned_abs()).sum::<u64>();
+        (is_complete && count == fed).then_some(count)
     }
 
     fn check_key(&self, topic: &str, changelog: &str, key: &str, count: u64) {

@@ -20,6 +20,10 @@ const WORDS_COUNT: u64 = 400;
 pub(super) const JOB: &str = "wc";
 /// The second job, which reads what the first one writes.
 pub(super) const CHAINED_JOB: &str = "mirror-job";
+/// The job that copies the input into files.
+pub(super) const FILES_JOB: &str = "copy-job";
+/// The folder of its files, in the data's.
+pub(super) const FILES_FOLDER: &str = "files";
 
 /// One life of the child.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,6 +50,8 @@ pub(super) struct Plan {
     pub(super) compression: String,
     /// Whether the second job runs too.
     pub(super) is_chained: bool,
+    /// Whether the input is copied into files, too.
+    pub(super) has_files: bool,
     /// Whether a topic is created and deleted while the job runs.
     pub(super) has_scratch_topic: bool,
     /// The job panics at so many lines, once.
@@ -127,6 +133,7 @@ impl Plan {
             compression: (*random.pick(&["none", "none", "gzip", "snappy", "lz4", "zstd"]))
                 .to_owned(),
             is_chained: false,
+            has_files: false,
             has_scratch_topic: random.percent(20),
             panic_at: None,
             is_last: false,

@@ -1,0 +1,121 @@
+//! The documentation names tests that exist, and the failure catalogue has no row without one.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// A name of so many words in backticks is that of a test.
+const WORDS_OF_A_TEST_MIN: usize = 5;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below `folder` that end in `.{extension}`, with their text.
+fn texts(folder: &Path, extension: &str, found: &mut Vec<(PathBuf, String)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            texts(&path, extension, found);
+        } else if path.extension().is_some_and(|it| it == extension) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+}
+
+/// The names of all functions in the tree.
+fn functions() -> BTreeSet<String> {
+    let mut sources = Vec::new();
+    for top in ["src", "operators", "tests"] {
+        texts(&root().join(top), "rs", &mut sources);
+    }
+    let lines = sources.iter().flat_map(|(_, text)| text.lines());
+    let names = lines.filter_map(|line| {
+        let (before, rest) = line.trim_start().split_once("fn ")?;
+        let is_function = before.split_whitespace().all(|word| word != "//");
+        let name = rest.split(['(', '<']).next()?;
+        is_function.then(|| name.to_owned())
+    });
+    names.collect()
+}
+
+/// What stands in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// The part of a name that says which rows of the catalogue it proves, read as `c1`, `f10`, …
+fn rows(name: &str) -> Vec<String> {
+    let mut rows: Vec<String> = Vec::new();
+    let mut words = name.split('_').peekable();
+    while let Some(word) = words.next() {
+        let Some((group, number)) = row(word) else {
+            if word == "to"
+                && let Some((group, from)) = rows.last().and_then(|row| self::row(row))
+                && let Some((_, to)) = words.peek().and_then(|word| row(word))
+            {
+                rows.extend((from + 1..to).map(|number| format!("{group}{number}")));
+                continue;
+            }
+            break;
+        };
+        rows.push(format!("{group}{number}"));
+    }
+    rows
+}
+
+fn row(word: &str) -> Option<(char, u32)> {
+    let group = word.chars().next().filter(char::is_ascii_lowercase)?;
+    let number = word[1..].parse().ok()?;
+    Some((group, number))
+}
+
+#[test]
+fn every_test_that_the_documentation_names_exists() {
+    let functions = functions();
+    let mut pages = Vec::new();
+    texts(&root().join("docs"), "md", &mut pages);
+    let mut named_count = 0;
+    let mut missing = Vec::new();
+    for (path, text) in &pages {
+        for name in quoted(text) {
+            let is_name = name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            let words_count = name.split('_').filter(|word| !word.is_empty()).count();
+            // `c14_` is a way to ask for tests.
+            let is_name = is_name && !name.ends_with('_');
+            if is_name && (words_count >= WORDS_OF_A_TEST_MIN || !rows(name).is_empty()) {
+                named_count += 1;
+                if !functions.contains(name) {
+                    missing.push(format!("{}: `{name}`", path.display()));
+                }
+            }
+        }
+    }
+    assert!(named_count > 100, "only {named_count} tests are named");
+    assert!(missing.is_empty(), "there is no such test: {missing:#?}");
+}
+
+#[test]
+fn every_row_of_the_failure_catalogue_has_a_test_with_its_id() {
+    let proven: BTreeSet<String> = functions().iter().flat_map(|name| rows(name)).collect();
+    let catalogue = std::fs::read_to_string(root().join("docs/failures.md")).unwrap();
+    let ids = catalogue.lines().filter_map(|line| {
+        let first = line.strip_prefix("| ")?.split(" |").next()?;
+        let id = first.to_ascii_lowercase();
+        row(&id).is_some().then_some(id)
+    });
+    let ids: Vec<String> = ids.collect();
+    assert!(ids.len() > 60, "only {} rows were found", ids.len());
+    let unproven: Vec<&String> = ids.iter().filter(|id| !proven.contains(*id)).collect();
+    assert!(unproven.is_empty(), "no test carries {unproven:?}");
+}
+
+#[test]
+fn the_ids_of_a_name_are_read_from_its_front() {
+    assert_eq!(rows("c1_c22_all_is_well"), ["c1", "c22"]);
+    assert_eq!(rows("f1_to_f3_a_to_z9_is_cut"), ["f1", "f2", "f3"]);
+    assert!(rows("a_c1_in_the_middle").is_empty());
+}
