@@ -123,7 +123,7 @@ pub(super) trait Settings: Default {
         for (name, value) in map {
             let outcome = settings.set(name, value);
             let outcome = outcome.unwrap_or_else(|| Err(Self::no_such_setting(name)));
-            outcome.map_err(|why| config_error(name, value, why))?;
+            outcome.map_err(|why| config_error(name, shown(name, value), why))?;
         }
         Ok(settings)
     }
@@ -146,6 +146,17 @@ fn edit_distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Secrets are never shown, not even in an error about a name that is misspelt.
+pub(super) fn shown<'a>(name: &str, value: &'a str) -> &'a str {
+    let is_secret = ["pass", "secret", "key", "token"]
+        .iter()
+        .any(|word| name.contains(word));
+    match is_secret {
+        true => "***",
+        false => value,
+    }
 }
 
 pub(super) fn config_error(

@@ -23,6 +23,7 @@ use super::report::{Drained, Report};
 use super::source::Split;
 use crate::client::{CommitOutcome, wait};
 use crate::env::failpoint;
+use crate::protocol::ErrorKind;
 use crate::protocol::messages::{CommittedOffset, GroupMember};
 use crate::types::{GroupId, Offset};
 
@@ -82,11 +83,12 @@ impl Driver {
         let driven = self.drive();
         self.broadcast(|| Message::Stop);
         let ended = self.wait_for_workers();
-        if driven.is_err() || ended.is_err() {
-            self.abort();
-        }
+        let fenced = match driven.is_err() || ended.is_err() {
+            true => self.abort(),
+            false => Ok(()),
+        };
         let flushed = self.flusher.close();
-        driven.and(ended).and(flushed)
+        fenced.and(driven).and(ended).and(flushed)
     }
 
     fn drive(&mut self) -> Result<(), JobError> {
@@ -279,11 +281,23 @@ impl Driver {
     }
 
     /// Rolls back whatever is open. What cannot be rolled back now is when the job starts again, or times out.
-    fn abort(&self) {
+    ///
+    /// I4: whoever took over is found out here for certain, whatever failed first. A partition says of a fenced
+    /// producer only that its epoch is old; starting again would fence the new owner in turn.
+    fn abort(&self) -> Result<(), JobError> {
+        let mut fenced = Ok(());
         for writer in &self.job.writers {
-            if let Err(e) = wait(writer.abort()) {
-                debug!(error = %e, "could not abort; the next start does");
+            let Err(error) = wait(writer.abort()) else {
+                continue;
+            };
+            debug!(%error, "could not abort; the next start does");
+            if error.kind() == ErrorKind::Fenced {
+                fenced = Err(JobError::Fenced {
+                    job: self.job.name.clone(),
+                    why: error.to_string(),
+                });
             }
         }
+        fenced
     }
 }

@@ -20,6 +20,7 @@ use super::scale::{Participation, ScaleOut};
 use super::source::{From, Source};
 use super::start::{self, Settings};
 use super::stream::{Keyed, Stream};
+use super::topics::{JobTopic, job_topics};
 use super::topology::Graph;
 use crate::protocol::ErrorKind;
 use crate::protocol::batch::Compression;
@@ -93,6 +94,26 @@ impl Job {
         self.graph.describe(&self.name)
     }
 
+    /// The topics that the job writes and creates where they are absent, with their settings. A dead-letter topic is
+    /// among those of [`Launch::topics`].
+    ///
+    /// # Errors
+    /// If the job as built cannot run.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("word-count");
+    /// job.source(topic::<str>("words")).key_by(|word: &str| word).count("counts").changes().sink(topic("word-counts"));
+    /// let topics: Vec<String> = job.topics()?.iter().map(|topic| topic.name.to_string()).collect();
+    /// assert_eq!(topics, ["word-count-positions", "word-count-counts-changelog", "word-counts"]);
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
+    pub fn topics(&self) -> Result<Vec<JobTopic>, JobError> {
+        let topology = self.graph.topology(&self.name)?;
+        job_topics(&self.name, &topology, &PoisonPolicy::Fail, false)
+    }
+
     /// Processes exactly once, committing as `commit` says.
     pub fn exactly_once(self, commit: Commit) -> Launch {
         Launch {
@@ -124,6 +145,15 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// The topics that the job writes and creates where they are absent, with their settings.
+    ///
+    /// # Errors
+    /// If the job as built cannot run.
+    pub fn topics(&self) -> Result<Vec<JobTopic>, JobError> {
+        let topology = self.graph.topology(&self.name)?;
+        job_topics(&self.name, &topology, &self.settings.poison, self.settings.scale_out.is_some())
+    }
+
     /// How many worker threads; the default is one a core. May change from run to run: state is kept.
     pub fn workers(mut self, count: usize) -> Self {
         self.settings.workers = Some(count.max(1));

@@ -38,6 +38,7 @@ mod sink;
 mod source;
 mod start;
 mod stream;
+mod topics;
 mod topology;
 mod worker;
 
@@ -60,3 +61,4 @@ pub use scale::ScaleOut;
 pub use sink::Sink;
 pub use source::{Emit, Emitted, From, Raw, Read, Source, Split, SplitReader};
 pub use stream::{Boxed, Keyed, Merged, Stream, Table, Then, Upstream};
+pub use topics::{JobTopic, TopicRole};

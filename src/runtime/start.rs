@@ -1,6 +1,6 @@
 //! From a topology to running threads: fence, create, restore, go. Every start is a recovery.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use super::progress::Progress;
 use super::report::{Report, Reports};
 use super::scale::{ScaleOut, Share, repartition_topic};
 use super::source::Split;
+use super::topics::{JobTopic, TopicRole, job_topics};
 use super::topology::Topology;
 use super::worker::run_worker;
 use crate::client::{TransactionalWriter, Transport, wait};
@@ -33,8 +34,6 @@ use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
 use crate::state::{StateBackend, StateConfig, StoreDeclaration};
 use crate::types::{GroupId, Offset, TopicName, TopicPartition, TransactionalId};
 
-/// Segments of a changelog are small, so that compaction, which leaves the active one alone, has something to do.
-const CHANGELOG_SEGMENT_BYTES: u64 = 64 << 20;
 /// State partitions of a job that says nothing: enough to spread over twice these cores later.
 const STATE_PARTITIONS_MIN: usize = 4;
 const STATE_PARTITIONS_MAX: usize = 64;
@@ -332,33 +331,13 @@ impl Topics {
         let mut topics = Self {
             found: HashMap::new(),
         };
-        topics.ensure(transport, positions_topic(name)?, 1, true)?;
-        for store in topology.stores.keys() {
-            topics.ensure(
-                transport,
-                changelog_topic(name, store)?,
-                i32::from(state_partitions),
-                true,
-            )?;
-        }
-        if settings.scale_out.is_some() {
-            for exchange in 0..topology.exchanges.len() {
-                // It is there already: the job's processes agreed on who reads it.
-                let count = i32::from(state_partitions);
-                topics.ensure(transport, repartition_topic(name, exchange)?, count, false)?;
-            }
-        }
         let default_count = settings.partitions_of_new_topics(state_partitions);
-        for (topic, partitions_count) in &topology.sink_topics {
-            topics.ensure(
-                transport,
-                topic.clone(),
-                partitions_count.unwrap_or(default_count),
-                false,
-            )?;
-        }
-        if let PoisonPolicy::DeadLetter(topic) = &settings.poison {
-            topics.ensure(transport, topic.clone(), 1, false)?;
+        for topic in job_topics(name, topology, &settings.poison, settings.scale_out.is_some())? {
+            let partitions_count = topic.partitions_count.unwrap_or(match topic.role {
+                TopicRole::Changelog | TopicRole::Repartition => i32::from(state_partitions),
+                _ => default_count,
+            });
+            topics.ensure(transport, topic, partitions_count)?;
         }
         Ok(topics)
     }
@@ -366,41 +345,27 @@ impl Topics {
     fn ensure(
         &mut self,
         transport: &Arc<dyn Transport>,
-        topic: TopicName,
+        topic: JobTopic,
         partitions_count: i32,
-        is_compacted: bool,
     ) -> Result<(), JobError> {
-        let metadata = match wait(transport.topic(&topic))? {
+        let metadata = match wait(transport.topic(&topic.name))? {
             Some(metadata) => metadata,
             None => {
-                let configs = match is_compacted {
-                    true => compacted_configs(),
-                    false => BTreeMap::new(),
-                };
                 let created = wait(transport.create_topic(NewTopic {
-                    name: topic.clone(),
+                    name: topic.name.clone(),
                     partitions_count,
-                    configs,
+                    configs: topic.configs.clone(),
                 }));
                 // Another process of the job may have been first.
-                match (created, wait(transport.topic(&topic))?) {
+                match (created, wait(transport.topic(&topic.name))?) {
                     (Ok(metadata), _) | (Err(_), Some(metadata)) => metadata,
                     (Err(e), None) => return Err(e.into()),
                 }
             }
         };
-        self.found.insert(topic, metadata);
+        self.found.insert(topic.name, metadata);
         Ok(())
     }
-}
-
-fn compacted_configs() -> BTreeMap<String, String> {
-    [
-        ("cleanup.policy", "compact".to_owned()),
-        ("segment.bytes", CHANGELOG_SEGMENT_BYTES.to_string()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
 }
 
 /// Lists every split with the position that was committed for it.

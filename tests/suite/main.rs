@@ -9,8 +9,12 @@
 #[cfg(feature = "cli")]
 mod cli; // The binary: exit codes, messages, what comes out of what went in.
 mod docs; // The documentation names tests that exist, and every catalogued failure has one.
+#[cfg(feature = "kafka")]
+mod clients; // Producers, consumers and administration: one suite, in-process and on a real Kafka (C11, C12, C16, C17, C22, C27, S14, S15).
 mod jobs; // Jobs end to end: every operator, restarts, poison, panics, bad input, back-pressure (C18, C22, C24, F17, S4, S10, S13, S15, S17).
 mod kill9; // kill -9 at any moment and at every failpoint: the output stays exact (C1–C12, F1, F17, F26, S1–S3, S8, S17).
+#[cfg(feature = "kafka")]
+mod on_kafka; // Jobs and transactions on a real Kafka through kills and a bad network (C13–C15, C23, I6, K1, K3, K5, K6).
 mod peers; // Foreign software as judge: Apache Kafka, its tools, and clients in five languages.
 mod power_loss; // Power loss at every change of the disk loses nothing acknowledged (C1–C10, F1–F13).
 mod support; // What several modules share.

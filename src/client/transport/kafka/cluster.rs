@@ -25,7 +25,7 @@ use crate::protocol::wire::messages::metadata::{
 };
 use crate::protocol::wire::{ApiKey, Request};
 use crate::protocol::{ErrorCode, ErrorKind};
-use crate::types::{TopicName, TopicPartition};
+use crate::types::{ProducerEpoch, ProducerId, TopicName, TopicPartition};
 
 /// How long a topic that the cluster does not know is looked for: one that was just created is on its way.
 const MISSING_TOPIC_PATIENCE: Duration = Duration::from_secs(5);
@@ -97,6 +97,8 @@ pub(super) struct Cluster {
     /// Held while metadata is asked for: those who want the same then find it.
     asking: tokio::sync::Mutex<()>,
     coordinators: Mutex<HashMap<(CoordinatorKind, String), NodeId>>,
+    /// The epoch under which a producer's first batch was written to a partition.
+    pub(super) begun: Mutex<HashMap<(TopicPartition, ProducerId), ProducerEpoch>>,
 }
 
 impl Cluster {
@@ -114,6 +116,7 @@ impl Cluster {
             metadata: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             coordinators: Mutex::default(),
+            begun: Mutex::default(),
         })
     }
 

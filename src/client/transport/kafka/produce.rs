@@ -15,7 +15,7 @@ use crate::protocol::batch::Header;
 use crate::protocol::messages::{Acks, ProduceRequest, ProduceResponse};
 use crate::protocol::wire::messages::produce as wire;
 use crate::protocol::{ErrorCode, ErrorKind};
-use crate::types::{Offset, ProducerIdentity, Timestamp, TopicPartition};
+use crate::types::{Offset, Sequence, Timestamp, TopicPartition};
 
 /// A batch that left, and what its answer is judged by.
 struct Sent {
@@ -34,15 +34,17 @@ impl Cluster {
         joined: &Joined,
     ) -> Result<ProduceResponse, ClientError> {
         turn.wait().await;
+        let header = header(&request)?;
         if self.is_older_protocol()
             && let Some(id) = &request.transactional_id
         {
-            let producer = identity(&request)?;
+            let producer = header.producer;
             self.join(joined, id, producer, &request.partition).await?;
         }
+        let begins = self.begins(&request, &header)?;
         let sent = self.send_batch(&request).await?;
-        // The batch is on its way in order: the next one may follow.
-        drop(turn);
+        // The batch is on its way in order: the next one may follow, unless this one is to be the first.
+        let turn = begins.then_some(turn);
         let Some(pending) = sent.pending else {
             return Ok(unknown_place());
         };
@@ -53,7 +55,41 @@ impl Cluster {
             .await;
         let answer = answer.inspect_err(|_| self.deny(&request.partition, sent.leader, None))?;
         grant_pause(&sent.channel, answer.throttle_time_ms);
-        self.take_answer(&request.partition, sent.leader, answer)
+        let written = self.take_answer(&request.partition, sent.leader, answer)?;
+        if turn.is_some() {
+            self.begun.lock().insert(
+                (request.partition, header.producer.id),
+                header.producer.epoch,
+            );
+        }
+        Ok(written)
+    }
+
+    /// Whether the batch is the first of its producer in the partition, and is to be written before any other leaves.
+    /// A log that does not know a producer takes its word for where its sequence stands, except with transactions v2:
+    /// were the second batch to arrive first, the first one would be out of order for ever.
+    fn begins(&self, request: &ProduceRequest, header: &Header) -> Result<bool, ClientError> {
+        let is_checked = request.transactional_id.is_some() && !self.is_older_protocol();
+        if is_checked || !header.has_producer() || request.acks == Acks::None {
+            return Ok(false);
+        }
+        let begun = self.begun.lock();
+        let key = (request.partition.clone(), header.producer.id);
+        let is_begun = begun.get(&key) == Some(&header.producer.epoch);
+        match (is_begun, header.base_sequence == Sequence::ZERO) {
+            (true, _) => Ok(false),
+            (false, true) => Ok(true),
+            (false, false) => {
+                let words = "not sent: the producer's first batch is not written yet".to_owned();
+                let code = ErrorCode::NotLeaderOrFollower;
+                Err(refused(
+                    "Produce",
+                    code,
+                    &request.partition.to_string(),
+                    Some(words),
+                ))
+            }
+        }
     }
 
     async fn send_batch(&self, request: &ProduceRequest) -> Result<Sent, ClientError> {
@@ -154,18 +190,16 @@ impl Cluster {
 /// The broker answers within the request's own timeout; its answer travels a little longer.
 const BROKER_GRACE: Duration = Duration::from_secs(5);
 
-/// Who the batch says wrote it.
-fn identity(request: &ProduceRequest) -> Result<ProducerIdentity, ClientError> {
-    let header = Header::parse(&request.records);
-    let header = header.map_err(|e| {
+/// Who the batch says wrote it, and where it belongs.
+fn header(request: &ProduceRequest) -> Result<Header, ClientError> {
+    Header::parse(&request.records).map_err(|e| {
         refused(
             "Produce",
             ErrorCode::CorruptMessage,
             &request.partition.to_string(),
             Some(e.to_string()),
         )
-    })?;
-    Ok(header.producer)
+    })
 }
 
 /// With `acks=0` nobody is told the offset.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::client::ClientError;
-use crate::client::settings::{Setting, Settings, config_error, settings};
+use crate::client::settings::{Setting, Settings, config_error, settings, shown};
 use crate::env::Env;
 use crate::net::{Address, Pem};
 use crate::protocol::sasl::{Mechanism, Password, ScramHash};
@@ -339,14 +339,6 @@ fn read_text(env: &Env, path: &str) -> Result<String, ClientError> {
     let bytes = env.files.read(Path::new(path), FILE_BYTES_MAX);
     let bytes = bytes.map_err(|e| unreadable(e.to_string()))?;
     String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))
-}
-
-/// Secrets are never shown, not even in an error.
-fn shown<'a>(name: &str, value: &'a str) -> &'a str {
-    match name.contains("password") || name.contains("key") {
-        true => "***",
-        false => value,
-    }
 }
 
 fn flatten(

@@ -25,6 +25,8 @@ const TOPIC_CONFIG_SOURCE: i8 = 1;
 /// Kafka's numbers of "set" and "back to the default".
 const SET: i8 = 0;
 const DELETE: i8 = 1;
+/// How long changed settings, and the end of a topic, are waited for.
+const CONFIG_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a created topic may take to have leaders, as far as the brokers tell.
 const CREATION_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -160,7 +162,11 @@ impl Cluster {
         };
         let plan = Plan::new(Target::Controller).once().about(name);
         self.call(&plan, &request).await?;
-        self.metadata(|metadata| metadata.forget(name));
+        // A topic is gone before every broker has heard of it.
+        let (began, mut backoff) = (self.now(), self.backoff());
+        while self.topic(name).await?.is_some() && self.now().since(began) < CONFIG_PATIENCE {
+            self.pause(&mut backoff).await;
+        }
         Ok(())
     }
 
@@ -223,10 +229,10 @@ impl Cluster {
         use wire::incremental_alter_configs::{
             AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
         };
-        let configs = changes.into_iter().map(|(name, value)| AlterableConfig {
-            name,
+        let configs = changes.iter().map(|(name, value)| AlterableConfig {
+            name: name.clone(),
             config_operation: if value.is_some() { SET } else { DELETE },
-            value,
+            value: value.clone(),
         });
         let request = IncrementalAlterConfigsRequest {
             resources: vec![AlterConfigsResource {
@@ -237,7 +243,33 @@ impl Cluster {
             validate_only: false,
         };
         let plan = Plan::new(Target::Controller).about(name);
-        self.call(&plan, &request).await.map(drop)
+        self.call(&plan, &request).await?;
+        self.wait_for_configs(name, &changes).await
+    }
+
+    /// Settings are changed before every broker has heard of it. A value that is shown in other words than it was
+    /// given is waited for in vain, and not for long.
+    async fn wait_for_configs(
+        &self,
+        name: &TopicName,
+        changes: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), ClientError> {
+        let (began, mut backoff) = (self.now(), self.backoff());
+        while self.now().since(began) < CONFIG_PATIENCE {
+            let configs = self.describe_configs(name).await?;
+            let is_in_force = changes.iter().all(|(name, value)| {
+                let shown = configs.iter().find(|entry| entry.name == *name);
+                shown.is_none_or(|shown| match value {
+                    Some(value) => shown.value == *value,
+                    None => shown.is_default,
+                })
+            });
+            if is_in_force {
+                return Ok(());
+            }
+            self.pause(&mut backoff).await;
+        }
+        Ok(())
     }
 
     pub(super) async fn list_offset(

@@ -124,7 +124,7 @@ impl Cluster {
         };
         let answer = self.call(&coordinator(id).once(), &message).await;
         if !self.is_older_protocol() {
-            let answer = answer?;
+            let answer = answer.map_err(|e| as_abortable(e, request.result))?;
             return Ok(ProducerIdentity {
                 id: ProducerId(answer.producer_id),
                 epoch: ProducerEpoch(answer.producer_epoch),
@@ -275,6 +275,22 @@ fn offset_topics(
                 .collect(),
         });
     topics.collect()
+}
+
+/// C22: a commit of a transaction that the coordinator aborted by itself is refused as one that the state does not
+/// allow. Asking for that very abort gives the next epoch.
+fn as_abortable(error: ClientError, asked: TransactionResult) -> ClientError {
+    let is_aborted =
+        asked == TransactionResult::Commit && error.code() == Some(ErrorCode::InvalidTxnState);
+    match is_aborted {
+        true => refused(
+            "EndTxn",
+            ErrorCode::TransactionAbortable,
+            "",
+            Some(error.to_string()),
+        ),
+        false => error,
+    }
 }
 
 /// The group coordinator says of an epoch that is over what a partition says of it: somebody else owns the id.

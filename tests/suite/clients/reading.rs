@@ -3,13 +3,13 @@
 use futures::FutureExt;
 
 use super::*;
-use crate::client::consumer::PartitionReader;
-use crate::codec::{Json, Raw};
-use crate::protocol::ErrorCode;
-use crate::types::Timestamp;
+use onceflow::client::consumer::PartitionReader;
+use onceflow::codec::{Json, Raw};
+use onceflow::protocol::ErrorCode;
+use onceflow::types::Timestamp;
 
-fn world_with(count: i64) -> World {
-    let world = World::new();
+fn world_with(backend: Backend, count: i64) -> World {
+    let world = World::new(backend);
     let producer = world.producer(quick().batch_size_bytes(200usize));
     wait(async {
         for number in 0..count {
@@ -26,9 +26,8 @@ fn numbers(records: &ConsumerRecords<str, str>) -> Vec<i64> {
     records.iter().map(|r| r.offset().0).collect()
 }
 
-#[test]
-fn a_poll_returns_at_most_max_poll_records_and_the_next_one_goes_on() {
-    let world = world_with(25);
+pub(super) fn a_poll_returns_at_most_max_poll_records_and_the_next_one_goes_on(backend: Backend) {
+    let world = world_with(backend, 25);
     let mut consumer = world.consumer(earliest().max_poll_records(10usize));
     let mut seen = Vec::new();
     for expected in [10, 10, 5, 0] {
@@ -41,9 +40,8 @@ fn a_poll_returns_at_most_max_poll_records_and_the_next_one_goes_on() {
     assert_eq!(seen, (0..25).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_seek_into_the_middle_of_a_batch_begins_exactly_there() {
-    let world = world_with(25);
+pub(super) fn a_seek_into_the_middle_of_a_batch_begins_exactly_there(backend: Backend) {
+    let world = world_with(backend, 25);
     let mut consumer = world.consumer(earliest());
     for from in [24, 0, 13, 7] {
         consumer.seek(&partition(0), Offset(from)).unwrap();
@@ -56,9 +54,8 @@ fn a_seek_into_the_middle_of_a_batch_begins_exactly_there() {
     ));
 }
 
-#[test]
-fn beginning_end_and_times_can_be_sought_and_looked_up() {
-    let world = world_with(25);
+pub(super) fn beginning_end_and_times_can_be_sought_and_looked_up(backend: Backend) {
+    let world = world_with(backend, 25);
     let mut consumer = world.consumer(earliest());
     wait(async {
         let at = |time| [(partition(0), Timestamp(time))];
@@ -81,9 +78,8 @@ fn beginning_end_and_times_can_be_sought_and_looked_up() {
     });
 }
 
-#[test]
-fn a_paused_partition_is_silent_and_keeps_its_place() {
-    let world = world_with(25);
+pub(super) fn a_paused_partition_is_silent_and_keeps_its_place(backend: Backend) {
+    let world = world_with(backend, 25);
     let mut consumer = world.consumer(earliest().max_poll_records(10usize));
     assert_eq!(wait(consumer.poll(Duration::ZERO)).unwrap().len(), 10);
     consumer.pause(&partition(0)).unwrap();
@@ -94,9 +90,8 @@ fn a_paused_partition_is_silent_and_keeps_its_place() {
     assert_eq!(numbers(&records), (10..20).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_new_assignment_keeps_the_positions_of_what_stays() {
-    let world = world_with(25);
+pub(super) fn a_new_assignment_keeps_the_positions_of_what_stays(backend: Backend) {
+    let world = world_with(backend, 25);
     let mut consumer = world.consumer(earliest().max_poll_records(10usize));
     assert_eq!(wait(consumer.poll(Duration::ZERO)).unwrap().len(), 10);
     consumer.assign([partition(0), partition(1)]);
@@ -105,9 +100,8 @@ fn a_new_assignment_keeps_the_positions_of_what_stays() {
     assert_eq!(numbers(&records), (10..20).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_poll_waits_for_records_and_a_dropped_poll_loses_none() {
-    let world = World::new();
+pub(super) fn a_poll_waits_for_records_and_a_dropped_poll_loses_none(backend: Backend) {
+    let world = World::new(backend);
     let producer = world.producer(quick());
     let mut consumer = world.consumer(earliest());
     wait(async {
@@ -122,9 +116,8 @@ fn a_poll_waits_for_records_and_a_dropped_poll_loses_none() {
     });
 }
 
-#[test]
-fn without_a_position_the_reset_policy_decides() {
-    let world = world_with(3);
+pub(super) fn without_a_position_the_reset_policy_decides(backend: Backend) {
+    let world = world_with(backend, 3);
     let policy = |reset| ConsumerConfig::default().auto_offset_reset(reset);
     let mut none = world.consumer(policy(OffsetReset::None));
     let error = wait(none.poll(Duration::ZERO)).unwrap_err();
@@ -137,9 +130,8 @@ fn without_a_position_the_reset_policy_decides() {
     assert_eq!(position, Some(Offset(3)));
 }
 
-#[test]
-fn a_group_goes_on_where_it_committed() {
-    let mut world = world_with(25);
+pub(super) fn a_group_goes_on_where_it_committed(backend: Backend) {
+    let mut world = world_with(backend, 25);
     let config = || earliest().group_id(group()).max_poll_records(10usize);
     let mut first = world.consumer(config());
     assert_eq!(wait(first.poll(Duration::ZERO)).unwrap().len(), 10);
@@ -156,9 +148,8 @@ fn a_group_goes_on_where_it_committed() {
     assert!(wait(ungrouped.commit()).is_err(), "it has no group.id");
 }
 
-#[test]
-fn s14_a_position_that_retention_overtook_is_an_error_and_not_a_jump() {
-    let world = world_with(25);
+pub(super) fn s14_a_position_that_retention_overtook_is_an_error_and_not_a_jump(backend: Backend) {
+    let world = world_with(backend, 25);
     for reset in [
         OffsetReset::None,
         OffsetReset::Earliest,
@@ -188,9 +179,8 @@ fn s14_a_position_that_retention_overtook_is_an_error_and_not_a_jump() {
     }
 }
 
-#[test]
-fn a_position_beyond_the_end_is_an_error_too() {
-    let world = world_with(3);
+pub(super) fn a_position_beyond_the_end_is_an_error_too(backend: Backend) {
+    let world = world_with(backend, 3);
     let mut consumer = world.consumer(earliest());
     consumer.seek(&partition(0), Offset(4)).unwrap();
     let error = wait(consumer.poll(Duration::ZERO)).unwrap_err();
@@ -200,9 +190,8 @@ fn a_position_beyond_the_end_is_an_error_too() {
     );
 }
 
-#[test]
-fn an_unreadable_value_names_its_place_and_can_be_read_as_bytes() {
-    let world = world_with(0);
+pub(super) fn an_unreadable_value_names_its_place_and_can_be_read_as_bytes(backend: Backend) {
+    let world = world_with(backend, 0);
     let raw: Producer<[u8], [u8]> = Producer::new(world.transport.clone(), quick()).unwrap();
     let topic = topic();
     let not_text = ProducerRecord::new(&topic)
@@ -213,14 +202,18 @@ fn an_unreadable_value_names_its_place_and_can_be_read_as_bytes() {
     let records = wait(consumer.poll(Duration::ZERO)).unwrap();
     let record = records.iter().next().unwrap();
     let error = record.value().unwrap_err();
-    assert!(error.to_string().contains("t-0 at offset 0"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("{} at offset 0", partition(0))),
+        "{error}"
+    );
     assert_eq!(record.value_bytes().unwrap()[..], [0xff, 0xfe]);
     assert_eq!(record.key().unwrap(), None);
 }
 
-#[test]
-fn codecs_of_ones_choice_write_and_read() {
-    let world = World::new();
+pub(super) fn codecs_of_ones_choice_write_and_read(backend: Backend) {
+    let world = World::new(backend);
     let builder = Producer::<[u8], Vec<i32>>::builder(world.transport.clone(), quick());
     let producer = builder.key_codec(Raw).value_codec(Json).build().unwrap();
     let topic = topic();
@@ -238,9 +231,8 @@ fn codecs_of_ones_choice_write_and_read() {
     assert_eq!(record.key().unwrap().as_deref(), Some(&b"k"[..]));
 }
 
-#[test]
-fn a_partition_reader_reads_batches_in_place_and_waits_for_more() {
-    let world = world_with(25);
+pub(super) fn a_partition_reader_reads_batches_in_place_and_waits_for_more(backend: Backend) {
+    let world = world_with(backend, 25);
     let transport = world.transport.clone();
     let isolation = Isolation::ReadCommitted;
     let mut reader = PartitionReader::new(transport, partition(0), Offset(3), isolation);
@@ -265,9 +257,8 @@ fn a_partition_reader_reads_batches_in_place_and_waits_for_more() {
     });
 }
 
-#[test]
-fn a_missing_partition_says_so() {
-    let world = World::new();
+pub(super) fn a_missing_partition_says_so(backend: Backend) {
+    let world = World::new(backend);
     let mut consumer = world.consumer(earliest());
     consumer.assign([partition(9)]);
     let error = wait(consumer.poll(Duration::ZERO)).unwrap_err();

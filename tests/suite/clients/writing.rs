@@ -1,13 +1,12 @@
 //! What is sent comes back: keys, values, headers, times, compressions, sizes.
 
 use super::*;
-use crate::protocol::ErrorCode;
-use crate::protocol::batch::Compression;
-use crate::types::Timestamp;
+use onceflow::protocol::ErrorCode;
+use onceflow::protocol::batch::Compression;
+use onceflow::types::Timestamp;
 
-#[test]
-fn records_come_back_as_they_were_sent_under_every_compression() {
-    let world = World::new();
+pub(super) fn records_come_back_as_they_were_sent_under_every_compression(backend: Backend) {
+    let world = World::new(backend);
     let kinds = [
         Compression::None,
         Compression::Gzip,
@@ -54,9 +53,8 @@ fn records_come_back_as_they_were_sent_under_every_compression() {
     }
 }
 
-#[test]
-fn empty_and_10_mb_values_come_back_whole() {
-    let world = World::with_topic(&[("max.message.bytes", "20000000")]);
+pub(super) fn empty_and_10_mb_values_come_back_whole(backend: Backend) {
+    let world = World::with_topic(backend, &[("max.message.bytes", "20000000")]);
     let config = quick().max_request_size_bytes(20_000_000usize);
     let producer = world.producer(config);
     let huge = "xyz".repeat(3_500_000);
@@ -70,9 +68,8 @@ fn empty_and_10_mb_values_come_back_whole() {
     assert_eq!(values[2], "after");
 }
 
-#[test]
-fn s15_a_record_over_the_topics_limit_leaves_the_transaction_usable() {
-    let world = World::with_topic(&[("max.message.bytes", "1000")]);
+pub(super) fn s15_a_record_over_the_topics_limit_leaves_the_transaction_usable(backend: Backend) {
+    let world = World::with_topic(backend, &[("max.message.bytes", "1000")]);
     let producer = world.transactional("id");
     producer.begin_transaction().unwrap();
     send(&producer, "before");
@@ -88,12 +85,11 @@ fn s15_a_record_over_the_topics_limit_leaves_the_transaction_usable() {
     send(&producer, "after");
     let outcome = wait(producer.commit_transaction()).unwrap();
     assert_eq!(outcome, CommitOutcome::Committed);
-    assert_eq!(world.committed_values(), ["before", "after"]);
+    world.until_committed(&["before", "after"]);
 }
 
-#[test]
-fn batches_are_kept_within_the_topics_limit() {
-    let world = World::with_topic(&[("max.message.bytes", "500")]);
+pub(super) fn batches_are_kept_within_the_topics_limit(backend: Backend) {
+    let world = World::with_topic(backend, &[("max.message.bytes", "500")]);
     let producer = world.producer(ProducerConfig::default().linger(Duration::from_secs(19)));
     let value = "x".repeat(100);
     wait(async {
@@ -108,9 +104,10 @@ fn batches_are_kept_within_the_topics_limit() {
     });
 }
 
-#[test]
-fn a_limit_lowered_behind_the_producers_back_is_reported_by_the_record() {
-    let world = World::new();
+pub(super) fn a_limit_lowered_behind_the_producers_back_is_reported_by_the_record(
+    backend: Backend,
+) {
+    let world = World::new(backend);
     let producer = world.producer(quick());
     send(&producer, "small");
     wait(world.admin.set_config(&topic(), "max.message.bytes", "200")).unwrap();
@@ -121,21 +118,23 @@ fn a_limit_lowered_behind_the_producers_back_is_reported_by_the_record() {
     assert_eq!(send(&producer, "small again"), 1);
 }
 
-#[test]
-fn many_senders_lose_and_duplicate_nothing() {
-    let world = World::new();
+pub(super) fn many_senders_lose_and_duplicate_nothing(backend: Backend) {
+    let world = World::new(backend);
     let producer = world.producer(
         quick()
             .batch_size_bytes(300usize)
             .buffer_memory_bytes(3000usize),
     );
+    // Names belong to this thread.
+    let topic = topic();
     std::thread::scope(|scope| {
         for thread in 0..4 {
-            let producer = producer.clone();
+            let (producer, topic) = (producer.clone(), &topic);
             scope.spawn(move || {
                 for number in 0..200 {
                     let value = format!("{thread}-{number}");
-                    let _ = wait(producer.send(record(&value))).unwrap();
+                    let record = ProducerRecord::new(topic).partition(0).value(&*value);
+                    let _ = wait(producer.send(record)).unwrap();
                 }
             });
         }
@@ -151,9 +150,8 @@ fn many_senders_lose_and_duplicate_nothing() {
     }
 }
 
-#[test]
-fn a_new_writer_goes_on_over_a_restart_of_the_broker() {
-    let mut world = World::new();
+pub(super) fn a_new_writer_goes_on_over_a_restart_of_the_broker(backend: Backend) {
+    let mut world = World::new(backend);
     let before = world.producer(quick());
     send(&before, "a");
     drop(before);

@@ -1,14 +1,16 @@
 //! Transactions end to end: atomic, fenced, isolated, finished when their caller is gone.
 
+use std::cell::RefCell;
+
 use futures::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::client::consumer::PartitionReader;
-use crate::protocol::ErrorCode;
-use crate::protocol::batch::{BatchBuilder, Compression};
-use crate::protocol::messages::{EndTxnRequest, TransactionResult};
-use crate::types::Timestamp;
+use onceflow::client::consumer::PartitionReader;
+use onceflow::protocol::ErrorCode;
+use onceflow::protocol::batch::{BatchBuilder, Compression};
+use onceflow::protocol::messages::{EndTxnRequest, TransactionResult, TransactionState};
+use onceflow::types::Timestamp;
 
 fn commit(producer: &Producer<str, str>) {
     let outcome = wait(producer.commit_transaction()).unwrap();
@@ -20,26 +22,16 @@ fn abort(producer: &Producer<str, str>) {
     assert_eq!(outcome, CommitOutcome::Aborted);
 }
 
-/// Waits until `condition` holds.
 fn until(world: &World, what: &str, condition: impl Fn() -> bool) {
-    let clock = &world.transport.env().clock;
-    let deadline = clock.now().plus(PATIENCE);
-    while !condition() {
-        assert!(clock.now() < deadline, "timed out: {what}");
-        clock.sleep(Duration::from_millis(1));
-    }
+    world.until(what, condition);
 }
 
-/// Markers are written soon after the commit is acknowledged.
 fn until_committed(world: &World, expected: &[&str]) {
-    until(world, "the records are visible", || {
-        world.committed_values() == expected
-    });
+    world.until_committed(expected);
 }
 
-#[test]
-fn records_are_visible_after_the_commit_and_never_after_an_abort() {
-    let world = World::new();
+pub(super) fn records_are_visible_after_the_commit_and_never_after_an_abort(backend: Backend) {
+    let world = World::new(backend);
     let producer = world.transactional("id");
     producer.begin_transaction().unwrap();
     send(&producer, "aborted");
@@ -56,9 +48,10 @@ fn records_are_visible_after_the_commit_and_never_after_an_abort() {
     );
 }
 
-#[test]
-fn c11_the_second_holder_of_an_id_fences_the_first_and_ends_its_transaction() {
-    let world = World::new();
+pub(super) fn c11_the_second_holder_of_an_id_fences_the_first_and_ends_its_transaction(
+    backend: Backend,
+) {
+    let world = World::new(backend);
     let first = world.transactional("id");
     first.begin_transaction().unwrap();
     send(&first, "first");
@@ -78,9 +71,8 @@ fn c11_the_second_holder_of_an_id_fences_the_first_and_ends_its_transaction() {
     until_committed(&world, &["second"]);
 }
 
-#[test]
-fn c12_nothing_of_a_zombie_becomes_visible() {
-    let world = World::new();
+pub(super) fn c12_nothing_of_a_zombie_becomes_visible(backend: Backend) {
+    let world = World::new(backend);
     let zombie = world.transactional("id");
     zombie.begin_transaction().unwrap();
     send(&zombie, "before");
@@ -104,9 +96,8 @@ fn committed_position(world: &World) -> Option<i64> {
     committed[0].1.as_ref().map(|committed| committed.offset.0)
 }
 
-#[test]
-fn positions_move_with_the_transaction_or_not_at_all() {
-    let world = World::new();
+pub(super) fn positions_move_with_the_transaction_or_not_at_all(backend: Backend) {
+    let world = World::new(backend);
     let producer = world.transactional("id");
     for (offset, is_commit, expected) in [(5, true, 5), (9, false, 5), (12, true, 12)] {
         producer.begin_transaction().unwrap();
@@ -120,9 +111,8 @@ fn positions_move_with_the_transaction_or_not_at_all() {
     }
 }
 
-#[test]
-fn c27_committed_waits_while_a_transaction_holds_a_position() {
-    let world = World::new();
+pub(super) fn c27_committed_waits_while_a_transaction_holds_a_position(backend: Backend) {
+    let world = World::new(backend);
     let producer = world.transactional("id");
     producer.begin_transaction().unwrap();
     let offsets = vec![(partition(0), position(5))];
@@ -140,28 +130,36 @@ fn c27_committed_waits_while_a_transaction_holds_a_position() {
     });
 }
 
-#[test]
-fn c16_the_same_end_asked_twice_gets_the_same_answer() {
-    let world = World::new();
-    let id = TransactionalId::new("id").unwrap();
+pub(super) fn c16_the_same_end_asked_twice_gets_the_same_answer(backend: Backend) {
+    let world = World::new(backend);
     let writer = writer(&world, "id");
     append(&writer, &["x"]);
     let request = EndTxnRequest {
-        transactional_id: id,
+        transactional_id: id("id"),
         producer: writer.identity(),
         result: TransactionResult::Commit,
     };
     let first = wait(world.transport.end_txn(request.clone())).unwrap();
-    let second = wait(world.transport.end_txn(request)).unwrap();
+    let second = RefCell::new(None);
+    // While the markers are written, the coordinator asks for patience.
+    until(&world, "the second answer", || {
+        match wait(world.transport.end_txn(request.clone())) {
+            Err(e) if e.kind() == ErrorKind::Retriable => false,
+            answer => {
+                *second.borrow_mut() = Some(answer.unwrap());
+                true
+            }
+        }
+    });
+    let second = second.into_inner().unwrap();
     assert_eq!(first, second);
     assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
     assert_eq!(writer.identity(), first);
     until_committed(&world, &["x"]);
 }
 
-#[test]
-fn c17_a_commit_whose_future_was_dropped_is_finished() {
-    let world = World::new();
+pub(super) fn c17_a_commit_whose_future_was_dropped_is_finished(backend: Backend) {
+    let world = World::new(backend);
     let producer = world.transactional("id");
     producer.begin_transaction().unwrap();
     let _ = wait(producer.send(record("x"))).unwrap();
@@ -178,24 +176,26 @@ fn c17_a_commit_whose_future_was_dropped_is_finished() {
     assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
 }
 
-#[test]
-fn c22_a_transaction_that_timed_out_is_known_to_be_aborted_and_the_producer_goes_on() {
-    let world = World::new();
+pub(super) fn c22_a_transaction_that_timed_out_is_known_to_be_aborted_and_the_producer_goes_on(
+    backend: Backend,
+) {
+    let world = World::new(backend);
     let short = Duration::from_millis(30);
     let config = quick()
-        .transactional_id(TransactionalId::new("id").unwrap())
+        .transactional_id(id("id"))
         .transaction_timeout(short);
     let producer = world.producer(config);
     wait(producer.init_transactions()).unwrap();
     producer.begin_transaction().unwrap();
     send(&producer, "too slow");
-    let id = TransactionalId::new("writer").unwrap();
-    let writer = TransactionalWriter::init(world.transport.clone(), id, short);
+    let writer = TransactionalWriter::init(world.transport.clone(), id("writer"), short);
     let writer = wait(writer).unwrap();
     append(&writer, &["too slow, too"]);
     until(&world, "both are aborted", || {
-        let all = wait(world.admin.list_transactions()).unwrap();
-        all.iter().all(|t| t.partitions.is_empty())
+        [id("id"), id("writer")].iter().all(|id| {
+            let described = wait(world.admin.describe_transaction(id)).unwrap();
+            described.state == TransactionState::CompleteAbort
+        })
     });
     let outcome = wait(producer.commit_transaction()).unwrap();
     assert_eq!(outcome, CommitOutcome::Aborted);
@@ -208,23 +208,20 @@ fn c22_a_transaction_that_timed_out_is_known_to_be_aborted_and_the_producer_goes
     until_committed(&world, &["in time, too", "in time"]);
 }
 
-#[test]
-fn an_operators_abort_is_told_to_the_producer() {
-    let world = World::new();
+pub(super) fn an_operators_abort_is_told_to_the_producer(backend: Backend) {
+    let world = World::new(backend);
     let producer = world.transactional("id");
     producer.begin_transaction().unwrap();
     send(&producer, "x");
-    let id = TransactionalId::new("id").unwrap();
-    wait(world.admin.abort_transaction(&id)).unwrap();
+    wait(world.admin.abort_transaction(&id("id"))).unwrap();
     let late = wait(async { producer.send(record("late")).await?.await });
     assert!(late.is_err());
     assert!(wait(producer.commit_transaction()).is_err());
     assert!(world.committed_values().is_empty());
 }
 
-#[test]
-fn a_transaction_left_open_is_rolled_back_when_the_broker_opens_again() {
-    let mut world = World::new();
+pub(super) fn a_transaction_left_open_is_rolled_back_when_the_broker_opens_again(backend: Backend) {
+    let mut world = World::new(backend);
     let producer = world.transactional("id");
     producer.begin_transaction().unwrap();
     send(&producer, "open");
@@ -237,15 +234,10 @@ fn a_transaction_left_open_is_rolled_back_when_the_broker_opens_again() {
     until_committed(&world, &["next"]);
 }
 
-fn writer(world: &World, id: &str) -> TransactionalWriter {
-    let id = TransactionalId::new(id).unwrap();
+fn writer(world: &World, name: &str) -> TransactionalWriter {
     let timeout = Duration::from_secs(60);
-    wait(TransactionalWriter::init(
-        world.transport.clone(),
-        id,
-        timeout,
-    ))
-    .unwrap()
+    let writer = TransactionalWriter::init(world.transport.clone(), id(name), timeout);
+    wait(writer).unwrap()
 }
 
 fn append(writer: &TransactionalWriter, values: &[&str]) -> i64 {
@@ -257,9 +249,8 @@ fn append(writer: &TransactionalWriter, values: &[&str]) -> i64 {
     partition.append(&mut builder).unwrap().0
 }
 
-#[test]
-fn a_writers_batches_and_positions_become_visible_together() {
-    let world = World::new();
+pub(super) fn a_writers_batches_and_positions_become_visible_together(backend: Backend) {
+    let world = World::new(backend);
     let writer = writer(&world, "job");
     assert_eq!(append(&writer, &["a", "b"]), 0);
     assert_eq!(append(&writer, &["c"]), 2);
@@ -275,9 +266,8 @@ fn a_writers_batches_and_positions_become_visible_together() {
     until_committed(&world, &["a", "b", "c", "e"]);
 }
 
-#[test]
-fn c12_a_zombie_writer_is_refused() {
-    let world = World::new();
+pub(super) fn c12_a_zombie_writer_is_refused(backend: Backend) {
+    let world = World::new(backend);
     let zombie = writer(&world, "job");
     append(&zombie, &["zombie"]);
     let owner = writer(&world, "job");
@@ -349,16 +339,22 @@ impl Model {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
-
-    /// Three producers' transactions and plain records interleave in one partition; readers of either
-    /// isolation, from any offset, see exactly what the model says.
-    #[test]
-    fn read_committed_shows_committed_records_only_in_order_and_from_any_offset(
-        operations in proptest::collection::vec(operation(), 1..40),
-    ) {
-        let world = World::new();
+/// Three producers' transactions and plain records interleave in one partition; readers of either
+/// isolation, from any offset, see exactly what the model says.
+pub(super) fn read_committed_shows_committed_records_only_in_order_and_from_any_offset(
+    backend: Backend,
+) {
+    let cases = match backend {
+        Backend::Embedded => 12,
+        Backend::Kafka => 4,
+    };
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(operations in proptest::collection::vec(operation(), 1..40))| {
+        let world = World::new(backend);
         let writers = ["a", "b", "c"].map(|id| writer(&world, id));
         let plain = world.producer(quick());
         let mut model = Model::default();
@@ -397,7 +393,7 @@ proptest! {
             let seen = read_from(&world, from);
             prop_assert_eq!(seen.iter().collect::<Vec<_>>(), expected, "from {}", from);
         }
-    }
+    });
 }
 
 /// What a batch reader shows from `from` on; empty beyond the last stable offset.
@@ -422,12 +418,11 @@ fn read_from(world: &World, from: i64) -> Vec<(i64, String)> {
     }
 }
 
-#[test]
-fn a_timeout_over_the_brokers_limit_is_refused() {
-    let world = World::new();
-    let id = TransactionalId::new("id").unwrap();
+pub(super) fn a_timeout_over_the_brokers_limit_is_refused(backend: Backend) {
+    let world = World::new(backend);
     let hour = Duration::from_secs(3600);
-    let writer = wait(TransactionalWriter::init(world.transport.clone(), id, hour));
+    let writer = TransactionalWriter::init(world.transport.clone(), id("id"), hour);
+    let writer = wait(writer);
     let code = writer.unwrap_err().code();
     assert_eq!(code, Some(ErrorCode::InvalidTransactionTimeout));
 }

@@ -1,0 +1,113 @@
+//! The topics that a job writes: what they are for, and how they are created where they are absent.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::changelog::changelog_topic;
+use super::error::JobError;
+use super::poison::PoisonPolicy;
+use super::positions::positions_topic;
+use super::scale::repartition_topic;
+use super::topology::Topology;
+use crate::types::TopicName;
+
+/// Segments of a changelog are small, so that compaction, which leaves the active one alone, has something to do.
+const CHANGELOG_SEGMENT_BYTES: u64 = 64 << 20;
+
+/// What a job uses a topic for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TopicRole {
+    /// Positions of sources that are not topics, and lengths of files.
+    Positions,
+    /// The changes of a store.
+    Changelog,
+    /// Records on their way to the process that owns their key, when a job is spread over several.
+    Repartition,
+    /// Results.
+    Sink,
+    /// Records that could not be processed.
+    DeadLetter,
+}
+
+/// A topic that a job writes, and creates if it is absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobTopic {
+    /// Its name.
+    pub name: TopicName,
+    /// What it is for.
+    pub role: TopicRole,
+    /// How many partitions it is created with; `None` for as many as the job has state partitions.
+    pub partitions_count: Option<i32>,
+    /// Its settings, by Kafka's names; others have the log's defaults.
+    pub configs: BTreeMap<String, String>,
+}
+
+impl fmt::Display for JobTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)?;
+        match self.partitions_count {
+            Some(count) => write!(f, "  partitions={count}")?,
+            None => f.write_str("  partitions=<state partitions>")?,
+        }
+        let mut configs = self.configs.iter();
+        configs.try_for_each(|(name, value)| write!(f, "  {name}={value}"))
+    }
+}
+
+/// The topics that the job writes, those that its state depends on first.
+pub(crate) fn job_topics(
+    job: &str,
+    topology: &Topology,
+    poison: &PoisonPolicy,
+    is_spread: bool,
+) -> Result<Vec<JobTopic>, JobError> {
+    let mut topics = vec![JobTopic {
+        name: positions_topic(job)?,
+        role: TopicRole::Positions,
+        partitions_count: Some(1),
+        configs: compacted_configs(),
+    }];
+    for store in topology.stores.keys() {
+        topics.push(JobTopic {
+            name: changelog_topic(job, store)?,
+            role: TopicRole::Changelog,
+            partitions_count: None,
+            configs: compacted_configs(),
+        });
+    }
+    let exchanges = if is_spread { topology.exchanges.len() } else { 0 };
+    for exchange in 0..exchanges {
+        topics.push(JobTopic {
+            name: repartition_topic(job, exchange)?,
+            role: TopicRole::Repartition,
+            partitions_count: None,
+            configs: BTreeMap::new(),
+        });
+    }
+    topics.extend(topology.sink_topics.iter().map(|(name, count)| JobTopic {
+        name: name.clone(),
+        role: TopicRole::Sink,
+        partitions_count: *count,
+        configs: BTreeMap::new(),
+    }));
+    if let PoisonPolicy::DeadLetter(name) = poison {
+        topics.push(JobTopic {
+            name: name.clone(),
+            role: TopicRole::DeadLetter,
+            partitions_count: Some(1),
+            configs: BTreeMap::new(),
+        });
+    }
+    Ok(topics)
+}
+
+fn compacted_configs() -> BTreeMap<String, String> {
+    [
+        ("cleanup.policy", "compact".to_owned()),
+        ("segment.bytes", CHANGELOG_SEGMENT_BYTES.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}

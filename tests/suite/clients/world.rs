@@ -1,0 +1,212 @@
+//! `World`: a log, and names in it that no other test uses.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use onceflow::broker::{Broker, BrokerConfig};
+use onceflow::client::consumer::{Consumer, ConsumerConfig};
+use onceflow::client::producer::{Producer, ProducerConfig};
+use onceflow::client::transport::{KafkaSettings, KafkaTransport};
+use onceflow::client::{Admin, InProcess, Transport, wait};
+use onceflow::env::Env;
+use onceflow::types::{Durability, GroupId, Isolation, TopicName, TopicPartition, TransactionalId};
+
+use super::{PATIENCE, earliest, offsets_and_values, quick};
+use crate::support::kafka::{KafkaCluster, KafkaOptions};
+use crate::support::peers;
+
+/// Names a running cluster to use instead of one of our own, for a quick look.
+const KAFKA_VARIABLE: &str = "ONCEFLOW_TEST_KAFKA";
+
+/// Which way to a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// Function calls into a broker of this process.
+    Embedded,
+    /// TCP to Apache Kafka.
+    Kafka,
+}
+
+/// Whether tests on Kafka are to run.
+pub(super) fn has_kafka() -> bool {
+    std::env::var_os(KAFKA_VARIABLE).is_some() || peers::are_wanted(&["kafka"])
+}
+
+/// The brokers of the one cluster that these tests share. It ends with this process.
+fn kafka() -> String {
+    static CLUSTER: OnceLock<KafkaCluster> = OnceLock::new();
+    match std::env::var(KAFKA_VARIABLE) {
+        Ok(brokers) => brokers,
+        Err(_) => CLUSTER
+            .get_or_init(|| {
+                // Transactions that time out are looked for every ten seconds otherwise.
+                let interval = "transaction.abort.timed.out.transaction.cleanup.interval.ms";
+                KafkaCluster::start_with(&KafkaOptions {
+                    brokers: 1,
+                    settings: vec![(interval.to_owned(), "50".to_owned())],
+                })
+            })
+            .bootstrap(),
+    }
+}
+
+thread_local! {
+    /// What makes the names of this thread's world its own.
+    static SUFFIX: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+fn named(what: &str) -> String {
+    SUFFIX.with_borrow(|suffix| format!("{what}{suffix}"))
+}
+
+/// The world's topic, of three partitions.
+pub(super) fn topic() -> TopicName {
+    TopicName::new(&named("t")).unwrap()
+}
+
+pub(super) fn partition(number: i32) -> TopicPartition {
+    TopicPartition::new(topic(), number)
+}
+
+pub(super) fn group() -> GroupId {
+    GroupId::new(&named("g")).unwrap()
+}
+
+/// A transactional id of the world.
+pub(super) fn id(name: &str) -> TransactionalId {
+    TransactionalId::new(&named(name)).unwrap()
+}
+
+/// A log with a topic.
+pub(super) struct World {
+    directory: Option<tempfile::TempDir>,
+    broker: Option<Broker>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) admin: Admin,
+}
+
+impl World {
+    pub(super) fn new(backend: Backend) -> Self {
+        Self::with_topic(backend, &[])
+    }
+
+    pub(super) fn with_topic(backend: Backend, configs: &[(&str, &str)]) -> Self {
+        static WORLDS: AtomicU64 = AtomicU64::new(0);
+        let number = WORLDS.fetch_add(1, Ordering::Relaxed);
+        let suffix = match backend {
+            Backend::Embedded => String::new(),
+            Backend::Kafka => format!("-{}-{number}", std::process::id()),
+        };
+        SUFFIX.set(suffix);
+        let directory = (backend == Backend::Embedded).then(|| tempfile::tempdir().unwrap());
+        let (broker, transport) = open(directory.as_ref());
+        let world = Self {
+            admin: Admin::new(transport.clone()),
+            directory,
+            broker,
+            transport,
+        };
+        let configs = configs
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        let configs: BTreeMap<_, _> = configs.collect();
+        wait(world.admin.create_topic_with(&topic(), 3, configs)).unwrap();
+        world
+    }
+
+    /// Closes the log and opens it again; on Kafka, all connections.
+    pub(super) fn reopen(&mut self) {
+        if let Some(broker) = &self.broker {
+            broker.close().unwrap();
+        }
+        (self.broker, self.transport) = open(self.directory.as_ref());
+        self.admin = Admin::new(self.transport.clone());
+    }
+
+    pub(super) fn producer(&self, config: ProducerConfig) -> Producer<str, str> {
+        Producer::new(self.transport.clone(), config).unwrap()
+    }
+
+    pub(super) fn transactional(&self, name: &str) -> Producer<str, str> {
+        let producer = self.producer(quick().transactional_id(id(name)));
+        wait(producer.init_transactions()).unwrap();
+        producer
+    }
+
+    pub(super) fn consumer(&self, config: ConsumerConfig) -> Consumer<str, str> {
+        let mut consumer = Consumer::new(self.transport.clone(), config);
+        consumer.assign([partition(0)]);
+        consumer
+    }
+
+    /// Everything that a reader may see in partition 0, with offsets; what becomes visible meanwhile may be among it.
+    pub(super) fn read(&self, isolation: Isolation) -> Vec<(i64, String)> {
+        let mut consumer = self.consumer(earliest().isolation(isolation));
+        let end = wait(consumer.end_offset(&partition(0))).unwrap();
+        let mut seen = Vec::new();
+        let deadline = self.transport.env().clock.now().plus(PATIENCE);
+        while consumer.position(&partition(0)).unwrap() < Some(end) {
+            assert!(
+                self.transport.env().clock.now() < deadline,
+                "the end was not reached"
+            );
+            let records = wait(consumer.poll(Duration::ZERO)).unwrap();
+            seen.extend(offsets_and_values(&records));
+        }
+        seen
+    }
+
+    /// Waits until `condition` holds.
+    pub(super) fn until(&self, what: &str, condition: impl Fn() -> bool) {
+        let clock = &self.transport.env().clock;
+        let deadline = clock.now().plus(PATIENCE);
+        while !condition() {
+            assert!(clock.now() < deadline, "timed out: {what}");
+            clock.sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Markers are written soon after the commit is acknowledged.
+    pub(super) fn until_committed(&self, expected: &[&str]) {
+        self.until("the records are visible", || {
+            self.committed_values() == expected
+        });
+    }
+
+    pub(super) fn committed_values(&self) -> Vec<String> {
+        let seen = self.read(Isolation::ReadCommitted).into_iter();
+        seen.map(|(_, value)| value).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(broker) = &self.broker
+            && !std::thread::panicking()
+        {
+            broker.close().unwrap();
+        }
+    }
+}
+
+fn open(directory: Option<&tempfile::TempDir>) -> (Option<Broker>, Arc<dyn Transport>) {
+    let env = Env::real();
+    let Some(directory) = directory else {
+        let settings = KafkaSettings::new(&kafka()).unwrap();
+        return (
+            None,
+            Arc::new(KafkaTransport::connect(env, settings).unwrap()),
+        );
+    };
+    let config = BrokerConfig {
+        // What these tests are about survives processes, not machines.
+        durability: Durability::Process,
+        ..BrokerConfig::default()
+    };
+    let broker = Broker::open(env.clone(), &directory.path().join("data"), config).unwrap();
+    let transport = Arc::new(InProcess::new(env, broker.clone()));
+    (Some(broker), transport)
+}

@@ -1,0 +1,6 @@
+//! Jobs on a real Apache Kafka: exactly once through kills of the job and of the broker, and through a bad network.
+
+mod fencing;
+mod proxy;
+mod transactions;
+mod word_count;
