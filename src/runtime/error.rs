@@ -8,7 +8,7 @@ use crate::codec::CodecError;
 use crate::protocol::ErrorKind;
 use crate::protocol::batch::BatchError;
 use crate::state::StateError;
-use crate::types::{NameError, Offset};
+use crate::types::{NameError, Offset, TopicName};
 
 /// Why a step could not process a record.
 ///
@@ -149,6 +149,14 @@ pub enum JobError {
     /// The embedded log cannot be opened or closed.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// A topic of the job has settings with which acknowledged records may be lost.
+    #[error("the topic {topic} {why}")]
+    UnsafeTopic {
+        /// The topic.
+        topic: TopicName,
+        /// Which setting, and what to do.
+        why: &'static str,
+    },
     /// The folder of the state cannot be made.
     #[error("cannot create {}: {why}; the data directory must be writable", path.display())]
     Folder {

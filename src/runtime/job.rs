@@ -151,7 +151,12 @@ impl Launch {
     /// If the job as built cannot run.
     pub fn topics(&self) -> Result<Vec<JobTopic>, JobError> {
         let topology = self.graph.topology(&self.name)?;
-        job_topics(&self.name, &topology, &self.settings.poison, self.settings.scale_out.is_some())
+        job_topics(
+            &self.name,
+            &topology,
+            &self.settings.poison,
+            self.settings.scale_out.is_some(),
+        )
     }
 
     /// How many worker threads; the default is one a core. May change from run to run: state is kept.

@@ -332,7 +332,12 @@ impl Topics {
             found: HashMap::new(),
         };
         let default_count = settings.partitions_of_new_topics(state_partitions);
-        for topic in job_topics(name, topology, &settings.poison, settings.scale_out.is_some())? {
+        for topic in job_topics(
+            name,
+            topology,
+            &settings.poison,
+            settings.scale_out.is_some(),
+        )? {
             let partitions_count = topic.partitions_count.unwrap_or(match topic.role {
                 TopicRole::Changelog | TopicRole::Repartition => i32::from(state_partitions),
                 _ => default_count,
@@ -363,6 +368,7 @@ impl Topics {
                 }
             }
         };
+        topic.check(&wait(transport.describe_configs(&topic.name))?)?;
         self.found.insert(topic.name, metadata);
         Ok(())
     }

@@ -9,6 +9,7 @@ use super::poison::PoisonPolicy;
 use super::positions::positions_topic;
 use super::scale::repartition_topic;
 use super::topology::Topology;
+use crate::protocol::messages::ConfigEntry;
 use crate::types::TopicName;
 
 /// Segments of a changelog are small, so that compaction, which leaves the active one alone, has something to do.
@@ -44,6 +45,29 @@ pub struct JobTopic {
     pub configs: BTreeMap<String, String>,
 }
 
+impl JobTopic {
+    /// Refuses a topic whose settings would lose what was acknowledged (K10): one that somebody created otherwise,
+    /// or that a cluster's defaults make so.
+    pub(crate) fn check(&self, configs: &[ConfigEntry]) -> Result<(), JobError> {
+        let is = |name: &str, value: &str| {
+            let entry = configs.iter().find(|entry| entry.name == name);
+            entry.is_some_and(|entry| entry.value == value)
+        };
+        let is_kept = matches!(self.role, TopicRole::Positions | TopicRole::Changelog);
+        let why = if is("unclean.leader.election.enable", "true") {
+            "has unclean.leader.election.enable=true, with which a replica that lacks acknowledged records may lead: set it to false"
+        } else if is_kept && !is("cleanup.policy", "compact") {
+            "must have cleanup.policy=compact: with another policy, state or positions would be deleted by their age"
+        } else {
+            return Ok(());
+        };
+        Err(JobError::UnsafeTopic {
+            topic: self.name.clone(),
+            why,
+        })
+    }
+}
+
 impl fmt::Display for JobTopic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.name)?;
@@ -77,7 +101,11 @@ pub(crate) fn job_topics(
             configs: compacted_configs(),
         });
     }
-    let exchanges = if is_spread { topology.exchanges.len() } else { 0 };
+    let exchanges = if is_spread {
+        topology.exchanges.len()
+    } else {
+        0
+    };
     for exchange in 0..exchanges {
         topics.push(JobTopic {
             name: repartition_topic(job, exchange)?,
@@ -110,4 +138,43 @@ fn compacted_configs() -> BTreeMap<String, String> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(role: TopicRole, configs: &[(&str, &str)]) -> Result<(), JobError> {
+        let topic = JobTopic {
+            name: TopicName::new("t").unwrap(),
+            role,
+            partitions_count: None,
+            configs: BTreeMap::new(),
+        };
+        let entry = |(name, value): &(&str, &str)| ConfigEntry {
+            name: (*name).to_owned(),
+            value: (*value).to_owned(),
+            is_default: true,
+            documentation: String::new(),
+        };
+        topic.check(&configs.iter().map(entry).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn k10_topics_that_would_lose_what_was_acknowledged_are_refused() {
+        let unclean = ("unclean.leader.election.enable", "true");
+        let refused = checked(TopicRole::Sink, &[unclean])
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("set it to false"), "{refused}");
+        let aged = checked(TopicRole::Changelog, &[("cleanup.policy", "delete")]);
+        assert!(aged.unwrap_err().to_string().contains("compact"));
+        let both = checked(
+            TopicRole::Positions,
+            &[("cleanup.policy", "compact,delete")],
+        );
+        assert!(both.is_err());
+        checked(TopicRole::Changelog, &[("cleanup.policy", "compact")]).unwrap();
+        checked(TopicRole::Sink, &[("cleanup.policy", "delete")]).unwrap();
+    }
 }

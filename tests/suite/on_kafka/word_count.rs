@@ -22,6 +22,8 @@ const CHILD_VARIABLE: &str = "ONCEFLOW_WORD_COUNT_CHILD";
 const LINES: u64 = 40_000;
 const WORDS: u64 = 97;
 const PARTITIONS: i32 = 3;
+/// How often the job is killed.
+const ROUNDS: u64 = 6;
 /// How long everything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -172,10 +174,37 @@ fn expected() -> BTreeMap<String, u64> {
 
 #[test]
 fn word_count_on_kafka_is_exact_through_kills_of_the_job_and_of_the_broker() {
+    exact_through(1, |cluster, round| {
+        if round == 2 {
+            cluster.kill(1);
+            cluster.restart(1);
+        }
+    });
+}
+
+#[test]
+fn k6_word_count_is_exact_through_a_rolling_restart_of_three_brokers() {
+    exact_through(3, |cluster, round| match round {
+        // One goes in order, one is killed, one is gone until the end.
+        1 => {
+            cluster.stop(1);
+            cluster.restart(1);
+        }
+        2 => {
+            cluster.kill(2);
+            cluster.restart(2);
+        }
+        4 => cluster.kill(3),
+        _ => {}
+    });
+}
+
+/// Runs the job on so many brokers, kills it in each round, and does to the cluster what `each` says while it runs.
+fn exact_through(brokers_count: usize, each: impl Fn(&mut KafkaCluster, u64)) {
     if !peers::are_wanted(&["kafka"]) {
         return;
     }
-    let mut cluster = KafkaCluster::start(1);
+    let mut cluster = KafkaCluster::start(brokers_count);
     let brokers = cluster.bootstrap();
     let folder = tempfile::tempdir().unwrap();
     let log = Log::kafka_with(KafkaSettings::new(&brokers).unwrap()).unwrap();
@@ -185,11 +214,10 @@ fn word_count_on_kafka_is_exact_through_kills_of_the_job_and_of_the_broker() {
     }
     let mut reader = Reader::new(&log);
     let total = LINES * 3;
-    let rounds = 6;
-    let part = LINES / rounds;
-    for round in 0..rounds {
+    for round in 0..ROUNDS {
         let life = Life::begin(&brokers, folder.path());
-        let end = if round + 1 == rounds {
+        let part = LINES / ROUNDS;
+        let end = if round + 1 == ROUNDS {
             LINES
         } else {
             (round + 1) * part
@@ -204,10 +232,7 @@ fn word_count_on_kafka_is_exact_through_kills_of_the_job_and_of_the_broker() {
             reader.read_until(goal.min(total), PATIENCE),
             "no progress in round {round}"
         );
-        if round == 2 {
-            cluster.kill(1);
-            cluster.restart(1);
-        }
+        each(&mut cluster, round);
         writing.join().unwrap();
         drop(life);
     }
