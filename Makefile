@@ -9,7 +9,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 FILES ?=
 # What to measure; `restart` is there too, but takes minutes and 40 GiB of disk.
 BENCH ?= word-count log commit latency state
-# What `make bench-peers` measures: throughput, latency, transactions; all if empty.
+# What `make bench-peers` measures: throughput, latency, transactions, word_count; all if empty.
 PEERS ?=
 # Brokers of `make kafka-up`: 1 or 3.
 BROKERS ?= 1
@@ -49,7 +49,7 @@ bench: setup
 
 bench-peers: setup
 	@scripts/peers kafka
-	cargo build --release --features cli --bin onceflow
+	cargo build --release --features cli --bin onceflow --example word_count_topic
 	@benches/peers/run $(PEERS)
 
 check: setup

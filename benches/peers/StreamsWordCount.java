@@ -2,13 +2,8 @@
 
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.time.Duration;
 import java.util.Arrays;
-import java.util.List;
 import java.util.Properties;
-import org.apache.kafka.clients.consumer.KafkaConsumer;
-import org.apache.kafka.common.TopicPartition;
-import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.StreamsBuilder;
@@ -17,11 +12,9 @@ import org.apache.kafka.streams.kstream.KStream;
 import org.apache.kafka.streams.kstream.Produced;
 
 public final class StreamsWordCount {
-    // Arguments: bootstrap, input topic, output topic, threads, commit interval in ms, expected updates.
-    // Prints the seconds from the start of the topology until all updates are committed.
+    // Arguments: bootstrap, input topic, output topic, threads, commit interval in ms. Runs until it is ended.
     public static void main(String[] arguments) throws Exception {
         String bootstrap = arguments[0];
-        long expected = Long.parseLong(arguments[5]);
         Properties properties = new Properties();
         properties.put(StreamsConfig.APPLICATION_ID_CONFIG, "streams-" + arguments[2]);
         properties.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, bootstrap);
@@ -43,29 +36,8 @@ public final class StreamsWordCount {
                 .count()
                 .toStream()
                 .to(arguments[2], Produced.with(Serdes.String(), Serdes.Long()));
-        try (KafkaStreams streams = new KafkaStreams(builder.build(), properties)) {
-            long start = System.nanoTime();
-            streams.start();
-            waitForUpdates(bootstrap, arguments[2], expected);
-            System.out.printf("%.3f%n", (System.nanoTime() - start) / 1e9);
-        }
-    }
-
-    private static void waitForUpdates(String bootstrap, String topic, long expected) {
-        Properties properties = new Properties();
-        properties.put("bootstrap.servers", bootstrap);
-        properties.put("isolation.level", "read_committed");
-        var bytes = new ByteArrayDeserializer();
-        try (var consumer = new KafkaConsumer<>(properties, bytes, bytes)) {
-            List<TopicPartition> partitions = consumer.partitionsFor(topic).stream()
-                    .map(info -> new TopicPartition(topic, info.partition()))
-                    .toList();
-            consumer.assign(partitions);
-            consumer.seekToBeginning(partitions);
-            long seen = 0;
-            while (seen < expected) {
-                seen += consumer.poll(Duration.ofMillis(100)).count();
-            }
-        }
+        KafkaStreams streams = new KafkaStreams(builder.build(), properties);
+        Runtime.getRuntime().addShutdownHook(new Thread(streams::close));
+        streams.start();
     }
 }

@@ -212,13 +212,27 @@ pub(super) fn run(command: &mut Command, patience: Duration) -> Result<String, S
     let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
     match status {
         Some(status) if status.success() => Ok(text(&out)),
-        Some(status) => Err(format!("{status}\n{}", end_of(&text(&err)))),
+        Some(status) => Err(format!(
+            "{status}\n{}\n{}",
+            failures_of(&text(&out)),
+            end_of(&text(&err))
+        )),
         None => Err(format!(
             "it did not end within {patience:?}; its output ended with\n{}\n{}",
             end_of(&text(&out)),
             end_of(&text(&err))
         )),
     }
+}
+
+/// The lines of a test runner's output that say what failed, and the last ones.
+fn failures_of(text: &str) -> String {
+    let is_failure = |line: &&str| {
+        let words = ["FAILED", "panicked", "Error", "assert", "ERROR"];
+        words.iter().any(|word| line.contains(word))
+    };
+    let failures: Vec<&str> = text.lines().filter(is_failure).take(100).collect();
+    format!("{}\n{}", failures.join("\n"), end_of(text))
 }
 
 /// The last lines of a text.

@@ -4,3 +4,7 @@ mod clients; // The foreign clients, each behind the same command line.
 mod cluster; // The real Kafka that other tests stand on: starts, dies, comes back.
 mod dump; // Kafka's dump tool reads our directories.
 mod matrix; // Every writer × reader × codec × commit and abort.
+#[cfg(feature = "cli")]
+mod own_suites; // Clients' own integration tests.
+#[cfg(feature = "cli")]
+mod server; // Our broker as a process of its own.

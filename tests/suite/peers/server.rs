@@ -14,15 +14,23 @@ const READY_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Server {
     directory: tempfile::TempDir,
     port: u16,
+    /// Arguments besides the address and the directory.
+    more: Vec<String>,
     child: Option<Child>,
 }
 
 impl Server {
     /// Starts it and waits until it serves.
     pub(super) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Server::start`], with more arguments.
+    pub(super) fn start_with(more: &[&str]) -> Self {
         let mut server = Self {
             directory: tempfile::tempdir().unwrap(),
             port: free_ports(1)[0],
+            more: more.iter().map(|word| (*word).to_owned()).collect(),
             child: None,
         };
         server.restart();
@@ -63,6 +71,7 @@ impl Server {
         let child = Command::new(env!("CARGO_BIN_EXE_onceflow"))
             .args(["broker", "--listen", &self.address(), "--data"])
             .arg(self.data())
+            .args(&self.more)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use krafka::consumer::{AutoOffsetReset, Consumer, GroupProtocol, IsolationLevel};
 use krafka::producer::TopicPartitionOffset;
-use krafka::producer::Compression;
-use krafka::{Kafka, Record};
+use krafka::{Compression, Kafka, Record};
 use peers::{Options, print, records};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
