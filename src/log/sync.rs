@@ -142,7 +142,10 @@ impl PartitionLog {
         let sealed = unsynced.sealed.iter();
         let sealed = sealed.map(|(_, file)| file.clone()).collect();
         let active = self.active();
-        let active_file = (active.path.clone(), active.pinned.clone()?);
+        let Some(file) = active.pinned.clone() else {
+            unreachable!("the active segment's file is always open");
+        };
+        let active_file = (active.path.clone(), file);
         let checkpoint = self.unsynced.is_checkpoint_due(active).then(|| {
             // Taken now, under the lock, so that it covers exactly what this sync makes durable.
             Checkpoint::of(active, &self.producers)
