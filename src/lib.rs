@@ -42,7 +42,7 @@
 //! # The layers
 //!
 //! From the ground up; each knows those before it and none behind it: [`types`] · [`codec`] · [`env`](mod@env) ·
-//! [`protocol`] · [`log`] · [`coordinator`] · [`broker`] · [`client`] · [`state`] · [`runtime`] · [`operators`] (in the
+//! [`protocol`] · [`net`] · [`log`] · [`coordinator`] · [`broker`] · `server` · [`client`] · [`state`] · [`runtime`] · [`operators`] (in the
 //! folder `operators/` beside `src/`, attached below) · `cli` (feature `cli`: the command `onceflow`).
 //! `docs/architecture.md` says what each does and must not know, `docs/guarantees.md` what is promised and where it ends.
 
@@ -61,5 +61,7 @@ pub mod operators;
 pub mod prelude;
 pub mod protocol;
 pub mod runtime;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod state;
 pub mod types;

@@ -25,10 +25,23 @@ const META_TMP: &str = "meta.json.tmp";
 const TOPICS: &str = "topics.json";
 const LOG: &str = "log";
 const BALLAST: &str = "ballast";
+/// The server's users and access rules, and the lock of those who change them.
+const SECURITY: &str = "security.json";
+const SECURITY_LOCK: &str = "security.lock";
 /// What may be at the top of a data directory. `lost+found` is the file system's own.
-const KNOWN: &[&str] = &[LOCK, META, TOPICS, LOG, BALLAST, "state", "lost+found"];
-/// What an interrupted beginning may leave: see `initialise`.
-const BEGUN: &[&str] = &[LOCK, TOPICS, LOG, "lost+found"];
+const KNOWN: &[&str] = &[
+    LOCK,
+    META,
+    TOPICS,
+    LOG,
+    BALLAST,
+    SECURITY,
+    SECURITY_LOCK,
+    "state",
+    "lost+found",
+];
+/// What an interrupted beginning may leave (see `initialise`), and what may be made before: users.
+const BEGUN: &[&str] = &[LOCK, TOPICS, LOG, SECURITY, SECURITY_LOCK, "lost+found"];
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -25,7 +25,7 @@ mod partition;
 mod produce;
 mod recovery;
 mod reply;
-mod sealed;
+pub(crate) mod sealed;
 mod sync;
 mod sync_helpers;
 #[cfg(test)]

@@ -38,7 +38,7 @@ struct Document<T> {
 ///
 /// # Errors
 /// If it cannot be read, is of a newer version, or is damaged.
-pub(super) fn read<T: Serialize + DeserializeOwned>(
+pub(crate) fn read<T: Serialize + DeserializeOwned>(
     files: &dyn Files,
     path: &Path,
 ) -> Result<Option<T>, BrokerError> {
@@ -89,7 +89,7 @@ fn parse<T: Serialize + DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T
 ///
 /// # Errors
 /// As the operating system says; then the old file stands.
-pub(super) fn write<T: Serialize>(
+pub(crate) fn write<T: Serialize>(
     files: &dyn Files,
     path: &Path,
     content: &T,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::net::sockopt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio_rustls::TlsStream;
 
@@ -105,6 +106,18 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets this process have as many files and sockets open as the system lets it ask for: often only 1,024 until it asks.
+pub fn raise_open_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
 /// A socket that accepts connections.
 #[derive(Debug)]
 pub struct Listener {
@@ -118,6 +131,25 @@ impl Listener {
     /// [`NetError::Listen`].
     pub async fn bind(address: &Address) -> Result<Self, NetError> {
         match TcpListener::bind((address.host.as_str(), address.port)).await {
+            Ok(listener) => Ok(Self { listener }),
+            Err(source) => Err(NetError::Listen {
+                address: address.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// As [`Listener::bind`], for callers that cannot await but stand in a tokio runtime's context. Looks names up itself.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`].
+    pub fn bind_now(address: &Address) -> Result<Self, NetError> {
+        let bound = std::net::TcpListener::bind((address.host.as_str(), address.port));
+        let listener = bound.and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        });
+        match listener {
             Ok(listener) => Ok(Self { listener }),
             Err(source) => Err(NetError::Listen {
                 address: address.clone(),

@@ -68,6 +68,30 @@ impl FrameReader {
         }
     }
 
+    /// Waits until `count` bytes of the next frame are here, its size included, or the whole frame if it is smaller.
+    ///
+    /// # Errors
+    /// As [`FrameReader::next_size`]; [`NetError::Closed`] as well if the connection ended before the frame began.
+    pub async fn wait_for(&mut self, count: usize) -> Result<(), NetError> {
+        let size_bytes = self.next_size().await?.ok_or(NetError::Closed)?;
+        self.fill(count.min(PREFIX_BYTES + size_bytes)).await
+    }
+
+    /// Waits until the other side closes the connection. What it sends in the meantime is kept for [`FrameReader::next`],
+    /// up to 64 KiB; with more than that unread, the end is not seen.
+    ///
+    /// # Errors
+    /// [`NetError::Io`] if the connection broke.
+    pub async fn closed(&mut self) -> Result<(), NetError> {
+        while self.buffer.len() < GROWTH_BYTES {
+            self.buffer.reserve(IDLE_BUFFER_BYTES);
+            if self.half.read_buf(&mut self.buffer).await? == 0 {
+                return Ok(());
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Waits for the next frame and returns its body. `None` if the other side closed the connection between two frames.
     ///
     /// # Errors
@@ -77,17 +101,22 @@ impl FrameReader {
             return Ok(None);
         };
         let whole = PREFIX_BYTES + size_bytes;
-        while self.buffer.len() < whole {
+        self.fill(whole).await?;
+        let frame = self.buffer.split_to(whole).freeze();
+        Ok(Some(frame.slice(PREFIX_BYTES..)))
+    }
+
+    async fn fill(&mut self, count: usize) -> Result<(), NetError> {
+        while self.buffer.len() < count {
             // The announced size is a claim: memory follows the bytes that came.
-            let missing = whole - self.buffer.len();
+            let missing = count - self.buffer.len();
             let step = missing.min(self.buffer.len().max(GROWTH_BYTES));
             self.buffer.reserve(step);
             if self.half.read_buf(&mut self.buffer).await? == 0 {
                 return Err(NetError::Closed);
             }
         }
-        let frame = self.buffer.split_to(whole).freeze();
-        Ok(Some(frame.slice(PREFIX_BYTES..)))
+        Ok(())
     }
 
     /// What the buffer can hold, in bytes.

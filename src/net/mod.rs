@@ -19,7 +19,9 @@ mod tests;
 mod tls;
 
 pub use address::Address;
-pub use connection::{ConnectTimeouts, Connection, Listener, connect};
+pub use connection::{
+    ConnectTimeouts, Connection, Incoming, Listener, connect, raise_open_files_limit,
+};
 pub use error::NetError;
 pub use frame::{FrameReader, FrameWriter};
 pub use pem::Pem;

@@ -23,4 +23,5 @@ pub use credential::{ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, ScramCr
 pub use error::SaslError;
 pub use mechanism::{Mechanism, ScramHash};
 pub use password::Password;
+pub use prepare::check_user_name;
 pub use server::{Credentials, SaslServer, ServerStep};

@@ -36,3 +36,11 @@ fn is_prohibited(c: char) -> bool {
     let non_character = u32::from(c) & 0xFFFE == 0xFFFE || matches!(c, '\u{FDD0}'..='\u{FDEF}');
     c.is_control() || is_space || ignored || inappropriate || private || non_character
 }
+
+/// Checks a user's name before it is stored.
+///
+/// # Errors
+/// [`SaslError::Prohibited`].
+pub fn check_user_name(name: &str) -> Result<(), SaslError> {
+    prepare(name, "user name")
+}
