@@ -27,6 +27,19 @@ impl Core {
         self.create_any_topic(new)
     }
 
+    pub(super) fn check_topic(&self, new: &NewTopic) -> Result<(), BrokerError> {
+        self.check_open()?;
+        if new.name.is_internal() {
+            return Err(internal(&new.name));
+        }
+        check_partitions_count(new.partitions_count)?;
+        log_config(&self.config, &new.name, &new.configs)?;
+        match self.topics.topic(&new.name) {
+            Ok(_) => Err(exists(&new.name)),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Creates a topic, internal or not.
     fn create_any_topic(&self, new: &NewTopic) -> Result<TopicMetadata, BrokerError> {
         check_partitions_count(new.partitions_count)?;
@@ -36,10 +49,7 @@ impl Core {
         let name = new.name.as_str();
         match list.topics.get(name) {
             Some(entry) if entry.partitions_count > 0 && !entry.is_deleting => {
-                return Err(BrokerError::new(
-                    ErrorCode::TopicAlreadyExists,
-                    format!("topic {name} exists already: choose another name, or delete it first"),
-                ));
+                return Err(exists(&new.name));
             }
             // A creation or deletion that failed half way in this process.
             Some(_) => self.directory.clear_unfinished(&mut list, &new.name)?,
@@ -171,14 +181,7 @@ impl Core {
             return Err(internal(name));
         }
         let mut list = self.topics.lock_list();
-        let mut topic = Topic::clone(&*self.topics.topic(name)?);
-        for (key, value) in changes {
-            match value {
-                Some(value) => topic.configs.insert(key.clone(), value.clone()),
-                None => topic.configs.remove(key),
-            };
-        }
-        let config = log_config(&self.config, name, &topic.configs)?;
+        let (topic, config) = self.changed_topic(name, changes)?;
         let configs = topic.configs.clone();
         self.change_entry(&mut list, name, |entry| entry.configs = configs)?;
         for partition in &topic.partitions {
@@ -188,6 +191,35 @@ impl Core {
         }
         self.topics.insert(topic);
         Ok(())
+    }
+
+    pub(super) fn check_configs(
+        &self,
+        name: &TopicName,
+        changes: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), BrokerError> {
+        self.check_open()?;
+        if name.is_internal() {
+            return Err(internal(name));
+        }
+        self.changed_topic(name, changes).map(drop)
+    }
+
+    /// A topic with its settings changed, and what they mean.
+    fn changed_topic(
+        &self,
+        name: &TopicName,
+        changes: &BTreeMap<String, Option<String>>,
+    ) -> Result<(Topic, LogConfig), BrokerError> {
+        let mut topic = Topic::clone(&*self.topics.topic(name)?);
+        for (key, value) in changes {
+            match value {
+                Some(value) => topic.configs.insert(key.clone(), value.clone()),
+                None => topic.configs.remove(key),
+            };
+        }
+        let config = log_config(&self.config, name, &topic.configs)?;
+        Ok((topic, config))
     }
 
     pub(super) fn describe_configs(
@@ -279,6 +311,13 @@ fn check_partitions_count(count: i32) -> Result<(), BrokerError> {
             format!("a topic has 1 to {PARTITIONS_COUNT_MAX} partitions, not {count}"),
         )),
     }
+}
+
+fn exists(name: &TopicName) -> BrokerError {
+    BrokerError::new(
+        ErrorCode::TopicAlreadyExists,
+        format!("topic {name} exists already: choose another name, or delete it first"),
+    )
 }
 
 fn internal(name: &TopicName) -> BrokerError {

@@ -79,6 +79,11 @@ impl Directory {
         })
     }
 
+    /// Where the directory is.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(super) fn cluster_id(&self) -> ClusterId {
         self.cluster_id
     }

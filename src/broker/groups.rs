@@ -7,9 +7,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::core::Core;
+use super::older_transactions::Joining;
 use super::partition::{LockedLog, Partition};
 use super::sync::Waiter;
-use super::transactions::Failure;
+use super::transactions::{Failure, append_marker};
 use super::{BrokerError, Reply};
 use crate::coordinator::group::{Effect, GroupCoordinator, GroupDescription, Input, Response};
 use crate::coordinator::{JournalRecord, RequestId, Ticket};
@@ -22,7 +23,9 @@ use crate::protocol::messages::{
     CommittedOffset, OffsetCommitRequest, OffsetFetchRequest, TransactionResult,
     TxnOffsetCommitRequest,
 };
-use crate::types::{GroupId, Offset, ProducerIdentity, Sequence, TopicName, TopicPartition};
+use crate::types::{
+    EpochAtEnd, GroupId, Offset, ProducerIdentity, Sequence, TopicName, TopicPartition,
+};
 
 /// Passes an answer on to whoever waits for it.
 type Answer = Box<dyn FnOnce(Result<Response, BrokerError>) + Send>;
@@ -120,23 +123,29 @@ impl Core {
     }
 
     /// The positions join the transaction: they are pending until its marker (I8).
-    pub(super) fn txn_offset_commit(&self, message: TxnOffsetCommitRequest) -> Reply<()> {
+    pub(super) fn txn_offset_commit(
+        &self,
+        message: TxnOffsetCommitRequest,
+        joining: Joining,
+    ) -> Reply<()> {
         self.check_open()
-            .and_then(|()| self.try_txn_offset_commit(message))
+            .and_then(|()| self.try_txn_offset_commit(message, joining))
             .unwrap_or_else(|error| Reply::ready(Err(error)))
     }
 
     fn try_txn_offset_commit(
         &self,
         message: TxnOffsetCommitRequest,
+        joining: Joining,
     ) -> Result<Reply<()>, BrokerError> {
         let mut state = self.groups.state.lock();
         let mut log = self.groups.journal.lock()?;
         // Under the journal's lock, as in `produce`: nothing joins a transaction that is ending.
-        self.join_transaction(
+        self.join_or_check(
             &message.transactional_id,
             message.producer,
             &self.groups.journal,
+            joining,
         )?;
         let (request, reply) = state.new_request(done);
         self.step_groups(&mut state, &mut log, Input::TxnCommit { request, message });
@@ -197,13 +206,14 @@ impl Core {
     pub(super) fn write_offsets_marker(
         &self,
         producer: ProducerIdentity,
+        epochs: EpochAtEnd,
         result: TransactionResult,
         record: ControlRecord,
     ) -> Result<(), Failure> {
         let mut state = self.groups.state.lock();
         let mut log = self.groups.journal.lock()?;
         self.with_ballast(|| {
-            log.append_marker(producer, record)
+            append_marker(&mut log, producer, epochs, record)
                 .map_err(|e| Failure::of(e, log.poisoned().is_some()))
         })?;
         let producer_id = producer.id;

@@ -21,6 +21,7 @@ mod groups;
 mod housekeeping;
 mod membership;
 mod offsets;
+mod older_transactions;
 mod partition;
 mod produce;
 mod recovery;
@@ -46,6 +47,7 @@ pub use fetch::Fetch;
 pub use reply::Reply;
 
 use self::core::Core;
+use self::older_transactions::Joining;
 use self::threads::Threads;
 pub use crate::coordinator::group::{Config as GroupConfig, GroupDescription};
 
@@ -157,6 +159,12 @@ impl Broker {
         self.core.close_files()
     }
 
+    /// Where the data directory is.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        self.core.directory.root()
+    }
+
     /// The identity of the data directory.
     #[must_use]
     pub fn cluster_id(&self) -> ClusterId {
@@ -169,6 +177,14 @@ impl Broker {
     /// `TopicAlreadyExists`, `InvalidPartitions`, `InvalidConfig`, `InvalidTopicException`.
     pub fn create_topic(&self, topic: &NewTopic) -> Result<TopicMetadata, BrokerError> {
         self.core.create_topic(topic)
+    }
+
+    /// Says whether a topic could be created now, without doing it.
+    ///
+    /// # Errors
+    /// As [`Broker::create_topic`].
+    pub fn check_topic(&self, topic: &NewTopic) -> Result<(), BrokerError> {
+        self.core.check_topic(topic)
     }
 
     /// Deletes a topic and its records.
@@ -235,6 +251,18 @@ impl Broker {
         self.core.alter_configs(topic, changes)
     }
 
+    /// Says whether settings could be changed so, without doing it.
+    ///
+    /// # Errors
+    /// As [`Broker::alter_configs`].
+    pub fn check_configs(
+        &self,
+        topic: &TopicName,
+        changes: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), BrokerError> {
+        self.core.check_configs(topic, changes)
+    }
+
     /// The marks and sizes of a topic's partitions.
     ///
     /// # Errors
@@ -264,7 +292,7 @@ impl Broker {
     /// The reply's errors: `UnknownTopicOrPartition`, `MessageTooLarge`, those of the idempotent producer
     /// (`OutOfOrderSequenceNumber`, `InvalidProducerEpoch`…) and of transactions (`ProducerFenced`, `ConcurrentTransactions`…).
     pub fn produce(&self, request: ProduceRequest) -> Reply<ProduceResponse> {
-        self.core.produce(request)
+        self.core.produce(request, Joining::ByAppend)
     }
 
     /// Reads; there at once if `min_bytes` are, else when they are or `max_wait` is over.
@@ -310,7 +338,7 @@ impl Broker {
 
     /// Commits positions inside a transaction: they are pending until its marker (I8).
     pub fn txn_offset_commit(&self, request: TxnOffsetCommitRequest) -> Reply<()> {
-        self.core.txn_offset_commit(request)
+        self.core.txn_offset_commit(request, Joining::ByAppend)
     }
 
     /// Commits positions outside any transaction.

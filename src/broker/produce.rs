@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::core::Core;
+use super::older_transactions::Joining;
 use super::partition::{LockedLog, Partition};
 use super::sync::Waiter;
 use super::{BrokerError, Reply};
-use crate::coordinator::transaction::PartitionCheck;
 use crate::env::failpoint;
 use crate::log::{AppendOrigin, Appended};
 use crate::protocol::ErrorCode;
@@ -24,9 +24,13 @@ struct Produced {
 }
 
 impl Core {
-    pub(super) fn produce(&self, request: ProduceRequest) -> Reply<ProduceResponse> {
+    pub(super) fn produce(
+        &self,
+        request: ProduceRequest,
+        joining: Joining,
+    ) -> Reply<ProduceResponse> {
         let acks = request.acks;
-        let produced = match self.append(request) {
+        let produced = match self.append(request, joining) {
             Ok(produced) => produced,
             Err(error) => return Reply::ready(Err(error)),
         };
@@ -70,7 +74,7 @@ impl Core {
         }
     }
 
-    fn append(&self, request: ProduceRequest) -> Result<Produced, BrokerError> {
+    fn append(&self, request: ProduceRequest, joining: Joining) -> Result<Produced, BrokerError> {
         self.check_open()?;
         let ProduceRequest {
             partition: name,
@@ -93,7 +97,7 @@ impl Core {
         // Checked under the partition's lock: a transaction that ends waits for this lock before it syncs the
         // partition, so that nothing is appended to it after its data was synced (C13).
         if let Some((id, producer)) = &transaction {
-            self.join_transaction(id, *producer, &partition)?;
+            self.join_or_check(id, *producer, &partition, joining)?;
         }
         failpoint("produce.before_append");
         let appended = self.append_to(&mut log, records)?;
@@ -114,22 +118,6 @@ impl Core {
     fn append_to(&self, log: &mut LockedLog<'_>, records: Bytes) -> Result<Appended, BrokerError> {
         let result = log.append(records, AppendOrigin::Client);
         result.map_err(|e| self.append_failed(e, log.poisoned().is_some()))
-    }
-
-    /// Makes the partition, whose lock the caller holds, part of the producer's transaction (KIP-890 part 2).
-    pub(super) fn join_transaction(
-        &self,
-        id: &TransactionalId,
-        producer: ProducerIdentity,
-        partition: &Partition,
-    ) -> Result<(), BrokerError> {
-        match self
-            .transactions
-            .check_append(id, producer, &partition.name)?
-        {
-            PartitionCheck::Joined => Ok(()),
-            PartitionCheck::MustJoin => self.add_partition(id, producer, &partition.name),
-        }
     }
 }
 

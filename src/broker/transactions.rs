@@ -8,14 +8,14 @@ use futures::channel::oneshot;
 use parking_lot::Mutex;
 
 use super::core::Core;
-use super::partition::Partition;
+use super::partition::{LockedLog, Partition};
 use super::{BrokerError, Reply};
 use crate::coordinator::transaction::{
     self, Effect, Input, OpenTransaction, PartitionCheck, TransactionCoordinator,
 };
 use crate::coordinator::{RequestId, Ticket};
 use crate::env::failpoint;
-use crate::log::{AppendOrigin, LogError};
+use crate::log::{AppendOrigin, Appended, LogError};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{
     BatchBuilder, BatchProducer, Compression, ControlRecord, ControlType,
@@ -23,7 +23,7 @@ use crate::protocol::batch::{
 use crate::protocol::messages::{
     EndTxnRequest, InitProducerIdRequest, TransactionDescription, TransactionResult,
 };
-use crate::types::{Offset, ProducerIdentity, TopicPartition, TransactionalId};
+use crate::types::{EpochAtEnd, Offset, ProducerIdentity, TopicPartition, TransactionalId};
 
 /// The record header of the journal that holds its durable end, an i64.
 pub(super) const DURABLE_END_HEADER: &str = "durable-end";
@@ -62,6 +62,7 @@ enum Deferred {
 struct Markers {
     ticket: Ticket,
     producer: ProducerIdentity,
+    epochs: EpochAtEnd,
     result: TransactionResult,
     partitions: Vec<TopicPartition>,
     coordinator_epoch: i32,
@@ -111,6 +112,11 @@ impl Transactions {
         checked.map_err(|code| refused(code, id))
     }
 
+    /// Whether the owner had its identity before a restart, and must renew it.
+    pub(super) fn must_renew(&self, id: &TransactionalId, producer: ProducerIdentity) -> bool {
+        self.state.lock().machine.must_renew(id, producer)
+    }
+
     pub(super) fn list(&self) -> Vec<TransactionDescription> {
         self.state.lock().machine.list().collect()
     }
@@ -138,6 +144,28 @@ impl Core {
     pub(super) fn end_txn(&self, message: EndTxnRequest) -> Reply<ProducerIdentity> {
         failpoint("commit.begin");
         self.ask_for_producer(|request| Input::End { request, message })
+    }
+
+    pub(super) fn end_txn_keeping_epoch(&self, message: EndTxnRequest) -> Reply<ProducerIdentity> {
+        failpoint("commit.begin");
+        self.ask_for_producer(|request| Input::EndKeepingEpoch { request, message })
+    }
+
+    pub(super) fn add_partitions(
+        &self,
+        id: &TransactionalId,
+        producer: ProducerIdentity,
+        partitions: Vec<TopicPartition>,
+    ) -> Reply<()> {
+        let transactional_id = id.clone();
+        let (sender, reply) = Reply::waiting();
+        self.ask(Sender::Done(sender), |request| Input::AddPartitions {
+            request,
+            transactional_id,
+            producer,
+            partitions,
+        });
+        reply
     }
 
     pub(super) fn abort_transaction(&self, id: &TransactionalId) -> Reply<()> {
@@ -225,12 +253,14 @@ impl Core {
                     Effect::WriteMarkers {
                         ticket,
                         producer,
+                        epochs,
                         result,
                         partitions,
                         coordinator_epoch,
                     } => deferred.push(Deferred::Markers(Markers {
                         ticket,
                         producer,
+                        epochs,
                         result,
                         partitions,
                         coordinator_epoch,
@@ -360,11 +390,11 @@ impl Core {
         };
         let is_offsets = partition.name == self.groups.journal().name;
         if is_offsets {
-            self.write_offsets_marker(markers.producer, markers.result, record)?;
+            self.write_offsets_marker(markers.producer, markers.epochs, markers.result, record)?;
         } else {
             self.with_ballast(|| {
                 let mut log = partition.lock()?;
-                log.append_marker(markers.producer, record)
+                append_marker(&mut log, markers.producer, markers.epochs, record)
                     .map_err(|e| Failure::of(e, log.poisoned().is_some()))
             })?;
         }
@@ -452,6 +482,19 @@ impl Sender {
             Self::Producer(sender) => drop(sender.send(Err(error))),
             Self::Done(sender) => drop(sender.send(Err(error))),
         }
+    }
+}
+
+/// Appends a marker by the rule of its transaction.
+pub(super) fn append_marker(
+    log: &mut LockedLog<'_>,
+    producer: ProducerIdentity,
+    epochs: EpochAtEnd,
+    record: ControlRecord,
+) -> Result<Appended, LogError> {
+    match epochs {
+        EpochAtEnd::Bumped => log.append_marker(producer, record),
+        EpochAtEnd::Kept => log.append_marker_of_kept_epoch(producer, record),
     }
 }
 

@@ -27,7 +27,7 @@ use super::wire::{
 use super::{CoordinatorError, TRANSACTION_STATE_TOPIC};
 use crate::protocol::messages::TransactionState;
 use crate::types::{
-    Offset, ProducerEpoch, ProducerId, ProducerIdentity, Timestamp, TopicId, TopicName,
+    EpochAtEnd, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Timestamp, TopicId, TopicName,
     TopicPartition, TransactionalId,
 };
 
@@ -35,8 +35,9 @@ const TRANSACTION_KEY_VERSION: i16 = 0;
 const PRODUCER_IDS_KEY_VERSION: i16 = 10_000;
 const TRANSACTION_VALUE_VERSION: i16 = 1;
 const PRODUCER_IDS_VALUE_VERSION: i16 = 0;
-/// Epochs are bumped at every end (KIP-890): what Kafka calls transaction version 2.
-const CLIENT_TRANSACTION_VERSION: i16 = 2;
+/// Kafka's transaction versions: from 2 on epochs are bumped at every end (KIP-890).
+const TRANSACTION_VERSION_KEPT: i16 = 1;
+const TRANSACTION_VERSION_BUMPED: i16 = 2;
 
 const TAG_PREVIOUS_PRODUCER_ID: u32 = 0;
 const TAG_NEXT_PRODUCER_ID: u32 = 1;
@@ -113,6 +114,9 @@ pub struct TransactionRecord {
     pub last_commit: Option<ProducerIdentity>,
     /// What was durable when the transaction was decided (`PrepareCommit` only).
     pub durable_ends: Vec<DurableEnd>,
+    /// What the last decision did to the epoch. A transaction that keeps it has its markers durable before it is
+    /// complete, since its epoch would not tell its data from that of the next one.
+    pub epochs: EpochAtEnd,
 }
 
 impl TransactionRecord {
@@ -148,7 +152,7 @@ impl TransactionRecord {
         }
         put(
             TAG_CLIENT_TRANSACTION_VERSION,
-            &CLIENT_TRANSACTION_VERSION.to_be_bytes(),
+            &client_transaction_version(self.epochs).to_be_bytes(),
         );
         if let Some(last) = self.last {
             put(TAG_LAST_PRODUCER_EPOCH, &last.epoch.0.to_be_bytes());
@@ -190,6 +194,7 @@ impl TransactionRecord {
             start: Timestamp(reader.int64()?),
             last_commit: None,
             durable_ends: Vec::new(),
+            epochs: EpochAtEnd::Bumped,
         };
         record.read_tags(&mut reader)?;
         reader.end()?;
@@ -203,6 +208,7 @@ impl TransactionRecord {
             match tag {
                 TAG_PREVIOUS_PRODUCER_ID => previous_id = ProducerId(field.int64()?),
                 TAG_NEXT_PRODUCER_ID => self.next_producer_id = ProducerId(field.int64()?),
+                TAG_CLIENT_TRANSACTION_VERSION => self.epochs = epochs_of(field.int16()?),
                 TAG_LAST_PRODUCER_EPOCH => last_epoch = Some(ProducerEpoch(field.int16()?)),
                 TAG_LAST_COMMIT => self.last_commit = Some(read_identity(field)?),
                 TAG_DURABLE_ENDS => self.durable_ends = read_ends(field)?,
@@ -249,6 +255,20 @@ pub(super) fn decode_producer_ids(bytes: &[u8]) -> Result<ProducerId, Coordinato
     let next = ProducerId(reader.int64()?);
     reader.end()?;
     Ok(next)
+}
+
+fn client_transaction_version(epochs: EpochAtEnd) -> i16 {
+    match epochs {
+        EpochAtEnd::Kept => TRANSACTION_VERSION_KEPT,
+        EpochAtEnd::Bumped => TRANSACTION_VERSION_BUMPED,
+    }
+}
+
+fn epochs_of(version: i16) -> EpochAtEnd {
+    match version {
+        ..TRANSACTION_VERSION_BUMPED => EpochAtEnd::Kept,
+        _ => EpochAtEnd::Bumped,
+    }
 }
 
 fn state_from(code: i8) -> Option<TransactionState> {

@@ -14,7 +14,7 @@ use crate::protocol::batch::{
     RecordRules, check_client_batch, check_client_records, encode_marker, stamp,
     stamp_log_append_time,
 };
-use crate::types::{Durability, Offset, ProducerIdentity, Timestamp, TimestampType};
+use crate::types::{Durability, EpochAtEnd, Offset, ProducerIdentity, Timestamp, TimestampType};
 
 /// The operating system is asked to begin writing after so many bytes, so that the next sync has little left to do.
 const WRITEBACK_BYTES: u64 = 4 << 20;
@@ -64,10 +64,32 @@ impl PartitionLog {
         producer: ProducerIdentity,
         marker: ControlRecord,
     ) -> Result<Appended, LogError> {
+        self.append_marker_as(producer, marker, EpochAtEnd::Bumped)
+    }
+
+    /// As [`PartitionLog::append_marker`], for a transaction that keeps its producer's epoch: the marker has that of
+    /// the data. The caller sees to it that no such marker comes late, since its epoch would not show it.
+    ///
+    /// # Errors
+    /// As [`PartitionLog::append_marker`].
+    pub fn append_marker_of_kept_epoch(
+        &mut self,
+        producer: ProducerIdentity,
+        marker: ControlRecord,
+    ) -> Result<Appended, LogError> {
+        self.append_marker_as(producer, marker, EpochAtEnd::Kept)
+    }
+
+    fn append_marker_as(
+        &mut self,
+        producer: ProducerIdentity,
+        marker: ControlRecord,
+        epochs: EpochAtEnd,
+    ) -> Result<Appended, LogError> {
         self.check_usable()?;
         match self
             .producers
-            .check_marker(producer, marker.coordinator_epoch)
+            .check_marker(producer, marker.coordinator_epoch, epochs)
         {
             Verdict::Append => {}
             Verdict::Duplicate {

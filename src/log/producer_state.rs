@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{ControlType, Header};
-use crate::types::{Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, Timestamp};
+use crate::types::{
+    EpochAtEnd, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, Timestamp,
+};
 
 use super::AppendOrigin;
 
@@ -206,11 +208,13 @@ impl ProducerState {
         )
     }
 
-    /// Judges a marker that is about to be appended (KIP-1228: a marker's epoch is above its data's).
+    /// Judges a marker that is about to be appended (KIP-1228: a marker's epoch is above its data's, unless the
+    /// transaction was one that keeps its epoch).
     pub(crate) fn check_marker(
         &self,
         producer: ProducerIdentity,
         coordinator_epoch: i32,
+        epochs: EpochAtEnd,
     ) -> Verdict {
         let Some(entry) = self.entries.get(&producer.id) else {
             return Verdict::Append;
@@ -224,7 +228,10 @@ impl ProducerState {
                 ),
             );
         }
-        if producer.epoch > entry.producer_epoch {
+        let is_kept = epochs == EpochAtEnd::Kept
+            && producer.epoch == entry.producer_epoch
+            && entry.transaction_start.is_some();
+        if producer.epoch > entry.producer_epoch || is_kept {
             return Verdict::Append;
         }
         if producer.epoch == entry.producer_epoch && entry.transaction_start.is_none() {

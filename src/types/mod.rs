@@ -10,7 +10,7 @@ mod time;
 
 pub use ids::{ClusterId, GroupId, NameError, TopicId, TopicName, TransactionalId};
 pub use partition::{Offset, PartitionIndex, TopicPartition};
-pub use producer::{ProducerEpoch, ProducerId, ProducerIdentity, Sequence};
+pub use producer::{EpochAtEnd, ProducerEpoch, ProducerId, ProducerIdentity, Sequence};
 pub use time::{Timestamp, TimestampType};
 
 /// How durable an acknowledged write is (design D5).

@@ -78,6 +78,16 @@ impl Sequence {
     }
 }
 
+/// What the end of a transaction does to its producer's epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum EpochAtEnd {
+    /// It goes up by one (KIP-890): a late request of the transaction shows itself.
+    #[default]
+    Bumped,
+    /// It stays: the rule for clients that cannot learn a new one (EndTxn before version 5).
+    Kept,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

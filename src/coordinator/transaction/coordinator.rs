@@ -16,7 +16,8 @@ use crate::env::Instant;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{TransactionDescription, TransactionResult, TransactionState};
 use crate::types::{
-    ProducerEpoch, ProducerId, ProducerIdentity, Timestamp, TopicPartition, TransactionalId,
+    EpochAtEnd, ProducerEpoch, ProducerId, ProducerIdentity, Timestamp, TopicPartition,
+    TransactionalId,
 };
 
 /// How many requests may wait for one transactional id's pending transition; more are told to retry.
@@ -114,7 +115,9 @@ pub(super) struct Pending {
 #[derive(Debug, Clone, Hash)]
 pub(super) enum Stage {
     /// The transaction's data is being synced, before the decision to commit.
-    SyncBeforeCommit,
+    SyncBeforeCommit(EpochAtEnd),
+    /// The markers of a commit that keeps its epoch are being synced, before it is complete.
+    SyncAfterMarkers,
     /// The last markers are being synced, before the id is forgotten.
     SyncBeforeExpiry,
     /// This record is being journalled.
@@ -133,6 +136,7 @@ pub(super) struct Repair {
     pub(super) transactional_id: Option<TransactionalId>,
     pub(super) producer: ProducerIdentity,
     pub(super) result: TransactionResult,
+    pub(super) epochs: EpochAtEnd,
     pub(super) partitions: Vec<TopicPartition>,
     pub(super) is_outstanding: bool,
 }
@@ -244,6 +248,7 @@ impl TransactionCoordinator {
             Input::Init { .. }
             | Input::AddPartitions { .. }
             | Input::End { .. }
+            | Input::EndKeepingEpoch { .. }
             | Input::Abort { .. } => self.request(input, now),
             Input::JournalWritten { ticket } => self.journal_written(ticket, now),
             Input::JournalFailed { ticket, error } => self.journal_failed(ticket, error, now),
@@ -343,11 +348,18 @@ impl TransactionCoordinator {
     pub(super) fn successor(&mut self, producer: ProducerIdentity) -> Option<Successor> {
         let marker = bumped(producer);
         if producer.epoch < self.config.producer_epoch_max {
-            let next = ProducerId::NONE;
-            return Some(Successor { marker, next });
+            return Some(Successor {
+                marker,
+                next: ProducerId::NONE,
+                epochs: EpochAtEnd::Bumped,
+            });
         }
         let next = self.producer_id()?;
-        Some(Successor { marker, next })
+        Some(Successor {
+            marker,
+            next,
+            epochs: EpochAtEnd::Bumped,
+        })
     }
 
     /// A new producer id; `None` if none is reserved yet (a block is asked for).

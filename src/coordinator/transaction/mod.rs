@@ -23,6 +23,7 @@
 //!    journal says of earlier markers must not be undone by a second crash.
 
 mod coordinator;
+mod older;
 mod outcomes;
 mod producer_ids;
 mod recovery;
@@ -41,7 +42,7 @@ use super::{RequestId, Ticket};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{EndTxnRequest, InitProducerIdRequest, TransactionResult};
 use crate::types::{
-    Offset, ProducerEpoch, ProducerIdentity, TopicId, TopicPartition, TransactionalId,
+    EpochAtEnd, Offset, ProducerEpoch, ProducerIdentity, TopicId, TopicPartition, TransactionalId,
 };
 
 /// Settings of the transaction coordinator.
@@ -114,6 +115,13 @@ pub enum Input {
     },
     /// A producer ends its transaction. Replies [`Reply::Producer`] with the identity of the next one.
     End {
+        /// The caller's number.
+        request: RequestId,
+        /// The request.
+        message: EndTxnRequest,
+    },
+    /// As [`Input::End`], from a client that cannot learn a new epoch: it stays, and the reply holds the same identity.
+    EndKeepingEpoch {
         /// The caller's number.
         request: RequestId,
         /// The request.
@@ -203,8 +211,10 @@ pub enum Effect {
     WriteMarkers {
         /// To be answered.
         ticket: Ticket,
-        /// Whose transaction; the epoch is above that of its data.
+        /// Whose transaction; the epoch is above that of its data, unless `epochs` says that it is kept.
         producer: ProducerIdentity,
+        /// What the transaction does to the epoch.
+        epochs: EpochAtEnd,
         /// How it ends.
         result: TransactionResult,
         /// Which partitions; one that was deleted is skipped.

@@ -1,12 +1,13 @@
 //! What follows when an effect is done, failed, or in doubt: memory changes here, and only after the journal (I3).
 
 use super::coordinator::{Owner, Pending, Phase, Stage, TransactionCoordinator};
+use super::state::Successor;
 use super::{DurableEnd, Effect, Input, Reply};
 use crate::coordinator::transaction_log::TransactionRecord;
 use crate::coordinator::{Now, RequestId, Ticket};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::TransactionState;
-use crate::types::{TopicPartition, TransactionalId};
+use crate::types::{EpochAtEnd, TopicPartition, TransactionalId};
 
 impl TransactionCoordinator {
     fn owner(&mut self, ticket: Ticket) -> Owner {
@@ -91,7 +92,10 @@ impl TransactionCoordinator {
             }
             state => {
                 if state == TransactionState::CompleteCommit {
-                    entry.unsynced_markers = before.partitions;
+                    entry.unsynced_markers = match entry.record.epochs {
+                        EpochAtEnd::Bumped => before.partitions,
+                        EpochAtEnd::Kept => Default::default(),
+                    };
                 }
                 entry.is_from_before &= state != TransactionState::Empty;
                 // Recovery found data of the next transaction behind this one: it goes back.
@@ -115,7 +119,10 @@ impl TransactionCoordinator {
     pub(super) fn data_synced(&mut self, ticket: Ticket, ends: Vec<DurableEnd>, now: Now) {
         let (id, pending) = self.settle(ticket);
         match pending.stage {
-            Stage::SyncBeforeCommit => self.decide_commit(&id, ends, pending.waiter, now),
+            Stage::SyncBeforeCommit(epochs) => {
+                self.decide_commit(&id, ends, epochs, pending.waiter, now);
+            }
+            Stage::SyncAfterMarkers => self.complete(&id, pending.waiter, now),
             Stage::SyncBeforeExpiry => self.journal_tombstone(&id),
             stage => panic!("{stage:?} does not wait for data"),
         }
@@ -126,13 +133,18 @@ impl TransactionCoordinator {
         &mut self,
         id: &TransactionalId,
         ends: Vec<DurableEnd>,
+        epochs: EpochAtEnd,
         waiter: Option<RequestId>,
         now: Now,
     ) {
         let Some(record) = self.entries.get(id).map(|entry| entry.record.clone()) else {
             return;
         };
-        match self.successor(record.producer) {
+        let successor = match epochs {
+            EpochAtEnd::Bumped => self.successor(record.producer),
+            EpochAtEnd::Kept => Some(Successor::kept(record.producer)),
+        };
+        match successor {
             Some(successor) => {
                 let next = record.decided_commit(successor, ends, now);
                 self.journal(id, next, waiter, true);
@@ -147,6 +159,9 @@ impl TransactionCoordinator {
 
     pub(super) fn data_sync_failed(&mut self, ticket: Ticket, error: ErrorCode, now: Now) {
         let (id, pending) = self.settle(ticket);
+        if matches!(pending.stage, Stage::SyncAfterMarkers) {
+            return self.sync_markers_later(&id, pending.waiter);
+        }
         self.desk.reply_to(pending.waiter, Err(error));
         self.unpark(&id, now);
     }
@@ -170,7 +185,7 @@ impl TransactionCoordinator {
         now: Now,
     ) {
         if partitions.is_empty() {
-            return self.complete(id, waiter, now);
+            return self.after_markers(id, waiter, now);
         }
         let Some(entry) = self.entries.get_mut(id) else {
             return;
@@ -179,6 +194,7 @@ impl TransactionCoordinator {
         self.desk.emit(Effect::WriteMarkers {
             ticket,
             producer: entry.record.producer,
+            epochs: entry.record.epochs,
             result: entry.record.result(),
             partitions: partitions.clone(),
             coordinator_epoch: self.config.coordinator_epoch,
@@ -189,11 +205,13 @@ impl TransactionCoordinator {
         });
     }
 
-    /// Not synced: should it be lost, the decision is rolled forward again, which changes nothing.
-    fn complete(&mut self, id: &TransactionalId, waiter: Option<RequestId>, now: Now) {
+    /// Not synced: should it be lost, the decision is rolled forward again, which changes nothing. Unless the epoch
+    /// is kept: then the next transaction must not begin before this one is durably complete (`older.rs`).
+    pub(super) fn complete(&mut self, id: &TransactionalId, waiter: Option<RequestId>, now: Now) {
         if let Some(entry) = self.entries.get(id) {
             let next = entry.record.completed(now);
-            self.journal(id, next, waiter, false);
+            let sync = next.epochs == EpochAtEnd::Kept;
+            self.journal(id, next, waiter, sync);
         }
     }
 
@@ -206,7 +224,7 @@ impl TransactionCoordinator {
         let Stage::Markers(_) = pending.stage else {
             panic!("{:?} does not wait for markers", pending.stage);
         };
-        self.complete(&id, pending.waiter, now);
+        self.after_markers(&id, pending.waiter, now);
     }
 
     /// The outcome is decided all the same, so the request is answered with it; the markers follow.
@@ -222,7 +240,7 @@ impl TransactionCoordinator {
         self.retry_markers_later(&id, partitions, pending.waiter);
     }
 
-    fn retry_markers_later(
+    pub(super) fn retry_markers_later(
         &mut self,
         id: &TransactionalId,
         partitions: Vec<TopicPartition>,

@@ -10,6 +10,7 @@
 //! | `e < E` | anything else | aborted long ago, the marker was lost: written again |
 //! | `e = E` | `Ongoing`, or nothing of it | no decision: aborted under `E + 1`, journalled first |
 //! | an unknown producer id | – | no decision: aborted |
+//! | `e = E`, of a decided transaction that keeps its epoch | | `older.rs` |
 //!
 //! What a client wrote last before a power loss may be lost without a trace, partition and journal record alike. Therefore an
 //! identity given out before the restart is good for nothing but learning the outcome of a transaction, and aborting.
@@ -23,10 +24,10 @@ use super::state::bumped;
 use super::{Effect, OpenTransaction};
 use crate::coordinator::Now;
 use crate::protocol::messages::{TransactionResult, TransactionState};
-use crate::types::{ProducerId, ProducerIdentity, TopicPartition, TransactionalId};
+use crate::types::{EpochAtEnd, ProducerId, ProducerIdentity, TopicPartition, TransactionalId};
 
 /// Partitions whose markers complete a decision found in the journal.
-type RollForward = BTreeMap<TransactionalId, Vec<TopicPartition>>;
+pub(super) type RollForward = BTreeMap<TransactionalId, Vec<TopicPartition>>;
 
 impl TransactionCoordinator {
     pub(super) fn recover(&mut self, open: Vec<OpenTransaction>, now: Now) {
@@ -70,6 +71,9 @@ impl TransactionCoordinator {
         else {
             return self.repair(None, producer, TransactionResult::Abort, partition);
         };
+        if entry.record.keeps_epoch_of(producer) {
+            return self.classify_kept(&id.clone(), producer, partition, roll_forward);
+        }
         let record = &entry.record;
         let is_last_commit = record.last_commit == Some(producer);
         let is_earlier =
@@ -106,6 +110,23 @@ impl TransactionCoordinator {
         partition: TopicPartition,
     ) {
         let producer = bumped(producer);
+        self.repair_as(
+            transactional_id,
+            producer,
+            EpochAtEnd::Bumped,
+            result,
+            partition,
+        );
+    }
+
+    pub(super) fn repair_as(
+        &mut self,
+        transactional_id: Option<TransactionalId>,
+        producer: ProducerIdentity,
+        epochs: EpochAtEnd,
+        result: TransactionResult,
+        partition: TopicPartition,
+    ) {
         let same = self
             .repairs
             .values_mut()
@@ -118,6 +139,7 @@ impl TransactionCoordinator {
                     transactional_id,
                     producer,
                     result,
+                    epochs,
                     partitions: vec![partition],
                     is_outstanding: false,
                 };
@@ -134,6 +156,7 @@ impl TransactionCoordinator {
                 self.desk.emit(Effect::WriteMarkers {
                     ticket,
                     producer: repair.producer,
+                    epochs: repair.epochs,
                     result: repair.result,
                     partitions: repair.partitions.clone(),
                     coordinator_epoch: self.config.coordinator_epoch,

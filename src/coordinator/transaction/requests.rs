@@ -11,7 +11,7 @@ use crate::protocol::ErrorCode;
 use crate::protocol::messages::{
     EndTxnRequest, InitProducerIdRequest, TransactionResult, TransactionState,
 };
-use crate::types::{ProducerIdentity, TopicPartition, TransactionalId};
+use crate::types::{EpochAtEnd, ProducerIdentity, TopicPartition, TransactionalId};
 
 impl TransactionCoordinator {
     pub(super) fn request(&mut self, input: Input, now: Now) {
@@ -33,6 +33,10 @@ impl TransactionCoordinator {
             Input::End { request, message } => (
                 request,
                 serving.and_then(|()| self.end(request, &message, now)),
+            ),
+            Input::EndKeepingEpoch { request, message } => (
+                request,
+                serving.and_then(|()| self.end_keeping_epoch(request, &message, now)),
             ),
             Input::Abort {
                 request,
@@ -210,7 +214,7 @@ impl TransactionCoordinator {
         }
         match (record.state, message.result) {
             (TransactionState::Ongoing, TransactionResult::Commit) => {
-                self.begin_commit(id, request);
+                self.begin_commit(id, request, EpochAtEnd::Bumped);
             }
             (TransactionState::Ongoing, TransactionResult::Abort) => {
                 self.begin_abort(id, Some(record.producer), Some(request), now)?;
@@ -255,7 +259,7 @@ impl TransactionCoordinator {
     }
 
     /// The entry of `id`, if nothing is pending there.
-    fn settled(&self, id: &TransactionalId) -> Result<&Entry, ErrorCode> {
+    pub(super) fn settled(&self, id: &TransactionalId) -> Result<&Entry, ErrorCode> {
         let entry = self
             .entries
             .get(id)
@@ -291,14 +295,19 @@ impl TransactionCoordinator {
     }
 
     /// D4, first half: the data of the transaction, and what may not be durable of the one before, goes to the disk.
-    fn begin_commit(&mut self, id: &TransactionalId, request: RequestId) {
+    pub(super) fn begin_commit(
+        &mut self,
+        id: &TransactionalId,
+        request: RequestId,
+        epochs: EpochAtEnd,
+    ) {
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
         let partitions = entry.record.partitions.union(&entry.unsynced_markers);
         let partitions = partitions.cloned().collect();
         entry.pending = Some(Pending {
-            stage: Stage::SyncBeforeCommit,
+            stage: Stage::SyncBeforeCommit(epochs),
             waiter: Some(request),
         });
         let ticket = self.desk.ticket(Owner::Transaction(id.clone()));

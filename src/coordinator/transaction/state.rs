@@ -3,7 +3,9 @@
 use crate::coordinator::Now;
 use crate::coordinator::transaction_log::TransactionRecord;
 use crate::protocol::messages::{TransactionResult, TransactionState};
-use crate::types::{ProducerEpoch, ProducerId, ProducerIdentity, Timestamp, TopicPartition};
+use crate::types::{
+    EpochAtEnd, ProducerEpoch, ProducerId, ProducerIdentity, Timestamp, TopicPartition,
+};
 
 use super::DurableEnd;
 
@@ -41,13 +43,24 @@ pub(super) enum Standing {
 /// The identities that follow the one of a transaction's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Successor {
-    /// That of the markers, one epoch above the data.
+    /// That of the markers: one epoch above the data, unless the epoch is kept.
     pub(super) marker: ProducerIdentity,
     /// The producer id to change to once the markers are written, if this one's epochs are used up.
     pub(super) next: ProducerId,
+    /// Whether this is another identity at all.
+    pub(super) epochs: EpochAtEnd,
 }
 
 impl Successor {
+    /// No other identity: the transaction keeps its epoch.
+    pub(super) fn kept(producer: ProducerIdentity) -> Self {
+        Self {
+            marker: producer,
+            next: ProducerId::NONE,
+            epochs: EpochAtEnd::Kept,
+        }
+    }
+
     /// Who the producer is when all is done.
     pub(super) fn identity(self) -> ProducerIdentity {
         match self.next.is_some() {
@@ -90,12 +103,19 @@ impl TransactionRecord {
             start: Timestamp::NONE,
             last_commit: None,
             durable_ends: Vec::new(),
+            epochs: EpochAtEnd::Bumped,
         }
     }
 
     /// Whether this is [`TransactionRecord::unborn`].
     pub(super) fn is_unborn(&self) -> bool {
         self.producer.epoch == ProducerEpoch::NONE
+    }
+
+    /// Whether `producer` is the owner of a transaction that was decided by the older rule, or of the one after it:
+    /// its epoch does not tell which.
+    pub(super) fn keeps_epoch_of(&self, producer: ProducerIdentity) -> bool {
+        self.epochs == EpochAtEnd::Kept && producer == self.producer
     }
 
     pub(super) fn standing(&self, producer: ProducerIdentity) -> Standing {
@@ -126,6 +146,7 @@ impl TransactionRecord {
         let mut next = self.updated(TransactionState::Empty, now);
         next.producer = producer;
         next.last = last;
+        next.epochs = EpochAtEnd::Bumped;
         next.partitions.clear();
         next
     }
@@ -148,6 +169,7 @@ impl TransactionRecord {
         now: Now,
     ) -> Self {
         let mut next = self.updated(TransactionState::PrepareCommit, now);
+        next.epochs = successor.epochs;
         next.last = Some(self.producer);
         next.last_commit = Some(self.producer);
         next.producer = successor.marker;
@@ -169,6 +191,7 @@ impl TransactionRecord {
             next.start = next.last_update;
         }
         next.last = last;
+        next.epochs = successor.epochs;
         next.producer = successor.marker;
         next.next_producer_id = successor.next;
         next.partitions.extend(strays);
@@ -182,6 +205,10 @@ impl TransactionRecord {
             TransactionResult::Abort => TransactionState::CompleteAbort,
         };
         let mut next = self.updated(state, now);
+        if self.epochs == EpochAtEnd::Kept && state == TransactionState::CompleteCommit {
+            // Its markers are durable. What recovery finds open of this identity later is the next transaction.
+            next.last_commit = None;
+        }
         next.producer = self.successor().identity();
         next.next_producer_id = ProducerId::NONE;
         next.partitions.clear();
@@ -207,6 +234,7 @@ impl TransactionRecord {
         Successor {
             marker: self.producer,
             next: self.next_producer_id,
+            epochs: self.epochs,
         }
     }
 

@@ -39,6 +39,7 @@ fn decision() -> TransactionRecord {
             topic_id: TopicId(1),
             offset: Offset(42),
         }],
+        epochs: EpochAtEnd::Bumped,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::log::producer_state::{
 use crate::log::{AppendOrigin, snapshot};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{ControlType, Header};
-use crate::types::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
+use crate::types::{EpochAtEnd, Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
 
 use super::support::*;
 
@@ -257,21 +257,24 @@ fn a_marker_of_an_older_coordinator_or_producer_is_refused() {
     state.apply(&transactional_header(1, 4, 0, 0), NOW);
     state.apply_marker(producer(1, 5), ControlType::Commit, 7, Offset(1), NOW);
     assert_eq!(
-        refused(state.check_marker(producer(1, 6), 6)),
+        refused(state.check_marker(producer(1, 6), 6, Default::default())),
         ErrorCode::TransactionCoordinatorFenced
     );
     assert_eq!(
-        refused(state.check_marker(producer(1, 4), 7)),
+        refused(state.check_marker(producer(1, 4), 7, Default::default())),
         ErrorCode::InvalidProducerEpoch
     );
     assert!(matches!(
-        state.check_marker(producer(1, 5), 7),
+        state.check_marker(producer(1, 5), 7, Default::default()),
         Verdict::Duplicate {
             first_offset: Offset(1),
             ..
         }
     ));
-    assert_eq!(state.check_marker(producer(1, 6), 7), Verdict::Append);
+    assert_eq!(
+        state.check_marker(producer(1, 6), 7, Default::default()),
+        Verdict::Append
+    );
 }
 
 #[test]
@@ -283,4 +286,17 @@ fn c26_idle_producers_expire_by_the_wall_clock_but_never_with_an_open_transactio
     assert_eq!(state.entries().len(), 2);
     state.expire(Timestamp(2000), 1000);
     assert!(state.entry(ProducerId(1)).is_none() && state.entry(ProducerId(2)).is_some());
+}
+
+#[test]
+fn a_marker_of_the_datas_epoch_is_taken_only_where_the_epoch_is_kept_and_a_transaction_is_open() {
+    let mut state = ProducerState::default();
+    let kept = EpochAtEnd::Kept;
+    assert_eq!(state.check_marker(producer(1, 5), 0, kept), Verdict::Append);
+    state.apply(&transactional_header(1, 5, 0, 0), NOW);
+    let bumped = state.check_marker(producer(1, 5), 0, EpochAtEnd::Bumped);
+    assert!(matches!(bumped, Verdict::Refuse(..)), "{bumped:?}");
+    assert_eq!(state.check_marker(producer(1, 5), 0, kept), Verdict::Append);
+    let stale = state.check_marker(producer(1, 4), 0, kept);
+    assert!(matches!(stale, Verdict::Refuse(..)), "{stale:?}");
 }

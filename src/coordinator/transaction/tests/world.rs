@@ -269,6 +269,7 @@ impl World {
             Some(Effect::WriteMarkers {
                 ticket,
                 producer,
+                epochs,
                 result,
                 mut partitions,
                 coordinator_epoch,
@@ -277,13 +278,14 @@ impl World {
                 let first = partitions.remove(0);
                 let is_last = partitions.is_empty();
                 if !(is_last && self.mutant == Mutant::ForgetMarker) {
-                    self.write_marker(index(&first), producer, result);
+                    self.write_marker(index(&first), producer, epochs, result);
                 }
                 match is_last {
                     true => self.step(Input::MarkersWritten { ticket }),
                     false => self.queue.push_front(Effect::WriteMarkers {
                         ticket,
                         producer,
+                        epochs,
                         result,
                         partitions,
                         coordinator_epoch,
@@ -304,7 +306,12 @@ impl World {
                     let open = self.partitions[at].open().next();
                     if let Some(producer) = open {
                         let marker = super::super::state::bumped(producer);
-                        self.write_marker(at, marker, TransactionResult::Commit);
+                        self.write_marker(
+                            at,
+                            marker,
+                            EpochAtEnd::Bumped,
+                            TransactionResult::Commit,
+                        );
                     }
                     self.partitions[at].sync();
                 }
@@ -321,12 +328,19 @@ impl World {
     }
 
     /// The partition's rules for markers (KIP-1228 and its exception for retries).
-    fn write_marker(&mut self, at: usize, producer: ProducerIdentity, result: TransactionResult) {
+    fn write_marker(
+        &mut self,
+        at: usize,
+        producer: ProducerIdentity,
+        epochs: EpochAtEnd,
+        result: TransactionResult,
+    ) {
         let known = self.partitions[at].epoch(producer.id);
         let open = self.partitions[at]
             .open()
             .find(|open| open.id == producer.id);
-        let is_above = known.is_none_or(|known| producer.epoch > known);
+        let is_kept = epochs == EpochAtEnd::Kept && known == Some(producer.epoch) && open.is_some();
+        let is_above = is_kept || known.is_none_or(|known| producer.epoch > known);
         match (is_above, open) {
             (true, _) => self.partitions[at]
                 .items
