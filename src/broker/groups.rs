@@ -18,7 +18,9 @@ use crate::env::failpoint;
 use crate::log::{AppendOrigin, Appended};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{BatchBuilder, BatchProducer, Compression, ControlRecord};
-use crate::protocol::messages::groups::{DescribedGroup, ListGroupsRequest, ListedGroup};
+use crate::protocol::messages::groups::{
+    ConsumerGroupDescription, DescribedGroup, ListGroupsRequest, ListedGroup,
+};
 use crate::protocol::messages::{
     CommittedOffset, OffsetCommitRequest, OffsetFetchRequest, TransactionResult,
     TxnOffsetCommitRequest,
@@ -83,6 +85,10 @@ impl Groups {
 
     pub(super) fn describe_classic(&self, group: &GroupId) -> DescribedGroup {
         self.state.lock().machine.describe_classic(group)
+    }
+
+    pub(super) fn describe_consumer(&self, group: &GroupId) -> Option<ConsumerGroupDescription> {
+        self.state.lock().machine.describe_consumer(group)
     }
 
     pub(super) fn needs_ticks(&self) -> bool {
@@ -195,6 +201,16 @@ impl Core {
         let topic = topic.clone();
         self.tell_groups(Input::TopicDeleted { topic });
         self.sync_if_inline();
+    }
+
+    /// Topics have changed: groups of the consumer protocol assign their partitions.
+    pub(super) fn tell_groups_of_topics(&self) {
+        let mut state = self.groups.state.lock();
+        // Read under the lock, so that of two changes the later one is told last.
+        let topics = self.topics.all().iter().map(|it| it.metadata()).collect();
+        if let Ok(mut log) = self.groups.journal.lock() {
+            self.step_groups(&mut state, &mut log, Input::TopicsChanged { topics });
+        }
     }
 
     pub(super) fn tick_groups(&self) {

@@ -5,8 +5,9 @@ use super::core::Core;
 use super::groups::done;
 use crate::coordinator::group::{Input, Response};
 use crate::protocol::messages::groups::{
-    DeletedOffsets, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-    LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, DeletedOffsets,
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+    SyncGroupRequest, SyncGroupResponse,
 };
 use crate::types::{GroupId, TopicPartition};
 
@@ -40,6 +41,20 @@ impl Core {
 
     pub(super) fn leave_group(&self, message: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
         self.ask_groups(unpack!(Left), |request| Input::Leave { request, message })
+    }
+
+    pub(super) fn consumer_group_heartbeat(
+        &self,
+        message: ConsumerGroupHeartbeatRequest,
+    ) -> Reply<ConsumerGroupHeartbeatResponse> {
+        let unique = self.env.random.next_u128();
+        self.ask_groups(unpack!(ConsumerHeartbeat), |request| {
+            Input::ConsumerHeartbeat {
+                request,
+                message,
+                unique,
+            }
+        })
     }
 
     pub(super) fn delete_offsets(

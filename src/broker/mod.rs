@@ -54,6 +54,7 @@ pub use crate::coordinator::group::{Config as GroupConfig, GroupDescription};
 use crate::env::Env;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::groups::{
+    ConsumerGroupDescription, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
     DeletedOffsets, DescribedGroup, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
     LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListedGroup, SyncGroupRequest,
     SyncGroupResponse,
@@ -176,7 +177,9 @@ impl Broker {
     /// # Errors
     /// `TopicAlreadyExists`, `InvalidPartitions`, `InvalidConfig`, `InvalidTopicException`.
     pub fn create_topic(&self, topic: &NewTopic) -> Result<TopicMetadata, BrokerError> {
-        self.core.create_topic(topic)
+        let created = self.core.create_topic(topic)?;
+        self.core.tell_groups_of_topics();
+        Ok(created)
     }
 
     /// Says whether a topic could be created now, without doing it.
@@ -192,7 +195,9 @@ impl Broker {
     /// # Errors
     /// `UnknownTopicOrPartition`, `InvalidTopicException`.
     pub fn delete_topic(&self, topic: &TopicName) -> Result<(), BrokerError> {
-        self.core.delete_topic(topic)
+        self.core.delete_topic(topic)?;
+        self.core.tell_groups_of_topics();
+        Ok(())
     }
 
     /// Adds partitions until there are `total_count`.
@@ -204,7 +209,9 @@ impl Broker {
         topic: &TopicName,
         total_count: i32,
     ) -> Result<(), BrokerError> {
-        self.core.create_partitions(topic, total_count)
+        self.core.create_partitions(topic, total_count)?;
+        self.core.tell_groups_of_topics();
+        Ok(())
     }
 
     /// All topics by name, the coordinators' own included.
@@ -410,6 +417,31 @@ impl Broker {
     /// Removes members from a group; each has an outcome of its own in the reply.
     pub fn leave_group(&self, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
         self.core.leave_group(request)
+    }
+
+    /// Joins, stays in and leaves a group of the consumer protocol (KIP-848). The reply comes once what it says is durable.
+    /// Its errors: `InvalidRequest`, `UnsupportedAssignor`, `GroupIdNotFound`, `GroupMaxSizeReached`, `UnknownMemberId` and
+    /// `FencedMemberEpoch` (give everything up and join anew), `UnreleasedInstanceId`, `FencedInstanceId`.
+    pub fn consumer_group_heartbeat(
+        &self,
+        request: ConsumerGroupHeartbeatRequest,
+    ) -> Reply<ConsumerGroupHeartbeatResponse> {
+        self.core.consumer_group_heartbeat(request)
+    }
+
+    /// The members of a group of the consumer protocol.
+    ///
+    /// # Errors
+    /// `GroupIdNotFound`, also for a classic group.
+    pub fn describe_consumer_group(
+        &self,
+        group: &GroupId,
+    ) -> Result<ConsumerGroupDescription, BrokerError> {
+        self.core.check_open()?;
+        self.core.groups.describe_consumer(group).ok_or_else(|| {
+            let message = format!("{group} is not a group of the consumer protocol");
+            BrokerError::new(ErrorCode::GroupIdNotFound, message)
+        })
     }
 
     /// Every group that has members or positions.

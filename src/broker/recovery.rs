@@ -185,6 +185,7 @@ impl Opener {
             Groups::new(groups, offsets_journal),
         );
         core.finish_recovery()?;
+        core.tell_groups_of_topics();
         Ok(Arc::new(core))
     }
 

@@ -6,8 +6,9 @@
 //! Guarantees: invariants 3 (append, then mutate), 4 (fenced), 8 (positions are pending until the marker).
 //! Does not: store anything, order concurrent calls, know how a request arrived. The broker does.
 //!
-//! Reading order: `transaction/mod.rs`, `transaction/state.rs`, `transaction_log.rs`, `group/mod.rs`, `offsets_log.rs`, `membership_log.rs`.
+//! Reading order: `transaction/mod.rs`, `transaction/state.rs`, `transaction_log.rs`, `group/mod.rs`, `offsets_log.rs`, `membership_log.rs`, `consumer_log.rs`.
 
+pub mod consumer_log;
 mod error;
 pub mod group;
 pub mod membership_log;

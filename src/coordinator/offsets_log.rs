@@ -4,11 +4,13 @@
 //! key    i16 version = 1 (0 is read, too) | string group | string topic | i32 partition
 //! value  i16 version = 3 | i64 offset | i32 leader epoch | string metadata | i64 commit ms
 //! ```
-//! Keys of version 2 name a classic group's members: see `membership_log.rs`.
+//! Keys of version 2 name a classic group's members (`membership_log.rs`), those of 3 to 8 a group of the consumer protocol
+//! (`consumer_log.rs`).
 //! `docs/format.md` has the page with the history.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::consumer_log::{CONSUMER_KEY_VERSION_MAX, ConsumerKey};
 use super::wire::{Reader, put_string};
 use super::{CONSUMER_OFFSETS_TOPIC, CoordinatorError};
 use crate::protocol::messages::CommittedOffset;
@@ -27,6 +29,8 @@ pub enum Key {
     Offset(GroupId, TopicPartition),
     /// A classic group's members.
     Classic(GroupId),
+    /// A record of a group of the consumer protocol.
+    Consumer(GroupId, ConsumerKey),
 }
 
 impl Key {
@@ -37,14 +41,19 @@ impl Key {
     pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         let mut reader = Reader::new(CONSUMER_OFFSETS_TOPIC, bytes);
         let version = reader.int16()?;
-        if !(0..=GROUP_METADATA_KEY_VERSION).contains(&version) {
-            return Err(reader.newer(version, GROUP_METADATA_KEY_VERSION));
+        if !(0..=CONSUMER_KEY_VERSION_MAX).contains(&version) {
+            return Err(reader.newer(version, CONSUMER_KEY_VERSION_MAX));
         }
         let group = GroupId::new(reader.string()?)
             .map_err(|_| reader.corrupt("the group id is not valid"))?;
         if version == GROUP_METADATA_KEY_VERSION {
             reader.end()?;
             return Ok(Self::Classic(group));
+        }
+        if version > GROUP_METADATA_KEY_VERSION {
+            let key = ConsumerKey::decode(version, &mut reader)?;
+            reader.end()?;
+            return Ok(Self::Consumer(group, key));
         }
         let topic = TopicName::new(reader.string()?)
             .map_err(|_| reader.corrupt("a topic name is not valid"))?;

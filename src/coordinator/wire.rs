@@ -127,6 +127,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A string whose length plus one is a varint, 0 if there is none.
+    pub(super) fn nullable_compact_string(&mut self) -> Result<Option<&'a str>, CoordinatorError> {
+        match self.varint()? {
+            0 => Ok(None),
+            length => self.text(length as usize - 1).map(Some),
+        }
+    }
+
     /// The number of elements of a compact array, none if it is null. At least `element_bytes_min` bytes follow for each.
     pub(super) fn compact_array(
         &mut self,
@@ -185,6 +193,14 @@ pub(super) fn put_compact_count(to: &mut BytesMut, count: usize) {
 pub(super) fn put_compact_string(to: &mut BytesMut, text: &str) {
     put_compact_count(to, text.len());
     to.put_slice(text.as_bytes());
+}
+
+/// Appends a compact string, or 0 if there is none.
+pub(super) fn put_nullable_compact_string(to: &mut BytesMut, text: Option<&str>) {
+    match text {
+        Some(text) => put_compact_string(to, text),
+        None => put_varint(to, 0),
+    }
 }
 
 /// Appends a string with a 16-bit length.

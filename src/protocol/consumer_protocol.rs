@@ -49,7 +49,7 @@ pub enum ConsumerProtocolError {
 }
 
 /// What a member tells the leader when it joins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Subscription {
     /// The topics that it wants.
     pub topics: Vec<TopicName>,
@@ -116,7 +116,7 @@ impl Subscription {
 }
 
 /// What the leader gives a member.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Assignment {
     /// The partitions that the member is to own.
     pub partitions: Vec<TopicPartition>,

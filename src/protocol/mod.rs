@@ -2,6 +2,7 @@
 //!
 //! Knows no I/O: bytes in, values out, and back.
 
+pub mod assignor;
 pub mod batch;
 pub mod consumer_protocol;
 mod error;

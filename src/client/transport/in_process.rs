@@ -10,8 +10,9 @@ use crate::broker::{Broker, BrokerError, GroupDescription, Reply as BrokerReply}
 use crate::client::ClientError;
 use crate::env::Env;
 use crate::protocol::messages::groups::{
-    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
-    SyncGroupRequest, SyncGroupResponse,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest,
+    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest,
+    SyncGroupResponse,
 };
 use crate::protocol::messages::{
     ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition, InitProducerIdRequest,
@@ -220,10 +221,6 @@ impl Transport for InProcess {
         at_once("DescribeGroups", self.broker.describe_group(group))
     }
 
-    fn delete_group(&self, group: &GroupId) -> Reply<()> {
-        later("DeleteGroups", self.broker.delete_group(group), refused)
-    }
-
     fn join_group(&self, request: JoinGroupRequest) -> Reply<JoinGroupResponse> {
         later("JoinGroup", self.broker.join_group(request), refused)
     }
@@ -238,5 +235,17 @@ impl Transport for InProcess {
 
     fn leave_group(&self, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
         later("LeaveGroup", self.broker.leave_group(request), refused)
+    }
+
+    fn consumer_group_heartbeat(
+        &self,
+        request: ConsumerGroupHeartbeatRequest,
+    ) -> Reply<ConsumerGroupHeartbeatResponse> {
+        let reply = self.broker.consumer_group_heartbeat(request);
+        later("ConsumerGroupHeartbeat", reply, refused)
+    }
+
+    fn delete_group(&self, group: &GroupId) -> Reply<()> {
+        later("DeleteGroups", self.broker.delete_group(group), refused)
     }
 }

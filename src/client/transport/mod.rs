@@ -25,8 +25,9 @@ use super::ClientError;
 use crate::broker::GroupDescription;
 use crate::env::Env;
 use crate::protocol::messages::groups::{
-    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
-    SyncGroupRequest, SyncGroupResponse,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest,
+    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest,
+    SyncGroupResponse,
 };
 use crate::protocol::messages::{
     CommittedOffset, ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition,
@@ -34,6 +35,7 @@ use crate::protocol::messages::{
     OffsetSpec, PartitionDescription, ProduceRequest, ProduceResponse, ProducerDescription,
     TopicMetadata, TransactionDescription, TxnOffsetCommitRequest,
 };
+use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{
     GroupId, Isolation, Offset, ProducerIdentity, TopicName, TopicPartition, TransactionalId,
 };
@@ -43,6 +45,17 @@ pub type Reply<T> = BoxFuture<'static, Result<T, ClientError>>;
 
 /// A position that a group committed, if it did.
 pub type FetchedOffset = (TopicPartition, Option<CommittedOffset>);
+
+/// The answer of a transport whose broker knows no members.
+fn without_groups<T: Send + 'static>(request: &'static str, group: &GroupId) -> Reply<T> {
+    let error = ClientError::Refused {
+        request,
+        code: ErrorCode::UnsupportedVersion,
+        message: format!("group {group}: this log has no group membership: assign partitions"),
+        kind: ErrorKind::Fatal,
+    };
+    futures::FutureExt::boxed(futures::future::ready(Err(error)))
+}
 
 /// Carries typed requests to a broker.
 pub trait Transport: Send + Sync + 'static {
@@ -133,18 +146,34 @@ pub trait Transport: Send + Sync + 'static {
     /// One group with its committed and pending positions (DescribeGroups).
     fn describe_group(&self, group: &GroupId) -> Reply<GroupDescription>;
 
+    /// Joins a classic group (JoinGroup); answered at the end of the rebalance.
+    fn join_group(&self, request: JoinGroupRequest) -> Reply<JoinGroupResponse> {
+        without_groups("JoinGroup", &request.group)
+    }
+
+    /// Brings the leader's assignment, and fetches the member's own (SyncGroup).
+    fn sync_group(&self, request: SyncGroupRequest) -> Reply<SyncGroupResponse> {
+        without_groups("SyncGroup", &request.group)
+    }
+
+    /// Keeps a classic member's session alive (Heartbeat).
+    fn heartbeat(&self, request: HeartbeatRequest) -> Reply<()> {
+        without_groups("Heartbeat", &request.group)
+    }
+
+    /// Removes members from a classic group (LeaveGroup).
+    fn leave_group(&self, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
+        without_groups("LeaveGroup", &request.group)
+    }
+
+    /// Joins, stays in and leaves a group of the consumer protocol (ConsumerGroupHeartbeat).
+    fn consumer_group_heartbeat(
+        &self,
+        request: ConsumerGroupHeartbeatRequest,
+    ) -> Reply<ConsumerGroupHeartbeatResponse> {
+        without_groups("ConsumerGroupHeartbeat", &request.group)
+    }
+
     /// Deletes a group with its positions (DeleteGroups).
     fn delete_group(&self, group: &GroupId) -> Reply<()>;
-
-    /// Joins a classic group; answered when all its members have joined (JoinGroup).
-    fn join_group(&self, request: JoinGroupRequest) -> Reply<JoinGroupResponse>;
-
-    /// Fetches a member's assignment; the leader's brings everybody's (SyncGroup).
-    fn sync_group(&self, request: SyncGroupRequest) -> Reply<SyncGroupResponse>;
-
-    /// Keeps a member's session alive (Heartbeat).
-    fn heartbeat(&self, request: HeartbeatRequest) -> Reply<()>;
-
-    /// Removes members from a group (LeaveGroup).
-    fn leave_group(&self, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse>;
 }

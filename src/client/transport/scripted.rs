@@ -15,10 +15,6 @@ use crate::broker::GroupDescription;
 use crate::client::ClientError;
 use crate::env::Env;
 use crate::protocol::batch::{Batch, DecompressionLimit, Header};
-use crate::protocol::messages::groups::{
-    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
-    SyncGroupRequest, SyncGroupResponse,
-};
 use crate::protocol::messages::{
     ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition, InitProducerIdRequest,
     ListedOffset, NewTopic, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec,
@@ -428,21 +424,5 @@ impl Transport for Scripted {
 
     fn delete_group(&self, _: &GroupId) -> Reply<()> {
         unsupported("DeleteGroups")
-    }
-
-    fn join_group(&self, _: JoinGroupRequest) -> Reply<JoinGroupResponse> {
-        unsupported("JoinGroup")
-    }
-
-    fn sync_group(&self, _: SyncGroupRequest) -> Reply<SyncGroupResponse> {
-        unsupported("SyncGroup")
-    }
-
-    fn heartbeat(&self, _: HeartbeatRequest) -> Reply<()> {
-        unsupported("Heartbeat")
-    }
-
-    fn leave_group(&self, _: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
-        unsupported("LeaveGroup")
     }
 }

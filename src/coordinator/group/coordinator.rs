@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::membership::Membership;
 use super::outbox::{Context, Outbox, Write};
 use super::positions::{Position, Positions};
+use super::topics::Topics;
 use super::{Config, Effect, Input, Response};
-use crate::coordinator::membership_log::{ClassicRecord, classic_key};
+use crate::coordinator::membership_log::ClassicRecord;
 use crate::coordinator::offsets_log::{Key, decode_value, encode_key, encode_value};
 use crate::coordinator::{CoordinatorError, JournalRecord, Now, RequestId, Ticket};
 use crate::protocol::ErrorCode;
@@ -29,6 +30,7 @@ pub struct GroupCoordinator {
     pub(super) positions: Positions,
     /// The groups that have or had members.
     pub(super) memberships: BTreeMap<GroupId, Membership>,
+    pub(super) topics: Topics,
     pub(super) out: Outbox,
 }
 
@@ -40,6 +42,7 @@ impl GroupCoordinator {
             config,
             positions: Positions::default(),
             memberships: BTreeMap::new(),
+            topics: Topics::default(),
             out: Outbox::default(),
         }
     }
@@ -74,7 +77,10 @@ impl GroupCoordinator {
                 self.positions
                     .take_in(producer_id, group, partition, position);
             }
-            (Key::Classic(group), None) => drop(self.memberships.remove(&group)),
+            (Key::Consumer(group, key), value) => {
+                self.replay_consumer(group, key, value, now.instant)?;
+            }
+            (Key::Classic(group), None) => self.replay_classic_tombstone(&group),
             (Key::Classic(group), Some(value)) => {
                 let record = ClassicRecord::decode(value)?;
                 let membership = Membership::from_record(group.clone(), record, now.instant);
@@ -116,6 +122,12 @@ impl GroupCoordinator {
             Input::Sync { request, message } => self.sync(request, message, now),
             Input::Heartbeat { request, message } => self.heartbeat(request, &message, now),
             Input::Leave { request, message } => self.leave(request, message, now),
+            Input::ConsumerHeartbeat {
+                request,
+                message,
+                unique,
+            } => self.consumer_heartbeat(request, message, unique, now),
+            Input::TopicsChanged { topics } => self.topics.replace(topics),
             Input::DeleteGroup { request, group } => self.delete_group(request, group),
             Input::DeleteOffsets {
                 request,
@@ -287,10 +299,13 @@ impl GroupCoordinator {
             }
             return;
         }
-        let positions = keys.iter().map(|(group, at)| encode_key(group, at));
-        let records = positions.chain(groups.iter().map(classic_key));
-        let records = records.map(|key| JournalRecord { key, value: None });
-        let records = records.collect();
+        let positions = keys.iter().map(|(group, at)| JournalRecord {
+            key: encode_key(group, at),
+            value: None,
+        });
+        let memberships = groups.iter().filter_map(|it| self.memberships.get(it));
+        let memberships = memberships.flat_map(Membership::tombstones);
+        let records = positions.chain(memberships).collect();
         let write = Write::Tombstones {
             answer,
             keys,
@@ -337,6 +352,7 @@ impl GroupCoordinator {
                 }
             }
             Write::Classic(group, write) => self.classic_written(group, write, now),
+            Write::Consumer(group, write) => self.consumer_written(&group, write, now),
         }
     }
 
@@ -349,6 +365,7 @@ impl GroupCoordinator {
             } => self.out.reply(request, Err(error)),
             Write::Tombstones { answer: None, .. } => {}
             Write::Classic(group, write) => self.classic_failed(&group, write, error, now),
+            Write::Consumer(group, write) => self.consumer_failed(&group, &write, error, now),
         }
     }
 }

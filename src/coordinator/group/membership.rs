@@ -4,15 +4,19 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::classic::{ClassicGroup, ClassicWrite, nobody_left};
-use super::outbox::Context;
-use super::{GroupCoordinator, GroupDescription, Response};
+use super::consumer::{ConsumerGroup, ConsumerWrite, check_heartbeat};
+use super::outbox::{Context, Write};
+use super::topics::Topics;
+use super::{GroupCoordinator, GroupDescription};
+use crate::coordinator::consumer_log::ConsumerKey;
 use crate::coordinator::membership_log::ClassicRecord;
-use crate::coordinator::{Now, RequestId};
+use crate::coordinator::{CoordinatorError, JournalRecord, Now, RequestId};
 use crate::env::Instant;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::groups::{
-    DescribedGroup, GroupState, GroupType, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListGroupsRequest, ListedGroup, SyncGroupRequest,
+    ConsumerGroupDescription, ConsumerGroupHeartbeatRequest, DescribedGroup, GroupState, GroupType,
+    HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListedGroup,
+    SyncGroupRequest,
 };
 use crate::protocol::messages::{CommittedOffset, GroupMember, OffsetFetchRequest};
 use crate::types::{GroupId, TopicName, TopicPartition};
@@ -21,6 +25,7 @@ use crate::types::{GroupId, TopicName, TopicPartition};
 #[derive(Debug, Clone)]
 pub(super) enum Membership {
     Classic(ClassicGroup),
+    Consumer(ConsumerGroup),
 }
 
 impl Membership {
@@ -31,12 +36,14 @@ impl Membership {
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::Classic(group) => group.is_empty(),
+            Self::Consumer(group) => group.is_empty(),
         }
     }
 
     pub(super) fn empty_for(&self, now: Instant) -> Duration {
         match self {
             Self::Classic(group) => group.empty_for(now),
+            Self::Consumer(group) => group.empty_for(now),
         }
     }
 
@@ -44,12 +51,22 @@ impl Membership {
     pub(super) fn subscribed(&self) -> Option<BTreeSet<TopicName>> {
         match self {
             Self::Classic(group) => group.subscribed_topics(),
+            Self::Consumer(group) => Some(group.subscribed()),
         }
     }
 
     pub(super) fn tick(&mut self, cx: &mut Context<'_>) {
         match self {
             Self::Classic(group) => group.tick(cx),
+            Self::Consumer(group) => group.tick(cx),
+        }
+    }
+
+    /// The records that forget the group.
+    pub(super) fn tombstones(&self) -> Vec<JournalRecord> {
+        match self {
+            Self::Classic(group) => group.tombstones(),
+            Self::Consumer(group) => group.tombstones(),
         }
     }
 
@@ -61,17 +78,17 @@ impl Membership {
                 state: group.state(),
                 group_type: GroupType::Classic,
             },
+            Self::Consumer(group) => ListedGroup {
+                group: id.clone(),
+                protocol_type: "consumer".to_owned(),
+                state: group.state(),
+                group_type: GroupType::Consumer,
+            },
         }
     }
 }
 
 impl GroupCoordinator {
-    fn classic(&mut self, group: &GroupId) -> Option<&mut ClassicGroup> {
-        match self.memberships.get_mut(group)? {
-            Membership::Classic(group) => Some(group),
-        }
-    }
-
     /// Lets `act` happen to a classic group; `None` if there is none.
     fn with_classic<T>(
         &mut self,
@@ -79,7 +96,9 @@ impl GroupCoordinator {
         now: Now,
         act: impl FnOnce(&mut ClassicGroup, &mut Context<'_>) -> T,
     ) -> Option<T> {
-        let Membership::Classic(group) = self.memberships.get_mut(group)?;
+        let Membership::Classic(group) = self.memberships.get_mut(group)? else {
+            return None;
+        };
         let mut cx = Context {
             config: &self.config,
             out: &mut self.out,
@@ -96,9 +115,18 @@ impl GroupCoordinator {
         now: Now,
     ) {
         let id = message.group.clone();
-        if !self.memberships.contains_key(&id) {
+        let before = self.memberships.get(&id);
+        if !matches!(before, Some(Membership::Classic(_))) {
+            if before.is_some_and(|it| !it.is_empty()) {
+                let other = ErrorCode::InconsistentGroupProtocol;
+                return self.out.reply(request, Err(other));
+            }
             if !message.member_id.is_empty() {
                 return self.out.reply(request, Err(ErrorCode::UnknownMemberId));
+            }
+            if let Some(records) = before.map(Membership::tombstones) {
+                let write = Write::Classic(id.clone(), ClassicWrite::Empty);
+                self.out.journal(write, None, records, false);
             }
             let group = ClassicGroup::new(id.clone(), now.instant);
             self.memberships
@@ -127,12 +155,9 @@ impl GroupCoordinator {
 
     pub(super) fn leave(&mut self, request: RequestId, message: LeaveGroupRequest, now: Now) {
         let LeaveGroupRequest { group, members } = message;
-        let response = match self.classic(&group) {
-            None => Some(nobody_left(members)),
-            Some(_) => self.with_classic(&group, now, |group, cx| group.leave(members, cx)),
-        };
-        self.out
-            .reply(request, Ok(response.unwrap_or(Response::Done)));
+        let nobody = nobody_left(&members);
+        let response = self.with_classic(&group, now, |group, cx| group.leave(members, cx));
+        self.out.reply(request, Ok(response.unwrap_or(nobody)));
     }
 
     pub(super) fn check_commit(
@@ -145,6 +170,14 @@ impl GroupCoordinator {
         match self.memberships.get_mut(group) {
             Some(Membership::Classic(group)) => {
                 group.check_commit(member, is_transactional, now.instant)
+            }
+            Some(Membership::Consumer(group)) => {
+                let cx = Context {
+                    config: &self.config,
+                    out: &mut self.out,
+                    now,
+                };
+                group.check_commit(member, is_transactional, &cx)
             }
             None if member.generation < 0 => Ok(()),
             None => Err(ErrorCode::IllegalGeneration),
@@ -179,6 +212,107 @@ impl GroupCoordinator {
             .is_some_and(Membership::is_empty)
         {
             self.memberships.remove(group);
+        }
+    }
+
+    /// Lets `act` happen to a group of the consumer protocol; `None` if there is none.
+    fn with_consumer<T>(
+        &mut self,
+        group: &GroupId,
+        now: Now,
+        act: impl FnOnce(&mut ConsumerGroup, &Topics, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let Membership::Consumer(group) = self.memberships.get_mut(group)? else {
+            return None;
+        };
+        let mut cx = Context {
+            config: &self.config,
+            out: &mut self.out,
+            now,
+        };
+        Some(act(group, &self.topics, &mut cx))
+    }
+
+    pub(super) fn consumer_heartbeat(
+        &mut self,
+        request: RequestId,
+        message: ConsumerGroupHeartbeatRequest,
+        unique: u128,
+        now: Now,
+    ) {
+        let id = message.group.clone();
+        if let Err(error) = check_heartbeat(&message) {
+            return self.out.reply(request, Err(error));
+        }
+        let before = self.memberships.get(&id);
+        if !matches!(before, Some(Membership::Consumer(_))) {
+            // Kafka's words for a group that has classic members, too.
+            if before.is_some_and(|it| !it.is_empty()) || message.member_epoch != 0 {
+                return self.out.reply(request, Err(ErrorCode::GroupIdNotFound));
+            }
+            let group = ConsumerGroup::new(id.clone(), before.is_some(), now.instant);
+            self.memberships
+                .insert(id.clone(), Membership::Consumer(group));
+        }
+        self.with_consumer(&id, now, |group, topics, cx| {
+            group.heartbeat(request, message, unique, topics, cx);
+        });
+    }
+
+    pub(super) fn consumer_written(&mut self, group: &GroupId, write: ConsumerWrite, now: Now) {
+        self.with_consumer(group, now, |group, topics, cx| {
+            group.written(write, topics, cx);
+        });
+    }
+
+    pub(super) fn consumer_failed(
+        &mut self,
+        group: &GroupId,
+        write: &ConsumerWrite,
+        error: ErrorCode,
+        now: Now,
+    ) {
+        self.with_consumer(group, now, |group, topics, cx| {
+            group.write_failed(write, error, topics, cx);
+        });
+    }
+
+    pub(super) fn replay_consumer(
+        &mut self,
+        group: GroupId,
+        key: ConsumerKey,
+        value: Option<&[u8]>,
+        now: Instant,
+    ) -> Result<(), CoordinatorError> {
+        let before = self.memberships.get(&group);
+        if !matches!(before, Some(Membership::Consumer(_))) {
+            if value.is_none() {
+                return Ok(());
+            }
+            let new = ConsumerGroup::new(group.clone(), false, now);
+            self.memberships
+                .insert(group.clone(), Membership::Consumer(new));
+        }
+        if let Some(Membership::Consumer(members)) = self.memberships.get_mut(&group)
+            && !members.replay(key, value)?
+        {
+            self.memberships.remove(&group);
+        }
+        Ok(())
+    }
+
+    pub(super) fn replay_classic_tombstone(&mut self, group: &GroupId) {
+        if let Some(Membership::Classic(_)) = self.memberships.get(group) {
+            self.memberships.remove(group);
+        }
+    }
+
+    /// The members of a group of the consumer protocol; `None` if there is no such group.
+    #[must_use]
+    pub fn describe_consumer(&self, group: &GroupId) -> Option<ConsumerGroupDescription> {
+        match self.memberships.get(group) {
+            Some(Membership::Consumer(group)) => Some(group.show(&self.topics)),
+            _ => None,
         }
     }
 
@@ -241,6 +375,7 @@ impl GroupCoordinator {
     pub fn describe_classic(&self, group: &GroupId) -> DescribedGroup {
         let state = match self.memberships.get(group) {
             Some(Membership::Classic(group)) => return group.show(),
+            Some(Membership::Consumer(_)) => GroupState::Dead,
             None if self.positions.is_known(group) => GroupState::Empty,
             None => GroupState::Dead,
         };

@@ -14,28 +14,32 @@
 //! every 100 ms or so: sessions end and rebalances are cut off by it alone.
 //!
 //! Reading order: this file, `coordinator.rs` (commits and deletions), `positions.rs`, `membership.rs` (which group a
-//! request is for), `outbox.rs`, `classic/mod.rs`.
+//! request is for), `outbox.rs`, `classic/mod.rs`, `consumer/mod.rs`, `topics.rs`.
 
 mod classic;
+mod consumer;
 mod coordinator;
 mod membership;
 mod outbox;
 mod positions;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 use std::time::Duration;
 
+pub(in crate::coordinator) use consumer::{Assignment, MemberState};
 pub use coordinator::GroupCoordinator;
 
 use super::{JournalRecord, RequestId, Ticket};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::groups::{
-    DeletedOffsets, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-    LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, DeletedOffsets,
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+    SyncGroupRequest, SyncGroupResponse,
 };
 use crate::protocol::messages::{
-    CommittedOffset, OffsetCommitRequest, TransactionResult, TxnOffsetCommitRequest,
+    CommittedOffset, OffsetCommitRequest, TopicMetadata, TransactionResult, TxnOffsetCommitRequest,
 };
 use crate::types::{GroupId, Offset, ProducerId, ProducerIdentity, TopicName, TopicPartition};
 
@@ -53,6 +57,10 @@ pub struct Config {
     pub session_timeout_max: Duration,
     /// How many members a group may have (`group.max.size`).
     pub group_max_size: usize,
+    /// Without a heartbeat for so long, a member of the consumer protocol is removed (`group.consumer.session.timeout.ms`).
+    pub consumer_session_timeout: Duration,
+    /// How often members of the consumer protocol are told to come (`group.consumer.heartbeat.interval.ms`).
+    pub consumer_heartbeat_interval: Duration,
 }
 
 impl Default for Config {
@@ -63,6 +71,8 @@ impl Default for Config {
             session_timeout_min: Duration::from_secs(6),
             session_timeout_max: Duration::from_secs(30 * 60),
             group_max_size: 10_000,
+            consumer_session_timeout: Duration::from_secs(45),
+            consumer_heartbeat_interval: Duration::from_secs(5),
         }
     }
 }
@@ -113,6 +123,20 @@ pub enum Input {
         request: RequestId,
         /// The request.
         message: LeaveGroupRequest,
+    },
+    /// A member of the consumer protocol joins, stays or leaves.
+    ConsumerHeartbeat {
+        /// The caller's number.
+        request: RequestId,
+        /// The request.
+        message: ConsumerGroupHeartbeatRequest,
+        /// A random number, for the id of a member that has none.
+        unique: u128,
+    },
+    /// All topics, as they are now: at the start, and whenever one is created, deleted or grows.
+    TopicsChanged {
+        /// The topics.
+        topics: Vec<TopicMetadata>,
     },
     /// Forgets a group without members. Refused with `UnstableOffsetCommit` while an open transaction holds offsets of it.
     DeleteGroup {
@@ -194,6 +218,8 @@ pub enum Response {
     Synced(SyncGroupResponse),
     /// To a leave.
     Left(LeaveGroupResponse),
+    /// To a heartbeat of the consumer protocol.
+    ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
     /// To the deletion of positions.
     Deleted(DeletedOffsets),
 }

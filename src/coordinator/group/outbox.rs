@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::classic::ClassicWrite;
+use super::consumer::ConsumerWrite;
 use super::{Config, Effect, Response};
 use crate::coordinator::{JournalRecord, Now, RequestId, Ticket};
 use crate::protocol::ErrorCode;
@@ -27,6 +28,8 @@ pub(super) enum Write {
     },
     /// The members of a classic group.
     Classic(GroupId, ClassicWrite),
+    /// The members of a group of the consumer protocol.
+    Consumer(GroupId, ConsumerWrite),
 }
 
 /// The effects of a step, in order.

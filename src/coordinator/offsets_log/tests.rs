@@ -39,13 +39,13 @@ fn the_bytes_of_each_record_are_golden() {
 }
 
 #[test]
-fn group_metadata_is_passed_over_and_newer_records_are_refused() {
+fn keys_of_members_are_told_apart_and_newer_records_are_refused() {
     assert_eq!(
         Key::decode(&[0, 2, 0, 1, b'g']),
         Ok(Key::Classic(GroupId::new("g").unwrap()))
     );
     assert!(matches!(
-        Key::decode(&[0, 3]),
+        Key::decode(&[0, 9]),
         Err(CoordinatorError::NewerVersion { .. })
     ));
     assert!(matches!(

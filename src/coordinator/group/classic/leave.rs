@@ -45,10 +45,10 @@ impl ClassicGroup {
 }
 
 /// The answer for a group that does not exist.
-pub(in crate::coordinator::group) fn nobody_left(members: Vec<LeavingMember>) -> Response {
-    let left = members.into_iter().map(|it| LeftMember {
-        member_id: it.member_id,
-        group_instance_id: it.group_instance_id,
+pub(in crate::coordinator::group) fn nobody_left(members: &[LeavingMember]) -> Response {
+    let left = members.iter().map(|it| LeftMember {
+        member_id: it.member_id.clone(),
+        group_instance_id: it.group_instance_id.clone(),
         error: Some(ErrorCode::UnknownMemberId),
     });
     Response::Left(LeaveGroupResponse {

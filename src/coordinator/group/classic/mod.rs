@@ -246,6 +246,12 @@ impl ClassicGroup {
         cx.out.journal(write, None, vec![record], sync);
     }
 
+    /// The records that forget the group.
+    pub(super) fn tombstones(&self) -> Vec<JournalRecord> {
+        let key = classic_key(&self.id);
+        vec![JournalRecord { key, value: None }]
+    }
+
     /// Whether the group has no members, and none to come.
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty() && self.pending.is_empty()
