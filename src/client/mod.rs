@@ -13,6 +13,8 @@ mod error;
 pub mod producer;
 mod retry;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod topics;
 pub mod transport;
 mod wait;

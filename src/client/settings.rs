@@ -82,6 +82,19 @@ impl Setting for Option<i32> {
     }
 }
 
+impl Setting for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.trim().to_owned())
+    }
+}
+
+impl Setting for Option<String> {
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        Ok((!text.is_empty()).then(|| text.to_owned()))
+    }
+}
+
 impl Setting for Option<TransactionalId> {
     fn parse(text: &str) -> Result<Self, String> {
         TransactionalId::new(text)

@@ -30,9 +30,83 @@ impl Setting for OffsetReset {
     }
 }
 
+/// By which protocol a consumer is a member of its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupProtocol {
+    /// The members' leader assigns partitions; every broker knows it.
+    #[default]
+    Classic,
+    /// The broker assigns partitions (KIP-848), and only members that are concerned notice a rebalance.
+    Consumer,
+}
+
+impl Setting for GroupProtocol {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "classic" => Ok(Self::Classic),
+            "consumer" => Ok(Self::Consumer),
+            _ => Err("classic or consumer is needed".to_owned()),
+        }
+    }
+}
+
+/// How the leader of a classic group shares partitions out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AssignmentStrategy {
+    /// Of each topic a contiguous range for each member. Every rebalance stops all members.
+    Range,
+    /// Evenly, moving as little as possible; members go on with what they keep.
+    CooperativeSticky,
+}
+
+impl AssignmentStrategy {
+    /// Kafka's name of the strategy.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Range => "range",
+            Self::CooperativeSticky => "cooperative-sticky",
+        }
+    }
+
+    /// The strategy of that name, which may be that of Kafka's class, too.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name.trim() {
+            "range" | "org.apache.kafka.clients.consumer.RangeAssignor" => Some(Self::Range),
+            "cooperative-sticky"
+            | "org.apache.kafka.clients.consumer.CooperativeStickyAssignor" => {
+                Some(Self::CooperativeSticky)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Strategies, the preferred one first; the group uses one that all members know. Members go on during a rebalance
+/// only if all of their strategies are cooperative.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssignmentStrategies(pub Vec<AssignmentStrategy>);
+
+impl From<AssignmentStrategy> for AssignmentStrategies {
+    fn from(strategy: AssignmentStrategy) -> Self {
+        Self(vec![strategy])
+    }
+}
+
+impl Setting for AssignmentStrategies {
+    fn parse(text: &str) -> Result<Self, String> {
+        let strategies = text.split(',').map(AssignmentStrategy::from_name);
+        let strategies: Option<Vec<_>> = strategies.collect();
+        let strategies = strategies.map(Self);
+        strategies.ok_or_else(|| "range, cooperative-sticky or both are needed".to_owned())
+    }
+}
+
 settings! {
     /// A consumer's settings. Fields have Kafka's defaults, but for two: records of open and aborted
-    /// transactions are not shown unless asked for, and positions are committed only by a call.
+    /// transactions are not shown unless asked for, and positions are committed only by a call
+    /// unless `enable.auto.commit` is set.
     /// Every field has a setter of its name.
     pub struct ConsumerConfig {
         /// Under which name positions are committed; without one they are not.
@@ -52,6 +126,33 @@ settings! {
         fetch_max_bytes: usize = 52_428_800, "fetch.max.bytes";
         /// A fetch returns at most so many bytes of a partition, but at least one batch.
         max_partition_fetch_bytes: usize = 1_048_576, "max.partition.fetch.bytes";
+        /// What the consumer calls itself towards its group.
+        client_id: String = "onceflow".to_owned(), "client.id";
+        /// By which protocol a subscribed consumer is a member of its group.
+        group_protocol: GroupProtocol = GroupProtocol::Classic, "group.protocol";
+        /// A name that outlives the consumer: it comes back to its partitions without a rebalance if it does so within
+        /// its session. Two consumers of one name fence each other.
+        group_instance_id: Option<String> = None, "group.instance.id";
+        /// The broker's assignor, with `group.protocol=consumer`; without it the broker chooses.
+        group_remote_assignor: Option<String> = None, "group.remote.assignor";
+        /// How the leader shares partitions out, with `group.protocol=classic`.
+        partition_assignment_strategy: AssignmentStrategies = AssignmentStrategies(vec![
+            AssignmentStrategy::Range,
+            AssignmentStrategy::CooperativeSticky,
+        ]), "partition.assignment.strategy";
+        /// A classic member that is not heard of for so long is removed from its group.
+        session_timeout: Duration = Duration::from_secs(45), "session.timeout.ms";
+        /// How often a classic member heartbeats; the broker says it with `group.protocol=consumer`.
+        heartbeat_interval: Duration = Duration::from_secs(3), "heartbeat.interval.ms";
+        /// A consumer that does not poll for so long leaves its group. A rebalance waits so long for it.
+        max_poll_interval: Duration = Duration::from_secs(300), "max.poll.interval.ms";
+        /// The leader of a classic group looks so often for new partitions.
+        metadata_max_age: Duration = Duration::from_secs(300), "metadata.max.age.ms";
+        /// Whether polls commit the positions of what earlier polls returned, from time to time and before partitions
+        /// are given up.
+        enable_auto_commit: bool = false, "enable.auto.commit";
+        /// How often.
+        auto_commit_interval: Duration = Duration::from_secs(5), "auto.commit.interval.ms";
     }
 }
 

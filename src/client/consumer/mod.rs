@@ -2,30 +2,37 @@
 //!
 //! At `read_committed`, the default, it shows the records of committed transactions and plain records only;
 //! positions pass markers and aborted records, so that offsets have gaps. A position that retention overtook
-//! is an error, never a jump (S14). Assigning partitions to the members of a group is not here.
+//! is an error, never a jump (S14). A consumer that subscribes to topics is a member of its group and shares the partitions
+//! with the others; one that assigns partitions itself has them all alone.
 //!
-//! Reading order: this file, `committed.rs` (what may be seen), `reader.rs` (one partition, for the runtime), `records.rs`.
+//! Reading order: this file, `committed.rs` (what may be seen), `reader.rs` (one partition, for the runtime), `records.rs`,
+//! `subscription.rs`, `group/mod.rs`.
 
 mod committed;
 mod config;
+mod group;
 mod offsets;
 mod reader;
 mod records;
+mod subscription;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use committed::{CommittedBatch, FetchedBatches};
-pub use config::{ConsumerConfig, OffsetReset};
+pub use config::{
+    AssignmentStrategies, AssignmentStrategy, ConsumerConfig, GroupProtocol, OffsetReset,
+};
 pub use reader::PartitionReader;
 pub use records::{ConsumerRecord, ConsumerRecords};
+pub use subscription::RebalanceListener;
 
 use self::committed::corrupt;
 use self::reader::{fetch_error, visible_end};
 use self::records::{Codecs, RawRecord};
+use self::subscription::Subscribed;
 use super::producer::serializer::default_serializer;
-use super::wait::pause;
 use super::{ClientError, Transport};
 use crate::codec::{Codec, Datum};
 use crate::env::Instant;
@@ -78,6 +85,8 @@ pub struct Consumer<K: ?Sized + Datum, V: ?Sized + Datum> {
     assigned: BTreeMap<TopicPartition, Assigned>,
     /// Fetches begin after this partition, so that each has its turn.
     last_served: Option<TopicPartition>,
+    subscribed: Option<Subscribed>,
+    last_auto_commit: Instant,
 }
 
 /// What the consumer knows of a partition.
@@ -172,6 +181,7 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
     /// A consumer with the types' own codecs, yet without partitions.
     #[must_use]
     pub fn new(transport: Arc<dyn Transport>, config: ConsumerConfig) -> Self {
+        let now = transport.env().clock.now();
         Self {
             transport,
             config,
@@ -181,6 +191,8 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
             }),
             assigned: BTreeMap::new(),
             last_served: None,
+            subscribed: None,
+            last_auto_commit: now,
         }
     }
 
@@ -201,8 +213,9 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
         }
     }
 
-    /// Reads exactly these partitions from now on. Those assigned already keep their positions.
+    /// Reads exactly these partitions from now on. Those assigned already keep their positions. A subscription ends.
     pub fn assign(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) {
+        self.subscribed = None;
         let mut before = std::mem::take(&mut self.assigned);
         for partition in partitions {
             let assigned = before.remove(&partition).unwrap_or_default();
@@ -255,9 +268,13 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
     /// [`ClientError::OffsetOutOfRange`] if retention overtook a position (S14),
     /// [`ClientError::NoPosition`] if there is none and `auto.offset.reset` is `none`; or if a partition
     /// does not exist or cannot be read. The positions stay, so that a later poll goes on there.
+    /// With a subscription, also why the group has refused the member.
     pub async fn poll(&mut self, timeout: Duration) -> Result<ConsumerRecords<K, V>, ClientError> {
+        let _polling = self.begin_poll();
         let deadline = self.now().plus(timeout);
+        self.auto_commit().await;
         loop {
+            self.follow_group().await?;
             self.find_positions().await?;
             let records = self.take_buffered()?;
             let left = deadline.since(self.now());
@@ -308,7 +325,7 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
     async fn fetch(&mut self, max_wait: Duration) -> Result<bool, ClientError> {
         let partitions = self.fetch_partitions();
         if partitions.is_empty() {
-            pause(self.transport.env(), max_wait).await?;
+            self.pause_or_rebalance(max_wait).await?;
             return Ok(false);
         }
         self.last_served = partitions.first().map(|first| first.partition.clone());

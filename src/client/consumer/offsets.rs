@@ -7,7 +7,7 @@ use crate::client::settings::config_error;
 use crate::client::transport::FetchedOffset;
 use crate::codec::Datum;
 use crate::protocol::messages::{
-    CommittedOffset, GroupMember, ListedOffset, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec,
+    CommittedOffset, ListedOffset, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec,
 };
 use crate::types::{GroupId, Isolation, Offset, Timestamp, TopicPartition};
 
@@ -126,8 +126,14 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
     /// # Errors
     /// If there is no `group.id`, or the group refuses.
     pub async fn commit(&self) -> Result<(), ClientError> {
-        let positions = self.positions().into_iter();
-        let offsets = positions.map(|(partition, offset)| {
+        self.commit_positions(self.positions()).await
+    }
+
+    pub(super) async fn commit_positions(
+        &self,
+        positions: Vec<(TopicPartition, Offset)>,
+    ) -> Result<(), ClientError> {
+        let offsets = positions.into_iter().map(|(partition, offset)| {
             let committed = CommittedOffset {
                 offset,
                 leader_epoch: -1,
@@ -146,12 +152,15 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
         &self,
         offsets: Vec<(TopicPartition, CommittedOffset)>,
     ) -> Result<(), ClientError> {
-        let request = OffsetCommitRequest {
-            group: self.group()?,
-            member: GroupMember::default(),
-            offsets,
+        let group = self.group()?;
+        // A member's epoch may have grown since an attempt that was refused for it.
+        let send = || {
+            self.transport.offset_commit(OffsetCommitRequest {
+                group: group.clone(),
+                member: self.group_member(),
+                offsets: offsets.clone(),
+            })
         };
-        let send = || self.transport.offset_commit(request.clone());
         retry(self.transport.env(), send).await
     }
 
@@ -173,7 +182,7 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
         retry(self.transport.env(), send).await
     }
 
-    fn group(&self) -> Result<GroupId, ClientError> {
+    pub(super) fn group(&self) -> Result<GroupId, ClientError> {
         let group = self.config.group_id.clone();
         group.ok_or_else(|| config_error("group.id", "", "committed positions need one"))
     }

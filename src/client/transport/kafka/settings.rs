@@ -114,19 +114,6 @@ impl Setting for Option<Pem> {
     }
 }
 
-impl Setting for Option<String> {
-    fn parse(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        Ok((!text.is_empty()).then(|| text.to_owned()))
-    }
-}
-
-impl Setting for String {
-    fn parse(text: &str) -> Result<Self, String> {
-        Ok(text.trim().to_owned())
-    }
-}
-
 impl Setting for i16 {
     fn parse(text: &str) -> Result<Self, String> {
         text.trim()

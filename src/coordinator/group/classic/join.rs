@@ -1,13 +1,17 @@
 //! JoinGroup: a first join, a join anew, and a static member's return.
 
+use bytes::Bytes;
+
 use super::validate::check_join;
 use super::{ClassicGroup, ClassicWrite, Context, Gathering, Member, NEW_MEMBER_TIMEOUT, Phase};
 use crate::coordinator::RequestId;
 use crate::coordinator::group::Response;
+use crate::coordinator::membership_log::subscribed_topics;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::groups::{
     JoinGroupMember, JoinGroupRequest, JoinGroupResponse, JoinedGroup,
 };
+use crate::types::TopicName;
 
 impl ClassicGroup {
     /// Takes in a join. `unique` makes a new member's id unlike any other.
@@ -208,7 +212,7 @@ impl ClassicGroup {
         let metadata = |protocols: &[super::JoinGroupProtocol]| {
             let mut chosen = protocols.iter();
             let chosen = chosen.find(|it| Some(&it.name) == self.protocol.as_ref());
-            chosen.map(|it| it.metadata.clone())
+            chosen.map(|it| wants(&it.metadata))
         };
         let is_same = before.is_some_and(|it| {
             let after = metadata(&message.protocols);
@@ -269,6 +273,11 @@ fn update_member(
     if let Some(earlier) = member.joining.replace(request) {
         cx.out.reply(earlier, Err(ErrorCode::RebalanceInProgress));
     }
+}
+
+/// What a member wants: a consumer's topics (what it says of its partitions changes with each start), or all its words.
+fn wants(metadata: &Bytes) -> Result<Vec<TopicName>, Bytes> {
+    subscribed_topics(metadata).map_err(|_| metadata.clone())
 }
 
 /// As Kafka's: the instance id or client id, and something that nobody else has.
