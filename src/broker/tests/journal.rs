@@ -20,10 +20,8 @@ use crate::protocol::batch::{
     Batch, BatchBuilder, BatchProducer, Batches, Compression, ControlType, DecompressionLimit,
 };
 use crate::protocol::messages::{TransactionResult, TransactionState};
-use crate::types::{
-    Isolation, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Timestamp, TopicId,
-    TransactionalId,
-};
+use crate::types::{EpochAtEnd, Isolation, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Timestamp, TopicId,
+    TransactionalId,};
 
 const JOURNAL: &str = "/data/log/__transaction_state-0/00000000000000000000.log";
 
@@ -436,6 +434,7 @@ fn journal_record(id: u8, state: Option<u8>, epoch: i16) -> (Vec<u8>, Option<Vec
             start: Timestamp(4),
             last_commit: None,
             durable_ends: Vec::new(),
+            epochs: EpochAtEnd::Bumped,
         };
         record.encode().to_vec()
     });
