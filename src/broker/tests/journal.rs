@@ -20,8 +20,10 @@ use crate::protocol::batch::{
     Batch, BatchBuilder, BatchProducer, Batches, Compression, ControlType, DecompressionLimit,
 };
 use crate::protocol::messages::{TransactionResult, TransactionState};
-use crate::types::{EpochAtEnd, Isolation, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Timestamp, TopicId,
-    TransactionalId,};
+use crate::types::{
+    EpochAtEnd, Isolation, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Timestamp, TopicId,
+    TransactionalId,
+};
 
 const JOURNAL: &str = "/data/log/__transaction_state-0/00000000000000000000.log";
 
