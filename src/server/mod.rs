@@ -10,8 +10,10 @@
 mod budget;
 mod config;
 mod connection;
+mod dispatch;
 mod error;
 mod handler;
+mod handlers;
 mod login;
 mod peers;
 mod requests;
@@ -36,6 +38,7 @@ pub use error::ServerError;
 
 use self::budget::Budget;
 use self::connection::Shared;
+use self::dispatch::Dispatch;
 use self::handler::Handler;
 use self::peers::Peers;
 use self::security::Security;
@@ -70,9 +73,8 @@ impl Server {
         config: ServerConfig,
     ) -> Result<Self, ServerError> {
         config.check()?;
-        // WIRE: Arc::new(Dispatch::new(env.clone(), broker.clone(), &config))
-        let _ = broker;
-        let handler: Arc<dyn Handler> = Arc::new(NotYet);
+        let dispatch = Dispatch::new(env.clone(), broker.clone(), &config);
+        let handler: Arc<dyn Handler> = Arc::new(dispatch);
         Self::start_with(env, data_dir, config, handler)
     }
 
@@ -165,22 +167,6 @@ impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Server({})", self.local)
     }
-}
-
-/// Answers nothing.
-struct NotYet;
-
-impl Handler for NotYet {
-    fn handle(
-        self: Arc<Self>,
-        _session: Arc<session::Session>,
-        _frame: bytes::Bytes,
-    ) -> futures::future::BoxFuture<'static, handler::Answer> {
-        let refused = handler::Malformed("no request is served yet".to_owned());
-        Box::pin(std::future::ready(Err(refused)))
-    }
-
-    fn forget(&self, _session: &session::Session) {}
 }
 
 /// Accepts connections until the server stops, then waits for those that there are.

@@ -17,7 +17,10 @@ pub fn version_table() -> String {
             "| {} | {} | {} | {} | {} |",
             api.key(),
             api,
-            range(&api.served()),
+            match api.is_served() {
+                true => range(&api.served()),
+                false => "–".to_owned(),
+            },
             range(&api.spoken()),
             api.description(),
         );

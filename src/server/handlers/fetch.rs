@@ -1,0 +1,212 @@
+//! Fetch: reads record batches, waiting for more where too few are there.
+
+use std::time::Duration;
+
+use super::super::dispatch::Call;
+use super::super::security::{Operation, Resource};
+use super::fetch_session::TopicKey;
+use super::{check_leader_epoch, topic_name};
+use crate::protocol::ErrorCode;
+use crate::protocol::messages::{
+    FetchPartition as Read, FetchRequest as ReadRequest, FetchedPartition, FetchedRecords,
+};
+use crate::protocol::wire::messages::fetch::{
+    AbortedTransaction, FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse,
+    PartitionData,
+};
+use crate::types::{Isolation, Offset, TopicId, TopicName, TopicPartition};
+
+/// The longest that a client may have a fetch wait, so that a connection that is gone is noticed some time.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+/// From this version on topics are named by their ids.
+const TOPIC_IDS_FROM: i16 = 13;
+
+type Answers = Vec<(TopicKey, PartitionData)>;
+
+pub(in crate::server) async fn fetch(call: &Call<'_>, request: FetchRequest) -> FetchResponse {
+    let sessions = &call.dispatch.fetch_sessions;
+    let connection = call.session.id();
+    let plan = match sessions.begin(connection, &request) {
+        Ok(plan) => plan,
+        Err(code) => {
+            return FetchResponse {
+                error_code: code.code(),
+                ..FetchResponse::default()
+            };
+        }
+    };
+    let mut answers = read(call, &request, &plan.partitions).await;
+    let session_id = sessions.finish(connection, plan, &mut answers);
+    FetchResponse {
+        session_id,
+        responses: by_topic(answers),
+        ..FetchResponse::default()
+    }
+}
+
+/// Reads all partitions at once: those that can be read, while the others are answered with what is wrong with them.
+async fn read(
+    call: &Call<'_>,
+    request: &FetchRequest,
+    asked: &[(TopicKey, FetchPartition)],
+) -> Answers {
+    let isolation = match request.isolation_level {
+        1 => Isolation::ReadCommitted,
+        _ => Isolation::ReadUncommitted,
+    };
+    let names = resolve(call, asked);
+    let mut refused = Answers::new();
+    let mut keys = Vec::with_capacity(asked.len());
+    let mut partitions = Vec::with_capacity(asked.len());
+    for ((key, partition), name) in asked.iter().zip(names) {
+        match readable(name, partition) {
+            Ok(read) => {
+                keys.push(key);
+                partitions.push(read);
+            }
+            Err(code) => refused.push((key.clone(), failed(partition.partition, code))),
+        }
+    }
+    let has_refusal = !refused.is_empty();
+    let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0);
+    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
+    let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    let fetched = call.broker().fetch(ReadRequest {
+        partitions,
+        isolation,
+        // An error is told at once.
+        min_bytes: if has_refusal { 0 } else { min_bytes },
+        max_bytes: call.session.fetch_bytes_max(max_bytes),
+        max_wait: if has_refusal {
+            Duration::ZERO
+        } else {
+            max_wait.min(WAIT_MAX)
+        },
+    });
+    let mut answers = match fetched.await {
+        Ok(fetched) => fetched
+            .into_iter()
+            .zip(&keys)
+            .map(|(partition, key)| ((*key).clone(), answer(partition, isolation)))
+            .collect(),
+        Err(error) => {
+            let failed = |(key, partition): &(TopicKey, FetchPartition)| {
+                (key.clone(), failed(partition.partition, error.code))
+            };
+            return asked.iter().map(failed).collect();
+        }
+    };
+    refused.append(&mut answers);
+    refused
+}
+
+/// The topics' names, each looked up and permitted once.
+fn resolve(
+    call: &Call<'_>,
+    asked: &[(TopicKey, FetchPartition)],
+) -> Vec<Result<TopicName, ErrorCode>> {
+    let mut names: Vec<Result<TopicName, ErrorCode>> = Vec::with_capacity(asked.len());
+    let mut last: Option<&TopicKey> = None;
+    for (key, _) in asked {
+        let name = match names.last() {
+            Some(name) if last == Some(key) => name.clone(),
+            _ => permitted(call, key),
+        };
+        last = Some(key);
+        names.push(name);
+    }
+    names
+}
+
+fn permitted(call: &Call<'_>, key: &TopicKey) -> Result<TopicName, ErrorCode> {
+    if call.version() < TOPIC_IDS_FROM {
+        call.allow_topic(Operation::Read, &key.name)
+            .map_err(|error| error.code)?;
+        return topic_name(&key.name).map_err(|_| ErrorCode::UnknownTopicOrPartition);
+    }
+    if key.id == TopicId::default() {
+        return Err(ErrorCode::UnknownTopicId);
+    }
+    let topic = call.topic_by_id(key.id).map_err(|error| error.code)?;
+    let is_allowed = call
+        .session
+        .is_allowed(Operation::Read, Resource::Topic(topic.name.as_str()));
+    match is_allowed {
+        true => Ok(topic.name),
+        false => Err(ErrorCode::UnknownTopicId),
+    }
+}
+
+fn readable(
+    name: Result<TopicName, ErrorCode>,
+    partition: &FetchPartition,
+) -> Result<Read, ErrorCode> {
+    let name = name?;
+    check_leader_epoch(partition.current_leader_epoch)?;
+    Ok(Read {
+        partition: TopicPartition::new(name, partition.partition),
+        offset: Offset(partition.fetch_offset),
+        max_bytes: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
+    })
+}
+
+fn answer(fetched: FetchedPartition, isolation: Isolation) -> PartitionData {
+    let index = fetched.partition.partition;
+    match fetched.result {
+        Ok(records) => read_data(index, records, isolation),
+        Err(code) => failed(index, code),
+    }
+}
+
+fn read_data(index: i32, read: FetchedRecords, isolation: Isolation) -> PartitionData {
+    let is_committed = isolation == Isolation::ReadCommitted;
+    // Only `read_committed` readers are given the list (some clients drop records on any list); it is sorted by offset.
+    let aborted = is_committed.then(|| {
+        let aborted = read.aborted_transactions.iter();
+        aborted
+            .map(|transaction| AbortedTransaction {
+                producer_id: transaction.producer_id.0,
+                first_offset: transaction.first_offset.0,
+            })
+            .collect()
+    });
+    PartitionData {
+        partition_index: index,
+        high_watermark: read.high_watermark.0,
+        last_stable_offset: match is_committed {
+            true => read.last_stable_offset.0,
+            false => -1,
+        },
+        log_start_offset: read.log_start_offset.0,
+        aborted_transactions: aborted,
+        records: read.records,
+        ..PartitionData::default()
+    }
+}
+
+fn failed(index: i32, code: ErrorCode) -> PartitionData {
+    PartitionData {
+        partition_index: index,
+        error_code: code.code(),
+        high_watermark: -1,
+        ..PartitionData::default()
+    }
+}
+
+/// Partitions of one topic that follow each other share its name.
+fn by_topic(answers: Answers) -> Vec<FetchableTopicResponse> {
+    let mut topics: Vec<FetchableTopicResponse> = Vec::new();
+    for (key, data) in answers {
+        match topics.last_mut() {
+            Some(topic) if topic.topic == key.name && topic.topic_id == key.id => {
+                topic.partitions.push(data);
+            }
+            _ => topics.push(FetchableTopicResponse {
+                topic: key.name,
+                topic_id: key.id,
+                partitions: vec![data],
+            }),
+        }
+    }
+    topics
+}

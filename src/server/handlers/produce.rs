@@ -1,0 +1,189 @@
+//! Produce: appends record batches. What is appended is appended in the first poll, before anything is waited for.
+
+use bytes::Bytes;
+
+use super::super::dispatch::Call;
+use super::super::security::Operation;
+use super::{LEADER_EPOCH, NODE_ID, topic_name};
+use crate::broker::{BrokerError, Reply};
+use crate::protocol::ErrorCode;
+use crate::protocol::batch::{Compression, Header};
+use crate::protocol::messages::{Acks, ProduceRequest as Append, ProduceResponse as Appended};
+use crate::protocol::wire::messages::produce::{
+    LeaderIdAndEpoch, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceResponse,
+};
+use crate::types::{TopicName, TopicPartition, TransactionalId};
+
+/// From this version on a batch joins its partition to the transaction (KIP-890 part 2); before, AddPartitionsToTxn does.
+const JOINS_FROM: i16 = 12;
+/// From this version on clients know `TransactionAbortable`.
+const ABORTABLE_FROM: i16 = 11;
+/// From this version on batches may be compressed with zstd.
+const ZSTD_FROM: i16 = 7;
+
+/// How a whole request is to be appended.
+struct Terms {
+    version: i16,
+    acks: Acks,
+    transactional_id: Option<TransactionalId>,
+}
+
+/// `None`: nobody waits for an answer (`acks=0`).
+pub(in crate::server) async fn produce(
+    call: &Call<'_>,
+    request: ProduceRequest,
+) -> Option<ProduceResponse> {
+    let is_answered = request.acks != 0;
+    let terms = terms(call, &request);
+    // All appends are begun before the first answer is waited for: one sync covers them.
+    let mut begun = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        let name = terms.as_ref().map_err(Clone::clone).and_then(|terms| {
+            call.allow_topic(Operation::Write, &topic.name)?;
+            Ok((terms, topic_name(&topic.name)?))
+        });
+        let partitions = topic.partition_data.into_iter().map(|data| {
+            let index = data.index;
+            let reply = name
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|(terms, name)| append(call, terms, name, data));
+            (index, reply)
+        });
+        begun.push((topic.name, partitions.collect::<Vec<_>>()));
+    }
+    let mut responses = Vec::with_capacity(begun.len());
+    for (name, partitions) in begun {
+        let mut partition_responses = Vec::with_capacity(partitions.len());
+        for (index, reply) in partitions {
+            let result = match reply {
+                Ok(reply) => reply.await,
+                Err(error) => Err(error),
+            };
+            partition_responses.push(answer(call.version(), index, result));
+        }
+        responses.push(TopicProduceResponse {
+            name,
+            partition_responses,
+            ..TopicProduceResponse::default()
+        });
+    }
+    is_answered.then(|| ProduceResponse {
+        responses,
+        ..ProduceResponse::default()
+    })
+}
+
+fn terms(call: &Call<'_>, request: &ProduceRequest) -> Result<Terms, BrokerError> {
+    let acks = match request.acks {
+        -1 => Acks::All,
+        0 => Acks::None,
+        1 => Acks::Leader,
+        _ => return Err(ErrorCode::InvalidRequiredAcks.into()),
+    };
+    let transactional_id = match &request.transactional_id {
+        Some(id) => {
+            call.allow_transactions(Operation::Write, id)?;
+            let invalid = |error| BrokerError::new(ErrorCode::InvalidRequest, format!("{error}"));
+            Some(TransactionalId::new(id).map_err(invalid)?)
+        }
+        None => None,
+    };
+    Ok(Terms {
+        version: call.version(),
+        acks,
+        transactional_id,
+    })
+}
+
+fn append(
+    call: &Call<'_>,
+    terms: &Terms,
+    topic: &TopicName,
+    data: PartitionProduceData,
+) -> Result<Reply<Appended>, BrokerError> {
+    let records = data.records.unwrap_or_default();
+    check_records(&records, terms.version)?;
+    let append = Append {
+        partition: TopicPartition::new(topic.clone(), data.index),
+        records,
+        acks: terms.acks,
+        transactional_id: terms.transactional_id.clone(),
+    };
+    Ok(
+        match append.transactional_id.is_some() && terms.version < JOINS_FROM {
+            true => call.broker().produce_to_joined(append),
+            false => call.broker().produce(append),
+        },
+    )
+}
+
+/// Refuses what the version does not allow; what the bytes say besides is checked by the log.
+fn check_records(records: &Bytes, version: i16) -> Result<(), BrokerError> {
+    if records.is_empty() {
+        let message = "a produce request held no record batch: this is an error of the client";
+        return Err(BrokerError::new(ErrorCode::InvalidRecord, message));
+    }
+    let is_zstd =
+        Header::parse(records).is_ok_and(|header| header.compression() == Compression::Zstd);
+    match is_zstd && version < ZSTD_FROM {
+        true => Err(ErrorCode::UnsupportedCompressionType.into()),
+        false => Ok(()),
+    }
+}
+
+fn answer(
+    version: i16,
+    index: i32,
+    result: Result<Appended, BrokerError>,
+) -> PartitionProduceResponse {
+    match result {
+        Ok(appended) => PartitionProduceResponse {
+            index,
+            base_offset: appended.base_offset.0,
+            log_append_time_ms: appended.log_append_time.0,
+            log_start_offset: appended.log_start_offset.0,
+            ..PartitionProduceResponse::default()
+        },
+        Err(error) => {
+            tracing::debug!(%error, "append refused");
+            PartitionProduceResponse {
+                index,
+                error_code: code_for(error.code, version).code(),
+                base_offset: -1,
+                error_message: Some(error.message),
+                current_leader: LeaderIdAndEpoch {
+                    leader_id: match error.code {
+                        ErrorCode::NotLeaderOrFollower => NODE_ID,
+                        _ => -1,
+                    },
+                    leader_epoch: match error.code {
+                        ErrorCode::NotLeaderOrFollower => LEADER_EPOCH,
+                        _ => -1,
+                    },
+                },
+                ..PartitionProduceResponse::default()
+            }
+        }
+    }
+}
+
+/// The code that clients of the version understand as it is meant.
+fn code_for(code: ErrorCode, version: i16) -> ErrorCode {
+    match code {
+        // A producer hears of its fencing here by this code only.
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        ErrorCode::TransactionAbortable if version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,
+        // Older clients retry on this one, and give up on the others.
+        ErrorCode::ConcurrentTransactions
+        | ErrorCode::CoordinatorLoadInProgress
+        | ErrorCode::CoordinatorNotAvailable
+        | ErrorCode::NotCoordinator
+            if version < JOINS_FROM =>
+        {
+            ErrorCode::NotEnoughReplicas
+        }
+        code => code,
+    }
+}

@@ -1,0 +1,312 @@
+//! Topics: found, created, grown, configured and deleted.
+
+use super::{Fixture, batch, values};
+use crate::protocol::ErrorCode;
+use crate::protocol::batch::BatchProducer;
+use crate::protocol::wire::messages::create_partitions::{
+    CreatePartitionsRequest, CreatePartitionsTopic,
+};
+use crate::protocol::wire::messages::create_topics::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
+use crate::protocol::wire::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
+use crate::protocol::wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
+use crate::protocol::wire::messages::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource,
+};
+use crate::protocol::wire::messages::describe_log_dirs::DescribeLogDirsRequest;
+use crate::protocol::wire::messages::describe_topic_partitions::{
+    DescribeTopicPartitionsRequest, TopicRequest,
+};
+use crate::protocol::wire::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+use crate::protocol::wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
+use crate::types::TopicId;
+
+fn named(name: &str) -> MetadataRequest {
+    MetadataRequest {
+        topics: Some(vec![MetadataRequestTopic {
+            name: Some(name.to_owned()),
+            ..MetadataRequestTopic::default()
+        }]),
+        ..MetadataRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn a_topic_asked_for_is_created_and_has_its_leader_at_once() {
+    let fixture = Fixture::new();
+    for version in 0..=13 {
+        let name = format!("made-by-{version}");
+        let answer = fixture.ask(version, &named(&name)).await;
+        let topic = &answer.topics[0];
+        assert_eq!(
+            (topic.error_code, topic.partitions.len()),
+            (0, 1),
+            "version {version}"
+        );
+        assert_eq!(topic.partitions[0].leader_id, answer.brokers[0].node_id);
+        assert_eq!(
+            (answer.brokers[0].host.as_str(), answer.brokers[0].port),
+            ("127.0.0.1", 9092)
+        );
+    }
+    let mut unwanted = named("unwanted");
+    unwanted.allow_auto_topic_creation = false;
+    let answer = fixture.ask(4, &unwanted).await;
+    assert_eq!(
+        answer.topics[0].error_code,
+        ErrorCode::UnknownTopicOrPartition.code()
+    );
+    let answer = fixture.ask(4, &named("../etc")).await;
+    assert_eq!(
+        answer.topics[0].error_code,
+        ErrorCode::InvalidTopicException.code()
+    );
+}
+
+#[tokio::test]
+async fn an_empty_list_of_topics_asks_for_all_in_version_0_and_for_none_later() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1).await;
+    let all = MetadataRequest::default();
+    let none = MetadataRequest {
+        topics: Some(Vec::new()),
+        ..MetadataRequest::default()
+    };
+    let names = |answer: crate::protocol::wire::messages::MetadataResponse| {
+        answer
+            .topics
+            .into_iter()
+            .filter_map(|topic| topic.name)
+            .collect::<Vec<_>>()
+    };
+    assert!(names(fixture.ask(0, &none).await).contains(&"t".to_owned()));
+    assert_eq!(names(fixture.ask(1, &none).await), Vec::<String>::new());
+    assert!(names(fixture.ask(1, &all).await).contains(&"t".to_owned()));
+}
+
+#[tokio::test]
+async fn a_topic_is_found_and_deleted_by_its_id_which_no_other_topic_ever_has() {
+    let fixture = Fixture::new();
+    let id = fixture.create("t", 2).await;
+    let by_id = |topic_id| MetadataRequest {
+        topics: Some(vec![MetadataRequestTopic {
+            topic_id,
+            name: None,
+        }]),
+        ..MetadataRequest::default()
+    };
+    let found = fixture.ask(12, &by_id(id)).await;
+    assert_eq!(found.topics[0].name.as_deref(), Some("t"));
+    let missing = fixture.ask(12, &by_id(TopicId(id.0 ^ 1))).await;
+    assert_eq!(
+        missing.topics[0].error_code,
+        ErrorCode::UnknownTopicId.code()
+    );
+    let delete = DeleteTopicsRequest {
+        topics: vec![DeleteTopicState {
+            name: None,
+            topic_id: id,
+        }],
+        ..DeleteTopicsRequest::default()
+    };
+    let deleted = fixture.ask(6, &delete).await;
+    assert_eq!(deleted.responses[0].error_code, 0);
+    assert_eq!(deleted.responses[0].name.as_deref(), Some("t"));
+    let again = fixture.ask(6, &delete).await;
+    assert_eq!(
+        again.responses[0].error_code,
+        ErrorCode::UnknownTopicId.code()
+    );
+    assert_ne!(fixture.create("t", 2).await, id);
+}
+
+#[tokio::test]
+async fn each_topic_of_a_creation_is_answered_by_itself() {
+    let fixture = Fixture::new();
+    fixture.create("there", 1).await;
+    let topic = |name: &str, count| CreatableTopic {
+        name: name.to_owned(),
+        num_partitions: count,
+        replication_factor: -1,
+        ..CreatableTopic::default()
+    };
+    let mut set = topic("wrongly-set", 1);
+    set.configs.push(CreatableTopicConfig {
+        name: "retention.ms".to_owned(),
+        value: Some("soon".to_owned()),
+    });
+    let mut request = CreateTopicsRequest {
+        topics: vec![
+            topic("new", -1),
+            topic("there", 1),
+            topic("twice", 1),
+            topic("twice", 1),
+            topic("none", 0),
+            set,
+        ],
+        validate_only: true,
+        ..CreateTopicsRequest::default()
+    };
+    let expected = [0, 36, 42, 42, 37, 40];
+    for _ in 0..2 {
+        let answer = fixture.ask(5, &request).await;
+        let codes: Vec<i16> = answer.topics.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(codes, expected);
+        assert_eq!(
+            (
+                answer.topics[0].num_partitions,
+                answer.topics[0].replication_factor
+            ),
+            (1, 1)
+        );
+        // Only now is the new one made, the second time round.
+        request.validate_only = false;
+    }
+}
+
+#[tokio::test]
+async fn partitions_are_added_and_listed_page_by_page() {
+    let fixture = Fixture::new();
+    fixture.create("a", 2).await;
+    let grow = |count| CreatePartitionsRequest {
+        topics: vec![CreatePartitionsTopic {
+            name: "a".to_owned(),
+            count,
+            assignments: None,
+        }],
+        ..CreatePartitionsRequest::default()
+    };
+    assert_eq!(fixture.ask(3, &grow(5)).await.results[0].error_code, 0);
+    let refused = fixture.ask(3, &grow(5)).await;
+    assert_eq!(
+        refused.results[0].error_code,
+        ErrorCode::InvalidPartitions.code()
+    );
+    let mut request = DescribeTopicPartitionsRequest {
+        topics: vec![TopicRequest {
+            name: "a".to_owned(),
+        }],
+        response_partition_limit: 2,
+        ..DescribeTopicPartitionsRequest::default()
+    };
+    let mut seen = Vec::new();
+    loop {
+        let page = fixture.ask(0, &request).await;
+        let topics = page.topics.iter();
+        seen.extend(
+            topics
+                .flat_map(|t| &t.partitions)
+                .map(|p| p.partition_index),
+        );
+        request.cursor = page.next_cursor;
+        if request.cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn settings_are_changed_one_by_one_and_shown_with_where_they_come_from() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1).await;
+    let alter =
+        |name: &str, config_operation, value: Option<&str>| IncrementalAlterConfigsRequest {
+            resources: vec![AlterConfigsResource {
+                resource_type: 2,
+                resource_name: "t".to_owned(),
+                configs: vec![AlterableConfig {
+                    name: name.to_owned(),
+                    config_operation,
+                    value: value.map(str::to_owned),
+                }],
+            }],
+            validate_only: false,
+        };
+    let describe = DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type: 2,
+            resource_name: "t".to_owned(),
+            configuration_keys: Some(vec!["cleanup.policy".to_owned()]),
+        }],
+        ..DescribeConfigsRequest::default()
+    };
+    let steps = [
+        // Kafka's default, then compact appended, then delete taken out, then the setting taken away.
+        (None, ("delete", 5)),
+        (Some((2, Some("compact"))), ("delete,compact", 1)),
+        (Some((3, Some("delete"))), ("compact", 1)),
+        (Some((1, None)), ("delete", 5)),
+    ];
+    for (change, (value, source)) in steps {
+        if let Some((operation, change)) = change {
+            let answer = fixture
+                .ask(1, &alter("cleanup.policy", operation, change))
+                .await;
+            assert_eq!(answer.responses[0].error_code, 0, "{answer:?}");
+        }
+        let shown = fixture.ask(4, &describe).await;
+        let entry = &shown.results[0].configs[0];
+        assert_eq!(
+            (entry.value.as_deref(), entry.config_source),
+            (Some(value), source)
+        );
+        assert_eq!(shown.results[0].configs.len(), 1);
+    }
+    for (name, operation, value) in [
+        ("retention.ms", 0, Some("soon")),
+        ("retention.ms", 2, Some("1")),
+    ] {
+        let answer = fixture.ask(1, &alter(name, operation, value)).await;
+        assert_eq!(
+            answer.responses[0].error_code,
+            ErrorCode::InvalidConfig.code()
+        );
+    }
+}
+
+#[tokio::test]
+async fn deleted_records_are_gone_and_the_directory_shows_its_sizes() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1).await;
+    for value in ["a", "b", "c"] {
+        fixture
+            .produce(9, "t", None, batch(&[value], BatchProducer::Plain))
+            .await;
+    }
+    let delete = |offset| DeleteRecordsRequest {
+        topics: vec![DeleteRecordsTopic {
+            name: "t".to_owned(),
+            partitions: vec![DeleteRecordsPartition {
+                partition_index: 0,
+                offset,
+            }],
+        }],
+        ..DeleteRecordsRequest::default()
+    };
+    let answer = fixture.ask(2, &delete(1)).await;
+    assert_eq!(answer.topics[0].partitions[0].low_watermark, 1);
+    let read = fixture.fetch(9, &super::fetch_request("t", 1, 0)).await;
+    assert_eq!(values(&super::only(&read).records), ["b", "c"]);
+    let read = fixture.fetch(9, &super::fetch_request("t", 0, 0)).await;
+    assert_eq!(
+        super::only(&read).error_code,
+        ErrorCode::OffsetOutOfRange.code()
+    );
+    let answer = fixture.ask(2, &delete(-1)).await;
+    assert_eq!(answer.topics[0].partitions[0].low_watermark, 3);
+    let dirs = fixture
+        .ask(4, &DescribeLogDirsRequest { topics: None })
+        .await;
+    let topic = dirs.results[0]
+        .topics
+        .iter()
+        .find(|topic| topic.name == "t")
+        .unwrap();
+    assert!(topic.partitions[0].partition_size > 0);
+}
