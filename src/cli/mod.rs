@@ -5,7 +5,9 @@
 //!
 //! Reading order: this file, `topic.rs` (the simplest command), `session.rs` (a data directory in use), the others.
 
+mod acl;
 mod bench;
+mod broker;
 mod consume;
 mod demo;
 mod format;
@@ -18,6 +20,7 @@ mod text;
 mod time;
 mod topic;
 mod txn;
+mod user;
 
 use std::ffi::OsString;
 use std::io;
@@ -63,6 +66,12 @@ enum Command {
     Txn(txn::TxnArguments),
     /// List, describe and delete the positions of groups
     Group(group::GroupArguments),
+    /// Serve a data directory to any Kafka client
+    Broker(broker::BrokerArguments),
+    /// Add, list and delete the users of a broker
+    User(user::UserArguments),
+    /// Add, list and delete the access rules of a broker
+    Acl(acl::AclArguments),
     /// Count the words of real text exactly once, while the job's process is killed again and again
     Demo(demo::DemoArguments),
     /// Measure this machine, each figure beside a bare loop in the same run
@@ -111,6 +120,9 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::Log(arguments) => return log::run(env, arguments),
         Command::Txn(arguments) => txn::run(env, arguments)?,
         Command::Group(arguments) => group::run(env, arguments)?,
+        Command::Broker(arguments) => broker::run(env, arguments)?,
+        Command::User(arguments) => user::run(env, arguments)?,
+        Command::Acl(arguments) => acl::run(env, arguments)?,
         Command::Demo(arguments) => return demo::run(env, &arguments),
         Command::Bench(arguments) => bench::run(env, &arguments)?,
         Command::DemoJob(arguments) => demo::run_job(env, &arguments)?,

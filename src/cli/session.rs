@@ -47,6 +47,17 @@ pub(super) enum Absent {
 }
 
 impl DataOption {
+    /// The data directory, for what a Kafka cluster has no part in.
+    pub(super) fn directory(&self) -> anyhow::Result<PathBuf> {
+        match self.place()? {
+            Place::Directory(path) => Ok(path),
+            Place::Kafka(_) => Err(UsageError(
+                "this is about a data directory, not a Kafka cluster: give --data DIR".to_owned(),
+            )
+            .into()),
+        }
+    }
+
     fn place(&self) -> anyhow::Result<Place> {
         let named = self
             .log

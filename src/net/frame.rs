@@ -193,7 +193,7 @@ impl FrameWriter {
 
     /// Writes bytes that are no frame.
     #[cfg(test)]
-    pub(super) async fn write_raw(&mut self, bytes: &[u8]) {
+    pub(crate) async fn write_raw(&mut self, bytes: &[u8]) {
         self.half.write_all(bytes).await.unwrap();
         self.half.flush().await.unwrap();
     }

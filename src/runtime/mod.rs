@@ -25,6 +25,8 @@ mod flusher;
 mod fork;
 mod inbox;
 mod job;
+#[cfg(feature = "server")]
+mod listen;
 mod log_handle;
 mod operator;
 mod poison;

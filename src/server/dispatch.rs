@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use super::ServerConfig;
 use super::handler::{Answer, Handler, Malformed};
 use super::handlers::{
-    FetchSessions, api_versions, cluster, configs, fetch, groups, log_dirs, metadata, offsets,
-    positions, produce, topics, transactions,
+    FetchSessions, acls, api_versions, cluster, configs, fetch, groups, log_dirs, metadata,
+    offsets, positions, produce, topics, transactions, users,
 };
 use super::session::Session;
 use crate::broker::Broker;
@@ -161,6 +161,15 @@ async fn route(call: &Call<'_>, api: ApiKey, body: Reader) -> Answer {
                 DescribeTopicPartitionsRequest,
                 metadata::describe_partitions
             )
+        }
+        ApiKey::DescribeAcls => now!(DescribeAclsRequest, acls::describe),
+        ApiKey::CreateAcls => now!(CreateAclsRequest, acls::create),
+        ApiKey::DeleteAcls => now!(DeleteAclsRequest, acls::delete),
+        ApiKey::DescribeUserScramCredentials => {
+            now!(DescribeUserScramCredentialsRequest, users::describe)
+        }
+        ApiKey::AlterUserScramCredentials => {
+            now!(AlterUserScramCredentialsRequest, users::alter)
         }
         // The connection answers the login itself.
         other => Err(Malformed(format!("{other} is not answered here"))),

@@ -8,9 +8,11 @@
 
 #[cfg(feature = "cli")]
 mod cli; // The binary: exit codes, messages, what comes out of what went in.
-mod docs; // The documentation names tests that exist, and every catalogued failure has one.
 #[cfg(feature = "kafka")]
 mod clients; // Producers, consumers and administration: one suite, in-process and on a real Kafka (C11, C12, C16, C17, C22, C27, S14, S15).
+mod docs; // The documentation names tests that exist, and every catalogued failure has one.
+#[cfg(feature = "cli")]
+mod hostile; // Hostile clients of the broker: frames, decoding, records, names, rights, load.
 mod jobs; // Jobs end to end: every operator, restarts, poison, panics, bad input, back-pressure (C18, C22, C24, F17, S4, S10, S13, S15, S17).
 mod kill9; // kill -9 at any moment and at every failpoint: the output stays exact (C1–C12, F1, F17, F26, S1–S3, S8, S17).
 #[cfg(feature = "kafka")]

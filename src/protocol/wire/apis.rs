@@ -246,13 +246,7 @@ impl ApiKey {
     pub fn is_served(self) -> bool {
         !matches!(
             self,
-            Self::DescribeAcls
-                | Self::CreateAcls
-                | Self::DeleteAcls
-                | Self::DescribeUserScramCredentials
-                | Self::AlterUserScramCredentials
-                | Self::ConsumerGroupHeartbeat
-                | Self::ConsumerGroupDescribe
+            Self::ConsumerGroupHeartbeat | Self::ConsumerGroupDescribe
         )
     }
 

@@ -4,6 +4,7 @@
 //! the message that answers it, for every version at once: the codec leaves out what a version lacks. Each part of a
 //! request is answered by itself, with Kafka's code; what a client may not see, it is not told.
 
+pub(super) mod acls;
 pub(super) mod api_versions;
 pub(super) mod cluster;
 pub(super) mod configs;
@@ -19,6 +20,7 @@ pub(super) mod produce;
 mod tests;
 pub(super) mod topics;
 pub(super) mod transactions;
+pub(super) mod users;
 
 pub(super) use fetch_session::FetchSessions;
 

@@ -1,0 +1,145 @@
+//! Many clients, and clients that take much.
+
+use std::time::{Duration, Instant};
+
+use onceflow::protocol::wire::encode_request;
+
+use super::{PATIENCE, Raw, Target, batch, fetch};
+
+#[test]
+fn thousand_idle_and_sixty_four_busy_connections() {
+    let target = Target::start();
+    let alone = (0..20)
+        .map(|_| target.serve_an_honest_client())
+        .max()
+        .unwrap();
+    let before = target.rss_bytes();
+    let idle: Vec<Raw> = (0..1_000)
+        .map(|_| {
+            let mut client = target.connect();
+            // Each is there, and has been of use.
+            assert!(
+                client
+                    .request(9, &super::MetadataRequest::default())
+                    .is_some()
+            );
+            client
+        })
+        .collect();
+    let per_connection = target.rss_bytes().saturating_sub(before) / 1_000;
+    println!("an idle connection takes {per_connection} bytes");
+    assert!(
+        per_connection < 32 << 10,
+        "{per_connection} bytes a connection"
+    );
+
+    let value = vec![b'x'; 16 << 10];
+    let counts: Vec<u64> = std::thread::scope(|scope| {
+        let until = Instant::now() + Duration::from_secs(3);
+        let workers: Vec<_> = (0..64)
+            .map(|_| {
+                let mut client = target.connect();
+                let value = &value;
+                scope.spawn(move || {
+                    let mut count = 0;
+                    while Instant::now() < until {
+                        assert_eq!(client.produce("honest", batch(&[value])), 0);
+                        client.fetch("honest", 0);
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    println!("64 busy connections: {least} to {most} rounds each, alone {alone:?} a round");
+    assert!(
+        *least > 0 && *least * 8 >= *most,
+        "somebody starved: {counts:?}"
+    );
+    drop(idle);
+    target.is_unharmed_within(512 << 20);
+}
+
+/// Fills `honest` with `mebibytes` of records.
+fn fill(target: &Target, mebibytes: usize) {
+    let value = vec![b'x'; 512 << 10];
+    let mut client = target.connect();
+    for _ in 0..mebibytes * 2 {
+        assert_eq!(client.produce("honest", batch(&[&value])), 0);
+    }
+}
+
+#[test]
+fn readers_that_ask_for_everything_and_take_nothing() {
+    let target = Target::start();
+    fill(&target, 64);
+    let frame = encode_request(12, 1, None, &fetch("honest", 0, i32::MAX)).unwrap();
+    let stalled: Vec<Raw> = (0..64)
+        .map(|_| {
+            let mut client = target.connect();
+            client.send_frame(&frame.to_bytes());
+            client.send_frame(&frame.to_bytes());
+            client
+        })
+        .collect();
+    let took = target.serve_an_honest_client();
+    assert!(took < PATIENCE / 3, "{took:?}");
+    assert_eq!(stalled.len(), 64);
+    // 64 answers of at most 8 MiB each; a few more bytes for what is in the sockets.
+    target.is_unharmed_within(640 << 20);
+}
+
+#[test]
+fn fetches_that_wait_for_ever() {
+    let target = Target::start();
+    let waiting: Vec<Raw> = (0..200)
+        .map(|_| {
+            let mut request = fetch("honest", 1_000_000, 1 << 20);
+            request.topics[0].partitions[0].fetch_offset = 1;
+            request.max_wait_ms = i32::MAX;
+            request.min_bytes = i32::MAX;
+            let frame = encode_request(12, 1, None, &request).unwrap();
+            let mut client = target.connect();
+            client.send_frame(&frame.to_bytes());
+            client
+        })
+        .collect();
+    target.serve_an_honest_client();
+    drop(waiting);
+    target.is_unharmed();
+}
+
+#[test]
+fn fetch_sessions_without_end() {
+    let target = Target::start();
+    let mut client = target.connect();
+    for _ in 0..5_000 {
+        let mut request = fetch("honest", 0, 1_000);
+        // A new session each time, never used again.
+        (request.session_id, request.session_epoch) = (0, 0);
+        request.max_wait_ms = 0;
+        assert_eq!(client.request(12, &request).unwrap().error_code, 0);
+    }
+    target.is_unharmed();
+}
+
+#[test]
+fn producers_without_end() {
+    use onceflow::protocol::wire::messages::init_producer_id::InitProducerIdRequest;
+    let target = Target::start();
+    let mut client = target.connect();
+    for _ in 0..5_000 {
+        let request = InitProducerIdRequest {
+            transaction_timeout_ms: 1_000,
+            ..InitProducerIdRequest::default()
+        };
+        assert_eq!(client.request(4, &request).unwrap().error_code, 0);
+    }
+    target.is_unharmed();
+}
