@@ -1,6 +1,8 @@
 //! From a topology to running threads: fence, create, restore, go. Every start is a recovery.
 
 use std::collections::HashMap;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -28,7 +30,7 @@ use super::topics::{JobTopic, TopicRole, job_topics};
 use super::topology::Topology;
 use super::worker::run_worker;
 use crate::client::{TransactionalWriter, Transport, wait};
-use crate::env::failpoint;
+use crate::env::{Env, failpoint};
 use crate::protocol::batch::Compression;
 use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
 use crate::state::{StateBackend, StateConfig, StoreDeclaration};
@@ -301,7 +303,7 @@ fn open_state(
         ..StateConfig::default()
     };
     let folder = log.state_dir();
-    let created = log.env().files.create_dir(folder);
+    let created = create_folders(log.env(), folder);
     created.map_err(|e| JobError::Folder {
         path: folder.to_owned(),
         why: e.to_string(),
@@ -312,6 +314,19 @@ fn open_state(
         &log.state_dir().join(identity),
         config,
     )?)
+}
+
+/// Creates the folder, and those above it that are absent.
+fn create_folders(env: &Env, folder: &Path) -> io::Result<()> {
+    let is_absent = |path: &&Path| {
+        let is_named = !path.as_os_str().is_empty();
+        is_named && !env.files.exists(path).unwrap_or(false)
+    };
+    let absent: Vec<&Path> = folder.ancestors().take_while(is_absent).collect();
+    absent
+        .into_iter()
+        .rev()
+        .try_for_each(|path| env.files.create_dir(path))
 }
 
 /// The topics that the job writes.

@@ -11,7 +11,9 @@ use onceflow::types::TopicName;
 use super::proxy::until;
 use super::transactions::stage;
 
-fn log(brokers: &str, state: &std::path::Path) -> Log {
+/// The folder of the state is made, with those above it.
+fn log(brokers: &str, folder: &std::path::Path) -> Log {
+    let state = folder.join("absent").join("too");
     let settings = KafkaSettings::new(brokers)
         .and_then(|settings| settings.with("state.dir", &state.display().to_string()))
         .unwrap();

@@ -41,9 +41,12 @@ struct Slot {
     not_before: Option<Instant>,
 }
 
+/// Held while its connection is made: others then find it.
+type SharedSlot = Arc<tokio::sync::Mutex<Slot>>;
+
 /// All connections of a client.
 pub(super) struct Slots {
-    slots: Mutex<HashMap<(Place, Lane), Arc<tokio::sync::Mutex<Slot>>>>,
+    slots: Mutex<HashMap<(Place, Lane), SharedSlot>>,
     idle_parked: Mutex<HashMap<NodeId, Vec<Arc<Channel>>>>,
 }
 
