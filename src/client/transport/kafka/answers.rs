@@ -103,6 +103,9 @@ answers! {
     wire::describe_transactions::DescribeTransactionsResponse, |r| {
         r.transaction_states.iter().find_map(|t| fault(t.error_code, None))
     };
+    wire::consumer_group_heartbeat::ConsumerGroupHeartbeatResponse, |r| {
+        fault(r.error_code, r.error_message.as_ref())
+    };
     wire::list_groups::ListGroupsResponse, |r| fault(r.error_code, None);
     // A member that is given its id joins with it.
     wire::join_group::JoinGroupResponse, |r| {

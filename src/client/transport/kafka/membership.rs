@@ -1,4 +1,4 @@
-//! Membership of classic groups: joining, agreeing, staying and leaving.
+//! Membership of groups: joining, agreeing, staying and leaving, by the classic protocol and by the consumer protocol (KIP-848).
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use super::judge::error_of;
 use crate::client::ClientError;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::groups::{
-    HeartbeatRequest, JoinGroupMember, JoinGroupRequest, JoinGroupResponse, JoinedGroup,
-    LeaveGroupRequest, LeaveGroupResponse, LeftMember, SyncGroupRequest, SyncGroupResponse,
+    AssignedTopic, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest,
+    JoinGroupMember, JoinGroupRequest, JoinGroupResponse, JoinedGroup, LeaveGroupRequest,
+    LeaveGroupResponse, LeftMember, SyncGroupRequest, SyncGroupResponse,
 };
 use crate::protocol::wire::messages as wire;
 use crate::types::GroupId;
@@ -133,5 +134,68 @@ impl Cluster {
         Ok(LeaveGroupResponse {
             members: members.collect(),
         })
+    }
+
+    /// Joins, stays in and leaves a group of the consumer protocol (KIP-848). The same said again changes nothing.
+    pub(super) async fn consumer_group_heartbeat(
+        &self,
+        request: ConsumerGroupHeartbeatRequest,
+    ) -> Result<ConsumerGroupHeartbeatResponse, ClientError> {
+        let topics = request.topic_partitions.map(|topics| {
+            let topics = topics.into_iter();
+            topics
+                .map(|topic| wire::consumer_group_heartbeat::TopicPartitions {
+                    topic_id: topic.topic_id,
+                    partitions: topic.partitions,
+                })
+                .collect()
+        });
+        let names = request.subscribed_topic_names;
+        let message = wire::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest {
+            group_id: request.group.as_str().to_owned(),
+            member_id: request.member_id,
+            member_epoch: request.member_epoch,
+            instance_id: request.group_instance_id,
+            rack_id: request.rack_id,
+            rebalance_timeout_ms: request.rebalance_timeout.map_or(-1, millis),
+            subscribed_topic_names: names
+                .map(|names| names.iter().map(ToString::to_string).collect()),
+            subscribed_topic_regex: request.subscribed_topic_regex,
+            server_assignor: request.server_assignor,
+            topic_partitions: topics,
+        };
+        let answer = self.call(&coordinator(&request.group), &message).await?;
+        let interval = u64::try_from(answer.heartbeat_interval_ms).unwrap_or(0);
+        Ok(ConsumerGroupHeartbeatResponse {
+            member_id: answer.member_id.unwrap_or_default(),
+            member_epoch: answer.member_epoch,
+            heartbeat_interval: Duration::from_millis(interval),
+            assignment: match answer.assignment {
+                None => None,
+                Some(assignment) => Some(self.with_names(assignment.topic_partitions).await?),
+            },
+        })
+    }
+
+    /// The coordinator names topics by their ids only.
+    async fn with_names(
+        &self,
+        topics: Vec<wire::consumer_group_heartbeat::TopicPartitions>,
+    ) -> Result<Vec<AssignedTopic>, ClientError> {
+        let is_unknown = |topic: &wire::consumer_group_heartbeat::TopicPartitions| {
+            self.metadata(|metadata| metadata.name_of(topic.topic_id).is_none())
+        };
+        if topics.iter().any(is_unknown) {
+            self.ask_metadata(None).await?;
+        }
+        let topics = topics.into_iter().map(|topic| {
+            let name = self.metadata(|metadata| metadata.name_of(topic.topic_id));
+            AssignedTopic {
+                topic_id: topic.topic_id,
+                topic: name,
+                partitions: topic.partitions,
+            }
+        });
+        Ok(topics.collect())
     }
 }

@@ -197,6 +197,13 @@ impl Metadata {
             .filter(|node| self.brokers.contains_key(node))
     }
 
+    /// The name of the topic with this id.
+    pub(super) fn name_of(&self, id: TopicId) -> Option<TopicName> {
+        let mut topics = self.topics.iter();
+        let found = topics.find(|(_, topic)| topic.id == id);
+        found.map(|(name, _)| name.clone())
+    }
+
     /// Forgets the topic, so that it is asked for again.
     pub(super) fn forget(&mut self, topic: &TopicName) {
         self.topics.remove(topic);

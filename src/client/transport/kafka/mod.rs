@@ -44,8 +44,9 @@ use crate::client::ClientError;
 use crate::client::wait::wait;
 use crate::env::Env;
 use crate::protocol::messages::groups::{
-    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
-    SyncGroupRequest, SyncGroupResponse,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest,
+    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest,
+    SyncGroupResponse,
 };
 use crate::protocol::messages::{
     ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition, InitProducerIdRequest,
@@ -289,6 +290,13 @@ impl Transport for KafkaTransport {
     fn describe_group(&self, group: &GroupId) -> Reply<GroupDescription> {
         let group = group.clone();
         self.run(|cluster| async move { cluster.describe_group(&group).await })
+    }
+
+    fn consumer_group_heartbeat(
+        &self,
+        request: ConsumerGroupHeartbeatRequest,
+    ) -> Reply<ConsumerGroupHeartbeatResponse> {
+        self.run(|cluster| async move { cluster.consumer_group_heartbeat(request).await })
     }
 
     fn delete_group(&self, group: &GroupId) -> Reply<()> {
