@@ -9,6 +9,7 @@
 
 mod administration;
 mod reading;
+mod subscribing;
 mod transactions;
 mod world;
 mod writing;
@@ -66,6 +67,10 @@ suite! {
         codecs_of_ones_choice_write_and_read,
         a_partition_reader_reads_batches_in_place_and_waits_for_more,
         a_missing_partition_says_so;
+    subscribing:
+        members_share_the_partitions_and_take_over_when_one_leaves,
+        with_auto_commit_no_record_is_read_twice_through_orderly_rebalances,
+        c29_a_member_that_left_cannot_commit_positions_in_a_transaction;
     transactions:
         records_are_visible_after_the_commit_and_never_after_an_abort,
         c11_the_second_holder_of_an_id_fences_the_first_and_ends_its_transaction,
