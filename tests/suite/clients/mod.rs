@@ -1,4 +1,4 @@
-//! One suite for every way to a log: function calls into the embedded one, and TCP to a real Apache Kafka.
+//! One suite for every way to a log: function calls into the embedded one, TCP to it, and TCP to a real Apache Kafka.
 //!
 //! Every world has a topic, a group and transactional ids of its own, so that tests share a cluster.
 
@@ -33,6 +33,11 @@ macro_rules! suite {
     ($($file:ident: $($test:ident),* $(,)?;)*) => {
         mod embedded {
             $($(#[test] fn $test() { super::$file::$test(super::Backend::Embedded); })*)*
+        }
+
+        #[cfg(feature = "server")]
+        mod served {
+            $($(#[test] fn $test() { super::$file::$test(super::Backend::Served); })*)*
         }
 
         mod on_kafka {

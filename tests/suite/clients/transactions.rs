@@ -346,7 +346,7 @@ pub(super) fn read_committed_shows_committed_records_only_in_order_and_from_any_
 ) {
     let cases = match backend {
         Backend::Embedded => 12,
-        Backend::Kafka => 4,
+        _ => 4,
     };
     let config = ProptestConfig {
         cases,

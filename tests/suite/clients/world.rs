@@ -26,6 +26,9 @@ const KAFKA_VARIABLE: &str = "ONCEFLOW_TEST_KAFKA";
 pub(super) enum Backend {
     /// Function calls into a broker of this process.
     Embedded,
+    /// TCP to a broker of this process.
+    #[cfg(feature = "server")]
+    Served,
     /// TCP to Apache Kafka.
     Kafka,
 }
@@ -80,10 +83,28 @@ pub(super) fn id(name: &str) -> TransactionalId {
     TransactionalId::new(&named(name)).unwrap()
 }
 
+/// A log of our own, and its server if it has one.
+struct Opened {
+    #[cfg(feature = "server")]
+    server: Option<onceflow::server::Server>,
+    broker: Broker,
+}
+
+impl Opened {
+    fn close(self) {
+        #[cfg(feature = "server")]
+        if let Some(server) = self.server {
+            wait(server.stop());
+        }
+        self.broker.close().unwrap();
+    }
+}
+
 /// A log with a topic.
 pub(super) struct World {
     directory: Option<tempfile::TempDir>,
-    broker: Option<Broker>,
+    backend: Backend,
+    log: Option<Opened>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) admin: Admin,
 }
@@ -97,16 +118,17 @@ impl World {
         static WORLDS: AtomicU64 = AtomicU64::new(0);
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let suffix = match backend {
-            Backend::Embedded => String::new(),
             Backend::Kafka => format!("-{}-{number}", std::process::id()),
+            _ => String::new(),
         };
         SUFFIX.set(suffix);
-        let directory = (backend == Backend::Embedded).then(|| tempfile::tempdir().unwrap());
-        let (broker, transport) = open(directory.as_ref());
+        let directory = (backend != Backend::Kafka).then(|| tempfile::tempdir().unwrap());
+        let (log, transport) = open(backend, directory.as_ref());
         let world = Self {
             admin: Admin::new(transport.clone()),
             directory,
-            broker,
+            backend,
+            log,
             transport,
         };
         let configs = configs
@@ -119,10 +141,10 @@ impl World {
 
     /// Closes the log and opens it again; on Kafka, all connections.
     pub(super) fn reopen(&mut self) {
-        if let Some(broker) = &self.broker {
-            broker.close().unwrap();
+        if let Some(log) = self.log.take() {
+            log.close();
         }
-        (self.broker, self.transport) = open(self.directory.as_ref());
+        (self.log, self.transport) = open(self.backend, self.directory.as_ref());
         self.admin = Admin::new(self.transport.clone());
     }
 
@@ -184,29 +206,66 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Some(broker) = &self.broker
+        if let Some(log) = self.log.take()
             && !std::thread::panicking()
         {
-            broker.close().unwrap();
+            log.close();
         }
     }
 }
 
-fn open(directory: Option<&tempfile::TempDir>) -> (Option<Broker>, Arc<dyn Transport>) {
+fn open(
+    backend: Backend,
+    directory: Option<&tempfile::TempDir>,
+) -> (Option<Opened>, Arc<dyn Transport>) {
     let env = Env::real();
     let Some(directory) = directory else {
-        let settings = KafkaSettings::new(&kafka()).unwrap();
-        return (
-            None,
-            Arc::new(KafkaTransport::connect(env, settings).unwrap()),
-        );
+        return (None, connect(&kafka()));
     };
     let config = BrokerConfig {
         // What these tests are about survives processes, not machines.
         durability: Durability::Process,
         ..BrokerConfig::default()
     };
-    let broker = Broker::open(env.clone(), &directory.path().join("data"), config).unwrap();
+    let data = directory.path().join("data");
+    let broker = Broker::open(env.clone(), &data, config).unwrap();
+    #[cfg(feature = "server")]
+    if backend == Backend::Served {
+        return serve(&env, broker, &data);
+    }
+    assert_eq!(backend, Backend::Embedded);
     let transport = Arc::new(InProcess::new(env, broker.clone()));
-    (Some(broker), transport)
+    let log = Opened {
+        #[cfg(feature = "server")]
+        server: None,
+        broker,
+    };
+    (Some(log), transport)
+}
+
+fn connect(brokers: &str) -> Arc<dyn Transport> {
+    let settings = KafkaSettings::new(brokers).unwrap();
+    Arc::new(KafkaTransport::connect(Env::real(), settings).unwrap())
+}
+
+/// Our own broker, over TCP.
+#[cfg(feature = "server")]
+fn serve(
+    env: &Env,
+    broker: Broker,
+    data: &std::path::Path,
+) -> (Option<Opened>, Arc<dyn Transport>) {
+    use onceflow::server::{Server, ServerConfig};
+
+    let config = ServerConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        ..ServerConfig::default()
+    };
+    let server = Server::start(env, &broker, data, config).unwrap();
+    let transport = connect(&server.address().to_string());
+    let log = Opened {
+        server: Some(server),
+        broker,
+    };
+    (Some(log), transport)
 }
