@@ -7,7 +7,7 @@ use super::changelog::changelog_topic;
 use super::error::JobError;
 use super::poison::PoisonPolicy;
 use super::positions::positions_topic;
-use super::scale::repartition_topic;
+use super::scale::{repartition_configs, repartition_topic};
 use super::topology::Topology;
 use crate::protocol::messages::ConfigEntry;
 use crate::types::TopicName;
@@ -111,7 +111,7 @@ pub(crate) fn job_topics(
             name: repartition_topic(job, exchange)?,
             role: TopicRole::Repartition,
             partitions_count: None,
-            configs: BTreeMap::new(),
+            configs: repartition_configs(),
         });
     }
     topics.extend(topology.sink_topics.iter().map(|(name, count)| JobTopic {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use membership::Membership;
 use plan::Plan;
+pub(crate) use plan::repartition_configs;
 pub(crate) use repartition::{RepartitionSender, repartition_feed, repartition_topic};
 
 use super::error::JobError;

@@ -140,21 +140,26 @@ fn number(index: usize) -> u16 {
     u16::try_from(index).expect("a job has far fewer than 65,536 sources")
 }
 
-/// The topic of an exchange. What is in it is deleted once it was read for good, and never by time.
+/// What is in a repartition topic is deleted once it was read for good, and never by time.
+pub(crate) fn repartition_configs() -> BTreeMap<String, String> {
+    [
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", "-1".to_owned()),
+        ("segment.bytes", REPARTITION_SEGMENT_BYTES.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
 fn ensure_repartition(
     transport: &Arc<dyn Transport>,
     job: &str,
     exchange: usize,
     state_partitions: u16,
 ) -> Result<TopicName, JobError> {
-    let configs = [
-        ("cleanup.policy", "delete".to_owned()),
-        ("retention.ms", "-1".to_owned()),
-        ("segment.bytes", REPARTITION_SEGMENT_BYTES.to_string()),
-    ];
-    let configs = configs.map(|(key, value)| (key.to_owned(), value)).into();
     let name = repartition_topic(job, exchange)?;
-    let topic = ensure(transport, name, i32::from(state_partitions), configs)?;
+    let count = i32::from(state_partitions);
+    let topic = ensure(transport, name, count, repartition_configs())?;
     match topic.partitions_count == i32::from(state_partitions) {
         true => Ok(topic.name),
         false => Err(JobError::Incompatible {

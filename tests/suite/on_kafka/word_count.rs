@@ -43,7 +43,9 @@ fn counts_until_it_is_killed() {
     let Ok(place) = std::env::var(CHILD_VARIABLE) else {
         return;
     };
-    let (brokers, state) = place.split_once(' ').expect("brokers and a folder");
+    let mut words_of_place = place.split(' ');
+    let mut next = || words_of_place.next();
+    let (brokers, state, instance) = (next().unwrap(), next().unwrap(), next());
     let settings = KafkaSettings::new(brokers)
         .and_then(|settings| settings.with("state.dir", state))
         .expect("the settings are good");
@@ -55,9 +57,18 @@ fn counts_until_it_is_killed() {
         .count("counts")
         .changes()
         .sink(topic("killed-counts"));
-    let job = job.exactly_once(Commit::every(Duration::from_millis(50)));
+    let mut job = job
+        .exactly_once(Commit::every(Duration::from_millis(50)))
+        .workers(2);
+    if let Some(instance) = instance {
+        // As short as Kafka allows, so that the others take over soon; its transactions end soon, too.
+        let spread = ScaleOut::instance(instance).session_timeout(Duration::from_secs(6));
+        job = job
+            .scale_out(spread)
+            .transaction_timeout(Duration::from_secs(10));
+    }
     println!("@up");
-    let running = job.workers(2).start(&log).expect("the job is sound");
+    let running = job.start(&log).expect("the job is sound");
     println!("@ended {:?}", wait(running.finished()));
     std::process::exit(3);
 }
@@ -67,10 +78,19 @@ struct Life(Child);
 
 impl Life {
     fn begin(brokers: &str, state: &Path) -> Self {
+        Self::at(format!("{brokers} {}", state.display()))
+    }
+
+    /// One of several processes that share the job.
+    fn instance(brokers: &str, state: &Path, name: &str) -> Self {
+        Self::at(format!("{brokers} {} {name}", state.display()))
+    }
+
+    fn at(place: String) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "on_kafka::word_count::counts_until_it_is_killed"])
             .args(["--ignored", "--nocapture"])
-            .env(CHILD_VARIABLE, format!("{brokers} {}", state.display()))
+            .env(CHILD_VARIABLE, place)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -243,6 +263,63 @@ fn exact_through(brokers_count: usize, each: impl Fn(&mut KafkaCluster, u64)) {
         reader.seen
     );
     // Nothing more comes.
+    assert!(!reader.read_until(total + 1, Duration::from_secs(1)));
+    assert_eq!(reader.counts, expected());
+}
+
+/// Which of three processes are there in a round: they come, are killed, come again, and stay away.
+fn members_of(round: u64) -> &'static [&'static str] {
+    match round {
+        0 => &["one"],
+        1 => &["one", "two"],
+        2 => &["one", "two", "three"],
+        3 => &["two", "three"],
+        4 => &["one", "three"],
+        _ => &["three"],
+    }
+}
+
+/// Also C29: what a killed process had open is rolled back, and its share goes on elsewhere.
+#[test]
+fn c29_k9_processes_that_share_word_count_are_exact_through_their_kills() {
+    if !peers::are_wanted(&["kafka"]) {
+        return;
+    }
+    let cluster = KafkaCluster::start(1);
+    let brokers = cluster.bootstrap();
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::kafka_with(KafkaSettings::new(&brokers).unwrap()).unwrap();
+    for topic in ["killed-lines", "killed-counts"] {
+        let topic = TopicName::new(topic).unwrap();
+        wait(log.admin().create_topic(&topic, PARTITIONS)).unwrap();
+    }
+    let mut reader = Reader::new(&log);
+    let (total, part) = (LINES * 3, LINES / ROUNDS);
+    let mut lives: BTreeMap<&str, Life> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        let members = members_of(round);
+        // SIGKILL to those that go, while the others work.
+        lives.retain(|name, _| members.contains(name));
+        for name in members {
+            let begin = || Life::instance(&brokers, folder.path(), name);
+            lives.entry(name).or_insert_with(begin);
+        }
+        let end = match round + 1 == ROUNDS {
+            true => LINES,
+            false => (round + 1) * part,
+        };
+        write_lines(&log, round * part..end);
+        let goal = reader.seen + part * 3 / 2;
+        assert!(
+            reader.read_until(goal.min(total), PATIENCE),
+            "no progress in round {round}"
+        );
+    }
+    assert!(
+        reader.read_until(total, PATIENCE),
+        "{} of {total}",
+        reader.seen
+    );
     assert!(!reader.read_until(total + 1, Duration::from_secs(1)));
     assert_eq!(reader.counts, expected());
 }
