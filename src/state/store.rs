@@ -18,6 +18,9 @@ use crate::types::Offset;
 /// Keys of one `multi_get`: each result pins a block of the cache while the group is decoded.
 const GROUP_KEYS_MAX: usize = 512;
 
+/// One new value in about so many is encoded at once, to learn how large such values are.
+const SAMPLE_EVERY: u32 = 64;
+
 /// The values of some state partitions of one store. It belongs to one worker and is used by one thread at a time.
 ///
 /// A cycle is: [`prefetch`](Self::prefetch) the keys of a batch, [`update`](Self::update) each, and so on;
@@ -47,7 +50,7 @@ pub struct Store<V> {
     /// Changelog bytes since the last flush.
     changelog_bytes: u64,
     last_flush: Instant,
-    /// The mean encoded length of the values drained last: the guess for values not encoded yet.
+    /// The mean encoded length of the values drained last, or sampled since: the guess for values not encoded yet.
     typical_value_bytes: usize,
     scratch: Vec<u8>,
     misses: Misses,
@@ -197,10 +200,32 @@ impl<V: Clone + Send + 'static> Store<V> {
     #[inline]
     fn mark_changed(&mut self, slot: u32, is_new: bool) {
         if is_new && std::mem::needs_drop::<V>() {
+            if self.typical_value_bytes == 0 || slot.is_multiple_of(SAMPLE_EVERY) {
+                self.sample_value_bytes(slot);
+            }
             self.table.set_value_bytes(slot, self.typical_value_bytes);
         }
         self.cycle_bytes += self.table.entry(slot).size_bytes();
         self.cycle.push(slot);
+    }
+
+    /// Encodes a new value to see how large such values are: the cycle is bounded by what they take, long before
+    /// it is drained.
+    #[cold]
+    #[inline(never)]
+    fn sample_value_bytes(&mut self, slot: u32) {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        let value = self.table.entry(slot).value.as_ref();
+        // A value that cannot be encoded is an error when it is drained.
+        let is_encoded = value.is_some_and(|value| self.codec.encode(value, &mut bytes).is_ok());
+        if is_encoded {
+            self.typical_value_bytes = match self.typical_value_bytes {
+                0 => bytes.len(),
+                known => (known * 7 + bytes.len()).div_ceil(8),
+            };
+        }
+        self.scratch = bytes;
     }
 
     /// The value of a key.

@@ -232,6 +232,21 @@ fn s12_a_burst_of_a_hundred_thousand_keys_stays_within_the_bound() {
 }
 
 #[test]
+fn s12_the_very_first_cycle_counts_what_its_values_take() {
+    let home = Home::new();
+    let backend = home.open(tiny()).unwrap();
+    let mut store = open_store(&backend).unwrap();
+    for number in 0..100u8 {
+        put(&mut store, &[number], &"x".repeat(10_000)).unwrap();
+    }
+    assert!(
+        store.overlay_bytes() > 100 * 10_000,
+        "{}",
+        store.overlay_bytes()
+    );
+}
+
+#[test]
 fn a_value_of_another_type_is_named_and_breaks_the_store_until_it_is_opened_again() {
     let home = Home::new();
     let mut changelog = Changelog::default();
