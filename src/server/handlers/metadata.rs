@@ -212,6 +212,9 @@ impl Page {
             leader_epoch: LEADER_EPOCH,
             replica_nodes: vec![NODE_ID],
             isr_nodes: vec![NODE_ID],
+            // The Java client takes lists here and fails on their absence.
+            eligible_leader_replicas: Some(Vec::new()),
+            last_known_elr: Some(Vec::new()),
             ..DescribeTopicPartitionsResponsePartition::default()
         };
         let partitions = (first..end).map(partition).collect();

@@ -259,7 +259,6 @@ fn judge(bootstrap: &str, what: &str) {
 /// Our own broker, in a process of its own, satisfies all of them.
 #[cfg(feature = "cli")]
 #[test]
-#[ignore = "the command `onceflow broker` is not there yet"]
 fn every_client_agrees_with_every_other_on_the_embedded_log() {
     if !peers::are_wanted(&GROUPS) {
         return;

@@ -72,7 +72,6 @@ fn assert_passes(mut command: Command) {
 }
 
 #[test]
-#[ignore = "the command `onceflow broker` is not there yet"]
 fn kafka_pythons_own_tests_pass_on_the_embedded_log() {
     if !peers::are_wanted(&["kafka-python-suite"]) {
         return;
@@ -82,7 +81,6 @@ fn kafka_pythons_own_tests_pass_on_the_embedded_log() {
 }
 
 #[test]
-#[ignore = "the command `onceflow broker` is not there yet"]
 fn rdkafkas_own_tests_pass_on_the_embedded_log() {
     if !peers::are_wanted(&["rdkafka-suite"]) {
         return;
