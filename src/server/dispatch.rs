@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use super::ServerConfig;
 use super::handler::{Answer, Handler, Malformed};
 use super::handlers::{
-    FetchSessions, acls, api_versions, cluster, configs, fetch, groups, log_dirs, metadata,
-    offsets, positions, produce, topics, transactions, users,
+    FetchSessions, acls, api_versions, cluster, configs, consumer_groups, fetch, groups, log_dirs,
+    metadata, offsets, positions, produce, topics, transactions, users,
 };
 use super::session::Session;
 use crate::broker::Broker;
@@ -96,7 +96,7 @@ impl Dispatch {
             return Err(malformed(WireError::UnknownApi { api_key }));
         };
         let version = header.version;
-        let is_offered = api.is_served() && api.served().contains(&version);
+        let is_offered = api.served().contains(&version);
         match (api, is_offered) {
             (_, true) => route(&call, api, body).await,
             (ApiKey::ApiVersions, false) => api_versions::unsupported(&call),
@@ -156,6 +156,12 @@ async fn route(call: &Call<'_>, api: ApiKey, body: Reader) -> Answer {
         ApiKey::DescribeProducers => now!(DescribeProducersRequest, transactions::producers),
         ApiKey::DescribeTransactions => now!(DescribeTransactionsRequest, transactions::describe),
         ApiKey::ListTransactions => now!(ListTransactionsRequest, transactions::list),
+        ApiKey::ConsumerGroupHeartbeat => {
+            later!(ConsumerGroupHeartbeatRequest, consumer_groups::heartbeat)
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            now!(ConsumerGroupDescribeRequest, consumer_groups::describe)
+        }
         ApiKey::DescribeTopicPartitions => {
             now!(
                 DescribeTopicPartitionsRequest,

@@ -241,15 +241,6 @@ impl ApiKey {
         self as i16
     }
 
-    /// Whether our broker answers it at all.
-    #[must_use]
-    pub fn is_served(self) -> bool {
-        !matches!(
-            self,
-            Self::ConsumerGroupHeartbeat | Self::ConsumerGroupDescribe
-        )
-    }
-
     /// The newest version that both we speak and a peer offers (`min` to `max`); `None` if there is none.
     #[must_use]
     pub fn choose(self, min: i16, max: i16) -> Option<i16> {

@@ -17,10 +17,7 @@ pub fn version_table() -> String {
             "| {} | {} | {} | {} | {} |",
             api.key(),
             api,
-            match api.is_served() {
-                true => range(&api.served()),
-                false => "–".to_owned(),
-            },
+            range(&api.served()),
             range(&api.spoken()),
             api.description(),
         );

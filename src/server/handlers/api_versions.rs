@@ -9,8 +9,9 @@ use crate::protocol::wire::messages::api_versions::{
 };
 use crate::protocol::wire::{ApiKey, encode_response};
 
-/// Features that are switched on: transactions that end with a new epoch (KIP-890).
-const FEATURES: [(&str, i16); 1] = [("transaction.version", 2)];
+/// Features that are switched on: groups of the consumer protocol (KIP-848), and transactions that end with a new
+/// epoch (KIP-890).
+const FEATURES: [(&str, i16); 2] = [("group.version", 1), ("transaction.version", 2)];
 /// The lowest level of a feature that is offered. Kafka's is 0, which clients before version 4 take for an error.
 const FEATURE_LEVEL_MIN: i16 = 1;
 /// From this version on clients say who they are.
@@ -46,8 +47,7 @@ pub(in crate::server) fn unsupported(call: &Call<'_>) -> Answer {
 }
 
 fn known() -> ApiVersionsResponse {
-    let served = ApiKey::ALL.iter().filter(|api| api.is_served());
-    let api_keys = served.map(|api| ApiVersion {
+    let api_keys = ApiKey::ALL.iter().map(|api| ApiVersion {
         api_key: api.key(),
         min_version: *api.served().start(),
         max_version: *api.served().end(),

@@ -35,14 +35,14 @@ const LEAVE_BATCHED_FROM: i16 = 3;
 /// From this version on a group that is not there is an error; before, it was a dead one.
 const NOT_FOUND_FROM: i16 = 6;
 
-fn client(call: &Call<'_>) -> ClientIdentity {
+pub(super) fn client(call: &Call<'_>) -> ClientIdentity {
     ClientIdentity {
         client_id: call.header.client_id.clone().unwrap_or_default(),
         client_host: format!("/{}", call.session.peer().ip()),
     }
 }
 
-fn millis(value: i32) -> Duration {
+pub(super) fn millis(value: i32) -> Duration {
     Duration::from_millis(u64::try_from(value).unwrap_or(0))
 }
 

@@ -8,6 +8,7 @@ pub(super) mod acls;
 pub(super) mod api_versions;
 pub(super) mod cluster;
 pub(super) mod configs;
+pub(super) mod consumer_groups;
 pub(super) mod fetch;
 mod fetch_session;
 pub(super) mod groups;

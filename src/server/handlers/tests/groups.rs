@@ -4,6 +4,8 @@ use bytes::Bytes;
 
 use super::Fixture;
 use crate::protocol::ErrorCode;
+use crate::protocol::wire::messages::consumer_group_describe::ConsumerGroupDescribeRequest;
+use crate::protocol::wire::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
 use crate::protocol::wire::messages::delete_groups::DeleteGroupsRequest;
 use crate::protocol::wire::messages::describe_groups::DescribeGroupsRequest;
 use crate::protocol::wire::messages::find_coordinator::FindCoordinatorRequest;
@@ -191,4 +193,45 @@ async fn the_coordinator_is_this_broker_for_every_key_at_every_version() {
     };
     let refused = fixture.ask(3, &odd).await;
     assert_eq!(refused.error_code, ErrorCode::InvalidRequest.code());
+}
+
+#[tokio::test]
+async fn a_member_of_the_consumer_protocol_is_given_its_partitions_by_the_broker() {
+    let fixture = Fixture::new();
+    let id = fixture.create("t", 3).await;
+    let heartbeat = |member_epoch| ConsumerGroupHeartbeatRequest {
+        group_id: "g".to_owned(),
+        member_id: "AAAAAAAAAAAAAAAAAAAAAQ".to_owned(),
+        member_epoch,
+        rebalance_timeout_ms: 30_000,
+        subscribed_topic_names: (member_epoch == 0).then(|| vec!["t".to_owned()]),
+        topic_partitions: (member_epoch == 0).then(Vec::new),
+        ..ConsumerGroupHeartbeatRequest::default()
+    };
+    let mut answer = fixture.ask(1, &heartbeat(0)).await;
+    assert_eq!(answer.error_code, 0, "{answer:?}");
+    for _ in 0..10 {
+        if answer
+            .assignment
+            .as_ref()
+            .is_some_and(|a| !a.topic_partitions.is_empty())
+        {
+            break;
+        }
+        answer = fixture.ask(1, &heartbeat(answer.member_epoch)).await;
+    }
+    let assignment = answer.assignment.expect("an assignment");
+    assert_eq!(assignment.topic_partitions[0].topic_id, id);
+    assert_eq!(assignment.topic_partitions[0].partitions, [0, 1, 2]);
+    let describe = ConsumerGroupDescribeRequest {
+        group_ids: vec!["g".to_owned()],
+        ..ConsumerGroupDescribeRequest::default()
+    };
+    let described = fixture.ask(1, &describe).await;
+    let member = &described.groups[0].members[0];
+    assert_eq!(member.subscribed_topic_names, ["t"]);
+    assert_eq!(member.target_assignment.topic_partitions[0].topic_name, "t");
+    let fenced = fixture.ask(1, &heartbeat(99)).await;
+    assert_eq!(fenced.error_code, ErrorCode::FencedMemberEpoch.code());
+    assert_eq!(fixture.ask(1, &heartbeat(-1)).await.member_epoch, -1);
 }

@@ -34,6 +34,8 @@ async fn every_version_that_is_offered_is_answered() {
         IncrementalAlterConfigs => IncrementalAlterConfigsRequest, OffsetDelete => OffsetDeleteRequest,
         DescribeCluster => DescribeClusterRequest, DescribeProducers => DescribeProducersRequest,
         DescribeTransactions => DescribeTransactionsRequest, ListTransactions => ListTransactionsRequest,
+        ConsumerGroupHeartbeat => ConsumerGroupHeartbeatRequest,
+        ConsumerGroupDescribe => ConsumerGroupDescribeRequest,
         DescribeTopicPartitions => DescribeTopicPartitionsRequest,
     }
 }
