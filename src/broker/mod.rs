@@ -66,8 +66,8 @@ use crate::protocol::messages::{
     TxnOffsetCommitRequest,
 };
 use crate::types::{
-    ClusterId, Durability, GroupId, Isolation, Offset, ProducerIdentity, TopicName, TopicPartition,
-    TransactionalId,
+    ClusterId, Durability, GroupId, Isolation, Offset, ProducerIdentity, TopicId, TopicName,
+    TopicPartition, TransactionalId,
 };
 
 /// Who makes bytes durable.
@@ -236,6 +236,15 @@ impl Broker {
     pub fn topic(&self, topic: &TopicName) -> Result<Option<TopicMetadata>, BrokerError> {
         self.core.check_open()?;
         Ok(self.core.topics.topic(topic).ok().map(|t| t.metadata()))
+    }
+
+    /// One topic, by its identity; `None` if there is none.
+    ///
+    /// # Errors
+    /// As every method.
+    pub fn topic_by_id(&self, id: TopicId) -> Result<Option<TopicMetadata>, BrokerError> {
+        self.core.check_open()?;
+        Ok(self.core.topics.topic_by_id(id).map(|t| t.metadata()))
     }
 
     /// The settings of a topic, each with the value in force.

@@ -157,6 +157,12 @@ impl Topics {
         })
     }
 
+    /// The topic of that identity.
+    pub(super) fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        let open = self.open.read();
+        open.values().find(|topic| topic.id == id).cloned()
+    }
+
     /// Every topic, by name.
     pub(super) fn all(&self) -> Vec<Arc<Topic>> {
         let mut topics: Vec<_> = self.open.read().values().cloned().collect();

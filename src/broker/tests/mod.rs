@@ -12,6 +12,7 @@ mod few_files;
 mod group_commit;
 mod housekeeping;
 mod journal;
+mod older_transactions;
 mod records;
 mod support;
 mod topics;

@@ -143,8 +143,7 @@ impl Call<'_> {
 
     /// A topic that exists, by its id.
     fn topic_by_id(&self, id: TopicId) -> Result<TopicMetadata, BrokerError> {
-        let topics = self.broker().topics()?;
-        let found = topics.into_iter().find(|topic| topic.id == id);
+        let found = self.broker().topic_by_id(id)?;
         found.ok_or_else(|| ErrorCode::UnknownTopicId.into())
     }
 }
@@ -157,7 +156,7 @@ fn check_leader_epoch(current: i32) -> Result<(), ErrorCode> {
     }
 }
 
-/// Texts as a list for `tracing` and comparisons are bounded by the request's size; names in answers come back as sent.
+/// Values of partitions by topic, in the order in which they come: those of one topic follow each other.
 fn group_by_topic<T>(
     pairs: impl IntoIterator<Item = (TopicPartition, T)>,
 ) -> Vec<(TopicName, Vec<(i32, T)>)> {
