@@ -194,8 +194,8 @@ impl FrameWriter {
     /// Writes bytes that are no frame.
     #[cfg(test)]
     pub(crate) async fn write_raw(&mut self, bytes: &[u8]) {
-        self.half.write_all(bytes).await.unwrap();
-        self.half.flush().await.unwrap();
+        self.half.write_all(bytes).await.expect("the peer reads");
+        self.half.flush().await.expect("the peer reads");
     }
 
     /// Tells the other side that nothing more comes.

@@ -29,7 +29,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     (
         "runtime",
         &[
-            "types", "codec", "env", "protocol", "broker", "server", "client", "state",
+            "types", "codec", "env", "protocol", "net", "broker", "server", "client", "state",
         ],
     ),
     ("operators", &["types", "codec", "state", "runtime"]),

@@ -114,10 +114,6 @@ fn earliest() -> ConsumerConfig {
     ConsumerConfig::default().auto_offset_reset(OffsetReset::Earliest)
 }
 
-fn record<'a>(value: &'a str) -> ProducerRecord<'a, str, str> {
-    ProducerRecord::new(&topic()).partition(0).value(value)
-}
-
 fn position(offset: i64) -> CommittedOffset {
     CommittedOffset {
         offset: Offset(offset),

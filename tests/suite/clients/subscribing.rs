@@ -8,21 +8,18 @@ use super::*;
 
 type Reader = Consumer<str, str>;
 
-/// How members may agree. Our own server speaks the classic protocol to members over TCP.
-fn protocols(backend: Backend) -> Vec<ConsumerConfig> {
+/// How members may agree.
+fn protocols() -> [ConsumerConfig; 3] {
     let base = || {
         earliest()
             .group_id(group())
             .heartbeat_interval(Duration::from_millis(100))
     };
-    let mut protocols = vec![
+    [
         base().partition_assignment_strategy(AssignmentStrategy::Range),
         base().partition_assignment_strategy(AssignmentStrategy::CooperativeSticky),
-    ];
-    if matches!(backend, Backend::Embedded | Backend::Kafka) {
-        protocols.push(base().group_protocol(GroupProtocol::Consumer));
-    }
-    protocols
+        base().group_protocol(GroupProtocol::Consumer),
+    ]
 }
 
 fn member(world: &World, config: &ConsumerConfig) -> Reader {
@@ -77,7 +74,7 @@ fn is_shared(readers: &[&mut Reader]) -> bool {
 }
 
 pub(super) fn members_share_the_partitions_and_take_over_when_one_leaves(backend: Backend) {
-    for config in protocols(backend) {
+    for config in protocols() {
         let world = World::new(backend);
         // The names of this world.
         let config = config.group_id(group());
@@ -102,7 +99,7 @@ pub(super) fn members_share_the_partitions_and_take_over_when_one_leaves(backend
 pub(super) fn with_auto_commit_no_record_is_read_twice_through_orderly_rebalances(
     backend: Backend,
 ) {
-    for config in protocols(backend) {
+    for config in protocols() {
         let world = World::new(backend);
         let config = config.group_id(group());
         let config = config.enable_auto_commit(true).max_poll_records(5usize);
@@ -128,7 +125,7 @@ pub(super) fn with_auto_commit_no_record_is_read_twice_through_orderly_rebalance
 }
 
 pub(super) fn c29_a_member_that_left_cannot_commit_positions_in_a_transaction(backend: Backend) {
-    for config in protocols(backend) {
+    for config in protocols() {
         let world = World::new(backend);
         let config = config.group_id(group());
         let mut left = member(&world, &config);
