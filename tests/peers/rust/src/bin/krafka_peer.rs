@@ -13,7 +13,10 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
     let options = Options::parse();
-    let kafka = Kafka::builder(options.get("bootstrap")).connect().await?;
+    let kafka = Kafka::builder(options.get("bootstrap"))
+        .allow_auto_create_topics(true)
+        .connect()
+        .await?;
     match options.command.as_str() {
         "write" => write(&kafka, &options).await,
         "read" => read(&kafka, &options).await,
