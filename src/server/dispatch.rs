@@ -118,10 +118,7 @@ async fn route(call: &Call<'_>, api: ApiKey, body: Reader) -> Answer {
         };
     }
     match api {
-        ApiKey::Produce => match produce::produce(call, call.decode(body)?).await {
-            Some(response) => call.encode::<messages::ProduceRequest>(&response),
-            None => Ok(None),
-        },
+        ApiKey::Produce => produce(call, body).await,
         ApiKey::Fetch => later!(FetchRequest, fetch::fetch),
         ApiKey::ListOffsets => now!(ListOffsetsRequest, offsets::list),
         ApiKey::Metadata => now!(MetadataRequest, metadata::metadata),
@@ -163,10 +160,7 @@ async fn route(call: &Call<'_>, api: ApiKey, body: Reader) -> Answer {
             now!(ConsumerGroupDescribeRequest, consumer_groups::describe)
         }
         ApiKey::DescribeTopicPartitions => {
-            now!(
-                DescribeTopicPartitionsRequest,
-                metadata::describe_partitions
-            )
+            now!(DescribeTopicPartitionsRequest, metadata::pages)
         }
         ApiKey::DescribeAcls => now!(DescribeAclsRequest, acls::describe),
         ApiKey::CreateAcls => now!(CreateAclsRequest, acls::create),
@@ -179,5 +173,13 @@ async fn route(call: &Call<'_>, api: ApiKey, body: Reader) -> Answer {
         }
         // The connection answers the login itself.
         other => Err(Malformed(format!("{other} is not answered here"))),
+    }
+}
+
+/// A produce request may want no answer.
+async fn produce(call: &Call<'_>, body: Reader) -> Answer {
+    match produce::produce(call, call.decode(body)?).await {
+        Some(response) => call.encode::<messages::ProduceRequest>(&response),
+        None => Ok(None),
     }
 }

@@ -143,7 +143,7 @@ fn described(topic: &TopicMetadata) -> MetadataResponseTopic {
     }
 }
 
-pub(in crate::server) fn describe_partitions(
+pub(in crate::server) fn pages(
     call: &Call<'_>,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
