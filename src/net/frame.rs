@@ -193,9 +193,9 @@ impl FrameWriter {
 
     /// Writes bytes that are no frame.
     #[cfg(test)]
-    pub(crate) async fn write_raw(&mut self, bytes: &[u8]) {
-        self.half.write_all(bytes).await.expect("the peer reads");
-        self.half.flush().await.expect("the peer reads");
+    pub(crate) async fn write_raw(&mut self, bytes: &[u8]) -> Result<(), NetError> {
+        self.half.write_all(bytes).await?;
+        Ok(self.half.flush().await?)
     }
 
     /// Tells the other side that nothing more comes.

@@ -209,7 +209,7 @@ async fn hostile_sizes_are_refused_before_anything_is_allocated() {
         // A frame whose body is a hostile size: its first four bytes are cut off as the size of the good frame.
         let good = Bytes::from_static(b"good");
         writer.write(&[good]).await.unwrap();
-        writer.write_raw(&size.to_be_bytes()).await;
+        writer.write_raw(&size.to_be_bytes()).await.unwrap();
         assert!(reader.next().await.unwrap().is_some());
         let refused = reader.next().await.unwrap_err();
         assert_eq!(
@@ -226,8 +226,9 @@ async fn memory_follows_the_bytes_that_came_and_not_the_size_announced() {
     let (accepted, connected) = pair(None, None).await;
     let (mut reader, _keep) = accepted.unwrap().split(64 << 20);
     let (_keep, mut writer) = connected.unwrap().split(FRAME_BYTES_MAX);
-    writer.write_raw(&(64i32 << 20).to_be_bytes()).await;
-    writer.write_raw(&[0; 1000]).await;
+    let announced = (64i32 << 20).to_be_bytes();
+    writer.write_raw(&announced).await.unwrap();
+    writer.write_raw(&[0; 1000]).await.unwrap();
     let pending = tokio::time::timeout(Duration::from_millis(50), reader.next()).await;
     assert!(pending.is_err(), "the frame is not whole");
     assert!(reader.buffered_capacity() <= 256 << 10);

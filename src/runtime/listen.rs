@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::Log;
-use crate::net::Address;
 use crate::server::{Server, ServerConfig, ServerError};
 
 impl Log {
@@ -30,11 +29,7 @@ impl Log {
     /// # }
     /// ```
     pub fn listen(&self, address: &str) -> Result<Server, ServerError> {
-        let listen: Address = address.parse()?;
-        self.listen_with(ServerConfig {
-            listen,
-            ..ServerConfig::default()
-        })
+        self.listen_with(ServerConfig::on(address)?)
     }
 
     /// As [`Log::listen`], with settings of your own.

@@ -105,6 +105,17 @@ impl Default for Limits {
 }
 
 impl ServerConfig {
+    /// The default settings, on `address` (`host:port`).
+    ///
+    /// # Errors
+    /// If it is no address.
+    pub fn on(address: &str) -> Result<Self, ServerError> {
+        Ok(Self {
+            listen: address.parse()?,
+            ..Self::default()
+        })
+    }
+
     /// Whether clients must prove who they are.
     pub(super) fn requires_authentication(&self) -> bool {
         !self.sasl.is_empty() || self.requires_certificates()

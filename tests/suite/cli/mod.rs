@@ -4,6 +4,7 @@ mod demo;
 mod log;
 mod produce_consume;
 mod refusals;
+mod security;
 mod topics;
 
 use std::ffi::OsStr;

@@ -114,7 +114,7 @@ fn unknown_requests_and_versions() {
     }
     // But for ApiVersions, so that a newer client learns what we speak.
     let mut client = target.connect();
-    client.send_frame(&head(ApiKey::ApiVersions.key(), 99));
+    client.send_frame(&[&head(ApiKey::ApiVersions.key(), 99)[..], &[0]].concat());
     let answer = client.receive().unwrap();
     assert_eq!(answer[4..6], 35i16.to_be_bytes());
     assert!(

@@ -291,9 +291,11 @@ fn batch(values: &[&[u8]]) -> Bytes {
 }
 
 fn compressed(values: &[&[u8]], compression: Compression) -> Bytes {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = i64::try_from(now.unwrap().as_millis()).unwrap();
     let mut builder = BatchBuilder::new(compression, None);
     for value in values {
-        builder.push(Timestamp(1_700_000_000_000), None, Some(value));
+        builder.push(Timestamp(now), None, Some(value));
     }
     builder.finish(BatchProducer::Plain).freeze()
 }

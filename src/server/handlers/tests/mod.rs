@@ -2,6 +2,7 @@
 
 mod groups;
 mod records;
+mod security;
 mod topics;
 mod transactions;
 mod versions;
