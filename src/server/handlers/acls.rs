@@ -51,6 +51,9 @@ fn described(
         operation: request.operation,
         permission: request.permission_type,
     })?;
+    let Some(filter) = filter else {
+        return Ok(Vec::new());
+    };
     let mut resources: Vec<(Pattern, DescribeAclsResource)> = Vec::new();
     // They come sorted by pattern.
     for acl in call.session.security().acls(&filter) {
@@ -139,6 +142,9 @@ fn delete_matching(
         operation: wanted.operation,
         permission: wanted.permission_type,
     })?;
+    let Some(filter) = filter else {
+        return Ok(Vec::new());
+    };
     let deleted = call.session.security().delete_acls(&filter);
     let deleted = deleted.map_err(refused)?.into_iter();
     Ok(deleted
@@ -167,7 +173,8 @@ struct Wanted {
     permission: i8,
 }
 
-fn filter(wanted: Wanted) -> Result<AclFilter, BrokerError> {
+/// `None`: the filter matches nothing, because it names a principal as no rule can (`*`, as kafka-python asks).
+fn filter(wanted: Wanted) -> Result<Option<AclFilter>, BrokerError> {
     fn unless_any<T>(number: i8, of: impl Fn(i8) -> Option<T>) -> Result<Option<T>, BrokerError> {
         match number {
             ANY => Ok(None),
@@ -179,16 +186,20 @@ fn filter(wanted: Wanted) -> Result<AclFilter, BrokerError> {
         MATCH => NameFilter::Match,
         number => NameFilter::Pattern(known(PatternKind::from_number(number))?),
     };
-    let principal = wanted.principal.map(|principal| principal.parse());
-    Ok(AclFilter {
+    let principal = match wanted.principal.map(|principal| principal.parse()) {
+        None => None,
+        Some(Ok(principal)) => Some(principal),
+        Some(Err(_)) => return Ok(None),
+    };
+    Ok(Some(AclFilter {
         resource: unless_any(wanted.resource, ResourceKind::from_number)?,
         name: wanted.name,
         name_filter,
-        principal: principal.transpose().map_err(refused)?,
+        principal,
         host: wanted.host,
         operation: unless_any(wanted.operation, Operation::from_number)?,
         permission: unless_any(wanted.permission, Permission::from_number)?,
-    })
+    }))
 }
 
 fn known<T>(value: Option<T>) -> Result<T, BrokerError> {

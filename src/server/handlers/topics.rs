@@ -265,6 +265,18 @@ fn grow(
         );
         return Err(BrokerError::new(ErrorCode::InvalidPartitions, message));
     }
+    let added = usize::try_from(topic.count - present.partitions_count).unwrap_or(0);
+    if let Some(assignments) = &topic.assignments
+        && assignments.len() != added
+    {
+        let message = format!(
+            "{} partitions are added and {} are assigned: assign each new one, or none",
+            added,
+            assignments.len()
+        );
+        let code = ErrorCode::InvalidReplicaAssignment;
+        return Err(BrokerError::new(code, message));
+    }
     match is_validation {
         true => Ok(()),
         false => call.broker().create_partitions(&present.name, topic.count),

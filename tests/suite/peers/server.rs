@@ -27,9 +27,14 @@ impl Server {
 
     /// As [`Server::start`], with more arguments.
     pub(super) fn start_with(more: &[&str]) -> Self {
+        Self::start_at(free_ports(1)[0], more)
+    }
+
+    /// As [`Server::start_with`], on a given port.
+    pub(super) fn start_at(port: u16, more: &[&str]) -> Self {
         let mut server = Self {
             directory: tempfile::tempdir().unwrap(),
-            port: free_ports(1)[0],
+            port,
             more: more.iter().map(|word| (*word).to_owned()).collect(),
             child: None,
         };

@@ -187,6 +187,14 @@ async fn partitions_are_added_and_listed_page_by_page() {
         refused.results[0].error_code,
         ErrorCode::InvalidPartitions.code()
     );
+    // One partition more, and no replica for it.
+    let mut assigned = grow(6);
+    assigned.topics[0].assignments = Some(Vec::new());
+    let refused = fixture.ask(3, &assigned).await;
+    assert_eq!(
+        refused.results[0].error_code,
+        ErrorCode::InvalidReplicaAssignment.code()
+    );
     let mut request = DescribeTopicPartitionsRequest {
         topics: vec![TopicRequest {
             name: "a".to_owned(),
