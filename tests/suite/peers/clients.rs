@@ -17,8 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(150);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client {
     pub(super) name: &'static str,
-    /// What `scripts/peers` must have installed.
-    pub(super) groups: &'static [&'static str],
     /// The phases that it writes before `end`.
     pub(super) phases: &'static str,
     /// Whether its transactions carry offsets.
@@ -31,49 +29,42 @@ pub(super) struct Client {
 pub(super) const CLIENTS: [Client; 8] = [
     Client {
         name: "java",
-        groups: &["java"],
         phases: "pcad",
         sends_offsets: true,
         program: java,
     },
     Client {
         name: "rdkafka",
-        groups: &["rust"],
         phases: "pcad",
         sends_offsets: true,
         program: || Command::new(peers::cache().join("rust/debug/rdkafka_peer")),
     },
     Client {
         name: "krafka",
-        groups: &["rust"],
         phases: "pcad",
         sends_offsets: true,
         program: || Command::new(peers::cache().join("rust/debug/krafka_peer")),
     },
     Client {
         name: "kafka-python",
-        groups: &["python"],
         phases: "pcad",
         sends_offsets: true,
         program: || python("kafka_python_peer.py"),
     },
     Client {
         name: "aiokafka",
-        groups: &["python"],
         phases: "pcad",
         sends_offsets: true,
         program: || python("aiokafka_peer.py"),
     },
     Client {
         name: "kafkajs",
-        groups: &["kafkajs"],
         phases: "pcad",
         sends_offsets: true,
         program: kafkajs,
     },
     Client {
         name: "kcat",
-        groups: &["kcat"],
         phases: "pcd",
         sends_offsets: false,
         program: || script("kcat/peer"),
@@ -84,7 +75,6 @@ pub(super) const CLIENTS: [Client; 8] = [
 /// Kafka's console tools: a virtual machine a topic, so they read fewer.
 pub(super) const CONSOLE: Client = Client {
     name: "console",
-    groups: &["kafka"],
     phases: "p",
     sends_offsets: false,
     program: console,

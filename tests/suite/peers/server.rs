@@ -60,16 +60,6 @@ impl Server {
         }
     }
 
-    /// Ends it with SIGTERM and waits until it has closed its directory.
-    pub(super) fn stop(&mut self) {
-        let mut child = self.child.take().expect("the server runs");
-        let id = i32::try_from(child.id()).unwrap();
-        let id = rustix::process::Pid::from_raw(id).unwrap();
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        let status = child.wait().unwrap();
-        assert!(status.success(), "it ended with {status}\n{}", self.log());
-    }
-
     /// Starts it on its old data and waits until it serves.
     pub(super) fn restart(&mut self) {
         let log = std::fs::File::create(self.log_file()).unwrap();
