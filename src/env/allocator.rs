@@ -48,6 +48,5 @@ pub fn release_free_memory() {
 #[cfg(target_env = "gnu")]
 fn is_left_alone() -> bool {
     static IS_SET: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    let is_set = |name: &&str| std::env::var_os(name).is_some();
-    *IS_SET.get_or_init(|| VARIABLES.iter().any(|name| is_set(&name)))
+    *IS_SET.get_or_init(|| VARIABLES.iter().any(|it| std::env::var_os(it).is_some()))
 }

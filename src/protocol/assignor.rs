@@ -51,10 +51,12 @@ pub fn uniform<'a, T: Ord + Clone>(
         }
     }
     // Each move makes the loads more even, so that this ends.
-    while all
-        .iter()
-        .fold(false, |moved, it| sharing.even_out(it) || moved)
-    {}
+    loop {
+        let moved_count = all.iter().filter(|it| sharing.even_out(it)).count();
+        if moved_count == 0 {
+            break;
+        }
+    }
     sharing.shared
 }
 

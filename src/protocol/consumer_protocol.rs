@@ -59,7 +59,7 @@ pub struct Subscription {
     pub owned: Vec<TopicPartition>,
     /// The generation in which it was given them; −1 if it has none.
     pub generation: i32,
-    /// Where it is.
+    /// Where it is; longer than 32,767 bytes, it is not told.
     pub rack: Option<String>,
 }
 
@@ -77,8 +77,8 @@ impl Subscription {
         put_partitions(&mut out, &self.owned);
         out.put_i32(self.generation);
         match &self.rack {
-            Some(rack) => put_string(&mut out, rack),
-            None => out.put_i16(-1),
+            Some(rack) if i16::try_from(rack.len()).is_ok() => put_string(&mut out, rack),
+            _ => out.put_i16(-1),
         }
         out.into()
     }
@@ -154,10 +154,19 @@ impl Assignment {
     }
 }
 
+#[expect(
+    clippy::expect_used,
+    reason = "2^31 topics or partitions would not fit into memory"
+)]
 fn put_count(out: &mut Vec<u8>, count: usize) {
     out.put_i32(i32::try_from(count).expect("a member has far fewer topics and partitions"));
 }
 
+/// At most 32,767 bytes, which a topic's name is far from.
+#[expect(
+    clippy::expect_used,
+    reason = "topics' names are short, and a longer rack is not written"
+)]
 fn put_string(out: &mut Vec<u8>, text: &str) {
     out.put_i16(i16::try_from(text.len()).expect("names and racks are short"));
     out.put_slice(text.as_bytes());

@@ -324,6 +324,7 @@ impl Membership {
             workers: self.workers,
             near: near.collect(),
         };
+        #[expect(clippy::expect_used, reason = "no input decides whether it fails")]
         let user_data = postcard::to_stdvec(&words).expect("words of numbers and text have a form");
         Subscription {
             topics: self.plan.topics().cloned().collect(),

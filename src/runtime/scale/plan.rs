@@ -136,6 +136,7 @@ impl Plan {
     }
 }
 
+#[expect(clippy::expect_used, reason = "a source is a statement of the job's")]
 fn number(index: usize) -> u16 {
     u16::try_from(index).expect("a job has far fewer than 65,536 sources")
 }

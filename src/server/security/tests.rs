@@ -1,6 +1,7 @@
 //! The decision of rules against a model, and users and rules that survive in their file.
 
 use std::path::Path;
+use std::slice;
 
 use proptest::prelude::*;
 
@@ -267,7 +268,7 @@ fn users_and_rules_survive_and_another_process_sees_them() {
                 .credential("alice", ScramHash::Sha512)
                 .is_none()
         );
-        assert_eq!(security.acls(&AclFilter::default()), [rule.clone()]);
+        assert_eq!(security.acls(&AclFilter::default()), slice::from_ref(&rule));
     }
     // What another process has written is not overwritten by what was known before.
     reader
@@ -320,11 +321,14 @@ fn a_filter_means_the_rules_that_agree_with_it() {
         ..AclFilter::default()
     };
     assert_eq!(found(AclFilter::default()).len(), 3);
-    assert_eq!(found(named("orders", NameFilter::Any)), [literal.clone()]);
+    assert_eq!(
+        found(named("orders", NameFilter::Any)),
+        slice::from_ref(&literal)
+    );
     let literals = NameFilter::Pattern(PatternKind::Literal);
     assert_eq!(found(named("ord", literals)), []);
     let prefixes = NameFilter::Pattern(PatternKind::Prefixed);
-    assert_eq!(found(named("ord", prefixes)), [prefixed.clone()]);
+    assert_eq!(found(named("ord", prefixes)), slice::from_ref(&prefixed));
     assert_eq!(found(named("orders", NameFilter::Match)).len(), 3);
     assert_eq!(found(named("other", NameFilter::Match)), [any]);
     let denials = AclFilter {

@@ -71,12 +71,12 @@ fn guarded() -> Target {
 }
 
 /// All is as it was, seen by alice.
-fn is_unharmed(mut target: Target) {
+fn assert_unharmed(mut target: Target) {
     let mut alice = logged_in(&target, "alice");
     assert_eq!(alice.produce("alice", batch(&[b"more"])), 0);
     let partition = &alice.fetch("alice", 0).responses[0].partitions[0];
     assert!(partition.error_code == 0 && !partition.records.is_empty());
-    target.is_alive_without_a_panic();
+    target.assert_alive_without_a_panic();
 }
 
 fn logged_in(target: &Target, user: &str) -> Raw {
@@ -130,7 +130,7 @@ fn requests_before_the_login() {
     let mut client = target.connect();
     choose(&mut client, Mechanism::Plain);
     assert!(client.request(9, &MetadataRequest::default()).is_none());
-    is_unharmed(target);
+    assert_unharmed(target);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn large_frames_before_the_login() {
     client.send(&(1i32 << 20).to_be_bytes());
     client.send(&vec![0; 1 << 20]);
     assert!(client.is_cut());
-    is_unharmed(target);
+    assert_unharmed(target);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn passwords_tried_one_after_the_other() {
     }
     // 100 + 200 + 400 + 800 + 1,600 ms.
     assert!(begin.elapsed().as_millis() >= 3_100);
-    is_unharmed(target);
+    assert_unharmed(target);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn login_heard_and_replayed() {
     assert_eq!(authenticate(&mut replay, first).0, 0);
     assert_eq!(authenticate(&mut replay, last).0, 58);
     assert!(replay.is_cut());
-    is_unharmed(target);
+    assert_unharmed(target);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn login_as_one_user_and_again_as_another() {
         client.request(2, &request).is_none(),
         "even with the right password"
     );
-    is_unharmed(target);
+    assert_unharmed(target);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn reading_and_writing_what_belongs_to_another() {
         mallory.fetch("mallory", 0).responses[0].partitions[0].error_code,
         29
     );
-    is_unharmed(target);
+    assert_unharmed(target);
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn fetching_in_the_name_of_a_broker() {
             );
         }
     }
-    is_unharmed(target);
+    assert_unharmed(target);
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn learning_what_exists() {
         .filter_map(|topic| topic.name.as_deref())
         .collect();
     assert_eq!(names, ["mallory"]);
-    is_unharmed(target);
+    assert_unharmed(target);
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn fencing_anothers_producer() {
     // She still holds it.
     let again = alice.request(4, &take).unwrap();
     assert_eq!(again.producer_epoch, held.producer_epoch + 1);
-    is_unharmed(target);
+    assert_unharmed(target);
 }
 
 #[test]
@@ -348,5 +348,5 @@ fn making_oneself_an_administrator() {
         mallory.fetch("alice", 0).responses[0].partitions[0].error_code,
         0
     );
-    is_unharmed(target);
+    assert_unharmed(target);
 }

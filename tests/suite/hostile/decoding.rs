@@ -14,7 +14,7 @@ fn survives(bodies: impl IntoIterator<Item = Vec<u8>>) {
         client.finish();
         while client.receive().is_some() {}
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn unknown_requests_and_versions() {
             )
             .is_some()
     );
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -142,5 +142,5 @@ fn requests_among_brokers() {
             assert!(client.is_cut(), "{api}");
         }
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }

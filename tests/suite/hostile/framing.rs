@@ -13,7 +13,7 @@ fn giant_frame() {
         client.send(&[0; 1000]);
         assert!(client.is_cut());
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn negative_frame() {
         client.send(&size.to_be_bytes());
         assert!(client.is_cut());
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn frame_shorter_than_a_header() {
         client.send_frame(body);
         assert!(client.is_cut(), "{body:?}");
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn tls_and_http_on_a_plain_port() {
         client.send(bytes);
         assert!(client.is_cut());
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn half_a_frame_and_gone() {
         client.send(&1_000_000i32.to_be_bytes());
         client.send(&[0; 10_000]);
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn large_frames_announced_and_never_sent() {
     // They are still there while an honest client is served.
     target.serve_an_honest_client();
     assert_eq!(silent.len(), 200);
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn large_frames_begun_and_never_finished() {
         .collect();
     target.serve_an_honest_client();
     assert_eq!(begun.len(), 64);
-    target.is_unharmed_within(128 << 20);
+    target.assert_unharmed_within(128 << 20);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn slow_loris() {
     for client in &mut clients {
         assert!(client.is_cut());
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn thousands_of_connections_opened_and_dropped() {
     for _ in 0..3_000 {
         drop(target.connect());
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn more_half_open_connections_than_are_taken() {
     }
     assert!(silent.len() >= 400, "{}", silent.len());
     drop(silent.split_off(silent.len().min(1_500)));
-    target.is_unharmed_within(128 << 20);
+    target.assert_unharmed_within(128 << 20);
 }
 
 #[test]
@@ -162,5 +162,5 @@ fn requests_without_end_whose_answers_nobody_reads() {
         }
     }
     target.serve_an_honest_client();
-    target.is_unharmed();
+    target.assert_unharmed();
 }

@@ -63,7 +63,7 @@ fn thousand_idle_and_sixty_four_busy_connections() {
         "somebody starved: {counts:?}"
     );
     drop(idle);
-    target.is_unharmed_within(512 << 20);
+    target.assert_unharmed_within(512 << 20);
 }
 
 /// Fills `honest` with `mebibytes` of records.
@@ -92,7 +92,7 @@ fn readers_that_ask_for_everything_and_take_nothing() {
     assert!(took < PATIENCE / 3, "{took:?}");
     assert_eq!(stalled.len(), 64);
     // 64 answers of at most 8 MiB each; a few more bytes for what is in the sockets.
-    target.is_unharmed_within(640 << 20);
+    target.assert_unharmed_within(640 << 20);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn fetches_that_wait_for_ever() {
         .collect();
     target.serve_an_honest_client();
     drop(waiting);
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn fetch_sessions_without_end() {
         request.max_wait_ms = 0;
         assert_eq!(client.request(12, &request).unwrap().error_code, 0);
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -141,5 +141,5 @@ fn producers_without_end() {
         };
         assert_eq!(client.request(4, &request).unwrap().error_code, 0);
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }

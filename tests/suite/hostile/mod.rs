@@ -135,19 +135,19 @@ impl Target {
     }
 
     /// The attack is over: all must be as it was.
-    fn is_unharmed(self) {
-        self.is_unharmed_within(GROWTH_BYTES_MAX);
+    fn assert_unharmed(self) {
+        self.assert_unharmed_within(GROWTH_BYTES_MAX);
     }
 
-    fn is_unharmed_within(mut self, growth_bytes_max: u64) {
+    fn assert_unharmed_within(mut self, growth_bytes_max: u64) {
         let growth = self.growth_bytes();
         assert!(growth <= growth_bytes_max, "it grew by {growth} bytes");
         let took = self.serve_an_honest_client();
         assert!(took < PATIENCE / 3, "an honest client waited {took:?}");
-        self.is_alive_without_a_panic();
+        self.assert_alive_without_a_panic();
     }
 
-    fn is_alive_without_a_panic(&mut self) {
+    fn assert_alive_without_a_panic(&mut self) {
         assert!(self.child.try_wait().unwrap().is_none(), "it died");
         let complaints = self.complaints.lock().unwrap();
         assert!(

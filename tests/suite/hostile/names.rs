@@ -55,7 +55,7 @@ fn names_that_would_be_paths() {
         1,
         "something was made beside the data directory"
     );
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn topics_of_a_billion_partitions() {
     for partitions in [0, -5, i32::MAX, i32::MIN, 10_000_000] {
         assert_ne!(create(&target, "wide", partitions), 0, "{partitions}");
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn records_for_the_coordinators() {
         let code = client.produce(topic, batch(&[b"forged"]));
         assert!([3, 17, 29].contains(&code), "{topic}: {code}");
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn transactional_ids_without_sense() {
             assert_ne!(response.error_code, 0, "{timeout}");
         }
     }
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn offsets_and_sizes_without_sense() {
     request.topics[0].partitions[0].partition = i32::MAX;
     let response = target.connect().request(12, &request).unwrap();
     assert_eq!(response.responses[0].partitions[0].error_code, 3);
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -125,5 +125,5 @@ fn names_that_forge_lines_of_the_log() {
     assert_ne!(client.produce(name, batch(&[b"x"])), 0);
     let complaints = target.complaints.lock().unwrap().join("\n");
     assert!(!complaints.contains("\nERROR") && !complaints.contains('\u{1b}'));
-    target.is_unharmed();
+    target.assert_unharmed();
 }

@@ -38,7 +38,7 @@ fn refuses(batches: Vec<(&str, Bytes)>) {
     let fetched = client.fetch("attacked", 0);
     let partition = &fetched.responses[0].partitions[0];
     assert_eq!((partition.high_watermark, partition.records.len()), (0, 0));
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn compressed_bombs() {
     }
     let fetched = target.connect().fetch("bombs", 0);
     assert_eq!(fetched.responses[0].partitions[0].error_code, 0);
-    target.is_unharmed();
+    target.assert_unharmed();
 }
 
 #[test]
@@ -158,5 +158,5 @@ fn records_that_are_no_records() {
     assert_eq!(client.create_topic("garbage"), 0);
     client.produce("garbage", garbage.into());
     client.fetch("garbage", 0);
-    target.is_unharmed();
+    target.assert_unharmed();
 }

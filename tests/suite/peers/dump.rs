@@ -74,7 +74,7 @@ fn write_topic(log: &Log, codec: &str) {
             let record = ProducerRecord::new(&topic)
                 .key(key.as_str())
                 .value(value.as_str());
-            let _ = wait(producer.send(record.header("h", b"of a record"))).unwrap();
+            drop(wait(producer.send(record.header("h", b"of a record"))).unwrap());
         }
         send_offsets(&producer, &topic, transaction);
         let _ = if is_aborted(transaction) {
@@ -91,7 +91,7 @@ fn write_topic(log: &Log, codec: &str) {
 fn write_end(log: &Log, topic: &TopicName) {
     let config = ProducerConfig::default();
     let producer: Producer<str, str> = Producer::new(log.transport(), config).unwrap();
-    let _ = wait(producer.send(ProducerRecord::new(topic).value("end"))).unwrap();
+    drop(wait(producer.send(ProducerRecord::new(topic).value("end"))).unwrap());
     wait(producer.close()).unwrap();
 }
 

@@ -81,9 +81,12 @@ fn at_every_state<E: Eq + Hash + Send>(
     assert_eq!(checked, met.count());
 }
 
+/// The disks, by their numbers, and what was expected of them.
+type State<E> = (Vec<usize>, E);
+
 /// Disks that were met, each with what was expected of it.
 struct Met<E> {
-    seen: Mutex<(DiskContents, HashSet<(Vec<usize>, E)>)>,
+    seen: Mutex<(DiskContents, HashSet<State<E>>)>,
 }
 
 impl<E: Eq + Hash> Met<E> {

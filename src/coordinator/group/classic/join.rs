@@ -169,7 +169,7 @@ impl ClassicGroup {
         let record = replaced.record(|_, member| member.assignment.clone(), cx);
         let write = ClassicWrite::StaticMember {
             request,
-            message,
+            message: Box::new(message),
             member_id,
         };
         self.journal(write, record, true, cx);

@@ -136,7 +136,7 @@ pub(super) enum ClassicWrite {
     /// A static member that came back under a new member id.
     StaticMember {
         request: RequestId,
-        message: JoinGroupRequest,
+        message: Box<JoinGroupRequest>,
         member_id: String,
     },
     /// A group that has lost its members.

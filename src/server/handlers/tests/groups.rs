@@ -10,7 +10,9 @@ use crate::protocol::wire::messages::delete_groups::DeleteGroupsRequest;
 use crate::protocol::wire::messages::describe_groups::DescribeGroupsRequest;
 use crate::protocol::wire::messages::find_coordinator::FindCoordinatorRequest;
 use crate::protocol::wire::messages::heartbeat::HeartbeatRequest;
-use crate::protocol::wire::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
+use crate::protocol::wire::messages::join_group::{
+    JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse,
+};
 use crate::protocol::wire::messages::leave_group::{LeaveGroupRequest, MemberIdentity};
 use crate::protocol::wire::messages::list_groups::ListGroupsRequest;
 use crate::protocol::wire::messages::offset_commit::{
@@ -33,6 +35,20 @@ fn join(member_id: &str) -> JoinGroupRequest {
     }
 }
 
+/// The assignment of a group with one member.
+fn sync(joined: &JoinGroupResponse) -> SyncGroupRequest {
+    SyncGroupRequest {
+        group_id: "g".to_owned(),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id.clone(),
+        assignments: vec![SyncGroupRequestAssignment {
+            member_id: joined.member_id.clone(),
+            assignment: Bytes::from_static(b"all"),
+        }],
+        ..SyncGroupRequest::default()
+    }
+}
+
 #[tokio::test]
 async fn a_member_joins_syncs_lives_and_leaves() {
     let fixture = Fixture::new();
@@ -42,17 +58,7 @@ async fn a_member_joins_syncs_lives_and_leaves() {
     let joined = fixture.ask(6, &join(&asked.member_id)).await;
     assert_eq!((joined.error_code, &joined.leader), (0, &joined.member_id));
     assert_eq!(joined.members.len(), 1);
-    let sync = SyncGroupRequest {
-        group_id: "g".to_owned(),
-        generation_id: joined.generation_id,
-        member_id: joined.member_id.clone(),
-        assignments: vec![SyncGroupRequestAssignment {
-            member_id: joined.member_id.clone(),
-            assignment: Bytes::from_static(b"all"),
-        }],
-        ..SyncGroupRequest::default()
-    };
-    assert_eq!(fixture.ask(4, &sync).await.assignment, "all");
+    assert_eq!(fixture.ask(4, &sync(&joined)).await.assignment, "all");
     let heartbeat = |generation_id| HeartbeatRequest {
         group_id: "g".to_owned(),
         generation_id,
