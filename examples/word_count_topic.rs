@@ -1,5 +1,6 @@
 //! Word count from the topic `lines` to the topic `word-counts`, exactly once:
 //! `cargo run --release --example word_count_topic -- --data DIR|--log kafka://HOST:PORT`.
+//! Several processes share the work on Kafka, each with a name of its own: `--instance NAME`.
 
 use std::time::Duration;
 
@@ -20,9 +21,8 @@ async fn main() -> anyhow::Result<()> {
         .count("counts")
         .changes()
         .sink(topic("word-counts"));
-    job.exactly_once(Commit::every(Duration::from_millis(100)))
-        .run(&log)
-        .await?;
+    let launch = job.exactly_once(Commit::every(Duration::from_millis(100)));
+    arguments.spread(launch).run(&log).await?;
     log.close()?;
     Ok(())
 }

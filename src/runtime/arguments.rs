@@ -1,16 +1,20 @@
-//! The command line of a small job: `--data DIR | --log kafka://HOST:PORT [--follow] [FILE…]`.
+//! The command line of a small job: `--data DIR | --log kafka://HOST:PORT [--instance NAME] [--follow] [FILE…]`.
 
 use std::path::PathBuf;
 
 use super::connectors::{Lines, lines, stdin_lines};
 use super::error::JobError;
+use super::job::Launch;
 use super::log_handle::Log;
+use super::scale::ScaleOut;
 
 /// What an example, or any job that reads files, is told on its command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobArguments {
     /// Where the log is: a data directory, or `kafka://host:port`.
     pub log: String,
+    /// The name of this process among those that share the job, if several do (`group.instance.id`): see [`ScaleOut`].
+    pub instance: Option<String>,
     /// Whether to wait for the files to grow.
     pub is_following: bool,
     /// The files; none means standard input.
@@ -19,7 +23,9 @@ pub struct JobArguments {
 
 /// A command line that does not say what is needed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{why}\nusage: PROGRAM --data DIR | --log kafka://HOST:PORT [--follow] [FILE…]")]
+#[error(
+    "{why}\nusage: PROGRAM --data DIR | --log kafka://HOST:PORT [--instance NAME] [--follow] [FILE…]"
+)]
 pub struct UsageError {
     why: String,
 }
@@ -36,7 +42,7 @@ impl JobArguments {
     /// Reads a command line without the program's name.
     ///
     /// # Errors
-    /// As [`JobArguments::from_env`].
+    /// As [`JobArguments::from_env`]; if `--instance` has no name behind it.
     ///
     /// ```
     /// use onceflow::runtime::JobArguments;
@@ -47,11 +53,21 @@ impl JobArguments {
     /// ```
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
         let usage = |why: String| UsageError { why };
-        let (mut log, mut is_following, mut files) = (None, false, Vec::new());
+        let (mut log, mut instance) = (None, None);
+        let (mut is_following, mut files) = (false, Vec::new());
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--data" | "--log" => log = words.next(),
+                "--instance" => {
+                    let name = words.next().filter(|name| !name.starts_with("--"));
+                    instance = Some(name.ok_or_else(|| {
+                        usage(
+                            "--instance wants the name of this process, which no other has"
+                                .to_owned(),
+                        )
+                    })?);
+                }
                 "--follow" => is_following = true,
                 flag if flag.starts_with("--") => {
                     return Err(usage(format!("there is no option {flag}")));
@@ -64,6 +80,7 @@ impl JobArguments {
         })?;
         Ok(Self {
             log,
+            instance,
             is_following,
             files,
         })
@@ -77,6 +94,27 @@ impl JobArguments {
         Log::open(&self.log)
     }
 
+    /// Shares the job with the other processes that run it on the same log, if the command line names this one.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let line = ["--log", "kafka://127.0.0.1:9092", "--instance", "host-1"].map(String::from);
+    /// let arguments = JobArguments::parse(line)?;
+    /// let job = Job::new("copy");
+    /// job.source(topic::<str>("lines")).sink(topic("copies"));
+    /// let launch = job.exactly_once(Commit::every(std::time::Duration::from_millis(100)));
+    /// # let _ =
+    /// arguments.spread(launch); // then `.run(&log)`
+    /// # Ok::<(), onceflow::runtime::UsageError>(())
+    /// ```
+    pub fn spread(&self, launch: Launch) -> Launch {
+        match &self.instance {
+            Some(instance) => launch.scale_out(ScaleOut::instance(instance)),
+            None => launch,
+        }
+    }
+
     /// The lines of the files, or of standard input if there are none (see [`stdin_lines`]); bytes that are not UTF-8 are replaced.
     #[must_use]
     pub fn lines(&self) -> Lines {
@@ -88,6 +126,27 @@ impl JobArguments {
             lines.follow()
         } else {
             lines
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<JobArguments, UsageError> {
+        JobArguments::parse(line.split(' ').map(str::to_owned))
+    }
+
+    #[test]
+    fn an_instance_is_a_name() {
+        let arguments = parse("--log kafka://k:9092 --instance host-1 --follow").unwrap();
+        assert_eq!(arguments.instance.as_deref(), Some("host-1"));
+        assert!(arguments.is_following);
+        assert_eq!(parse("--data d book.txt").unwrap().instance, None);
+        for line in ["--data d --instance", "--data d --instance --follow"] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains("wants the name"), "{error}");
         }
     }
 }

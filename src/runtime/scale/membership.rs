@@ -210,7 +210,7 @@ impl Membership {
         self.state.lock().read_for_good.extend(positions);
     }
 
-    /// Leaves the group, so that the others take over at once.
+    /// Leaves the group, so that the others take over at once; or only goes, if it is to keep its share.
     pub(crate) fn leave(&self) {
         let member = {
             let mut state = self.state.lock();
@@ -218,7 +218,7 @@ impl Membership {
             self.changed.notify_all();
             state.member.clone()
         };
-        if member.member_id.is_empty() {
+        if member.member_id.is_empty() || !self.settings.leaves {
             return;
         }
         let left = wait(self.transport.leave_group(LeaveGroupRequest {
@@ -496,8 +496,14 @@ impl Membership {
                 debug!(job = self.job, error = %error, "the coordinator is asked again");
                 self.changed.wait_for(&mut state, RETRY_PAUSE);
             }
-            _ => {
-                state.failure = Some(error.to_string());
+            code => {
+                state.failure = Some(match code {
+                    Some(ErrorCode::FencedInstanceId) => format!(
+                        "another process took over as instance {}: give each process a name of its own",
+                        self.settings.instance
+                    ),
+                    _ => error.to_string(),
+                });
                 (state.is_agreed, state.is_holding) = (false, false);
                 state.is_lost = true;
                 state.tell(Report::Lost);

@@ -46,6 +46,7 @@ pub struct ScaleOut {
     pub(crate) instance: String,
     pub(crate) session_timeout: Duration,
     pub(crate) rebalance_timeout: Duration,
+    pub(crate) leaves: bool,
 }
 
 impl ScaleOut {
@@ -56,6 +57,7 @@ impl ScaleOut {
             instance: name.to_owned(),
             session_timeout: Duration::from_secs(45),
             rebalance_timeout: Duration::from_secs(60),
+            leaves: true,
         }
     }
 
@@ -74,6 +76,16 @@ impl ScaleOut {
     pub fn rebalance_timeout(self, timeout: Duration) -> Self {
         Self {
             rebalance_timeout: timeout,
+            ..self
+        }
+    }
+
+    /// A process that is stopped in order keeps its share for a session, instead of leaving at once: started again before
+    /// that, it goes on where it was and nothing moves. For restarts one by one.
+    #[must_use]
+    pub fn remain_in_group(self) -> Self {
+        Self {
+            leaves: false,
             ..self
         }
     }

@@ -2,5 +2,6 @@
 
 mod fencing;
 mod proxy;
+mod scale_out;
 mod transactions;
 mod word_count;
