@@ -43,7 +43,7 @@ impl Core {
     /// Creates a topic, internal or not.
     fn create_any_topic(&self, new: &NewTopic) -> Result<TopicMetadata, BrokerError> {
         check_partitions_count(new.partitions_count)?;
-        let config = log_config(&self.config, &new.name, &new.configs)?;
+        let config = self.log_config(&new.name, &new.configs)?;
         let mut list = self.topics.lock_list();
         let id = TopicId(self.env.random.next_u128());
         let name = new.name.as_str();
@@ -97,7 +97,7 @@ impl Core {
                 ),
             ));
         }
-        let config = log_config(&self.config, name, &topic.configs)?;
+        let config = self.log_config(name, &topic.configs)?;
         // What a failed growth left must not stand in the way of this one.
         self.directory.clear_unfinished(&mut list, name)?;
         self.change_entry(&mut list, name, |entry| {
@@ -220,6 +220,14 @@ impl Core {
         }
         let config = log_config(&self.config, name, &topic.configs)?;
         Ok((topic, config))
+    }
+
+    /// The settings of a partition that is made now.
+    fn log_config(&self, name: &TopicName, configs: &Configs) -> Result<LogConfig, BrokerError> {
+        Ok(LogConfig {
+            leader_epoch: self.leader_epoch,
+            ..log_config(&self.config, name, configs)?
+        })
     }
 
     pub(super) fn describe_configs(

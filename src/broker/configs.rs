@@ -50,12 +50,30 @@ static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "max.compaction.lag.ms",
+        default: UNLIMITED,
+        documentation: "Records older than this are compacted whatever the ratio. Not supported: there is no such limit.",
+        apply: |_, value| fixed(value, UNLIMITED),
+    },
+    Setting {
         name: "max.message.bytes",
         default: "1048588",
         documentation: "The largest record batch that a producer may send, in bytes, compressed.",
         apply: |config, value| {
             number(value, 0, i64::from(i32::MAX)).map(|n| config.max_message_bytes = n)
         },
+    },
+    Setting {
+        name: "message.timestamp.after.max.ms",
+        default: UNLIMITED,
+        documentation: "How far a record's timestamp may lie ahead of the clock, in milliseconds. There is no such limit.",
+        apply: |_, value| fixed(value, UNLIMITED),
+    },
+    Setting {
+        name: "message.timestamp.before.max.ms",
+        default: UNLIMITED,
+        documentation: "How far a record's timestamp may lie behind the clock, in milliseconds. There is no such limit.",
+        apply: |_, value| fixed(value, UNLIMITED),
     },
     Setting {
         name: "message.timestamp.type",
@@ -74,6 +92,18 @@ static SETTINGS: &[Setting] = &[
         default: "0",
         documentation: "Records younger than this are not compacted, in milliseconds.",
         apply: |config, value| number(value, 0, i64::MAX).map(|n| config.min_compaction_lag_ms = n),
+    },
+    Setting {
+        name: "min.insync.replicas",
+        default: "1",
+        documentation: "How many copies must be written before a write is acknowledged. There is one broker, and one copy.",
+        apply: |_, value| fixed(value, "1"),
+    },
+    Setting {
+        name: "preallocate",
+        default: "false",
+        documentation: "Whether segment files are made at full size at once. They grow.",
+        apply: |_, value| fixed(value, "false"),
     },
     Setting {
         name: "retention.bytes",
@@ -104,13 +134,27 @@ static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "segment.jitter.ms",
+        default: "0",
+        documentation: "By how much the time at which a segment is begun is spread, in milliseconds. It is not.",
+        apply: |_, value| fixed(value, "0"),
+    },
+    Setting {
         name: "segment.ms",
         default: "604800000",
         documentation: "The span of record timestamps at which a new segment file is begun, in milliseconds.",
         apply: |config, value| number(value, 1, i64::MAX).map(|n| config.segment_ms = n),
     },
+    Setting {
+        name: "unclean.leader.election.enable",
+        default: "false",
+        documentation: "Whether a copy that lacks acknowledged records may lead. There is one copy.",
+        apply: |_, value| fixed(value, "false"),
+    },
 ];
 
+/// No limit, as Kafka writes it.
+const UNLIMITED: &str = "9223372036854775807";
 /// The smallest segment, in bytes: room for a batch header and a record. Kafka's own minimum was 14.
 const SEGMENT_BYTES_MIN: i64 = 128;
 
@@ -149,6 +193,12 @@ pub(super) fn describe(configs: &Configs, defaults: &Configs) -> Vec<ConfigEntry
     SETTINGS.iter().map(entry).collect()
 }
 
+/// Every topic setting with Kafka's default, or with what is true here where nothing else can be.
+#[must_use]
+pub fn topic_defaults() -> Vec<ConfigEntry> {
+    describe(&Configs::new(), &Configs::new())
+}
+
 fn find(name: &str) -> Result<&'static Setting, BrokerError> {
     let found = SETTINGS.iter().find(|setting| setting.name == name);
     found.ok_or_else(|| {
@@ -173,6 +223,14 @@ fn number<N: TryFrom<i64>>(value: &str, min: i64, max: i64) -> Result<N, String>
             i64::MAX => format!("it must be a whole number from {min} on"),
             _ => format!("it must be a whole number from {min} to {max}"),
         })
+}
+
+/// A setting that tells how things are, and may be set to nothing else.
+fn fixed(value: &str, only: &str) -> Result<(), String> {
+    match value == only {
+        true => Ok(()),
+        false => Err(format!("only {only} is possible here")),
+    }
 }
 
 fn limit(value: &str) -> Result<Option<i64>, String> {

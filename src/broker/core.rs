@@ -50,6 +50,8 @@ pub(super) struct Core {
     /// Set when the broker is closed: what is in flight is still served, new calls are not.
     pub(super) closed: OnceLock<BrokerError>,
     pub(super) readers_count: AtomicU64,
+    /// Of every partition, until the directory is opened again.
+    pub(super) leader_epoch: i32,
 }
 
 impl Core {

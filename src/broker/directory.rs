@@ -47,6 +47,14 @@ const BEGUN: &[&str] = &[LOCK, TOPICS, LOG, SECURITY, SECURITY_LOCK, "lost+found
 #[serde(deny_unknown_fields)]
 struct Meta {
     cluster_id: String,
+    /// How often the directory was opened before; left out at first, so that the file is then what it always was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    broker_epoch: i32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_zero(epoch: &i32) -> bool {
+    *epoch == 0
 }
 
 /// An open data directory. The lock is held until [`Directory::unlock`], or until it is dropped.
@@ -54,6 +62,8 @@ pub(super) struct Directory {
     env: Env,
     root: PathBuf,
     cluster_id: ClusterId,
+    /// Of the opening before; `None` in a directory that was made just now.
+    epoch_before: Option<i32>,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
@@ -67,14 +77,15 @@ impl Directory {
             .map_err(|e| io_error(&e, "create the data directory", root))?;
         let lock = lock(env, &root.join(LOCK))?;
         // Again under the lock: another process may have begun in between.
-        let cluster_id = match check(env, root)? {
-            Some(cluster_id) => cluster_id,
-            None => initialise(env, root)?,
+        let (cluster_id, epoch_before) = match check(env, root)? {
+            Some((cluster_id, epoch)) => (cluster_id, Some(epoch)),
+            None => (initialise(env, root)?, None),
         };
         Ok(Self {
             env: env.clone(),
             root: root.to_owned(),
             cluster_id,
+            epoch_before,
             lock: Mutex::new(Some(lock)),
         })
     }
@@ -90,6 +101,20 @@ impl Directory {
 
     pub(super) fn env(&self) -> &Env {
         &self.env
+    }
+
+    /// The epoch of this opening, which no other had: the leader epoch of all partitions. It is on the disk before
+    /// anybody hears of it, because a reader that meets one epoch twice cannot see that records were lost in between.
+    pub(super) fn begin_epoch(&self) -> Result<i32, BrokerError> {
+        let Some(before) = self.epoch_before else {
+            return Ok(0);
+        };
+        let meta = Meta {
+            cluster_id: self.cluster_id.to_string(),
+            broker_epoch: before.saturating_add(1),
+        };
+        sealed::write(&*self.env.files, &self.root.join(META), &meta)?;
+        Ok(meta.broker_epoch)
     }
 
     /// Where the partitions are.
@@ -127,8 +152,8 @@ impl Directory {
     }
 }
 
-/// Looks without writing: `Some` cluster id if the directory is ours, `None` if it is absent, empty or only begun.
-fn check(env: &Env, root: &Path) -> Result<Option<ClusterId>, BrokerError> {
+/// Looks without writing: `Some` cluster id and epoch if the directory is ours, `None` if it is absent, empty or only begun.
+fn check(env: &Env, root: &Path) -> Result<Option<(ClusterId, i32)>, BrokerError> {
     let files = &*env.files;
     if !files
         .exists(root)
@@ -150,7 +175,8 @@ fn check(env: &Env, root: &Path) -> Result<Option<ClusterId>, BrokerError> {
     match sealed::read::<Meta>(files, &root.join(META))? {
         Some(meta) => {
             check_complete(root, &entries)?;
-            parse_cluster_id(&meta, root).map(Some)
+            let cluster_id = parse_cluster_id(&meta, root)?;
+            Ok(Some((cluster_id, meta.broker_epoch)))
         }
         None => check_only_begun(env, root, &entries).map(|()| None),
     }
@@ -252,6 +278,7 @@ fn initialise(env: &Env, root: &Path) -> Result<ClusterId, BrokerError> {
     sealed::write(files, &root.join(TOPICS), &TopicList::new(cluster_id))?;
     let meta = Meta {
         cluster_id: cluster_id.to_string(),
+        broker_epoch: 0,
     };
     sealed::write(files, &root.join(META), &meta)?;
     // F10: the new directory's own name, too, must survive a power loss.

@@ -75,6 +75,16 @@ impl Groups {
         Ok(self.state.lock().machine.fetch(message)?)
     }
 
+    pub(super) fn check_reader(
+        &self,
+        group: &GroupId,
+        member_id: Option<&str>,
+        member_epoch: i32,
+    ) -> Result<(), BrokerError> {
+        let state = self.state.lock();
+        Ok(state.machine.check_reader(group, member_id, member_epoch)?)
+    }
+
     pub(super) fn list(&self) -> Vec<GroupId> {
         self.state.lock().machine.list().cloned().collect()
     }

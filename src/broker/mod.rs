@@ -42,6 +42,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use configs::topic_defaults;
 pub use error::BrokerError;
 pub use fetch::Fetch;
 pub use reply::Reply;
@@ -341,6 +342,44 @@ impl Broker {
         self.core.delete_records(partition, before)
     }
 
+    /// The leader epoch of every partition: a number for each opening of the directory, so that a reader whose records
+    /// a power loss took (with [`Durability::Process`]) sees that they are gone (KIP-320).
+    #[must_use]
+    pub fn leader_epoch(&self) -> i32 {
+        self.core.leader_epoch
+    }
+
+    /// The largest leader epoch up to `epoch` that wrote something in the partition, and one past its last offset;
+    /// `None` if `epoch` is negative or later than [`Broker::leader_epoch`].
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub fn leader_epoch_end(
+        &self,
+        partition: &TopicPartition,
+        epoch: i32,
+    ) -> Result<Option<(i32, Offset)>, BrokerError> {
+        self.core.check_open()?;
+        let partition = self.core.partition(partition)?;
+        let end = partition.lock()?.leader_epoch_end(epoch);
+        Ok(end)
+    }
+
+    /// The leader epoch that wrote `offset`; at the partition's end, the one in force; −1 if nobody remembers.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`.
+    pub fn leader_epoch_at(
+        &self,
+        partition: &TopicPartition,
+        offset: Offset,
+    ) -> Result<i32, BrokerError> {
+        self.core.check_open()?;
+        let partition = self.core.partition(partition)?;
+        let epoch = partition.lock()?.leader_epoch_at(offset);
+        Ok(epoch)
+    }
+
     /// Gives a producer its identity. For a transactional id it fences every earlier holder, and ends what that left open (I4).
     pub fn init_producer_id(&self, request: InitProducerIdRequest) -> Reply<ProducerIdentity> {
         self.core.init_producer_id(request)
@@ -373,6 +412,29 @@ impl Broker {
     ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>)>, BrokerError> {
         self.core.check_open()?;
         self.core.groups.fetch(request)
+    }
+
+    /// Checks that a member of the consumer protocol that asks for positions is one still, with the epoch that it has
+    /// (KIP-848). Who says neither is no member, and is let through; so is everybody in other groups.
+    ///
+    /// # Errors
+    /// `UnknownMemberId`, `StaleMemberEpoch`.
+    pub fn check_reader(
+        &self,
+        group: &GroupId,
+        member_id: Option<&str>,
+        member_epoch: i32,
+    ) -> Result<(), BrokerError> {
+        self.core.check_open()?;
+        self.core
+            .groups
+            .check_reader(group, member_id, member_epoch)
+    }
+
+    /// The settings of the broker.
+    #[must_use]
+    pub fn config(&self) -> &BrokerConfig {
+        &self.core.config
     }
 
     /// Every transactional id.

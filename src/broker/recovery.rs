@@ -37,7 +37,7 @@ use crate::coordinator::{
     transaction_log,
 };
 use crate::env::{Env, failpoint};
-use crate::log::{Evidence, PartitionLog, RecoveryMarks, SegmentCache};
+use crate::log::{Evidence, LogConfig, PartitionLog, RecoveryMarks, SegmentCache};
 use crate::protocol::batch::{Batch, Batches, ControlType, DecompressionLimit};
 use crate::protocol::messages::TransactionResult;
 use crate::protocol::{ErrorCode, ErrorKind};
@@ -134,12 +134,13 @@ struct Opener {
     /// From decision records: see `transaction_log::durable_ends`.
     durable_ends: HashMap<(TopicPartition, TopicId), Offset>,
     segments: Arc<SegmentCache>,
+    leader_epoch: i32,
 }
 
 impl Opener {
     fn new(env: &Env, directory: &Directory, config: BrokerConfig) -> Result<Self, BrokerError> {
         let checkpoints = Checkpoints::new(env, directory.log_dir());
-        let opener = Self {
+        let mut opener = Self {
             env: env.clone(),
             config,
             checkpointed: Checkpointed {
@@ -150,9 +151,11 @@ impl Opener {
             checkpoints,
             durable_ends: HashMap::new(),
             segments: SegmentCache::new(env),
+            leader_epoch: 0,
         };
         // From here on files change: a crash now must be seen as one.
         opener.checkpoints.remove_clean()?;
+        opener.leader_epoch = directory.begin_epoch()?;
         Ok(opener)
     }
 
@@ -221,6 +224,7 @@ impl Opener {
             refusal: OnceLock::new(),
             closed: OnceLock::new(),
             readers_count: AtomicU64::new(0),
+            leader_epoch: self.leader_epoch,
         }
     }
 
@@ -277,7 +281,10 @@ impl Opener {
                 dir.display()
             )));
         }
-        let config = log_config(&self.config, &name.topic, configs)?;
+        let config = LogConfig {
+            leader_epoch: self.leader_epoch,
+            ..log_config(&self.config, &name.topic, configs)?
+        };
         // F9: of the journal of decisions, whole records behind damage say whether that is a torn tail.
         let of_journal = |batch: &Batch| journal_end(batch, id);
         let is_journal = name.topic.as_str() == TRANSACTION_STATE_TOPIC;

@@ -111,17 +111,43 @@ impl Topic {
 pub(super) struct Topics {
     /// As it stands on disk. Held during a change: changes follow one another.
     list: Mutex<TopicList>,
-    open: RwLock<HashMap<TopicName, Arc<Topic>>>,
+    open: RwLock<Open>,
+}
+
+/// The open topics, found by either of their identities.
+#[derive(Default)]
+struct Open {
+    by_name: HashMap<TopicName, Arc<Topic>>,
+    /// The same ones.
+    by_id: HashMap<TopicId, Arc<Topic>>,
+}
+
+impl Open {
+    fn insert(&mut self, topic: Arc<Topic>) {
+        self.by_id.insert(topic.id, topic.clone());
+        let before = self.by_name.insert(topic.name.clone(), topic.clone());
+        // A topic that was made anew under its name has another id.
+        if let Some(before) = before.filter(|before| before.id != topic.id) {
+            self.by_id.remove(&before.id);
+        }
+    }
+
+    fn remove(&mut self, name: &TopicName) -> Option<Arc<Topic>> {
+        let topic = self.by_name.remove(name)?;
+        self.by_id.remove(&topic.id);
+        Some(topic)
+    }
 }
 
 impl Topics {
     pub(super) fn new(list: TopicList, topics: Vec<Topic>) -> Self {
-        let open = topics
-            .into_iter()
-            .map(|topic| (topic.name.clone(), Arc::new(topic)));
+        let mut open = Open::default();
+        for topic in topics {
+            open.insert(Arc::new(topic));
+        }
         Self {
             list: Mutex::new(list),
-            open: RwLock::new(open.collect()),
+            open: RwLock::new(open),
         }
     }
 
@@ -133,7 +159,7 @@ impl Topics {
     /// # Errors
     /// `UnknownTopicOrPartition`.
     pub(super) fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, BrokerError> {
-        let found = self.open.read().get(name).cloned();
+        let found = self.open.read().by_name.get(name).cloned();
         found.ok_or_else(|| unknown_topic(name))
     }
 
@@ -142,6 +168,7 @@ impl Topics {
     pub(super) fn partition(&self, name: &TopicPartition) -> Result<Arc<Partition>, BrokerError> {
         let open = self.open.read();
         let topic = open
+            .by_name
             .get(&name.topic)
             .ok_or_else(|| unknown_topic(&name.topic))?;
         let partition = topic.partition(name.partition);
@@ -159,13 +186,12 @@ impl Topics {
 
     /// The topic of that identity.
     pub(super) fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
-        let open = self.open.read();
-        open.values().find(|topic| topic.id == id).cloned()
+        self.open.read().by_id.get(&id).cloned()
     }
 
     /// Every topic, by name.
     pub(super) fn all(&self) -> Vec<Arc<Topic>> {
-        let mut topics: Vec<_> = self.open.read().values().cloned().collect();
+        let mut topics: Vec<_> = self.open.read().by_name.values().cloned().collect();
         topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         topics
     }
@@ -181,9 +207,7 @@ impl Topics {
 
     /// Shows a new or changed topic.
     pub(super) fn insert(&self, topic: Topic) {
-        self.open
-            .write()
-            .insert(topic.name.clone(), Arc::new(topic));
+        self.open.write().insert(Arc::new(topic));
     }
 
     /// Hides a topic.

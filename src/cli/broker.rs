@@ -14,7 +14,7 @@ use crate::env::Env;
 use crate::net::{Address, ClientAuth, Pem, ServerTlsSettings};
 use crate::protocol::sasl::Mechanism;
 use crate::server::security::Principal;
-use crate::server::{Server, ServerConfig};
+use crate::server::{Server, ServerConfig, settings};
 use crate::types::Durability;
 
 const EXAMPLES: &str = "\
@@ -73,6 +73,9 @@ pub(super) struct BrokerArguments {
     /// The partitions of topics created without saying how many
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     partitions: i32,
+    /// A setting by Kafka's name, such as max.connections=100 or log.retention.ms=3600000; can be given several times
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
     /// What an acknowledged write survives
     #[arg(long, value_name = "WHAT", default_value = "fsync")]
     durability: DurabilityName,
@@ -103,11 +106,20 @@ pub(super) fn run(env: &Env, arguments: BrokerArguments) -> anyhow::Result<()> {
         DurabilityName::Fsync => Durability::Fsync,
         DurabilityName::Process => Durability::Process,
     };
-    let config = config(arguments)?;
-    let broker_config = BrokerConfig {
+    let mut broker_config = BrokerConfig {
         durability,
         ..BrokerConfig::default()
     };
+    let settings = arguments.settings.clone();
+    let mut config = config(arguments)?;
+    for setting in &settings {
+        let Some((name, value)) = setting.split_once('=') else {
+            let message = format!("--set {setting:?} is not NAME=VALUE");
+            return Err(UsageError(message).into());
+        };
+        settings::set(&mut config, &mut broker_config, name.trim(), value)
+            .map_err(|error| UsageError(error.to_string()))?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

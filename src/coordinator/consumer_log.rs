@@ -1,7 +1,7 @@
 //! The records of `__consumer_offsets` that hold a group of the consumer protocol (KIP-848), in Kafka's schemas.
 //!
 //! ```text
-//! key    i16 version = 3 to 8 | string group | 5, 7, 8: string member id
+//! key    i16 version = 3 to 8, 16 | string group | 5, 7, 8: string member id | 16: string regular expression
 //! 3      group            i32 epoch | tag 0: i64 metadata hash (ours: FNV-1a of the subscribed topics)
 //! 4      group's topics   passed over (older releases of Kafka)
 //! 5      member           string? instance id | string? rack | string client id | string client host | [string] topics
@@ -9,6 +9,7 @@
 //! 6      target           i32 assignment epoch
 //! 7      member's target  [partitions]
 //! 8      member's current i32 epoch | i32 previous epoch | i8 state | [partitions] owned | [partitions] to be given up
+//! 16     topics named by  [string] topics | i64 version of the topics (ours: 0) | i64 when, ms (ours: 0)
 //! partitions              uuid topic id | [i32] partitions
 //! ```
 //! Each value begins with an i16 version 0; its strings and arrays are compact, and tagged fields end it and each element.
@@ -29,7 +30,8 @@ use crate::protocol::messages::groups::ClientIdentity;
 use crate::types::{GroupId, TopicId, TopicName};
 
 /// The last key version of these records.
-pub(super) const CONSUMER_KEY_VERSION_MAX: i16 = 8;
+pub(super) const CONSUMER_KEY_VERSION_MAX: i16 = EXPRESSION_KEY_VERSION;
+const EXPRESSION_KEY_VERSION: i16 = 16;
 const VALUE_VERSION: i16 = 0;
 const METADATA_HASH_TAG: u32 = 0;
 /// A topic id, an empty array, no tagged fields.
@@ -50,13 +52,15 @@ pub enum ConsumerKey {
     TargetMember(String),
     /// What a member owns.
     Current(String),
+    /// The topics that a regular expression of members names.
+    Expression(String),
 }
 
 impl ConsumerKey {
     /// The key's bytes.
     ///
     /// # Panics
-    /// If the member id is longer than 32,767 bytes; the coordinator refuses such members.
+    /// If the member id or expression is longer than 32,767 bytes; the coordinator refuses such members.
     #[must_use]
     pub fn encode(&self, group: &GroupId) -> Bytes {
         let (version, member) = match self {
@@ -66,6 +70,7 @@ impl ConsumerKey {
             Self::Target => (6, None),
             Self::TargetMember(member) => (7, Some(member)),
             Self::Current(member) => (8, Some(member)),
+            Self::Expression(expression) => (EXPRESSION_KEY_VERSION, Some(expression)),
         };
         let mut to = BytesMut::new();
         to.put_i16(version);
@@ -86,6 +91,7 @@ impl ConsumerKey {
             6 => Self::Target,
             7 => Self::TargetMember(member()?),
             8 => Self::Current(member()?),
+            EXPRESSION_KEY_VERSION => Self::Expression(member()?),
             _ => return Err(reader.newer(version, CONSUMER_KEY_VERSION_MAX)),
         })
     }
@@ -178,7 +184,7 @@ pub struct MemberRecord {
     pub client: ClientIdentity,
     /// The topics it wants.
     pub subscribed_topic_names: BTreeSet<TopicName>,
-    /// A regular expression of topics; not used here.
+    /// A regular expression of topics (RE2), which names whole topics.
     pub subscribed_topic_regex: Option<String>,
     /// So long it may take to give partitions up.
     pub rebalance_timeout: Duration,
@@ -303,6 +309,44 @@ impl TargetRecord {
             let target = read_partitions(reader)?;
             skip_tags(reader)?;
             Ok(Self(target))
+        })
+    }
+}
+
+/// The topics that a regular expression names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExpressionRecord(pub(super) BTreeSet<TopicName>);
+
+impl ExpressionRecord {
+    /// The value's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut to = begin();
+        put_compact_count(&mut to, self.0.len());
+        for topic in &self.0 {
+            put_compact_string(&mut to, topic.as_str());
+        }
+        // Topics have no version here, and what was found is looked for again at every start.
+        to.put_i64(0);
+        to.put_i64(0);
+        finish(to)
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// If it is damaged or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
+        read(bytes, |reader| {
+            let mut topics = BTreeSet::new();
+            for _ in 0..reader.compact_array(1)? {
+                let topic = TopicName::new(reader.compact_string()?);
+                topics.insert(topic.map_err(|_| reader.corrupt("a topic name is not valid"))?);
+            }
+            reader.int64()?;
+            reader.int64()?;
+            skip_tags(reader)?;
+            Ok(Self(topics))
         })
     }
 }

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::error::LogError;
 use super::partition::{AppendOrigin, Appended, PartitionLog};
 use super::producer_state::Verdict;
-use super::segment::{LEADER_EPOCH, Segment};
+use super::segment::Segment;
 use super::{aborted::AbortedEntry, derived};
 use crate::env::{File, failpoint};
 use crate::protocol::ErrorCode;
@@ -115,6 +115,7 @@ impl PartitionLog {
         for header in &headers {
             let density = self.density();
             self.active_mut().note(header, density);
+            self.producers.note_epoch(header);
         }
         self.end_transaction(producer, marker, offset, now);
         Ok(Appended {
@@ -253,9 +254,9 @@ impl PartitionLog {
         let mut rest = bytes;
         for header in headers {
             let (batch, behind) = rest.split_at_mut(header.total_bytes());
-            stamp(batch, offset, LEADER_EPOCH);
+            stamp(batch, offset, self.config.leader_epoch);
             header.base_offset = offset;
-            header.partition_leader_epoch = LEADER_EPOCH;
+            header.partition_leader_epoch = self.config.leader_epoch;
             if is_stamped && !header.is_control() {
                 stamp_log_append_time(batch, log_append_time);
                 header.max_timestamp = log_append_time;

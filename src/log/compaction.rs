@@ -396,6 +396,7 @@ impl CompactionPlan {
             end_position: source.size_bytes,
             expected: source.base_offset,
             gaps_below: self.gaps_below,
+            leader_epoch_max: i32::MAX,
         };
         let mut asked_at = None;
         let mut visit = |header: &Header, bytes: &[u8], position: u64| {

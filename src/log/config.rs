@@ -66,6 +66,9 @@ pub struct LogConfig {
     pub compaction_memory_bytes: usize,
     /// What an acknowledgement means, and so where the high watermark stands (design D5).
     pub durability: Durability,
+    /// The epoch that is stamped into what is appended; batches of a later one are damaged (F7). Its owner sees to it
+    /// that no two openings of a log have the same.
+    pub leader_epoch: i32,
 }
 
 impl Default for LogConfig {
@@ -87,6 +90,7 @@ impl Default for LogConfig {
             producer_id_expiration: Duration::from_secs(24 * 60 * 60),
             compaction_memory_bytes: 32 << 20,
             durability: Durability::Fsync,
+            leader_epoch: 0,
         }
     }
 }

@@ -193,7 +193,7 @@ fn write_indexes(
     )
 }
 
-fn write_file(env: &Env, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
+pub(super) fn write_file(env: &Env, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
     let write = || -> io::Result<()> {
         let file = env.files.open(path, OpenMode::OpenOrCreate)?;
         file.write_all_at(bytes, 0)?;

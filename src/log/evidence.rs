@@ -9,7 +9,6 @@ use bytes::Bytes;
 
 use super::error::LogError;
 use super::scan::check_batch;
-use super::segment::LEADER_EPOCH;
 use crate::env::File;
 use crate::protocol::batch::{Batch, HEADER_BYTES, Header};
 use crate::types::Offset;
@@ -51,8 +50,7 @@ pub(super) fn attested_end(
 
 fn whole_batch(bytes: &[u8], expected: Offset) -> Option<Batch> {
     let header = Header::parse(bytes).ok()?;
-    let is_possible =
-        header.base_offset >= expected && header.partition_leader_epoch == LEADER_EPOCH;
+    let is_possible = header.base_offset >= expected && header.partition_leader_epoch >= 0;
     if !is_possible || header.total_bytes() > bytes.len() {
         return None;
     }

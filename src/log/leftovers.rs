@@ -108,6 +108,7 @@ fn finish_swap(
         end_position: length_bytes,
         expected: base_offset,
         gaps_below: Offset(i64::MAX),
+        leader_epoch_max: i32::MAX,
     };
     let mut end = base_offset;
     let damage = scan(&*file, &swap, range, &mut |header, _, _| {

@@ -95,6 +95,7 @@ impl PartitionLog {
             end_position: segment.size_bytes,
             expected: segment.base_offset,
             gaps_below: self.cleaned_end,
+            leader_epoch_max: self.config.leader_epoch,
         };
         match scan(&*segment.file()?, &segment.path, range, visit)? {
             None => Ok(()),

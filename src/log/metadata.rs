@@ -2,44 +2,59 @@
 //!
 //! ```text
 //! partition.metadata          "version: 0\ntopic_id: <22 characters>\n"
-//! leader-epoch-checkpoint     "0\n1\n0 0\n": version, number of lines, then epoch and first offset
+//! leader-epoch-checkpoint     see `leader_epochs.rs`
 //! cleaner-offset-checkpoint   "0\n1\n<offset>\n": version, number of lines, then the offset below which all is compacted
 //! ```
 
 use std::path::Path;
 
 use super::error::LogError;
-use super::names;
+use super::leader_epochs::LeaderEpochs;
+use super::{derived, names};
 use crate::env::Env;
 use crate::types::{Offset, TopicId};
 
 const TEXT_BYTES_MAX: u64 = 4096;
+const EPOCHS_BYTES_MAX: u64 = 64 << 10;
 const METADATA_VERSION: i64 = 0;
-const LEADER_EPOCHS: &str = "0\n1\n0 0\n";
 
 /// Writes the text files of a new partition, durably.
 pub(super) fn write(env: &Env, dir: &Path, topic_id: TopicId) -> Result<(), LogError> {
     let text = format!("version: {METADATA_VERSION}\ntopic_id: {topic_id}\n");
     replace(env, &dir.join(names::METADATA), &text)?;
-    replace(env, &dir.join(names::LEADER_EPOCHS), LEADER_EPOCHS)?;
+    replace(
+        env,
+        &dir.join(names::LEADER_EPOCHS),
+        &LeaderEpochs::default().text(),
+    )?;
     write_cleaned_end(env, dir, Offset::ZERO)
 }
 
-/// Reads the partition's identity, and writes the leader epochs again if they are not what they must be.
+/// Reads the partition's identity.
 pub(super) fn read(env: &Env, dir: &Path) -> Result<TopicId, LogError> {
     let path = dir.join(names::METADATA);
     let bytes = env
         .files
         .read(&path, TEXT_BYTES_MAX)
         .map_err(LogError::io("read", &path))?;
-    let topic_id = parse_metadata(&bytes, &path)?;
-    let epochs = dir.join(names::LEADER_EPOCHS);
-    match env.files.read(&epochs, TEXT_BYTES_MAX) {
-        Ok(bytes) if bytes == LEADER_EPOCHS.as_bytes() => {}
-        // It is derived: there is one leader and one epoch.
-        _ => replace(env, &epochs, LEADER_EPOCHS)?,
-    }
-    Ok(topic_id)
+    parse_metadata(&bytes, &path)
+}
+
+/// Whether the leader epochs stand in their file.
+pub(super) fn has_epochs(env: &Env, dir: &Path, epochs: &LeaderEpochs) -> bool {
+    let read = env
+        .files
+        .read(&dir.join(names::LEADER_EPOCHS), EPOCHS_BYTES_MAX);
+    read.is_ok_and(|bytes| bytes == epochs.text().as_bytes())
+}
+
+/// Writes the leader epochs. They are not synced: nothing but Kafka's tools reads them, and they are written again.
+pub(super) fn write_epochs(env: &Env, dir: &Path, epochs: &LeaderEpochs) -> Result<(), LogError> {
+    derived::write_file(
+        env,
+        &dir.join(names::LEADER_EPOCHS),
+        epochs.text().as_bytes(),
+    )
 }
 
 /// Reads the partition's identity and changes nothing.

@@ -6,7 +6,7 @@
 //! Does not: know topics, decide transactions (the coordinator does), or choose when to sync (the broker does).
 //!
 //! Reading order: `partition.rs` (the log as its owner sees it), `append.rs`, `read.rs`, `lookup.rs`, `sync.rs`;
-//! `producer_state.rs` (pure); `segment.rs`, `cache.rs`, `index.rs`, `aborted.rs`, `snapshot.rs`, `derived.rs` (bytes);
+//! `producer_state.rs`, `leader_epochs.rs` (pure); `segment.rs`, `cache.rs`, `index.rs`, `aborted.rs`, `snapshot.rs`, `derived.rs` (bytes);
 //! `open.rs`, `recovery.rs`, `evidence.rs`, `leftovers.rs`, `retention.rs`, `compaction.rs`, `cleaner.rs`, `verify.rs`.
 
 mod aborted;
@@ -19,6 +19,7 @@ mod derived;
 mod error;
 mod evidence;
 mod index;
+mod leader_epochs;
 mod leftovers;
 mod lookup;
 mod metadata;

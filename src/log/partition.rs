@@ -206,11 +206,12 @@ impl PartitionLog {
         &self.config
     }
 
-    /// Changes the settings; the durability stays what it was when the log was opened.
+    /// Changes the settings; the durability and the leader epoch stay what they were when the log was opened.
     pub fn set_config(&mut self, config: LogConfig) {
-        let durability = self.config.durability;
+        let (durability, leader_epoch) = (self.config.durability, self.config.leader_epoch);
         self.config = LogConfig {
             durability,
+            leader_epoch,
             ..config
         };
     }
@@ -251,6 +252,23 @@ impl PartitionLog {
         self.producers.entry(producer.id).is_some_and(|entry| {
             entry.transaction_start.is_some() && entry.producer_epoch == producer.epoch
         })
+    }
+
+    /// The largest leader epoch up to `epoch` that wrote something, and one past its last offset that readers may see.
+    /// `None` if `epoch` is negative, or later than the one in force.
+    #[must_use]
+    pub fn leader_epoch_end(&self, epoch: i32) -> Option<(i32, Offset)> {
+        let (current, end) = (self.config.leader_epoch, self.high_watermark());
+        self.producers.epochs.end_of(epoch, current, end)
+    }
+
+    /// The leader epoch that wrote `offset`; at the end, the one in force; −1 if nobody remembers.
+    #[must_use]
+    pub fn leader_epoch_at(&self, offset: Offset) -> i32 {
+        match offset >= self.log_end_offset() {
+            true => self.config.leader_epoch,
+            false => self.producers.epochs.at(offset).unwrap_or(-1),
+        }
     }
 
     /// The failure that stopped the log, if one did.
@@ -326,6 +344,18 @@ impl PartitionLog {
         let files = derived::Checkpoint::of(self.active(), &self.producers);
         if let Err(error) = files.write(&self.env, &self.dir) {
             tracing::warn!(%error, "derived files were not written: they will be rebuilt");
+        }
+        self.write_leader_epochs();
+    }
+
+    /// Writes the file of leader epochs, if it does not hold them already.
+    pub(super) fn write_leader_epochs(&self) {
+        let epochs = &self.producers.epochs;
+        if metadata::has_epochs(&self.env, &self.dir, epochs) {
+            return;
+        }
+        if let Err(error) = metadata::write_epochs(&self.env, &self.dir, epochs) {
+            tracing::warn!(%error, "the leader epochs were not written: they will be at the next opening");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! or forbidden, and where the oldest open transaction begins (I5).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{ControlType, Header};
@@ -12,6 +13,7 @@ use crate::types::{
 };
 
 use super::AppendOrigin;
+use super::leader_epochs::LeaderEpochs;
 
 /// How many batches of a producer are remembered (Kafka's `NUM_BATCHES_TO_RETAIN`): as many as may be in flight.
 pub(crate) const WINDOW_BATCHES: usize = 5;
@@ -97,9 +99,11 @@ pub(crate) struct EndedTransaction {
     pub(crate) kind: ControlType,
 }
 
-/// All producers of one partition.
+/// All producers of one partition, and the leader epochs under which they wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ProducerState {
+    /// Shared with the reads that are under way.
+    pub(super) epochs: Arc<LeaderEpochs>,
     entries: BTreeMap<ProducerId, ProducerEntry>,
     /// The open transactions by first offset.
     open: BTreeMap<Offset, ProducerId>,
@@ -252,8 +256,21 @@ impl ProducerState {
         )
     }
 
+    /// Takes note of the leader epoch of a batch; [`ProducerState::apply`] does it for data.
+    pub(super) fn note_epoch(&mut self, header: &Header) {
+        if self.epochs.is_news(header) {
+            Arc::make_mut(&mut self.epochs).note(header);
+        }
+    }
+
+    /// Forgets the leader epochs of what lies below the first offset.
+    pub(super) fn begin_epochs_at(&mut self, log_start: Offset) {
+        Arc::make_mut(&mut self.epochs).begin_at(log_start);
+    }
+
     /// Takes note of a data batch that was written, or that is read again in recovery.
     pub(crate) fn apply(&mut self, header: &Header, now: Timestamp) {
+        self.note_epoch(header);
         let ProducerIdentity { id, epoch } = header.producer;
         if !id.is_some() {
             return;

@@ -8,9 +8,10 @@ use bytes::{Bytes, BytesMut};
 use super::aborted::AbortedEntry;
 use super::error::LogError;
 use super::index::Anchor;
+use super::leader_epochs::LeaderEpochs;
 use super::partition::PartitionLog;
 use super::scan::{check_batch, check_place};
-use super::segment::{LEADER_EPOCH, Segment};
+use super::segment::Segment;
 use crate::env::File;
 use crate::protocol::batch::{Batch, Batches, DecompressionLimit, HEADER_BYTES, Header};
 use crate::protocol::messages::{AbortedTransaction, FetchedRecords, ListedOffset};
@@ -62,6 +63,7 @@ struct Slice {
     gaps_below: Offset,
     /// Where offsets may be missing between batches, the index proves the place of each of them (F8).
     anchors: Vec<Anchor>,
+    epochs: Arc<LeaderEpochs>,
 }
 
 impl ReadPlan {
@@ -161,6 +163,7 @@ impl Slice {
         }
         let header = check_batch(bytes).map_err(damaged)?;
         check_place(&header, expected, self.gaps_below).map_err(damaged)?;
+        self.epochs.check(&header).map_err(damaged)?;
         let index = self
             .anchors
             .partition_point(|anchor| u64::from(anchor.position) < at);
@@ -199,6 +202,7 @@ impl Slice {
                     check_anchor(&header, last_offset).map_err(damaged)?;
                 }
             }
+            self.epochs.check(&header).map_err(damaged)?;
             if header.last_offset() >= from {
                 return Ok(Some((position, header)));
             }
@@ -224,12 +228,6 @@ impl Slice {
 }
 
 fn check_anchor(header: &Header, last_offset: Offset) -> Result<(), String> {
-    if header.partition_leader_epoch != LEADER_EPOCH {
-        return Err(format!(
-            "the batch has leader epoch {}, not {LEADER_EPOCH}",
-            header.partition_leader_epoch
-        ));
-    }
     match header.last_offset() == last_offset {
         true => Ok(()),
         false => Err(format!(
@@ -337,6 +335,7 @@ impl PartitionLog {
             },
             gaps_below: self.cleaned_end,
             anchors,
+            epochs: self.producers.epochs.clone(),
         })
     }
 

@@ -287,6 +287,7 @@ impl<'a> Recovery<'a> {
             end_position: trust.length_bytes,
             expected,
             gaps_below: self.cleaned_end,
+            leader_epoch_max: self.config.leader_epoch,
         };
         self.report.scanned_bytes += trust.length_bytes - position;
         let (file, path) = (segment.file()?, segment.path.clone());
@@ -475,6 +476,8 @@ impl<'a> Recovery<'a> {
             poisoned: None,
         };
         log.advance_last_stable();
+        log.producers.begin_epochs_at(log.log_start);
+        log.write_leader_epochs();
         if self.report.scanned_bytes > CHECKPOINT_AFTER_BYTES && synced_end == end {
             log.write_checkpoint();
         }
@@ -534,6 +537,7 @@ pub(super) fn replay(
         producers.apply(header, now);
         return Ok(None);
     }
+    producers.note_epoch(header);
     let Some(marker) = Batch::parse(Bytes::copy_from_slice(batch))?.control()? else {
         return Ok(None);
     };

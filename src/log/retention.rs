@@ -39,6 +39,7 @@ impl PartitionLog {
             });
         }
         self.log_start = self.log_start.max(before);
+        self.producers.begin_epochs_at(self.log_start);
         Ok(self.log_start)
     }
 
@@ -134,6 +135,7 @@ impl PartitionLog {
         derived::remove_file(&self.env, &self.segments[0].path)?;
         let first = self.segments.remove(0);
         self.log_start = self.log_start.max(self.segments[0].base_offset);
+        self.producers.begin_epochs_at(self.log_start);
         // I9: one name is gone for good before the next one goes, so that a power loss leaves no hole between segments.
         if let Err(error) = self.env.files.sync_dir(&self.dir) {
             let error = LogError::io("sync directory", &self.dir)(error);
@@ -243,6 +245,7 @@ impl PartitionLog {
             end_position: segment.size_bytes,
             expected: segment.base_offset,
             gaps_below: self.cleaned_end,
+            leader_epoch_max: self.config.leader_epoch,
         };
         let mut found = None;
         let damage = scan(

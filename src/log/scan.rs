@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::error::LogError;
-use super::segment::LEADER_EPOCH;
 use crate::env::File;
 use crate::protocol::batch::{HEADER_BYTES, Header};
 use crate::types::Offset;
@@ -22,6 +21,8 @@ pub(crate) struct ScanRange {
     pub(crate) expected: Offset,
     /// Below this, compaction may have left gaps between batches.
     pub(crate) gaps_below: Offset,
+    /// No batch has a later leader epoch.
+    pub(crate) leader_epoch_max: i32,
 }
 
 /// The first thing that is not a valid batch.
@@ -35,18 +36,12 @@ pub(crate) struct Damage {
     pub(crate) why: String,
 }
 
-/// Checks that a batch stands where it should: its offset and leader epoch lie outside its checksum (F7, F8).
+/// Checks that a batch stands where it should: its offset lies outside its checksum (F7, F8).
 pub(crate) fn check_place(
     header: &Header,
     expected: Offset,
     gaps_below: Offset,
 ) -> Result<(), String> {
-    if header.partition_leader_epoch != LEADER_EPOCH {
-        return Err(format!(
-            "the batch has leader epoch {}, not {LEADER_EPOCH}",
-            header.partition_leader_epoch
-        ));
-    }
     let is_next = header.base_offset == expected;
     let is_behind_gap = header.base_offset > expected && header.base_offset <= gaps_below;
     if !(is_next || is_behind_gap) {
@@ -56,6 +51,17 @@ pub(crate) fn check_place(
         ));
     }
     Ok(())
+}
+
+/// Checks that a leader epoch, which lies outside the checksum, can be one (F7): they never decrease along a log.
+fn check_epoch(header: &Header, (min, max): (i32, i32)) -> Result<(), String> {
+    let epoch = header.partition_leader_epoch;
+    match (min..=max).contains(&epoch) {
+        true => Ok(()),
+        false => Err(format!(
+            "the batch has leader epoch {epoch}, which is not between {min} and {max}"
+        )),
+    }
 }
 
 /// Parses the batch at the start of `bytes` and checks its checksum.
@@ -96,6 +102,7 @@ pub(crate) fn scan(
 ) -> Result<Option<Damage>, LogError> {
     let mut window = Window::new(range.position);
     let mut expected = range.expected;
+    let mut epochs = (0, range.leader_epoch_max);
     while window.position < range.end_position {
         let position = window.position;
         let damage = |why| Damage {
@@ -111,9 +118,11 @@ pub(crate) fn scan(
             Ok(header) => header,
             Err(why) => return Ok(Some(damage(why))),
         };
-        if let Err(why) = check_place(&header, expected, range.gaps_below) {
+        let is_in_place = check_place(&header, expected, range.gaps_below);
+        if let Err(why) = is_in_place.and_then(|()| check_epoch(&header, epochs)) {
             return Ok(Some(damage(why)));
         }
+        epochs.0 = header.partition_leader_epoch;
         visit(&header, batch, position)?;
         expected = header.next_offset();
         window.position += header.total_bytes() as u64;

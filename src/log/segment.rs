@@ -15,9 +15,6 @@ use crate::env::{File, OpenMode};
 use crate::protocol::batch::Header;
 use crate::types::{Offset, Timestamp};
 
-/// The only leader epoch: an embedded log has one leader, for ever. A batch with another one was damaged (F7).
-pub(crate) const LEADER_EPOCH: i32 = 0;
-
 /// One segment. The last one of a log is active, the others are sealed.
 ///
 /// The active one keeps its file open and its index in memory. Of a sealed one, both are in the [`SegmentCache`].

@@ -6,17 +6,22 @@
 //!  0 producer_id i64     8 producer_epoch i16    10 last_sequence i32 (-1: none)   14 last_offset i64 (-1: none)
 //! 22 offset_delta i32   26 timestamp i64 (-1)    34 coordinator_epoch i32          38 transaction_start i64 (-1: none)
 //! then the appendix, which Kafka does not look at
-//!  0 appendix_version i16 = 1
+//!  0 appendix_version i16 = 2
 //! and for each producer, in the same order
 //!  0 last_append i64     8 last_marker i64 (-1: none)                16 batches_count u8 (at most 5)
 //! then for each batch
 //!  0 first_sequence i32  4 last_sequence i32      8 first_offset i64
 //! 16 last_offset i64    24 timestamp i64
+//! then the leader epochs that wrote something, oldest first (since appendix 2; before, there was only epoch 0)
+//!  0 epochs_count i32
+//! and each of them
+//!  0 leader_epoch i32    4 first_offset i64
 //! ```
 //! Kafka keeps one batch a producer and so forgets most of the window on restart; the appendix keeps all five.
 
 use bytes::{Buf, BufMut};
 
+use super::leader_epochs::LeaderEpochs;
 use super::producer_state::{ProducerEntry, ProducerState, WINDOW_BATCHES, WindowBatch};
 use crate::types::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
 
@@ -25,10 +30,14 @@ const CRC_POSITION: usize = 2;
 const COUNT_POSITION: usize = CRC_POSITION + 4;
 const HEADER_BYTES: usize = COUNT_POSITION + 4;
 const PRODUCER_BYTES: usize = 46;
-const APPENDIX_VERSION: i16 = 1;
+const APPENDIX_VERSION: i16 = 2;
+/// The first appendix with leader epochs.
+const EPOCHS_VERSION: i16 = 2;
 const APPENDIX_VERSION_BYTES: usize = 2;
 const APPENDIX_PRODUCER_BYTES: usize = 17;
 const BATCH_BYTES: usize = 32;
+const EPOCHS_COUNT_BYTES: usize = 4;
+const EPOCH_BYTES: usize = 12;
 
 /// The largest snapshot that is read: 1,000,000 producers with full windows.
 pub(crate) const SNAPSHOT_BYTES_MAX: u64 = (HEADER_BYTES
@@ -51,6 +60,7 @@ pub(crate) fn encode(state: &ProducerState) -> Vec<u8> {
     for (_, entry) in state.entries() {
         encode_window(&mut bytes, entry);
     }
+    encode_epochs(&mut bytes, &state.epochs);
     let crc = crc32c::crc32c(&bytes[COUNT_POSITION..]);
     bytes[CRC_POSITION..COUNT_POSITION].copy_from_slice(&crc.to_be_bytes());
     bytes
@@ -87,6 +97,15 @@ fn encode_window(bytes: &mut Vec<u8>, entry: &ProducerEntry) {
     }
 }
 
+fn encode_epochs(bytes: &mut Vec<u8>, epochs: &LeaderEpochs) {
+    // Bounded by `LeaderEpochs`.
+    bytes.put_u32(u32::try_from(epochs.entries().len()).unwrap_or(u32::MAX));
+    for (epoch, first) in epochs.entries() {
+        bytes.put_i32(*epoch);
+        bytes.put_i64(first.0);
+    }
+}
+
 /// Reads bytes written by [`encode`]; `Err` says why they are not to be trusted. A snapshot is derived, so
 /// whoever gets an error takes an older one or reads the log again.
 pub(crate) fn decode(bytes: &[u8]) -> Result<ProducerState, &'static str> {
@@ -105,8 +124,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<ProducerState, &'static str> {
     let Some((mut producers, mut rest)) = rest.split_at_checked(producers_bytes) else {
         return Err("it ends within its producers");
     };
-    if rest.len() < APPENDIX_VERSION_BYTES || rest.get_i16() != APPENDIX_VERSION {
-        return Err("its appendix is missing or of an unknown version");
+    if rest.len() < APPENDIX_VERSION_BYTES {
+        return Err("its appendix is missing");
+    }
+    let appendix_version = rest.get_i16();
+    if !(1..=APPENDIX_VERSION).contains(&appendix_version) {
+        return Err("its appendix is of an unknown version");
     }
     let mut state = ProducerState::default();
     for _ in 0..producers_count {
@@ -114,9 +137,13 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<ProducerState, &'static str> {
         decode_window(&mut rest, &mut entry)?;
         state.insert(id, entry);
     }
+    state.epochs = match appendix_version {
+        EPOCHS_VERSION.. => decode_epochs(&mut rest)?.into(),
+        _ => LeaderEpochs::beginning(0, Offset::ZERO).into(),
+    };
     match rest.is_empty() {
         true => Ok(state),
-        false => Err("it is longer than its producers"),
+        false => Err("it is longer than what it holds"),
     }
 }
 
@@ -155,4 +182,19 @@ fn decode_window(rest: &mut &[u8], entry: &mut ProducerEntry) -> Result<(), &'st
         });
     }
     Ok(())
+}
+
+fn decode_epochs(rest: &mut &[u8]) -> Result<LeaderEpochs, &'static str> {
+    const SHORT: &str = "it ends within its leader epochs";
+    if rest.len() < EPOCHS_COUNT_BYTES {
+        return Err(SHORT);
+    }
+    let epochs_count = usize::try_from(rest.get_u32()).unwrap_or(usize::MAX);
+    if rest.len() < epochs_count.saturating_mul(EPOCH_BYTES) {
+        return Err(SHORT);
+    }
+    let entries = (0..epochs_count)
+        .map(|_| (rest.get_i32(), Offset(rest.get_i64())))
+        .collect();
+    LeaderEpochs::new(entries).ok_or("its leader epochs do not increase")
 }

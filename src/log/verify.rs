@@ -250,6 +250,7 @@ impl Reader {
             end_position: self.size_bytes,
             expected: self.base_offset,
             gaps_below: self.gaps_below,
+            leader_epoch_max: i32::MAX,
         };
         match scan(&*self.file, &self.path, range, visit) {
             Ok(damage) => Ok(damage.map(|damage| (damage.position, damage.why))),

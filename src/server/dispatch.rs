@@ -28,6 +28,10 @@ pub(super) struct Dispatch {
     pub(super) creates_topics: bool,
     /// The partitions of a topic that is created without saying how many.
     pub(super) default_partitions: i32,
+    /// The settings that clients may see: without keys.
+    pub(super) config: ServerConfig,
+    /// Kafka's name for the way in which clients connect.
+    pub(super) protocol: &'static str,
 }
 
 impl Dispatch {
@@ -38,6 +42,16 @@ impl Dispatch {
             env,
             creates_topics: config.auto_create_topics,
             default_partitions: config.default_partitions,
+            config: ServerConfig {
+                tls: None,
+                ..config.clone()
+            },
+            protocol: match (config.tls.is_some(), config.sasl.is_empty()) {
+                (false, true) => "PLAINTEXT",
+                (false, false) => "SASL_PLAINTEXT",
+                (true, true) => "SSL",
+                (true, false) => "SASL_SSL",
+            },
         }
     }
 }

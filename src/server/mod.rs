@@ -4,7 +4,7 @@
 //! the access rules do not allow; what other machines can reach is encrypted and asks who they are, unless told otherwise.
 //! Knows nothing of jobs. What a request means is `dispatch.rs` and `handlers/`; everything before that is here.
 //!
-//! Reading order: `config.rs`, this file (start and stop), `connection.rs`, `requests.rs`, `login.rs`, `session.rs`,
+//! Reading order: `config.rs`, `settings.rs`, this file (start and stop), `connection.rs`, `requests.rs`, `login.rs`, `session.rs`,
 //! `budget.rs`, `peers.rs`, `security/`, then `dispatch.rs`.
 
 mod budget;
@@ -19,6 +19,7 @@ mod peers;
 mod requests;
 pub mod security;
 mod session;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 

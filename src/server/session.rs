@@ -93,6 +93,17 @@ impl Session {
         self.would_be(Operation::Describe, resource) == Decision::Allowed
     }
 
+    /// Whether it may do `operation` on `resource`, without a report: for those who ask what they may do.
+    pub(super) fn may(&self, operation: Operation, resource: Resource<'_>) -> bool {
+        self.would_be(operation, resource) == Decision::Allowed
+    }
+
+    /// Whether no rule limits it.
+    pub(super) fn may_see_everything(&self) -> bool {
+        let rules = &self.security.snapshot().rules;
+        rules.is_unlimited(&self.principal)
+    }
+
     /// Whether it may take a producer id without a transactional id: by right of its own, or because it may write somewhere.
     pub(super) fn may_write_idempotently(&self) -> bool {
         let rules = &self.security.snapshot().rules;

@@ -4,6 +4,7 @@
 //! how much the guarantees cost, on this machine, today.
 
 mod commit;
+mod connections;
 mod latency;
 mod log;
 mod report;
@@ -62,6 +63,8 @@ enum Benchmark {
     Log,
     /// Transactions with fsync
     Commit,
+    /// The broker on TCP: 1,000 idle and 64 busy connections, and one beside attackers
+    Connections,
     /// From produce to a read_committed reader
     Latency,
     /// Random updates of state larger than its memory
@@ -142,6 +145,7 @@ fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure
         Benchmark::WordCount => word_count::measure(bench),
         Benchmark::Log => log::measure(bench),
         Benchmark::Commit => commit::measure(bench),
+        Benchmark::Connections => connections::measure(bench),
         Benchmark::Latency => latency::measure(bench),
         Benchmark::State => state::measure(bench),
         Benchmark::Restart => restart::measure(bench),

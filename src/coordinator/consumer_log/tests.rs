@@ -49,6 +49,10 @@ fn the_bytes_of_each_record_are_golden() {
         (ConsumerKey::Target, "0006000167"),
         (ConsumerKey::TargetMember("m".into()), "000700016700016d"),
         (ConsumerKey::Current("m".into()), "000800016700016d"),
+        (
+            ConsumerKey::Expression("t.*".into()),
+            "00100001670003742e2a",
+        ),
     ];
     for (key, expected) in keys {
         assert_eq!(hex(&key.encode(&group)), expected);
@@ -93,6 +97,10 @@ fn the_bytes_of_each_record_are_golden() {
     ];
     assert_eq!(hex(&current().encode()), expected.concat());
     assert_eq!(CurrentRecord::decode(&current().encode()), Ok(current()));
+    let named = ExpressionRecord([TopicName::new("t").unwrap()].into());
+    let expected = format!("0000020274{}00", "00".repeat(16));
+    assert_eq!(hex(&named.encode()), expected);
+    assert_eq!(ExpressionRecord::decode(&named.encode()), Ok(named));
 }
 
 #[test]
@@ -123,6 +131,7 @@ proptest! {
         let _ = MemberRecord::decode(&bytes);
         let _ = TargetRecord::decode(&bytes);
         let _ = CurrentRecord::decode(&bytes);
+        let _ = ExpressionRecord::decode(&bytes);
         let _ = assignment_epoch(&bytes);
     }
 }

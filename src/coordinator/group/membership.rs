@@ -316,6 +316,23 @@ impl GroupCoordinator {
         }
     }
 
+    /// Checks that a member of the consumer protocol that asks for positions is one still. Who says neither name nor
+    /// epoch is no member, and is let through; so is everybody in groups that are not of this protocol.
+    ///
+    /// # Errors
+    /// `UnknownMemberId`, `StaleMemberEpoch`.
+    pub fn check_reader(
+        &self,
+        group: &GroupId,
+        member_id: Option<&str>,
+        member_epoch: i32,
+    ) -> Result<(), ErrorCode> {
+        match self.memberships.get(group) {
+            Some(Membership::Consumer(group)) => group.check_reader(member_id, member_epoch),
+            _ => Ok(()),
+        }
+    }
+
     /// The committed positions asked for; `None` for a partition without one.
     ///
     /// # Errors

@@ -33,6 +33,11 @@ impl Topics {
         self.by_name.get(name).copied()
     }
 
+    /// The names of all topics.
+    pub(super) fn names(&self) -> impl Iterator<Item = &TopicName> {
+        self.by_name.keys()
+    }
+
     /// The name of a topic.
     pub(super) fn name(&self, id: TopicId) -> Option<&TopicName> {
         self.names.get(&id)

@@ -2,6 +2,7 @@
 
 use crate::log::aborted::{self, AbortedEntry};
 use crate::log::index::{OffsetIndex, TimeIndex};
+use crate::log::leader_epochs::LeaderEpochs;
 use crate::log::producer_state::{
     ProducerEntry, ProducerState, Verdict, WINDOW_BATCHES, WindowBatch,
 };
@@ -76,6 +77,8 @@ fn snapshot_state() -> ProducerState {
     });
     let mut state = ProducerState::default();
     state.insert(ProducerId(2), entry);
+    let epochs = vec![(0, Offset(0)), (3, Offset(10))];
+    state.epochs = LeaderEpochs::new(epochs).unwrap().into();
     state
 }
 
@@ -83,13 +86,22 @@ fn snapshot_state() -> ProducerState {
 fn the_bytes_of_a_producer_snapshot() {
     let body = hex("00000001
          0000000000000002 0003 00000009 000000000000000b 00000001 000000000000000c 00000004 0000000000000005
-         0001
+         0002
          0000000000000006 ffffffffffffffff 01
-         00000008 00000009 000000000000000a 000000000000000b 000000000000000c");
-    let crc = crc32c::crc32c(&body).to_be_bytes();
-    let bytes = [&hex("0001")[..], &crc, &body].concat();
-    assert_eq!(snapshot::encode(&snapshot_state()), bytes);
-    assert_eq!(snapshot::decode(&bytes), Ok(snapshot_state()));
+         00000008 00000009 000000000000000a 000000000000000b 000000000000000c
+         00000002 00000000 0000000000000000 00000003 000000000000000a");
+    let sealed = |body: &[u8]| {
+        let crc = crc32c::crc32c(body).to_be_bytes();
+        [&hex("0001")[..], &crc, body].concat()
+    };
+    assert_eq!(snapshot::encode(&snapshot_state()), sealed(&body));
+    assert_eq!(snapshot::decode(&sealed(&body)), Ok(snapshot_state()));
+    // The first appendix had no leader epochs, because there was only one.
+    let mut older = body[..body.len() - 28].to_vec();
+    older[51] = 1;
+    let mut state = snapshot_state();
+    state.epochs = LeaderEpochs::beginning(0, Offset(0)).into();
+    assert_eq!(snapshot::decode(&sealed(&older)), Ok(state));
 }
 
 #[test]

@@ -3,11 +3,12 @@
 mod compaction;
 mod faults;
 mod formats;
+mod leader_epochs;
 mod many_segments;
 mod model;
 
 mod power_loss;
-mod support;
+pub(super) mod support;
 
 use super::*;
 use crate::env::simulated::SimulatedWorld;

@@ -84,6 +84,9 @@ struct Known {
 #[derive(Debug, Clone, Default)]
 struct Model {
     slots: Vec<Slot>,
+    /// The leader epoch of each slot.
+    epochs: Vec<i32>,
+    leader_epoch: i32,
     history: Vec<[Known; 4]>,
     known: [Known; 4],
     log_start: usize,
@@ -93,12 +96,14 @@ struct Model {
 impl Model {
     fn push(&mut self, slot: Slot, batch_end: bool) {
         self.slots.push(slot);
+        self.epochs.push(self.leader_epoch);
         self.history.push(self.known.clone());
         assert!(batch_end || self.slots.len() == self.history.len());
     }
 
     fn cut(&mut self, end: usize) {
         self.slots.truncate(end);
+        self.epochs.truncate(end);
         self.history.truncate(end);
         self.known = self.history.last().cloned().unwrap_or_default();
         self.synced_end = end;
@@ -335,6 +340,8 @@ impl Run {
 
     fn open(&mut self, is_clean: bool) {
         self.place = self.place.on(&self.world);
+        self.model.leader_epoch += 1;
+        self.place.config.leader_epoch = self.model.leader_epoch;
         let as_offset = |offset: usize| Offset(i64::try_from(offset).unwrap());
         let (log, report) = self
             .place
@@ -372,6 +379,13 @@ impl Run {
             model.visible(stable, true),
             model.visible(model.synced_end, false),
         );
+        // Compaction may take the first record of an epoch, and a log that is read again begins the epoch behind it.
+        if !self.is_compacted {
+            for (offset, &epoch) in model.epochs.iter().enumerate().skip(model.log_start) {
+                let found = log.leader_epoch_at(Offset(i64::try_from(offset).unwrap()));
+                assert_eq!(found, epoch, "the leader epoch of offset {offset}");
+            }
+        }
         if self.is_compacted {
             assert_eq!(latest(&log.committed()), latest(&committed));
             assert!(log.committed().iter().all(|seen| committed.contains(seen)));

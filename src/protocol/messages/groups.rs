@@ -209,6 +209,8 @@ pub struct ConsumerGroupHeartbeatRequest {
     pub subscribed_topic_names: Option<Vec<TopicName>>,
     /// A regular expression of the topics it wants (RE2 syntax, matches whole names); `None`: as before, empty: none.
     pub subscribed_topic_regex: Option<String>,
+    /// The topics that the member may not know of, which no regular expression names to it. Never on the wire.
+    pub hidden_topics: Vec<TopicName>,
     /// The assignor it wants; `None`: as before.
     pub server_assignor: Option<String>,
     /// The partitions it owns; `None`: as before.

@@ -1,7 +1,7 @@
 //! FindCoordinator, DescribeCluster: there is one broker, and it is this one.
 
 use super::super::dispatch::Call;
-use super::super::security::Operation;
+use super::super::security::{Operation, Resource};
 use super::{NODE_ID, NONE};
 use crate::broker::BrokerError;
 use crate::protocol::ErrorCode;
@@ -89,6 +89,10 @@ pub(in crate::server) fn describe(
         endpoint_type: BROKERS,
         cluster_id: call.broker().cluster_id().to_string(),
         controller_id: NODE_ID,
+        cluster_authorized_operations: match request.include_cluster_authorized_operations {
+            true => authorized_operations(call),
+            false => i32::MIN,
+        },
         brokers: vec![DescribeClusterBroker {
             broker_id: NODE_ID,
             host: address.host.clone(),
@@ -96,5 +100,13 @@ pub(in crate::server) fn describe(
             ..DescribeClusterBroker::default()
         }],
         ..DescribeClusterResponse::default()
+    }
+}
+
+/// What the client may do with the cluster; nothing, as far as those hear who may not see it.
+pub(super) fn authorized_operations(call: &Call<'_>) -> i32 {
+    match call.session.may_see(Resource::Cluster) {
+        true => call.authorized_operations(Resource::Cluster),
+        false => 0,
     }
 }

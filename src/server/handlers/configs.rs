@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use super::super::dispatch::Call;
 use super::super::security::Operation;
-use super::{NODE_ID, broker_code, message, topic_name};
-use crate::broker::BrokerError;
+use super::broker_settings::broker_settings;
+use super::config_types::{LIST, Setting, Source, broker_synonym, of_topic_setting};
+use super::{NODE_ID, broker_code, group_id, message, topic_name};
+use crate::broker::{BrokerError, topic_defaults};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::ConfigEntry;
 use crate::protocol::wire::messages::describe_configs::{
@@ -20,10 +22,7 @@ use crate::protocol::wire::messages::incremental_alter_configs::{
 /// Kinds of resources.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
-/// Where a value comes from.
-const SET_ON_TOPIC: i8 = 1;
-const SET_AT_START: i8 = 4;
-const DEFAULT: i8 = 5;
+const GROUP: i8 = 32;
 /// What to do with a value.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -58,17 +57,22 @@ pub(in crate::server) fn describe(
 fn entries(
     call: &Call<'_>,
     resource: &DescribeConfigsResource,
-) -> Result<Vec<ConfigEntry>, BrokerError> {
+) -> Result<Vec<Setting>, BrokerError> {
     let name = &resource.resource_name;
     match resource.resource_type {
         TOPIC => {
             call.allow_topic(Operation::DescribeConfigs, name)?;
-            call.broker().describe_configs(&topic_name(name)?)
+            topic_settings(call, name)
+        }
+        GROUP => {
+            call.allow_group(Operation::DescribeConfigs, name)?;
+            group_id(name)?;
+            Ok(group_settings(call))
         }
         BROKER => {
             call.allow_cluster(Operation::DescribeConfigs)?;
             match name.is_empty() || *name == NODE_ID.to_string() {
-                true => Ok(broker_entries(call)),
+                true => Ok(broker_settings(call)),
                 false => Err(invalid(format!(
                     "there is no broker {name:?} but {NODE_ID}"
                 ))),
@@ -84,92 +88,78 @@ fn invalid(message: String) -> BrokerError {
     BrokerError::new(ErrorCode::InvalidRequest, message)
 }
 
-/// The settings of the broker itself, by Kafka's names. They are changed where the server is started.
-fn broker_entries(call: &Call<'_>) -> Vec<ConfigEntry> {
-    let entry = |name: &str, value: String, documentation: &str| ConfigEntry {
-        name: name.to_owned(),
-        value,
-        is_default: false,
-        documentation: documentation.to_owned(),
+/// The settings of a topic: what was set on it, what was given when the broker was started, and the defaults.
+fn topic_settings(call: &Call<'_>, name: &str) -> Result<Vec<Setting>, BrokerError> {
+    let entries = call.broker().describe_configs(&topic_name(name)?)?;
+    let given = &call.broker().config().topic_defaults;
+    let defaults = topic_defaults().into_iter();
+    let settings = entries.into_iter().zip(defaults).map(|(entry, default)| {
+        let synonym = broker_synonym(&entry.name).to_owned();
+        let mut synonyms = Vec::new();
+        if !entry.is_default {
+            synonyms.push((entry.name.clone(), entry.value.clone(), Source::OnTopic));
+        }
+        if let Some(given) = given.get(&entry.name) {
+            synonyms.push((synonym.clone(), given.clone(), Source::AtStart));
+        }
+        synonyms.push((synonym, default.value, Source::Default));
+        Setting {
+            kind: of_topic_setting(&entry.name),
+            name: entry.name,
+            value: entry.value,
+            is_read_only: false,
+            synonyms,
+            documentation: entry.documentation,
+        }
+    });
+    Ok(settings.collect())
+}
+
+/// The settings of a group: those of the consumer protocol, which are the broker's for all groups.
+fn group_settings(call: &Call<'_>) -> Vec<Setting> {
+    let of_group = |mut setting: Setting| {
+        let name = setting.name.strip_prefix("group.")?.to_owned();
+        let is_one = matches!(
+            name.as_str(),
+            "consumer.heartbeat.interval.ms" | "consumer.session.timeout.ms"
+        );
+        setting.name = name;
+        is_one.then_some(setting)
     };
-    let dispatch = call.dispatch;
-    vec![
-        entry(
-            "auto.create.topics.enable",
-            dispatch.creates_topics.to_string(),
-            "Whether a topic that a client asks for is created.",
-        ),
-        entry(
-            "broker.id",
-            NODE_ID.to_string(),
-            "The number of the only broker.",
-        ),
-        entry(
-            "default.replication.factor",
-            "1".to_owned(),
-            "There is one broker, and it keeps one copy.",
-        ),
-        entry(
-            "num.partitions",
-            dispatch.default_partitions.to_string(),
-            "The partitions of a topic that is created without saying how many.",
-        ),
-    ]
+    let settings = broker_settings(call).into_iter();
+    settings.filter_map(of_group).collect()
 }
 
 fn described(
-    entries: Vec<ConfigEntry>,
+    settings: Vec<Setting>,
     resource: &DescribeConfigsResource,
     with_synonyms: bool,
     with_documentation: bool,
 ) -> Vec<DescribeConfigsResourceResult> {
-    let is_asked = |entry: &ConfigEntry| match &resource.configuration_keys {
-        Some(keys) => keys.contains(&entry.name),
+    let is_asked = |setting: &Setting| match &resource.configuration_keys {
+        Some(keys) => keys.contains(&setting.name),
         None => true,
     };
-    let is_broker = resource.resource_type == BROKER;
-    let result = |entry: ConfigEntry| {
-        let source = match (is_broker, entry.is_default) {
-            (true, _) => SET_AT_START,
-            (false, true) => DEFAULT,
-            (false, false) => SET_ON_TOPIC,
-        };
-        let synonym = with_synonyms.then(|| DescribeConfigsSynonym {
-            name: entry.name.clone(),
-            value: Some(entry.value.clone()),
-            source,
+    let result = |setting: Setting| {
+        let source = setting.source().number();
+        let synonyms = setting.synonyms.into_iter().filter(|_| with_synonyms);
+        let synonyms = synonyms.map(|(name, value, source)| DescribeConfigsSynonym {
+            name,
+            value: Some(value),
+            source: source.number(),
         });
         DescribeConfigsResourceResult {
-            config_type: config_type(&entry),
-            name: entry.name,
-            value: Some(entry.value),
-            read_only: is_broker,
+            config_type: setting.kind,
+            name: setting.name,
+            value: Some(setting.value),
+            read_only: setting.is_read_only,
             config_source: source,
-            synonyms: synonym.into_iter().collect(),
-            documentation: with_documentation.then_some(entry.documentation),
+            synonyms: synonyms.collect(),
+            documentation: with_documentation.then_some(setting.documentation),
             ..DescribeConfigsResourceResult::default()
         }
     };
-    entries.into_iter().filter(is_asked).map(result).collect()
-}
-
-/// The type of a setting, as Kafka numbers them.
-fn config_type(entry: &ConfigEntry) -> i8 {
-    const BOOLEAN: i8 = 1;
-    const STRING: i8 = 2;
-    const INT: i8 = 3;
-    const LONG: i8 = 5;
-    const DOUBLE: i8 = 6;
-    const LIST: i8 = 7;
-    match entry.name.as_str() {
-        "cleanup.policy" => LIST,
-        "min.cleanable.dirty.ratio" => DOUBLE,
-        "retention.bytes" => LONG,
-        name if name.ends_with(".ms") => LONG,
-        name if name.ends_with(".bytes") || name.starts_with("num.") => INT,
-        _ if matches!(entry.value.as_str(), "true" | "false") => BOOLEAN,
-        _ => STRING,
-    }
+    settings.into_iter().filter(is_asked).map(result).collect()
 }
 
 pub(in crate::server) fn alter(
@@ -244,7 +234,7 @@ fn changed(
         APPEND | SUBTRACT => {
             let entry = present.iter().find(|entry| entry.name == config.name);
             let entry = entry
-                .filter(|entry| config_type(entry) == 7)
+                .filter(|entry| of_topic_setting(&entry.name) == LIST)
                 .ok_or_else(|| {
                     let message = format!("the setting {:?} is not a list", config.name);
                     BrokerError::new(ErrorCode::InvalidConfig, message)

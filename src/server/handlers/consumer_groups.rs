@@ -1,7 +1,7 @@
 //! ConsumerGroupHeartbeat, ConsumerGroupDescribe: groups of the consumer protocol (KIP-848).
 
 use super::super::dispatch::Call;
-use super::super::security::Operation;
+use super::super::security::{Operation, Resource};
 use super::groups::{client, millis};
 use super::{NONE, broker_code, group_id, message, topic_name};
 use crate::broker::BrokerError;
@@ -9,6 +9,7 @@ use crate::protocol::messages::groups as m;
 use crate::protocol::wire::messages::{
     consumer_group_describe as cd, consumer_group_heartbeat as ch,
 };
+use crate::types::TopicName;
 
 pub(in crate::server) async fn heartbeat(
     call: &Call<'_>,
@@ -75,10 +76,21 @@ async fn beat(
             .then(|| millis(request.rebalance_timeout_ms)),
         subscribed_topic_names: subscribed,
         subscribed_topic_regex: request.subscribed_topic_regex,
+        hidden_topics: hidden_topics(call)?,
         server_assignor: request.server_assignor,
         topic_partitions: owned,
     };
     call.broker().consumer_group_heartbeat(heartbeat).await
+}
+
+/// The topics that regular expressions must not name to this client; none where there are no rules.
+fn hidden_topics(call: &Call<'_>) -> Result<Vec<TopicName>, BrokerError> {
+    if call.session.may_see_everything() {
+        return Ok(Vec::new());
+    }
+    let topics = call.broker().topics()?.into_iter().map(|topic| topic.name);
+    let is_hidden = |name: &TopicName| !call.session.may_see(Resource::Topic(name.as_str()));
+    Ok(topics.filter(is_hidden).collect())
 }
 
 pub(in crate::server) fn describe(
@@ -90,7 +102,13 @@ pub(in crate::server) fn describe(
             .allow_group(Operation::Describe, &group)
             .and_then(|()| call.broker().describe_consumer_group(&group_id(&group)?));
         match described {
-            Ok(described) => described_consumers(group, described),
+            Ok(described) => cd::DescribedGroup {
+                authorized_operations: match request.include_authorized_operations {
+                    true => call.authorized_operations(Resource::Group(&group)),
+                    false => i32::MIN,
+                },
+                ..described_consumers(group, described)
+            },
             Err(error) => cd::DescribedGroup {
                 error_code: error.code.code(),
                 error_message: Some(error.message),

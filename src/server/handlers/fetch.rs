@@ -5,14 +5,14 @@ use std::time::Duration;
 use super::super::dispatch::Call;
 use super::super::security::{Operation, Resource};
 use super::fetch_session::TopicKey;
-use super::{check_leader_epoch, topic_name};
+use super::topic_name;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{
     FetchPartition as Read, FetchRequest as ReadRequest, FetchedPartition, FetchedRecords,
 };
 use crate::protocol::wire::messages::fetch::{
-    AbortedTransaction, FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse,
-    PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchPartition, FetchRequest, FetchResponse,
+    FetchableTopicResponse, PartitionData,
 };
 use crate::types::{Isolation, Offset, TopicId, TopicName, TopicPartition};
 
@@ -59,12 +59,12 @@ async fn read(
     let mut keys = Vec::with_capacity(asked.len());
     let mut partitions = Vec::with_capacity(asked.len());
     for ((key, partition), name) in asked.iter().zip(names) {
-        match readable(name, partition) {
+        match readable(call, name, partition) {
             Ok(read) => {
                 keys.push(key);
                 partitions.push(read);
             }
-            Err(code) => refused.push((key.clone(), failed(partition.partition, code))),
+            Err(refusal) => refused.push((key.clone(), *refusal)),
         }
     }
     let has_refusal = !refused.is_empty();
@@ -137,17 +137,54 @@ fn permitted(call: &Call<'_>, key: &TopicKey) -> Result<TopicName, ErrorCode> {
     }
 }
 
+/// What is to be read, or why nothing is.
 fn readable(
+    call: &Call<'_>,
     name: Result<TopicName, ErrorCode>,
     partition: &FetchPartition,
-) -> Result<Read, ErrorCode> {
-    let name = name?;
-    check_leader_epoch(partition.current_leader_epoch)?;
+) -> Result<Read, Box<PartitionData>> {
+    let refused = |code| Box::new(failed(partition.partition, code));
+    let name = name.map_err(refused)?;
+    call.check_leader_epoch(partition.current_leader_epoch)
+        .map_err(refused)?;
+    let name = TopicPartition::new(name, partition.partition);
+    match diverging(call, &name, partition).map_err(refused)? {
+        None => {}
+        Some(diverging_epoch) => {
+            return Err(Box::new(PartitionData {
+                diverging_epoch,
+                ..empty(partition.partition)
+            }));
+        }
+    }
     Ok(Read {
-        partition: TopicPartition::new(name, partition.partition),
+        partition: name,
         offset: Offset(partition.fetch_offset),
         max_bytes: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
     })
+}
+
+/// Where the log parted from what a reader has that names the epoch of its last record; `None` if it did not.
+fn diverging(
+    call: &Call<'_>,
+    name: &TopicPartition,
+    asked: &FetchPartition,
+) -> Result<Option<EpochEndOffset>, ErrorCode> {
+    if asked.last_fetched_epoch < 0 {
+        return Ok(None);
+    }
+    let end = call
+        .broker()
+        .leader_epoch_end(name, asked.last_fetched_epoch)
+        .map_err(|error| error.code)?;
+    let Some((epoch, end)) = end else {
+        return Err(ErrorCode::OffsetOutOfRange);
+    };
+    let is_diverging = epoch < asked.last_fetched_epoch || end.0 < asked.fetch_offset;
+    Ok(is_diverging.then_some(EpochEndOffset {
+        epoch,
+        end_offset: end.0,
+    }))
 }
 
 fn answer(fetched: FetchedPartition, isolation: Isolation) -> PartitionData {
@@ -186,8 +223,14 @@ fn read_data(index: i32, read: FetchedRecords, isolation: Isolation) -> Partitio
 
 fn failed(index: i32, code: ErrorCode) -> PartitionData {
     PartitionData {
-        partition_index: index,
         error_code: code.code(),
+        ..empty(index)
+    }
+}
+
+fn empty(index: i32) -> PartitionData {
+    PartitionData {
+        partition_index: index,
         high_watermark: -1,
         ..PartitionData::default()
     }

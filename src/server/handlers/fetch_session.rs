@@ -227,6 +227,7 @@ impl FetchSession {
         };
         let is_news = !data.records.is_empty()
             || data.error_code != 0
+            || data.diverging_epoch.epoch >= 0
             || data.high_watermark != known.high_watermark
             || data.last_stable_offset != known.last_stable_offset
             || data.log_start_offset != known.log_start_offset;

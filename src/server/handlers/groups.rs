@@ -240,7 +240,13 @@ pub(in crate::server) fn describe(
     let groups = request.groups.into_iter().map(|group| {
         let described = describe_one(call, &group);
         match described {
-            Ok(described) => described_group(group, described),
+            Ok(described) => dg::DescribedGroup {
+                authorized_operations: match request.include_authorized_operations {
+                    true => call.authorized_operations(Resource::Group(&group)),
+                    false => i32::MIN,
+                },
+                ..described_group(group, described)
+            },
             Err(error) => dg::DescribedGroup {
                 error_code: error.code.code(),
                 error_message: Some(error.message),

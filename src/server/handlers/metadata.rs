@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::dispatch::Call;
 use super::super::security::{Operation, Resource};
-use super::{LEADER_EPOCH, NODE_ID, NONE, topic_name};
+use super::{NODE_ID, NONE, topic_name};
 use crate::broker::BrokerError;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{NewTopic, TopicMetadata};
@@ -27,13 +27,16 @@ pub(in crate::server) fn metadata(call: &Call<'_>, request: MetadataRequest) -> 
         .topics
         .filter(|topics| call.version() > 0 || !topics.is_empty());
     let may_create = request.allow_auto_topic_creation && call.dispatch.creates_topics;
-    let topics = match asked {
+    let mut topics = match asked {
         Some(asked) => asked
             .into_iter()
             .map(|topic| asked_topic(call, topic, may_create))
             .collect(),
         None => visible_topics(call),
     };
+    if request.include_topic_authorized_operations {
+        say_what_is_allowed(call, &mut topics);
+    }
     let address = call.session.advertised();
     MetadataResponse {
         brokers: vec![MetadataResponseBroker {
@@ -45,7 +48,18 @@ pub(in crate::server) fn metadata(call: &Call<'_>, request: MetadataRequest) -> 
         cluster_id: Some(call.broker().cluster_id().to_string()),
         controller_id: NODE_ID,
         topics,
+        cluster_authorized_operations: match request.include_cluster_authorized_operations {
+            true => super::cluster::authorized_operations(call),
+            false => i32::MIN,
+        },
         ..MetadataResponse::default()
+    }
+}
+
+fn say_what_is_allowed(call: &Call<'_>, topics: &mut [MetadataResponseTopic]) {
+    for topic in topics.iter_mut().filter(|topic| topic.error_code == NONE) {
+        let name = topic.name.as_deref().unwrap_or_default();
+        topic.topic_authorized_operations = call.authorized_operations(Resource::Topic(name));
     }
 }
 
@@ -54,7 +68,7 @@ fn visible_topics(call: &Call<'_>) -> Vec<MetadataResponseTopic> {
     topics
         .iter()
         .filter(|topic| call.session.may_see(Resource::Topic(topic.name.as_str())))
-        .map(described)
+        .map(|topic| described(call, topic))
         .collect()
 }
 
@@ -76,7 +90,7 @@ fn asked_topic(
             ),
     };
     match found {
-        Ok(topic) => described(&topic),
+        Ok(topic) => described(call, &topic),
         Err(error) => MetadataResponseTopic {
             error_code: error.code.code(),
             topic_id: asked.topic_id,
@@ -123,12 +137,13 @@ fn create(call: &Call<'_>, name: &TopicName) -> Result<TopicMetadata, BrokerErro
     }
 }
 
-fn described(topic: &TopicMetadata) -> MetadataResponseTopic {
+fn described(call: &Call<'_>, topic: &TopicMetadata) -> MetadataResponseTopic {
+    let leader_epoch = call.broker().leader_epoch();
     let partition = |index| MetadataResponsePartition {
         error_code: NONE,
         partition_index: index,
         leader_id: NODE_ID,
-        leader_epoch: LEADER_EPOCH,
+        leader_epoch,
         replica_nodes: vec![NODE_ID],
         isr_nodes: vec![NODE_ID],
         offline_replicas: Vec::new(),
@@ -209,7 +224,7 @@ impl Page {
         let partition = |index| DescribeTopicPartitionsResponsePartition {
             partition_index: index,
             leader_id: NODE_ID,
-            leader_epoch: LEADER_EPOCH,
+            leader_epoch: call.broker().leader_epoch(),
             replica_nodes: vec![NODE_ID],
             isr_nodes: vec![NODE_ID],
             // The Java client takes lists here and fails on their absence.
@@ -219,6 +234,9 @@ impl Page {
         };
         let partitions = (first..end).map(partition).collect();
         self.push(NONE, name.clone(), topic.id, topic.is_internal, partitions);
+        if let Some(shown) = self.response.topics.last_mut() {
+            shown.topic_authorized_operations = call.authorized_operations(Resource::Topic(&name));
+        }
         end >= topic.partitions_count || self.end(name, end)
     }
 

@@ -6,7 +6,9 @@
 
 pub(super) mod acls;
 pub(super) mod api_versions;
+mod broker_settings;
 pub(super) mod cluster;
+mod config_types;
 pub(super) mod configs;
 pub(super) mod consumer_groups;
 pub(super) mod fetch;
@@ -23,6 +25,7 @@ pub(super) mod topics;
 pub(super) mod transactions;
 pub(super) mod users;
 
+pub(super) use config_types::broker_synonym;
 pub(super) use fetch_session::FetchSessions;
 
 use super::dispatch::Call;
@@ -34,9 +37,6 @@ use crate::types::{GroupId, TopicId, TopicName, TopicPartition};
 
 /// The number of the only broker.
 const NODE_ID: i32 = 0;
-/// The leader epoch of every partition. There is one broker, and what a reader was shown is never cut off
-/// (the high watermark is the synced end), so no epoch ever ends.
-const LEADER_EPOCH: i32 = 0;
 /// Kafka's number for "no error".
 const NONE: i16 = 0;
 
@@ -134,6 +134,28 @@ impl Call<'_> {
         Ok(TopicPartition::new(topic_name(topic)?, partition))
     }
 
+    /// Checks what a client takes for the leader's epoch; −1 is no opinion (KIP-320).
+    ///
+    /// # Errors
+    /// `FencedLeaderEpoch`: it knows the broker from before its last start, and must look whether records were lost;
+    /// `UnknownLeaderEpoch`.
+    fn check_leader_epoch(&self, current: i32) -> Result<(), ErrorCode> {
+        let epoch = self.broker().leader_epoch();
+        match current {
+            ..0 => Ok(()),
+            _ if current < epoch => Err(ErrorCode::FencedLeaderEpoch),
+            _ if current > epoch => Err(ErrorCode::UnknownLeaderEpoch),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the client may do with `resource`, as Kafka's bits: one for each operation that there is on such a thing.
+    fn authorized_operations(&self, resource: Resource<'_>) -> i32 {
+        let operations = Operation::on(resource.kind()).iter();
+        let allowed = operations.filter(|it| self.session.may(**it, resource));
+        allowed.fold(0, |bits, it| bits | 1 << it.number())
+    }
+
     /// A topic that exists, by its name.
     fn topic(&self, name: &str) -> Result<TopicMetadata, BrokerError> {
         let name = topic_name(name)?;
@@ -145,14 +167,6 @@ impl Call<'_> {
     fn topic_by_id(&self, id: TopicId) -> Result<TopicMetadata, BrokerError> {
         let found = self.broker().topic_by_id(id)?;
         found.ok_or_else(|| ErrorCode::UnknownTopicId.into())
-    }
-}
-
-/// Checks what a client takes for the leader's epoch; −1 is no opinion.
-fn check_leader_epoch(current: i32) -> Result<(), ErrorCode> {
-    match current {
-        ..0 | LEADER_EPOCH => Ok(()),
-        _ => Err(ErrorCode::UnknownLeaderEpoch),
     }
 }
 

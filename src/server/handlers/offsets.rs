@@ -2,7 +2,6 @@
 
 use super::super::dispatch::Call;
 use super::super::security::Operation;
-use super::{LEADER_EPOCH, check_leader_epoch};
 use crate::broker::BrokerError;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{ListedOffset, OffsetSpec};
@@ -57,10 +56,10 @@ fn list_one(
         ..ListOffsetsPartitionResponse::default()
     };
     match find(call, topic, asked, isolation) {
-        Ok(Some(found)) => {
+        Ok(Some((found, leader_epoch))) => {
             answer.timestamp = found.timestamp.0;
             answer.offset = found.offset.0;
-            answer.leader_epoch = LEADER_EPOCH;
+            answer.leader_epoch = leader_epoch;
         }
         Ok(None) => {}
         Err(error) => answer.error_code = error.code.code(),
@@ -73,9 +72,9 @@ fn find(
     topic: &str,
     asked: &ListOffsetsPartition,
     isolation: Isolation,
-) -> Result<Option<ListedOffset>, BrokerError> {
+) -> Result<Option<(ListedOffset, i32)>, BrokerError> {
     let partition = call.partition(Operation::Describe, topic, asked.partition_index)?;
-    check_leader_epoch(asked.current_leader_epoch)?;
+    call.check_leader_epoch(asked.current_leader_epoch)?;
     let spec = match asked.timestamp {
         LATEST => OffsetSpec::Latest,
         EARLIEST | EARLIEST_LOCAL => OffsetSpec::Earliest,
@@ -85,7 +84,11 @@ fn find(
         timestamp @ 0.. => OffsetSpec::Timestamp(Timestamp(timestamp)),
         _ => return Err(ErrorCode::UnsupportedVersion.into()),
     };
-    call.broker().list_offset(&partition, spec, isolation)
+    let Some(found) = call.broker().list_offset(&partition, spec, isolation)? else {
+        return Ok(None);
+    };
+    let leader_epoch = call.broker().leader_epoch_at(&partition, found.offset)?;
+    Ok(Some((found, leader_epoch)))
 }
 
 pub(in crate::server) fn for_epoch(
@@ -106,7 +109,7 @@ pub(in crate::server) fn for_epoch(
     }
 }
 
-/// The one epoch ends where the log ends; no other was ever there.
+/// Where an epoch ended: a client that read further has read what a power loss took since (KIP-320).
 fn epoch_end(call: &Call<'_>, topic: &str, asked: &OffsetForLeaderPartition) -> EpochEndOffset {
     let mut answer = EpochEndOffset {
         partition: asked.partition,
@@ -115,17 +118,16 @@ fn epoch_end(call: &Call<'_>, topic: &str, asked: &OffsetForLeaderPartition) -> 
     let end = call
         .partition(Operation::Describe, topic, asked.partition)
         .and_then(|partition| {
-            check_leader_epoch(asked.current_leader_epoch)?;
-            let latest = OffsetSpec::Latest;
+            call.check_leader_epoch(asked.current_leader_epoch)?;
             call.broker()
-                .list_offset(&partition, latest, Isolation::ReadUncommitted)
+                .leader_epoch_end(&partition, asked.leader_epoch)
         });
     match end {
-        Ok(Some(end)) if asked.leader_epoch == LEADER_EPOCH => {
-            answer.leader_epoch = LEADER_EPOCH;
-            answer.end_offset = end.offset.0;
+        Ok(Some((leader_epoch, end))) => {
+            answer.leader_epoch = leader_epoch;
+            answer.end_offset = end.0;
         }
-        Ok(_) => {}
+        Ok(None) => {}
         Err(error) => answer.error_code = error.code.code(),
     }
     answer

@@ -298,6 +298,10 @@ fn positions(
     require_stable: bool,
 ) -> Result<Vec<OffsetFetchResponseTopics>, BrokerError> {
     let group = group_id(&asked.group_id)?;
+    // Before version 9 nobody says who asks.
+    let member_id = asked.member_id.as_deref();
+    call.broker()
+        .check_reader(&group, member_id, asked.member_epoch)?;
     let Some(topics) = &asked.topics else {
         let all = fetch_stable(call, group, None, require_stable)?;
         let visible = all.into_iter().filter(|(partition, _)| {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::super::dispatch::Call;
 use super::super::security::Operation;
-use super::{LEADER_EPOCH, NODE_ID, topic_name};
+use super::{NODE_ID, topic_name};
 use crate::broker::{BrokerError, Reply};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{Compression, Header};
@@ -61,7 +61,7 @@ pub(in crate::server) async fn produce(
                 Ok(reply) => reply.await,
                 Err(error) => Err(error),
             };
-            partition_responses.push(answer(call.version(), index, result));
+            partition_responses.push(answer(call, index, result));
         }
         responses.push(TopicProduceResponse {
             name,
@@ -134,7 +134,7 @@ fn check_records(records: &Bytes, version: i16) -> Result<(), BrokerError> {
 }
 
 fn answer(
-    version: i16,
+    call: &Call<'_>,
     index: i32,
     result: Result<Appended, BrokerError>,
 ) -> PartitionProduceResponse {
@@ -150,7 +150,7 @@ fn answer(
             tracing::debug!(%error, "append refused");
             PartitionProduceResponse {
                 index,
-                error_code: code_for(error.code, version).code(),
+                error_code: code_for(error.code, call.version()).code(),
                 base_offset: -1,
                 error_message: Some(error.message),
                 current_leader: LeaderIdAndEpoch {
@@ -159,7 +159,7 @@ fn answer(
                         _ => -1,
                     },
                     leader_epoch: match error.code {
-                        ErrorCode::NotLeaderOrFollower => LEADER_EPOCH,
+                        ErrorCode::NotLeaderOrFollower => call.broker().leader_epoch(),
                         _ => -1,
                     },
                 },

@@ -79,6 +79,37 @@ numbered! {
     }
 }
 
+impl Operation {
+    /// What can be done with things of a kind.
+    #[must_use]
+    pub fn on(kind: ResourceKind) -> &'static [Self] {
+        use Operation::*;
+        match kind {
+            ResourceKind::Topic => &[
+                Read,
+                Write,
+                Create,
+                Delete,
+                Alter,
+                Describe,
+                DescribeConfigs,
+                AlterConfigs,
+            ],
+            ResourceKind::Group => &[Read, Delete, Describe, DescribeConfigs, AlterConfigs],
+            ResourceKind::Cluster => &[
+                Create,
+                Alter,
+                Describe,
+                ClusterAction,
+                DescribeConfigs,
+                AlterConfigs,
+                IdempotentWrite,
+            ],
+            ResourceKind::TransactionalId => &[Write, Describe],
+        }
+    }
+}
+
 numbered! {
     /// What a rule is about.
     ResourceKind {
@@ -246,6 +277,12 @@ impl Rules {
         self.decide(who, from, operation, |pattern| {
             pattern.matches(resource.kind(), resource.name())
         })
+    }
+
+    /// Whether nothing is ever refused to `who`.
+    #[must_use]
+    pub fn is_unlimited(&self, who: &Principal) -> bool {
+        !self.is_enforced || self.super_users.contains(who)
     }
 
     /// Whether `who` may do `operation` on some thing of `kind`: at least one rule allows it, and none denies it for all.

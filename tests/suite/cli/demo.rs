@@ -43,7 +43,14 @@ fn every_benchmark_prints_its_figures_as_json() {
         assert!(figure["ratio"].as_f64().unwrap() > 0.0, "{line}");
         names.push(name);
     }
-    for group in ["word-count.", "log.", "commit.", "latency.", "state."] {
+    for group in [
+        "word-count.",
+        "log.",
+        "commit.",
+        "connections.",
+        "latency.",
+        "state.",
+    ] {
         assert!(
             names.iter().any(|name| name.starts_with(group)),
             "{names:?}"

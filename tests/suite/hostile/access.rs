@@ -11,6 +11,7 @@ use onceflow::protocol::wire::messages::add_offsets_to_txn::AddOffsetsToTxnReque
 use onceflow::protocol::wire::messages::alter_user_scram_credentials::{
     AlterUserScramCredentialsRequest, ScramCredentialUpsertion,
 };
+use onceflow::protocol::wire::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
 use onceflow::protocol::wire::messages::create_acls::{AclCreation, CreateAclsRequest};
 use onceflow::protocol::wire::messages::end_txn::EndTxnRequest;
 use onceflow::protocol::wire::messages::init_producer_id::InitProducerIdRequest;
@@ -271,6 +272,28 @@ fn learning_what_exists() {
         .collect();
     assert_eq!(names, ["mallory"]);
     assert_unharmed(target);
+}
+
+#[test]
+fn learning_topics_by_a_regular_expression() {
+    let target = guarded();
+    let request = ConsumerGroupHeartbeatRequest {
+        group_id: "alice-and-the-rest".to_owned(),
+        member_id: "alice".to_owned(),
+        rebalance_timeout_ms: 1_000,
+        subscribed_topic_regex: Some(".*".to_owned()),
+        topic_partitions: Some(Vec::new()),
+        ..ConsumerGroupHeartbeatRequest::default()
+    };
+    let told = logged_in(&target, "alice").request(1, &request).unwrap();
+    assert_eq!(told.error_code, 0);
+    let topics = told.assignment.unwrap().topic_partitions;
+    assert_eq!(
+        topics.len(),
+        1,
+        "she may not know of mallory's, nor of the coordinators'"
+    );
+    is_unharmed(target);
 }
 
 #[test]

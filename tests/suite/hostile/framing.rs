@@ -95,7 +95,7 @@ fn large_frames_begun_and_never_finished() {
         .collect();
     target.serve_an_honest_client();
     assert_eq!(begun.len(), 64);
-    target.assert_unharmed_within(128 << 20);
+    target.assert_unharmed_beside(64, 0);
 }
 
 #[test]
@@ -140,8 +140,9 @@ fn more_half_open_connections_than_are_taken() {
         }
     }
     assert!(silent.len() >= 400, "{}", silent.len());
+    let count = silent.len();
     drop(silent.split_off(silent.len().min(1_500)));
-    target.assert_unharmed_within(128 << 20);
+    target.assert_unharmed_beside(count, 0);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod decoding;
 mod framing;
 mod load;
 mod names;
+mod progress;
 mod records;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -29,8 +30,22 @@ use tempfile::TempDir;
 
 /// Nothing that must happen takes so long, on a busy machine either.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What an attack may make the broker grow by, unless a test says otherwise, in bytes.
-const GROWTH_BYTES_MAX: u64 = 64 << 20;
+/// What all requests together may hold, in bytes (`queued.max.request.bytes`).
+const REQUESTS_BYTES_MAX: u64 = 32 << 20;
+/// What all answers that wait for slow readers may hold, in bytes, beyond the least that each is given.
+const ANSWERS_BYTES_MAX: u64 = 16 << 20;
+/// What a connection may hold that does nothing, in bytes.
+const CONNECTION_BYTES_MAX: u64 = 32 << 10;
+/// What a reader is given however little is left, in bytes.
+const ANSWER_BYTES_MIN: u64 = 256 << 10;
+
+/// What attackers may make the broker grow by, as its settings have it: all requests, all answers, and what each
+/// connection and each slow reader is granted; and a tenth, for what an allocator loses.
+fn growth_bytes_max(connections: usize, readers: usize) -> u64 {
+    let connections = connections as u64 * CONNECTION_BYTES_MAX;
+    let readers = readers as u64 * ANSWER_BYTES_MIN;
+    (REQUESTS_BYTES_MAX + ANSWERS_BYTES_MAX + connections + readers) / 10 * 11
+}
 
 /// A broker under attack.
 struct Target {
@@ -59,6 +74,10 @@ impl Target {
                 "127.0.0.1:0",
                 "--durability",
                 "process",
+                "--set",
+                &format!("queued.max.request.bytes={REQUESTS_BYTES_MAX}"),
+                "--set",
+                &format!("queued.max.response.bytes={ANSWERS_BYTES_MAX}"),
             ])
             .args(arguments)
             .arg("--data")
@@ -136,12 +155,16 @@ impl Target {
 
     /// The attack is over: all must be as it was.
     fn assert_unharmed(self) {
-        self.assert_unharmed_within(GROWTH_BYTES_MAX);
+        self.assert_unharmed_beside(200, 0);
     }
 
-    fn assert_unharmed_within(mut self, growth_bytes_max: u64) {
-        let growth = self.growth_bytes();
-        assert!(growth <= growth_bytes_max, "it grew by {growth} bytes");
+    /// All must be as it was, after an attack over so many connections at a time, so many of which read.
+    fn assert_unharmed_beside(mut self, connections: usize, readers: usize) {
+        let (growth, most) = (self.growth_bytes(), growth_bytes_max(connections, readers));
+        assert!(
+            growth <= most,
+            "it grew by {growth} bytes, more than {most}"
+        );
         let took = self.serve_an_honest_client();
         assert!(took < PATIENCE / 3, "an honest client waited {took:?}");
         self.assert_alive_without_a_panic();

@@ -12,15 +12,9 @@ use crate::support::peers;
 const PATIENCE: Duration = Duration::from_secs(400);
 
 /// kafka-python's tests that are left out, each with its reason.
-const KAFKA_PYTHON_LEFT_OUT: [(&str, &str); 11] = [
-    (
-        "test_ssl_integration.py",
-        "they start a server of their own",
-    ),
-    (
-        "test_sasl_integration.py",
-        "they leave themselves out where a server runs already",
-    ),
+const KAFKA_PYTHON_LEFT_OUT: [(&str, &str); 9] = [
+    ("test_ssl_integration.py", SECURED),
+    ("test_sasl_integration.py", SECURED),
     ("test_admin_integration.py::test_elect_leaders", ONE_BROKER),
     (
         "test_admin_integration.py::test_alter_replica_log_dirs",
@@ -40,39 +34,54 @@ const KAFKA_PYTHON_LEFT_OUT: [(&str, &str); 11] = [
     ),
     (
         "test_admin_integration.py::test_list_config_resources",
-        "lists kinds of resources (client metrics, groups) that have no settings here",
-    ),
-    (
-        "test_admin_integration.py::test_describe_configs_broker_resource_returns_configs",
-        "wants the listeners among the broker's settings; they are arguments of the command",
+        "asks for a request of Kafka 4.1 (ListConfigResources) that is not served here",
     ),
     (
         "test_consumer_integration.py::test_kafka_version_infer",
         "wants the very requests and versions of Apache Kafka 4.2",
-    ),
-    (
-        "test_consumer_integration.py::test_group",
-        "asks for sessions of 3 s, below the least of 6 s that is Kafka's default too",
     ),
 ];
 
 /// Why there is no request for it.
 const ONE_BROKER: &str = "there is one broker: no replica to move, no leader to elect, no quorum";
 
-/// kafka-python's tests against `address`.
-fn kafka_python(address: &str) -> Command {
+/// Where those of TLS and logins are run instead.
+const SECURED: &str = "starts a server of its own: run below, where that server is ours";
+
+fn pytest() -> Command {
     let directory = peers::cache().join("kafka-python-suite");
     let mut pytest = Command::new(peers::cache().join("python/bin/python"));
     pytest
         .args(["-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"])
         .args(["--timeout=60", "--timeout-method=signal", "-rfE"])
-        .arg("test/integration")
         .current_dir(&directory)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("KAFKA_VERSION", "4.2.0")
-        .env("KAFKA_URI", format!("kafka://{address}"))
         // It only looks whether this directory exists.
         .env("KAFKA_ROOT", Path::new("/"));
+    pytest
+}
+
+/// kafka-python's tests of TLS and logins, which start our broker by a plugin of ours.
+fn secured_kafka_python() -> Command {
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/python");
+    let mut pytest = pytest();
+    pytest
+        .args(["-p", "secured_broker"])
+        .arg("test/integration/test_ssl_integration.py")
+        .arg("test/integration/test_sasl_integration.py")
+        .env("PYTHONPATH", plugins)
+        .env("ONCEFLOW", env!("CARGO_BIN_EXE_onceflow"))
+        .env_remove("KAFKA_URI");
+    pytest
+}
+
+/// kafka-python's tests against `address`.
+fn kafka_python(address: &str) -> Command {
+    let mut pytest = pytest();
+    pytest
+        .arg("test/integration")
+        .env("KAFKA_URI", format!("kafka://{address}"));
     for (name, _) in KAFKA_PYTHON_LEFT_OUT {
         pytest.arg(format!("--deselect=test/integration/{name}"));
     }
@@ -122,8 +131,18 @@ fn kafka_pythons_own_tests_pass_on_the_embedded_log() {
     if !peers::are_wanted(&["kafka-python-suite"]) {
         return;
     }
-    let server = Server::start_with(&["--partitions", "4"]);
+    // Kafka's own tests run with the same shortest session.
+    let sessions = "group.min.session.timeout.ms=1000";
+    let server = Server::start_with(&["--partitions", "4", "--set", sessions]);
     assert_passes(kafka_python(&server.address()));
+}
+
+#[test]
+fn kafka_pythons_tests_of_tls_and_logins_pass_on_the_embedded_log() {
+    if !peers::are_wanted(&["kafka-python-suite"]) {
+        return;
+    }
+    assert_passes(secured_kafka_python());
 }
 
 #[test]

@@ -91,6 +91,7 @@ impl Modern {
             rebalance_timeout: says_everything.then_some(config.max_poll_interval),
             subscribed_topic_names: says_everything.then(|| self.member.topics.clone()),
             subscribed_topic_regex: None,
+            hidden_topics: Vec::new(),
             server_assignor: match says_everything {
                 true => config.group_remote_assignor.clone(),
                 false => None,

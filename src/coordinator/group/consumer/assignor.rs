@@ -74,7 +74,7 @@ fn readers<'a>(roster: &'a Roster, topics: &Topics) -> Readers<'a, TopicId> {
     let mut members: Vec<_> = roster.members.iter().collect();
     members.sort_by_key(|(id, it)| (it.record.instance_id.as_ref().unwrap_or(id), *id));
     for (id, member) in members {
-        for name in &member.record.subscribed_topic_names {
+        for name in roster.wanted_by(member) {
             if let Some((topic, partitions_count)) = topics.find(name) {
                 let entry = wanted.entry(topic);
                 let (_, readers) = entry.or_insert_with(|| (partitions_count, Vec::new()));

@@ -41,7 +41,7 @@ pub(in crate::coordinator::group) fn check_heartbeat(
         // Whoever joins owns nothing, and says what it wants.
         0 => {
             message.rebalance_timeout.is_some()
-                && topics.is_some()
+                && (topics.is_some() || has_regex)
                 && message.topic_partitions.as_ref().is_none_or(Vec::is_empty)
         }
         GONE => !message.member_id.is_empty(),
@@ -52,7 +52,6 @@ pub(in crate::coordinator::group) fn check_heartbeat(
     if !is_bounded
         || !is_legal
         || !is_static_name_legal
-        || has_regex
         || topics.is_some_and(|it| it.len() > TOPICS_COUNT_MAX)
     {
         return Err(ErrorCode::InvalidRequest);
@@ -84,9 +83,11 @@ impl ConsumerGroup {
         let before = after.members.get(&member_id).cloned().unwrap_or_default();
         let record = updated_record(&before.record, message);
         let wants_other = record.subscribed_topic_names != before.record.subscribed_topic_names
+            || record.subscribed_topic_regex != before.record.subscribed_topic_regex
             || record.server_assignor != before.record.server_assignor;
         let member = after.members.entry(member_id.clone()).or_default();
         member.record = record;
+        self.resolve(&mut after, &message.hidden_topics, topics)?;
         let metadata_hash = topics.hash(after.subscribed_topics());
         if wants_other || metadata_hash != after.metadata_hash {
             // A target that is to be computed anyway takes this into account, too.
@@ -120,6 +121,7 @@ impl ConsumerGroup {
             && self.roster.target_epoch == self.roster.epoch
             && self.topics_version == Some(topics.version());
         let says_nothing_new = message.subscribed_topic_names.is_none()
+            && message.subscribed_topic_regex.is_none()
             && message.server_assignor.is_none()
             && message.rack_id.is_none()
             && message.rebalance_timeout.is_none()
@@ -269,9 +271,10 @@ fn response(
 ) -> ConsumerGroupHeartbeatResponse {
     let current = after.members.get(member_id).map(|it| &it.current);
     let current = current.cloned().unwrap_or_default();
-    let says_everything = message.subscribed_topic_names.is_some()
-        && message.rebalance_timeout.is_some()
-        && message.topic_partitions.is_some();
+    let says_what =
+        message.subscribed_topic_names.is_some() || message.subscribed_topic_regex.is_some();
+    let says_everything =
+        says_what && message.rebalance_timeout.is_some() && message.topic_partitions.is_some();
     let is_wanted = message.member_epoch == 0
         || says_everything
         || message.member_epoch != before.current.epoch

@@ -11,11 +11,12 @@
 //! and the member hear of it (I3); meanwhile further heartbeats of the group wait. Sessions are soft: after a crash every
 //! member has a whole one to come back.
 //!
-//! Reading order: this file, `roster.rs`, `heartbeat.rs`, `reconcile.rs`, `assignor.rs`, `show.rs`.
+//! Reading order: this file, `roster.rs`, `heartbeat.rs`, `regex.rs`, `reconcile.rs`, `assignor.rs`, `show.rs`.
 
 mod assignor;
 mod heartbeat;
 mod reconcile;
+mod regex;
 mod roster;
 mod show;
 #[cfg(test)]
@@ -27,12 +28,14 @@ use std::time::Duration;
 pub(super) use heartbeat::check_heartbeat;
 pub(in crate::coordinator) use roster::{Assignment, MemberState};
 
+use self::regex::Expressions;
 use self::roster::{AWAY, Member, Roster};
 use super::Response;
 use super::outbox::{Context, Write};
 use super::topics::Topics;
 use crate::coordinator::consumer_log::{
-    ConsumerKey, CurrentRecord, GroupRecord, MemberRecord, TargetRecord, assignment_epoch,
+    ConsumerKey, CurrentRecord, ExpressionRecord, GroupRecord, MemberRecord, TargetRecord,
+    assignment_epoch,
 };
 use crate::coordinator::membership_log::classic_key;
 use crate::coordinator::{CoordinatorError, JournalRecord, RequestId};
@@ -78,6 +81,7 @@ pub(super) struct ConsumerGroup {
     waiting: VecDeque<Waiting>,
     /// The version of the topics that the roster takes into account; `None` after a replay.
     topics_version: Option<u64>,
+    expressions: Expressions,
     /// A classic group of this id is to be forgotten with the first record.
     replaces_classic: bool,
     empty_since: Instant,
@@ -92,6 +96,7 @@ impl ConsumerGroup {
             is_writing: false,
             waiting: VecDeque::new(),
             topics_version: None,
+            expressions: Expressions::default(),
             replaces_classic,
             empty_since: now,
         }
@@ -123,6 +128,13 @@ impl ConsumerGroup {
                 roster.target.insert(id, target);
             }
             (ConsumerKey::TargetMember(id), None) => drop(roster.target.remove(&id)),
+            (ConsumerKey::Expression(expression), Some(value)) => {
+                let ExpressionRecord(named) = ExpressionRecord::decode(value)?;
+                roster.expressions.insert(expression, named);
+            }
+            (ConsumerKey::Expression(expression), None) => {
+                drop(roster.expressions.remove(&expression));
+            }
             (ConsumerKey::Current(id), Some(value)) => {
                 roster.members.entry(id).or_default().current = CurrentRecord::decode(value)?;
             }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::coordinator::JournalRecord;
 use crate::coordinator::consumer_log::{
-    ConsumerKey, CurrentRecord, GroupRecord, MemberRecord, TargetRecord, put_assignment_epoch,
+    ConsumerKey, CurrentRecord, ExpressionRecord, GroupRecord, MemberRecord, TargetRecord,
+    put_assignment_epoch,
 };
 use crate::protocol::messages::groups::{
     AssignedTopic, ClientIdentity, ConsumerGroupHeartbeatRequest,
@@ -59,6 +60,8 @@ pub(super) struct Roster {
     /// Of the topics that the members read.
     pub(super) metadata_hash: i64,
     pub(super) members: BTreeMap<String, Member>,
+    /// The topics that the members' regular expressions name.
+    pub(super) expressions: BTreeMap<String, BTreeSet<TopicName>>,
     /// The epoch that the target was computed for.
     pub(super) target_epoch: i32,
     /// What each member is to own.
@@ -75,10 +78,21 @@ impl Roster {
 
     /// The topics that members want.
     pub(super) fn subscribed_topics(&self) -> BTreeSet<&TopicName> {
-        let topics = self.members.values();
-        topics
-            .flat_map(|it| &it.record.subscribed_topic_names)
-            .collect()
+        let members = self.members.values();
+        members.flat_map(|it| self.wanted_by(it)).collect()
+    }
+
+    /// The topics that a member wants: those that it names, and those that its expression does.
+    pub(super) fn wanted_by<'a>(
+        &'a self,
+        member: &'a Member,
+    ) -> impl Iterator<Item = &'a TopicName> {
+        let record = &member.record;
+        let expression = record.subscribed_topic_regex.as_ref();
+        let named = expression.and_then(|it| self.expressions.get(it));
+        let also = named.into_iter().flatten();
+        let also = also.filter(|it| !record.subscribed_topic_names.contains(*it));
+        record.subscribed_topic_names.iter().chain(also)
     }
 
     /// The records that turn `before` into this roster, in an order in which each prefix can be replayed.
@@ -99,6 +113,16 @@ impl Roster {
             if old(id).is_none_or(|old| old.record != member.record) {
                 let value = member.record.encode();
                 put(ConsumerKey::Member(id.clone()), Some(value));
+            }
+        }
+        let expressions = before.expressions.keys();
+        for gone in expressions.filter(|it| !self.expressions.contains_key(*it)) {
+            put(ConsumerKey::Expression(gone.clone()), None);
+        }
+        for (expression, named) in &self.expressions {
+            if before.expressions.get(expression) != Some(named) {
+                let value = ExpressionRecord(named.clone()).encode();
+                put(ConsumerKey::Expression(expression.clone()), Some(value));
             }
         }
         if (self.epoch, self.metadata_hash) != (before.epoch, before.metadata_hash) {
@@ -141,6 +165,10 @@ impl Roster {
     pub(super) fn remove(&mut self, member_id: &str) {
         self.members.remove(member_id);
         self.target.remove(member_id);
+        let members = self.members.values();
+        let used = members.filter_map(|it| it.record.subscribed_topic_regex.as_ref());
+        let used: BTreeSet<_> = used.collect();
+        self.expressions.retain(|it, _| used.contains(it));
         self.epoch = self.epoch.saturating_add(1);
     }
 }
@@ -162,7 +190,11 @@ pub(super) fn updated_record(
             false => message.client.clone(),
         },
         subscribed_topic_names: topics.unwrap_or_else(|| before.subscribed_topic_names.clone()),
-        subscribed_topic_regex: before.subscribed_topic_regex.clone(),
+        subscribed_topic_regex: match message.subscribed_topic_regex.as_deref() {
+            None => before.subscribed_topic_regex.clone(),
+            Some("") => None,
+            Some(expression) => Some(expression.to_owned()),
+        },
         rebalance_timeout: timeout.unwrap_or(before.rebalance_timeout),
         server_assignor: or(&message.server_assignor, &before.server_assignor),
     }

@@ -6,6 +6,7 @@ use super::assignor::Assignor;
 use super::roster::listed;
 use super::{ConsumerGroup, MemberState};
 use crate::coordinator::group::topics::Topics;
+use crate::protocol::ErrorCode;
 use crate::protocol::messages::groups::{
     ConsumerGroupDescribedMember, ConsumerGroupDescription, GroupState,
 };
@@ -24,6 +25,23 @@ impl ConsumerGroup {
                 GroupState::Reconciling
             }
             () => GroupState::Stable,
+        }
+    }
+
+    /// Whether a member with this epoch may read the group's positions; those who are no members may, too.
+    pub(in crate::coordinator::group) fn check_reader(
+        &self,
+        member_id: Option<&str>,
+        member_epoch: i32,
+    ) -> Result<(), ErrorCode> {
+        if member_id.is_none_or(str::is_empty) && member_epoch < 0 {
+            return Ok(());
+        }
+        let member = self.roster.members.get(member_id.unwrap_or_default());
+        let member = member.ok_or(ErrorCode::UnknownMemberId)?;
+        match member.current.epoch == member_epoch {
+            true => Ok(()),
+            false => Err(ErrorCode::StaleMemberEpoch),
         }
     }
 

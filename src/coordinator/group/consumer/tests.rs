@@ -200,6 +200,100 @@ fn what_does_not_make_sense_is_refused() {
     assert_eq!(refused(wordless), ErrorCode::InvalidRequest);
 }
 
+/// Lets the member heartbeat, saying what it owns, until it is told nothing new; what it owns then.
+fn settled(world: &mut World, member_id: &str, epoch: &mut i32) -> Vec<(String, i32)> {
+    let mut last = Vec::new();
+    let mut assigned = None;
+    for _ in 0..5 {
+        let told = world
+            .beat(owning(member_id, *epoch, assigned.clone()))
+            .unwrap();
+        *epoch = told.member_epoch;
+        if told.assignment.is_some() {
+            last = owned(&told).unwrap();
+            assigned = told.assignment;
+        }
+    }
+    last
+}
+
+#[test]
+fn a_regular_expression_follows_topics_that_appear_and_vanish() {
+    let mut world = World::new(Config::default(), &[("a-1", 1), ("b-1", 1)]);
+    let first = world.beat(matching("m", "[ac]-.")).unwrap();
+    assert_eq!(owned(&first), Some(vec![("a-1".into(), 0)]));
+    let mut epoch = first.member_epoch;
+    world.create("c-1", 1);
+    let both = vec![("a-1".to_owned(), 0), ("c-1".to_owned(), 0)];
+    assert_eq!(settled(&mut world, "m", &mut epoch), both);
+    world.create("d-1", 1);
+    let told = world.beat(staying("m", epoch)).unwrap();
+    assert_eq!(
+        (told.member_epoch, told.assignment),
+        (epoch, None),
+        "nothing of its"
+    );
+    world.delete("a-1");
+    assert_eq!(settled(&mut world, "m", &mut epoch), both[1..]);
+    // What the expression names is in the journal, and is looked for again after a restart.
+    world.crash(0);
+    world.create("a-1", 1);
+    assert_eq!(settled(&mut world, "m", &mut epoch), both);
+    // Another expression, then names in its place.
+    let changed = ConsumerGroupHeartbeatRequest {
+        subscribed_topic_regex: Some("b.*".into()),
+        ..staying("m", epoch)
+    };
+    epoch = world.beat(changed).unwrap().member_epoch;
+    assert_eq!(
+        settled(&mut world, "m", &mut epoch),
+        [("b-1".to_owned(), 0)]
+    );
+    let named = ConsumerGroupHeartbeatRequest {
+        subscribed_topic_regex: Some(String::new()),
+        ..joining("m", &["d-1"])
+    };
+    let named = ConsumerGroupHeartbeatRequest {
+        member_epoch: epoch,
+        topic_partitions: None,
+        ..named
+    };
+    epoch = world.beat(named).unwrap().member_epoch;
+    assert_eq!(
+        settled(&mut world, "m", &mut epoch),
+        [("d-1".to_owned(), 0)]
+    );
+}
+
+#[test]
+fn a_regular_expression_names_no_topic_that_its_member_may_not_know() {
+    let mut world = World::new(Config::default(), &[("a", 1), ("b", 1)]);
+    let limited = ConsumerGroupHeartbeatRequest {
+        hidden_topics: hidden("b"),
+        ..matching("m", ".*")
+    };
+    let told = world.beat(limited).unwrap();
+    assert_eq!(owned(&told), Some(vec![("a".into(), 0)]));
+}
+
+#[test]
+fn a_regular_expression_that_is_none_is_refused_and_changes_nothing() {
+    let mut world = World::new(Config::default(), &[("a", 1)]);
+    let refused = world.beat(matching("m", "(")).unwrap_err();
+    assert_eq!(refused, ErrorCode::InvalidRegularExpression);
+    let first = world.beat(matching("m", "a|b")).unwrap();
+    let changed = ConsumerGroupHeartbeatRequest {
+        subscribed_topic_regex: Some("a)|(b".into()),
+        ..staying("m", first.member_epoch)
+    };
+    assert_eq!(
+        world.beat(changed).unwrap_err(),
+        ErrorCode::InvalidRegularExpression
+    );
+    let told = world.beat(staying("m", first.member_epoch)).unwrap();
+    assert_eq!(told.assignment, None);
+}
+
 #[test]
 fn an_empty_group_is_deleted_and_one_with_members_is_not() {
     let mut world = World::new(Config::default(), &[("t", 1)]);

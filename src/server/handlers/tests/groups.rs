@@ -18,6 +18,7 @@ use crate::protocol::wire::messages::list_groups::ListGroupsRequest;
 use crate::protocol::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
+use crate::protocol::wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
 use crate::protocol::wire::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 
 fn join(member_id: &str) -> JoinGroupRequest {
@@ -199,6 +200,81 @@ async fn the_coordinator_is_this_broker_for_every_key_at_every_version() {
     };
     let refused = fixture.ask(3, &odd).await;
     assert_eq!(refused.error_code, ErrorCode::InvalidRequest.code());
+}
+
+#[tokio::test]
+async fn a_member_that_asks_for_positions_must_be_one_still() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1).await;
+    let joining = ConsumerGroupHeartbeatRequest {
+        group_id: "g".to_owned(),
+        member_id: "AAAAAAAAAAAAAAAAAAAAAQ".to_owned(),
+        rebalance_timeout_ms: 30_000,
+        subscribed_topic_names: Some(vec!["t".to_owned()]),
+        topic_partitions: Some(Vec::new()),
+        ..ConsumerGroupHeartbeatRequest::default()
+    };
+    let epoch = fixture.ask(1, &joining).await.member_epoch;
+    let member = Some("AAAAAAAAAAAAAAAAAAAAAQ");
+    for (version, group, member_id, member_epoch, code) in [
+        (9, "g", member, epoch, 0),
+        (
+            9,
+            "g",
+            member,
+            epoch - 1,
+            ErrorCode::StaleMemberEpoch.code(),
+        ),
+        (
+            9,
+            "g",
+            Some("other"),
+            epoch,
+            ErrorCode::UnknownMemberId.code(),
+        ),
+        (9, "g", None, -1, 0),
+        (8, "g", None, -1, 0),
+        (9, "unknown", Some("other"), 1, 0),
+    ] {
+        let request = OffsetFetchRequest {
+            groups: vec![OffsetFetchRequestGroup {
+                group_id: group.to_owned(),
+                member_id: member_id.map(str::to_owned),
+                member_epoch,
+                topics: None,
+            }],
+            ..OffsetFetchRequest::default()
+        };
+        let answer = fixture.ask(version, &request).await;
+        let found = answer.groups[0].error_code;
+        assert_eq!(found, code, "{group} {member_id:?} {member_epoch}");
+    }
+}
+
+#[tokio::test]
+async fn a_member_subscribes_by_a_regular_expression() {
+    let fixture = Fixture::new();
+    let id = fixture.create("metrics-1", 2).await;
+    fixture.create("other", 1).await;
+    let joining = |expression: &str| ConsumerGroupHeartbeatRequest {
+        group_id: "g".to_owned(),
+        member_id: "AAAAAAAAAAAAAAAAAAAAAQ".to_owned(),
+        rebalance_timeout_ms: 30_000,
+        subscribed_topic_regex: Some(expression.to_owned()),
+        topic_partitions: Some(Vec::new()),
+        ..ConsumerGroupHeartbeatRequest::default()
+    };
+    let refused = fixture.ask(1, &joining("metrics-[")).await;
+    assert_eq!(
+        refused.error_code,
+        ErrorCode::InvalidRegularExpression.code()
+    );
+    let answer = fixture.ask(1, &joining(r"metrics-\d")).await;
+    assert_eq!(answer.error_code, 0, "{answer:?}");
+    let assignment = answer.assignment.expect("an assignment");
+    assert_eq!(assignment.topic_partitions.len(), 1);
+    assert_eq!(assignment.topic_partitions[0].topic_id, id);
+    assert_eq!(assignment.topic_partitions[0].partitions, [0, 1]);
 }
 
 #[tokio::test]

@@ -37,12 +37,21 @@ use crate::types::{Durability, Timestamp, TopicId};
 struct Fixture {
     dispatch: Arc<Dispatch>,
     session: Arc<Session>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::on(tempfile::tempdir().unwrap())
+    }
+
+    /// The same data directory, closed and opened again.
+    fn reopened(self) -> Self {
+        self.dispatch.broker.close().unwrap();
+        Self::on(self.dir)
+    }
+
+    fn on(dir: tempfile::TempDir) -> Self {
         let data = dir.path().join("data");
         let config = BrokerConfig {
             durability: Durability::Process,
@@ -65,7 +74,7 @@ impl Fixture {
         Self {
             dispatch: Arc::new(Dispatch::new(env, broker, &ServerConfig::default())),
             session: Arc::new(session),
-            _dir: dir,
+            dir,
         }
     }
 

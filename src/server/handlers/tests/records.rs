@@ -11,10 +11,11 @@ use crate::protocol::wire::messages::fetch::{FetchPartition, FetchRequest, Fetch
 use crate::protocol::wire::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
 };
+use crate::protocol::wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
 use crate::protocol::wire::messages::offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
-use crate::types::Timestamp;
+use crate::types::{Timestamp, TopicName};
 
 #[tokio::test]
 async fn records_are_written_and_read_back_at_every_version() {
@@ -243,6 +244,101 @@ async fn a_leader_epoch_that_never_was_is_refused_and_the_one_there_is_ends_at_t
         let end = &answer.topics[0].partitions[0];
         assert_eq!((end.leader_epoch, end.end_offset), expected);
     }
+}
+
+#[tokio::test]
+async fn a_client_from_before_a_restart_is_fenced_and_told_where_its_epoch_ended() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1).await;
+    let plain = || batch(&["a", "b"], BatchProducer::Plain);
+    fixture.produce(9, "t", None, plain()).await;
+    let fixture = fixture.reopened();
+    let mut request = fetch_request("t", 0, 0);
+    for (epoch, code) in [
+        (-1, 0),
+        (0, ErrorCode::FencedLeaderEpoch.code()),
+        (1, 0),
+        (2, ErrorCode::UnknownLeaderEpoch.code()),
+    ] {
+        request.topics[0].partitions[0].current_leader_epoch = epoch;
+        let answer = fixture.fetch(12, &request).await;
+        assert_eq!(only(&answer).error_code, code, "epoch {epoch}");
+    }
+    fixture.produce(9, "t", None, plain()).await;
+    let ends = OffsetForLeaderEpochRequest {
+        topics: vec![OffsetForLeaderTopic {
+            topic: "t".to_owned(),
+            partitions: [0, 1, 2]
+                .map(|leader_epoch| OffsetForLeaderPartition {
+                    current_leader_epoch: 1,
+                    leader_epoch,
+                    ..OffsetForLeaderPartition::default()
+                })
+                .to_vec(),
+        }],
+        ..OffsetForLeaderEpochRequest::default()
+    };
+    let answer = fixture.ask(4, &ends).await;
+    let ends = answer.topics[0].partitions.iter();
+    let ends: Vec<_> = ends.map(|end| (end.leader_epoch, end.end_offset)).collect();
+    assert_eq!(ends, [(0, 2), (1, 4), (-1, -1)]);
+    // A reader that says which epoch its last record had, and claims more of it than there is, has read what is gone.
+    let read = &mut request.topics[0].partitions[0];
+    (read.current_leader_epoch, read.last_fetched_epoch) = (1, 0);
+    for (offset, expected) in [(2, (-1, -1)), (3, (0, 2))] {
+        request.topics[0].partitions[0].fetch_offset = offset;
+        let answer = fixture.fetch(12, &request).await;
+        let answer = only(&answer);
+        let diverging = (
+            answer.diverging_epoch.epoch,
+            answer.diverging_epoch.end_offset,
+        );
+        assert_eq!((answer.error_code, diverging), (0, expected));
+        assert_eq!(answer.records.is_empty(), expected.0 >= 0);
+    }
+    let asked = MetadataRequest {
+        topics: Some(vec![MetadataRequestTopic {
+            name: Some("t".to_owned()),
+            ..MetadataRequestTopic::default()
+        }]),
+        ..MetadataRequest::default()
+    };
+    let metadata = fixture.ask(9, &asked).await;
+    assert_eq!(metadata.topics[0].partitions[0].leader_epoch, 1);
+}
+
+#[tokio::test]
+async fn a_session_reads_topics_by_their_ids_and_a_topic_made_anew_is_another_one() {
+    let fixture = Fixture::new();
+    let first = fixture.create("t", 1).await;
+    fixture
+        .produce(9, "t", None, batch(&["a"], BatchProducer::Plain))
+        .await;
+    let mut request = fetch_request("t", 0, 0);
+    request.session_epoch = 0;
+    request.topics[0].topic_id = first;
+    let begun = fixture.fetch(16, &request).await;
+    assert_eq!((begun.error_code, begun.responses[0].topic_id), (0, first));
+    assert!(!only(&begun).records.is_empty());
+    let name = TopicName::new("t").unwrap();
+    fixture.dispatch.broker.delete_topic(&name).unwrap();
+    let second = fixture.create("t", 1).await;
+    assert_ne!(first, second);
+    let next = fixture
+        .fetch(16, &next(begun.session_id, 1, Vec::new()))
+        .await;
+    let gone = only(&next).error_code;
+    assert_eq!(
+        gone,
+        ErrorCode::UnknownTopicId.code(),
+        "its records are not those of the new topic"
+    );
+    // A session names its topics in one way.
+    let mut named = fetch_request("t", 0, 0);
+    named.session_id = begun.session_id;
+    named.session_epoch = 2;
+    let mixed = fixture.fetch(12, &named).await;
+    assert_eq!(mixed.error_code, ErrorCode::FetchSessionTopicIdError.code());
 }
 
 #[tokio::test]

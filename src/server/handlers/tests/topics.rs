@@ -13,9 +13,11 @@ use crate::protocol::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
 use crate::protocol::wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
+use crate::protocol::wire::messages::describe_cluster::DescribeClusterRequest;
 use crate::protocol::wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource,
 };
+use crate::protocol::wire::messages::describe_groups::DescribeGroupsRequest;
 use crate::protocol::wire::messages::describe_log_dirs::DescribeLogDirsRequest;
 use crate::protocol::wire::messages::describe_topic_partitions::{
     DescribeTopicPartitionsRequest, TopicRequest,
@@ -276,6 +278,105 @@ async fn settings_are_changed_one_by_one_and_shown_with_where_they_come_from() {
             ErrorCode::InvalidConfig.code()
         );
     }
+}
+
+#[tokio::test]
+async fn clients_are_told_what_they_may_do_if_they_ask() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1).await;
+    let metadata = |asks| MetadataRequest {
+        topics: None,
+        include_topic_authorized_operations: asks,
+        include_cluster_authorized_operations: asks,
+        ..MetadataRequest::default()
+    };
+    let cluster = |asks| DescribeClusterRequest {
+        include_cluster_authorized_operations: asks,
+        ..DescribeClusterRequest::default()
+    };
+    let groups = |asks| DescribeGroupsRequest {
+        groups: vec!["g".to_owned()],
+        include_authorized_operations: asks,
+    };
+    // Everything that there is to do with a topic, with the cluster, with a group, in Kafka's bits.
+    for (asks, expected) in [(true, [3576, 8096, 3400]), (false, [i32::MIN; 3])] {
+        let shown = fixture.ask(8, &metadata(asks)).await;
+        let topic = shown
+            .topics
+            .iter()
+            .find(|it| it.name.as_deref() == Some("t"));
+        let topic = topic.unwrap().topic_authorized_operations;
+        assert_eq!([topic, shown.cluster_authorized_operations], expected[..2]);
+        let shown = fixture.ask(1, &cluster(asks)).await;
+        assert_eq!(shown.cluster_authorized_operations, expected[1]);
+        let shown = fixture.ask(5, &groups(asks)).await;
+        assert_eq!(shown.groups[0].authorized_operations, expected[2]);
+    }
+}
+
+#[tokio::test]
+async fn settings_are_shown_with_their_sources_and_by_all_their_names() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1).await;
+    let describe = |resource_type, name: &str, keys: &[&str]| DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type,
+            resource_name: name.to_owned(),
+            configuration_keys: (!keys.is_empty())
+                .then(|| keys.iter().map(|&key| key.to_owned()).collect()),
+        }],
+        include_synonyms: true,
+        include_documentation: true,
+    };
+    let broker = fixture.ask(4, &describe(4, "0", &[])).await;
+    let settings = &broker.results[0].configs;
+    assert!(settings.len() >= 50, "{} settings", settings.len());
+    assert!(settings.is_sorted_by(|a, b| a.name < b.name));
+    for setting in settings {
+        assert!(
+            setting.read_only && setting.documentation.is_some(),
+            "{setting:?}"
+        );
+        let first = &setting.synonyms[0];
+        assert_eq!(
+            (&first.value, first.source),
+            (&setting.value, setting.config_source)
+        );
+    }
+    let of = |name: &str| {
+        let found = settings.iter().find(|setting| setting.name == name);
+        let found = found.unwrap_or_else(|| panic!("{name} is not shown"));
+        (
+            found.value.as_deref().unwrap(),
+            found.config_source,
+            found.config_type,
+        )
+    };
+    assert_eq!(of("log.retention.ms"), ("604800000", 5, 5));
+    assert_eq!(of("offsets.topic.replication.factor"), ("1", 5, 3));
+    assert_eq!(of("group.consumer.assignors"), ("uniform,range", 5, 7));
+    assert_eq!(of("transaction.max.timeout.ms"), ("900000", 5, 3));
+    assert_eq!(of("auto.create.topics.enable"), ("true", 5, 1));
+    assert_eq!(of("advertised.listeners").0, "PLAINTEXT://127.0.0.1:9092");
+    let topic = fixture.ask(4, &describe(2, "t", &["retention.ms"])).await;
+    let setting = &topic.results[0].configs[0];
+    assert_eq!((setting.config_source, setting.config_type), (5, 5));
+    assert_eq!(setting.synonyms[0].name, "log.retention.ms");
+    let group = fixture.ask(4, &describe(32, "g", &[])).await;
+    let names = group.results[0].configs.iter();
+    let names: Vec<_> = names.map(|setting| setting.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "consumer.heartbeat.interval.ms",
+            "consumer.session.timeout.ms"
+        ]
+    );
+    let other = fixture.ask(4, &describe(4, "1", &[])).await;
+    assert_eq!(
+        other.results[0].error_code,
+        ErrorCode::InvalidRequest.code()
+    );
 }
 
 #[tokio::test]

@@ -62,6 +62,18 @@ pub(super) fn joining(member_id: &str, topics: &[&str]) -> ConsumerGroupHeartbea
     }
 }
 
+pub(super) fn matching(member_id: &str, expression: &str) -> ConsumerGroupHeartbeatRequest {
+    ConsumerGroupHeartbeatRequest {
+        subscribed_topic_names: None,
+        subscribed_topic_regex: Some(expression.to_owned()),
+        ..joining(member_id, &[])
+    }
+}
+
+pub(super) fn hidden(topic: &str) -> Vec<TopicName> {
+    vec![name(topic)]
+}
+
 pub(super) fn staying(member_id: &str, member_epoch: i32) -> ConsumerGroupHeartbeatRequest {
     ConsumerGroupHeartbeatRequest {
         group: group(),
@@ -73,6 +85,7 @@ pub(super) fn staying(member_id: &str, member_epoch: i32) -> ConsumerGroupHeartb
         rebalance_timeout: None,
         subscribed_topic_names: None,
         subscribed_topic_regex: None,
+        hidden_topics: Vec::new(),
         server_assignor: None,
         topic_partitions: None,
     }
@@ -129,6 +142,22 @@ impl World {
     fn tell_topics(&mut self) {
         let topics = self.topics.values().cloned().collect();
         self.step(Input::TopicsChanged { topics });
+    }
+
+    pub(super) fn create(&mut self, topic: &str, partitions_count: i32) {
+        let metadata = TopicMetadata {
+            name: name(topic),
+            id: id(topic),
+            partitions_count,
+            is_internal: false,
+        };
+        self.topics.insert(topic.to_owned(), metadata);
+        self.tell_topics();
+    }
+
+    pub(super) fn delete(&mut self, topic: &str) {
+        self.topics.remove(topic);
+        self.tell_topics();
     }
 
     pub(super) fn grow(&mut self, topic: &str, partitions_count: i32) {
