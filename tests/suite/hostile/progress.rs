@@ -38,9 +38,10 @@ const ATTACKS: [(&str, Blow); 9] = [
         cut_off(target, &[&size[..], &body].concat());
     }),
     ("bytes without sense", |target, _, blow| {
+        let byte = u8::try_from(blow % 255 + 1).unwrap();
         cut_off(
             target,
-            &[&100u32.to_be_bytes()[..], &[blow as u8; 100]].concat(),
+            &[&100u32.to_be_bytes()[..], &[byte; 100]].concat(),
         );
     }),
     ("connections opened and dropped", |target, _, _| {
