@@ -293,7 +293,7 @@ fn learning_topics_by_a_regular_expression() {
         1,
         "she may not know of mallory's, nor of the coordinators'"
     );
-    is_unharmed(target);
+    assert_unharmed(target);
 }
 
 #[test]

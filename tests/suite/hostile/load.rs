@@ -74,7 +74,7 @@ fn busy_rounds(target: &Target) -> Vec<u64> {
 
 /// Readers that ask for everything, and take nothing of it.
 fn stalled_readers(target: &Target) -> Vec<Raw> {
-    let frame = encode_request(12, 1, None, &fetch("honest", 0, i32::MAX)).unwrap();
+    let frame = encode_request(12, 1, None, &fetch("large", 0, i32::MAX)).unwrap();
     let reader = |_| {
         let mut client = target.connect();
         client.send_frame(&frame.to_bytes());
@@ -84,12 +84,13 @@ fn stalled_readers(target: &Target) -> Vec<Raw> {
     (0..16).map(reader).collect()
 }
 
-/// Fills `honest` with `mebibytes` of records.
+/// Fills the topic `large` with `mebibytes` of records.
 fn fill(target: &Target, mebibytes: usize) {
     let value = vec![b'x'; 512 << 10];
     let mut client = target.connect();
+    assert_eq!(client.create_topic("large"), 0);
     for _ in 0..mebibytes * 2 {
-        assert_eq!(client.produce("honest", batch(&[&value])), 0);
+        assert_eq!(client.produce("large", batch(&[&value])), 0);
     }
 }
 
@@ -97,7 +98,7 @@ fn fill(target: &Target, mebibytes: usize) {
 fn readers_that_ask_for_everything_and_take_nothing() {
     let target = Target::start();
     fill(&target, 64);
-    let frame = encode_request(12, 1, None, &fetch("honest", 0, i32::MAX)).unwrap();
+    let frame = encode_request(12, 1, None, &fetch("large", 0, i32::MAX)).unwrap();
     let stalled: Vec<Raw> = (0..64)
         .map(|_| {
             let mut client = target.connect();
