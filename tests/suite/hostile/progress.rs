@@ -39,10 +39,7 @@ const ATTACKS: [(&str, Blow); 9] = [
     }),
     ("bytes without sense", |target, _, blow| {
         let byte = u8::try_from(blow % 255 + 1).unwrap();
-        cut_off(
-            target,
-            &[&100u32.to_be_bytes()[..], &[byte; 100]].concat(),
-        );
+        cut_off(target, &[&100u32.to_be_bytes()[..], &[byte; 100]].concat());
     }),
     ("connections opened and dropped", |target, _, _| {
         drop(target.connect())
@@ -56,7 +53,7 @@ const ATTACKS: [(&str, Blow); 9] = [
     ("compressed bombs", |target, kept, _| {
         static BOMB: LazyLock<Bytes> = LazyLock::new(|| {
             let zeros = vec![0; 8 << 20];
-            compressed(&[&zeros; 8], Compression::Gzip)
+            compressed(&[&zeros[..]; 8], Compression::Gzip)
         });
         // A compacted topic needs keys, so that the broker has to look inside.
         let client = kept.get_or_insert_with(|| target.connect());
