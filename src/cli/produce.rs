@@ -9,7 +9,7 @@ use clap::Args;
 use super::session::{Absent, DataOption, Session, with_session};
 use super::topic::{no_such_partition, topic_of};
 use crate::client::CommitOutcome;
-use crate::client::producer::{Delivery, Producer, ProducerConfig, ProducerRecord};
+use crate::client::producer::{Delivery, Producer, ProducerRecord};
 use crate::env::Env;
 use crate::protocol::batch::Compression;
 use crate::types::{PartitionIndex, TopicName, TransactionalId};
@@ -76,10 +76,12 @@ pub(super) fn run(env: &Env, arguments: &ProduceArguments) -> anyhow::Result<()>
         {
             bail!(no_such_partition(&topic, partition));
         }
-        let config = ProducerConfig::default()
-            .compression(arguments.compression)
-            .batch_size_bytes(256_usize << 10)
-            .transactional_id(arguments.transactional_id.clone());
+        let mut config = session.transport().producer_config()?;
+        config.batch_size_bytes = config.batch_size_bytes.max(256 << 10);
+        config.transactional_id = arguments.transactional_id.clone();
+        if arguments.compression != Compression::None {
+            config.compression = arguments.compression;
+        }
         let producer = Producer::new(session.transport(), config)?;
         let mut sender = Sender {
             session,

@@ -138,6 +138,19 @@ pub enum ClientError {
         /// One past the last offset that the reader may see.
         end_offset: Offset,
     },
+    /// A new leader of the partition lacks records that were read: it was not in sync when it was elected (KIP-320).
+    #[error(
+        "position {position} is not in {partition} any more: the leader that was elected there holds what was read only up to {}; records are lost; seek to where you want to go on, and keep unclean.leader.election.enable=false",
+        end_offset.map_or_else(|| "an unknown offset".to_owned(), |end| end.to_string())
+    )]
+    LogTruncated {
+        /// The partition.
+        partition: TopicPartition,
+        /// The reader's position.
+        position: Offset,
+        /// Up to where the new leader holds what was read, if it knows.
+        end_offset: Option<Offset>,
+    },
     /// The reader has no position: nothing is committed and `auto.offset.reset` is `none`.
     #[error(
         "there is no committed position for {partition} and auto.offset.reset is none: seek first"

@@ -119,15 +119,7 @@ pub(super) trait Settings: Default {
 
     /// What to say of a name that is none: the nearest one, or all.
     fn no_such_setting(name: &str) -> String {
-        let distance = |known: &&&str| edit_distance(name, known);
-        let nearest = Self::NAMES.iter().min_by_key(distance);
-        match nearest.filter(|known| edit_distance(name, known) <= DISTANCE_MAX) {
-            Some(known) => format!("there is no such setting; did you mean {known}?"),
-            None => format!(
-                "there is no such setting; there are {}",
-                Self::NAMES.join(", ")
-            ),
-        }
+        no_such_setting(name, Self::NAMES)
     }
 
     /// Defaults, changed by `map`.
@@ -139,6 +131,15 @@ pub(super) trait Settings: Default {
             outcome.map_err(|why| config_error(name, shown(name, value), why))?;
         }
         Ok(settings)
+    }
+}
+
+/// What to say of a name that is not among those known: the nearest one, or all.
+pub(super) fn no_such_setting(name: &str, known: &[&str]) -> String {
+    let nearest = known.iter().min_by_key(|known| edit_distance(name, known));
+    match nearest.filter(|known| edit_distance(name, known) <= DISTANCE_MAX) {
+        Some(known) => format!("there is no such setting; did you mean {known}?"),
+        None => format!("there is no such setting; there are {}", known.join(", ")),
     }
 }
 
@@ -163,7 +164,7 @@ fn edit_distance(a: &str, b: &str) -> usize {
 
 /// Secrets are never shown, not even in an error about a name that is misspelt.
 pub(super) fn shown<'a>(name: &str, value: &'a str) -> &'a str {
-    let is_secret = ["pass", "secret", "key", "token"]
+    let is_secret = ["pass", "secret", "key", "token", "jaas"]
         .iter()
         .any(|word| name.contains(word));
     match is_secret {
@@ -184,12 +185,13 @@ pub(super) fn config_error(
     }
 }
 
-/// Declares a struct of settings: field, type, default, Kafka's name.
+/// Declares a struct of settings: field, type, default, Kafka's name; and, behind a `+`, one field that is none.
 macro_rules! settings {
     (
         $(#[$meta:meta])*
         pub struct $struct:ident {
             $($(#[$doc:meta])* $field:ident: $type:ty = $default:expr, $name:literal;)*
+            $(+ $(#[$more_doc:meta])* $more:ident: $more_type:ty;)?
         }
     ) => {
         $(#[$meta])*
@@ -197,11 +199,12 @@ macro_rules! settings {
         #[non_exhaustive]
         pub struct $struct {
             $($(#[$doc])* #[doc = concat!("\n\nKafka's `", $name, "`.")] pub $field: $type,)*
+            $($(#[$more_doc])* $more: $more_type,)?
         }
 
         impl Default for $struct {
             fn default() -> Self {
-                Self { $($field: $default,)* }
+                Self { $($field: $default,)* $($more: Default::default(),)? }
             }
         }
 

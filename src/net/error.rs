@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio_rustls::rustls::{CertificateError, Error as TlsError};
+
 use super::address::Address;
 use crate::protocol::ErrorKind;
 
@@ -56,9 +58,7 @@ pub enum NetError {
         limit: Duration,
     },
     /// The TLS handshake failed.
-    #[error(
-        "no TLS with {peer}: {source}; check that it speaks TLS there, and that its certificate is trusted and names it"
-    )]
+    #[error("no TLS with {peer}: {source}; {}", handshake_advice(source))]
     Handshake {
         /// The other side.
         peer: String,
@@ -101,6 +101,36 @@ pub enum NetError {
     /// Reading or writing failed.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
+}
+
+/// What to do about a handshake that failed.
+fn handshake_advice(source: &io::Error) -> &'static str {
+    let cause = source.get_ref().and_then(|e| e.downcast_ref::<TlsError>());
+    match cause {
+        Some(TlsError::InvalidCertificate(fault)) => match fault {
+            CertificateError::UnknownIssuer => {
+                "another authority signed its certificate than those trusted here: name that one (ssl.truststore.location)"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "renew its certificate, or set this machine's clock"
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "set this machine's clock, or the other's"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "dial it by a name that its certificate holds (bootstrap.servers, and the brokers' advertised.listeners), or give it another certificate"
+            }
+            _ => "give it another certificate",
+        },
+        Some(TlsError::InvalidMessage(_)) => {
+            "it does not speak TLS there: check the port and security.protocol"
+        }
+        Some(TlsError::AlertReceived(_)) => "it refused: check the certificate that it was shown",
+        None if source.kind() == io::ErrorKind::UnexpectedEof => {
+            "it hung up: it may not speak TLS there: check the port and security.protocol"
+        }
+        _ => "check that it speaks TLS there, and that its certificate is trusted and names it",
+    }
 }
 
 impl NetError {

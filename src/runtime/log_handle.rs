@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 
 use super::error::JobError;
 use crate::broker::{Broker, BrokerConfig, BrokerError};
-#[cfg(feature = "kafka")]
-use crate::client::ClientError;
+use crate::client::consumer::ConsumerConfig;
+use crate::client::producer::ProducerConfig;
 #[cfg(feature = "kafka")]
 use crate::client::transport::{KafkaSettings, KafkaTransport};
-use crate::client::{Admin, InProcess, Transport};
+use crate::client::{Admin, ClientError, InProcess, Transport};
 use crate::env::Env;
 
 /// The log that jobs run on. Cheap to clone.
@@ -158,6 +158,22 @@ impl Log {
     #[must_use]
     pub fn transport(&self) -> Arc<dyn Transport> {
         Arc::clone(&self.inner.transport)
+    }
+
+    /// How producers on this log behave, unless told otherwise: what the settings of a Kafka cluster say, else Kafka's defaults.
+    ///
+    /// # Errors
+    /// If the settings contradict each other.
+    pub fn producer_config(&self) -> Result<ProducerConfig, ClientError> {
+        self.inner.transport.producer_config()
+    }
+
+    /// How consumers on this log behave, unless told otherwise.
+    ///
+    /// # Errors
+    /// If the settings contradict each other.
+    pub fn consumer_config(&self) -> Result<ConsumerConfig, ClientError> {
+        self.inner.transport.consumer_config()
     }
 
     /// Topics, groups and transactions.

@@ -160,7 +160,10 @@ fn prepare(
         inboxes: (0..workers).map(|_| Inbox::new()).collect(),
         state_partitions,
         poison_policy: settings.poison.clone(),
-        compression: settings.compression,
+        compression: match settings.compression {
+            Compression::None => log.producer_config()?.compression,
+            chosen => chosen,
+        },
         stores: topology.stores.clone(),
         splits: Vec::new(),
         topic_partitions: settings.partitions_of_new_topics(state_partitions),

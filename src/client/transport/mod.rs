@@ -22,6 +22,8 @@ pub use kafka::{
 };
 
 use super::ClientError;
+use super::consumer::ConsumerConfig;
+use super::producer::ProducerConfig;
 use crate::broker::GroupDescription;
 use crate::env::Env;
 use crate::protocol::messages::groups::{
@@ -66,6 +68,22 @@ pub trait Transport: Send + Sync + 'static {
     /// the very same request again.
     fn may_lose_answers(&self) -> bool {
         true
+    }
+
+    /// How producers on it behave, unless told otherwise.
+    ///
+    /// # Errors
+    /// If the settings that it was given contradict each other.
+    fn producer_config(&self) -> Result<ProducerConfig, ClientError> {
+        Ok(ProducerConfig::default())
+    }
+
+    /// How consumers on it behave, unless told otherwise.
+    ///
+    /// # Errors
+    /// If the settings that it was given contradict each other.
+    fn consumer_config(&self) -> Result<ConsumerConfig, ClientError> {
+        Ok(ConsumerConfig::default())
     }
 
     /// Appends batches (Produce).

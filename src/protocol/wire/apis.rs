@@ -24,7 +24,7 @@ macro_rules! with_apis {
                 flexible 9, known 3..=13, served 0..=12, spoken 3..=12;
             #[doc = "Reads record batches from partitions."]
             Fetch = 1, fetch::{FetchRequest, FetchResponse},
-                flexible 12, known 4..=18, served 4..=16, spoken 4..=12;
+                flexible 12, known 4..=18, served 4..=16, spoken 4..=17;
             #[doc = "Finds offsets by time, or the first and last of a partition."]
             ListOffsets = 2, list_offsets::{ListOffsetsRequest, ListOffsetsResponse},
                 flexible 6, known 1..=10, served 1..=10, spoken 1..=10;

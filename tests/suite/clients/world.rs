@@ -50,6 +50,7 @@ fn kafka() -> String {
                 KafkaCluster::start_with(&KafkaOptions {
                     brokers: 1,
                     settings: vec![(interval.to_owned(), "50".to_owned())],
+                    ..KafkaOptions::default()
                 })
             })
             .bootstrap(),

@@ -42,6 +42,7 @@ pub(super) fn stage() -> Option<parking_lot::MutexGuard<'static, Stage>> {
         let cluster = KafkaCluster::start_with(&KafkaOptions {
             brokers: 1,
             settings: vec![proxy.advertised(), (interval.to_owned(), "50".to_owned())],
+            ..KafkaOptions::default()
         });
         proxy.lead_to(cluster.bootstrap());
         parking_lot::Mutex::new(Stage { cluster, proxy })

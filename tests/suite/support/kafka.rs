@@ -36,6 +36,10 @@ pub(crate) struct KafkaOptions {
     pub(crate) brokers: usize,
     /// Settings by Kafka's names, after ours: the last one counts.
     pub(crate) settings: Vec<(String, String)>,
+    /// More listeners than the usual one, `NAME://host:port`.
+    pub(crate) listeners: Vec<String>,
+    /// Users that exist from the beginning, as `kafka-storage.sh format --add-scram` takes them.
+    pub(crate) scram_users: Vec<String>,
 }
 
 /// A running cluster: `KRaft`, each broker also a controller, `transaction.version` 2.
@@ -197,17 +201,20 @@ impl KafkaCluster {
             let text = broker.settings(&voters.join(","), options);
             std::fs::write(broker.settings_file(), text).unwrap();
         }
-        self.format();
+        self.format(&options.scram_users);
     }
 
     /// Formats the first broker's directory with Kafka's tool; the others get a copy under their own ids,
     /// which saves the start of a virtual machine each.
-    fn format(&self) {
+    fn format(&self, scram_users: &[String]) {
         let first = &self.brokers[0];
         let mut java = peers::java();
         java.args(["kafka.tools.StorageTool", "format", "-t"])
             .args([CLUSTER_ID, "-c"])
             .arg(first.settings_file());
+        for user in scram_users {
+            java.args(["--add-scram", user]);
+        }
         peers::output_of(&mut java);
         let read = |name: &str| std::fs::read(first.data().join(name)).unwrap();
         let (checkpoint, meta) = (read("bootstrap.checkpoint"), read("meta.properties"));
@@ -253,11 +260,12 @@ impl Broker {
     fn settings(&self, voters: &str, options: &KafkaOptions) -> String {
         let (id, port, controller) = (self.id, self.port, self.controller_port);
         let (replicas, in_sync) = (options.brokers, options.brokers / 2 + 1);
+        let more: String = options.listeners.iter().map(|l| format!(",{l}")).collect();
         let mut text = format!(
             "node.id={id}\n\
              process.roles=broker,controller\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more}\n\
              controller.listener.names=CONTROLLER\n\
              controller.quorum.voters={voters}\n\
              log.dirs={}\n\

@@ -39,6 +39,7 @@ macro_rules! answers {
 answers! {
     // Of these the caller looks at each error itself.
     wire::produce::ProduceResponse, |_r| None;
+    wire::offset_for_leader_epoch::OffsetForLeaderEpochResponse, |_r| None;
     wire::metadata::MetadataResponse, |r| fault(r.error_code, None);
     wire::fetch::FetchResponse, |r| fault(r.error_code, None);
     wire::offset_fetch::OffsetFetchResponse, |r| {
@@ -69,10 +70,12 @@ answers! {
             .or_else(|| results().find_map(|p| fault(p.partition_error_code, None)))
     };
     wire::txn_offset_commit::TxnOffsetCommitResponse, |r| {
-        r.topics.iter().flat_map(|t| &t.partitions).find_map(|p| fault(p.error_code, None))
+        let parts = r.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (t, p)));
+        parts.into_iter().find_map(|(t, p)| fault(p.error_code, Some(&t.name)))
     };
     wire::offset_commit::OffsetCommitResponse, |r| {
-        r.topics.iter().flat_map(|t| &t.partitions).find_map(|p| fault(p.error_code, None))
+        let parts = r.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (t, p)));
+        parts.into_iter().find_map(|(t, p)| fault(p.error_code, Some(&t.name)))
     };
     wire::create_topics::CreateTopicsResponse, |r| {
         r.topics.iter().find_map(|t| fault(t.error_code, t.error_message.as_ref()))

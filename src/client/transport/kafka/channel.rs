@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +48,18 @@ struct State {
     /// Why the connection is over, once it is.
     end: watch::Sender<Option<String>>,
     muted_until: Mutex<Option<Instant>>,
+    has_answered: AtomicBool,
+}
+
+/// Until when a connection is used.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lifetime {
+    /// The broker ends the session soon after; another connection takes over.
+    pub(super) retires: Option<Instant>,
+    /// The broker closes a connection that nobody uses: one that was idle for so long is not trusted any more.
+    pub(super) idle_max: Duration,
+    /// What it may mean if the broker ends it before it has answered anything.
+    pub(super) if_never_answered: &'static str,
 }
 
 /// A connection that was logged in on.
@@ -58,8 +70,8 @@ pub(super) struct Channel {
     state: Arc<State>,
     next_correlation_id: AtomicI32,
     client_id: String,
-    /// The broker ends the session then; another connection takes over before.
-    retires: Option<Instant>,
+    lifetime: Lifetime,
+    last_used: Mutex<Instant>,
 }
 
 /// An answer on its way.
@@ -75,7 +87,7 @@ impl Channel {
         peer: String,
         client_id: String,
         versions: Versions,
-        retires: Option<Instant>,
+        lifetime: Lifetime,
         (reader, writer): (FrameReader, FrameWriter),
     ) -> Arc<Self> {
         let (queue, frames) = mpsc::unbounded_channel();
@@ -83,6 +95,7 @@ impl Channel {
             in_flight: Mutex::default(),
             end: watch::Sender::new(None),
             muted_until: Mutex::default(),
+            has_answered: AtomicBool::new(false),
         });
         tokio::spawn(write(writer, frames, Arc::clone(&state)));
         tokio::spawn(read(reader, Arc::clone(&state)));
@@ -93,7 +106,8 @@ impl Channel {
             state,
             next_correlation_id: AtomicI32::new(1),
             client_id,
-            retires,
+            lifetime,
+            last_used: Mutex::new(Instant::now()),
         })
     }
 
@@ -103,7 +117,10 @@ impl Channel {
 
     /// Whether new requests may be handed over.
     pub(super) fn is_usable(&self) -> bool {
-        self.state.end.borrow().is_none() && self.retires.is_none_or(|at| Instant::now() < at)
+        let now = Instant::now();
+        let is_fresh = *self.last_used.lock() + self.lifetime.idle_max > now;
+        let is_in_session = self.lifetime.retires.is_none_or(|at| now < at);
+        self.state.end.borrow().is_none() && is_fresh && is_in_session
     }
 
     /// Ends the connection; whatever is unanswered is lost.
@@ -139,6 +156,7 @@ impl Channel {
     }
 
     fn enqueue(&self, frame: EncodedFrame, correlation_id: i32, answer: Option<Answer>) {
+        *self.last_used.lock() = Instant::now();
         let outgoing = Outgoing {
             frame,
             correlation_id,
@@ -186,11 +204,14 @@ impl Channel {
                 why,
                 kind: ErrorKind::Retriable,
             },
-            Broken::Lost(why) => unanswered(
-                request,
-                format!("{}: {why}", self.peer),
-                ErrorKind::Retriable,
-            ),
+            Broken::Lost(why) => {
+                let hint = match self.state.has_answered.load(Ordering::Relaxed) {
+                    true => String::new(),
+                    false => format!("; {}", self.lifetime.if_never_answered),
+                };
+                let why = format!("{}: {why}{hint}", self.peer);
+                unanswered(request, why, ErrorKind::Retriable)
+            }
         }
     }
 }
@@ -256,6 +277,7 @@ impl State {
         else {
             return false;
         };
+        self.has_answered.store(true, Ordering::Relaxed);
         let mut in_flight = self.in_flight.lock();
         match in_flight.front() {
             Some((expected, _)) if *expected == correlation_id => {}

@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use super::answers::Answer;
 use super::backoff::Backoff;
 use super::channel::Channel;
+use super::epochs::Epochs;
 use super::judge::{Next, Repeat, error_of, judge, refused};
 use super::login::Login;
 use super::metadata::{Leader, Lookup, Metadata, NodeId};
+use super::produce::Queues;
 use super::settings::{KafkaSettings, TransactionProtocol};
 use super::slots::{Lane, Place, Slots};
 use crate::client::ClientError;
@@ -99,6 +101,8 @@ pub(super) struct Cluster {
     coordinators: Mutex<HashMap<(CoordinatorKind, String), NodeId>>,
     /// The epoch under which a producer's first batch was written to a partition.
     pub(super) begun: Mutex<HashMap<(TopicPartition, ProducerId), ProducerEpoch>>,
+    pub(super) produce_queues: Queues,
+    pub(super) epochs: Epochs,
 }
 
 impl Cluster {
@@ -117,6 +121,8 @@ impl Cluster {
             asking: tokio::sync::Mutex::default(),
             coordinators: Mutex::default(),
             begun: Mutex::default(),
+            produce_queues: Queues::default(),
+            epochs: Epochs::default(),
         })
     }
 

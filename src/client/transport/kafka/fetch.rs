@@ -14,11 +14,13 @@ use crate::protocol::ErrorCode;
 use crate::protocol::messages::{
     AbortedTransaction, FetchPartition, FetchRequest, FetchedPartition, FetchedRecords,
 };
-use crate::protocol::wire::messages::fetch as wire;
+use crate::protocol::wire::messages::{fetch as wire, offset_for_leader_epoch as ends};
 use crate::types::{Isolation, Offset, ProducerId, TopicName, TopicPartition};
 
 /// With several leaders none of them is left waiting longer than this, because one may have records while another has none.
 const SHARED_WAIT_MAX: Duration = Duration::from_millis(200);
+/// Who asks, as the protocol names readers.
+const CONSUMER: i32 = -1;
 /// How long a partition that nobody leads or knows is looked for before the reader is told.
 const MISSING_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -26,6 +28,7 @@ const MISSING_PATIENCE: Duration = Duration::from_secs(5);
 type Parts = BTreeMap<NodeId, Vec<(FetchPartition, Leader)>>;
 
 /// What one broker's part came to.
+#[derive(Default)]
 struct Part {
     fetched: Vec<FetchedPartition>,
     /// Partitions that another broker may answer for, and the error.
@@ -47,6 +50,12 @@ impl Cluster {
             failed.extend(part.failed);
             let is_over = self.now().since(began) >= request.max_wait;
             let has_records = part.fetched.iter().any(has_something);
+            let is_hopeless =
+                |(_, error): &(_, ClientError)| judge(error, Repeat::Always) == Next::GiveUp;
+            if let Some(at) = failed.iter().position(is_hopeless) {
+                let (place, error) = failed.swap_remove(at);
+                return failure(place, error);
+            }
             if has_records || (is_over && failed.is_empty()) {
                 return Ok(part.fetched);
             }
@@ -57,8 +66,6 @@ impl Cluster {
             match judge(&error, Repeat::Always) {
                 Next::Again if waited < self.settings.default_api_timeout => {}
                 Next::AgainForAWhile if waited < MISSING_PATIENCE => {}
-                // The others are served; this one's reader hears of it when nothing else comes.
-                _ if has_records => return Ok(part.fetched),
                 _ => return failure(place, error),
             }
             self.pause(&mut backoff).await;
@@ -90,10 +97,7 @@ impl Cluster {
             .into_iter()
             .map(|(node, wanted)| self.fetch_part(request, node, wanted, wait));
         let mut asked: FuturesUnordered<_> = asked.collect();
-        let mut all = Part {
-            fetched: Vec::new(),
-            failed: Vec::new(),
-        };
+        let mut all = Part::default();
         while let Some(part) = asked.next().await {
             all.fetched.extend(part.fetched);
             all.failed.extend(part.failed);
@@ -111,20 +115,125 @@ impl Cluster {
         wanted: Vec<(FetchPartition, Leader)>,
         wait: Duration,
     ) -> Part {
+        let (wanted, mut doubted) = self.without_truncated(node, wanted).await;
+        if wanted.is_empty() {
+            return doubted;
+        }
         let plan = Plan::new(Target::Node(node)).parked(wait);
-        let message = message(request, &wanted, wait);
+        let message = self.message(request, &wanted, wait);
         match self.attempt(&plan, &message).await {
-            Ok(answer) => self.take_fetched(answer, &wanted),
+            Ok(answer) => {
+                let part = self.take_fetched(answer, &wanted);
+                doubted.fetched.extend(part.fetched);
+                doubted.failed.extend(part.failed);
+                doubted
+            }
             Err(error) => {
                 let failed = wanted.into_iter().map(|(wanted, leader)| {
                     self.deny(&wanted.partition, leader, None);
                     (wanted.partition, error.clone())
                 });
-                Part {
-                    fetched: Vec::new(),
-                    failed: failed.collect(),
-                }
+                doubted.failed.extend(failed);
+                doubted
             }
+        }
+    }
+
+    /// Leaves out what a new leader does not have any more (KIP-320).
+    async fn without_truncated(
+        &self,
+        node: NodeId,
+        wanted: Vec<(FetchPartition, Leader)>,
+    ) -> (Vec<(FetchPartition, Leader)>, Part) {
+        let (mut sound, mut part) = (Vec::with_capacity(wanted.len()), Part::default());
+        for (wanted, leader) in wanted {
+            let (place, offset) = (&wanted.partition, wanted.offset);
+            let checked = match self.epochs.doubtful(place, offset, leader.epoch) {
+                None => Ok(()),
+                Some(epoch) => self.check_position(node, &wanted, leader, epoch).await,
+            };
+            match checked {
+                Ok(()) => sound.push((wanted, leader)),
+                Err(error) => part.failed.push((wanted.partition, error)),
+            }
+        }
+        (sound, part)
+    }
+
+    /// Asks the leader where the epoch of the record before the position ends.
+    async fn check_position(
+        &self,
+        node: NodeId,
+        wanted: &FetchPartition,
+        leader: Leader,
+        epoch: i32,
+    ) -> Result<(), ClientError> {
+        let place = &wanted.partition;
+        let message = ends::OffsetForLeaderEpochRequest {
+            replica_id: CONSUMER,
+            topics: vec![ends::OffsetForLeaderTopic {
+                topic: place.topic.to_string(),
+                partitions: vec![ends::OffsetForLeaderPartition {
+                    partition: place.partition,
+                    current_leader_epoch: leader.epoch,
+                    leader_epoch: epoch,
+                }],
+            }],
+        };
+        let plan = Plan::new(Target::Node(node)).about(place);
+        let asked = self.attempt(&plan, &message).await;
+        let answer = asked.inspect_err(|_| self.deny(place, leader, None))?;
+        let mut ends = answer.topics.into_iter().flat_map(|topic| topic.partitions);
+        let end = ends.next().unwrap_or_default();
+        if let Some(code) = error_of(end.error_code) {
+            self.deny(place, leader, None);
+            let name = "OffsetForLeaderEpoch";
+            return Err(refused(name, code, &place.to_string(), None));
+        }
+        if end.leader_epoch < 0 || end.end_offset < wanted.offset.0 {
+            return Err(ClientError::LogTruncated {
+                partition: place.clone(),
+                position: wanted.offset,
+                end_offset: (end.end_offset >= 0).then_some(Offset(end.end_offset)),
+            });
+        }
+        self.epochs.confirm(place, wanted.offset, leader.epoch);
+        Ok(())
+    }
+
+    fn message(
+        &self,
+        request: &FetchRequest,
+        wanted: &[(FetchPartition, Leader)],
+        wait: Duration,
+    ) -> wire::FetchRequest {
+        let mut topics: BTreeMap<&TopicName, Vec<wire::FetchPartition>> = BTreeMap::new();
+        for (wanted, leader) in wanted {
+            let partitions = topics.entry(&wanted.partition.topic).or_default();
+            partitions.push(wire::FetchPartition {
+                partition: wanted.partition.partition,
+                current_leader_epoch: leader.epoch,
+                fetch_offset: wanted.offset.0,
+                partition_max_bytes: bytes(wanted.max_bytes),
+                ..wire::FetchPartition::default()
+            });
+        }
+        let topics = topics
+            .into_iter()
+            .map(|(topic, partitions)| wire::FetchTopic {
+                topic: topic.to_string(),
+                topic_id: self
+                    .metadata(|metadata| metadata.id_of(topic))
+                    .unwrap_or_default(),
+                partitions,
+            });
+        wire::FetchRequest {
+            max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
+            min_bytes: bytes(request.min_bytes),
+            max_bytes: bytes(request.max_bytes),
+            isolation_level: isolation_level(request.isolation),
+            topics: topics.collect(),
+            ..wire::FetchRequest::default()
         }
     }
 
@@ -133,10 +242,7 @@ impl Cluster {
         answer: wire::FetchResponse,
         wanted: &[(FetchPartition, Leader)],
     ) -> Part {
-        let mut part = Part {
-            fetched: Vec::new(),
-            failed: Vec::new(),
-        };
+        let mut part = Part::default();
         let whole = error_of(answer.error_code);
         if let Some(code) = whole {
             let error = refused("Fetch", code, "", None);
@@ -145,8 +251,16 @@ impl Cluster {
                 .extend(places.map(|place| (place, error.clone())));
             return part;
         }
+        let endpoints = answer.node_endpoints.into_iter();
+        let endpoints = endpoints.map(|node| (node.node_id, node.host, node.port));
+        self.metadata(|metadata| metadata.learn_endpoints(endpoints));
         for topic in answer.responses {
-            let Ok(name) = TopicName::new(&topic.topic) else {
+            // From version 13 on topics go by their ids.
+            let name = match topic.topic.as_str() {
+                "" => self.metadata(|metadata| metadata.name_of(topic.topic_id)),
+                name => TopicName::new(name).ok(),
+            };
+            let Some(name) = name else {
                 continue;
             };
             for data in topic.partitions {
@@ -168,6 +282,7 @@ impl Cluster {
         part: &mut Part,
     ) {
         let Some(code) = error_of(data.error_code) else {
+            self.epochs.note(&place, &data.records, leader.epoch);
             part.fetched.push(FetchedPartition {
                 partition: place,
                 result: Ok(records(data)),
@@ -175,7 +290,8 @@ impl Cluster {
             return;
         };
         let error = refused("Fetch", code, &place.to_string(), None);
-        if judge(&error, Repeat::Always) == Next::GiveUp {
+        let is_denied = code == ErrorCode::TopicAuthorizationFailed;
+        if judge(&error, Repeat::Always) == Next::GiveUp && !is_denied {
             part.fetched.push(FetchedPartition {
                 partition: place,
                 result: Err(code),
@@ -210,39 +326,6 @@ fn failure(
             result: Err(code),
         }]),
         _ => Err(error),
-    }
-}
-
-fn message(
-    request: &FetchRequest,
-    wanted: &[(FetchPartition, Leader)],
-    wait: Duration,
-) -> wire::FetchRequest {
-    let mut topics: BTreeMap<&TopicName, Vec<wire::FetchPartition>> = BTreeMap::new();
-    for (wanted, leader) in wanted {
-        let partitions = topics.entry(&wanted.partition.topic).or_default();
-        partitions.push(wire::FetchPartition {
-            partition: wanted.partition.partition,
-            current_leader_epoch: leader.epoch,
-            fetch_offset: wanted.offset.0,
-            partition_max_bytes: bytes(wanted.max_bytes),
-            ..wire::FetchPartition::default()
-        });
-    }
-    let topics = topics
-        .into_iter()
-        .map(|(topic, partitions)| wire::FetchTopic {
-            topic: topic.to_string(),
-            partitions,
-            ..wire::FetchTopic::default()
-        });
-    wire::FetchRequest {
-        max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
-        min_bytes: bytes(request.min_bytes),
-        max_bytes: bytes(request.max_bytes),
-        isolation_level: isolation_level(request.isolation),
-        topics: topics.collect(),
-        ..wire::FetchRequest::default()
     }
 }
 

@@ -58,7 +58,9 @@ fn judge_code(code: ErrorCode, repeat: Repeat) -> Next {
         ErrorCode::RequestTimedOut | ErrorCode::NetworkException if repeat == Repeat::Always => {
             Next::Again
         }
-        ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId => Next::AgainForAWhile,
+        ErrorCode::UnknownTopicOrPartition
+        | ErrorCode::UnknownTopicId
+        | ErrorCode::InconsistentTopicId => Next::AgainForAWhile,
         _ => Next::GiveUp,
     }
 }
@@ -83,7 +85,7 @@ pub(super) fn refused(
         "" => String::new(),
         about => format!("{about}: "),
     };
-    let advice = advice(code).map_or_else(String::new, |advice| format!("; {advice}"));
+    let advice = advice(request, code).map_or_else(String::new, |advice| format!("; {advice}"));
     let message = match words {
         Some(words) => format!("{about}{code} ({words}){advice}"),
         None => format!("{about}{code}{advice}"),
@@ -96,19 +98,48 @@ pub(super) fn refused(
     }
 }
 
-/// What an operator of the cluster can do about a refusal.
-fn advice(code: ErrorCode) -> Option<&'static str> {
-    match code {
-        ErrorCode::TopicAuthorizationFailed => Some(
-            "give this user the rights to Read, Write, Describe and (for topics that the job creates) Create it",
-        ),
-        ErrorCode::GroupAuthorizationFailed => Some("give this user the right to Read the group"),
-        ErrorCode::TransactionalIdAuthorizationFailed => {
-            Some("give this user the rights to Write and Describe the transactional id")
+/// What an operator of the cluster can do about a refusal: which right is missing on what.
+fn advice(request: &str, code: ErrorCode) -> Option<String> {
+    let (operation, resource) = match code {
+        ErrorCode::TopicAuthorizationFailed => (topic_right(request), "topic"),
+        ErrorCode::GroupAuthorizationFailed => (group_right(request), "group"),
+        ErrorCode::TransactionalIdAuthorizationFailed => match request {
+            "FindCoordinator" | "DescribeTransactions" => ("Describe", "transactional-id"),
+            _ => ("Write", "transactional-id"),
+        },
+        ErrorCode::ClusterAuthorizationFailed => match request {
+            "CreateTopics" => ("Create", "cluster"),
+            "InitProducerId" => ("IdempotentWrite", "cluster"),
+            _ => ("Describe", "cluster"),
+        },
+        _ => return None,
+    };
+    Some(format!(
+        "this user lacks the right {operation} (kafka-acls.sh --add --allow-principal User:… --operation {operation} --{resource} …)"
+    ))
+}
+
+/// The right on a topic that a request needs.
+fn topic_right(request: &str) -> &'static str {
+    match request {
+        "Produce" | "AddPartitionsToTxn" => "Write",
+        "Fetch" | "OffsetCommit" | "TxnOffsetCommit" | "DescribeProducers" => "Read",
+        "CreateTopics" => "Create",
+        "DeleteTopics" | "DeleteRecords" => "Delete",
+        "CreatePartitions" => "Alter",
+        "DescribeConfigs" => "DescribeConfigs",
+        "IncrementalAlterConfigs" => "AlterConfigs",
+        _ => "Describe",
+    }
+}
+
+/// The right on a group that a request needs.
+fn group_right(request: &str) -> &'static str {
+    match request {
+        "FindCoordinator" | "OffsetFetch" | "DescribeGroups" | "ConsumerGroupDescribe" => {
+            "Describe"
         }
-        ErrorCode::ClusterAuthorizationFailed => {
-            Some("give this user the right that the request needs on the cluster")
-        }
-        _ => None,
+        "DeleteGroups" => "Delete",
+        _ => "Read",
     }
 }

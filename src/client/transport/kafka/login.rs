@@ -1,12 +1,13 @@
 //! `login`: connects to a broker, learns what it speaks, and says who we are.
 
+use std::io::ErrorKind as ErrorKindIo;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::channel::Channel;
+use super::channel::{Channel, Lifetime};
 use super::settings::KafkaSettings;
 use super::versions::Versions;
 use crate::client::ClientError;
@@ -53,6 +54,8 @@ enum Trouble {
     Net(NetError),
     Wire(WireError),
     Refused(String),
+    /// The broker hung up, which it may do for good reasons as well.
+    HungUp(String),
 }
 
 impl From<NetError> for Trouble {
@@ -95,20 +98,57 @@ impl Login<'_> {
             client_id: self.settings.client_id.clone(),
             next_correlation_id: 0,
         };
-        let versions = Versions::new(&conversation.api_versions().await?);
+        let versions = conversation.api_versions().await;
+        let versions = Versions::new(&versions.map_err(|trouble| self.at_first_word(trouble))?);
         let session = match self.settings.security_protocol.is_authenticated() {
             true => self.authenticate(&mut conversation, &versions).await?,
             false => None,
         };
-        let retires = session.map(|life| Instant::now() + life * SESSION_USED_PERCENT / 100);
         conversation.reader.set_frame_bytes_max(FRAME_BYTES_MAX);
         Ok(Channel::start(
             self.address.to_string(),
             conversation.client_id,
             versions,
-            retires,
+            self.lifetime(session),
             (conversation.reader, conversation.writer),
         ))
+    }
+
+    /// Until when the connection is used, and what its early end may mean.
+    fn lifetime(&self, session: Option<Duration>) -> Lifetime {
+        let is_open = !self.settings.security_protocol.is_authenticated();
+        Lifetime {
+            retires: session.map(|life| Instant::now() + life * SESSION_USED_PERCENT / 100),
+            idle_max: self.settings.connections_max_idle,
+            if_never_answered: match is_open {
+                true => {
+                    "it may ask for a login there: set security.protocol to SASL_SSL or SASL_PLAINTEXT"
+                }
+                false => "it may not let this user do anything",
+            },
+        }
+    }
+
+    /// What a broker does that was addressed in another way than it expects, before it has answered anything.
+    fn at_first_word(&self, trouble: Trouble) -> Trouble {
+        let is_encrypted = self.settings.security_protocol.is_encrypted();
+        match trouble {
+            // What looks like a size are the first bytes of a TLS alert.
+            Trouble::Net(NetError::FrameTooLarge { .. }) if !is_encrypted => Trouble::Refused(
+                "it does not answer in Kafka's protocol; if it expects TLS there, set security.protocol to SSL or SASL_SSL"
+                    .to_owned(),
+            ),
+            Trouble::Net(NetError::Io(e)) if is_encrypted && e.kind() == ErrorKindIo::InvalidData => {
+                Trouble::Refused(format!(
+                    "it ended TLS ({e}): if it asks for certificates, set ssl.keystore.certificate.chain and ssl.keystore.key to one that it trusts"
+                ))
+            }
+            Trouble::Net(NetError::Closed | NetError::Io(_)) => Trouble::HungUp(match is_encrypted {
+                true => "it hung up before it answered: if it asks for certificates, set ssl.keystore.certificate.chain and ssl.keystore.key".to_owned(),
+                false => "it hung up before it answered: if it expects TLS there, set security.protocol to SSL or SASL_SSL".to_owned(),
+            }),
+            other => other,
+        }
     }
 
     /// The SASL conversation; how long the session lasts, if the broker limits it.
@@ -123,10 +163,13 @@ impl Login<'_> {
         };
         let answer = conversation.ask(1, &handshake).await?;
         if answer.error_code != 0 {
-            return Err(Trouble::Refused(format!(
-                "the broker does not take sasl.mechanism {mechanism}, it takes {}",
-                answer.mechanisms.join(", ")
-            )));
+            return Err(Trouble::Refused(match answer.mechanisms.is_empty() {
+                true => "nobody logs in at this port: use the port of a SASL listener, or set security.protocol to PLAINTEXT or SSL".to_owned(),
+                false => format!(
+                    "it does not take sasl.mechanism {mechanism}, it takes {}",
+                    answer.mechanisms.join(", ")
+                ),
+            }));
         }
         let username = self.settings.sasl_username.as_deref().unwrap_or_default();
         let password = self
@@ -170,6 +213,7 @@ impl Login<'_> {
             Trouble::Net(e) => self.error(e.to_string(), e.kind()),
             Trouble::Wire(e) => self.error(e.to_string(), ErrorKind::Fatal),
             Trouble::Refused(why) => self.error(why, ErrorKind::Fatal),
+            Trouble::HungUp(why) => self.error(why, ErrorKind::Retriable),
         }
     }
 

@@ -173,6 +173,18 @@ impl Metadata {
         }
     }
 
+    /// Brokers that an answer names beside the leaders it hints at (KIP-951).
+    pub(super) fn learn_endpoints(
+        &mut self,
+        endpoints: impl Iterator<Item = (NodeId, String, i32)>,
+    ) {
+        for (node, host, port) in endpoints {
+            if let Ok(port) = u16::try_from(port) {
+                self.brokers.insert(node, Address { host, port });
+            }
+        }
+    }
+
     /// The broker could not be reached: what it led may have moved.
     pub(super) fn deny_all_of(&mut self, node: NodeId) {
         let partitions = self
@@ -202,6 +214,11 @@ impl Metadata {
         let mut topics = self.topics.iter();
         let found = topics.find(|(_, topic)| topic.id == id);
         found.map(|(name, _)| name.clone())
+    }
+
+    /// The id of the topic.
+    pub(super) fn id_of(&self, name: &TopicName) -> Option<TopicId> {
+        self.topics.get(name).map(|topic| topic.id)
     }
 
     /// Forgets the topic, so that it is asked for again.

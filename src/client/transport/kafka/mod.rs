@@ -5,19 +5,22 @@
 //! leave in that order. What had no effect is repeated here or told as an error; `Unanswered` is only what may have had one.
 //! Transactions are v2 (KIP-890): their epoch changes at each end, and a late request of an earlier one is refused (C13, C14).
 //!
-//! Reading order: `settings.rs`, `cluster.rs` (who is asked, and how often), `judge.rs`, `metadata.rs` (what decides),
-//! `channel.rs`, `login.rs`, `slots.rs` (connections), `produce.rs`, `fetch.rs`, `transactions.rs`, `topics.rs`, `groups.rs`, `membership.rs`.
+//! Reading order: `settings.rs` and `names.rs`, `cluster.rs` (who is asked, and how often), `judge.rs`, `metadata.rs` (what decides),
+//! `channel.rs`, `login.rs`, `slots.rs` (connections), `produce.rs` and `lane.rs`, `fetch.rs` and `epochs.rs`, `transactions.rs`, `topics.rs`, `groups.rs`, `membership.rs`.
 
 mod answers;
 mod backoff;
 mod channel;
 mod cluster;
+mod epochs;
 mod fetch;
 mod groups;
 mod judge;
+mod lane;
 mod login;
 mod membership;
 mod metadata;
+mod names;
 mod produce;
 mod settings;
 mod slots;
@@ -41,6 +44,8 @@ use self::turns::Turns;
 use super::{FetchedOffset, Reply, Transport};
 use crate::broker::GroupDescription;
 use crate::client::ClientError;
+use crate::client::consumer::ConsumerConfig;
+use crate::client::producer::ProducerConfig;
 use crate::client::wait::wait;
 use crate::env::Env;
 use crate::protocol::messages::groups::{
@@ -89,7 +94,8 @@ impl KafkaTransport {
         let runtime = start_thread(&env, over)?;
         let asking = Arc::clone(&cluster);
         let first = runtime.spawn(async move { asking.ask_metadata(Some(Vec::new())).await });
-        let answer = wait(first).map_err(|_| closed())??;
+        let answer = wait(first).map_err(|_| closed())?;
+        let answer = answer.map_err(|error| as_unreachable(&cluster, error))?;
         let inner = Inner {
             cluster,
             cluster_id: answer.cluster_id.unwrap_or_else(|| "kafka".to_owned()),
@@ -152,6 +158,22 @@ fn start_thread(
     Ok(handle)
 }
 
+/// The first question of all has no outcome to be unknown: without its answer there is no way in.
+fn as_unreachable(cluster: &Cluster, error: ClientError) -> ClientError {
+    match error {
+        ClientError::Unanswered { why, kind, .. } => {
+            let brokers = cluster.settings.bootstrap_servers.iter();
+            let brokers: Vec<_> = brokers.map(ToString::to_string).collect();
+            ClientError::Connect {
+                address: brokers.join(","),
+                why,
+                kind,
+            }
+        }
+        other => other,
+    }
+}
+
 /// The thread ended under a request: what became of it is not known.
 fn closed() -> ClientError {
     ClientError::Unanswered {
@@ -172,6 +194,14 @@ impl std::fmt::Debug for KafkaTransport {
 impl Transport for KafkaTransport {
     fn env(&self) -> &Env {
         &self.inner.cluster.env
+    }
+
+    fn producer_config(&self) -> Result<ProducerConfig, ClientError> {
+        self.settings().producer()
+    }
+
+    fn consumer_config(&self) -> Result<ConsumerConfig, ClientError> {
+        self.settings().consumer()
     }
 
     fn produce(&self, request: ProduceRequest) -> Reply<ProduceResponse> {

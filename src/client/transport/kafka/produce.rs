@@ -1,13 +1,19 @@
-//! Produce: one attempt a call. Batches of one partition leave in the order of the calls; whoever calls sends again.
+//! Produce: one attempt a call. Batches of one partition leave in the order of the calls, those of several partitions
+//! of one broker together (`lane.rs`); whoever calls sends again.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
 
 use super::channel::{Channel, Pending};
 use super::cluster::{Cluster, grant_pause, unsendable};
 use super::judge::{error_of, refused};
-use super::metadata::Leader;
-use super::slots::Lane;
+use super::lane::{Lane, Waiting};
+use super::metadata::{Leader, NodeId};
+use super::slots;
 use super::transactions::Joined;
 use super::turns::Turn;
 use crate::client::ClientError;
@@ -15,12 +21,27 @@ use crate::protocol::batch::Header;
 use crate::protocol::messages::{Acks, ProduceRequest, ProduceResponse};
 use crate::protocol::wire::messages::produce as wire;
 use crate::protocol::{ErrorCode, ErrorKind};
-use crate::types::{Offset, Sequence, Timestamp, TopicPartition};
+use crate::types::{Offset, Sequence, Timestamp, TopicName, TopicPartition};
 
-/// A batch that left, and what its answer is judged by.
+/// What the broker said of one batch; `None` with `acks=0`.
+type Said = Result<Option<wire::PartitionProduceResponse>, ClientError>;
+type Batch = Waiting<oneshot::Sender<Said>>;
+
+/// The batches for one broker, and the way to have them looked at.
+struct Queue {
+    lane: Mutex<Lane<oneshot::Sender<Said>>>,
+    news: Notify,
+}
+
+/// The queues of all brokers. Bounded by what hands batches over: producers' memory and writers' bytes in flight (I10).
+#[derive(Default)]
+pub(super) struct Queues {
+    queues: Mutex<HashMap<NodeId, Arc<Queue>>>,
+}
+
+/// A request that left.
 struct Sent {
     channel: Arc<Channel>,
-    leader: Leader,
     /// `None` with `acks=0`.
     pending: Option<Pending>,
 }
@@ -28,7 +49,7 @@ struct Sent {
 impl Cluster {
     /// Sends the batch when its turn has come, and waits for the answer.
     pub(super) async fn produce(
-        &self,
+        self: Arc<Self>,
         request: ProduceRequest,
         mut turn: Turn<TopicPartition>,
         joined: &Joined,
@@ -42,25 +63,20 @@ impl Cluster {
             self.join(joined, id, producer, &request.partition).await?;
         }
         let begins = self.begins(&request, &header)?;
-        let sent = self.send_batch(&request).await?;
-        // The batch is on its way in order: the next one may follow, unless this one is to be the first.
+        let place = request.partition.clone();
+        let leader = self.leader(&place).await?;
+        let answer = self.enqueue(leader.node, request);
+        // The batch has its place in the lane: the next one may follow, unless this one is to be the first.
         let turn = begins.then_some(turn);
-        let Some(pending) = sent.pending else {
+        let said = answer.await.unwrap_or_else(|_| Err(super::closed()));
+        let said = said.inspect_err(|_| self.deny(&place, leader, None))?;
+        let Some(said) = said else {
             return Ok(unknown_place());
         };
-        let limit = self.settings.request_timeout.saturating_add(BROKER_GRACE);
-        let answer = sent
-            .channel
-            .receive::<wire::ProduceRequest>(pending, limit)
-            .await;
-        let answer = answer.inspect_err(|_| self.deny(&request.partition, sent.leader, None))?;
-        grant_pause(&sent.channel, answer.throttle_time_ms);
-        let written = self.take_answer(&request.partition, sent.leader, answer)?;
+        let written = self.take_answer(&place, leader, said)?;
         if turn.is_some() {
-            self.begun.lock().insert(
-                (request.partition, header.producer.id),
-                header.producer.epoch,
-            );
+            let mut begun = self.begun.lock();
+            begun.insert((place, header.producer.id), header.producer.epoch);
         }
         Ok(written)
     }
@@ -82,75 +98,147 @@ impl Cluster {
             (false, false) => {
                 let words = "not sent: the producer's first batch is not written yet".to_owned();
                 let code = ErrorCode::NotLeaderOrFollower;
-                Err(refused(
-                    "Produce",
-                    code,
-                    &request.partition.to_string(),
-                    Some(words),
-                ))
+                let place = request.partition.to_string();
+                Err(refused("Produce", code, &place, Some(words)))
             }
         }
     }
 
-    async fn send_batch(&self, request: &ProduceRequest) -> Result<Sent, ClientError> {
-        let leader = self.leader(&request.partition).await?;
-        let channel = self.channel(leader.node, Lane::Produce).await?;
+    fn enqueue(self: &Arc<Self>, node: NodeId, request: ProduceRequest) -> oneshot::Receiver<Said> {
+        let (answer, said) = oneshot::channel();
+        let queue = self.queue(node);
+        queue.lane.lock().push(Waiting { request, answer });
+        queue.news.notify_one();
+        said
+    }
+
+    /// The broker's queue, and the task that empties it, which ends with the transport's thread.
+    fn queue(self: &Arc<Self>, node: NodeId) -> Arc<Queue> {
+        let mut queues = self.produce_queues.queues.lock();
+        let queue = queues.entry(node).or_insert_with(|| {
+            let queue = Arc::new(Queue {
+                lane: Mutex::new(Lane::new()),
+                news: Notify::new(),
+            });
+            tokio::spawn(Arc::clone(self).send_batches(node, Arc::clone(&queue)));
+            queue
+        });
+        Arc::clone(queue)
+    }
+
+    async fn send_batches(self: Arc<Self>, node: NodeId, queue: Arc<Queue>) {
+        loop {
+            queue.news.notified().await;
+            // Everybody who has a batch by now adds it first: one request instead of several.
+            tokio::task::yield_now().await;
+            loop {
+                let batches = queue.lane.lock().next_request();
+                if batches.is_empty() {
+                    break;
+                }
+                self.send_request(node, &queue, batches).await;
+            }
+        }
+    }
+
+    /// Sends one request; its answer is awaited by a task of its own.
+    async fn send_request(self: &Arc<Self>, node: NodeId, queue: &Arc<Queue>, batches: Vec<Batch>) {
+        match self.send_produce(node, &batches).await {
+            Ok(sent) => {
+                let (cluster, queue) = (Arc::clone(self), Arc::clone(queue));
+                tokio::spawn(async move {
+                    cluster.take_produced(sent, batches).await;
+                    queue.lane.lock().request_is_over();
+                    queue.news.notify_one();
+                });
+            }
+            Err(error) => {
+                let mut lane = queue.lane.lock();
+                lane.request_is_over();
+                tell(batches, &error);
+                if matches!(error, ClientError::Connect { .. }) {
+                    // None of them left. Their callers hear it at once, and look for the leaders anew.
+                    tell(lane.drain(), &error);
+                }
+            }
+        }
+    }
+
+    async fn send_produce(&self, node: NodeId, batches: &[Batch]) -> Result<Sent, ClientError> {
+        let channel = self.channel(node, slots::Lane::Produce).await?;
         let version = self.version::<wire::ProduceRequest>(&channel)?;
-        if request.transactional_id.is_some() && !self.is_older_protocol() {
+        let first = batches.first().map(|batch| &batch.request);
+        let id = first.and_then(|request| request.transactional_id.as_ref());
+        if id.is_some() && !self.is_older_protocol() {
             super::transactions::check_protocol(channel.versions())?;
         }
+        let acks = first.map_or(Acks::All, |request| request.acks);
         let timeout_ms = self.settings.request_timeout.as_millis();
         let message = wire::ProduceRequest {
-            transactional_id: request.transactional_id.as_ref().map(ToString::to_string),
-            acks: match request.acks {
+            transactional_id: id.map(ToString::to_string),
+            acks: match acks {
                 Acks::None => 0,
                 Acks::Leader => 1,
                 Acks::All => -1,
             },
             timeout_ms: i32::try_from(timeout_ms).unwrap_or(i32::MAX),
-            topic_data: vec![wire::TopicProduceData {
-                name: request.partition.topic.to_string(),
-                partition_data: vec![wire::PartitionProduceData {
-                    index: request.partition.partition,
-                    records: Some(request.records.clone()),
-                }],
-                ..wire::TopicProduceData::default()
-            }],
+            topic_data: topic_data(batches),
         };
         let unsendable = |e| unsendable::<wire::ProduceRequest>(&e);
-        let pending = match request.acks {
+        let pending = match acks {
             Acks::None => {
-                channel
-                    .send_unanswered(version, &message)
-                    .map_err(unsendable)?;
+                let sent = channel.send_unanswered(version, &message);
+                sent.map_err(unsendable)?;
                 None
             }
             _ => Some(channel.send(version, &message).map_err(unsendable)?),
         };
-        Ok(Sent {
-            channel,
-            leader,
-            pending,
-        })
+        Ok(Sent { channel, pending })
+    }
+
+    /// Waits for the answer, and tells each batch its part of it.
+    async fn take_produced(&self, sent: Sent, batches: Vec<Batch>) {
+        let Some(pending) = sent.pending else {
+            for batch in batches {
+                // Nobody listens if the caller is gone.
+                let _ = batch.answer.send(Ok(None));
+            }
+            return;
+        };
+        let limit = self.settings.request_timeout.saturating_add(BROKER_GRACE);
+        let answer = sent.channel.receive::<wire::ProduceRequest>(pending, limit);
+        let answer = match answer.await {
+            Ok(answer) => answer,
+            Err(error) => return tell(batches, &error),
+        };
+        grant_pause(&sent.channel, answer.throttle_time_ms);
+        let endpoints = answer.node_endpoints.into_iter();
+        let endpoints = endpoints.map(|node| (node.node_id, node.host, node.port));
+        self.metadata(|metadata| metadata.learn_endpoints(endpoints));
+        let mut parts = HashMap::new();
+        for topic in answer.responses {
+            for part in topic.partition_responses {
+                parts.insert((topic.name.clone(), part.index), part);
+            }
+        }
+        for batch in batches {
+            let place = &batch.request.partition;
+            let part = parts.remove(&(place.topic.to_string(), place.partition));
+            let said = part.map(Some).ok_or_else(|| ClientError::Unanswered {
+                request: "Produce",
+                why: format!("the answer does not speak of {place}"),
+                kind: ErrorKind::Fatal,
+            });
+            let _ = batch.answer.send(said);
+        }
     }
 
     fn take_answer(
         &self,
         place: &TopicPartition,
         leader: Leader,
-        answer: wire::ProduceResponse,
+        answer: wire::PartitionProduceResponse,
     ) -> Result<ProduceResponse, ClientError> {
-        let partitions = answer
-            .responses
-            .into_iter()
-            .flat_map(|topic| topic.partition_responses);
-        let Some(answer) = partitions.into_iter().find(|p| p.index == place.partition) else {
-            return Err(ClientError::Unanswered {
-                request: "Produce",
-                why: format!("the answer does not speak of {place}"),
-                kind: ErrorKind::Fatal,
-            });
-        };
         let Some(code) = error_of(answer.error_code) else {
             return Ok(ProduceResponse {
                 base_offset: Offset(answer.base_offset),
@@ -189,6 +277,34 @@ impl Cluster {
 
 /// The broker answers within the request's own timeout; its answer travels a little longer.
 const BROKER_GRACE: Duration = Duration::from_secs(5);
+
+/// The batches as the request names them, a topic once.
+fn topic_data(batches: &[Batch]) -> Vec<wire::TopicProduceData> {
+    let mut topics: BTreeMap<&TopicName, Vec<wire::PartitionProduceData>> = BTreeMap::new();
+    for Waiting { request, .. } in batches {
+        let partitions = topics.entry(&request.partition.topic).or_default();
+        partitions.push(wire::PartitionProduceData {
+            index: request.partition.partition,
+            records: Some(request.records.clone()),
+        });
+    }
+    let topics = topics.into_iter().map(|(topic, partition_data)| {
+        let name = topic.to_string();
+        wire::TopicProduceData {
+            name,
+            partition_data,
+            ..wire::TopicProduceData::default()
+        }
+    });
+    topics.collect()
+}
+
+fn tell(batches: Vec<Batch>, error: &ClientError) {
+    for batch in batches {
+        // Nobody listens if the caller is gone.
+        let _ = batch.answer.send(Err(error.clone()));
+    }
+}
 
 /// Who the batch says wrote it, and where it belongs.
 fn header(request: &ProduceRequest) -> Result<Header, ClientError> {

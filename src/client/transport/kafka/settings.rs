@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::names::meaning;
 use crate::client::ClientError;
-use crate::client::settings::{Setting, Settings, config_error, settings, shown};
+use crate::client::consumer::ConsumerConfig;
+use crate::client::producer::ProducerConfig;
+use crate::client::settings::{Setting, Settings, config_error, no_such_setting, settings, shown};
 use crate::env::Env;
 use crate::net::{Address, Pem};
 use crate::protocol::sasl::{Mechanism, Password, ScramHash};
@@ -160,15 +163,17 @@ settings! {
         /// The user's password; never shown.
         sasl_password: Option<Password> = None, "sasl.password";
         /// Who signed the brokers' certificates, as a PEM file or text; else the system's authorities.
-        ssl_ca: Option<Pem> = None, "ssl.ca.location";
+        ssl_ca: Option<Pem> = None, "ssl.truststore.location";
         /// The client's own certificate, as a PEM file or text.
-        ssl_certificate: Option<Pem> = None, "ssl.certificate.location";
+        ssl_certificate: Option<Pem> = None, "ssl.keystore.certificate.chain";
         /// The key of the client's certificate, as a PEM file or text.
-        ssl_key: Option<Pem> = None, "ssl.key.location";
+        ssl_key: Option<Pem> = None, "ssl.keystore.key";
         /// Whether the broker's name must stand in its certificate; `https` or `none`.
         ssl_verify_hostname: EndpointCheck = EndpointCheck::Https, "ssl.endpoint.identification.algorithm";
         /// How long to wait for a connection and its handshakes.
         connection_setup_timeout: Duration = Duration::from_secs(10), "socket.connection.setup.timeout.ms";
+        /// A connection that nobody used for so long is not used again: brokers close theirs after ten minutes.
+        connections_max_idle: Duration = Duration::from_secs(540), "connections.max.idle.ms";
         /// A request without an answer after so long counts as lost, and its connection is closed.
         request_timeout: Duration = Duration::from_secs(30), "request.timeout.ms";
         /// How long a request is repeated where that is safe: leaders move, coordinators load, brokers restart.
@@ -189,6 +194,8 @@ settings! {
         transaction_protocol: TransactionProtocol = TransactionProtocol::V2, "transaction.protocol";
         /// Where jobs keep their state; else `./onceflow-state/<cluster id>`.
         state_dir: Option<String> = None, "state.dir";
+        + /// Settings of the producers and consumers on this cluster, checked when they were given.
+        clients: BTreeMap<String, String>;
     }
 }
 
@@ -230,12 +237,15 @@ impl KafkaSettings {
         Ok(self)
     }
 
-    /// Reads settings from a map with Kafka's names.
+    /// Reads settings from a map with Kafka's names. Settings of producers and consumers are taken as well
+    /// ([`KafkaSettings::producer`], [`KafkaSettings::consumer`]).
     ///
     /// # Errors
     /// If there is no such setting, or a value does not parse.
     pub fn from_map(map: &BTreeMap<String, String>) -> Result<Self, ClientError> {
-        Self::parse_map(map)
+        let mut settings = Self::default();
+        map.iter().try_for_each(|(n, v)| settings.put(n, v))?;
+        Ok(settings)
     }
 
     /// Reads settings from TOML with Kafka's names; `sasl.mechanism = "PLAIN"` and `[sasl] mechanism = "PLAIN"` are the same.
@@ -248,7 +258,7 @@ impl KafkaSettings {
             .map_err(|e: toml::de::Error| config_error("the TOML file", "", e.message()))?;
         let mut map = BTreeMap::new();
         flatten("", &table, &mut map)?;
-        Self::parse_map(&map)
+        Self::from_map(&map)
     }
 
     /// Sets what the environment says: `ONCEFLOW_KAFKA_SASL_MECHANISM` is `sasl.mechanism`. `variables` are all of
@@ -290,10 +300,58 @@ impl KafkaSettings {
     }
 
     fn put(&mut self, name: &str, value: &str) -> Result<(), ClientError> {
-        let outcome = self
-            .set(name, value)
-            .unwrap_or_else(|| Err(Self::no_such_setting(name)));
+        let outcome = match meaning(name, value) {
+            Some(Ok(pairs)) => pairs.into_iter().try_for_each(|(name, value)| {
+                self.set(name, &value)
+                    .unwrap_or_else(|| Err(Self::no_such_setting(name)))
+            }),
+            Some(Err(why)) => Err(why),
+            None => self.put_known(name, value),
+        };
         outcome.map_err(|why| config_error(name, shown(name, value), why))
+    }
+
+    /// Sets the one of that name, here and for the producers and consumers that have it.
+    fn put_known(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let ours = self.set(name, value);
+        let mut outcomes = [
+            ours.clone(),
+            ProducerConfig::default().set(name, value),
+            ConsumerConfig::default().set(name, value),
+        ]
+        .into_iter()
+        .flatten();
+        let Some(first) = outcomes.next() else {
+            let known = [Self::NAMES, ProducerConfig::NAMES, ConsumerConfig::NAMES].concat();
+            return Err(no_such_setting(name, &known));
+        };
+        first.and_then(|()| outcomes.collect::<Result<(), _>>())?;
+        if ProducerConfig::NAMES.contains(&name) || ConsumerConfig::NAMES.contains(&name) {
+            self.clients.insert(name.to_owned(), value.to_owned());
+        }
+        Ok(())
+    }
+
+    /// What these settings say of producers, else their defaults.
+    ///
+    /// # Errors
+    /// If the settings contradict each other.
+    pub fn producer(&self) -> Result<ProducerConfig, ClientError> {
+        ProducerConfig::from_map(&self.clients_of(ProducerConfig::NAMES))
+    }
+
+    /// What these settings say of consumers, else their defaults.
+    ///
+    /// # Errors
+    /// If a value does not parse; it was checked when it was given.
+    pub fn consumer(&self) -> Result<ConsumerConfig, ClientError> {
+        ConsumerConfig::from_map(&self.clients_of(ConsumerConfig::NAMES))
+    }
+
+    fn clients_of(&self, names: &[&str]) -> Vec<(&str, &str)> {
+        let given = self.clients.iter();
+        let given = given.filter(|(name, _)| names.contains(&name.as_str()));
+        given.map(|(n, v)| (n.as_str(), v.as_str())).collect()
     }
 
     /// Checks what only all settings together can tell.

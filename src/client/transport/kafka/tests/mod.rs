@@ -1,5 +1,10 @@
 //! What decides, without I/O: who leads, what a failure means, whose turn it is, which version is sent, what a setting says.
 
+mod fake;
+mod lane;
+mod requests;
+mod settings;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
