@@ -62,12 +62,12 @@ pub(super) struct Secured {
     /// A client's certificate, of `CN=carol`.
     pub(super) carol: Signed,
     _directory: tempfile::TempDir,
-    _side: Side,
+    side: Side,
 }
 
 enum Side {
     Ours {
-        _servers: Vec<Server>,
+        servers: Vec<Server>,
         _broker: Broker,
     },
     Kafka {
@@ -151,7 +151,7 @@ impl Secured {
             .collect();
         let ports = servers.iter().map(|server| server.address().port).collect();
         let side = Side::Ours {
-            _servers: servers,
+            servers,
             _broker: broker,
         };
         Self::with(ports, certificates, directory, side)
@@ -187,7 +187,7 @@ impl Secured {
             carol: certificates.ca.sign("carol.example", "carol"),
             ca: certificates.ca,
             _directory: directory,
-            _side: side,
+            side,
         };
         for user in ["alice", "bob", "CN=carol"] {
             for (resource, name) in [(TOPIC, "t-"), (GROUP, "t-"), (TRANSACTIONAL_ID, "t-")] {
@@ -242,6 +242,12 @@ impl Secured {
         let answer = ask(&self.address(Door::Plain), 3, &request);
         for result in answer.results {
             assert_eq!(result.error_code, 0, "{:?}", result.error_message);
+        }
+        if let Side::Ours { servers, .. } = &self.side {
+            // Each server of ours looks for others' changes once a second; they need not wait here.
+            for server in servers {
+                server.security().refresh().unwrap();
+            }
         }
     }
 }

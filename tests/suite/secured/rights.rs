@@ -27,6 +27,8 @@ fn needed() -> Vec<Rule> {
     let mut rules = vec![
         (TOPIC, "-lines", READ),
         (TOPIC, "-lines", DESCRIBE),
+        // Whether the job was spread over several processes before.
+        (TOPIC, "-exchange-0-repartition", DESCRIBE),
         (GROUP, "", READ),
         (GROUP, "", DESCRIBE),
     ];

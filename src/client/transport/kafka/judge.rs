@@ -80,7 +80,7 @@ pub(super) fn refused(
     about: &str,
     words: Option<String>,
 ) -> ClientError {
-    let words = words.filter(|words| !words.is_empty());
+    let words = words.filter(|words| !words.is_empty() && *words != code.to_string());
     let about = match about {
         "" => String::new(),
         about => format!("{about}: "),
