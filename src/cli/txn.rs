@@ -9,13 +9,15 @@ use super::session::{Absent, DataOption, Session, with_session};
 use super::time;
 use crate::env::Env;
 use crate::protocol::messages::TransactionDescription;
-use crate::types::TransactionalId;
+use crate::types::{TopicPartition, TransactionalId};
 
 const EXAMPLES: &str = "\
 Examples:
   onceflow txn list
   onceflow txn describe orders-writer
   onceflow txn abort orders-writer      end a transaction that holds readers up
+  onceflow txn hanging --log kafka://broker:9092
+                                        find those that nobody will ever end
 
 A transaction that was open when its process died is aborted when the directory is opened next,
 by this command too.";
@@ -40,6 +42,9 @@ enum Action {
         #[arg(value_parser = TransactionalId::new)]
         id: TransactionalId,
     },
+    /// List transactions that are open in a partition and that no coordinator knows of: readers of committed records
+    /// wait before them for good
+    Hanging,
     /// Abort the open transaction of an id; its producer is fenced
     Abort {
         /// The transactional id
@@ -55,6 +60,7 @@ pub(super) fn run(env: &Env, arguments: TxnArguments) -> anyhow::Result<()> {
         match arguments.action {
             Action::List => list(session),
             Action::Describe { id } => describe(&session.wait(admin.describe_transaction(&id))?),
+            Action::Hanging => hanging(session),
             Action::Abort { id } => Ok(session.wait(admin.abort_transaction(&id))?),
         }
     })
@@ -79,6 +85,35 @@ fn list(session: &Session) -> anyhow::Result<()> {
             time::format(transaction.start),
             transaction.partitions.len().to_string(),
         ]);
+    }
+    let mut out = output::stdout();
+    table.print(&mut out)?;
+    Ok(out.flush()?)
+}
+
+fn hanging(session: &Session) -> anyhow::Result<()> {
+    let admin = session.admin();
+    let mut table = Table::new(&[
+        "partition",
+        "from offset",
+        "producer id",
+        "epoch",
+        "last write",
+    ]);
+    for topic in session.wait(admin.topics())? {
+        for index in 0..topic.partitions_count {
+            let partition = TopicPartition::new(topic.name.clone(), index);
+            for found in session.wait(admin.hanging_transactions(&partition))? {
+                let start = found.current_transaction_start;
+                table.row([
+                    partition.to_string(),
+                    start.map_or_else(String::new, |start| start.to_string()),
+                    found.producer.id.to_string(),
+                    found.producer.epoch.to_string(),
+                    time::format(found.last_timestamp),
+                ]);
+            }
+        }
     }
     let mut out = output::stdout();
     table.print(&mut out)?;

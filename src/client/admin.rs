@@ -174,6 +174,40 @@ impl Admin {
         self.transport.describe_producers(partition).await
     }
 
+    /// The open transactions of a partition that no coordinator knows of: nothing will ever end them, and readers of
+    /// committed records wait before the first one for good (K8). Kafka's `kafka-transactions.sh abort` ends one.
+    ///
+    /// # Errors
+    /// If there is no such partition, or the log cannot be asked.
+    pub async fn hanging_transactions(
+        &self,
+        partition: &TopicPartition,
+    ) -> Result<Vec<ProducerDescription>, ClientError> {
+        let is_open = |producer: &ProducerDescription| producer.current_transaction_start.is_some();
+        let mut suspects = self.describe_producers(partition).await?;
+        suspects.retain(is_open);
+        if suspects.is_empty() {
+            return Ok(suspects);
+        }
+        // A coordinator knows of a partition before it is written to, and until its marker is there.
+        let known = self.list_transactions().await?;
+        suspects.retain(|suspect| {
+            !known.iter().any(|transaction| {
+                transaction.producer_id == suspect.producer.id
+                    && transaction.partitions.contains(partition)
+            })
+        });
+        // One that ended between the two questions is not open any more.
+        let still = self.describe_producers(partition).await?;
+        suspects.retain(|suspect| {
+            still.iter().any(|producer| {
+                producer.producer == suspect.producer
+                    && producer.current_transaction_start == suspect.current_transaction_start
+            })
+        });
+        Ok(suspects)
+    }
+
     /// Finds an offset; `None` if no record has so late a timestamp.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! The commit of a cycle, in the order that matters: positions and changelog are appended already, pending in
 //! the cycle's transaction; `commit` makes the data durable, then decides; only then do values go to RocksDB (I7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{Span, debug, info_span};
 
 use super::changelog::Flush;
-use super::context::JobContext;
+use super::context::{JobContext, SplitPlan};
 use super::cycle::{Commit, Cycle, Effect, Event};
 use super::error::JobError;
 use super::flusher::Flusher;
@@ -21,11 +21,12 @@ use super::positions::Positions;
 use super::progress::Progress;
 use super::report::{Drained, Report};
 use super::source::Split;
+use super::source_topics::SourceTopics;
 use crate::client::{CommitOutcome, wait};
 use crate::env::failpoint;
 use crate::protocol::ErrorKind;
 use crate::protocol::messages::{CommittedOffset, GroupMember};
-use crate::types::{GroupId, Offset};
+use crate::types::{GroupId, Offset, TopicName};
 
 /// The longest wait for a report when nothing is due.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -40,6 +41,7 @@ pub(crate) struct Driver {
     /// The positions committed last, by split number.
     committed: BTreeMap<u32, Offset>,
     positions: Positions,
+    sources: SourceTopics,
     flusher: Flusher,
     progress: Arc<Progress>,
     running: usize,
@@ -63,7 +65,10 @@ impl Driver {
             .zip(0u32..)
             .filter_map(|(plan, number)| Some((number, plan.position?)))
             .collect();
+        let read = job.splits.iter().filter_map(source_topic);
+        let sources = SourceTopics::new(&job.name, &job.transport, read, job.share.is_none())?;
         Ok(Self {
+            sources,
             group: GroupId::new(&job.name)?,
             job,
             cycle: Cycle::new(commit, workers),
@@ -238,6 +243,11 @@ impl Driver {
             }
         }
         self.positions.flush(writer)?;
+        let read = moved
+            .keys()
+            .map(|&number| &self.job.splits[number as usize]);
+        let read: BTreeSet<&TopicName> = read.filter_map(source_topic).collect();
+        self.sources.check(read)?;
         if !offsets.is_empty() {
             let member = match &self.job.share {
                 // A process that the others went on without is refused by its generation (KIP-447).
@@ -299,5 +309,13 @@ impl Driver {
             }
         }
         fenced
+    }
+}
+
+/// The topic behind a split, unless it is one between the job's own processes.
+fn source_topic(plan: &SplitPlan) -> Option<&TopicName> {
+    match (&plan.split, plan.state_partition) {
+        (Split::Partition(partition), None) => Some(&partition.topic),
+        _ => None,
     }
 }

@@ -292,6 +292,9 @@ fn supervise(
     progress: &Arc<Progress>,
     stopper: &Stopper,
 ) -> Result<(), JobError> {
+    if settings.scale_out.is_some() {
+        start::fence_the_job_alone(log, name, settings)?;
+    }
     let participation = Participation::begin(log, name, topology, settings)?;
     let mut failures = 0;
     loop {

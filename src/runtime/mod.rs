@@ -38,6 +38,7 @@ mod report;
 mod scale;
 mod sink;
 mod source;
+mod source_topics;
 mod start;
 mod stream;
 mod topics;

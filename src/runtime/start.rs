@@ -217,6 +217,17 @@ fn init_writers(
     Ok([init(0)?, init(1)?])
 }
 
+/// C30: a process that ran the job alone, before it was spread, knows nothing of the others, and the group does not refuse
+/// positions that come without a member. Its transactional ids are other ones than the instances', and are taken from it here.
+pub(crate) fn fence_the_job_alone(
+    log: &Log,
+    name: &str,
+    settings: &Settings,
+) -> Result<(), JobError> {
+    TopicName::new(name)?;
+    init_writers(&log.transport(), name, settings.transaction_timeout).map(drop)
+}
+
 /// The number that the job began with, as its changelogs show it; else the one asked for, or one that suits the machine.
 pub(crate) fn state_partitions(
     log: &Log,

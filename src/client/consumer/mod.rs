@@ -14,6 +14,7 @@ mod group;
 mod offsets;
 mod reader;
 mod records;
+mod standstill;
 mod subscription;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::FetchedBatches;
+use super::standstill::Standstill;
 use crate::client::wait::wait;
 use crate::client::{ClientError, Transport};
 use crate::protocol::ErrorCode;
@@ -22,6 +25,7 @@ pub struct PartitionReader {
     position: Offset,
     end_offset: Offset,
     log_start_offset: Offset,
+    standstill: Standstill,
 }
 
 impl PartitionReader {
@@ -41,6 +45,7 @@ impl PartitionReader {
             position,
             end_offset: position,
             log_start_offset: Offset::ZERO,
+            standstill: Standstill::default(),
         }
     }
 
@@ -128,10 +133,31 @@ impl PartitionReader {
     fn advance(&mut self, fetched: FetchedRecords) -> FetchedBatches {
         self.end_offset = visible_end(&fetched, self.isolation);
         self.log_start_offset = fetched.log_start_offset;
+        if self.isolation == Isolation::ReadCommitted {
+            self.watch(&fetched);
+        }
         let partition = self.partition.clone();
         let batches = FetchedBatches::new(partition, self.position, self.isolation, fetched);
         self.position = batches.end();
         batches
+    }
+}
+
+impl PartitionReader {
+    /// K8: a transaction that nobody will end holds this reader back for good, and only an operator can help.
+    fn watch(&mut self, fetched: &FetchedRecords) {
+        let (stable, end) = (fetched.last_stable_offset, fetched.high_watermark);
+        let now = self.transport.env().clock.now();
+        if let Some(stood) = self.standstill.step(stable, end, now) {
+            warn!(
+                partition = %self.partition,
+                last_stable_offset = %stable,
+                high_watermark = %end,
+                stood_seconds = stood.as_secs(),
+                "committed records wait for a transaction that is open for too long: \
+                 `onceflow txn list` and `onceflow txn hanging` name its producer"
+            );
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use onceflow::runtime::Running;
 use onceflow::types::TopicName;
 
 use super::proxy::until;
-use super::transactions::stage;
+use super::stage::stage;
 
 /// The folder of the state is made, with those above it.
 fn log(brokers: &str, folder: &std::path::Path) -> Log {

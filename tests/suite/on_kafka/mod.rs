@@ -1,7 +1,15 @@
 //! Jobs on a real Apache Kafka: exactly once through kills of the job and of the broker, and through a bad network.
 
+mod arena;
+mod child;
 mod fencing;
+mod hanging;
+mod kills;
+mod missing;
+mod older_protocol;
 mod proxy;
 mod scale_out;
+mod stage;
+mod topics;
 mod transactions;
-mod word_count;
+mod work;

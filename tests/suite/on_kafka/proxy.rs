@@ -1,7 +1,10 @@
-//! `Proxy`: stands between clients and a broker, and drops, holds back or repeats what it is told to, frame by frame.
+//! `Proxy`: stands between clients and a broker, and drops, delays, repeats, reorders or forges what it is told to.
+//!
+//! Requests are told apart by their API. Answers go to the client in the order of its requests, whatever the order in
+//! which the broker saw them; those to copies go to nobody.
 
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,10 +12,16 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::support::raw::{exchange, read_frame, write_frame};
+
 /// Kafka's numbers of the requests that rules are made for.
 pub(super) const PRODUCE: i16 = 0;
+pub(super) const METADATA: i16 = 3;
 pub(super) const END_TXN: i16 = 26;
 pub(super) const TXN_OFFSET_COMMIT: i16 = 28;
+
+/// How long a request that is to be overtaken waits for another.
+const OVERTAKING_MAX: Duration = Duration::from_millis(50);
 
 /// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,64 +34,137 @@ pub(super) enum Fate {
     LoseAnswer,
     /// It is kept, and arrives when [`Proxy::release`] says so, on a connection of its own. The client waits in vain.
     Hold,
+    /// It, and all behind it, arrive so much later.
+    Delay(Duration),
+    /// It arrives twice.
+    Repeat,
+    /// The next request of its connection arrives before it.
+    Overtake,
+    /// It does not arrive; the client gets [`Proxy::forge`]'s answer.
+    Forge,
 }
+
+/// Makes the bytes of an answer from those of the request.
+type Forgery = Box<dyn Fn(&[u8]) -> Vec<u8> + Send>;
 
 #[derive(Default)]
 struct Rules {
     /// The next requests of an API meet these fates, in this order.
     next: VecDeque<(i16, Fate)>,
     held: Vec<Vec<u8>>,
-    /// How many requests of rules have met their fates.
-    met: usize,
+    forgery: Option<Forgery>,
+    /// One in so many requests of jobs meets a fate by chance; 0: none.
+    one_in: u64,
+    chance: u64,
+    /// How many requests have met their fates, by rules and by chance.
+    met: BTreeMap<&'static str, usize>,
+}
+
+impl Rules {
+    fn fate(&mut self, api: i16, request: &[u8]) -> Fate {
+        let place = self.next.iter().position(|(next, _)| *next == api);
+        let ruled = place.and_then(|place| self.next.remove(place));
+        let fate = ruled.map_or_else(|| self.by_chance(api), |(_, fate)| fate);
+        if ruled.is_some() || fate != Fate::Pass {
+            *self.met.entry(name_of(fate)).or_default() += 1;
+        }
+        if fate == Fate::Hold {
+            self.held.push(request.to_vec());
+        }
+        fate
+    }
+
+    /// Copies of other requests than these are no network's doing: two of InitProducerId fence each other.
+    fn by_chance(&mut self, api: i16) -> Fate {
+        if self.one_in == 0 {
+            return Fate::Pass;
+        }
+        self.chance = self
+            .chance
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let drawn = self.chance >> 33;
+        if drawn % self.one_in != 0 {
+            return Fate::Pass;
+        }
+        let may_be_copied = [PRODUCE, END_TXN, TXN_OFFSET_COMMIT].contains(&api);
+        match drawn / self.one_in % 5 {
+            0 => Fate::Drop,
+            1 => Fate::LoseAnswer,
+            2 if may_be_copied => Fate::Repeat,
+            3 if may_be_copied => Fate::Overtake,
+            _ => Fate::Delay(Duration::from_millis(drawn / self.one_in / 5 % 200)),
+        }
+    }
+}
+
+fn name_of(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Pass => "passed",
+        Fate::Drop => "dropped",
+        Fate::LoseAnswer => "lost its answer",
+        Fate::Hold => "held",
+        Fate::Delay(_) => "delayed",
+        Fate::Repeat => "repeated",
+        Fate::Overtake => "overtaken",
+        Fate::Forge => "forged",
+    }
+}
+
+/// What all connections of a proxy share.
+#[derive(Default)]
+struct Shared {
+    rules: Mutex<Rules>,
+    /// Nothing passes, in either direction.
+    is_cut: AtomicBool,
+    /// Connections refused while the network was cut.
+    refused: AtomicUsize,
+    upstream: Mutex<Option<String>>,
+}
+
+impl Shared {
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Acquire)
+    }
 }
 
 /// A proxy in front of one broker.
 pub(super) struct Proxy {
     port: u16,
-    rules: Arc<Mutex<Rules>>,
-    /// Nothing passes, in either direction.
-    is_cut: Arc<AtomicBool>,
-    /// Connections refused while the network was cut.
-    refused: Arc<AtomicUsize>,
-    upstream: Arc<Mutex<Option<String>>>,
+    shared: Arc<Shared>,
 }
 
 impl Proxy {
     /// Listens; the broker behind it is named later, for it must know the proxy's address first.
     pub(super) fn listen() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::<Shared>::default();
         let proxy = Self {
-            port: listener.local_addr().unwrap().port(),
-            rules: Arc::default(),
-            is_cut: Arc::default(),
-            refused: Arc::default(),
-            upstream: Arc::default(),
+            port,
+            shared: Arc::clone(&shared),
         };
-        let (rules, is_cut) = (Arc::clone(&proxy.rules), Arc::clone(&proxy.is_cut));
-        let (upstream, refused) = (Arc::clone(&proxy.upstream), Arc::clone(&proxy.refused));
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let Some(broker) = upstream.lock().clone() else {
+                let Some(broker) = shared.upstream.lock().clone() else {
                     continue;
                 };
-                if is_cut.load(Ordering::Acquire) {
-                    refused.fetch_add(1, Ordering::AcqRel);
+                if shared.is_cut() {
+                    shared.refused.fetch_add(1, Ordering::AcqRel);
                     continue;
                 }
-                let (rules, is_cut) = (Arc::clone(&rules), Arc::clone(&is_cut));
+                let shared = Arc::clone(&shared);
                 std::thread::spawn(move || {
                     // A connection that breaks is what this is about.
-                    drop(connect(client, &broker, &rules, &is_cut));
+                    drop(Connection::serve(client, &broker, shared));
                 });
             }
         });
         proxy
     }
 
-    /// The setting that makes the broker tell its clients of the proxy instead of itself.
-    pub(super) fn advertised(&self) -> (String, String) {
-        let address = format!("PLAINTEXT://{}", self.address());
-        ("advertised.listeners".to_owned(), address)
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(super) fn address(&self) -> String {
@@ -90,29 +172,55 @@ impl Proxy {
     }
 
     pub(super) fn lead_to(&self, broker: String) {
-        *self.upstream.lock() = Some(broker);
+        *self.shared.upstream.lock() = Some(broker);
     }
 
     /// The next requests of `api` meet `fates`, in this order.
     pub(super) fn expect(&self, api: i16, fates: impl IntoIterator<Item = Fate>) {
-        let mut rules = self.rules.lock();
+        let mut rules = self.shared.rules.lock();
         rules.next.extend(fates.into_iter().map(|fate| (api, fate)));
     }
 
-    /// How many requests have met the fates that were ordered for them.
+    /// The next requests of these APIs do not arrive, and are answered with what `forgery` makes of them.
+    pub(super) fn forge(
+        &self,
+        apis: impl IntoIterator<Item = i16>,
+        forgery: impl Fn(&[u8]) -> Vec<u8> + Send + 'static,
+    ) {
+        let mut rules = self.shared.rules.lock();
+        rules.forgery = Some(Box::new(forgery));
+        let fates = apis.into_iter().map(|api| (api, Fate::Forge));
+        rules.next.extend(fates);
+    }
+
+    /// Rules for requests that did not come are no more.
+    pub(super) fn forget(&self) {
+        self.shared.rules.lock().next.clear();
+    }
+
+    /// From now on one in so many requests is dropped, delayed, repeated, overtaken or loses its answer; 0: none is.
+    pub(super) fn disturb(&self, one_in: u64, seed: u64) {
+        let mut rules = self.shared.rules.lock();
+        (rules.one_in, rules.chance) = (one_in, seed);
+    }
+
+    /// How many requests have met a fate.
     pub(super) fn met(&self) -> usize {
-        self.rules.lock().met
+        self.shared.rules.lock().met.values().sum()
+    }
+
+    /// How many requests have met which fate.
+    pub(super) fn met_by_fate(&self) -> BTreeMap<&'static str, usize> {
+        self.shared.rules.lock().met.clone()
     }
 
     /// Sends on what is held, and returns the error code at byte `at` of each answer's body.
     pub(super) fn release(&self, at: usize) -> Vec<i16> {
-        let held = std::mem::take(&mut self.rules.lock().held);
-        let broker = self.upstream.lock().clone().unwrap();
+        let held = std::mem::take(&mut self.shared.rules.lock().held);
+        let broker = self.shared.upstream.lock().clone().unwrap();
         let mut codes = Vec::new();
         for frame in held {
-            let mut stream = TcpStream::connect(&broker).unwrap();
-            write_frame(&mut stream, &frame).unwrap();
-            let answer = read_frame(&mut stream).unwrap();
+            let answer = exchange(&broker, &frame).unwrap();
             let code = answer[at..at + 2].try_into().unwrap();
             codes.push(i16::from_be_bytes(code));
         }
@@ -121,104 +229,164 @@ impl Proxy {
 
     /// How often somebody tried to connect while the network was cut.
     pub(super) fn refused(&self) -> usize {
-        self.refused.load(Ordering::Acquire)
+        self.shared.refused.load(Ordering::Acquire)
     }
 
     /// Cuts the network, or mends it.
     pub(super) fn set_cut(&self, is_cut: bool) {
-        self.is_cut.store(is_cut, Ordering::Release);
+        self.shared.is_cut.store(is_cut, Ordering::Release);
     }
 }
 
-fn connect(
+/// Where the answers go.
+#[derive(Default)]
+struct Answers {
+    /// The correlation ids that the client waits for, in the order of its requests.
+    wanted: VecDeque<[u8; 4]>,
+    /// Answers that came before an earlier request's.
+    early: BTreeMap<[u8; 4], Vec<u8>>,
+    /// The next answer is not passed on; the connection ends.
+    is_losing: bool,
+}
+
+impl Answers {
+    /// What may go to the client now that `answer` has come.
+    fn take(&mut self, answer: Vec<u8>) -> Vec<Vec<u8>> {
+        let id: [u8; 4] = answer[..4].try_into().unwrap();
+        // A copy's answer is nobody's.
+        if self.wanted.contains(&id) {
+            self.early.insert(id, answer);
+        }
+        let mut due = Vec::new();
+        while let Some(id) = self.wanted.front()
+            && let Some(answer) = self.early.remove(id)
+        {
+            self.wanted.pop_front();
+            due.push(answer);
+        }
+        due
+    }
+}
+
+/// One client's connection, and the proxy's own to the broker.
+struct Connection {
     client: TcpStream,
-    broker: &str,
-    rules: &Arc<Mutex<Rules>>,
-    is_cut: &Arc<AtomicBool>,
-) -> io::Result<()> {
-    let broker = TcpStream::connect(broker)?;
-    for stream in [&client, &broker] {
-        stream.set_nodelay(true)?;
+    broker: TcpStream,
+    answers: Arc<Mutex<Answers>>,
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    fn serve(client: TcpStream, broker: &str, shared: Arc<Shared>) -> io::Result<()> {
+        let broker = TcpStream::connect(broker)?;
+        for stream in [&client, &broker] {
+            stream.set_nodelay(true)?;
+        }
+        let answers = Arc::<Mutex<Answers>>::default();
+        let mut back = Self {
+            client: client.try_clone()?,
+            broker: broker.try_clone()?,
+            answers: Arc::clone(&answers),
+            shared: Arc::clone(&shared),
+        };
+        std::thread::spawn(move || {
+            drop(back.pass_answers());
+            drop(back.client.shutdown(Shutdown::Both));
+            drop(back.broker.shutdown(Shutdown::Both));
+        });
+        let mut there = Self {
+            client,
+            broker,
+            answers,
+            shared,
+        };
+        let result = there.pass_requests();
+        if !there.answers.lock().is_losing {
+            drop(there.client.shutdown(Shutdown::Both));
+            drop(there.broker.shutdown(Shutdown::Both));
+        }
+        result
     }
-    // Answers that are lost: how many came before, and whether the next one is.
-    let loses = Arc::new(AtomicBool::new(false));
-    let (mut from, mut to) = (broker.try_clone()?, client.try_clone()?);
-    let (lost, cut) = (Arc::clone(&loses), Arc::clone(is_cut));
-    std::thread::spawn(move || {
-        while let Ok(answer) = read_frame(&mut from) {
-            let ends = lost.load(Ordering::Acquire) || cut.load(Ordering::Acquire);
-            if ends || write_frame(&mut to, &answer).is_err() {
-                break;
+
+    fn pass_answers(&mut self) -> io::Result<()> {
+        loop {
+            let answer = read_frame(&mut self.broker)?;
+            if self.answers.lock().is_losing || self.shared.is_cut() {
+                return Ok(());
+            }
+            self.deliver(answer)?;
+        }
+    }
+
+    /// The lock is held while the answers are written, so that they keep their order.
+    fn deliver(&self, answer: Vec<u8>) -> io::Result<()> {
+        let mut answers = self.answers.lock();
+        for answer in answers.take(answer) {
+            write_frame(&mut &self.client, &answer)?;
+        }
+        Ok(())
+    }
+
+    fn pass_requests(&mut self) -> io::Result<()> {
+        loop {
+            let request = read_frame(&mut self.client)?;
+            if self.shared.is_cut() {
+                return Ok(());
+            }
+            let api = i16::from_be_bytes([request[0], request[1]]);
+            let fate = self.shared.rules.lock().fate(api, &request);
+            self.want(&request);
+            match fate {
+                Fate::Pass => self.pass(&request)?,
+                Fate::Drop => return Ok(()),
+                Fate::LoseAnswer => {
+                    self.answers.lock().is_losing = true;
+                    return self.pass(&request);
+                }
+                // The client hears nothing more on this connection.
+                Fate::Hold => loop {
+                    read_frame(&mut self.client)?;
+                },
+                Fate::Delay(time) => {
+                    std::thread::sleep(time);
+                    self.pass(&request)?;
+                }
+                Fate::Repeat => {
+                    self.pass(&request)?;
+                    self.pass(&request)?;
+                }
+                Fate::Overtake => self.let_overtake(&request)?,
+                Fate::Forge => {
+                    let rules = self.shared.rules.lock();
+                    let answer = rules.forgery.as_ref().map(|forge| forge(&request));
+                    drop(rules);
+                    self.deliver(answer.expect("`forge` was called"))?;
+                }
             }
         }
-        drop(to.shutdown(Shutdown::Both));
-        drop(from.shutdown(Shutdown::Both));
-    });
-    let result = pass_requests(
-        client.try_clone()?,
-        broker.try_clone()?,
-        rules,
-        is_cut,
-        &loses,
-    );
-    if !loses.load(Ordering::Acquire) {
-        drop(client.shutdown(Shutdown::Both));
     }
-    result
-}
 
-fn pass_requests(
-    mut client: TcpStream,
-    mut broker: TcpStream,
-    rules: &Mutex<Rules>,
-    is_cut: &AtomicBool,
-    loses: &AtomicBool,
-) -> io::Result<()> {
-    loop {
-        let request = read_frame(&mut client)?;
-        if is_cut.load(Ordering::Acquire) {
-            return Ok(());
+    fn want(&self, request: &[u8]) {
+        let id: [u8; 4] = request[4..8].try_into().unwrap();
+        self.answers.lock().wanted.push_back(id);
+    }
+
+    fn pass(&self, request: &[u8]) -> io::Result<()> {
+        write_frame(&mut &self.broker, request)
+    }
+
+    /// The next request goes first, if it comes soon.
+    fn let_overtake(&mut self, request: &[u8]) -> io::Result<()> {
+        self.client.set_read_timeout(Some(OVERTAKING_MAX))?;
+        let is_followed = matches!(self.client.peek(&mut [0]), Ok(1));
+        self.client.set_read_timeout(None)?;
+        if is_followed {
+            let next = read_frame(&mut self.client)?;
+            self.want(&next);
+            self.pass(&next)?;
         }
-        let api = i16::from_be_bytes([request[0], request[1]]);
-        match fate(rules, api, &request) {
-            Fate::Pass => write_frame(&mut broker, &request)?,
-            Fate::Drop => return Ok(()),
-            Fate::LoseAnswer => {
-                loses.store(true, Ordering::Release);
-                return write_frame(&mut broker, &request);
-            }
-            // The client hears nothing more on this connection.
-            Fate::Hold => loop {
-                read_frame(&mut client)?;
-            },
-        }
+        self.pass(request)
     }
-}
-
-fn fate(rules: &Mutex<Rules>, api: i16, request: &[u8]) -> Fate {
-    let mut rules = rules.lock();
-    let place = rules.next.iter().position(|(next, _)| *next == api);
-    let Some((_, fate)) = place.and_then(|place| rules.next.remove(place)) else {
-        return Fate::Pass;
-    };
-    rules.met += 1;
-    if fate == Fate::Hold {
-        rules.held.push(request.to_vec());
-    }
-    fate
-}
-
-fn read_frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let mut size = [0; 4];
-    stream.read_exact(&mut size)?;
-    let mut frame = vec![0; u32::from_be_bytes(size) as usize];
-    stream.read_exact(&mut frame)?;
-    Ok(frame)
-}
-
-fn write_frame(stream: &mut TcpStream, frame: &[u8]) -> io::Result<()> {
-    let size = u32::try_from(frame.len()).unwrap();
-    stream.write_all(&[&size.to_be_bytes()[..], frame].concat())
 }
 
 /// Waits until `condition` holds.

@@ -12,7 +12,7 @@ use onceflow::runtime::{Launch, Running};
 use onceflow::types::TopicName;
 
 use super::proxy::until;
-use super::transactions::stage;
+use super::stage::stage;
 
 const PARTITIONS: i32 = 2;
 /// As short as Kafka allows.

@@ -1,147 +1,15 @@
 //! Transactions through a network that loses, delays and cuts: nothing is torn, doubled or invented.
-//!
-//! The proxy holds requests back and lets them arrive in a later transaction, which is how transactions of Kafka's older
-//! protocol are torn (KAFKA-17754).
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use onceflow::client::consumer::{Consumer, ConsumerConfig, OffsetReset};
-use onceflow::client::transport::{KafkaSettings, KafkaTransport};
-use onceflow::client::{Admin, ClientError, CommitOutcome, TransactionalWriter, Transport, wait};
-use onceflow::env::Env;
-use onceflow::protocol::batch::{BatchBuilder, Compression};
-use onceflow::protocol::messages::{CommittedOffset, GroupMember, OffsetSpec};
+use onceflow::client::{Admin, CommitOutcome, TransactionalWriter, wait};
+use onceflow::protocol::messages::GroupMember;
 use onceflow::protocol::{ErrorCode, ErrorKind};
-use onceflow::types::{
-    GroupId, Isolation, Offset, Timestamp, TopicName, TopicPartition, TransactionalId,
-};
+use onceflow::types::{GroupId, Isolation, TransactionalId};
 
-use super::proxy::{END_TXN, Fate, PRODUCE, Proxy, TXN_OFFSET_COMMIT, until};
-use crate::support::kafka::{KafkaCluster, KafkaOptions};
-use crate::support::peers;
-
-/// Where the error code stands in an answer to EndTxn: behind the correlation id, the tags and the throttle time.
-const END_TXN_CODE: usize = 4 + 1 + 4;
-
-/// A broker behind a proxy.
-pub(super) struct Stage {
-    pub(super) cluster: KafkaCluster,
-    proxy: Proxy,
-}
-
-/// The stage that these tests share, one at a time; `None` if they are left out.
-pub(super) fn stage() -> Option<parking_lot::MutexGuard<'static, Stage>> {
-    static STAGE: OnceLock<parking_lot::Mutex<Stage>> = OnceLock::new();
-    if !peers::are_wanted(&["kafka"]) {
-        return None;
-    }
-    let stage = STAGE.get_or_init(|| {
-        let proxy = Proxy::listen();
-        let interval = "transaction.abort.timed.out.transaction.cleanup.interval.ms";
-        let cluster = KafkaCluster::start_with(&KafkaOptions {
-            brokers: 1,
-            settings: vec![proxy.advertised(), (interval.to_owned(), "50".to_owned())],
-            ..KafkaOptions::default()
-        });
-        proxy.lead_to(cluster.bootstrap());
-        parking_lot::Mutex::new(Stage { cluster, proxy })
-    });
-    Some(stage.lock())
-}
-
-/// One test's transport, topic and transactional id.
-struct World<'a> {
-    proxy: &'a Proxy,
-    transport: Arc<dyn Transport>,
-    name: &'static str,
-}
-
-impl<'a> World<'a> {
-    fn new(stage: &'a Stage, name: &'static str, protocol: &str) -> Self {
-        // Short, so that what is held back counts as lost soon.
-        let settings = KafkaSettings::new(&stage.proxy.address())
-            .and_then(|settings| settings.with("request.timeout.ms", "1000"))
-            .and_then(|settings| settings.with("transaction.protocol", protocol))
-            .unwrap();
-        let transport: Arc<dyn Transport> =
-            Arc::new(KafkaTransport::connect(Env::real(), settings).unwrap());
-        let admin = Admin::new(Arc::clone(&transport));
-        wait(admin.create_topic(&TopicName::new(name).unwrap(), 1)).unwrap();
-        Self {
-            proxy: &stage.proxy,
-            transport,
-            name,
-        }
-    }
-
-    fn partition(&self) -> TopicPartition {
-        TopicPartition::new(TopicName::new(self.name).unwrap(), 0)
-    }
-
-    fn writer(&self) -> TransactionalWriter {
-        self.writer_with(Duration::from_secs(60))
-    }
-
-    fn writer_with(&self, timeout: Duration) -> TransactionalWriter {
-        let id = TransactionalId::new(self.name).unwrap();
-        wait(TransactionalWriter::init(
-            Arc::clone(&self.transport),
-            id,
-            timeout,
-        ))
-        .unwrap()
-    }
-
-    fn append(&self, writer: &TransactionalWriter, value: &str) -> Result<Offset, ClientError> {
-        let mut batch = batch(value);
-        writer.partition(&self.partition()).append(&mut batch)
-    }
-
-    fn end(&self, isolation: Isolation) -> Offset {
-        let end = self
-            .transport
-            .list_offset(&self.partition(), OffsetSpec::Latest, isolation);
-        wait(end).unwrap().unwrap().offset
-    }
-
-    fn committed(&self) -> Vec<String> {
-        let config = ConsumerConfig::default().auto_offset_reset(OffsetReset::Earliest);
-        let mut consumer: Consumer<str, str> = Consumer::new(Arc::clone(&self.transport), config);
-        consumer.assign([self.partition()]);
-        let end = self.end(Isolation::ReadCommitted);
-        let mut values = Vec::new();
-        while consumer.position(&self.partition()).unwrap() < Some(end) {
-            let records = wait(consumer.poll(Duration::from_millis(100))).unwrap();
-            let read = records
-                .iter()
-                .map(|r| r.value().unwrap().unwrap().into_owned());
-            values.extend(read);
-        }
-        values
-    }
-
-    fn until_committed(&self, expected: &[&str]) {
-        until("the records are visible", || self.committed() == expected);
-    }
-
-    /// Nothing hangs: readers of committed records get to the end (K8).
-    fn until_nothing_is_open(&self) {
-        until("no transaction is open", || {
-            self.end(Isolation::ReadCommitted) == self.end(Isolation::ReadUncommitted)
-        });
-    }
-}
-
-fn batch(value: &str) -> BatchBuilder {
-    let mut builder = BatchBuilder::new(Compression::None, None);
-    builder.push(Timestamp(1), None, Some(value.as_bytes()));
-    builder
-}
-
-fn commit(writer: &TransactionalWriter) {
-    assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
-}
+use super::proxy::{END_TXN, Fate, PRODUCE, TXN_OFFSET_COMMIT, until};
+use super::stage::{END_TXN_CODE, World, at, batch, commit, stage};
 
 #[test]
 fn c14_k3_an_end_that_arrives_in_the_next_transaction_changes_nothing() {
@@ -249,14 +117,6 @@ fn under_the_older_protocol_transactions_commit_and_abort_and_no_two_share_an_ep
     world.until_committed(&["a", "c"]);
 }
 
-fn at(offset: i64) -> CommittedOffset {
-    CommittedOffset {
-        offset: Offset(offset),
-        leader_epoch: -1,
-        metadata: String::new(),
-    }
-}
-
 #[test]
 fn i6_batches_whose_answers_are_lost_are_written_once_and_in_order() {
     let Some(stage) = stage() else { return };
@@ -272,6 +132,30 @@ fn i6_batches_whose_answers_are_lost_are_written_once_and_in_order() {
     let met = world.proxy.met();
     world.proxy.expect(PRODUCE, fates);
     let values: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    let mut partition = writer.partition(&world.partition());
+    for value in &values {
+        partition.hand_over(&mut batch(value)).unwrap();
+    }
+    commit(&writer);
+    assert_eq!(world.proxy.met() - met, fates.len());
+    world.until_committed(&values.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn i6_batches_that_are_repeated_overtaken_or_delayed_are_written_once_and_in_order() {
+    let Some(stage) = stage() else { return };
+    let world = World::new(&stage, "unruly-batches", "v2");
+    let writer = world.writer();
+    let fates = [
+        Fate::Repeat,
+        Fate::Overtake,
+        Fate::Delay(Duration::from_millis(200)),
+        Fate::Overtake,
+        Fate::Repeat,
+    ];
+    let met = world.proxy.met();
+    world.proxy.expect(PRODUCE, fates);
+    let values: Vec<String> = (0..30).map(|number| number.to_string()).collect();
     let mut partition = writer.partition(&world.partition());
     for value in &values {
         partition.hand_over(&mut batch(value)).unwrap();

@@ -8,7 +8,11 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use super::peers;
+use onceflow::protocol::wire::Request;
+use onceflow::protocol::wire::messages::find_coordinator::FindCoordinatorRequest;
+use onceflow::protocol::wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
+
+use super::{peers, raw};
 
 /// How long a broker may take until it serves, on a busy machine.
 const READY_MAX: Duration = Duration::from_secs(120);
@@ -40,6 +44,9 @@ pub(crate) struct KafkaOptions {
     pub(crate) listeners: Vec<String>,
     /// Users that exist from the beginning, as `kafka-storage.sh format --add-scram` takes them.
     pub(crate) scram_users: Vec<String>,
+    /// Proxies in front of the brokers, by their ports, in the brokers' order. Who begins with one is told of the
+    /// others; the brokers themselves speak to each other directly.
+    pub(crate) proxies: Vec<u16>,
 }
 
 /// A running cluster: `KRaft`, each broker also a controller, `transaction.version` 2.
@@ -52,6 +59,8 @@ struct Broker {
     id: usize,
     port: u16,
     controller_port: u16,
+    /// Where the proxy in front of it leads, and the proxy's own port.
+    behind_proxy: Option<(u16, u16)>,
     directory: PathBuf,
     process: Option<Guarded>,
 }
@@ -86,12 +95,16 @@ impl KafkaCluster {
             "ask `peers::are_wanted` before starting a cluster"
         );
         let directory = tempfile::tempdir().unwrap();
-        let mut ports = free_ports(options.brokers * 2).into_iter();
+        let mut ports = free_ports(options.brokers * 3).into_iter();
         let brokers: Vec<Broker> = (1..=options.brokers)
             .map(|id| Broker {
                 id,
                 port: ports.next().unwrap(),
                 controller_port: ports.next().unwrap(),
+                behind_proxy: options
+                    .proxies
+                    .get(id - 1)
+                    .map(|proxy| (ports.next().unwrap(), *proxy)),
                 directory: directory.path().join(id.to_string()),
                 process: None,
             })
@@ -112,6 +125,76 @@ impl KafkaCluster {
     /// The address of one broker; ids count from 1.
     pub(crate) fn address(&self, id: usize) -> String {
         self.brokers[id - 1].address()
+    }
+
+    /// Where the proxy in front of a broker must lead.
+    pub(crate) fn behind_proxy(&self, id: usize) -> String {
+        let (port, _) = self.brokers[id - 1].behind_proxy.expect("it has a proxy");
+        format!("127.0.0.1:{port}")
+    }
+
+    /// The broker that leads a partition.
+    pub(crate) fn leader(&self, topic: &str, partition: i32) -> usize {
+        let topic = MetadataRequestTopic {
+            name: Some(topic.to_owned()),
+            ..MetadataRequestTopic::default()
+        };
+        let request = MetadataRequest {
+            topics: Some(vec![topic]),
+            ..MetadataRequest::default()
+        };
+        self.until_known(8, &request, |answer| {
+            let partitions = &answer.topics.first()?.partitions;
+            let found = partitions.iter().find(|it| it.partition_index == partition);
+            found.map(|partition| partition.leader_id)
+        })
+    }
+
+    /// The broker that coordinates a transactional id.
+    pub(crate) fn transaction_coordinator(&self, id: &str) -> usize {
+        self.coordinator(id, 1)
+    }
+
+    /// The broker that coordinates a group.
+    pub(crate) fn group_coordinator(&self, id: &str) -> usize {
+        self.coordinator(id, 0)
+    }
+
+    fn coordinator(&self, id: &str, kind: i8) -> usize {
+        let request = FindCoordinatorRequest {
+            key_type: kind,
+            coordinator_keys: vec![id.to_owned()],
+            ..FindCoordinatorRequest::default()
+        };
+        self.until_known(4, &request, |answer| {
+            answer.coordinators.first().map(|found| found.node_id)
+        })
+    }
+
+    /// Asks the brokers that run until one of them names another that runs.
+    fn until_known<R: Request>(
+        &self,
+        version: i16,
+        request: &R,
+        node: impl Fn(&R::Response) -> Option<i32>,
+    ) -> usize {
+        let deadline = Instant::now() + READY_MAX;
+        loop {
+            let running = self.brokers.iter().filter(|it| it.process.is_some());
+            for broker in running {
+                let answer = raw::ask(&broker.address(), version, request).ok();
+                let id = answer.and_then(|answer| node(&answer)).unwrap_or(-1);
+                let named = self
+                    .brokers
+                    .iter()
+                    .find(|it| i32::try_from(it.id) == Ok(id));
+                if named.is_some_and(|named| named.process.is_some()) {
+                    return named.map(|named| named.id).unwrap();
+                }
+            }
+            assert!(Instant::now() < deadline, "nobody is responsible");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// A broker's data directory.
@@ -284,6 +367,16 @@ impl Broker {
              log.cleaner.dedupe.buffer.size=8388608\n",
             self.data().display()
         );
+        if let Some((inside, proxy)) = self.behind_proxy {
+            write!(
+                text,
+                "listeners=PLAINTEXT://127.0.0.1:{port},OUTSIDE://127.0.0.1:{inside},CONTROLLER://127.0.0.1:{controller}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{port},OUTSIDE://127.0.0.1:{proxy}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+                 inter.broker.listener.name=PLAINTEXT\n"
+            )
+            .unwrap();
+        }
         for (name, value) in &options.settings {
             writeln!(text, "{name}={value}").unwrap();
         }

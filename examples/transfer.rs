@@ -1,0 +1,67 @@
+//! Transfers between accounts, exactly once: `cargo run --release --example transfer -- --data DIR|--log kafka://HOST:PORT`
+//! reads lines such as `alice bob 5` from the topic `transfers` and writes what each account then holds to `balances`.
+//!
+//! Both sides of a transfer are in one transaction, so the sum of all balances is 0 in whatever a `read_committed` reader
+//! sees. (Spread over several processes, each side is in a transaction of its own: then the sum is 0 once all is read.)
+
+use std::time::Duration;
+
+use onceflow::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// What an account holds, and how many transfers it took part in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Account {
+    pub(crate) balance: i64,
+    pub(crate) transfers: u64,
+}
+
+/// One side of a transfer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Side {
+    account: String,
+    amount: i64,
+}
+
+fn sides(line: &str) -> anyhow::Result<[Side; 2]> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [from, to, amount] = words[..] else {
+        anyhow::bail!("`{line}` is not a transfer: write FROM TO AMOUNT");
+    };
+    let amount: u32 = amount.parse()?;
+    let side = |account: &str, amount| Side {
+        account: account.to_owned(),
+        amount,
+    };
+    Ok([side(from, -i64::from(amount)), side(to, amount.into())])
+}
+
+/// Keeps the accounts of the transfers in one topic, and writes each change to another.
+pub(crate) fn keep_accounts(job: &Job, transfers: &str, balances: &str) {
+    job.source(topic::<str>(transfers))
+        .try_map(sides)
+        .flat_map_into(|sides: &[Side; 2]| sides.clone())
+        .key_by(|side: &Side| side.account.as_str())
+        .aggregate(
+            "accounts",
+            Account::default,
+            |account: &mut Account, side| {
+                account.balance += side.amount;
+                account.transfers += 1;
+            },
+        )
+        .changes()
+        .sink(topic(balances).codec(Json).partitions(1));
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let log = JobArguments::from_env()?.open_log()?;
+    let job = Job::new("transfer");
+    keep_accounts(&job, "transfers", "balances");
+    job.exactly_once(Commit::every(Duration::from_millis(100)))
+        .run(&log)
+        .await?;
+    log.close()?;
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! A transaction in a partition that no coordinator knows of: found by us, ended by Kafka's own tool.
+
+use onceflow::client::{Admin, wait};
+use onceflow::protocol::wire::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+use onceflow::types::Isolation;
+
+use super::older_protocol::Unguarded;
+use super::stage::{Stage, World, commit, stage};
+use crate::support::raw::ask;
+
+/// Whether the broker asks the coordinator before it takes a batch of a transaction (KIP-890).
+fn set_verification(stage: &Stage, is_on: bool) {
+    const BROKER: i8 = 4;
+    let request = IncrementalAlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: BROKER,
+            resource_name: "1".to_owned(),
+            configs: vec![AlterableConfig {
+                name: "transaction.partition.verification.enable".to_owned(),
+                config_operation: 0,
+                value: Some(is_on.to_string()),
+            }],
+        }],
+        ..IncrementalAlterConfigsRequest::default()
+    };
+    let answer = ask(&stage.cluster.bootstrap(), 1, &request).unwrap();
+    assert_eq!(answer.responses[0].error_code, 0, "{answer:?}");
+}
+
+#[test]
+fn k8_a_hanging_transaction_is_found_and_readers_go_on_when_it_is_ended() {
+    let Some(stage) = stage() else { return };
+    let world = World::new(&stage, "hanging", "v2");
+    let writer = world.writer();
+    world.append(&writer, "before").unwrap();
+    commit(&writer);
+    world.until_nothing_is_open();
+    // A batch that is late by a whole transaction, as brokers before KIP-890 took it.
+    set_verification(&stage, false);
+    let mut late = Unguarded::begin(&world, "hanging-late");
+    // Brokers hear of the setting by and by.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while late.write_unannounced("late") != 0 {
+        assert!(std::time::Instant::now() < deadline, "it is not taken");
+    }
+    set_verification(&stage, true);
+    world.append(&writer, "behind").unwrap();
+    // One that is open and known is not taken for one that hangs.
+    let admin = Admin::new(world.transport.clone());
+    let found = wait(admin.hanging_transactions(&world.partition())).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].producer, late.identity());
+    commit(&writer);
+    let stands_at = world.end(Isolation::ReadCommitted);
+    assert_eq!(found[0].current_transaction_start, Some(stands_at));
+    assert_eq!(world.committed(), ["before"], "readers wait");
+    let offset = stands_at.to_string();
+    let partition = ["--topic", world.name, "--partition", "0"];
+    let arguments = [&["abort"][..], &partition, &["--start-offset", &offset]].concat();
+    stage
+        .cluster
+        .tool("org.apache.kafka.tools.TransactionsCommand", &arguments);
+    world.until_committed(&["before", "behind"]);
+    let found = wait(admin.hanging_transactions(&world.partition())).unwrap();
+    assert!(found.is_empty(), "{found:?}");
+}
