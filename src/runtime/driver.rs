@@ -65,8 +65,14 @@ impl Driver {
             .zip(0u32..)
             .filter_map(|(plan, number)| Some((number, plan.position?)))
             .collect();
-        let read = job.splits.iter().filter_map(source_topic);
-        let sources = SourceTopics::new(&job.name, &job.transport, read, job.share.is_none())?;
+        let read: BTreeSet<&TopicName> = job.splits.iter().filter_map(source_topic).collect();
+        let sources = SourceTopics::new(
+            &job.name,
+            &job.transport,
+            &progress,
+            read,
+            job.share.is_none(),
+        )?;
         Ok(Self {
             sources,
             group: GroupId::new(&job.name)?,

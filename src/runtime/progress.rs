@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::types::Offset;
+use crate::types::{Offset, TopicId, TopicName};
 
 /// Counters of a running job, shared with whoever watches it.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     commits: AtomicU64,
     positions: Mutex<BTreeMap<u32, Offset>>,
+    /// Who the topics that it reads were when it first read them (S16).
+    pub(crate) read_topics: Mutex<BTreeMap<TopicName, TopicId>>,
 }
 
 impl Progress {

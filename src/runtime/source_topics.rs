@@ -10,15 +10,17 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::error::JobError;
+use super::progress::Progress;
 use crate::client::{Transport, wait};
-use crate::protocol::messages::TopicMetadata;
 use crate::types::TopicName;
 
-/// The topics that an incarnation of a job reads.
+/// The topics that a job reads.
 pub(crate) struct SourceTopics {
     job: String,
     transport: Arc<dyn Transport>,
-    began_with: BTreeMap<TopicName, TopicMetadata>,
+    /// Knows their ids, also those of earlier incarnations.
+    progress: Arc<Progress>,
+    partitions_counts: BTreeMap<TopicName, i32>,
     /// Whether all partitions of a topic are this process's to read.
     reads_all: bool,
 }
@@ -31,13 +33,15 @@ impl SourceTopics {
     pub(crate) fn new<'a>(
         job: &str,
         transport: &Arc<dyn Transport>,
+        progress: &Arc<Progress>,
         topics: impl IntoIterator<Item = &'a TopicName>,
         reads_all: bool,
     ) -> Result<Self, JobError> {
         let mut known = Self {
             job: job.to_owned(),
             transport: Arc::clone(transport),
-            began_with: BTreeMap::new(),
+            progress: Arc::clone(progress),
+            partitions_counts: BTreeMap::new(),
             reads_all,
         };
         known.check(topics)?;
@@ -54,16 +58,13 @@ impl SourceTopics {
         topics: impl IntoIterator<Item = &'a TopicName>,
     ) -> Result<(), JobError> {
         for topic in topics {
-            let now = wait(self.transport.topic(topic))?;
-            let (now, began) = match (now, self.began_with.get(topic)) {
-                (Some(now), Some(began)) => (now, began),
-                (Some(now), None) => {
-                    self.began_with.insert(topic.clone(), now);
-                    continue;
-                }
-                (None, _) => return Err(self.start_again(topic, "cannot be found")),
+            let Some(now) = wait(self.transport.topic(topic))? else {
+                return Err(self.start_again(topic, "cannot be found"));
             };
-            if now.id != began.id {
+            let mut ids = self.progress.read_topics.lock();
+            let began_with = *ids.entry(topic.clone()).or_insert(now.id);
+            drop(ids);
+            if now.id != began_with {
                 return Err(JobError::Source {
                     source_name: topic.to_string(),
                     why: format!(
@@ -74,7 +75,9 @@ impl SourceTopics {
                     ),
                 });
             }
-            if self.reads_all && now.partitions_count > began.partitions_count {
+            let count = now.partitions_count;
+            let began_with = *self.partitions_counts.entry(topic.clone()).or_insert(count);
+            if self.reads_all && count > began_with {
                 return Err(self.start_again(topic, "has more partitions than before"));
             }
         }

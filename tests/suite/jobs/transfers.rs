@@ -10,7 +10,7 @@ use crate::support::transfers::{Ledger, Sum, example, line};
 
 const TRANSFERS: u64 = 3_000;
 /// So many are given to the job at once.
-const PART: u64 = 60;
+const PART: u64 = 50;
 
 fn launch() -> Launch {
     let job = Job::new("transfer");

@@ -31,6 +31,11 @@ fn works_until_it_is_killed() {
         return;
     };
     let plan: Plan = serde_json::from_str(&plan).expect("the parent writes a plan");
+    // Its input ends with its parent.
+    std::thread::spawn(|| {
+        drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        std::process::exit(4);
+    });
     // Shorter than what brokers are away for in these tests: the job must live through the end of its patience.
     let settings = KafkaSettings::new(&plan.brokers)
         .and_then(|settings| settings.with("state.dir", &plan.state.display().to_string()))
@@ -67,7 +72,7 @@ impl Life {
             .args(["--exact", "on_kafka::child::works_until_it_is_killed"])
             .args(["--ignored", "--nocapture"])
             .env(VARIABLE, serde_json::to_string(&plan).unwrap())
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -88,7 +88,7 @@ fn share_the_work(arena: &mut Arena) {
         arena.let_live(members);
         arena.wait_for_records(SOME_RECORDS);
         if round == 2 {
-            let id = arena.cluster.group_coordinator(&WORDS.name());
+            let id = arena.cluster.group_coordinator(&works[0].name());
             arena.kill_broker(id);
             arena.cluster.restart(id);
             arena.wait_for_records(SOME_RECORDS);
