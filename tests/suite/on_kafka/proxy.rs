@@ -84,16 +84,21 @@ impl Rules {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         let drawn = self.chance >> 33;
-        if drawn % self.one_in != 0 {
+        let may_be_copied = [PRODUCE, END_TXN, TXN_OFFSET_COMMIT].contains(&api);
+        // Those that write are rarer, and more is at stake.
+        let one_in = match may_be_copied {
+            true => self.one_in.div_ceil(4),
+            false => self.one_in,
+        };
+        if drawn % one_in != 0 {
             return Fate::Pass;
         }
-        let may_be_copied = [PRODUCE, END_TXN, TXN_OFFSET_COMMIT].contains(&api);
-        match drawn / self.one_in % 5 {
+        match drawn / one_in % 5 {
             0 => Fate::Drop,
             1 => Fate::LoseAnswer,
             2 if may_be_copied => Fate::Repeat,
             3 if may_be_copied => Fate::Overtake,
-            _ => Fate::Delay(Duration::from_millis(drawn / self.one_in / 5 % 200)),
+            _ => Fate::Delay(Duration::from_millis(drawn / one_in / 5 % 200)),
         }
     }
 }
