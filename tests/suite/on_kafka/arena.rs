@@ -70,6 +70,7 @@ impl Arena {
                 setting("broker.session.timeout.ms", "3000"),
             ],
             proxies: proxies.iter().map(Proxy::port).collect(),
+            ..KafkaOptions::default()
         });
         for (proxy, id) in proxies.iter().zip(1..) {
             proxy.lead_to(cluster.behind_proxy(id));

@@ -38,6 +38,7 @@ pub(super) fn stage() -> Option<parking_lot::MutexGuard<'static, Stage>> {
             brokers: 1,
             settings: vec![(interval.to_owned(), "50".to_owned())],
             proxies: vec![proxy.port()],
+            ..KafkaOptions::default()
         });
         proxy.lead_to(cluster.behind_proxy(1));
         parking_lot::Mutex::new(Stage { cluster, proxy })

@@ -168,6 +168,7 @@ impl Secured {
             listeners: listeners.collect(),
             settings: kafka_settings(directory.path(), &certificates),
             scram_users: scram_users(),
+            ..KafkaOptions::default()
         };
         let cluster = KafkaCluster::start_with(&options);
         let plain = cluster.address(1);
