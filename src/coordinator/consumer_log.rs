@@ -31,7 +31,13 @@ use crate::types::{GroupId, TopicId, TopicName};
 
 /// The last key version of these records.
 pub(super) const CONSUMER_KEY_VERSION_MAX: i16 = EXPRESSION_KEY_VERSION;
+const CURRENT_KEY_VERSION: i16 = 8;
 const EXPRESSION_KEY_VERSION: i16 = 16;
+
+/// Whether the journal may hold keys of this version: those between are of Kafka's share and streams groups.
+pub(super) fn is_known_key(version: i16) -> bool {
+    (0..=CURRENT_KEY_VERSION).contains(&version) || version == EXPRESSION_KEY_VERSION
+}
 const VALUE_VERSION: i16 = 0;
 const METADATA_HASH_TAG: u32 = 0;
 /// A topic id, an empty array, no tagged fields.
@@ -69,7 +75,7 @@ impl ConsumerKey {
             Self::Member(member) => (5, Some(member)),
             Self::Target => (6, None),
             Self::TargetMember(member) => (7, Some(member)),
-            Self::Current(member) => (8, Some(member)),
+            Self::Current(member) => (CURRENT_KEY_VERSION, Some(member)),
             Self::Expression(expression) => (EXPRESSION_KEY_VERSION, Some(expression)),
         };
         let mut to = BytesMut::new();
@@ -90,7 +96,7 @@ impl ConsumerKey {
             5 => Self::Member(member()?),
             6 => Self::Target,
             7 => Self::TargetMember(member()?),
-            8 => Self::Current(member()?),
+            CURRENT_KEY_VERSION => Self::Current(member()?),
             EXPRESSION_KEY_VERSION => Self::Expression(member()?),
             _ => return Err(reader.newer(version, CONSUMER_KEY_VERSION_MAX)),
         })

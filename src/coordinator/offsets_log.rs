@@ -10,7 +10,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::consumer_log::{CONSUMER_KEY_VERSION_MAX, ConsumerKey};
+use super::consumer_log::{CONSUMER_KEY_VERSION_MAX, ConsumerKey, is_known_key};
 use super::wire::{Reader, put_string};
 use super::{CONSUMER_OFFSETS_TOPIC, CoordinatorError};
 use crate::protocol::messages::CommittedOffset;
@@ -41,7 +41,7 @@ impl Key {
     pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         let mut reader = Reader::new(CONSUMER_OFFSETS_TOPIC, bytes);
         let version = reader.int16()?;
-        if !(0..=CONSUMER_KEY_VERSION_MAX).contains(&version) {
+        if !is_known_key(version) {
             return Err(reader.newer(version, CONSUMER_KEY_VERSION_MAX));
         }
         let group = GroupId::new(reader.string()?)

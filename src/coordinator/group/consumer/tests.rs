@@ -203,7 +203,7 @@ fn what_does_not_make_sense_is_refused() {
 /// Lets the member heartbeat, saying what it owns, until it is told nothing new; what it owns then.
 fn settled(world: &mut World, member_id: &str, epoch: &mut i32) -> Vec<(String, i32)> {
     let mut last = Vec::new();
-    let mut assigned = None;
+    let mut assigned = Some(Vec::new());
     for _ in 0..5 {
         let told = world
             .beat(owning(member_id, *epoch, assigned.clone()))
