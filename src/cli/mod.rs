@@ -14,6 +14,7 @@ mod format;
 mod group;
 mod log;
 mod output;
+mod perf;
 mod produce;
 mod session;
 mod text;
@@ -76,6 +77,8 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Measure this machine, each figure beside a bare loop in the same run
     Bench(bench::BenchArguments),
+    /// Measure how fast this client writes and reads, on a data directory or on Kafka
+    Perf(perf::PerfArguments),
     #[command(hide = true)]
     DemoJob(demo::JobArguments),
     #[command(hide = true)]
@@ -125,6 +128,7 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::Acl(arguments) => acl::run(env, arguments)?,
         Command::Demo(arguments) => return demo::run(env, &arguments),
         Command::Bench(arguments) => bench::run(env, &arguments)?,
+        Command::Perf(arguments) => perf::run(env, &arguments)?,
         Command::DemoJob(arguments) => demo::run_job(env, &arguments)?,
         Command::BenchRestartJob(arguments) => bench::run_restart_job(env, &arguments)?,
         Command::Completions { shell } => completions(shell)?,
