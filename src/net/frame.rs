@@ -5,6 +5,8 @@
 //! ```
 
 use std::io::IoSlice;
+use std::pin::pin;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +20,7 @@ const PREFIX_BYTES: usize = 4;
 const BODY_BYTES_MIN: usize = 4;
 /// What an idle connection's buffer holds, in bytes: requests without records fit.
 const IDLE_BUFFER_BYTES: usize = 4 << 10;
-/// The first step of a growing buffer, in bytes; the buffer then at most doubles with what arrived.
+/// So many bytes of a frame must have come, at least, before there is room for all that it announced.
 const GROWTH_BYTES: usize = 64 << 10;
 /// Slices handed to one system call. Linux takes 1,024; more than these gain nothing.
 const SLICES_MAX: usize = 64;
@@ -28,6 +30,9 @@ pub struct FrameReader {
     half: ReadHalf,
     buffer: BytesMut,
     frame_bytes_max: usize,
+    /// How much is asked for at once, in bytes: more while reads fill what they are given, so that a busy connection
+    /// has several frames for one system call, and little once there is nothing to read.
+    ahead_bytes: usize,
 }
 
 impl FrameReader {
@@ -36,6 +41,7 @@ impl FrameReader {
             half,
             buffer: BytesMut::new(),
             frame_bytes_max,
+            ahead_bytes: IDLE_BUFFER_BYTES,
         }
     }
 
@@ -54,18 +60,23 @@ impl FrameReader {
             if let Some(prefix) = self.buffer.first_chunk::<PREFIX_BYTES>() {
                 return self.checked(i32::from_be_bytes(*prefix)).map(Some);
             }
-            if self.buffer.is_empty() && self.buffer.capacity() > GROWTH_BYTES {
-                // A large frame's buffer does not stay with a connection that may be idle from now on.
-                self.buffer = BytesMut::new();
-            }
-            self.buffer.reserve(IDLE_BUFFER_BYTES);
-            if self.half.read_buf(&mut self.buffer).await? == 0 {
+            if self.read_more(IDLE_BUFFER_BYTES).await? == 0 {
                 return match self.buffer.is_empty() {
                     true => Ok(None),
                     false => Err(NetError::Closed),
                 };
             }
         }
+    }
+
+    /// Whether the next frame has been read whole.
+    #[must_use]
+    pub fn has_next(&self) -> bool {
+        let Some(prefix) = self.buffer.first_chunk::<PREFIX_BYTES>() else {
+            return false;
+        };
+        let size = self.checked(i32::from_be_bytes(*prefix));
+        size.is_ok_and(|size_bytes| self.buffer.len() >= PREFIX_BYTES + size_bytes)
     }
 
     /// Waits until `count` bytes of the next frame are here, its size included, or the whole frame if it is smaller.
@@ -84,8 +95,7 @@ impl FrameReader {
     /// [`NetError::Io`] if the connection broke.
     pub async fn closed(&mut self) -> Result<(), NetError> {
         while self.buffer.len() < GROWTH_BYTES {
-            self.buffer.reserve(IDLE_BUFFER_BYTES);
-            if self.half.read_buf(&mut self.buffer).await? == 0 {
+            if self.read_more(IDLE_BUFFER_BYTES).await? == 0 {
                 return Ok(());
             }
         }
@@ -108,15 +118,41 @@ impl FrameReader {
 
     async fn fill(&mut self, count: usize) -> Result<(), NetError> {
         while self.buffer.len() < count {
-            // The announced size is a claim: memory follows the bytes that came.
+            // The announced size is a claim: who sends little must not make us hold much.
             let missing = count - self.buffer.len();
-            let step = missing.min(self.buffer.len().max(GROWTH_BYTES));
-            self.buffer.reserve(step);
-            if self.half.read_buf(&mut self.buffer).await? == 0 {
+            let step = match self.buffer.len() < GROWTH_BYTES {
+                true => missing.min(GROWTH_BYTES),
+                false => missing,
+            };
+            if self.read_more(step).await? == 0 {
                 return Err(NetError::Closed);
             }
         }
         Ok(())
+    }
+
+    /// Reads once, with room for at least `least` bytes; returns how many came, 0 at the end.
+    async fn read_more(&mut self, least: usize) -> Result<usize, NetError> {
+        if self.buffer.capacity() - self.buffer.len() < least {
+            self.buffer.reserve(least.max(self.ahead_bytes));
+        }
+        let at_once = futures::poll!(pin!(self.half.read_buf(&mut self.buffer)));
+        let count = match at_once {
+            Poll::Ready(count) => count?,
+            Poll::Pending => {
+                if self.buffer.is_empty() && self.buffer.capacity() > least {
+                    // Who waits for a frame waits with little.
+                    self.buffer = BytesMut::with_capacity(least);
+                }
+                self.half.read_buf(&mut self.buffer).await?
+            }
+        };
+        if self.buffer.len() == self.buffer.capacity() {
+            self.ahead_bytes = (self.ahead_bytes * 2).min(GROWTH_BYTES);
+        } else if count < IDLE_BUFFER_BYTES {
+            self.ahead_bytes = (self.ahead_bytes / 2).max(IDLE_BUFFER_BYTES);
+        }
+        Ok(count)
     }
 
     /// What the buffer can hold, in bytes.

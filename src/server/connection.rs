@@ -31,6 +31,8 @@ use crate::protocol::wire::ApiKey;
 
 /// Answers that are written with one call at most.
 const ANSWERS_WRITTEN_MAX: usize = 16;
+/// So many bytes of answers do not wait for those of requests that are here already.
+const ANSWERS_HELD_BYTES_MAX: usize = 16 << 10;
 
 /// What all connections of a server share.
 pub(super) struct Shared {
@@ -99,6 +101,8 @@ struct Worker {
     requests: Requests,
     writer: FrameWriter,
     pending: FuturesOrdered<Pending>,
+    /// Answers that leave together with those of the requests that have been read already.
+    answers: Vec<Vec<Bytes>>,
     /// A request that must wait until nothing is pending.
     held: Option<Request>,
     /// Whether what is pending must be alone.
@@ -139,6 +143,7 @@ impl Worker {
             requests: Requests::new(reader, Arc::clone(&shared.budget), limits),
             writer,
             pending: FuturesOrdered::new(),
+            answers: Vec::new(),
             held: None,
             is_exclusive: false,
             stop: shared.stop.clone(),
@@ -147,7 +152,18 @@ impl Worker {
     }
 
     async fn run(&mut self) -> Result<(), End> {
+        let end = self.serve().await;
+        if !matches!(end, Err(End::Net(_) | End::SlowReader(_))) {
+            self.write_answers().await?;
+        }
+        end
+    }
+
+    async fn serve(&mut self) -> Result<(), End> {
         loop {
+            if !self.may_read() || !self.requests.has_next() {
+                self.write_answers().await?;
+            }
             match self.next_event().await? {
                 Event::Answer(answer) => self.finish(answer).await?,
                 Event::Request(request) => self.take(request).await?,
@@ -222,6 +238,7 @@ impl Worker {
                 Ok(())
             }
             std::task::Poll::Pending => {
+                self.write_answers().await?;
                 let answer = async move { (answer.await, charge) };
                 self.pending.push_back(answer.boxed());
                 Ok(())
@@ -229,22 +246,21 @@ impl Worker {
         }
     }
 
-    /// Sends an answer, and with it those behind it that are there already.
+    /// Takes an answer, and with it those behind it that are there already, to be sent before anything is waited for.
     async fn finish(&mut self, first: (Answer, Charge)) -> Result<(), End> {
-        let mut charges = Vec::new();
-        let mut frames = Vec::new();
         let mut next = Some(first);
         while let Some((answer, charge)) = next {
             let answer = answer.map_err(|malformed| End::Malformed(malformed.to_string()))?;
-            frames.extend(answer);
-            charges.push(charge);
-            if frames.len() == ANSWERS_WRITTEN_MAX || self.pending.is_empty() {
+            self.answers.extend(answer);
+            if self.is_write_due() {
+                self.write_answers().await?;
+            }
+            drop(charge);
+            if self.pending.is_empty() {
                 break;
             }
             next = self.pending.next().now_or_never().flatten();
         }
-        self.write(&frames).await?;
-        drop(charges);
         self.requests.touch();
         if self.pending.is_empty() {
             self.is_exclusive = false;
@@ -253,6 +269,16 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    fn is_write_due(&self) -> bool {
+        let bytes: usize = self.answers.iter().flatten().map(Bytes::len).sum();
+        self.answers.len() >= ANSWERS_WRITTEN_MAX || bytes > ANSWERS_HELD_BYTES_MAX
+    }
+
+    async fn write_answers(&mut self) -> Result<(), End> {
+        let answers = std::mem::take(&mut self.answers);
+        self.write(&answers).await
     }
 
     async fn write(&mut self, frames: &[Vec<Bytes>]) -> Result<(), End> {
@@ -270,6 +296,7 @@ impl Worker {
 
     /// One message of a login.
     async fn log_in(&mut self, frame: Bytes) -> Result<(), End> {
+        self.write_answers().await?;
         let step = self.hash(frame).await?;
         let from = self.session.peer().ip();
         match step {
@@ -344,6 +371,7 @@ impl Worker {
         while let Some(answer) = self.pending.next().await {
             self.finish(answer).await?;
         }
+        self.write_answers().await?;
         Ok(self.writer.shutdown().await?)
     }
 }

@@ -97,6 +97,11 @@ impl Requests {
         self.idle_since = Instant::now();
     }
 
+    /// Whether the next request has been read whole.
+    pub(super) fn has_next(&self) -> bool {
+        self.reader.has_next()
+    }
+
     /// Waits for the next request; `None` if the client closed the connection.
     pub(super) async fn next(&mut self) -> Result<Option<Request>, End> {
         let idle_until = self.idle_since + self.idle_timeout;
