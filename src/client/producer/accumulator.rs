@@ -153,6 +153,8 @@ pub(super) struct Accumulator {
     next_number: u64,
     /// Nothing is sent again: the transaction is being aborted, or the producer closed by force.
     is_abandoned: bool,
+    /// When the sender looks again unless it is woken, as far as these queues ask for it.
+    next_look: Option<Instant>,
 }
 
 impl Accumulator {
@@ -165,6 +167,7 @@ impl Accumulator {
             needs_identity: false,
             next_number: 0,
             is_abandoned: false,
+            next_look: None,
         }
     }
 
@@ -217,12 +220,21 @@ impl Accumulator {
             queue.open(self.next_number, reservation, &self.rules, now);
             self.next_number += 1;
         }
+        let due = now.plus(self.rules.linger);
+        let is_early = is_new && self.next_look.is_none_or(|next_look| due < next_look);
         match queue.push(record) {
-            Some((completion, place)) => Appended::Done {
-                completion,
-                place,
-                wakes_sender: is_new || queue.is_open_full(limit_bytes),
-            },
+            Some((completion, place)) => {
+                // A full batch leaves now, if one more may be in flight; else with the answer to one that is.
+                let is_ready = (is_new && queue.has_full()) || queue.is_open_full(limit_bytes);
+                if is_early {
+                    self.next_look = Some(due);
+                }
+                Appended::Done {
+                    completion,
+                    place,
+                    wakes_sender: is_early || (is_ready && queue.may_send(&self.rules)),
+                }
+            }
             // There is an open batch: it had room, or was opened just now.
             None => Appended::NeedsMemory(record.batch_bytes()),
         }
@@ -326,12 +338,13 @@ impl Accumulator {
         self.queues.values().all(Queue::is_empty)
     }
 
-    /// When to look again.
-    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+    /// When to look again. From then on an append says so if that is too late for it.
+    pub(super) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         let deadlines = self.queues.values();
-        deadlines
+        self.next_look = deadlines
             .filter_map(|queue| queue.next_deadline(&self.rules, now))
-            .min()
+            .min();
+        self.next_look
     }
 }
 

@@ -203,6 +203,16 @@ impl Queue {
         open.is_some_and(|open| open.builder.size_bytes() >= limit_bytes)
     }
 
+    /// Whether a closed batch waits to be handed over for the first time.
+    pub(super) fn has_full(&self) -> bool {
+        !self.full.is_empty()
+    }
+
+    /// Whether one more batch may be in flight.
+    pub(super) fn may_send(&self, rules: &Rules) -> bool {
+        self.in_flight.len() < rules.max_in_flight && !self.is_window_full(rules)
+    }
+
     /// Closes the open batch if it is due: `linger` is over, or `is_urgent`.
     pub(super) fn close_if_due(&mut self, linger: Duration, is_urgent: bool, now: Instant) {
         let is_due = self
