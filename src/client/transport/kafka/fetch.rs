@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
@@ -11,6 +12,7 @@ use super::judge::{Next, Repeat, error_of, judge, refused};
 use super::metadata::{Leader, NodeId};
 use crate::client::ClientError;
 use crate::protocol::ErrorCode;
+use crate::protocol::batch::Batches;
 use crate::protocol::messages::{
     AbortedTransaction, FetchPartition, FetchRequest, FetchedPartition, FetchedRecords,
 };
@@ -282,10 +284,16 @@ impl Cluster {
         part: &mut Part,
     ) {
         let Some(code) = error_of(data.error_code) else {
-            self.epochs.note(&place, &data.records, leader.epoch);
+            let result = match is_intact(&data.records) {
+                true => {
+                    self.epochs.note(&place, &data.records, leader.epoch);
+                    Ok(records(data))
+                }
+                false => Err(ErrorCode::CorruptMessage),
+            };
             part.fetched.push(FetchedPartition {
                 partition: place,
-                result: Ok(records(data)),
+                result,
             });
             return;
         };
@@ -305,6 +313,14 @@ impl Cluster {
         self.deny(&place, leader, (current.node >= 0).then_some(current));
         part.failed.push((place, error));
     }
+}
+
+/// Whether every checksum fits. Kafka does not look at them when it reads, and neither TCP nor a disk is to be trusted.
+fn is_intact(records: &Bytes) -> bool {
+    let batches = Batches::new(records.clone()).map_while(Result::ok);
+    batches
+        .map(|batch| batch.check_crc())
+        .all(|crc| crc.is_ok())
 }
 
 /// Whether the wait is over: there are records, or an error that waiting does not mend.
@@ -357,5 +373,28 @@ fn records(data: wire::PartitionData) -> FetchedRecords {
         high_watermark: Offset(data.high_watermark),
         last_stable_offset: Offset(last_stable_offset),
         log_start_offset: Offset(data.log_start_offset),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::batch::{BatchBuilder, BatchProducer, Compression};
+    use crate::types::Timestamp;
+
+    #[test]
+    fn a_bit_that_flipped_on_the_way_is_noticed() {
+        let mut builder = BatchBuilder::new(Compression::None, None);
+        builder.push(Timestamp(1), None, Some(b"value"));
+        let mut bytes = builder.finish(BatchProducer::Plain);
+        let cut_off = bytes[..bytes.len() - 1].to_vec();
+        assert!(is_intact(&bytes.clone().freeze()));
+        assert!(
+            is_intact(&Bytes::from(cut_off)),
+            "what is not whole is fetched again"
+        );
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        assert!(!is_intact(&bytes.freeze()));
     }
 }
