@@ -10,6 +10,10 @@ use parking_lot::Mutex;
 use crate::client::ClientError;
 use crate::env::Instant;
 
+/// Who waits goes on once this part of the memory is free: a sender that outruns its log would else be woken for each
+/// single batch.
+const FREE_PART: usize = 8;
+
 /// `buffer.memory`, shared by the batches of a producer.
 pub(super) struct Memory {
     limit_bytes: usize,
@@ -132,7 +136,9 @@ impl Memory {
             let mut state = self.state.lock();
             assert!(state.used_bytes >= bytes, "memory is given back once");
             state.used_bytes -= bytes;
-            while let Some(next) = state.waiters.front()
+            let is_low = state.used_bytes <= self.limit_bytes - self.limit_bytes / FREE_PART;
+            while is_low
+                && let Some(next) = state.waiters.front()
                 && state.used_bytes + next.bytes <= self.limit_bytes
             {
                 state.used_bytes += next.bytes;
