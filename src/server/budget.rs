@@ -3,9 +3,10 @@
 //! ```text
 //! requests_bytes_max = small requests (a quarter) + large ones (the rest)
 //! ```
-//! A request is charged before it is received, and until its answer is on its way. A large one is charged in full only
-//! once its first 64 KiB have come: who announces much and sends little holds little. Large ones that have to wait do
-//! not hold up heartbeats and fetches, which are small.
+//! A request is charged once its first 4 KiB have come, and until its answer is on its way; one that is no longer is not
+//! charged at all: connections are few enough for that, and heartbeats and fetches never wait for those who announce a
+//! request and are silent. A large one is charged in full only once its first 64 KiB have come: who announces much and
+//! sends little holds little. Large ones that have to wait do not hold up small ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::config::Limits;
 
+/// A request of up to so many bytes is taken without a charge.
+pub(super) const TINY_BYTES: usize = 4 << 10;
 /// A request of up to so many bytes is small.
 pub(super) const SMALL_BYTES: usize = 64 << 10;
 /// A fetch is given at most this part of what is left for answers: so many busy readers share it fairly.
@@ -32,7 +35,7 @@ pub(super) struct Budget {
 /// A request's part of the budget, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Charge {
-    _small: OwnedSemaphorePermit,
+    _small: Option<OwnedSemaphorePermit>,
     large: Option<OwnedSemaphorePermit>,
 }
 
@@ -40,6 +43,13 @@ pub(super) struct Charge {
 pub(super) struct AnswerCharge {
     budget: Arc<Budget>,
     bytes: usize,
+}
+
+impl Charge {
+    /// Whether a large request is charged in full.
+    pub(super) fn is_enlarged(&self) -> bool {
+        self.large.is_some()
+    }
 }
 
 impl Budget {
@@ -53,9 +63,12 @@ impl Budget {
         })
     }
 
-    /// Waits until a request of `size_bytes` may begin to arrive.
+    /// Waits until a request of `size_bytes` may go on to arrive.
     pub(super) async fn charge(&self, size_bytes: usize) -> Charge {
-        let small = acquire(&self.small, size_bytes.min(SMALL_BYTES)).await;
+        let small = match size_bytes > TINY_BYTES {
+            true => Some(acquire(&self.small, size_bytes.min(SMALL_BYTES)).await),
+            false => None,
+        };
         Charge {
             _small: small,
             large: None,
@@ -64,7 +77,7 @@ impl Budget {
 
     /// Waits until a large request may arrive whole.
     pub(super) async fn enlarge(&self, charge: &mut Charge, size_bytes: usize) {
-        if charge.large.is_none() && size_bytes > SMALL_BYTES {
+        if !charge.is_enlarged() && size_bytes > SMALL_BYTES {
             charge.large = Some(acquire(&self.large, size_bytes).await);
         }
     }
@@ -134,6 +147,15 @@ mod tests {
         assert!(budget.charge(1_000).now_or_never().is_some());
         drop(first);
         assert!(large().is_some());
+    }
+
+    #[test]
+    fn tiny_requests_never_wait() {
+        let budget = Budget::new(&limits());
+        let medium = || budget.charge(SMALL_BYTES).now_or_never();
+        let all: Vec<Charge> = std::iter::from_fn(medium).collect();
+        assert_eq!(all.len(), 16);
+        assert!(budget.charge(TINY_BYTES).now_or_never().is_some());
     }
 
     #[test]

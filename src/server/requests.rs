@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::budget::{Budget, Charge, SMALL_BYTES};
+use super::budget::{Budget, Charge, SMALL_BYTES, TINY_BYTES};
 use super::config::Limits;
 use crate::net::{FrameReader, NetError};
 use crate::protocol::wire::{ApiKey, RequestHeader};
@@ -71,7 +71,8 @@ pub(super) struct Requests {
 
 /// A request whose size is known.
 struct Receiving {
-    charge: Charge,
+    /// There once enough of it has come.
+    charge: Option<Charge>,
     deadline: Instant,
 }
 
@@ -112,36 +113,39 @@ impl Requests {
         let Some(size_bytes) = size_bytes else {
             return Ok(None);
         };
-        let charged = match self.receiving.take() {
-            Some(receiving) => receiving,
-            None => Receiving {
-                charge: self.budget.charge(size_bytes).await,
-                deadline: self.deadline(size_bytes),
-            },
+        let patience = patience(self.receive_timeout, size_bytes);
+        let receiving = self.receiving.get_or_insert_with(|| Receiving {
+            charge: None,
+            deadline: Instant::now() + patience,
+        });
+        if receiving.charge.is_none() {
+            in_time(receiving.deadline, self.reader.wait_for(TINY_BYTES)).await?;
+        }
+        let charge = match &mut receiving.charge {
+            Some(charge) => charge,
+            none => {
+                let charge = self.budget.charge(size_bytes).await;
+                // Waiting for memory was not the client's fault.
+                receiving.deadline = Instant::now() + patience;
+                none.insert(charge)
+            }
         };
-        let receiving = self.receiving.insert(charged);
-        if size_bytes > SMALL_BYTES {
+        if size_bytes > SMALL_BYTES && !charge.is_enlarged() {
             in_time(receiving.deadline, self.reader.wait_for(SMALL_BYTES)).await?;
-            self.budget.enlarge(&mut receiving.charge, size_bytes).await;
-            // Waiting for memory was not the client's fault.
-            receiving.deadline = Instant::now() + patience(self.receive_timeout, size_bytes);
+            self.budget.enlarge(charge, size_bytes).await;
+            receiving.deadline = Instant::now() + patience;
         }
         let frame = in_time(receiving.deadline, self.reader.next()).await?;
         self.touch();
-        let receiving = self.receiving.take();
-        Ok(frame.zip(receiving).map(|(frame, receiving)| Request {
-            frame,
-            charge: receiving.charge,
-        }))
+        let charge = self.receiving.take().and_then(|it| it.charge);
+        Ok(frame
+            .zip(charge)
+            .map(|(frame, charge)| Request { frame, charge }))
     }
 
     /// Waits until the client closes the connection; requests that come in the meantime stay for later.
     pub(super) async fn closed(&mut self) -> Result<(), End> {
         Ok(self.reader.closed().await?)
-    }
-
-    fn deadline(&self, size_bytes: usize) -> Instant {
-        Instant::now() + patience(self.receive_timeout, size_bytes)
     }
 }
 
