@@ -151,6 +151,17 @@ pub enum ClientError {
         /// Up to where the new leader holds what was read, if it knows.
         end_offset: Option<Offset>,
     },
+    /// The topic was deleted, and another one got its name: the position means something else there.
+    #[error(
+        "topic {} was deleted and created anew: position {position} of {partition} was one of the old one; seek to where you want to go on in the new one",
+        partition.topic
+    )]
+    TopicRecreated {
+        /// The partition.
+        partition: TopicPartition,
+        /// The reader's position.
+        position: Offset,
+    },
     /// The reader has no position: nothing is committed and `auto.offset.reset` is `none`.
     #[error(
         "there is no committed position for {partition} and auto.offset.reset is none: seek first"

@@ -3,14 +3,14 @@
 //!
 //! A leader that was not in sync may lead after an unclean election: records that were read are gone, and others take
 //! their offsets. Before a position is read on at a newer leader than it was last seen at, that leader is asked where the
-//! epoch of the record before it ends there; an end below the position tells of the loss.
+//! epoch of the record before it ends there; an end below the position tells of the loss. So does another topic's id.
 
 use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
 
 use crate::protocol::batch::Header;
-use crate::types::{Offset, TopicPartition};
+use crate::types::{Offset, TopicId, TopicPartition};
 
 /// Positions that are remembered of a partition: one for each of its readers, of which there are few.
 const POSITIONS_MAX: usize = 8;
@@ -23,6 +23,17 @@ struct Position {
     epoch: i32,
     /// The newest leader epoch at which that record was there.
     seen_at: i32,
+    /// Of which topic, should another one get its name.
+    topic: TopicId,
+}
+
+/// What has to be settled before a position is read on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Where the leader says that this epoch ends.
+    EndOf(i32),
+    /// The record before it was one of another topic of the same name.
+    Recreated,
 }
 
 /// The positions behind what was read last.
@@ -33,7 +44,13 @@ pub(super) struct Epochs {
 
 impl Epochs {
     /// Notes where `records`, which a leader of `leader_epoch` gave, end.
-    pub(super) fn note(&self, place: &TopicPartition, records: &[u8], leader_epoch: i32) {
+    pub(super) fn note(
+        &self,
+        place: &TopicPartition,
+        records: &[u8],
+        leader_epoch: i32,
+        topic: TopicId,
+    ) {
         let Some((offset, epoch)) = last_batch(records) else {
             return;
         };
@@ -41,6 +58,7 @@ impl Epochs {
             offset,
             epoch,
             seen_at: leader_epoch,
+            topic,
         };
         let mut all = self.positions.lock();
         let positions = all.entry(place.clone()).or_default();
@@ -51,19 +69,32 @@ impl Epochs {
         }
     }
 
-    /// The epoch whose end is to be asked for, before `offset` is read at a leader of `leader_epoch`.
-    pub(super) fn doubtful(
+    /// What is to be settled before `offset` is read at a leader of `leader_epoch` of the topic.
+    pub(super) fn doubt(
         &self,
         place: &TopicPartition,
         offset: Offset,
         leader_epoch: i32,
-    ) -> Option<i32> {
+        topic: TopicId,
+    ) -> Option<Doubt> {
         let all = self.positions.lock();
-        let known = all
-            .get(place)?
-            .iter()
-            .find(|known| known.offset == offset)?;
-        (known.epoch >= 0 && known.seen_at < leader_epoch).then_some(known.epoch)
+        let positions = all.get(place)?;
+        let known = positions.iter().find(|known| known.offset == offset)?;
+        match known.topic == topic {
+            false => Some(Doubt::Recreated),
+            true if known.epoch >= 0 && known.seen_at < leader_epoch => {
+                Some(Doubt::EndOf(known.epoch))
+            }
+            true => None,
+        }
+    }
+
+    /// The reader was told that what was before `offset` is gone: if it reads on there, it means to.
+    pub(super) fn forget(&self, place: &TopicPartition, offset: Offset) {
+        let mut all = self.positions.lock();
+        if let Some(positions) = all.get_mut(place) {
+            positions.retain(|known| known.offset != offset);
+        }
     }
 
     /// The leader of `leader_epoch` has the records before `offset`.

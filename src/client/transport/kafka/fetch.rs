@@ -1,4 +1,6 @@
 //! Fetch: split by leader, each part parked at its broker on a connection of its own.
+//!
+//! There are no fetch sessions (KIP-227): readers ask for few partitions, and naming them costs less than a session.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,16 +10,17 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
 use super::cluster::{Cluster, Plan, Target};
+use super::epochs::Doubt;
 use super::judge::{Next, Repeat, error_of, judge, refused};
 use super::metadata::{Leader, NodeId};
 use crate::client::ClientError;
-use crate::protocol::ErrorCode;
 use crate::protocol::batch::Batches;
 use crate::protocol::messages::{
     AbortedTransaction, FetchPartition, FetchRequest, FetchedPartition, FetchedRecords,
 };
 use crate::protocol::wire::messages::{fetch as wire, offset_for_leader_epoch as ends};
-use crate::types::{Isolation, Offset, ProducerId, TopicName, TopicPartition};
+use crate::protocol::{ErrorCode, ErrorKind};
+use crate::types::{Isolation, Offset, ProducerId, TopicId, TopicName, TopicPartition};
 
 /// With several leaders none of them is left waiting longer than this, because one may have records while another has none.
 const SHARED_WAIT_MAX: Duration = Duration::from_millis(200);
@@ -150,13 +153,25 @@ impl Cluster {
         let (mut sound, mut part) = (Vec::with_capacity(wanted.len()), Part::default());
         for (wanted, leader) in wanted {
             let (place, offset) = (&wanted.partition, wanted.offset);
-            let checked = match self.epochs.doubtful(place, offset, leader.epoch) {
+            let topic = self.topic_id(&place.topic);
+            let checked = match self.epochs.doubt(place, offset, leader.epoch, topic) {
                 None => Ok(()),
-                Some(epoch) => self.check_position(node, &wanted, leader, epoch).await,
+                Some(Doubt::EndOf(epoch)) => {
+                    self.check_position(node, &wanted, leader, epoch).await
+                }
+                Some(Doubt::Recreated) => Err(ClientError::TopicRecreated {
+                    partition: place.clone(),
+                    position: offset,
+                }),
             };
             match checked {
                 Ok(()) => sound.push((wanted, leader)),
-                Err(error) => part.failed.push((wanted.partition, error)),
+                Err(error) => {
+                    if error.kind() == ErrorKind::Fatal {
+                        self.epochs.forget(place, offset);
+                    }
+                    part.failed.push((wanted.partition, error));
+                }
             }
         }
         (sound, part)
@@ -203,6 +218,11 @@ impl Cluster {
         Ok(())
     }
 
+    fn topic_id(&self, topic: &TopicName) -> TopicId {
+        self.metadata(|metadata| metadata.id_of(topic))
+            .unwrap_or_default()
+    }
+
     fn message(
         &self,
         request: &FetchRequest,
@@ -224,9 +244,7 @@ impl Cluster {
             .into_iter()
             .map(|(topic, partitions)| wire::FetchTopic {
                 topic: topic.to_string(),
-                topic_id: self
-                    .metadata(|metadata| metadata.id_of(topic))
-                    .unwrap_or_default(),
+                topic_id: self.topic_id(topic),
                 partitions,
             });
         wire::FetchRequest {
@@ -286,7 +304,8 @@ impl Cluster {
         let Some(code) = error_of(data.error_code) else {
             let result = match is_intact(&data.records) {
                 true => {
-                    self.epochs.note(&place, &data.records, leader.epoch);
+                    let topic = self.topic_id(&place.topic);
+                    self.epochs.note(&place, &data.records, leader.epoch, topic);
                     Ok(records(data))
                 }
                 false => Err(ErrorCode::CorruptMessage),

@@ -46,6 +46,8 @@ pub(super) enum Heard {
     AnswerLater(Vec<Bytes>),
     /// Never answered.
     Nothing,
+    /// The connection ends instead.
+    HangUp,
 }
 
 impl Asked {
@@ -208,6 +210,7 @@ async fn serve(node: i32, connection: Connection, shared: &Shared) {
                     Heard::Answer(chunks) => writer.write(&chunks).await.unwrap_or(()),
                     Heard::AnswerLater(chunks) => later.push(chunks),
                     Heard::Nothing => {}
+                    Heard::HangUp => return,
                 }
             }
             () = opened(&mut gate), if !later.is_empty() => {

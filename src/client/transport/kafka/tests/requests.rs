@@ -11,7 +11,6 @@ use bytes::Bytes;
 use super::fake::{Asked, Fake, Heard, PARTITIONS};
 use crate::client::transport::Transport;
 use crate::client::{ClientError, wait};
-use crate::protocol::ErrorCode;
 use crate::protocol::batch::{BatchBuilder, BatchProducer, Compression, stamp};
 use crate::protocol::messages::{
     Acks, FetchPartition, FetchRequest, FetchedPartition, OffsetFetchRequest, OffsetSpec,
@@ -23,6 +22,7 @@ use crate::protocol::wire::messages::list_offsets as offsets;
 use crate::protocol::wire::messages::offset_fetch as positions;
 use crate::protocol::wire::messages::offset_for_leader_epoch as ends;
 use crate::protocol::wire::messages::produce as wire;
+use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{GroupId, Isolation, Offset, Timestamp, TopicId, TopicName, TopicPartition};
 
 fn place(partition: i32) -> TopicPartition {
@@ -154,6 +154,30 @@ fn a_leader_that_a_refusal_names_is_asked_next_without_metadata() {
     let nodes: Vec<i32> = fake.asked(ApiKey::Produce).iter().map(|a| a.node).collect();
     assert_eq!(nodes, [1, 3]);
     assert_eq!(fake.asked(ApiKey::Metadata).len(), questions);
+}
+
+#[test]
+fn k1_a_batch_that_left_is_unanswered_and_one_that_did_not_was_never_sent() {
+    let fake = Fake::new(|asked| match (asked.api, asked.node) {
+        (ApiKey::Produce, 1) | (ApiKey::ApiVersions, 2) => Some(Heard::HangUp),
+        _ => None,
+    });
+    let kafka = fake.connect(&[]);
+    let told = wait(kafka.produce(batch(0))).unwrap_err();
+    assert!(matches!(told, ClientError::Unanswered { .. }), "{told}");
+    assert_eq!(told.kind(), ErrorKind::Retriable);
+    // Nobody can log in at the next leader: none of these batches leaves, and each is told.
+    fake.change(|known| known.leader = (2, 6));
+    wait(kafka.topic(&place(0).topic)).unwrap();
+    let sent: Vec<_> = (0..3)
+        .map(|partition| kafka.produce(batch(partition)))
+        .collect();
+    for sent in sent {
+        let told = wait(sent).unwrap_err();
+        assert!(matches!(told, ClientError::Connect { .. }), "{told}");
+        assert_eq!(told.kind(), ErrorKind::Retriable);
+    }
+    assert_eq!(fake.asked(ApiKey::Produce).len(), 1);
 }
 
 /// The answer to ListOffsets for partition 0: an error, or offset 9.
@@ -358,6 +382,26 @@ fn records_are_fetched_by_topic_id_and_a_topic_made_anew_is_found() {
     assert!(asked[0].version() >= 13, "{}", asked[0].version());
     let ids: Vec<TopicId> = asked.iter().map(topic_id).collect();
     assert_eq!(ids, [TopicId(7), TopicId(8)]);
+}
+
+#[test]
+fn a_position_in_a_topic_that_was_made_anew_is_an_error_once() {
+    let current = Arc::new(AtomicUsize::new(7));
+    let id = Arc::clone(&current);
+    let fake = Fake::new(move |asked| {
+        (asked.api == ApiKey::Fetch).then(|| {
+            let is_known = topic_id(asked).0 == id.load(Ordering::SeqCst) as u128;
+            fetched(asked, (!is_known).then_some(ErrorCode::UnknownTopicId))
+        })
+    });
+    let kafka = fake.connect(&[("retry.backoff.ms", "1")]);
+    fetch(&kafka, 0).unwrap();
+    current.store(8, Ordering::SeqCst);
+    fake.change(|known| (known.topic_id, known.leader) = (TopicId(8), (1, 0)));
+    let told = fetch(&kafka, 1).unwrap_err();
+    assert!(matches!(told, ClientError::TopicRecreated { .. }), "{told}");
+    // Whoever reads on there all the same means the new one.
+    assert!(fetch(&kafka, 1).unwrap()[0].result.is_ok());
 }
 
 /// A leader of epoch 5 whose records are read up to offset 1, then one of epoch 6, which holds those of epoch 5 up to `end`.
