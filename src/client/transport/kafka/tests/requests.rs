@@ -336,13 +336,13 @@ fn fetch(kafka: &dyn Transport, offset: i64) -> Result<Vec<FetchedPartition>, Cl
 }
 
 /// One record at the offset that is asked for, written under leader epoch 5; or an error.
-fn fetched(asked: &Asked, code: Option<ErrorCode>) -> Heard {
+fn part(asked: &Asked, code: Option<ErrorCode>) -> fetches::FetchResponse {
     let request: fetches::FetchRequest = asked.request();
     let topic = &request.topics[0];
     let offset = topic.partitions[0].fetch_offset;
     let mut batch = records().to_vec();
     stamp(&mut batch, Offset(offset), 5);
-    asked.answer::<fetches::FetchRequest>(&fetches::FetchResponse {
+    fetches::FetchResponse {
         responses: vec![fetches::FetchableTopicResponse {
             topic: topic.topic.clone(),
             topic_id: topic.topic_id,
@@ -357,7 +357,11 @@ fn fetched(asked: &Asked, code: Option<ErrorCode>) -> Heard {
             }],
         }],
         ..fetches::FetchResponse::default()
-    })
+    }
+}
+
+fn fetched(asked: &Asked, code: Option<ErrorCode>) -> Heard {
+    asked.answer::<fetches::FetchRequest>(&part(asked, code))
 }
 
 fn topic_id(asked: &Asked) -> TopicId {
@@ -382,6 +386,37 @@ fn records_are_fetched_by_topic_id_and_a_topic_made_anew_is_found() {
     assert!(asked[0].version() >= 13, "{}", asked[0].version());
     let ids: Vec<TopicId> = asked.iter().map(topic_id).collect();
     assert_eq!(ids, [TopicId(7), TopicId(8)]);
+}
+
+#[test]
+fn a_leader_that_a_fetch_names_is_read_next_without_metadata() {
+    let third = Arc::new(AtomicUsize::new(0));
+    let port = Arc::clone(&third);
+    let fake = Fake::new(move |asked| {
+        if asked.api != ApiKey::Fetch || asked.node == 3 {
+            return (asked.api == ApiKey::Fetch).then(|| fetched(asked, None));
+        }
+        let mut moved = part(asked, Some(ErrorCode::NotLeaderOrFollower));
+        moved.responses[0].partitions[0].current_leader = fetches::LeaderIdAndEpoch {
+            leader_id: 3,
+            leader_epoch: 6,
+        };
+        moved.node_endpoints = vec![fetches::NodeEndpoint {
+            node_id: 3,
+            host: "127.0.0.1".to_owned(),
+            port: i32::try_from(port.load(Ordering::SeqCst)).unwrap(),
+            rack: None,
+        }];
+        Some(asked.answer::<fetches::FetchRequest>(&moved))
+    });
+    third.store(usize::from(fake.port(3)), Ordering::SeqCst);
+    let kafka = fake.connect(&[("retry.backoff.ms", "1")]);
+    wait(kafka.topic(&place(0).topic)).unwrap();
+    let questions = fake.asked(ApiKey::Metadata).len();
+    assert!(fetch(&kafka, 0).unwrap()[0].result.is_ok());
+    let nodes: Vec<i32> = fake.asked(ApiKey::Fetch).iter().map(|a| a.node).collect();
+    assert_eq!(nodes, [1, 3]);
+    assert_eq!(fake.asked(ApiKey::Metadata).len(), questions);
 }
 
 #[test]
