@@ -6,7 +6,7 @@
 //! Transactions are v2 (KIP-890): their epoch changes at each end, and a late request of an earlier one is refused (C13, C14).
 //!
 //! Reading order: `settings.rs` and `names.rs`, `cluster.rs` (who is asked, and how often), `judge.rs`, `metadata.rs` (what decides),
-//! `channel.rs`, `login.rs`, `slots.rs` (connections), `produce.rs` and `lane.rs`, `fetch.rs` and `epochs.rs`, `transactions.rs`, `topics.rs`, `groups.rs`, `membership.rs`.
+//! `channel.rs`, `login.rs`, `slots.rs` (connections), `produce.rs` and `outbox.rs`, `fetch.rs` and `epochs.rs`, `transactions.rs`, `topics.rs`, `groups.rs`, `membership.rs`.
 
 mod answers;
 mod backoff;
@@ -16,11 +16,11 @@ mod epochs;
 mod fetch;
 mod groups;
 mod judge;
-mod lane;
 mod login;
 mod membership;
 mod metadata;
 mod names;
+mod outbox;
 mod produce;
 mod settings;
 mod slots;

@@ -1,5 +1,5 @@
 //! Produce: one attempt a call. Batches of one partition leave in the order of the calls, those of several partitions
-//! of one broker together (`lane.rs`); whoever calls sends again.
+//! of one broker together (`outbox.rs`); whoever calls sends again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use tokio::sync::{Notify, oneshot};
 use super::channel::{Channel, Pending};
 use super::cluster::{Cluster, grant_pause, unsendable};
 use super::judge::{error_of, refused};
-use super::lane::{Lane, Waiting};
 use super::metadata::{Leader, NodeId};
+use super::outbox::{Outbox, Waiting};
 use super::slots;
 use super::transactions::Joined;
 use super::turns::Turn;
@@ -29,7 +29,7 @@ type Batch = Waiting<oneshot::Sender<Said>>;
 
 /// The batches for one broker, and the way to have them looked at.
 struct Queue {
-    lane: Mutex<Lane<oneshot::Sender<Said>>>,
+    outbox: Mutex<Outbox<oneshot::Sender<Said>>>,
     news: Notify,
 }
 
@@ -66,7 +66,7 @@ impl Cluster {
         let place = request.partition.clone();
         let leader = self.leader(&place).await?;
         let answer = self.enqueue(leader.node, request);
-        // The batch has its place in the lane: the next one may follow, unless this one is to be the first.
+        // The batch has its place in the outbox: the next one may follow, unless this one is to be the first.
         let turn = begins.then_some(turn);
         let said = answer.await.unwrap_or_else(|_| Err(super::closed()));
         let said = said.inspect_err(|_| self.deny(&place, leader, None))?;
@@ -107,7 +107,7 @@ impl Cluster {
     fn enqueue(self: &Arc<Self>, node: NodeId, request: ProduceRequest) -> oneshot::Receiver<Said> {
         let (answer, said) = oneshot::channel();
         let queue = self.queue(node);
-        queue.lane.lock().push(Waiting { request, answer });
+        queue.outbox.lock().push(Waiting { request, answer });
         queue.news.notify_one();
         said
     }
@@ -117,7 +117,7 @@ impl Cluster {
         let mut queues = self.produce_queues.queues.lock();
         let queue = queues.entry(node).or_insert_with(|| {
             let queue = Arc::new(Queue {
-                lane: Mutex::new(Lane::new()),
+                outbox: Mutex::new(Outbox::new()),
                 news: Notify::new(),
             });
             tokio::spawn(Arc::clone(self).send_batches(node, Arc::clone(&queue)));
@@ -132,7 +132,7 @@ impl Cluster {
             // Everybody who has a batch by now adds it first: one request instead of several.
             tokio::task::yield_now().await;
             loop {
-                let batches = queue.lane.lock().next_request();
+                let batches = queue.outbox.lock().next_request();
                 if batches.is_empty() {
                     break;
                 }
@@ -148,17 +148,17 @@ impl Cluster {
                 let (cluster, queue) = (Arc::clone(self), Arc::clone(queue));
                 tokio::spawn(async move {
                     cluster.take_produced(sent, batches).await;
-                    queue.lane.lock().request_is_over();
+                    queue.outbox.lock().request_is_over();
                     queue.news.notify_one();
                 });
             }
             Err(error) => {
-                let mut lane = queue.lane.lock();
-                lane.request_is_over();
+                let mut outbox = queue.outbox.lock();
+                outbox.request_is_over();
                 tell(batches, &error);
                 if matches!(error, ClientError::Connect { .. }) {
                     // None of them left. Their callers hear it at once, and look for the leaders anew.
-                    tell(lane.drain(), &error);
+                    tell(outbox.drain(), &error);
                 }
             }
         }

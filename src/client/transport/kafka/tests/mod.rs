@@ -1,7 +1,7 @@
 //! What decides, without I/O: who leads, what a failure means, whose turn it is, which version is sent, what a setting says.
 
 mod fake;
-mod lane;
+mod outbox;
 mod requests;
 mod settings;
 

@@ -96,7 +96,7 @@ fn batches_that_wait_for_one_broker_share_a_request() {
     for partition in (5..PARTITIONS).chain(5..PARTITIONS) {
         sent.push(kafka.produce(batch(partition)));
     }
-    // Whatever was handed over before this is answered, waits in its lane.
+    // Whatever was handed over before this is answered, waits in its outbox.
     wait(kafka.topics()).unwrap();
     assert_eq!(fake.asked(ApiKey::Produce).len(), 5);
     fake.open_gate();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::lane::{Lane, REQUESTS_IN_FLIGHT_MAX, Waiting};
+use super::super::outbox::{Outbox, REQUESTS_IN_FLIGHT_MAX, Waiting};
 use crate::protocol::messages::{Acks, ProduceRequest};
 use crate::types::{TopicName, TopicPartition, TransactionalId};
 
@@ -26,40 +26,43 @@ fn numbers(request: &[Waiting<usize>]) -> Vec<usize> {
 
 #[test]
 fn waiting_batches_of_several_partitions_leave_together_one_of_each() {
-    let mut lane = Lane::new();
+    let mut outbox = Outbox::new();
     for (number, partition) in [0, 1, 0, 2, 1].into_iter().enumerate() {
-        lane.push(batch(partition, true, 10, number));
+        outbox.push(batch(partition, true, 10, number));
     }
-    assert_eq!(numbers(&lane.next_request()), [0, 1, 3]);
-    assert_eq!(numbers(&lane.next_request()), [2, 4]);
-    assert!(lane.next_request().is_empty());
+    assert_eq!(numbers(&outbox.next_request()), [0, 1, 3]);
+    assert_eq!(numbers(&outbox.next_request()), [2, 4]);
+    assert!(outbox.next_request().is_empty());
 }
 
 #[test]
 fn a_request_has_one_transactional_id_and_nobody_overtakes_in_a_partition() {
-    let mut lane = Lane::new();
-    lane.push(batch(0, true, 10, 0));
-    lane.push(batch(1, false, 10, 1));
+    let mut outbox = Outbox::new();
+    outbox.push(batch(0, true, 10, 0));
+    outbox.push(batch(1, false, 10, 1));
     // Of the first one's id, but behind another one of its partition.
-    lane.push(batch(1, true, 10, 2));
-    lane.push(batch(2, true, 10, 3));
-    assert_eq!(numbers(&lane.next_request()), [0, 3]);
-    assert_eq!(numbers(&lane.next_request()), [1]);
-    assert_eq!(numbers(&lane.next_request()), [2]);
+    outbox.push(batch(1, true, 10, 2));
+    outbox.push(batch(2, true, 10, 3));
+    assert_eq!(numbers(&outbox.next_request()), [0, 3]);
+    assert_eq!(numbers(&outbox.next_request()), [1]);
+    assert_eq!(numbers(&outbox.next_request()), [2]);
 }
 
 #[test]
 fn requests_are_bounded_in_number_and_bytes_but_for_one_batch() {
-    let mut lane = Lane::new();
+    let mut outbox = Outbox::new();
     for number in 0..REQUESTS_IN_FLIGHT_MAX + 1 {
-        lane.push(batch(i32::try_from(number).unwrap(), true, 5 << 20, number));
+        outbox.push(batch(i32::try_from(number).unwrap(), true, 5 << 20, number));
     }
     for number in 0..REQUESTS_IN_FLIGHT_MAX {
-        assert_eq!(numbers(&lane.next_request()), [number]);
+        assert_eq!(numbers(&outbox.next_request()), [number]);
     }
-    assert!(lane.next_request().is_empty(), "all requests are under way");
-    lane.request_is_over();
-    assert_eq!(numbers(&lane.next_request()), [REQUESTS_IN_FLIGHT_MAX]);
+    assert!(
+        outbox.next_request().is_empty(),
+        "all requests are under way"
+    );
+    outbox.request_is_over();
+    assert_eq!(numbers(&outbox.next_request()), [REQUESTS_IN_FLIGHT_MAX]);
 }
 
 proptest! {
@@ -67,18 +70,18 @@ proptest! {
     fn every_batch_leaves_once_and_in_its_partitions_order(
         batches in prop::collection::vec((0..4_i32, any::<bool>(), 0..(3_usize << 20)), 0..40),
     ) {
-        let mut lane = Lane::new();
+        let mut outbox = Outbox::new();
         for (number, (partition, id, bytes)) in batches.iter().enumerate() {
-            lane.push(batch(*partition, *id, *bytes, number));
+            outbox.push(batch(*partition, *id, *bytes, number));
         }
         let mut last = [None; 4];
         let mut left = 0;
         loop {
-            let request = lane.next_request();
+            let request = outbox.next_request();
             if request.is_empty() {
                 break;
             }
-            lane.request_is_over();
+            outbox.request_is_over();
             let mut partitions = std::collections::HashSet::new();
             for batch in &request {
                 let partition = usize::try_from(batch.request.partition.partition).unwrap();

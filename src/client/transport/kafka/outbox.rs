@@ -1,4 +1,4 @@
-//! `Lane`: batches that wait for their request to one broker, and which of them share it. No I/O.
+//! `Outbox`: batches that wait for their request to one broker, and which of them share it. No I/O.
 //!
 //! While requests are under way batches gather, and leave together in the next one: at most one batch of each partition,
 //! as the protocol wants it, and of each partition the oldest first, so that its order is that of the calls.
@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use crate::protocol::messages::ProduceRequest;
 use crate::types::TopicPartition;
 
-/// Requests under way at once on a lane (Kafka's `max.in.flight.requests.per.connection`): a broker works on one
+/// Requests under way at once to a broker (Kafka's `max.in.flight.requests.per.connection`): a broker works on one
 /// request of a connection at a time, so that more of them only wait there instead of growing here.
 pub(super) const REQUESTS_IN_FLIGHT_MAX: usize = 5;
 /// A request of several batches holds at most so many bytes of them. Brokers take 100 MiB, ours 16 MiB.
@@ -28,12 +28,12 @@ impl<A> Waiting<A> {
 }
 
 /// The batches for one broker.
-pub(super) struct Lane<A> {
+pub(super) struct Outbox<A> {
     waiting: VecDeque<Waiting<A>>,
     in_flight: usize,
 }
 
-impl<A> Lane<A> {
+impl<A> Outbox<A> {
     pub(super) fn new() -> Self {
         Self {
             waiting: VecDeque::new(),
