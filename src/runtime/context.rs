@@ -12,6 +12,7 @@ use super::changelog::{Changelog, wipe_what_cannot_be_continued};
 use super::connectors::FileDirectory;
 use super::cycle::WRITERS_COUNT;
 use super::error::JobError;
+use super::exchange::SpentBatches;
 use super::inbox::Inbox;
 use super::poison::{Poison, PoisonPolicy};
 use super::positions::SinkMarks;
@@ -144,6 +145,7 @@ pub struct OperatorContext {
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     changelogs: HashMap<String, Changelog>,
     marks: SinkMarks,
+    spent_batches: HashMap<usize, SpentBatches>,
 }
 
 impl OperatorContext {
@@ -166,6 +168,7 @@ impl OperatorContext {
             dead_letters,
             changelogs: HashMap::new(),
             marks: SinkMarks::default(),
+            spent_batches: HashMap::new(),
         })
     }
 
@@ -237,6 +240,19 @@ impl OperatorContext {
     /// From here on, what is built belongs to `producer`.
     pub(crate) fn begin(&mut self, producer: Producer) {
         self.producer = producer;
+    }
+
+    /// This worker's empty batches of `exchange`.
+    pub(crate) fn spent_batches(&mut self, exchange: usize) -> SpentBatches {
+        Rc::clone(self.spent_batches.entry(exchange).or_default())
+    }
+
+    /// This worker's empty batches of the exchange being built.
+    pub(crate) fn spent_batches_here(&mut self) -> SpentBatches {
+        match self.producer {
+            Producer::Exchange(exchange) => self.spent_batches(exchange),
+            Producer::Source(_) => SpentBatches::default(),
+        }
     }
 
     /// Notes that the producer being built feeds `exchange`.

@@ -8,7 +8,9 @@
 
 use std::any::Any;
 use std::borrow::Borrow;
+use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::context::{JobContext, OperatorContext};
@@ -27,6 +29,12 @@ use crate::types::{Offset, Timestamp};
 /// Bytes of keys and values a batch holds at most, for those that are long. What a value keeps elsewhere in
 /// memory is known for text and bytes only.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// So many empty batches wait at most for each worker to be filled again.
+const SPENT_BATCHES_MAX: usize = 8;
+
+/// Batches of one exchange that a worker has processed. Its senders fill them again: what the allocator gives back to
+/// the system costs page faults when the next batch is made. One thread receives and sends, so nothing is locked.
+pub(crate) type SpentBatches = Rc<RefCell<Vec<Box<dyn Any + Send>>>>;
 
 /// The point at which records are brought to the worker of their key.
 pub struct Exchange<U> {
@@ -52,6 +60,7 @@ where
                 Ok(Box::new(Receiver::new(
                     stage.build(context)?,
                     context.poison()?,
+                    context.spent_batches_here(),
                 )))
             }),
             repartition: Arc::new(move |context| {
@@ -147,6 +156,11 @@ impl<V: Datum + ?Sized> Batch<V> {
             || self.key_bytes.len() + self.value_bytes >= BATCH_BYTES_MAX
     }
 
+    /// Whether it keeps no more memory than a new one of so many records may come to have.
+    fn is_worth_keeping(&self, records_max: usize) -> bool {
+        self.values.capacity() <= 2 * records_max && self.key_bytes.capacity() <= BATCH_BYTES_MAX
+    }
+
     fn size_bytes(&self) -> usize {
         self.key_bytes.len()
             + self.value_bytes
@@ -186,8 +200,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<
             batches: job
                 .inboxes
                 .iter()
-                .map(|_| Batch::new(records_max))
+                .map(|_| Box::new(Batch::new(records_max)))
                 .collect(),
+            spent: context.spent_batches(self.id),
             records_max,
             workers: u32::try_from(job.inboxes.len()).unwrap_or(u32::MAX),
             state_partitions: u32::from(job.state_partitions),
@@ -231,7 +246,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for AnySender<K, V> {
 /// One worker's sending end, by memory.
 pub(crate) struct Sender<K: ?Sized, V: Datum + ?Sized> {
     id: usize,
-    batches: Vec<Batch<V>>,
+    batches: Vec<Box<Batch<V>>>,
+    spent: SpentBatches,
     /// Records of a full batch, as of the last one sent.
     records_max: usize,
     job: Arc<JobContext>,
@@ -244,13 +260,22 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
     fn send(&mut self, worker: usize) {
         let pressure = &self.job.pressure;
         self.records_max = pressure.batch_records_max();
-        let batch = std::mem::replace(&mut self.batches[worker], Batch::new(self.records_max));
+        let next = self.empty_batch();
+        let batch = std::mem::replace(&mut self.batches[worker], next);
         let size_bytes = pressure.weight_bytes(batch.key_ends.len(), batch.size_bytes());
         self.job.inboxes[worker].send(Message::Batch {
             exchange: self.id,
-            batch: Box::new(batch),
+            batch,
             size_bytes,
         });
+    }
+
+    fn empty_batch(&self) -> Box<Batch<V>> {
+        let spent = self.spent.borrow_mut().pop();
+        spent
+            .and_then(|batch| batch.downcast::<Batch<V>>().ok())
+            .filter(|batch| batch.is_worth_keeping(self.records_max))
+            .unwrap_or_else(|| Box::new(Batch::new(self.records_max)))
     }
 }
 
@@ -300,14 +325,16 @@ pub(crate) trait Receive {
 pub(crate) struct Receiver<K: ?Sized, V: ?Sized, S> {
     stage: S,
     poison: Poison,
+    spent: SpentBatches,
     types: PhantomData<fn(&K, &V)>,
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
-    pub(crate) fn new(stage: S, poison: Poison) -> Self {
+    pub(crate) fn new(stage: S, poison: Poison, spent: SpentBatches) -> Self {
         Self {
             stage,
             poison,
+            spent,
             types: PhantomData,
         }
     }
@@ -365,11 +392,17 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<
         batch: Box<dyn Any + Send>,
         current: &mut Origin,
     ) -> Result<usize, JobError> {
-        let batch = batch
+        let mut batch = batch
             .downcast::<Batch<V>>()
             .unwrap_or_else(|_| unreachable!("an exchange has one batch type"));
         let records_count = batch.key_ends.len();
-        self.process(&batch, current).map(|()| records_count)
+        self.process(&batch, current)?;
+        batch.clear();
+        let mut spent = self.spent.borrow_mut();
+        if spent.len() < SPENT_BATCHES_MAX {
+            spent.push(batch);
+        }
+        Ok(records_count)
     }
 
     fn end_cycle(&mut self) -> Flow {

@@ -131,7 +131,11 @@ where
     V: Datum + ?Sized,
     F: StageFactory<K, V>,
 {
-    let receiver = Receiver::new(stage.build(context)?, context.poison()?);
+    let receiver = Receiver::new(
+        stage.build(context)?,
+        context.poison()?,
+        context.spent_batches_here(),
+    );
     let splits = context.take_splits();
     let partitions = splits
         .iter()
