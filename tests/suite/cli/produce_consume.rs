@@ -154,3 +154,17 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
+
+#[test]
+fn perf_writes_and_reads_as_many_records_as_it_says() {
+    let cli = Cli::new();
+    cli.ok("topic create lines --partitions 3");
+    let written =
+        cli.ok("perf produce lines --records 2000 --record-bytes 100 --property linger.ms=1");
+    assert!(written.starts_with("2000 records in "), "{written}");
+    assert_eq!(cli.ok("consume lines").lines().count(), 2000);
+    let read = cli.ok("perf consume lines --records 2000");
+    assert!(read.starts_with("2000 records in "), "{read}");
+    let error = cli.fails("perf produce lines --property linger=1");
+    assert!(error.contains("linger"), "{error}");
+}

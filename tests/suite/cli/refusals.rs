@@ -20,6 +20,7 @@ fn help_is_printed_and_wrong_use_exits_with_2() {
         "user --help",
         "acl --help",
         "bench --help",
+        "perf --help",
         "demo --help",
         "completions --help",
         "--version",
