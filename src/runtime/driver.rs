@@ -99,7 +99,8 @@ impl Driver {
             false => Ok(()),
         };
         let flushed = self.flusher.close();
-        fenced.and(driven).and(ended).and(flushed)
+        let result = fenced.and(driven).and(ended).and(flushed);
+        result.map_err(|e| self.sources.explain(e))
     }
 
     fn drive(&mut self) -> Result<(), JobError> {

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::error::JobError;
 use super::progress::Progress;
 use crate::client::{Transport, wait};
+use crate::protocol::ErrorKind;
 use crate::types::TopicName;
 
 /// The topics that a job reads.
@@ -65,15 +66,7 @@ impl SourceTopics {
             let began_with = *ids.entry(topic.clone()).or_insert(now.id);
             drop(ids);
             if now.id != began_with {
-                return Err(JobError::Source {
-                    source_name: topic.to_string(),
-                    why: format!(
-                        "it was deleted and created anew since {} began to read it, and what was read last may be of \
-                         either: nothing of it was committed. Start the job again to read the new one from its beginning, \
-                         on top of the state that it has; give it another name to begin without that",
-                        self.job
-                    ),
-                });
+                return Err(self.created_anew(topic));
             }
             let count = now.partitions_count;
             let began_with = *self.partitions_counts.entry(topic.clone()).or_insert(count);
@@ -82,6 +75,34 @@ impl SourceTopics {
             }
         }
         Ok(())
+    }
+
+    /// Why the job stops: what went wrong for good may have its reason in a topic that is another one by now.
+    pub(crate) fn explain(&self, error: JobError) -> JobError {
+        if error.kind() != ErrorKind::Fatal {
+            return error;
+        }
+        let read = self.progress.read_topics.lock().clone();
+        let is_another = |topic: &TopicName, id| {
+            let now = wait(self.transport.topic(topic));
+            now.is_ok_and(|now| now.is_some_and(|now| now.id != id))
+        };
+        match read.iter().find(|(topic, id)| is_another(topic, **id)) {
+            Some((topic, _)) => self.created_anew(topic),
+            None => error,
+        }
+    }
+
+    fn created_anew(&self, topic: &TopicName) -> JobError {
+        JobError::Source {
+            source_name: topic.to_string(),
+            why: format!(
+                "it was deleted and created anew since {} began to read it, and what was read last may be of either: \
+                 nothing of it was committed. Start the job again to read the new one from its beginning, on top of the \
+                 state that it has; give it another name to begin without that",
+                self.job
+            ),
+        }
     }
 
     fn start_again(&self, topic: &TopicName, why: &str) -> JobError {

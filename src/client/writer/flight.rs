@@ -16,8 +16,8 @@ use crate::client::ClientError;
 use crate::client::transport::Reply;
 use crate::client::wait::pause;
 use crate::env::Env;
-use crate::protocol::ErrorKind;
 use crate::protocol::messages::ProduceResponse;
+use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::Offset;
 
 /// How many batches of a partition are under way at once: the log knows the last five again (I6).
@@ -36,6 +36,8 @@ pub(super) struct InFlight {
     size_bytes: usize,
     /// What is sent again; `None` where an answer is never lost.
     again: Option<Bytes>,
+    /// Whether others were under way before it when it was sent: it may have overtaken them.
+    is_behind: bool,
 }
 
 impl InFlight {
@@ -50,6 +52,7 @@ impl InFlight {
             records_count,
             size_bytes,
             again,
+            is_behind: false,
         }
     }
 }
@@ -69,7 +72,8 @@ pub(super) struct Landed {
 
 impl Flight {
     pub(super) fn push(&mut self, batch: InFlight) {
-        self.batches.push_back(batch);
+        let is_behind = !self.batches.is_empty();
+        self.batches.push_back(InFlight { is_behind, ..batch });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -161,10 +165,14 @@ impl Flight {
     /// Sends what was not written again, in order. Everything is answered.
     fn send_again(&mut self, send: &impl Fn(Bytes) -> Reply<ProduceResponse>) {
         let mut context = Context::from_waker(Waker::noop());
+        let mut is_behind = false;
         for batch in &mut self.batches {
             let answer = batch.reply.poll_unpin(&mut context);
             batch.reply = match (answer, &batch.again) {
-                (Poll::Ready(Err(_)), Some(bytes)) => send(bytes.clone()),
+                (Poll::Ready(Err(_)), Some(bytes)) => {
+                    batch.is_behind = std::mem::replace(&mut is_behind, true);
+                    send(bytes.clone())
+                }
                 (Poll::Ready(answer), _) => ready(answer).boxed(),
                 (Poll::Pending, _) => unreachable!("every answer was awaited"),
             };
@@ -172,9 +180,12 @@ impl Flight {
     }
 }
 
-/// What nobody may send again has its last word; everything else that is not the batch's own fault has not.
+/// What nobody may send again has its last word; everything else that is not the batch's own fault has not. One that
+/// overtook those before it on the way was refused for that only.
 fn may_be_sent_again(error: &ClientError, batch: &InFlight) -> bool {
-    error.kind() == ErrorKind::Retriable && batch.again.is_some()
+    let has_overtaken =
+        batch.is_behind && error.code() == Some(ErrorCode::OutOfOrderSequenceNumber);
+    (error.kind() == ErrorKind::Retriable || has_overtaken) && batch.again.is_some()
 }
 
 fn landed(response: &ProduceResponse, batch: &InFlight) -> Landed {

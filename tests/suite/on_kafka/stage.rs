@@ -55,6 +55,7 @@ pub(super) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(super) fn new(stage: &'a Stage, name: &'static str, protocol: &str) -> Self {
+        stage.proxy.forget();
         // Short, so that what is held back counts as lost soon.
         let settings = KafkaSettings::new(&stage.proxy.address())
             .and_then(|settings| settings.with("request.timeout.ms", "1000"))
