@@ -84,10 +84,10 @@ fn s16_a_topic_that_is_created_anew_under_a_job_stops_it_with_the_reason() {
     wait(log.admin().delete_topic(&topic)).unwrap();
     // The job may be faster: it creates a topic that it does not find.
     drop(wait(log.admin().create_topic(&topic, 2)));
-    until("the job has stopped", || {
+    for _ in 0..5 {
         feeder.feed();
-        running.is_finished()
-    });
+    }
+    until("the job has stopped", || running.is_finished());
     let ended = wait(running.finished()).unwrap_err();
     assert_eq!(ended.kind(), ErrorKind::Fatal, "{ended}");
     assert!(ended.to_string().contains("created anew"), "{ended}");
