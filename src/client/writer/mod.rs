@@ -152,7 +152,7 @@ impl TransactionalWriter {
         };
         let send = || self.inner.transport.txn_offset_commit(request.clone());
         let result = retry(self.inner.transport.env(), send).await;
-        result.map_err(|e| self.inner.fail(generation, e))
+        result.map_err(|e| self.inner.fail(generation, of_the_member(e)))
     }
 
     /// Commits: all effects become visible together. Every append must have returned before; batches that
@@ -190,6 +190,15 @@ impl TransactionalWriter {
                 }
             }
         }
+    }
+}
+
+/// A member that was replaced may have been so by itself, when it joined anew: that says nothing of who owns the
+/// transactional id. Whether somebody else has its place, it hears from the group.
+fn of_the_member(error: ClientError) -> ClientError {
+    match error.code() {
+        Some(ErrorCode::FencedInstanceId) => error.into_must_abort(),
+        _ => error,
     }
 }
 

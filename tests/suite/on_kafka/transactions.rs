@@ -183,6 +183,35 @@ fn c15_a_commit_that_comes_too_late_is_told_so_and_nothing_of_it_is_seen() {
 }
 
 #[test]
+fn c22_positions_that_come_after_the_timeout_leave_the_producer_its_id() {
+    let Some(stage) = stage() else { return };
+    let world = World::new(&stage, "late-positions", "v2");
+    let writer = world.writer_with(Duration::from_millis(200));
+    world.append(&writer, "a").unwrap();
+    world.until_nothing_is_open();
+    let group = GroupId::new("late-positions").unwrap();
+    let offsets = vec![(world.partition(), at(1))];
+    let sent = wait(writer.send_offsets(group, GroupMember::default(), offsets));
+    // Nobody else has the id, so it is not fenced.
+    assert_eq!(sent.unwrap_err().kind(), ErrorKind::Abortable);
+    assert_eq!(wait(writer.abort()).unwrap(), CommitOutcome::Aborted);
+    let mut committed = false;
+    for _ in 0..50 {
+        // A slow machine may take longer than the timeout once more.
+        world.append(&writer, "b").ok();
+        match wait(writer.commit()) {
+            Ok(CommitOutcome::Committed) => committed = true,
+            _ => assert_eq!(wait(writer.abort()).unwrap(), CommitOutcome::Aborted),
+        }
+        if committed {
+            break;
+        }
+    }
+    assert!(committed);
+    world.until_committed(&["b"]);
+}
+
+#[test]
 fn k1_positions_whose_answer_is_lost_are_committed_with_the_transaction() {
     let Some(stage) = stage() else { return };
     let world = World::new(&stage, "lost-positions", "v2");
