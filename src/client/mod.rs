@@ -26,6 +26,7 @@ pub use error::ClientError;
 pub use producer::{Producer, ProducerConfig, ProducerRecord};
 pub use transport::{InProcess, Transport};
 pub use wait::wait;
+pub(crate) use writer::Offered;
 pub use writer::{PartitionWriter, TransactionalWriter};
 
 use crate::protocol::messages::TransactionResult;

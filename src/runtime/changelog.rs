@@ -59,6 +59,28 @@ impl Changelog {
         })
     }
 
+    /// Takes on state partitions, between two cycles. RocksDB holds all that their changelogs do.
+    pub(crate) fn add(
+        &mut self,
+        job: &JobContext,
+        store: &mut dyn CycleStore,
+        partitions: &[u16],
+    ) -> Result<(), JobError> {
+        store.add_partitions(partitions)?;
+        self.positions.extend(partitions.iter().map(|&partition| {
+            let position = job.backend.position(store.name(), partition);
+            // Without one its changelog is empty.
+            (partition, position.unwrap_or(Offset::ZERO))
+        }));
+        Ok(())
+    }
+
+    /// Lets state partitions go, between two cycles; none of their values is on its way to RocksDB.
+    pub(crate) fn remove(&mut self, store: &mut dyn CycleStore, partitions: &[u16]) {
+        store.remove_partitions(partitions);
+        self.positions.retain(|(it, _)| !partitions.contains(it));
+    }
+
     /// Writes what the cycle changed; nothing of the store is in flight any more.
     pub(crate) fn drain(
         &mut self,

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use parking_lot::RwLock;
+
 use super::appender::TopicAppender;
 use super::changelog::{Changelog, wipe_what_cannot_be_continued};
 use super::connectors::FileDirectory;
@@ -40,7 +42,7 @@ pub struct JobContext {
     pub(crate) stores: std::collections::BTreeMap<String, CodecId>,
     /// Partition count and largest record of each topic that the job writes.
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
-    pub(crate) splits: Vec<SplitPlan>,
+    pub(crate) splits: Splits,
     /// How many partitions a topic gets that the job creates and that says nothing itself.
     pub(crate) topic_partitions: i32,
     /// The directories that sinks of files write, by their path as given.
@@ -52,7 +54,49 @@ pub struct JobContext {
     pub(crate) share: Option<Arc<Share>>,
 }
 
-/// One split of the job, numbered by its place in the list.
+/// The splits that this process reads or has read, numbered by their place in the list.
+#[derive(Default)]
+pub(crate) struct Splits(RwLock<Vec<SplitPlan>>);
+
+impl Splits {
+    pub(crate) fn new(plans: Vec<SplitPlan>) -> Self {
+        Self(RwLock::new(plans))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.read().len()
+    }
+
+    pub(crate) fn get(&self, number: u32) -> Option<SplitPlan> {
+        self.0.read().get(number as usize).cloned()
+    }
+
+    /// All of them with their numbers.
+    pub(crate) fn all(&self) -> Vec<(u32, SplitPlan)> {
+        (0u32..).zip(self.0.read().iter().cloned()).collect()
+    }
+
+    /// Adds a split, which has its old number if it was there before; returns the number.
+    pub(crate) fn add(&self, plan: SplitPlan) -> u32 {
+        let mut plans = self.0.write();
+        let known = plans.iter().position(|known| known.split == plan.split);
+        let place = known.unwrap_or(plans.len());
+        match known {
+            Some(place) => plans[place] = plan,
+            None => plans.push(plan),
+        }
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    /// The number of a split.
+    pub(crate) fn number(&self, split: &Split) -> Option<u32> {
+        let place = self.0.read().iter().position(|known| known.split == *split);
+        place.and_then(|place| u32::try_from(place).ok())
+    }
+}
+
+/// One split of the job.
+#[derive(Clone)]
 pub(crate) struct SplitPlan {
     pub(crate) source: usize,
     pub(crate) split: Split,
@@ -86,21 +130,10 @@ impl JobContext {
         self.state_partitions
     }
 
-    /// The worker that owns a state partition; `None` if another process does.
-    pub(crate) fn worker_of_state(&self, partition: u16) -> Option<usize> {
-        let number = match &self.share {
-            Some(share) => share.state_partitions.binary_search(&partition).ok()?,
-            None => usize::from(partition),
-        };
-        Some(number % self.inboxes.len())
-    }
-
-    /// The worker that reads a split: for a partition of a repartition topic, the one that owns the state behind it.
-    fn worker_of_split(&self, plan: &SplitPlan, number: u32) -> Option<usize> {
-        match plan.state_partition {
-            Some(partition) => self.worker_of_state(partition),
-            None => Some(number as usize % self.inboxes.len()),
-        }
+    /// The worker that owns a state partition from the start. Those of a spread job come later.
+    fn worker_of_state(&self, partition: u16) -> Option<usize> {
+        let is_alone = self.share.is_none();
+        is_alone.then(|| usize::from(partition) % self.inboxes.len())
     }
 
     pub(crate) fn writers(&self) -> &[TransactionalWriter; WRITERS_COUNT] {
@@ -123,7 +156,7 @@ impl JobContext {
 
     pub(crate) fn split_name(&self, number: u32) -> String {
         self.splits
-            .get(number as usize)
+            .get(number)
             .map_or_else(|| format!("split {number}"), |plan| plan.split.to_string())
     }
 }
@@ -265,13 +298,14 @@ impl OperatorContext {
         let Producer::Source(source) = self.producer else {
             return vec![];
         };
-        let all = self.job.splits.iter().zip(0u32..);
-        all.filter(|(plan, number)| {
-            plan.source == source && self.job.worker_of_split(plan, *number) == Some(self.worker)
+        let workers = self.job.inboxes.len();
+        let all = self.job.splits.all().into_iter();
+        all.filter(|(number, plan)| {
+            plan.source == source && *number as usize % workers == self.worker
         })
-        .map(|(plan, number)| AssignedSplit {
+        .map(|(number, plan)| AssignedSplit {
             number,
-            split: plan.split.clone(),
+            split: plan.split,
             position: plan.position,
         })
         .collect()

@@ -8,6 +8,7 @@
 //! The next cycle is opened before the last one is committed (design D9): it works while the last one is
 //! made durable. It cannot close before the last one's outcome is known, because effects are carried out in
 //! order; so at most two transactions are open, and they are decided in order (I2).
+//! Where tasks come or go, the next cycle waits: it opens once this one is committed and the tasks are changed.
 
 use std::time::Duration;
 
@@ -68,6 +69,10 @@ pub(crate) enum Event {
     Exhausted,
     /// A worker let everything of the closing cycle run out.
     Drained,
+    /// Tasks are to come or go at the end of a cycle.
+    Reassign,
+    /// They came and went.
+    Reassigned,
     /// Somebody wants the job to end well.
     Stop,
 }
@@ -81,6 +86,8 @@ pub(crate) enum Effect {
     Open { writer: usize },
     /// Commit the drained cycle of this writer.
     Commit { writer: usize },
+    /// Nothing is open: let tasks go and take others on, then say [`Event::Reassigned`].
+    Reassign,
     /// Everything is committed: end the workers.
     Finish,
 }
@@ -90,6 +97,7 @@ enum Phase {
     Idle,
     Open { deadline: Instant },
     Closing { drained: usize },
+    Reassigning,
     Finished,
 }
 
@@ -101,6 +109,7 @@ pub(crate) struct Cycle {
     writer: usize,
     phase: Phase,
     exhausted: usize,
+    is_reassignment_due: bool,
     is_stopping: bool,
 }
 
@@ -113,6 +122,7 @@ impl Cycle {
             writer: 0,
             phase: Phase::Idle,
             exhausted: 0,
+            is_reassignment_due: false,
             is_stopping: false,
         }
     }
@@ -136,6 +146,12 @@ impl Cycle {
                 };
                 vec![]
             }
+            (Event::Reassign, _) => {
+                self.is_reassignment_due = true;
+                self.close()
+            }
+            (Event::Reassigned, Phase::Reassigning) => self.reassigned(),
+            (Event::Reassigned, _) => unreachable!("tasks change when they are told to, and once"),
             (Event::Stop, _) => {
                 self.is_stopping = true;
                 self.close()
@@ -166,7 +182,7 @@ impl Cycle {
                 vec![Effect::Close]
             }
             // The cycle that is closing already ends in what was asked for, or the next one does.
-            Phase::Closing { .. } | Phase::Finished => vec![],
+            Phase::Closing { .. } | Phase::Reassigning | Phase::Finished => vec![],
         }
     }
 
@@ -181,13 +197,28 @@ impl Cycle {
             return vec![Effect::Commit { writer }, Effect::Finish];
         }
         self.writer = (writer + 1) % WRITERS_COUNT;
+        if std::mem::take(&mut self.is_reassignment_due) {
+            self.phase = Phase::Reassigning;
+            return vec![Effect::Commit { writer }, Effect::Reassign];
+        }
         self.phase = Phase::Idle;
-        vec![
-            Effect::Open {
-                writer: self.writer,
-            },
-            Effect::Commit { writer },
-        ]
+        vec![self.open(), Effect::Commit { writer }]
+    }
+
+    fn open(&self) -> Effect {
+        Effect::Open {
+            writer: self.writer,
+        }
+    }
+
+    /// Goes on; with what was asked for meanwhile at once.
+    fn reassigned(&mut self) -> Vec<Effect> {
+        self.phase = Phase::Idle;
+        let mut effects = vec![self.open()];
+        if self.is_reassignment_due || self.is_finishing() {
+            effects.extend(self.close());
+        }
+        effects
     }
 }
 
@@ -240,8 +271,27 @@ mod tests {
         );
     }
 
+    #[test]
+    fn tasks_change_between_two_cycles_when_nothing_is_open() {
+        let mut cycle = Cycle::new(Commit::every(Duration::from_secs(1)), 1);
+        assert_eq!(cycle.step(Event::Reassign, at(0)), [Effect::Close]);
+        assert_eq!(
+            cycle.step(Event::Drained, at(1)),
+            [Effect::Commit { writer: 0 }, Effect::Reassign]
+        );
+        assert_eq!(cycle.step(Event::Stop, at(2)), []);
+        assert_eq!(
+            cycle.step(Event::Reassigned, at(3)),
+            [Effect::Open { writer: 1 }, Effect::Close]
+        );
+        assert_eq!(
+            cycle.step(Event::Drained, at(4)),
+            [Effect::Commit { writer: 1 }, Effect::Finish]
+        );
+    }
+
     fn events() -> impl Strategy<Value = Vec<u8>> {
-        prop::collection::vec(0u8..6, 0..200)
+        prop::collection::vec(0u8..8, 0..200)
     }
 
     proptest! {
@@ -249,7 +299,8 @@ mod tests {
         #[test]
         fn every_closed_cycle_is_committed_once_and_in_order(choices in events(), workers in 1usize..4) {
             let mut cycle = Cycle::new(Commit::every(Duration::from_millis(3)), workers);
-            let (mut to_drain, mut exhausted, mut opened, mut is_finished) = (0, 0, 0, false);
+            let (mut to_drain, mut exhausted, mut committed, mut is_finished) = (0, 0, 0, false);
+            let (mut open, mut is_reassigning) = (1, false);
             for (i, choice) in choices.into_iter().enumerate() {
                 let event = match choice {
                     0 => Event::Tick,
@@ -257,15 +308,19 @@ mod tests {
                     2 => Event::OverBudget,
                     3 if exhausted < workers => { exhausted += 1; Event::Exhausted }
                     4 if i > 150 => Event::Stop,
+                    5 => Event::Reassign,
+                    6 if is_reassigning => { is_reassigning = false; Event::Reassigned }
                     _ if to_drain > 0 => { to_drain -= 1; Event::Drained }
                     _ => Event::Tick,
                 };
                 for effect in cycle.step(event, at(i as u64)) {
                     prop_assert!(!is_finished);
                     match effect {
-                        Effect::Close => { prop_assert_eq!(to_drain, 0); to_drain = workers; }
-                        Effect::Open { writer } => { prop_assert_eq!(writer, (opened + 1) % WRITERS_COUNT); }
-                        Effect::Commit { writer } => { prop_assert_eq!(writer, opened % WRITERS_COUNT); opened += 1; }
+                        Effect::Close => { prop_assert_eq!(to_drain, 0); prop_assert!(!is_reassigning); to_drain = workers; }
+                        Effect::Open { writer } => { prop_assert_eq!(writer, open % WRITERS_COUNT); open += 1; }
+                        Effect::Commit { writer } => { prop_assert_eq!(writer, committed % WRITERS_COUNT); committed += 1; }
+                        // Whatever was opened is committed.
+                        Effect::Reassign => { prop_assert_eq!(open, committed); is_reassigning = true; }
                         Effect::Finish => is_finished = true,
                     }
                 }

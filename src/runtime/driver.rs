@@ -16,13 +16,14 @@ use super::context::{JobContext, SplitPlan};
 use super::cycle::{Commit, Cycle, Effect, Event};
 use super::error::JobError;
 use super::flusher::Flusher;
-use super::inbox::Message;
+use super::inbox::{Message, TaskChange};
 use super::positions::Positions;
 use super::progress::Progress;
 use super::report::{Drained, Report};
-use super::source::Split;
+use super::scale::{Placement, Plan, ReadyTask, Task};
+use super::source::{AssignedSplit, Split};
 use super::source_topics::SourceTopics;
-use crate::client::{CommitOutcome, wait};
+use crate::client::{CommitOutcome, Offered, wait};
 use crate::env::failpoint;
 use crate::protocol::ErrorKind;
 use crate::protocol::messages::{CommittedOffset, GroupMember};
@@ -45,6 +46,10 @@ pub(crate) struct Driver {
     flusher: Flusher,
     progress: Arc<Progress>,
     running: usize,
+    /// Which worker has which task of a spread job.
+    placement: Placement,
+    /// The tasks that are going, and how many workers have not changed yet.
+    changing: Option<(BTreeSet<Task>, usize)>,
     /// The open cycle, from its first record to its commit.
     span: Option<Span>,
 }
@@ -59,13 +64,13 @@ impl Driver {
         progress: Arc<Progress>,
     ) -> Result<Self, JobError> {
         let workers = job.inboxes.len();
-        let committed = job
-            .splits
+        let splits = job.splits.all();
+        let committed = splits
             .iter()
-            .zip(0u32..)
-            .filter_map(|(plan, number)| Some((number, plan.position?)))
+            .filter_map(|(number, plan)| Some((*number, plan.position?)))
             .collect();
-        let read: BTreeSet<&TopicName> = job.splits.iter().filter_map(source_topic).collect();
+        let plans = splits.iter().map(|(_, plan)| plan);
+        let read: BTreeSet<&TopicName> = plans.filter_map(source_topic).collect();
         let sources = SourceTopics::new(
             &job.name,
             &job.transport,
@@ -85,6 +90,8 @@ impl Driver {
             flusher,
             progress,
             running: workers,
+            placement: Placement::new(workers),
+            changing: None,
             span: None,
         })
     }
@@ -121,7 +128,12 @@ impl Driver {
                 }
                 Ok(Report::OverBudget) => Event::OverBudget,
                 Ok(Report::Exhausted) => Event::Exhausted,
-                Ok(Report::Stop | Report::Reassigned) => Event::Stop,
+                Ok(Report::Stop) => Event::Stop,
+                Ok(Report::Reassigned) => Event::Reassign,
+                Ok(Report::TasksChanged) => match self.tasks_changed() {
+                    true => Event::Reassigned,
+                    false => continue,
+                },
                 Ok(Report::Lost) => {
                     return Err(JobError::NotCommitted {
                         job: self.job.name.clone(),
@@ -171,6 +183,7 @@ impl Driver {
                     self.broadcast(|| Message::Open { writer });
                 }
                 Effect::Commit { writer } => self.commit(writer)?,
+                Effect::Reassign => self.reassign()?,
                 Effect::Finish => return Ok(true),
             }
         }
@@ -235,7 +248,10 @@ impl Driver {
     ) -> Result<(), JobError> {
         let mut offsets = Vec::new();
         for (&number, &offset) in moved {
-            match &self.job.splits[number as usize].split {
+            let Some(plan) = self.job.splits.get(number) else {
+                unreachable!("workers report splits that they were given")
+            };
+            match &plan.split {
                 Split::Partition(partition) => {
                     let committed = CommittedOffset {
                         offset,
@@ -250,21 +266,35 @@ impl Driver {
             }
         }
         self.positions.flush(writer)?;
-        let read = moved
+        let read: Vec<SplitPlan> = moved
             .keys()
-            .map(|&number| &self.job.splits[number as usize]);
-        let read: BTreeSet<&TopicName> = read.filter_map(source_topic).collect();
+            .filter_map(|&number| self.job.splits.get(number))
+            .collect();
+        let read: BTreeSet<&TopicName> = read.iter().filter_map(source_topic).collect();
         self.sources.check(read)?;
-        if !offsets.is_empty() {
-            let member = match &self.job.share {
-                // A process that the others went on without is refused by its generation (KIP-447).
-                Some(share) => share.membership.member_for_commit()?,
-                None => GroupMember::default(),
-            };
-            let group = self.group.clone();
-            wait(self.job.writers[writer].send_offsets(group, member, offsets))?;
+        if offsets.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let (group, writer) = (self.group.clone(), &self.job.writers[writer]);
+        let Some(share) = &self.job.share else {
+            return Ok(wait(writer.send_offsets(
+                group,
+                GroupMember::default(),
+                offsets,
+            ))?);
+        };
+        // A process that the others went on without is refused by its generation (KIP-447). One that is still a member
+        // may have been overtaken by the next generation: it sends the same again as who it is now.
+        let mut refused = None;
+        loop {
+            let member = share.membership.member_for_commit(refused)?;
+            let generation = member.generation;
+            let offered = writer.offer_offsets(group.clone(), member, offsets.clone());
+            match wait(offered)? {
+                Offered::Taken => return Ok(()),
+                Offered::AnotherGeneration => refused = Some(generation),
+            }
+        }
     }
 
     /// What was read of repartition topics is not needed any more.
@@ -273,13 +303,90 @@ impl Driver {
             return;
         };
         let read = moved.iter().filter_map(|(&number, &offset)| {
-            let plan = &self.job.splits[number as usize];
+            let plan = self.job.splits.get(number)?;
             match (&plan.split, plan.state_partition) {
                 (Split::Partition(partition), Some(_)) => Some((partition.clone(), offset)),
                 _ => None,
             }
         });
         share.membership.read_for_good(read);
+    }
+
+    /// The cycle is committed and none is open: tells each worker what it lets go of and takes on.
+    fn reassign(&mut self) -> Result<(), JobError> {
+        let Some(share) = self.job.share.clone() else {
+            unreachable!("the tasks of a job that runs alone stay")
+        };
+        let change = share.membership.begin_change();
+        debug!(job = %self.job.name, revoked = change.revoked.len(), added = change.added.len(), "changes tasks");
+        if !change.revoked.is_empty() {
+            // What is on its way to RocksDB must not overtake the next owner of the state in this process.
+            self.flusher.wait_until_idle()?;
+        }
+        let mut changes: Vec<TaskChange> = Vec::new();
+        changes.resize_with(self.job.inboxes.len(), TaskChange::default);
+        let plan = share.membership.plan();
+        for &task in &change.revoked {
+            if let Some(worker) = self.placement.remove(task) {
+                self.close_task(plan, task, &mut changes[worker]);
+            }
+        }
+        for ready in &change.added {
+            let worker = self.placement.add(ready.task);
+            self.open_task(plan, ready, &mut changes[worker]);
+        }
+        self.changing = Some((change.revoked, changes.len()));
+        for (inbox, change) in self.job.inboxes.iter().zip(changes) {
+            inbox.send(Message::Reassign(Box::new(change)));
+        }
+        Ok(())
+    }
+
+    fn close_task(&mut self, plan: &Plan, task: Task, change: &mut TaskChange) {
+        change.closed_state.extend(plan.state_partition(task));
+        for (_, place) in plan.feeds(task) {
+            if let Some(number) = self.job.splits.number(&Split::Partition(place)) {
+                self.committed.remove(&number);
+                change.closed_splits.push(number);
+            }
+        }
+    }
+
+    fn open_task(&mut self, plan: &Plan, ready: &ReadyTask, change: &mut TaskChange) {
+        let state_partition = plan.state_partition(ready.task);
+        change.opened_state.extend(state_partition);
+        for (feed, place) in plan.feeds(ready.task) {
+            let position = ready.positions.get(&place).copied();
+            let split = Split::Partition(place);
+            let number = self.job.splits.add(SplitPlan {
+                source: feed,
+                split: split.clone(),
+                position,
+                state_partition,
+            });
+            self.committed.extend(position.map(|at| (number, at)));
+            let assigned = AssignedSplit {
+                number,
+                split,
+                position,
+            };
+            change.opened_splits.push((feed, assigned));
+        }
+    }
+
+    /// A worker has changed its tasks; `true` once all have.
+    fn tasks_changed(&mut self) -> bool {
+        let Some((revoked, workers)) = self.changing.take() else {
+            unreachable!("tasks change when they are told to")
+        };
+        if workers > 1 {
+            self.changing = Some((revoked, workers - 1));
+            return false;
+        }
+        if let Some(share) = &self.job.share {
+            share.membership.end_change(&revoked);
+        }
+        true
     }
 
     fn wait_for_workers(&mut self) -> Result<(), JobError> {

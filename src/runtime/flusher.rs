@@ -21,19 +21,34 @@ const RELEASE_EVERY: Duration = Duration::from_millis(250);
 /// Giving it back takes at most one in so many parts of the flush thread's time.
 const RELEASE_SHARE: u32 = 20;
 
+enum Order {
+    /// Values of a worker's store.
+    Flush(usize, Flush),
+    /// To be told that everything before this is written.
+    Tell(Sender<()>),
+}
+
 /// The sending end of the flush thread.
 pub(crate) struct Flusher {
-    queue: Option<Sender<(usize, Flush)>>,
+    queue: Option<Sender<Order>>,
     thread: Option<Box<dyn JoinHandle>>,
 }
 
 impl Flusher {
     pub(crate) fn start(job: &Arc<JobContext>, reports: Reports) -> Result<Self, JobError> {
-        let (queue, flushes) = bounded::<(usize, Flush)>(QUEUE_MAX);
+        let (queue, flushes) = bounded::<Order>(QUEUE_MAX);
         let shared = Arc::clone(job);
         let body = move || {
             let mut release = Release::new(&shared.env);
-            for (worker, flush) in flushes {
+            for order in flushes {
+                let (worker, flush) = match order {
+                    Order::Flush(worker, flush) => (worker, flush),
+                    Order::Tell(waiting) => {
+                        // Whoever waited may be gone.
+                        let _ = waiting.send(());
+                        continue;
+                    }
+                };
                 let span = debug_span!(
                     "flush",
                     store = flush.batch.store(),
@@ -66,17 +81,22 @@ impl Flusher {
 
     /// Hands over values of a committed cycle.
     pub(crate) fn flush(&mut self, worker: usize, flush: Flush) -> Result<(), JobError> {
-        let sent = self
-            .queue
-            .as_ref()
-            .is_some_and(|queue| queue.send((worker, flush)).is_ok());
-        match sent {
+        self.send(Order::Flush(worker, flush))
+    }
+
+    fn send(&self, order: Order) -> Result<(), JobError> {
+        let queue = self.queue.as_ref();
+        match queue.is_some_and(|queue| queue.send(order).is_ok()) {
             true => Ok(()),
-            false => Err(JobError::Worker {
-                worker,
-                why: "the state store's thread is gone".to_owned(),
-            }),
+            false => Err(gone()),
         }
+    }
+
+    /// Waits until everything handed over is written, and the workers were sent word of it.
+    pub(crate) fn wait_until_idle(&self) -> Result<(), JobError> {
+        let (waiting, told) = bounded(1);
+        self.send(Order::Tell(waiting))?;
+        told.recv().map_err(|_| gone())
     }
 
     /// Waits until everything handed over is written.
@@ -87,6 +107,13 @@ impl Flusher {
             worker: 0,
             why: format!("the state store's thread panicked: {why}"),
         })
+    }
+}
+
+fn gone() -> JobError {
+    JobError::Worker {
+        worker: 0,
+        why: "the state store's thread is gone".to_owned(),
     }
 }
 

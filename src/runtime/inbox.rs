@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::source::AssignedSplit;
 use crate::state::FlushTicket;
 
 /// A message to a worker. Messages of one sender arrive in order.
@@ -39,8 +40,21 @@ pub(crate) enum Message {
         /// Store name and ticket of each.
         tickets: Vec<(String, FlushTicket)>,
     },
+    /// No cycle is open: let splits and state partitions go, and take others on.
+    Reassign(Box<TaskChange>),
     /// End the thread.
     Stop,
+}
+
+/// What a worker lets go of and takes on between two cycles.
+#[derive(Default)]
+pub(crate) struct TaskChange {
+    pub(crate) closed_splits: Vec<u32>,
+    pub(crate) closed_state: Vec<u16>,
+    /// State partitions of which RocksDB holds all that their changelogs do.
+    pub(crate) opened_state: Vec<u16>,
+    /// Each with the number of the feed that reads it.
+    pub(crate) opened_splits: Vec<(usize, AssignedSplit)>,
 }
 
 /// Wakes a sleeping worker; remembers a wake-up that comes before the sleep.

@@ -13,7 +13,7 @@ use super::cycle::Commit;
 use super::error::JobError;
 use super::log_handle::Log;
 use super::poison::PoisonPolicy;
-use super::progress::Progress;
+use super::progress::{Progress, ShareReport};
 use super::record::Unkeyed;
 use super::report::{Report, Reports};
 use super::scale::{Participation, ScaleOut};
@@ -295,7 +295,29 @@ fn supervise(
     if settings.scale_out.is_some() {
         start::fence_the_job_alone(log, name, settings)?;
     }
-    let participation = Participation::begin(log, name, topology, settings)?;
+    let participation = Participation::begin(log, name, topology, settings, progress)?;
+    let ran = supervise_incarnations(
+        log,
+        name,
+        topology,
+        settings,
+        progress,
+        stopper,
+        participation.as_ref(),
+    );
+    let closed = participation.map_or(Ok(()), Participation::close);
+    ran.and(closed)
+}
+
+fn supervise_incarnations(
+    log: &Log,
+    name: &str,
+    topology: &super::topology::Topology,
+    settings: &Settings,
+    progress: &Arc<Progress>,
+    stopper: &Stopper,
+    participation: Option<&Participation>,
+) -> Result<(), JobError> {
     let mut failures = 0;
     loop {
         let commits = progress.commits();
@@ -303,7 +325,7 @@ fn supervise(
         if !stopper.attach(reports.clone()) {
             return Ok(());
         }
-        let share = match &participation {
+        let share = match participation {
             Some(participation) => {
                 let share = participation.wait_for_share(&reports, || stopper.is_stopped())?;
                 let Some(share) = share else {
@@ -315,7 +337,7 @@ fn supervise(
         };
         let channel = (reports, receiver);
         let result = start::run_once(log, name, topology, settings, progress, channel, share);
-        if let Some(participation) = &participation {
+        if let Some(participation) = participation {
             participation.ended();
         }
         failures = if progress.commits() > commits {
@@ -331,9 +353,6 @@ fn supervise(
                 warn!(job = name, error = %e, failures, "starting again from the last commit");
             }
             Err(e) => return Err(e),
-            Ok(()) if participation.is_some() && !stopper.is_stopped() => {
-                info!(job = name, "goes on with another share");
-            }
             Ok(()) => {
                 info!(job = name, commits = progress.commits(), "finished");
                 return Ok(());
@@ -367,6 +386,12 @@ impl Running {
     #[must_use]
     pub fn positions(&self) -> BTreeMap<u32, Offset> {
         self.progress.positions()
+    }
+
+    /// What this process has of the job, if the job is spread over several ([`Launch::scale_out`]).
+    #[must_use]
+    pub fn share(&self) -> ShareReport {
+        self.progress.share()
     }
 
     /// Whether the job has ended; [`Running::finished`] then answers at once.

@@ -59,6 +59,7 @@ pub use job::{Job, Launch, Running, Stopper, Summary};
 pub use log_handle::Log;
 pub use operator::{Flow, Operator, Output};
 pub use poison::PoisonPolicy;
+pub use progress::ShareReport;
 pub use record::{Key, Meta, Origin, Record, Unkeyed};
 pub use scale::ScaleOut;
 pub use sink::Sink;

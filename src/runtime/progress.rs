@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::types::{Offset, TopicId, TopicName};
+use crate::types::{Offset, TopicId, TopicName, TopicPartition};
 
 /// Counters of a running job, shared with whoever watches it.
 #[derive(Debug, Default)]
@@ -14,12 +14,47 @@ pub(crate) struct Progress {
     positions: Mutex<BTreeMap<u32, Offset>>,
     /// Who the topics that it reads were when it first read them (S16).
     pub(crate) read_topics: Mutex<BTreeMap<TopicName, TopicId>>,
+    share: Mutex<ShareReport>,
+}
+
+/// What a process has of a job that is spread over several: see [`Running::share`](super::Running::share).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShareReport {
+    /// The generation of the job's group that was agreed on last; -1 before the first.
+    pub generation: i32,
+    /// The partitions of topics that it reads, those of repartition topics included.
+    pub partitions: Vec<TopicPartition>,
+    /// The state partitions that it stands by for, and how many changelog records it lacks of each.
+    pub standby_lags: BTreeMap<u16, u64>,
+    /// How many changelog records were replayed for tasks before they could be taken on. What a standby had replayed does not count.
+    pub restored_records: u64,
 }
 
 impl Progress {
     pub(crate) fn committed(&self, moved: &BTreeMap<u32, Offset>) {
         self.positions.lock().extend(moved);
         self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn agreed(&self, generation: i32) {
+        self.share.lock().generation = generation;
+    }
+
+    pub(crate) fn reads(&self, partitions: Vec<TopicPartition>) {
+        self.share.lock().partitions = partitions;
+    }
+
+    pub(crate) fn restored(&self, records: u64) {
+        self.share.lock().restored_records += records;
+    }
+
+    pub(crate) fn standbys_lag(&self, lags: BTreeMap<u16, u64>) {
+        self.share.lock().standby_lags = lags;
+    }
+
+    pub(crate) fn share(&self) -> ShareReport {
+        self.share.lock().clone()
     }
 
     pub(crate) fn commits(&self) -> u64 {

@@ -39,8 +39,10 @@ pub(crate) enum Report {
     StateFailed(StateError),
     /// Somebody wants the job to end well.
     Stop,
-    /// The processes of the job agreed on another share for this one: it commits what it has, and starts with that.
+    /// There are tasks to be let go of, or some that are ready to be taken on, once the open cycle is committed.
     Reassigned,
+    /// The worker let its tasks go and took the new ones on.
+    TasksChanged,
     /// The processes of the job went on without this one: what it has open is rolled back.
     Lost,
 }

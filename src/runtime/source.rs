@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::context::{JobContext, OperatorContext};
+use super::context::JobContext;
 use super::error::JobError;
 use super::operator::{Flow, Stage};
 use super::poison::Poison;
@@ -174,29 +174,23 @@ impl<S: Source> Attach<S::Key, S::Value> for From<S> {
             name,
             lister,
             feed: Arc::new(move |context| {
-                let stage = stage.build(context)?;
-                let poison = context.poison()?;
-                let readers = context
-                    .splits_to_read()
-                    .into_iter()
-                    .map(|assigned| {
-                        let reader =
-                            source.open(&assigned.split, assigned.position, context.job())?;
-                        Ok(SplitState {
-                            number: assigned.number,
-                            reader,
-                            is_exhausted: false,
-                        })
-                    })
-                    .collect::<Result<Vec<_>, JobError>>()?;
-                Ok(Box::new(SplitFeed {
-                    stage,
-                    poison,
-                    readers,
+                let (opener, job) = (Arc::clone(&source), context.shared_job());
+                let mut feed = SplitFeed {
+                    stage: stage.build(context)?,
+                    poison: context.poison()?,
+                    open: Box::new(move |assigned| {
+                        opener.open(&assigned.split, assigned.position, &job)
+                    }),
+                    readers: Vec::new(),
                     next: 0,
                     records: 0,
                     types: PhantomData::<fn(&S::Key, &S::Value)>,
-                }))
+                };
+                let splits = context.take_splits();
+                splits
+                    .iter()
+                    .try_for_each(|assigned| feed.open_split(assigned))?;
+                Ok(Box::new(feed))
             }),
         });
     }
@@ -214,7 +208,14 @@ pub(crate) trait Feed {
     fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore));
     /// Where each split stands: its number and position.
     fn positions(&self, visit: &mut dyn FnMut(u32, Offset));
+    /// Reads this split, too.
+    fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError>;
+    /// Reads these splits no more; others are none of it.
+    fn close_splits(&mut self, numbers: &[u32]);
 }
+
+/// Opens a split of one source.
+type OpenSplit<R> = Box<dyn Fn(&AssignedSplit) -> Result<R, JobError>>;
 
 struct SplitState<R> {
     number: u32,
@@ -225,6 +226,7 @@ struct SplitState<R> {
 struct SplitFeed<R, G, KV> {
     stage: G,
     poison: Poison,
+    open: OpenSplit<R>,
     readers: Vec<SplitState<R>>,
     next: usize,
     records: u64,
@@ -303,6 +305,21 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
             .iter()
             .for_each(|split| visit(split.number, split.reader.position()));
     }
+
+    fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError> {
+        self.readers.push(SplitState {
+            number: assigned.number,
+            reader: (self.open)(assigned)?,
+            is_exhausted: false,
+        });
+        Ok(())
+    }
+
+    fn close_splits(&mut self, numbers: &[u32]) {
+        self.readers
+            .retain(|split| !numbers.contains(&split.number));
+        self.next = 0;
+    }
 }
 
 /// A split that this worker is to read.
@@ -310,11 +327,4 @@ pub(crate) struct AssignedSplit {
     pub(crate) number: u32,
     pub(crate) split: Split,
     pub(crate) position: Option<Offset>,
-}
-
-impl OperatorContext {
-    /// The splits of the source being built that fall to this worker.
-    fn splits_to_read(&mut self) -> Vec<AssignedSplit> {
-        self.take_splits()
-    }
 }

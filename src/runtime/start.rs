@@ -12,7 +12,7 @@ use tracing::{info, info_span};
 
 use super::changelog::changelog_topic;
 use super::connectors::FileDirectory;
-use super::context::{JobContext, SplitPlan};
+use super::context::{JobContext, SplitPlan, Splits};
 use super::cycle::{Commit, WRITERS_COUNT};
 use super::driver::Driver;
 use super::error::JobError;
@@ -74,6 +74,7 @@ pub(crate) fn run_once(
 ) -> Result<(), JobError> {
     let span = info_span!("start", job = name);
     let entered = span.enter();
+    let is_spread = share.is_some();
     let job = Arc::new(prepare(log, name, topology, settings, share)?);
     let flusher = Flusher::start(&job, reports.clone())?;
     for number in 0..job.inboxes.len() {
@@ -81,12 +82,13 @@ pub(crate) fn run_once(
     }
     info!(
         workers = job.inboxes.len(),
-        splits = job.splits.len(),
+        splits = job.splits.count(),
         "running"
     );
     drop(entered);
     let positions = Positions::new(job.env.clone(), positions_topic(name)?, &job.writers);
-    let backend = job.backend.clone();
+    // That of a spread job is closed when the process leaves.
+    let backend = (!is_spread).then(|| job.backend.clone());
     let result = Driver::new(
         Arc::clone(&job),
         settings.commit,
@@ -97,7 +99,7 @@ pub(crate) fn run_once(
     )?
     .run()
     .and_then(|()| close_directories(&job));
-    let closed = backend.close();
+    let closed = backend.map_or(Ok(()), |backend| backend.close());
     result.and(closed.map_err(JobError::from))
 }
 
@@ -126,36 +128,26 @@ fn prepare(
     let identity = identity(name, settings)?;
     let writers = init_writers(&transport, &identity, settings.transaction_timeout)?;
     failpoint("start.fenced");
-    let state_partitions = match &share {
-        Some(share) => share.state_partitions_count,
+    let (state_partitions, opened) = match &share {
+        Some(share) => (share.state_partitions_count, share.opened.clone()),
         None => {
             refuse_to_run_alone(&transport, name, topology)?;
-            state_partitions(log, name, topology, settings)?
+            let count = state_partitions(log, name, topology, settings)?;
+            (count, Opened::new(log, name, topology, settings, count)?)
         }
     };
-    let topics = Topics::create(&transport, name, topology, settings, state_partitions)?;
-    failpoint("start.topics_created");
-    let backend = open_state(
-        log,
-        &identity,
-        name,
-        topology,
-        settings,
-        state_partitions,
-        &topics,
-    )?;
-    failpoint("start.state_opened");
     let workers = workers(log, settings).min(usize::from(state_partitions));
-    let limits = topics.found.iter().map(|(topic, metadata)| {
+    let limits = opened.topics.found.iter().map(|(topic, metadata)| {
         let record_bytes_max = wait(writers[0].max_message_bytes(topic))?;
         Ok((topic.clone(), (metadata.partitions_count, record_bytes_max)))
     });
+    let is_spread = share.is_some();
     let mut job = JobContext {
         name: name.to_owned(),
         env: log.env().clone(),
         topics: limits.collect::<Result<_, JobError>>()?,
         transport,
-        backend,
+        backend: opened.backend,
         writers,
         inboxes: (0..workers).map(|_| Inbox::new()).collect(),
         state_partitions,
@@ -165,7 +157,7 @@ fn prepare(
             chosen => chosen,
         },
         stores: topology.stores.clone(),
-        splits: Vec::new(),
+        splits: Splits::default(),
         topic_partitions: settings.partitions_of_new_topics(state_partitions),
         directories: HashMap::new(),
         cycle_records: AtomicU64::new(0),
@@ -173,7 +165,10 @@ fn prepare(
         share: share.map(Arc::new),
     };
     let named = read_positions(&job.transport, &positions_topic(&job.name)?)?;
-    job.splits = plan_splits(&job, &group, topology, &named)?;
+    if !is_spread {
+        // The splits of a spread job come later, as the group gives them.
+        job.splits = Splits::new(plan_splits(&job, &group, topology, &named)?);
+    }
     for path in &topology.directories {
         let directory = FileDirectory::open(&job, path, &named)?;
         job.directories.insert(path.clone(), Arc::new(directory));
@@ -290,9 +285,36 @@ fn refuse_to_run_alone(
     }
 }
 
+/// What a job opens once, also where it is spread and has several incarnations.
+#[derive(Clone)]
+pub(crate) struct Opened {
+    topics: Arc<Topics>,
+    pub(crate) backend: StateBackend,
+}
+
+impl Opened {
+    /// Creates the topics that are absent and opens the state.
+    pub(crate) fn new(
+        log: &Log,
+        name: &str,
+        topology: &Topology,
+        settings: &Settings,
+        state_partitions: u16,
+    ) -> Result<Self, JobError> {
+        let transport = log.transport();
+        let topics = Topics::create(&transport, name, topology, settings, state_partitions)?;
+        failpoint("start.topics_created");
+        let backend = open_state(log, name, topology, settings, state_partitions, &topics)?;
+        failpoint("start.state_opened");
+        Ok(Self {
+            topics: Arc::new(topics),
+            backend,
+        })
+    }
+}
+
 fn open_state(
     log: &Log,
-    identity: &str,
     name: &str,
     topology: &Topology,
     settings: &Settings,
@@ -325,7 +347,7 @@ fn open_state(
     // Names of jobs and instances are valid names of topics, so this is a valid name of a folder.
     Ok(StateBackend::open(
         log.env(),
-        &log.state_dir().join(identity),
+        &log.state_dir().join(identity(name, settings)?),
         config,
     )?)
 }
@@ -421,10 +443,6 @@ fn plan_splits(
             });
         }
     }
-    if let Some(share) = &job.share {
-        retain_share(&mut plans, share);
-        plan_exchanges(job, share, topology, &mut plans)?;
-    }
     let partitions = plans.iter().filter_map(|plan| match &plan.split {
         Split::Partition(partition) => Some(partition.clone()),
         Split::Named { .. } => None,
@@ -446,36 +464,6 @@ fn plan_splits(
         };
     }
     Ok(plans)
-}
-
-/// Leaves the splits that other processes read.
-fn retain_share(plans: &mut Vec<SplitPlan>, share: &Share) {
-    plans.retain(|plan| match &plan.split {
-        Split::Partition(partition) => share.partitions.contains(partition),
-        Split::Named { .. } => unreachable!("a job that shares out its work reads topics only"),
-    });
-}
-
-/// The partitions of repartition topics are read by the owner of the state behind them.
-fn plan_exchanges(
-    job: &JobContext,
-    share: &Share,
-    topology: &Topology,
-    plans: &mut Vec<SplitPlan>,
-) -> Result<(), JobError> {
-    for exchange in 0..topology.exchanges.len() {
-        let topic = repartition_topic(&job.name, exchange)?;
-        plans.extend(share.state_partitions.iter().map(|&partition| {
-            let place = TopicPartition::new(topic.clone(), i32::from(partition));
-            SplitPlan {
-                source: topology.sources.len() + exchange,
-                split: Split::Partition(place),
-                position: None,
-                state_partition: Some(partition),
-            }
-        }));
-    }
-    Ok(())
 }
 
 fn spawn_worker(

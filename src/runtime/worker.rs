@@ -16,7 +16,7 @@ use super::context::{JobContext, OperatorContext, Producer};
 use super::cycle::Commit;
 use super::error::{Failure, FailureInner, JobError};
 use super::exchange::Receive;
-use super::inbox::Message;
+use super::inbox::{Message, TaskChange};
 use super::positions::SinkMarks;
 use super::record::Origin;
 use super::report::{Drained, Report, Reports};
@@ -254,9 +254,38 @@ impl Worker {
                 })?;
                 self.open_if_due()?;
             }
+            Message::Reassign(change) => self.reassign(&change)?,
             Message::Stop => return Ok(Next::Stop),
         }
         Ok(Next::GoOn)
+    }
+
+    /// Lets tasks go and takes others on; those that stay keep all that they have in memory.
+    fn reassign(&mut self, change: &TaskChange) -> Result<(), JobError> {
+        assert_eq!(
+            self.state,
+            State::Drained,
+            "tasks change where the last cycle was drained"
+        );
+        for feed in &mut self.feeds {
+            feed.close_splits(&change.closed_splits);
+        }
+        let mut changelogs = std::mem::take(&mut self.changelogs);
+        let job = Arc::clone(&self.job);
+        let changed = self.each_store(&mut |store, _| {
+            if let Some(changelog) = changelogs.get_mut(store.name()) {
+                changelog.remove(store, &change.closed_state);
+                changelog.add(&job, store, &change.opened_state)?;
+            }
+            Ok(())
+        });
+        self.changelogs = changelogs;
+        changed?;
+        for (feed, assigned) in &change.opened_splits {
+            self.feeds[*feed].open_split(assigned)?;
+        }
+        self.reports.send(Report::TasksChanged);
+        Ok(())
     }
 
     fn mark_dirty(&mut self) {

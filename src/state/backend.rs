@@ -26,10 +26,10 @@ const WRITE_BYTES_MIN: usize = 1 << 20;
 /// The state of one job in one process. Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub struct StateBackend {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     env: Env,
     directory: PathBuf,
     config: StateConfig,
@@ -37,8 +37,8 @@ struct Shared {
     db: DB,
     memtables: WriteBufferManager,
     table_budget: Arc<TableBudget>,
-    claimed: Mutex<HashSet<(Arc<str>, u16)>>,
-    progress: Mutex<Progress>,
+    pub(super) claimed: Mutex<HashSet<(Arc<str>, u16)>>,
+    pub(super) progress: Mutex<Progress>,
     rebuilt: Option<String>,
 }
 
@@ -53,9 +53,9 @@ pub(super) type VisitStored<'a> =
     dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StateError> + 'a;
 
 #[derive(Default)]
-struct Progress {
+pub(super) struct Progress {
     /// What RocksDB answers with, in its memtables too.
-    latest: Positions,
+    pub(super) latest: Positions,
     /// What RocksDB has on disk for sure: its own flushes may have brought more.
     durable: Positions,
     /// Changelog bytes between the two.
@@ -167,12 +167,22 @@ impl StateBackend {
         self.shared.write_partitions(&batch, positions)?;
         drop(batch);
         failpoint("state.after_flush");
+        self.note_written(&store, positions, tail_bytes)
+    }
+
+    /// RocksDB has what is below these positions; brings it to the disk if much is not there yet.
+    pub(super) fn note_written(
+        &self,
+        store: &Arc<str>,
+        positions: &[(u16, Offset)],
+        tail_bytes: u64,
+    ) -> Result<(), StateError> {
         let is_durable_due = {
             let mut progress = self.shared.progress.lock();
             for &(partition, offset) in positions {
                 progress
                     .latest
-                    .insert((Arc::clone(&store), partition), offset);
+                    .insert((Arc::clone(store), partition), offset);
             }
             progress.tail_bytes += tail_bytes;
             self.shared.is_durable_due(&progress)
@@ -267,6 +277,16 @@ impl StateBackend {
     ) -> Result<Arc<str>, StateError> {
         let name = self.shared.name_of(store)?;
         self.shared.check_codec(store, codec)?;
+        self.claim_partitions(&name, partitions)?;
+        Ok(name)
+    }
+
+    /// Makes the caller the owner of more partitions of a store.
+    pub(super) fn claim_partitions(
+        &self,
+        store: &Arc<str>,
+        partitions: &[u16],
+    ) -> Result<(), StateError> {
         let mut claimed = self.shared.claimed.lock();
         for &partition in partitions {
             let count = self.shared.config.state_partitions;
@@ -274,16 +294,16 @@ impl StateBackend {
                 partition < count,
                 "there are {count} state partitions, not {partition}"
             );
-            if claimed.contains(&(Arc::clone(&name), partition)) {
+            if claimed.contains(&(Arc::clone(store), partition)) {
                 return Err(in_use(store, partition));
             }
         }
         claimed.extend(
             partitions
                 .iter()
-                .map(|&partition| (Arc::clone(&name), partition)),
+                .map(|&partition| (Arc::clone(store), partition)),
         );
-        Ok(name)
+        Ok(())
     }
 
     pub(super) fn release(&self, store: &Arc<str>, partitions: &[u16]) {
@@ -348,7 +368,7 @@ impl Shared {
         positions.get(&(name, state_partition)).copied()
     }
 
-    fn name_of(&self, store: &str) -> Result<Arc<str>, StateError> {
+    pub(super) fn name_of(&self, store: &str) -> Result<Arc<str>, StateError> {
         let unknown = || StateError::UnknownStore {
             store: store.to_owned(),
         };
@@ -371,7 +391,7 @@ impl Shared {
         }
     }
 
-    fn check_positions(&self, store: &Arc<str>, positions: &[(u16, Offset)]) {
+    pub(super) fn check_positions(&self, store: &Arc<str>, positions: &[(u16, Offset)]) {
         let progress = self.progress.lock();
         for &(partition, offset) in positions {
             let before = progress.latest.get(&(Arc::clone(store), partition));
@@ -386,7 +406,10 @@ impl Shared {
         rocks::handle(&self.db, name, &self.directory)
     }
 
-    fn family(&self, store: &str) -> Result<Arc<rocksdb::BoundColumnFamily<'_>>, StateError> {
+    pub(super) fn family(
+        &self,
+        store: &str,
+    ) -> Result<Arc<rocksdb::BoundColumnFamily<'_>>, StateError> {
         self.handle(&column_family(store))
     }
 
@@ -429,7 +452,7 @@ impl Shared {
         self.write_and_wait(write)
     }
 
-    fn put_position(
+    pub(super) fn put_position(
         &self,
         write: &mut WriteBatch,
         store: &str,
@@ -442,7 +465,7 @@ impl Shared {
     }
 
     /// Writes, and waits while memtables that are being written to disk take the memory of the next one (I10).
-    fn write_and_wait(&self, write: WriteBatch) -> Result<(), StateError> {
+    pub(super) fn write_and_wait(&self, write: WriteBatch) -> Result<(), StateError> {
         self.write(write)?;
         match self.memtables.get_usage() > self.memtables.get_buffer_size() {
             true => self.sync_column_families(),
@@ -559,7 +582,7 @@ impl Shared {
     }
 }
 
-fn in_use(store: &str, state_partition: u16) -> StateError {
+pub(super) fn in_use(store: &str, state_partition: u16) -> StateError {
     StateError::PartitionInUse {
         store: store.to_owned(),
         state_partition,

@@ -49,6 +49,15 @@ pub trait CycleStore: Send {
         value: Option<&[u8]>,
         next_offset: Offset,
     ) -> Result<(), StateError>;
+
+    /// See [`Store::add_partitions`].
+    ///
+    /// # Errors
+    /// If one of the partitions is open already.
+    fn add_partitions(&mut self, partitions: &[u16]) -> Result<(), StateError>;
+
+    /// See [`Store::remove_partitions`].
+    fn remove_partitions(&mut self, partitions: &[u16]);
 }
 
 impl<V: Clone + Send + 'static> CycleStore for Store<V> {
@@ -88,5 +97,13 @@ impl<V: Clone + Send + 'static> CycleStore for Store<V> {
         next_offset: Offset,
     ) -> Result<(), StateError> {
         Store::restore(self, state_partition, key, value, next_offset)
+    }
+
+    fn add_partitions(&mut self, partitions: &[u16]) -> Result<(), StateError> {
+        Store::add_partitions(self, partitions)
+    }
+
+    fn remove_partitions(&mut self, partitions: &[u16]) {
+        Store::remove_partitions(self, partitions);
     }
 }

@@ -13,7 +13,8 @@
 //! update ─► table ──drain_cycle──► changelog records ──commit──► (durable)
 //!             └──take_flush──► FlushBatch ──────after commit──► StateBackend::flush ─► RocksDB + position
 //! ```
-//! Reading order: `store.rs`, `table.rs` (on `index.rs`, `key.rs`), `flush.rs`, `backend.rs` (on `prepare.rs`, `rocks.rs`, `meta.rs`).
+//! Reading order: `store.rs`, `table.rs` (on `index.rs`, `key.rs`), `flush.rs`, `backend.rs` (on `prepare.rs`, `rocks.rs`, `meta.rs`);
+//! state that moves: `handover.rs`, `replay.rs`.
 
 mod backend;
 mod budget;
@@ -21,11 +22,13 @@ mod config;
 mod cycle_store;
 mod error;
 mod flush;
+mod handover;
 mod index;
 mod key;
 mod meta;
 mod prefetch;
 mod prepare;
+mod replay;
 mod rocks;
 mod scan;
 mod store;
@@ -38,6 +41,7 @@ pub use cycle_store::{BoxError, CycleStore, EmitChange};
 pub use error::StateError;
 pub use flush::{FlushBatch, FlushTicket, FlushUrgency};
 pub use key::{HashedKey, hash_key, state_partition};
+pub use replay::Change;
 /// The options of every database here, so that a benchmark's baseline has the same.
 #[doc(hidden)]
 pub use rocks::options as rocksdb_options;

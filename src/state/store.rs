@@ -33,18 +33,18 @@ const SAMPLE_EVERY: u32 = 64;
 pub struct Store<V> {
     pub(super) backend: StateBackend,
     pub(super) name: Arc<str>,
-    partitions: Vec<u16>,
+    pub(super) partitions: Vec<u16>,
     pub(super) codec: Box<dyn ValueCodec<V>>,
     pub(super) table: Table<V>,
     share: TableShare,
     /// Every key that exists is in the table: RocksDB need not be asked.
-    is_resident: bool,
+    pub(super) is_resident: bool,
     /// Slots that the open cycle changed, each once.
     pub(super) cycle: Vec<u32>,
     cycle_bytes: usize,
     /// Slots that drained cycles changed since the last flush took them, each once.
     pub(super) dirty: Vec<u32>,
-    dirty_bytes: usize,
+    pub(super) dirty_bytes: usize,
     pub(super) in_flight: Option<InFlight>,
     next_ticket: u32,
     /// Changelog bytes since the last flush.
@@ -55,7 +55,7 @@ pub struct Store<V> {
     scratch: Vec<u8>,
     misses: Misses,
     /// Where the replay of each partition stands.
-    restored: BTreeMap<u16, Offset>,
+    pub(super) restored: BTreeMap<u16, Offset>,
     is_broken: bool,
 }
 

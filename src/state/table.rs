@@ -201,6 +201,19 @@ impl<V> Table<V> {
         has_lost_value
     }
 
+    /// Removes the entries that are `gone`.
+    pub(super) fn remove_where(&mut self, is_gone: impl Fn(&Entry<V>) -> bool) {
+        for number in 0..self.slots_count() {
+            let Ok(slot) = u32::try_from(number) else {
+                break;
+            };
+            let entry = self.entry(slot);
+            if entry.is_live && is_gone(entry) {
+                self.remove(slot);
+            }
+        }
+    }
+
     fn slots_count(&self) -> usize {
         self.chunks.iter().map(Vec::len).sum()
     }

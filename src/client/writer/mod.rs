@@ -142,6 +142,16 @@ impl TransactionalWriter {
         member: GroupMember,
         offsets: Vec<(TopicPartition, CommittedOffset)>,
     ) -> Result<(), ClientError> {
+        let (generation, sent) = self.try_send_offsets(group, member, offsets).await?;
+        sent.map_err(|e| self.inner.fail(generation, of_the_member(e)))
+    }
+
+    async fn try_send_offsets(
+        &self,
+        group: GroupId,
+        member: GroupMember,
+        offsets: Vec<(TopicPartition, CommittedOffset)>,
+    ) -> Result<(u64, Result<(), ClientError>), ClientError> {
         let (producer, generation) = self.inner.enter("send_offsets")?;
         let request = TxnOffsetCommitRequest {
             transactional_id: self.inner.id.clone(),
@@ -151,8 +161,27 @@ impl TransactionalWriter {
             offsets,
         };
         let send = || self.inner.transport.txn_offset_commit(request.clone());
-        let result = retry(self.inner.transport.env(), send).await;
-        result.map_err(|e| self.inner.fail(generation, of_the_member(e)))
+        Ok((generation, retry(self.inner.transport.env(), send).await))
+    }
+
+    /// As [`send_offsets`](Self::send_offsets), but a refusal because the group has gone on to another generation leaves the
+    /// transaction as it was: whoever is a member of that one sends the positions again as such; else it must be aborted,
+    /// for without them it must not be committed.
+    ///
+    /// # Errors
+    /// If the group refuses them for another reason; the transaction must then be aborted.
+    pub(crate) async fn offer_offsets(
+        &self,
+        group: GroupId,
+        member: GroupMember,
+        offsets: Vec<(TopicPartition, CommittedOffset)>,
+    ) -> Result<Offered, ClientError> {
+        let (generation, sent) = self.try_send_offsets(group, member, offsets).await?;
+        match sent {
+            Ok(()) => Ok(Offered::Taken),
+            Err(e) if is_of_another_generation(&e) => Ok(Offered::AnotherGeneration),
+            Err(e) => Err(self.inner.fail(generation, of_the_member(e))),
+        }
     }
 
     /// Commits: all effects become visible together. Every append must have returned before; batches that
@@ -200,6 +229,23 @@ fn of_the_member(error: ClientError) -> ClientError {
         Some(ErrorCode::FencedInstanceId) => error.into_must_abort(),
         _ => error,
     }
+}
+
+/// What became of positions that were offered to a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offered {
+    /// They are pending in the transaction.
+    Taken,
+    /// The group has left the member's generation behind. Nothing was taken.
+    AnotherGeneration,
+}
+
+fn is_of_another_generation(error: &ClientError) -> bool {
+    let code = error.code();
+    matches!(
+        code,
+        Some(ErrorCode::IllegalGeneration | ErrorCode::RebalanceInProgress)
+    )
 }
 
 enum Begun {

@@ -191,3 +191,22 @@ fn a_batch_that_fails_after_it_was_handed_over_makes_the_commit_fail_and_the_abo
     assert_eq!(wait(writer.abort()).unwrap(), CommitOutcome::Aborted);
     assert_eq!(broker.end_txns().len(), 1);
 }
+
+#[test]
+fn c29_positions_that_came_with_the_last_generation_are_sent_again_in_the_same_transaction() {
+    let broker = Scripted::new(1);
+    broker.script_offsets([Fault::Refuse(ErrorCode::IllegalGeneration)]);
+    let writer = writer(&broker);
+    let mut partition = writer.partition(&partition(0));
+    partition.append(&mut batch(&["a"])).unwrap();
+    let group = GroupId::new("g").unwrap();
+    let offer = || wait(writer.offer_offsets(group.clone(), GroupMember::default(), vec![]));
+    assert_eq!(offer().unwrap(), Offered::AnotherGeneration);
+    assert_eq!(offer().unwrap(), Offered::Taken);
+    assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
+    // Of one that is no member any more nothing may be committed.
+    broker.script_offsets([Fault::Refuse(ErrorCode::UnknownMemberId)]);
+    partition.append(&mut batch(&["b"])).unwrap();
+    assert!(offer().is_err());
+    assert!(wait(writer.commit()).is_err());
+}

@@ -3,6 +3,7 @@
 //! Pure: the member that leads the group runs it on what all members said of themselves. An answer has two parts, the
 //! *target*, where every task should be, and what each member may have *now*: a task that another member still holds is
 //! withheld until that member has let go of it and joined again (KIP-429), so that no task is ever in two hands.
+//! Standbys keep copies of state on members that do not own it, spread so that each member's tasks have many to go to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,8 @@ pub(crate) struct TopicGroup {
     pub(crate) number: u16,
     /// How many partitions each topic has.
     pub(crate) partitions_count: i32,
+    /// Whether its tasks have state.
+    pub(crate) is_stateful: bool,
 }
 
 /// What a member says of itself when it joins.
@@ -46,6 +49,8 @@ pub(crate) struct Assignment {
     pub(crate) target: BTreeMap<String, BTreeSet<Task>>,
     /// What each member may have now: its target without what others still hold.
     pub(crate) now: BTreeMap<String, BTreeSet<Task>>,
+    /// Whose state each member keeps a copy of, besides its own.
+    pub(crate) standbys: BTreeMap<String, BTreeSet<Task>>,
 }
 
 impl Assignment {
@@ -55,8 +60,13 @@ impl Assignment {
     }
 }
 
-/// Shares out all tasks of `groups` to `members`. Equal members in any order give the same answer.
-pub(crate) fn assign(members: &[Member], groups: &[TopicGroup]) -> Assignment {
+/// Shares out all tasks of `groups` to `members`, and `standbys_count` copies of each one's state, or as many as there are
+/// other members. Equal members in any order give the same answer.
+pub(crate) fn assign(
+    members: &[Member],
+    groups: &[TopicGroup],
+    standbys_count: usize,
+) -> Assignment {
     let owners = owners(members, groups);
     let mut target: BTreeMap<String, BTreeSet<Task>> = members
         .iter()
@@ -73,7 +83,12 @@ pub(crate) fn assign(members: &[Member], groups: &[TopicGroup]) -> Assignment {
         (id.clone(), free.collect())
     });
     let now = now.collect();
-    Assignment { target, now }
+    let standbys = Standbys::place(members, groups, &target, standbys_count);
+    Assignment {
+        target,
+        now,
+        standbys,
+    }
 }
 
 /// Who holds what. Of two members that claim a task, the one with the newer generation holds it: the other slept
@@ -221,6 +236,119 @@ fn nearest<'a>(members: &'a [Member], task: Task, room: &Room<'_>) -> Option<&'a
         .map(|m| m.id.as_str())
 }
 
+/// The standbys that are placed so far.
+struct Standbys<'a> {
+    members: Vec<&'a Member>,
+    target: BTreeMap<Task, &'a str>,
+    placed: BTreeMap<&'a str, BTreeSet<Task>>,
+    /// How many a member with one worker may have before others are preferred.
+    share: usize,
+}
+
+impl<'a> Standbys<'a> {
+    fn place(
+        members: &'a [Member],
+        groups: &[TopicGroup],
+        target: &'a BTreeMap<String, BTreeSet<Task>>,
+        count: usize,
+    ) -> BTreeMap<String, BTreeSet<Task>> {
+        let owned = target.iter();
+        let owned = owned.flat_map(|(id, tasks)| tasks.iter().map(|task| (*task, id.as_str())));
+        let is_stateful = |task: &Task| {
+            let mut groups = groups.iter();
+            groups.any(|group| group.number == task.topics && group.is_stateful)
+        };
+        let target: BTreeMap<Task, &str> = owned.filter(|(task, _)| is_stateful(task)).collect();
+        let mut members: Vec<&Member> = members.iter().collect();
+        members.sort_by(|a, b| a.id.cmp(&b.id));
+        let count = count.min(members.len().saturating_sub(1));
+        let workers_count = members.iter().copied().map(weight).sum::<usize>().max(1);
+        let mut standbys = Self {
+            share: (count * target.len()).div_ceil(workers_count),
+            placed: members
+                .iter()
+                .map(|m| (m.id.as_str(), BTreeSet::new()))
+                .collect(),
+            members,
+            target,
+        };
+        let tasks: Vec<Task> = standbys.target.keys().copied().collect();
+        for task in &tasks {
+            standbys.keep(*task, count);
+        }
+        for task in &tasks {
+            standbys.fill_up(*task, count);
+        }
+        let placed = standbys.placed.into_iter();
+        placed.map(|(id, tasks)| (id.to_owned(), tasks)).collect()
+    }
+
+    fn copies(&self, task: Task) -> usize {
+        let mut all = self.placed.values();
+        all.by_ref().filter(|tasks| tasks.contains(&task)).count()
+    }
+
+    /// Those who may have a copy: not the owner, whose death the copy is for, and nobody twice.
+    fn candidates(&self, task: Task) -> impl Iterator<Item = &'a Member> {
+        let owner = self.target.get(&task).copied();
+        let may = |member: &&&'a Member| {
+            let has = self.placed.get(member.id.as_str());
+            Some(member.id.as_str()) != owner && !has.is_some_and(|tasks| tasks.contains(&task))
+        };
+        let found: Vec<&'a Member> = self.members.iter().filter(may).copied().collect();
+        found.into_iter()
+    }
+
+    fn load(&self, member: &Member) -> usize {
+        self.placed.get(member.id.as_str()).map_or(0, BTreeSet::len)
+    }
+
+    fn has_room(&self, member: &Member) -> bool {
+        self.load(member) < self.share * weight(member)
+    }
+
+    fn give(&mut self, id: &'a str, task: Task) {
+        self.placed.entry(id).or_default().insert(task);
+    }
+
+    /// Copies stay where they are, those that are nearest to the state first.
+    fn keep(&mut self, task: Task, count: usize) {
+        let near = self.candidates(task).filter(|member| self.has_room(member));
+        let near = near.filter_map(|member| Some((*member.lags.get(&task)?, member.id.as_str())));
+        let mut near: Vec<(u64, &str)> = near.collect();
+        near.sort_unstable();
+        for (_, id) in near.into_iter().take(count) {
+            self.give(id, task);
+        }
+    }
+
+    /// New copies go where fewest tasks of the same owner have theirs, so that its death is spread; then to whoever has fewest.
+    fn fill_up(&mut self, task: Task, count: usize) {
+        while self.copies(task) < count {
+            let owner = self.target.get(&task).copied();
+            let of_same_owner = |member: &Member| {
+                let copies = self.placed.get(member.id.as_str()).into_iter().flatten();
+                let same = copies.filter(|copy| self.target.get(*copy).copied() == owner);
+                same.count()
+            };
+            let candidates = self.candidates(task);
+            let best = candidates.min_by_key(|member| {
+                let is_full = !self.has_room(member);
+                (
+                    is_full,
+                    of_same_owner(member),
+                    self.load(member),
+                    &member.id,
+                )
+            });
+            match best {
+                Some(best) => self.give(best.id.as_str(), task),
+                None => return,
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -247,8 +375,14 @@ mod tests {
             .map(|(number, &partitions_count)| TopicGroup {
                 number,
                 partitions_count,
+                is_stateful: true,
             })
             .collect()
+    }
+
+    /// Without standbys.
+    fn assign(members: &[Member], groups: &[TopicGroup]) -> Assignment {
+        super::assign(members, groups, 0)
     }
 
     #[test]
@@ -294,6 +428,43 @@ mod tests {
         let given = assign(&[sleeper, holder], &groups(&[1]));
         assert_eq!(given.now["b"], [task(0, 0)].into());
         assert!(given.now["a"].is_empty());
+    }
+
+    #[test]
+    fn a_task_whose_owner_died_goes_to_its_standby() {
+        let all = [("a", &[(0, 0), (0, 1)][..]), ("b", &[]), ("c", &[])];
+        let members = all.map(|(id, owned)| member(id, owned));
+        let groups = groups(&[2]);
+        let given = super::assign(&members[..1], &groups, 1);
+        assert!(
+            given.standbys["a"].is_empty(),
+            "a copy beside the original helps nobody"
+        );
+        let given = super::assign(&members, &groups, 1);
+        let standby = |t: Task| {
+            let mut all = given.standbys.iter();
+            all.find(|(_, tasks)| tasks.contains(&t)).unwrap().0.clone()
+        };
+        let (first, second) = (standby(task(0, 0)), standby(task(0, 1)));
+        let left: Vec<Member> = ["b", "c", "d"]
+            .map(|id| {
+                let mut left = member(id, &[]);
+                left.lags = given
+                    .standbys
+                    .get(id)
+                    .into_iter()
+                    .flatten()
+                    .map(|t| (*t, 3))
+                    .collect();
+                left
+            })
+            .into();
+        let after = super::assign(&left, &groups, 1);
+        for (number, holder) in [(0, first), (1, second)] {
+            if holder != "a" {
+                assert!(after.now[&holder].contains(&task(0, number)), "{after:?}");
+            }
+        }
     }
 
     #[test]
@@ -347,6 +518,52 @@ mod tests {
                     let holds = |m: &Member| m.owned.contains(t) && Some(m.generation) == newer;
                     prop_assert!(!members.iter().any(holds) || members.iter().any(|m| holds(m) && m.id == *id));
                 }
+            }
+        }
+
+        /// Copies are on other members than the original, each on its own, as many as can be; they stay once they are placed.
+        #[test]
+        fn c29_standbys_are_elsewhere_and_stay(members in members(), counts in prop::collection::vec(0i32..9, 3), wanted in 0usize..4) {
+            let mut groups = groups(&counts);
+            groups[2].is_stateful = false;
+            let given = super::assign(&members, &groups, wanted);
+            let possible = wanted.min(members.len() - 1);
+            for (owner, tasks) in &given.target {
+                for t in tasks {
+                    let copies: Vec<&String> = given.standbys.iter().filter(|it| it.1.contains(t)).map(|it| it.0).collect();
+                    let expected = if t.topics == 2 { 0 } else { possible };
+                    prop_assert_eq!(copies.len(), expected, "{:?} of {}", t, owner);
+                    prop_assert!(!copies.contains(&owner));
+                }
+            }
+            let reversed: Vec<Member> = members.iter().rev().cloned().collect();
+            prop_assert_eq!(&super::assign(&reversed, &groups, wanted), &given);
+            let workers: usize = members.iter().map(weight).sum();
+            let fair = (possible * (counts[0] + counts[1]) as usize).div_ceil(workers);
+            // Where one member owns much, what it may not copy falls to the others.
+            let most = (counts[0] + counts[1]) as usize;
+            for m in &members {
+                prop_assert!(given.standbys[&m.id].len() <= most.max(fair * weight(m)));
+            }
+        }
+
+        /// Once the tasks are settled, so are the standbys.
+        #[test]
+        fn c29_standbys_settle_with_their_tasks(members in members(), counts in prop::collection::vec(0i32..9, 3), wanted in 0usize..3) {
+            let groups = groups(&counts);
+            let mut members = members;
+            let mut before = BTreeMap::new();
+            for generation in 10..14 {
+                let given = super::assign(&members, &groups, wanted);
+                for m in &mut members {
+                    m.owned = given.now[&m.id].clone();
+                    m.generation = generation;
+                    m.lags = m.owned.iter().chain(&given.standbys[&m.id]).map(|t| (*t, 0)).collect();
+                }
+                if generation == 13 {
+                    prop_assert_eq!(&given.standbys, &before);
+                }
+                before = given.standbys;
             }
         }
 

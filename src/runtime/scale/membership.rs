@@ -3,28 +3,31 @@
 //! A thread of its own speaks to the group's coordinator; the driver and the job's supervisor see what it agreed on:
 //!
 //! ```text
-//! wait_for_share ──► an incarnation runs its tasks ──► ended
-//!                       │            ▲ every commit carries `member_for_commit` (KIP-447)
-//!                       ▼ Report::Reassigned: commits, ends       Report::Lost: rolls back, ends
+//! wait_for_share ──► an incarnation, without tasks at first ──────────────► ended
+//!                       │ Report::Reassigned       ▲ Report::Lost: rolls back, ends
+//!                       ▼                          │ every commit carries `member_for_commit` (KIP-447)
+//!              begin_change ──► tasks go and come between two cycles ──► end_change
 //! ```
-//! Tasks that are taken away are held until the incarnation has ended; then the process joins again, which frees them
-//! for their new owner. So a task is never in two hands, and other tasks go on meanwhile.
+//! Tasks that are taken away are held until the cycle that they are in is committed and they are closed; then the process
+//! joins again, which frees them for their new owner. So a task is never in two hands, and other tasks go on meanwhile.
+//! Tasks that are given are made ready by `replicas.rs` first, while the others go on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use super::ScaleOut;
-use super::assignor::{Member, Task, assign};
+use super::agreement::{self, Given, Meeting, Words};
+use super::assignor::Task;
 use super::plan::Plan;
+use super::replicas::{ReadyTask, Replicas};
 use crate::client::{ClientError, Transport, wait};
 use crate::env::Env;
-use crate::protocol::consumer_protocol::{Assignment, Subscription};
+use crate::protocol::consumer_protocol::Subscription;
 use crate::protocol::messages::GroupMember;
 use crate::protocol::messages::groups::{
     ClientIdentity, HeartbeatRequest, JoinGroupMember, JoinGroupProtocol, JoinGroupRequest,
@@ -32,6 +35,7 @@ use crate::protocol::messages::groups::{
 };
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::runtime::error::JobError;
+use crate::runtime::progress::Progress;
 use crate::runtime::report::{Report, Reports};
 use crate::types::{GroupId, Offset, TopicPartition};
 
@@ -40,19 +44,6 @@ const ASSIGNOR: &str = "onceflow-sticky";
 const PROTOCOL_TYPE: &str = "consumer";
 /// How long a failed request to the coordinator is not repeated.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// How often what was read for good is deleted from the repartition topics (Kafka Streams' `repartition.purge.interval.ms`).
-const PURGE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// What a member tells the leader beyond Kafka's own fields.
-#[derive(Debug, Serialize, Deserialize)]
-struct Words {
-    /// What the job's state depends on: processes with another topology cannot share it.
-    topology: String,
-    workers: u32,
-    /// The tasks whose state is on this process's disk.
-    near: Vec<(u16, i32)>,
-}
-
 /// The membership; shared by the thread that keeps it, the supervisor and the driver.
 pub(crate) struct Membership {
     env: Env,
@@ -62,9 +53,34 @@ pub(crate) struct Membership {
     settings: ScaleOut,
     topology: String,
     workers: u32,
-    plan: Plan,
+    plan: Arc<Plan>,
+    /// Not its own: the state must be closed when the process has left, though this thread may still wait for an answer.
+    replicas: Weak<Replicas>,
+    progress: Arc<Progress>,
     state: Mutex<State>,
     changed: Condvar,
+}
+
+/// What a process is before it is a member.
+pub(crate) struct Candidate<'a> {
+    pub(crate) env: &'a Env,
+    pub(crate) transport: &'a Arc<dyn Transport>,
+    pub(crate) job: &'a str,
+    pub(crate) settings: ScaleOut,
+    /// What the job's state depends on.
+    pub(crate) topology: String,
+    pub(crate) workers: usize,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) replicas: &'a Arc<Replicas>,
+    pub(crate) progress: Arc<Progress>,
+}
+
+/// What changes between two cycles.
+pub(crate) struct Change {
+    /// The tasks to be closed.
+    pub(crate) revoked: BTreeSet<Task>,
+    /// The tasks to be opened.
+    pub(crate) added: Vec<ReadyTask>,
 }
 
 #[derive(Default)]
@@ -74,8 +90,8 @@ struct State {
     is_agreed: bool,
     /// Whether this process holds what it was given last; also while it joins anew.
     is_holding: bool,
-    /// The tasks of the last agreement.
-    given: BTreeSet<Task>,
+    /// What the last agreement gave.
+    given: Given,
     /// The tasks of the incarnation that runs, if one does.
     running: Option<BTreeSet<Task>>,
     /// Where to tell the incarnation.
@@ -85,8 +101,6 @@ struct State {
     is_leaving: bool,
     /// Whether tasks were let go of since the last join.
     has_let_go: bool,
-    /// Tasks whose state is on this process's disk.
-    near: BTreeSet<Task>,
     /// The positions below which repartition topics are not needed any more.
     read_for_good: BTreeMap<TopicPartition, Offset>,
     /// Why the membership ended for good.
@@ -104,30 +118,23 @@ impl Membership {
     ///
     /// # Errors
     /// If no thread can be started.
-    #[allow(clippy::too_many_arguments, reason = "all of it is what a member is")]
-    pub(crate) fn start(
-        env: &Env,
-        transport: &Arc<dyn Transport>,
-        group: GroupId,
-        job: &str,
-        settings: ScaleOut,
-        topology: String,
-        workers: usize,
-        plan: Plan,
-    ) -> Result<Arc<Self>, JobError> {
+    pub(crate) fn start(candidate: Candidate<'_>) -> Result<Arc<Self>, JobError> {
+        let Candidate { env, settings, .. } = candidate;
         let member = GroupMember {
             group_instance_id: Some(settings.instance.clone()),
             ..GroupMember::default()
         };
         let membership = Arc::new(Self {
             env: env.clone(),
-            transport: Arc::clone(transport),
-            group,
-            job: job.to_owned(),
+            transport: Arc::clone(candidate.transport),
+            group: GroupId::new(candidate.job)?,
+            job: candidate.job.to_owned(),
             settings,
-            topology,
-            workers: u32::try_from(workers).unwrap_or(u32::MAX),
-            plan,
+            topology: candidate.topology,
+            workers: u32::try_from(candidate.workers).unwrap_or(u32::MAX),
+            plan: candidate.plan,
+            replicas: Arc::downgrade(candidate.replicas),
+            progress: candidate.progress,
             state: Mutex::new(State {
                 member,
                 ..State::default()
@@ -150,31 +157,78 @@ impl Membership {
         &self.plan
     }
 
-    /// Waits until the group gives this process a share and takes it; `None` once `is_stopped` says so.
-    /// `reports` is told when the share changes.
+    /// Waits until the group agrees with this process in it; `false` once `is_stopped` says so. From here on tasks are made ready,
+    /// and `reports` is told when there are some to be taken on or let go of.
     pub(crate) fn wait_for_share(
         &self,
         reports: &Reports,
         is_stopped: impl Fn() -> bool,
-    ) -> Result<Option<BTreeSet<Task>>, JobError> {
+    ) -> Result<bool, JobError> {
         let mut state = self.state.lock();
         loop {
             if is_stopped() {
-                return Ok(None);
+                return Ok(false);
             }
             if let Some(failure) = &state.failure {
                 return Err(self.fenced(failure.clone()));
             }
+            let replicas = self.replicas.upgrade();
+            if let Some(failure) = replicas.and_then(|replicas| replicas.take_failure()) {
+                return Err(failure);
+            }
             if state.is_holding {
-                let share = state.given.clone();
-                state.running = Some(share.clone());
-                state.near.extend(share.iter().copied());
+                state.running = Some(BTreeSet::new());
                 state.reports = Some(reports.clone());
                 state.is_lost = false;
-                return Ok(Some(share));
+                self.follow(&state);
+                return Ok(true);
             }
             self.changed.wait_for(&mut state, RETRY_PAUSE);
         }
+    }
+
+    /// What is to change now that no cycle is open. Tasks that come are held from here on.
+    pub(crate) fn begin_change(&self) -> Change {
+        let mut state = self.state.lock();
+        let replicas = self.replicas.upgrade();
+        let ready = replicas.map_or(vec![], |replicas| replicas.take_ready());
+        let given = state.given.tasks.clone();
+        let running = state.running.get_or_insert_default();
+        let revoked = running.difference(&given).copied().collect();
+        let is_new =
+            |ready: &ReadyTask| given.contains(&ready.task) && !running.contains(&ready.task);
+        let added: Vec<ReadyTask> = ready.into_iter().filter(is_new).collect();
+        running.extend(added.iter().map(|ready| ready.task));
+        self.follow(&state);
+        Change { revoked, added }
+    }
+
+    /// What was revoked is closed, and its last cycle is committed: it is let go of.
+    pub(crate) fn end_change(&self, revoked: &BTreeSet<Task>) {
+        let mut state = self.state.lock();
+        let running = state.running.get_or_insert_default();
+        running.retain(|task| !revoked.contains(task));
+        self.progress.reads(self.plan.partitions(running));
+        state.has_let_go |= !revoked.is_empty();
+        self.follow(&state);
+        self.changed.notify_all();
+    }
+
+    /// Has the tasks that were given and do not run yet made ready, and the standbys followed.
+    fn follow(&self, state: &State) {
+        let Some(replicas) = self.replicas.upgrade() else {
+            return;
+        };
+        let Some(running) = state.running.as_ref().filter(|_| !state.is_lost) else {
+            return replicas.follow(BTreeSet::new(), BTreeSet::new(), None);
+        };
+        let given = &state.given.tasks;
+        let coming = given.difference(running).copied().collect();
+        // A worker has these open, or is about to.
+        let held = given.union(running).copied().collect();
+        let held: BTreeSet<u16> = self.plan.state_partitions(&held).into_iter().collect();
+        let standbys = state.given.standbys.difference(&held).copied().collect();
+        replicas.follow(coming, standbys, state.reports.clone());
     }
 
     /// The incarnation that `wait_for_share` began has ended; what it held and was taken away is let go of.
@@ -182,22 +236,28 @@ impl Membership {
         let mut state = self.state.lock();
         state.reports = None;
         if let Some(ran) = state.running.take() {
-            state.has_let_go |= !ran.is_subset(&state.given);
+            state.has_let_go |= !ran.is_subset(&state.given.tasks);
         }
+        self.progress.reads(vec![]);
+        self.follow(&state);
         self.changed.notify_all();
     }
 
-    /// Who commits. Waits while the group agrees anew: afterwards this process still holds what it runs.
+    /// Who commits. Waits while the group agrees anew: afterwards this process still holds what it runs. `refused` is the
+    /// generation that the group has left behind, if that is known: then it waits for the next one.
     ///
     /// # Errors
     /// If the group went on without this process, so that nothing may be committed any more.
-    pub(crate) fn member_for_commit(&self) -> Result<GroupMember, JobError> {
+    pub(crate) fn member_for_commit(&self, refused: Option<i32>) -> Result<GroupMember, JobError> {
         let mut state = self.state.lock();
         let deadline = self.env.clock.now().plus(self.settings.rebalance_timeout);
-        while !state.is_agreed && !state.is_lost && self.env.clock.now() < deadline {
+        let is_good = |state: &State| {
+            state.is_agreed && !state.is_lost && Some(state.member.generation) != refused
+        };
+        while !is_good(&state) && !state.is_lost && self.env.clock.now() < deadline {
             self.changed.wait_for(&mut state, RETRY_PAUSE);
         }
-        match state.is_agreed && !state.is_lost {
+        match is_good(&state) {
             true => Ok(state.member.clone()),
             false => Err(JobError::NotCommitted {
                 job: self.job.clone(),
@@ -251,7 +311,7 @@ impl Membership {
         };
         let is_leader = joined.leader == joined.member_id;
         let assignments = match is_leader {
-            true => self.share_out(&joined.members),
+            true => self.share_out(&joined.members)?,
             false => vec![],
         };
         let synced = wait(self.transport.sync_group(SyncGroupRequest {
@@ -314,21 +374,19 @@ impl Membership {
     }
 
     fn subscription(&self, state: &State) -> Bytes {
-        let mut held = state.given.clone();
+        let mut held = state.given.tasks.clone();
         if !state.is_lost {
             held.extend(state.running.iter().flatten().copied());
         }
-        let near = state.near.iter().map(|task| (task.topics, task.partition));
         let words = Words {
             topology: self.topology.clone(),
             workers: self.workers,
-            near: near.collect(),
+            standbys: self.settings.standbys,
+            held: self.replicas.upgrade().map_or(vec![], |it| it.held()),
         };
-        #[expect(clippy::expect_used, reason = "no input decides whether it fails")]
-        let user_data = postcard::to_stdvec(&words).expect("words of numbers and text have a form");
         Subscription {
             topics: self.plan.topics().cloned().collect(),
-            user_data: Some(user_data.into()),
+            user_data: Some(words.encode()),
             owned: self.plan.partitions(&held),
             generation: state.member.generation,
             rack: None,
@@ -337,85 +395,21 @@ impl Membership {
     }
 
     /// The leader's work: everybody's assignment. A member that cannot share the job is told why instead.
-    fn share_out(&self, members: &[JoinGroupMember]) -> Vec<(String, Bytes)> {
-        let (mut fit, mut ids, mut all) = (Vec::new(), BTreeMap::new(), Vec::new());
-        for member in members {
-            match self.understand(member) {
-                Ok(understood) => {
-                    ids.insert(understood.id.clone(), member.member_id.clone());
-                    fit.push(understood);
-                }
-                Err(why) => {
-                    warn!(
-                        job = self.job,
-                        member = member.member_id,
-                        why,
-                        "gives no share"
-                    );
-                    let told = Assignment {
-                        partitions: vec![],
-                        user_data: Some(why.into()),
-                    };
-                    all.push((member.member_id.clone(), told.encode()));
-                }
-            }
-        }
-        let given = assign(&fit, &self.plan.topic_groups());
-        info!(
-            job = self.job,
-            members = fit.len(),
-            is_final = given.is_final(),
-            "shares out the tasks"
-        );
-        for (id, tasks) in &given.now {
-            let told = Assignment {
-                partitions: self.plan.partitions(tasks),
-                user_data: None,
-            };
-            all.push((ids[id].clone(), told.encode()));
-        }
-        all
-    }
-
-    fn understand(&self, member: &JoinGroupMember) -> Result<Member, String> {
-        let subscription = Subscription::decode(&member.metadata).map_err(|e| e.to_string())?;
-        let words = subscription.user_data.as_deref().unwrap_or_default();
-        let words: Words = postcard::from_bytes(words)
-            .map_err(|e| format!("it is no process of this job, or of another version: {e}"))?;
-        if words.topology != self.topology {
-            return Err(format!(
-                "it has another topology ({:?}) than the process that leads the group ({:?}): \
-                 stop all processes of the job, then start the new ones",
-                words.topology, self.topology
-            ));
-        }
-        let near = words
-            .near
-            .iter()
-            .map(|&(topics, partition)| (Task { topics, partition }, 0));
-        Ok(Member {
-            id: member
-                .group_instance_id
-                .clone()
-                .unwrap_or_else(|| member.member_id.clone()),
-            workers: words.workers,
-            generation: subscription.generation,
-            owned: self.plan.tasks(&subscription.owned),
-            lags: near.collect(),
-        })
+    fn share_out(&self, members: &[JoinGroupMember]) -> Result<Vec<(String, Bytes)>, ClientError> {
+        let meeting = Meeting::new(&self.plan, &self.topology, members);
+        let ends = match self.replicas.upgrade() {
+            Some(replicas) => replicas.ends(&meeting.held())?,
+            None => BTreeMap::new(),
+        };
+        Ok(meeting.share_out(&self.plan, &ends))
     }
 
     /// Takes up what the group agreed on; `true` if the membership has ended for good.
     fn take_up(&self, joined: &JoinedGroup, assignment: &Bytes) -> bool {
         let mut state = self.state.lock();
         state.member.generation = joined.generation;
-        let told = Assignment::decode(assignment).map_err(|e| e.to_string());
-        let told = told.and_then(|told| match told.user_data {
-            Some(why) => Err(String::from_utf8_lossy(&why).into_owned()),
-            None => Ok(told.partitions),
-        });
-        match told {
-            Ok(partitions) => state.given = self.plan.tasks(&partitions),
+        match agreement::read(&self.plan, assignment) {
+            Ok(given) => state.given = given,
             Err(why) => {
                 state.failure = Some(format!("the group gives it no share: {why}"));
                 state.is_lost = true;
@@ -427,14 +421,15 @@ impl Membership {
         info!(
             job = self.job,
             generation = joined.generation,
-            tasks = state.given.len(),
+            tasks = state.given.tasks.len(),
+            standbys = state.given.standbys.len(),
             "has its share"
         );
-        if state
-            .running
-            .as_ref()
-            .is_some_and(|running| *running != state.given)
-        {
+        self.progress.agreed(joined.generation);
+        self.follow(&state);
+        let given = &state.given.tasks;
+        let running = state.running.as_ref();
+        if running.is_some_and(|running| !running.is_subset(given)) {
             state.tell(Report::Reassigned);
         }
         self.changed.notify_all();
@@ -443,7 +438,7 @@ impl Membership {
 
     /// Heartbeats until the group agrees anew, or this process wants it to.
     fn stay(&self, joined: &JoinedGroup) -> Result<Next, ClientError> {
-        let mut purge_at = self.env.clock.now().plus(PURGE_INTERVAL);
+        let mut purge_at = self.env.clock.now().plus(self.settings.purge_interval);
         loop {
             {
                 let mut state = self.state.lock();
@@ -472,7 +467,7 @@ impl Membership {
                 Err(e) => return Err(e),
             }
             if self.env.clock.now() >= purge_at {
-                purge_at = self.env.clock.now().plus(PURGE_INTERVAL);
+                purge_at = self.env.clock.now().plus(self.settings.purge_interval);
                 self.purge();
             }
         }
@@ -487,10 +482,11 @@ impl Membership {
                 warn!(job = self.job, "the group went on without this process");
                 state.member.member_id.clear();
                 state.member.generation = -1;
-                state.given.clear();
+                state.given = Given::default();
                 (state.is_agreed, state.is_holding) = (false, false);
                 state.is_lost = state.running.is_some();
                 state.tell(Report::Lost);
+                self.follow(&state);
             }
             _ if error.kind() == ErrorKind::Retriable => {
                 debug!(job = self.job, error = %error, "the coordinator is asked again");

@@ -5,27 +5,35 @@
 //! two hands at once: a task moves only after its owner has committed and let go of it (KIP-429), and a process that the
 //! group went on without cannot commit (KIP-447).
 //!
-//! Reading order: `assignor.rs` (who gets what, pure), `plan.rs`, `membership.rs`, `repartition.rs` (the shuffle between processes).
+//! Reading order: `assignor.rs` (who gets what, pure), `plan.rs`, `agreement.rs` (what members say), `membership.rs`, `replicas.rs`
+//! (state before and beside its use), `placement.rs`, `repartition.rs` (the shuffle between processes).
 
+mod agreement;
 mod assignor;
 mod membership;
+mod placement;
 mod plan;
 mod repartition;
+mod replicas;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use membership::Membership;
-use plan::Plan;
-pub(crate) use plan::repartition_configs;
+pub(crate) use assignor::Task;
+use membership::Candidate;
+pub(crate) use membership::Membership;
+pub(crate) use placement::Placement;
+pub(crate) use plan::{Plan, repartition_configs};
 pub(crate) use repartition::{RepartitionSender, repartition_feed, repartition_topic};
+pub(crate) use replicas::ReadyTask;
 
 use super::error::JobError;
 use super::log_handle::Log;
+use super::progress::Progress;
 use super::report::Reports;
-use super::start::{self, Settings};
+use super::start::{self, Opened, Settings};
 use super::topology::Topology;
-use crate::types::{GroupId, TopicPartition};
+use replicas::Replicas;
 
 /// Spreads a job over several processes that reach one log.
 ///
@@ -47,6 +55,8 @@ pub struct ScaleOut {
     pub(crate) session_timeout: Duration,
     pub(crate) rebalance_timeout: Duration,
     pub(crate) leaves: bool,
+    pub(crate) standbys: u16,
+    pub(crate) purge_interval: Duration,
 }
 
 impl ScaleOut {
@@ -58,6 +68,8 @@ impl ScaleOut {
             session_timeout: Duration::from_secs(45),
             rebalance_timeout: Duration::from_secs(60),
             leaves: true,
+            standbys: 0,
+            purge_interval: Duration::from_secs(30),
         }
     }
 
@@ -80,6 +92,25 @@ impl ScaleOut {
         }
     }
 
+    /// So many other instances keep a copy of each task's state and follow its changelog, so that one of them takes over without
+    /// a restore (`num.standby.replicas`). The default is none. Of instances that ask for different numbers the largest counts.
+    #[must_use]
+    pub fn standbys(self, count: u16) -> Self {
+        Self {
+            standbys: count,
+            ..self
+        }
+    }
+
+    /// So often what was read for good is deleted from the topics between the instances (`repartition.purge.interval.ms`). The default is 30 s.
+    #[must_use]
+    pub fn purge_interval(self, interval: Duration) -> Self {
+        Self {
+            purge_interval: interval,
+            ..self
+        }
+    }
+
     /// A process that is stopped in order keeps its share for a session, instead of leaving at once: started again before
     /// that, it goes on where it was and nothing moves. For restarts one by one.
     #[must_use]
@@ -96,30 +127,32 @@ impl ScaleOut {
     }
 }
 
-/// What this process has of the job, until the group agrees anew.
+/// An incarnation's hold on the group of its job.
 pub(crate) struct Share {
     pub(crate) membership: Arc<Membership>,
-    /// The partitions that it reads.
-    pub(crate) partitions: Vec<TopicPartition>,
-    /// The state partitions that it owns, ascending.
-    pub(crate) state_partitions: Vec<u16>,
     /// How many state partitions the job has in all.
     pub(crate) state_partitions_count: u16,
+    /// What outlives incarnations.
+    pub(crate) opened: Opened,
 }
 
 /// This process's part in a job that is spread over several.
 pub(crate) struct Participation {
     membership: Arc<Membership>,
+    replicas: Arc<Replicas>,
+    opened: Opened,
     state_partitions_count: u16,
+    has_left: bool,
 }
 
 impl Participation {
-    /// Joins the job's processes; `None` if the job runs in this process alone.
+    /// Opens the state and joins the job's processes; `None` if the job runs in this process alone.
     pub(crate) fn begin(
         log: &Log,
         name: &str,
         topology: &Topology,
         settings: &Settings,
+        progress: &Arc<Progress>,
     ) -> Result<Option<Self>, JobError> {
         let Some(scale_out) = settings.scale_out.clone() else {
             return Ok(None);
@@ -127,48 +160,55 @@ impl Participation {
         let state_partitions_count = start::state_partitions(log, name, topology, settings)?;
         let topic_partitions = settings.partitions_of_new_topics(state_partitions_count);
         let transport = log.transport();
-        let plan = Plan::new(
+        let plan = Arc::new(Plan::new(
             &transport,
             name,
             topology,
             state_partitions_count,
             topic_partitions,
-        )?;
-        let membership = Membership::start(
-            log.env(),
-            &transport,
-            GroupId::new(name)?,
-            name,
-            scale_out,
-            format!(
+        )?);
+        // Before the first join: what is on the disk decides where tasks go.
+        let opened = Opened::new(log, name, topology, settings, state_partitions_count)?;
+        let env = log.env();
+        let stores = topology.stores.keys().cloned();
+        let backend = &opened.backend;
+        let replicas = Replicas::start(env, &transport, backend, name, stores, &plan, progress)?;
+        let membership = Membership::start(Candidate {
+            env,
+            transport: &transport,
+            job: name,
+            settings: scale_out,
+            topology: format!(
                 "{}; {} exchanges; {state_partitions_count} state partitions",
                 topology.fingerprint(),
                 topology.exchanges.len()
             ),
-            start::workers(log, settings),
+            workers: start::workers(log, settings),
             plan,
-        )?;
+            replicas: &replicas,
+            progress: Arc::clone(progress),
+        })
+        .inspect_err(|_| replicas.end())?;
         Ok(Some(Self {
             membership,
+            replicas,
+            opened,
             state_partitions_count,
+            has_left: false,
         }))
     }
 
-    /// Waits for this process's share; `None` if the job was stopped meanwhile.
+    /// Waits until the group has this process in it; `None` if the job was stopped meanwhile.
     pub(crate) fn wait_for_share(
         &self,
         reports: &Reports,
         is_stopped: impl Fn() -> bool,
     ) -> Result<Option<Share>, JobError> {
-        let tasks = self.membership.wait_for_share(reports, is_stopped)?;
-        Ok(tasks.map(|tasks| {
-            let plan = self.membership.plan();
-            Share {
-                membership: Arc::clone(&self.membership),
-                partitions: plan.partitions(&tasks),
-                state_partitions: plan.state_partitions(&tasks),
-                state_partitions_count: self.state_partitions_count,
-            }
+        let is_in = self.membership.wait_for_share(reports, is_stopped)?;
+        Ok(is_in.then(|| Share {
+            membership: Arc::clone(&self.membership),
+            state_partitions_count: self.state_partitions_count,
+            opened: self.opened.clone(),
         }))
     }
 
@@ -176,11 +216,27 @@ impl Participation {
     pub(crate) fn ended(&self) {
         self.membership.ended();
     }
+
+    /// A process that goes says so, and brings its state to the disk.
+    ///
+    /// # Errors
+    /// If RocksDB fails.
+    pub(crate) fn close(mut self) -> Result<(), JobError> {
+        self.leave();
+        Ok(self.opened.backend.close()?)
+    }
+
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.has_left, true) {
+            self.membership.leave();
+            self.replicas.end();
+        }
+    }
 }
 
 impl Drop for Participation {
-    /// A process that leaves says so, whatever it ended with.
+    /// Whatever it ended with.
     fn drop(&mut self) {
-        self.membership.leave();
+        self.leave();
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Plan {
     groups: Vec<Alike>,
     /// The group of the repartition topics, whose partitions are the state partitions; jobs without a shuffle have none.
     state: Option<u16>,
+    has_stores: bool,
 }
 
 impl Plan {
@@ -82,7 +83,25 @@ impl Plan {
                 Some(number(groups.len() - 1))
             }
         };
-        Ok(Self { groups, state })
+        Ok(Self {
+            groups,
+            state,
+            has_stores: !topology.stores.is_empty(),
+        })
+    }
+
+    /// A source and a store behind an exchange, each in so many parts.
+    #[cfg(test)]
+    pub(super) fn sample(partitions_count: i32) -> Self {
+        let alike = |name: &str| Alike {
+            topics: TopicName::new(name).into_iter().collect(),
+            partitions_count,
+        };
+        Self {
+            groups: vec![alike("lines"), alike("job-exchange-0-repartition")],
+            state: Some(1),
+            has_stores: true,
+        }
     }
 
     pub(crate) fn topics(&self) -> impl Iterator<Item = &TopicName> {
@@ -95,8 +114,40 @@ impl Plan {
             .map(|(index, group)| TopicGroup {
                 number: number(index),
                 partitions_count: group.partitions_count,
+                is_stateful: self.has_stores && Some(number(index)) == self.state,
             })
             .collect()
+    }
+
+    /// The task of a state partition.
+    pub(crate) fn state_task(&self, partition: u16) -> Option<Task> {
+        self.state.map(|topics| Task {
+            topics,
+            partition: i32::from(partition),
+        })
+    }
+
+    /// The state partition of a task, if it is one.
+    pub(crate) fn state_partition(&self, task: Task) -> Option<u16> {
+        let is_of_state = Some(task.topics) == self.state;
+        let partition = is_of_state.then_some(task.partition)?;
+        u16::try_from(partition).ok()
+    }
+
+    /// The partitions of topics that a task stands for, each with the number of the feed that reads it: sources come first, in
+    /// their order, then the receiving ends of exchanges.
+    pub(crate) fn feeds(&self, task: Task) -> impl Iterator<Item = (usize, TopicPartition)> {
+        // The groups before that of the state are one a source.
+        let first = usize::from(task.topics);
+        let group = self.groups.get(first);
+        let topics = group.map_or(&[][..], |group| &group.topics);
+        let topics = topics.iter().enumerate();
+        topics.map(move |(index, topic)| {
+            (
+                first + index,
+                TopicPartition::new(topic.clone(), task.partition),
+            )
+        })
     }
 
     /// The partitions of topics that tasks stand for.
@@ -129,9 +180,9 @@ impl Plan {
 
     /// The state partitions among the tasks, ascending.
     pub(crate) fn state_partitions(&self, tasks: &BTreeSet<Task>) -> Vec<u16> {
-        let of_state = tasks.iter().filter(|task| Some(task.topics) == self.state);
-        of_state
-            .filter_map(|task| u16::try_from(task.partition).ok())
+        let tasks = tasks.iter();
+        tasks
+            .filter_map(|task| self.state_partition(*task))
             .collect()
     }
 }

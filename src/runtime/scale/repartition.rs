@@ -121,7 +121,7 @@ struct RepartitionFeed<K: ?Sized, V: Datum + ?Sized, S> {
     records: u64,
 }
 
-/// Builds a worker's receiving end: the partitions of the state that it owns.
+/// Builds a worker's receiving end; it reads the partitions of the state that the worker owns.
 pub(crate) fn repartition_feed<K, V, F>(
     stage: &F,
     context: &mut OperatorContext,
@@ -136,13 +136,10 @@ where
         context.poison()?,
         context.spent_batches_here(),
     );
-    let splits = context.take_splits();
-    let partitions = splits
-        .iter()
-        .map(|assigned| PartitionState::open(assigned, context.job()));
     Ok(Box::new(RepartitionFeed {
         receiver,
-        partitions: partitions.collect::<Result<_, _>>()?,
+        // They come as the group gives them.
+        partitions: Vec::new(),
         batch: Batch::new(context.job().pressure.batch_records_max()),
         job: context.shared_job(),
         next: 0,
@@ -263,5 +260,17 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Feed for RepartitionF
         self.partitions
             .iter()
             .for_each(|partition| visit(partition.number, partition.position));
+    }
+
+    fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError> {
+        self.partitions
+            .push(PartitionState::open(assigned, &self.job)?);
+        Ok(())
+    }
+
+    fn close_splits(&mut self, numbers: &[u32]) {
+        self.partitions
+            .retain(|partition| !numbers.contains(&partition.number));
+        self.next = 0;
     }
 }

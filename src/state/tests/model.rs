@@ -18,6 +18,8 @@ enum Operation {
     Abort,
     WriteFlush,
     MakeDurable,
+    /// A partition leaves and comes back, while the others stay.
+    HandOver(u16),
     Reopen,
     Crash,
 }
@@ -43,6 +45,7 @@ fn operations() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::Abort),
         2 => Just(Operation::WriteFlush),
         1 => Just(Operation::MakeDurable),
+        2 => (0..STATE_PARTITIONS).prop_map(Operation::HandOver),
         1 => Just(Operation::Reopen),
         1 => Just(Operation::Crash),
     ]
@@ -121,6 +124,7 @@ impl Job {
             }
             Operation::WriteFlush => self.write_flush()?,
             Operation::MakeDurable => self.backend().make_durable()?,
+            Operation::HandOver(partition) => self.hand_over(partition)?,
             Operation::Reopen => self.reopen()?,
             Operation::Crash => {
                 self.home.crash();
@@ -161,6 +165,27 @@ impl Job {
             self.backend().flush(batch, &positions)?;
             self.store().flushed(ticket);
         }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, partition: u16) -> Result<(), StateError> {
+        self.commit(None)?;
+        self.write_flush()?;
+        let refused = self
+            .changelog
+            .replay(&self.backend(), partition)
+            .unwrap_err();
+        assert!(
+            matches!(refused, StateError::PartitionInUse { .. }),
+            "{refused}"
+        );
+        self.store().remove_partitions(&[partition]);
+        self.changelog.replay(&self.backend(), partition)?;
+        self.store().add_partitions(&[partition])?;
+        assert_eq!(
+            scan(self.store(), partition)?,
+            self.model[usize::from(partition)]
+        );
         Ok(())
     }
 

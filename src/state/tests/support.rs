@@ -120,6 +120,26 @@ impl Changelog {
     }
 }
 
+impl Changelog {
+    /// Brings what RocksDB lacks of a partition that no store has open into it, in two parts.
+    pub(super) fn replay(&self, backend: &StateBackend, partition: u16) -> Result<(), StateError> {
+        for _ in 0..2 {
+            let from = backend.position(STORE, partition).unwrap_or_default();
+            let records = self.records.get(&partition).into_iter().flatten();
+            let tail: Vec<_> = records.skip(usize::try_from(from.0).unwrap()).collect();
+            let part = &tail[..tail.len().div_ceil(2)];
+            let next = Offset(from.0 + i64::try_from(part.len()).unwrap());
+            let changes = part.iter().map(|(key, value)| (&**key, value.as_deref()));
+            backend.replay(STORE, partition, changes, next)?;
+        }
+        let from = backend.position(STORE, partition).unwrap_or_default();
+        let rest = self.records.get(&partition).into_iter().flatten();
+        let rest = rest.skip(usize::try_from(from.0).unwrap());
+        let changes = rest.map(|(key, value)| (&**key, value.as_deref()));
+        backend.replay(STORE, partition, changes, self.end(partition))
+    }
+}
+
 fn decoded(bytes: &[u8]) -> String {
     let codec = Bincode;
     crate::codec::Codec::<String>::decode(&codec, bytes)

@@ -1,7 +1,7 @@
 //! A job spread over several instances: each key counted once, whoever comes, goes or sleeps.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceflow::client::wait;
 use onceflow::prelude::*;
@@ -15,6 +15,11 @@ use super::support::{
 const LINES_PARTITIONS: i32 = 4;
 
 fn spread_word_count(instance: &str) -> Launch {
+    spread_word_count_with(instance, 0)
+}
+
+fn spread_word_count_with(instance: &str, standbys: u16) -> Launch {
+    let spread = ScaleOut::instance(instance).session_timeout(Duration::from_secs(6));
     let job = Job::new("spread");
     job.source(topic::<str>("lines"))
         .flat_map(words)
@@ -26,7 +31,7 @@ fn spread_word_count(instance: &str) -> Launch {
         .workers(2)
         .state_partitions(6)
         .transaction_timeout(Duration::from_secs(5))
-        .scale_out(ScaleOut::instance(instance).session_timeout(Duration::from_secs(6)))
+        .scale_out(spread.standbys(standbys))
 }
 
 /// Feeds the topic `lines` and keeps what a plain program counts in it.
@@ -95,6 +100,93 @@ fn c29_instances_that_come_and_go_count_every_word_once() {
     feeder.feed(100);
     feeder.settle();
     wait(again.stop()).unwrap();
+}
+
+/// How long a running job did not commit, at most, while `is_over` was not.
+fn longest_pause(running: &Running, mut is_over: impl FnMut() -> bool) -> Duration {
+    let (mut commits, mut since) = (running.commits(), Instant::now());
+    let mut longest = Duration::ZERO;
+    until("it is over", || {
+        if running.commits() != commits {
+            longest = longest.max(since.elapsed());
+            (commits, since) = (running.commits(), Instant::now());
+        }
+        is_over()
+    });
+    longest
+}
+
+#[test]
+fn c29_tasks_that_stay_keep_their_state_and_go_on_while_others_move() {
+    let place = Place::new();
+    let log = place.log();
+    let mut feeder = Feeder {
+        log: &log,
+        texts: vec![],
+    };
+    feeder.feed(2_000);
+    let first = spread_word_count("first").start(&log).unwrap();
+    feeder.settle();
+    let before = first.share();
+    assert_eq!(before.restored_records, 0, "there was nothing to restore");
+    let second = spread_word_count("second").start(&log).unwrap();
+    let mut fed = 0;
+    let pause = longest_pause(&first, || {
+        feeder.feed(1);
+        fed += 1;
+        second.commits() > 2 && fed > 20
+    });
+    println!("the longest pause between commits was {pause:?}");
+    feeder.settle();
+    let after = first.share();
+    assert!(after.partitions.len() < before.partitions.len());
+    assert!(
+        after
+            .partitions
+            .iter()
+            .all(|it| before.partitions.contains(it)),
+        "{after:?}"
+    );
+    assert_eq!(
+        after.restored_records, 0,
+        "what stayed was not opened again"
+    );
+    assert!(
+        second.share().restored_records > 0,
+        "what moved was restored"
+    );
+    // It leaves in order: the first one takes over at once, and restores only what it had given away meanwhile.
+    wait(second.stop()).unwrap();
+    feeder.feed(100);
+    feeder.settle();
+    assert_eq!(first.share().partitions.len(), before.partitions.len());
+    wait(first.stop()).unwrap();
+}
+
+#[test]
+fn a_standby_follows_and_takes_over_without_a_restore() {
+    let place = Place::new();
+    let log = place.log();
+    let mut feeder = Feeder {
+        log: &log,
+        texts: vec![],
+    };
+    feeder.feed(1_000);
+    let start = |instance| spread_word_count_with(instance, 1).start(&log).unwrap();
+    let (first, second) = (start("first"), start("second"));
+    feeder.settle();
+    until("each stands by for the other and lacks nothing", || {
+        let lags = [&first, &second].map(|it| it.share().standby_lags);
+        lags.iter()
+            .all(|lags| lags.len() == 3 && lags.values().all(|&lag| lag == 0))
+    });
+    let restored = first.share().restored_records;
+    wait(second.stop()).unwrap();
+    feeder.feed(100);
+    feeder.settle();
+    until("all of it is here", || first.share().partitions.len() == 10);
+    assert_eq!(first.share().restored_records, restored);
+    wait(first.stop()).unwrap();
 }
 
 #[test]

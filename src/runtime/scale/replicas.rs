@@ -1,0 +1,459 @@
+//! Copies of state that no worker has open, kept by a thread that replays changelogs into RocksDB.
+//!
+//! It does two things with one loop: a *standby* follows its changelogs for as long as it is one, so that this process can
+//! take over at once; a task that is *coming* is followed to the end of its changelogs, and is then ready for a worker:
+//!
+//! ```text
+//! standby ──given──► coming ──all replayed, positions known──► ready ──taken between two cycles──► a worker's
+//! ```
+//! The end is that of all records, also undecided ones: what the task's last owner had open must be decided first (I2).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tracing::{debug, warn};
+
+use super::assignor::Task;
+use super::plan::Plan;
+use crate::client::consumer::FetchedBatches;
+use crate::client::{ClientError, Transport, wait};
+use crate::env::{Env, JoinHandle};
+use crate::protocol::messages::{
+    FetchPartition, FetchRequest, FetchedRecords, OffsetFetchRequest, OffsetSpec,
+};
+use crate::protocol::{ErrorCode, ErrorKind};
+use crate::runtime::changelog::changelog_topic;
+use crate::runtime::error::JobError;
+use crate::runtime::progress::Progress;
+use crate::runtime::report::{Report, Reports};
+use crate::state::StateBackend;
+use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
+
+/// What one partition gives at a time, and all together.
+const PARTITION_BYTES_MAX: usize = 1 << 20;
+const FETCH_BYTES_MAX: usize = 8 << 20;
+/// How long a fetch waits for records: so late a change of what is to be followed is noticed.
+const FETCH_WAIT: Duration = Duration::from_millis(100);
+/// How long a failed request is not repeated.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A task whose state is in RocksDB to the end of its changelogs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReadyTask {
+    pub(crate) task: Task,
+    /// Where its topics' partitions are to be read from; those without a position from their start.
+    pub(crate) positions: BTreeMap<TopicPartition, Offset>,
+}
+
+/// What the thread works on; shared with the membership.
+pub(crate) struct Replicas {
+    transport: Arc<dyn Transport>,
+    backend: StateBackend,
+    group: GroupId,
+    /// Name and changelog of each store.
+    stores: Vec<(String, TopicName)>,
+    plan: Arc<Plan>,
+    progress: Arc<Progress>,
+    orders: Mutex<Orders>,
+    changed: Condvar,
+    thread: Mutex<Option<Box<dyn JoinHandle>>>,
+}
+
+#[derive(Default)]
+struct Orders {
+    coming: BTreeSet<Task>,
+    standbys: BTreeSet<u16>,
+    ready: Vec<ReadyTask>,
+    reports: Option<Reports>,
+    failure: Option<JobError>,
+    /// How often a task stopped coming: what was found out about it before is void.
+    recalls: u64,
+    is_ended: bool,
+}
+
+/// What the thread does in one round.
+struct Round {
+    coming: BTreeSet<Task>,
+    standbys: BTreeSet<u16>,
+    recalls: u64,
+}
+
+/// One changelog partition that is followed.
+struct Tail {
+    store: usize,
+    place: TopicPartition,
+    position: Offset,
+    /// The end of all records, as of a fetch of this round.
+    end: Option<Offset>,
+}
+
+/// What is followed: the changelogs of each state partition.
+type Tails = BTreeMap<u16, Vec<Tail>>;
+
+impl Replicas {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If there is none to be had, or a store's name is none for a topic.
+    pub(crate) fn start(
+        env: &Env,
+        transport: &Arc<dyn Transport>,
+        backend: &StateBackend,
+        job: &str,
+        stores: impl Iterator<Item = String>,
+        plan: &Arc<Plan>,
+        progress: &Arc<Progress>,
+    ) -> Result<Arc<Self>, JobError> {
+        let stores = stores.map(|store| {
+            let changelog = changelog_topic(job, &store)?;
+            Ok((store, changelog))
+        });
+        let replicas = Arc::new(Self {
+            transport: Arc::clone(transport),
+            backend: backend.clone(),
+            group: GroupId::new(job)?,
+            stores: stores.collect::<Result<_, JobError>>()?,
+            plan: Arc::clone(plan),
+            progress: Arc::clone(progress),
+            orders: Mutex::default(),
+            changed: Condvar::new(),
+            thread: Mutex::new(None),
+        });
+        let body = {
+            let replicas = Arc::clone(&replicas);
+            move || replicas.run()
+        };
+        let spawned = env.spawn.spawn("of-replica", Box::new(body));
+        let thread = spawned.map_err(|e| JobError::Worker {
+            worker: 0,
+            why: format!("no thread for copies of state: {e}"),
+        })?;
+        *replicas.thread.lock() = Some(thread);
+        Ok(replicas)
+    }
+
+    /// From here on these are followed, and nothing else. `reports` is told when a coming task is ready.
+    pub(crate) fn follow(
+        &self,
+        coming: BTreeSet<Task>,
+        standbys: BTreeSet<u16>,
+        reports: Option<Reports>,
+    ) {
+        let mut orders = self.orders.lock();
+        orders.ready.retain(|ready| coming.contains(&ready.task));
+        orders.recalls += u64::from(!orders.coming.is_subset(&coming));
+        orders.coming = coming;
+        orders.standbys = standbys;
+        orders.reports = reports;
+        self.changed.notify_all();
+    }
+
+    /// The coming tasks that are ready. The caller owns them from here on, and says so with the next `follow`.
+    pub(crate) fn take_ready(&self) -> Vec<ReadyTask> {
+        let mut orders = self.orders.lock();
+        let ready = std::mem::take(&mut orders.ready);
+        for task in &ready {
+            orders.coming.remove(&task.task);
+        }
+        ready
+    }
+
+    /// Why the thread ended, once.
+    pub(crate) fn take_failure(&self) -> Option<JobError> {
+        self.orders.lock().failure.take()
+    }
+
+    /// Ends the thread: nothing is written to RocksDB any more.
+    pub(crate) fn end(&self) {
+        self.orders.lock().is_ended = true;
+        self.changed.notify_all();
+        let thread = self.thread.lock().take();
+        if let Some(Err(why)) = thread.map(JoinHandle::join) {
+            warn!(why, "the thread that kept copies of state panicked");
+        }
+    }
+
+    /// The state partitions of which RocksDB has something, with the sum of the changelog positions that it covers.
+    pub(crate) fn held(&self) -> Vec<(u16, u64)> {
+        self.backend.held_partitions().into_iter().collect()
+    }
+
+    /// How far the ends of these state partitions' changelogs are from their beginnings, all stores together.
+    pub(crate) fn ends(
+        &self,
+        partitions: &BTreeSet<u16>,
+    ) -> Result<BTreeMap<u16, u64>, ClientError> {
+        let each = partitions.iter().flat_map(|&partition| {
+            let stores = self.stores.iter();
+            stores.map(move |(_, changelog)| async move {
+                let place = TopicPartition::new(changelog.clone(), i32::from(partition));
+                let end = self.list(&place, OffsetSpec::Latest).await?;
+                Ok::<_, ClientError>((partition, u64::try_from(end.0).unwrap_or(0)))
+            })
+        });
+        let mut ends = BTreeMap::new();
+        for (partition, end) in wait(futures::future::try_join_all(each))? {
+            *ends.entry(partition).or_default() += end;
+        }
+        Ok(ends)
+    }
+
+    async fn list(&self, place: &TopicPartition, spec: OffsetSpec) -> Result<Offset, ClientError> {
+        let isolation = Isolation::ReadUncommitted;
+        let found = self.transport.list_offset(place, spec, isolation).await?;
+        Ok(found.map_or(Offset::ZERO, |found| found.offset))
+    }
+
+    fn run(&self) {
+        let mut tails = Tails::new();
+        while let Some(round) = self.next_round() {
+            match self.go_round(&round, &mut tails) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Retriable => {
+                    debug!(%error, "the changelogs are asked again");
+                    let mut orders = self.orders.lock();
+                    self.changed.wait_for(&mut orders, RETRY_PAUSE);
+                }
+                Err(error) => return self.fail(error),
+            }
+        }
+    }
+
+    /// What is to be done, once there is something; `None` at the end.
+    fn next_round(&self) -> Option<Round> {
+        let mut orders = self.orders.lock();
+        loop {
+            if orders.is_ended {
+                return None;
+            }
+            let mut coming = orders.coming.clone();
+            for ready in &orders.ready {
+                coming.remove(&ready.task);
+            }
+            if !coming.is_empty() || (!orders.standbys.is_empty() && !self.stores.is_empty()) {
+                return Some(Round {
+                    coming,
+                    standbys: orders.standbys.clone(),
+                    recalls: orders.recalls,
+                });
+            }
+            self.changed.wait(&mut orders);
+        }
+    }
+
+    /// One fetch of everything that is followed; says which tasks are ready.
+    fn go_round(&self, round: &Round, tails: &mut Tails) -> Result<(), JobError> {
+        let Round {
+            coming, standbys, ..
+        } = round;
+        let coming_state: BTreeSet<u16> = self.plan.state_partitions(coming).into_iter().collect();
+        tails.retain(|partition, _| {
+            standbys.contains(partition) || coming_state.contains(partition)
+        });
+        for &partition in coming_state.union(standbys) {
+            if !tails.contains_key(&partition) {
+                tails.insert(partition, self.begin(partition)?);
+            }
+        }
+        self.advance(tails, &coming_state)?;
+        self.tell_lags(standbys, tails);
+        let is_replayed = |task: &&Task| match self.plan.state_partition(**task) {
+            None => true,
+            Some(partition) => tails.get(&partition).is_some_and(|tails| {
+                let mut tails = tails.iter();
+                tails.all(|tail| tail.end.is_some_and(|end| tail.position >= end))
+            }),
+        };
+        let replayed: BTreeSet<Task> = coming.iter().filter(is_replayed).copied().collect();
+        if replayed.is_empty() {
+            return Ok(());
+        }
+        let ready = self.with_positions(&replayed)?;
+        // From here on nothing is written of them: a worker may open them.
+        tails.retain(|partition, _| {
+            let task = self.plan.state_task(*partition);
+            !task.is_some_and(|task| replayed.contains(&task))
+        });
+        let mut orders = self.orders.lock();
+        if orders.recalls == round.recalls {
+            orders.ready.extend(ready);
+            if let Some(reports) = &orders.reports {
+                reports.send(Report::Reassigned);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the replay of a state partition begins; what its changelog does not continue is forgotten (S6).
+    fn begin(&self, partition: u16) -> Result<Vec<Tail>, JobError> {
+        let stores = self.stores.iter().enumerate();
+        let tails = stores.map(|(store, (name, changelog))| {
+            let place = TopicPartition::new(changelog.clone(), i32::from(partition));
+            let start = wait(self.list(&place, OffsetSpec::Earliest))?;
+            let end = wait(self.list(&place, OffsetSpec::Latest))?;
+            let mut position = self.backend.position(name, partition);
+            if let Some(at) = position.filter(|at| !(start..=end).contains(at)) {
+                warn!(position = %at, %start, %end, changelog = %place, "the state on disk does not fit its changelog; restoring all of it");
+                self.backend.wipe(name, partition)?;
+                position = None;
+            }
+            Ok(Tail {
+                store,
+                place,
+                position: position.unwrap_or(start),
+                end: None,
+            })
+        });
+        tails.collect()
+    }
+
+    /// Fetches once and replays what came.
+    fn advance(&self, tails: &mut Tails, coming: &BTreeSet<u16>) -> Result<(), JobError> {
+        if tails.is_empty() || self.stores.is_empty() {
+            return Ok(());
+        }
+        // An end that is older than the task's coming says nothing.
+        let all = tails.values_mut().flatten();
+        let partitions = all.map(|tail| {
+            tail.end = None;
+            FetchPartition {
+                partition: tail.place.clone(),
+                offset: tail.position,
+                max_bytes: PARTITION_BYTES_MAX,
+            }
+        });
+        let request = FetchRequest {
+            partitions: partitions.collect(),
+            isolation: Isolation::ReadCommitted,
+            min_bytes: 1,
+            max_bytes: FETCH_BYTES_MAX,
+            // What is coming may have all its records already.
+            max_wait: match coming.is_empty() {
+                true => FETCH_WAIT,
+                false => FETCH_WAIT / 10,
+            },
+        };
+        for fetched in wait(self.transport.fetch(request))? {
+            let Ok(partition) = u16::try_from(fetched.partition.partition) else {
+                continue;
+            };
+            let Some(of_partition) = tails.get_mut(&partition) else {
+                continue;
+            };
+            let is_it = |tail: &&mut Tail| tail.place == fetched.partition;
+            let Some(tail) = of_partition.iter_mut().find(is_it) else {
+                continue;
+            };
+            match fetched.result {
+                Ok(records) => {
+                    let replayed = self.replay(partition, tail, records)?;
+                    if coming.contains(&partition) {
+                        self.progress.restored(replayed);
+                    }
+                }
+                // Begun again, where the changelog begins now.
+                Err(ErrorCode::OffsetOutOfRange) => drop(tails.remove(&partition)),
+                Err(code) if code.kind() == ErrorKind::Retriable => {
+                    debug!(%code, changelog = %fetched.partition, "is asked again");
+                }
+                Err(code) => {
+                    return Err(ClientError::Refused {
+                        request: "Fetch",
+                        code,
+                        message: format!("{}: {code}", fetched.partition),
+                        kind: code.kind(),
+                    }
+                    .into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Replays what was fetched of one changelog; says how many records that were.
+    fn replay(
+        &self,
+        partition: u16,
+        tail: &mut Tail,
+        fetched: FetchedRecords,
+    ) -> Result<u64, JobError> {
+        let end = fetched.high_watermark;
+        let (place, isolation) = (tail.place.clone(), Isolation::ReadCommitted);
+        let batches = FetchedBatches::new(place, tail.position, isolation, fetched);
+        let behind = batches.end();
+        let (store, _) = &self.stores[tail.store];
+        let mut count = 0;
+        for batch in batches {
+            let batch = batch?;
+            let records = batch.iter().collect::<Result<Vec<_>, _>>()?;
+            let Some(last) = records.last() else {
+                continue;
+            };
+            let next = last.offset.plus(1);
+            let changes = records
+                .iter()
+                .map(|record| (record.key.unwrap_or_default(), record.value));
+            self.backend.replay(store, partition, changes, next)?;
+            count += records.len() as u64;
+            tail.position = next;
+        }
+        // Behind markers and what was aborted, too.
+        if behind > tail.position {
+            self.backend
+                .replay(store, partition, std::iter::empty(), behind)?;
+            tail.position = behind;
+        }
+        tail.end = Some(end);
+        Ok(count)
+    }
+
+    fn tell_lags(&self, standbys: &BTreeSet<u16>, tails: &Tails) {
+        let lag = |partition: &u16| {
+            let tails = tails.get(partition)?;
+            let lag = tails.iter().map(|tail| {
+                let end = tail.end.unwrap_or(tail.position);
+                u64::try_from(end.0 - tail.position.0).unwrap_or(0)
+            });
+            Some((*partition, lag.sum()))
+        };
+        self.progress
+            .standbys_lag(standbys.iter().filter_map(lag).collect());
+    }
+
+    /// Where the tasks' partitions are to be read from. What their last owners committed is decided first (I8).
+    fn with_positions(&self, tasks: &BTreeSet<Task>) -> Result<Vec<ReadyTask>, JobError> {
+        let request = OffsetFetchRequest {
+            group: self.group.clone(),
+            partitions: Some(self.plan.partitions(tasks)),
+            require_stable: true,
+        };
+        let fetched = wait(self.transport.offset_fetch(request))?;
+        let committed: BTreeMap<TopicPartition, Offset> = fetched
+            .into_iter()
+            .filter_map(|(place, committed)| Some((place, committed?.offset)))
+            .collect();
+        let of_task = |task: &Task| {
+            let places = self.plan.partitions(&[*task].into());
+            let positions = places.into_iter().filter_map(|place| {
+                let position = *committed.get(&place)?;
+                Some((place, position))
+            });
+            ReadyTask {
+                task: *task,
+                positions: positions.collect(),
+            }
+        };
+        Ok(tasks.iter().map(of_task).collect())
+    }
+
+    fn fail(&self, error: JobError) {
+        warn!(%error, "copies of state cannot be kept");
+        let mut orders = self.orders.lock();
+        if let Some(reports) = &orders.reports {
+            reports.send(Report::Lost);
+        }
+        orders.failure = Some(error);
+    }
+}
