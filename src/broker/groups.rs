@@ -75,6 +75,10 @@ impl Groups {
         Ok(self.state.lock().machine.fetch(message)?)
     }
 
+    pub(super) fn has_expressions(&self, group: &GroupId) -> bool {
+        self.state.lock().machine.has_expressions(group)
+    }
+
     pub(super) fn check_reader(
         &self,
         group: &GroupId,

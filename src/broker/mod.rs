@@ -431,6 +431,12 @@ impl Broker {
             .check_reader(group, member_id, member_epoch)
     }
 
+    /// Whether members of the group name topics by regular expressions, so that it counts what each may know of.
+    #[must_use]
+    pub fn has_expressions(&self, group: &GroupId) -> bool {
+        self.core.groups.has_expressions(group)
+    }
+
     /// The settings of the broker.
     #[must_use]
     pub fn config(&self) -> &BrokerConfig {

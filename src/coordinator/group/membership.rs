@@ -316,6 +316,15 @@ impl GroupCoordinator {
         }
     }
 
+    /// Whether members of the group name topics by regular expressions.
+    #[must_use]
+    pub fn has_expressions(&self, group: &GroupId) -> bool {
+        match self.memberships.get(group) {
+            Some(Membership::Consumer(group)) => group.has_expressions(),
+            _ => false,
+        }
+    }
+
     /// Checks that a member of the consumer protocol that asks for positions is one still. Who says neither name nor
     /// epoch is no member, and is let through; so is everybody in groups that are not of this protocol.
     ///

@@ -65,8 +65,14 @@ async fn beat(
         });
         topics.collect()
     });
+    let group = group_id(&request.group_id)?;
+    let has_expression = request.subscribed_topic_regex.is_some();
+    let hidden_topics = match has_expression || call.broker().has_expressions(&group) {
+        true => hidden_topics(call)?,
+        false => Vec::new(),
+    };
     let heartbeat = m::ConsumerGroupHeartbeatRequest {
-        group: group_id(&request.group_id)?,
+        group,
         client: client(call),
         member_id: request.member_id,
         member_epoch: request.member_epoch,
@@ -76,7 +82,7 @@ async fn beat(
             .then(|| millis(request.rebalance_timeout_ms)),
         subscribed_topic_names: subscribed,
         subscribed_topic_regex: request.subscribed_topic_regex,
-        hidden_topics: hidden_topics(call)?,
+        hidden_topics,
         server_assignor: request.server_assignor,
         topic_partitions: owned,
     };

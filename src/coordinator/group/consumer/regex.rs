@@ -70,10 +70,13 @@ impl ConsumerGroup {
         self.expressions.0.retain(|it, _| wanted.contains(it));
         after.expressions.retain(|it, _| wanted.contains(it));
         let is_current = self.topics_version == Some(topics.version());
-        for expression in wanted {
-            if is_current && after.expressions.contains_key(&expression) {
-                continue;
-            }
+        let is_named = |it: &String| is_current && after.expressions.contains_key(it);
+        let unnamed: Vec<String> = wanted.into_iter().filter(|it| !is_named(it)).collect();
+        if unnamed.is_empty() {
+            return Ok(());
+        }
+        let hidden: BTreeSet<&TopicName> = hidden.iter().collect();
+        for expression in unnamed {
             let compiled = self.expressions.compiled(&expression)?;
             let names = topics
                 .names()

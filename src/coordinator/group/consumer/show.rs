@@ -28,6 +28,11 @@ impl ConsumerGroup {
         }
     }
 
+    /// Whether members name topics by regular expressions.
+    pub(in crate::coordinator::group) fn has_expressions(&self) -> bool {
+        !self.roster.expressions.is_empty()
+    }
+
     /// Whether a member with this epoch may read the group's positions; those who are no members may, too.
     pub(in crate::coordinator::group) fn check_reader(
         &self,
