@@ -128,12 +128,15 @@ fn permitted(call: &Call<'_>, key: &TopicKey) -> Result<TopicName, ErrorCode> {
         return Err(ErrorCode::UnknownTopicId);
     }
     let topic = call.topic_by_id(key.id).map_err(|error| error.code)?;
-    let is_allowed = call
-        .session
-        .is_allowed(Operation::Read, Resource::Topic(topic.name.as_str()));
-    match is_allowed {
-        true => Ok(topic.name),
-        false => Err(ErrorCode::UnknownTopicId),
+    let may = |operation| {
+        let topic = Resource::Topic(topic.name.as_str());
+        call.session.is_allowed(operation, topic)
+    };
+    match (may(Operation::Read), may(Operation::Describe)) {
+        (true, _) => Ok(topic.name),
+        // Who may know of the topic is told what is missing.
+        (false, true) => Err(ErrorCode::TopicAuthorizationFailed),
+        (false, false) => Err(ErrorCode::UnknownTopicId),
     }
 }
 
