@@ -120,9 +120,11 @@ impl Worked {
 /// Has `count` connections write a record and read one until together they have done so `rounds` times.
 async fn work(env: &Env, address: &Address, count: usize, rounds: u64) -> anyhow::Result<Worked> {
     let left = std::cell::Cell::new(rounds);
+    // All are there before the first one begins, so that each has its share.
+    let clients = join_all((0..count).map(|_| Client::connect(address))).await;
     let begin = env.clock.now();
-    let workers = (0..count).map(|_| async {
-        let mut client = Client::connect(address).await?;
+    let workers = clients.into_iter().map(|client| async {
+        let mut client = client?;
         let mut latencies = Vec::new();
         while let Some(still) = left.get().checked_sub(1) {
             left.set(still);
