@@ -58,6 +58,12 @@ pub const NAMES: &[&str] = &[
     "cycle.offsets_sent",
     "cycle.committed",
     "cycle.applied",
+    "sink.part_created",
+    "sink.before_sync",
+    "sink.after_sync",
+    "sink.parts_renamed",
+    "sink.parts_sealed",
+    "sink.parts_settled",
 ];
 
 const UNREAD: u8 = 0;

@@ -170,7 +170,7 @@ fn prepare(
         job.splits = Splits::new(plan_splits(&job, &group, topology, &named)?);
     }
     for path in &topology.directories {
-        let directory = FileDirectory::open(&job, path, &named)?;
+        let directory = FileDirectory::open(&job.env, name, path, &named)?;
         job.directories.insert(path.clone(), Arc::new(directory));
     }
     Ok(job)

@@ -17,13 +17,13 @@ use memchr::memchr;
 use parking_lot::Mutex;
 
 use crate::codec::{Codec, CodecError, Text};
-use crate::env::{Env, File, OpenMode};
+use crate::env::{Env, File, OpenMode, failpoint};
 use crate::runtime::operator::Stage;
 use crate::runtime::positions::{NamedPositions, SinkMark, SinkMarks};
 use crate::runtime::sink::Sink;
 use crate::runtime::stream::StageFactory;
 use crate::runtime::topology::Graph;
-use crate::runtime::{Failure, Flow, JobContext, JobError, OperatorContext, Output, Record};
+use crate::runtime::{Failure, Flow, JobError, OperatorContext, Output, Record};
 use crate::state::{CycleStore, HashedKey};
 use crate::types::Offset;
 
@@ -171,23 +171,28 @@ pub(crate) struct FileDirectory {
 }
 
 impl FileDirectory {
-    /// Creates the directory if it is absent, and settles what an earlier run left in it.
+    /// Creates the job's directory if it is absent, and settles what an earlier run left in it.
     pub(crate) fn open(
-        job: &JobContext,
+        env: &Env,
+        job: &str,
         path: &Path,
         committed: &NamedPositions,
     ) -> Result<Self, JobError> {
         let failed = |e: std::io::Error| failed(path, &e);
         let absolute = std::path::absolute(path).map_err(failed)?;
+        env.files.create_dir(path).map_err(failed)?;
+        // F10: always, because a kill may have come between the two.
+        if let Some(parent) = absolute.parent() {
+            env.files.sync_dir(parent).map_err(failed)?;
+        }
         let directory = Self {
             path: absolute,
-            job: job.name().to_owned(),
+            job: job.to_owned(),
             next: AtomicU64::new(0),
             settled: Mutex::default(),
         };
-        job.env().files.create_dir(path).map_err(failed)?;
         let lengths = directory.lengths(committed);
-        directory.settle(job.env(), &lengths)?;
+        directory.settle(env, &lengths)?;
         *directory.settled.lock() = lengths.into_keys().collect();
         Ok(directory)
     }
@@ -242,6 +247,7 @@ impl FileDirectory {
                 None => env.files.remove_file(&path).map_err(fail)?,
             }
         }
+        failpoint("sink.parts_settled");
         env.files.sync_dir(&self.path).map_err(fail)
     }
 
@@ -341,9 +347,11 @@ impl<F> FilesStage<F> {
         let name = self.directory.new_part();
         let path = self.directory.in_progress(&name);
         let file = self.env.files.open(&path, OpenMode::CreateNew);
+        let file = file.map_err(|e| self.failed(&e))?;
+        failpoint("sink.part_created");
         Ok(Part {
             name,
-            file: file.map_err(|e| self.failed(&e))?,
+            file,
             length_bytes: 0,
             marked_bytes: 0,
         })
@@ -368,10 +376,12 @@ impl<F> FilesStage<F> {
                     .rename(&directory.in_progress(part), &directory.path.join(part))
                     .map_err(|e| self.failed(&e))?;
             }
+            failpoint("sink.parts_renamed");
             // I9: a length is forgotten only when the name that needs none is durable.
             files
                 .sync_dir(&directory.path)
                 .map_err(|e| self.failed(&e))?;
+            failpoint("sink.parts_sealed");
         }
         let settled = std::mem::take(&mut *self.directory.settled.lock());
         covered
@@ -414,12 +424,14 @@ impl<K: ?Sized, V: ?Sized, F: LineFormat<K, V>> Stage<K, V> for FilesStage<F> {
             return Ok(());
         };
         if part.length_bytes > part.marked_bytes {
+            failpoint("sink.before_sync");
             // I1: what the transaction commits is durable before it does.
             part.file.sync_data().map_err(|e| self.failed(&e))?;
             if part.marked_bytes == 0 {
                 let synced = self.env.files.sync_dir(&self.directory.path);
                 synced.map_err(|e| self.failed(&e))?;
             }
+            failpoint("sink.after_sync");
             self.mark(&part.name, Some(part.length_bytes));
             part.marked_bytes = part.length_bytes;
         }
@@ -433,3 +445,6 @@ impl<K: ?Sized, V: ?Sized, F: LineFormat<K, V>> Stage<K, V> for FilesStage<F> {
 
     fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,7 @@ fn c1_c3_c10_f1_s1_s2_s3_s8_output_is_exact_after_kills_at_any_moment() {
 #[test]
 fn c2_c5_c6_c7_c8_c9_s8_output_is_exact_after_a_kill_at_every_failpoint() {
     let mut harness = Harness::new("kills at failpoints");
+    harness.has_files = true;
     let kills = kills_wanted(120);
     let mut round = 0;
     while harness.kills < kills || NAMES.iter().any(|name| !harness.hits.contains_key(name)) {
@@ -95,7 +96,7 @@ fn kill_at(harness: &mut Harness, name: &'static str, round: u64) {
         // S8: there is all of the changelog to restore.
         harness.lose_the_state();
     }
-    let is_once_a_life = ["open.", "start.", "topic."]
+    let is_once_a_life = ["open.", "start.", "topic.", "sink.parts_settled"]
         .iter()
         .any(|of| name.starts_with(of));
     let hit = if is_once_a_life || round > 1 {
@@ -122,7 +123,7 @@ fn c3_c5_c9_files_hold_each_committed_line_once_after_kills() {
     let mut harness = Harness::new("kills beside files");
     harness.has_files = true;
     let is_of_a_commit = |name: &&&str| {
-        let steps = ["txn.", "commit.", "cycle.", "open."];
+        let steps = ["txn.", "commit.", "cycle.", "open.", "sink."];
         steps.iter().any(|of| name.starts_with(of))
     };
     let mut steps = NAMES.iter().filter(is_of_a_commit).copied().cycle();
