@@ -1,19 +1,22 @@
-//! `onceflow group`: the positions that groups have committed.
+//! `onceflow group`: the members of groups, and the positions that they have committed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use clap::{Args, Subcommand};
 
 use super::output::{self, Table};
 use super::session::{Absent, DataOption, Session, with_session};
+use crate::broker::{GroupDescription, MemberDescription};
 use crate::env::Env;
 use crate::protocol::messages::OffsetSpec;
-use crate::types::{GroupId, Isolation};
+use crate::types::{GroupId, Isolation, TopicPartition};
 
 const EXAMPLES: &str = "\
 Examples:
   onceflow group list
-  onceflow group describe word-count    committed positions, and how far they are behind
+  onceflow group describe word-count    members, committed positions, and how far they are behind
+  onceflow group describe readers --log kafka://localhost:9092
   onceflow group delete old-reader";
 
 /// Work on groups.
@@ -28,9 +31,9 @@ pub(super) struct GroupArguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List all groups that have committed positions
+    /// List all groups that have members or committed positions
     List,
-    /// Show a group's committed positions and its lag behind each partition's end
+    /// Show a group's state, its committed positions with their lag, and its members with what each of them reads
     Describe {
         /// The group
         #[arg(value_parser = GroupId::new)]
@@ -67,8 +70,22 @@ fn list(session: &Session) -> anyhow::Result<()> {
 }
 
 fn describe(session: &Session, group: &GroupId) -> anyhow::Result<()> {
+    let description = session.wait(session.admin().describe_group(group))?;
+    let mut out = output::stdout();
+    let (kind, members) = (description.group_type.name(), &description.members);
+    let (state, count) = (output::printable(&description.state), members.len());
+    writeln!(out, "{group}: {state}, {kind}, members: {count}\n")?;
+    positions(session, &description).print(&mut out)?;
+    if !members.is_empty() {
+        writeln!(out)?;
+        table_of(members).print(&mut out)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Each committed position, and how far it is behind.
+fn positions(session: &Session, description: &GroupDescription) -> Table {
     let admin = session.admin();
-    let description = session.wait(admin.describe_group(group))?;
     let mut table = Table::new(&[
         "topic",
         "partition",
@@ -85,29 +102,58 @@ fn describe(session: &Session, group: &GroupId) -> anyhow::Result<()> {
             .ok()
             .flatten()
             .map(|listed| listed.offset);
+        let lag = end.map(|end| end.since(committed.offset).max(0));
+        let mut pending = description.pending.iter();
+        let is_pending = pending.any(|(_, pending, _)| pending == place);
         table.row([
             place.topic.to_string(),
             place.partition.to_string(),
             committed.offset.to_string(),
-            end.map_or_else(|| "-".to_owned(), |end| end.to_string()),
-            end.map_or_else(
-                || "-".to_owned(),
-                |end| end.since(committed.offset).max(0).to_string(),
-            ),
-            if description
-                .pending
-                .iter()
-                .any(|(_, pending, _)| pending == place)
-            {
-                "yes"
-            } else {
-                "no"
-            }
-            .to_owned(),
+            end.map_or_else(unknown, |end| end.to_string()),
+            lag.map_or_else(unknown, |lag| lag.to_string()),
+            if is_pending { "yes" } else { "no" }.to_owned(),
             output::printable(&committed.metadata).into_owned(),
         ]);
     }
-    let mut out = output::stdout();
-    table.print(&mut out)?;
-    Ok(out.flush()?)
+    table
+}
+
+/// Each member, and what it reads.
+fn table_of(members: &[MemberDescription]) -> Table {
+    let mut table = Table::new(&["member", "instance", "client", "host", "reads"]);
+    for member in members {
+        let text = |text: &str| output::printable(text).into_owned();
+        let instance = member.instance_id.as_deref();
+        let assignment = member.assignment.as_deref();
+        table.row([
+            text(&member.member_id),
+            instance.map_or_else(unknown, text),
+            text(&member.client.client_id),
+            text(&member.client.client_host),
+            assignment.map_or_else(|| "?".to_owned(), partitions),
+        ]);
+    }
+    table
+}
+
+/// `topic:0,1,2 other:0`, or nothing.
+fn partitions(assignment: &[TopicPartition]) -> String {
+    let mut topics: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
+    for place in assignment {
+        let partitions = topics.entry(place.topic.as_str()).or_default();
+        partitions.insert(place.partition);
+    }
+    let topics = topics.into_iter().map(|(topic, partitions)| {
+        let numbers: Vec<_> = partitions.iter().map(ToString::to_string).collect();
+        format!("{topic}:{}", numbers.join(","))
+    });
+    let topics: Vec<_> = topics.collect();
+    match topics.is_empty() {
+        true => unknown(),
+        false => topics.join(" "),
+    }
+}
+
+fn unknown() -> String {
+    "-".to_owned()
 }

@@ -65,7 +65,7 @@ enum Command {
     Log(log::LogArguments),
     /// List, describe and abort transactions
     Txn(txn::TxnArguments),
-    /// List, describe and delete the positions of groups
+    /// List and describe groups, their members and positions, and delete them
     Group(group::GroupArguments),
     /// Serve a data directory to any Kafka client
     Broker(broker::BrokerArguments),

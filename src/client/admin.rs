@@ -233,7 +233,7 @@ impl Admin {
         self.transport.delete_records(partition, before).await
     }
 
-    /// All groups with committed positions.
+    /// All groups with members or committed positions.
     ///
     /// # Errors
     /// If the broker does not answer.
@@ -241,7 +241,7 @@ impl Admin {
         self.transport.list_groups().await
     }
 
-    /// One group with its committed and pending positions.
+    /// One group with its members and its committed and pending positions.
     ///
     /// # Errors
     /// If there is no such group.

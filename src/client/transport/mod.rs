@@ -158,10 +158,10 @@ pub trait Transport: Send + Sync + 'static {
     /// Aborts the open transaction of an id as an operator.
     fn abort_transaction(&self, id: &TransactionalId) -> Reply<()>;
 
-    /// All groups that have committed positions (ListGroups).
+    /// All groups that have members or committed positions (ListGroups).
     fn list_groups(&self) -> Reply<Vec<GroupId>>;
 
-    /// One group with its committed and pending positions (DescribeGroups).
+    /// One group with its members, and its committed and pending positions (ConsumerGroupDescribe or DescribeGroups, OffsetFetch).
     fn describe_group(&self, group: &GroupId) -> Reply<GroupDescription>;
 
     /// Joins a classic group (JoinGroup); answered at the end of the rebalance.

@@ -261,6 +261,7 @@ impl GroupCoordinator {
         };
         let memberships = self.memberships.values_mut();
         memberships.for_each(|it| it.tick(&mut cx));
+        self.memberships.retain(|_, it| !it.is_unborn());
         // Tombstones on their way would be asked for twice.
         if !self.out.is_forgetting() {
             self.expire(now);

@@ -7,7 +7,7 @@ use super::classic::{ClassicGroup, ClassicWrite, nobody_left};
 use super::consumer::{ConsumerGroup, ConsumerWrite, check_heartbeat};
 use super::outbox::{Context, Write};
 use super::topics::Topics;
-use super::{GroupCoordinator, GroupDescription};
+use super::{GroupCoordinator, GroupDescription, MemberDescription};
 use crate::coordinator::consumer_log::ConsumerKey;
 use crate::coordinator::membership_log::ClassicRecord;
 use crate::coordinator::{CoordinatorError, JournalRecord, Now, RequestId};
@@ -38,6 +38,15 @@ impl Membership {
             Self::Classic(group) => group.is_empty(),
             Self::Consumer(group) => group.is_empty(),
         }
+    }
+
+    /// Whether it never had a member, nor has one to come: the journal knows nothing of it.
+    pub(super) fn is_unborn(&self) -> bool {
+        let generation = match self {
+            Self::Classic(group) => group.generation(),
+            Self::Consumer(group) => group.epoch(),
+        };
+        self.is_empty() && generation == 0
     }
 
     pub(super) fn empty_for(&self, now: Instant) -> Duration {
@@ -116,25 +125,45 @@ impl GroupCoordinator {
     ) {
         let id = message.group.clone();
         let before = self.memberships.get(&id);
-        if !matches!(before, Some(Membership::Classic(_))) {
-            if before.is_some_and(|it| !it.is_empty()) {
-                let other = ErrorCode::InconsistentGroupProtocol;
-                return self.out.reply(request, Err(other));
-            }
-            if !message.member_id.is_empty() {
-                return self.out.reply(request, Err(ErrorCode::UnknownMemberId));
-            }
-            if let Some(records) = before.map(Membership::tombstones) {
-                let write = Write::Classic(id.clone(), ClassicWrite::Empty);
-                self.out.journal(write, None, records, false);
-            }
-            let group = ClassicGroup::new(id.clone(), now.instant);
-            self.memberships
-                .insert(id.clone(), Membership::Classic(group));
+        if matches!(before, Some(Membership::Classic(_))) {
+            self.with_classic(&id, now, |group, cx| {
+                group.join(request, message, unique, cx);
+            });
+            return;
         }
+        if before.is_some_and(|it| !it.is_empty()) {
+            let other = ErrorCode::InconsistentGroupProtocol;
+            return self.out.reply(request, Err(other));
+        }
+        if !message.member_id.is_empty() {
+            return self.out.reply(request, Err(ErrorCode::UnknownMemberId));
+        }
+        let new = Membership::Classic(ClassicGroup::new(id.clone(), now.instant));
+        let before = self.memberships.insert(id.clone(), new);
         self.with_classic(&id, now, |group, cx| {
             group.join(request, message, unique, cx);
         });
+        if self.was_refused(&id) {
+            return self.put_back(id, before);
+        }
+        if let Some(records) = before.as_ref().map(Membership::tombstones) {
+            let write = Write::Classic(id, ClassicWrite::Empty);
+            self.out.journal(write, None, records, false);
+        }
+    }
+
+    /// Whether the group that was made for a first member did not take it.
+    fn was_refused(&self, group: &GroupId) -> bool {
+        let membership = self.memberships.get(group);
+        membership.is_some_and(Membership::is_unborn)
+    }
+
+    /// A refusal leaves no group behind, and the one that was there as it was.
+    fn put_back(&mut self, group: GroupId, before: Option<Membership>) {
+        match before {
+            Some(before) => drop(self.memberships.insert(group, before)),
+            None => drop(self.memberships.remove(&group)),
+        }
     }
 
     pub(super) fn sync(&mut self, request: RequestId, message: SyncGroupRequest, now: Now) {
@@ -185,13 +214,19 @@ impl GroupCoordinator {
     }
 
     pub(super) fn classic_written(&mut self, group: GroupId, write: ClassicWrite, now: Now) {
-        if !self.memberships.contains_key(&group) {
+        let waiting = write.request();
+        if waiting.is_some() && !self.memberships.contains_key(&group) {
             // It was deleted meanwhile: whoever waits is answered by the group that is new.
             let new = ClassicGroup::new(group.clone(), now.instant);
             self.memberships
                 .insert(group.clone(), Membership::Classic(new));
         }
-        self.with_classic(&group, now, |group, cx| group.written(write, cx));
+        let found = self.with_classic(&group, now, |group, cx| group.written(write, cx));
+        if let (None, Some(request)) = (found, waiting) {
+            // Members of the other protocol came meanwhile.
+            let other = ErrorCode::InconsistentGroupProtocol;
+            self.out.reply(request, Err(other));
+        }
     }
 
     pub(super) fn classic_failed(
@@ -201,7 +236,11 @@ impl GroupCoordinator {
         error: ErrorCode,
         now: Now,
     ) {
-        self.with_classic(group, now, |group, cx| group.write_failed(write, error, cx));
+        let waiting = write.request();
+        let found = self.with_classic(group, now, |group, cx| group.write_failed(write, error, cx));
+        if let (None, Some(request)) = (found, waiting) {
+            self.out.reply(request, Err(error));
+        }
     }
 
     /// A tombstone of the group is in the journal. Members that came meanwhile stay: their record is still to come.
@@ -250,9 +289,17 @@ impl GroupCoordinator {
             if before.is_some_and(|it| !it.is_empty()) || message.member_epoch != 0 {
                 return self.out.reply(request, Err(ErrorCode::GroupIdNotFound));
             }
-            let group = ConsumerGroup::new(id.clone(), before.is_some(), now.instant);
-            self.memberships
-                .insert(id.clone(), Membership::Consumer(group));
+            let new = ConsumerGroup::new(id.clone(), before.is_some(), now.instant);
+            let before = self
+                .memberships
+                .insert(id.clone(), Membership::Consumer(new));
+            self.with_consumer(&id, now, |group, topics, cx| {
+                group.heartbeat(request, message, unique, topics, cx);
+            });
+            if self.was_refused(&id) {
+                self.put_back(id, before);
+            }
+            return;
         }
         self.with_consumer(&id, now, |group, topics, cx| {
             group.heartbeat(request, message, unique, topics, cx);
@@ -385,15 +432,34 @@ impl GroupCoordinator {
         groups.collect()
     }
 
-    /// One group's positions; `None` if it has neither positions nor members.
+    /// One group's members and positions; `None` if it has neither.
     #[must_use]
     pub fn describe(&self, group: &GroupId) -> Option<GroupDescription> {
         let is_known = self.positions.is_known(group) || self.memberships.contains_key(group);
-        is_known.then(|| GroupDescription {
-            group: group.clone(),
-            offsets: self.positions.committed_of(group),
-            pending: self.positions.pending_of(group),
+        is_known.then(|| {
+            let mut description = self.describe_members(group);
+            description.offsets = self.positions.committed_of(group);
+            description.pending = self.positions.pending_of(group);
+            description
         })
+    }
+
+    fn describe_members(&self, group: &GroupId) -> GroupDescription {
+        let (group_type, state, members) = match self.describe_consumer(group) {
+            Some(consumers) => {
+                let members = consumers.members.into_iter();
+                let members = members.map(MemberDescription::from).collect();
+                (GroupType::Consumer, consumers.state, members)
+            }
+            None => {
+                let classic = self.describe_classic(group);
+                let kind = &classic.protocol_type;
+                let members = classic.members.into_iter();
+                let members = members.map(|it| MemberDescription::of_classic(it, kind));
+                (GroupType::Classic, classic.state, members.collect())
+            }
+        };
+        GroupDescription::new(group.clone(), group_type, state.name().to_owned(), members)
     }
 
     /// A classic group's members; `Dead` if there is no such group.

@@ -14,11 +14,12 @@
 //! every 100 ms or so: sessions end and rebalances are cut off by it alone.
 //!
 //! Reading order: this file, `coordinator.rs` (commits and deletions), `positions.rs`, `membership.rs` (which group a
-//! request is for), `outbox.rs`, `classic/mod.rs`, `consumer/mod.rs`, `topics.rs`.
+//! request is for), `outbox.rs`, `classic/mod.rs`, `consumer/mod.rs`, `topics.rs`, `description.rs`.
 
 mod classic;
 mod consumer;
 mod coordinator;
+mod description;
 mod membership;
 mod outbox;
 mod positions;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 pub(in crate::coordinator) use consumer::{Assignment, MemberState};
 pub use coordinator::GroupCoordinator;
+pub use description::{GroupDescription, MemberDescription};
 
 use super::{JournalRecord, RequestId, Ticket};
 use crate::protocol::ErrorCode;
@@ -222,15 +224,4 @@ pub enum Response {
     ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
     /// To the deletion of positions.
     Deleted(DeletedOffsets),
-}
-
-/// One group, as `group describe` shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupDescription {
-    /// The group.
-    pub group: GroupId,
-    /// Its committed positions, by partition.
-    pub offsets: Vec<(TopicPartition, CommittedOffset)>,
-    /// Positions pending in open transactions.
-    pub pending: Vec<(ProducerId, TopicPartition, CommittedOffset)>,
 }

@@ -1,5 +1,7 @@
 //! The group coordinator: histories by name, and a model under random operations with crashes.
 
+pub(in crate::coordinator::group) mod world;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -88,11 +88,38 @@ pub(super) fn members_share_the_partitions_and_take_over_when_one_leaves(backend
         });
         let all: BTreeSet<_> = first.assignment().chain(second.assignment()).collect();
         assert_eq!(all.len(), 3, "nobody reads what another one reads");
+        assert_eq!(described(&world), ("Stable".to_owned(), vec![1, 2]));
         wait(second.close()).unwrap();
         poll_until(&world, &mut [&mut first], |readers, _| {
             counts(readers) == [3]
         });
         wait(first.close()).unwrap();
+        assert_eq!(described(&world), ("Empty".to_owned(), vec![]));
+    }
+}
+
+/// The state of the group, and how many partitions each of its members reads, as an operator sees it.
+fn described(world: &World) -> (String, Vec<usize>) {
+    let deadline = world.transport.env().clock.now().plus(PATIENCE);
+    loop {
+        let group = wait(world.admin.describe_group(&group())).unwrap();
+        // The last member's word that it has what it is to have may still be under way.
+        let is_settled = ["Stable", "Empty"].contains(&group.state.as_str());
+        if !is_settled && world.transport.env().clock.now() < deadline {
+            continue;
+        }
+        let mut ids = BTreeSet::new();
+        let mut read = BTreeSet::new();
+        let counts = group.members.iter().map(|member| {
+            assert!(ids.insert(&member.member_id));
+            assert_eq!(member.client.client_id, "onceflow");
+            let assignment = member.assignment.as_ref().unwrap();
+            assert!(assignment.iter().all(|it| read.insert(it.clone())));
+            assignment.len()
+        });
+        let mut counts: Vec<_> = counts.collect();
+        counts.sort_unstable();
+        return (group.state, counts);
     }
 }
 

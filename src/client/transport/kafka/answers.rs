@@ -109,6 +109,12 @@ answers! {
     wire::consumer_group_heartbeat::ConsumerGroupHeartbeatResponse, |r| {
         fault(r.error_code, r.error_message.as_ref())
     };
+    wire::consumer_group_describe::ConsumerGroupDescribeResponse, |r| {
+        r.groups.iter().find_map(|g| fault(g.error_code, g.error_message.as_ref()))
+    };
+    wire::describe_groups::DescribeGroupsResponse, |r| {
+        r.groups.iter().find_map(|g| fault(g.error_code, g.error_message.as_ref()))
+    };
     wire::list_groups::ListGroupsResponse, |r| fault(r.error_code, None);
     // A member that is given its id joins with it.
     wire::join_group::JoinGroupResponse, |r| {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::cluster::{Cluster, CoordinatorKind, Plan, Target};
 use super::topics::by_topic;
-use crate::broker::GroupDescription;
+use crate::broker::{GroupDescription, MemberDescription};
 use crate::client::ClientError;
 use crate::client::transport::FetchedOffset;
 use crate::protocol::ErrorCode;
+use crate::protocol::messages::groups::{ClientIdentity, DescribedMember, GroupState, GroupType};
 use crate::protocol::messages::{
     CommittedOffset, InitProducerIdRequest, OffsetCommitRequest, OffsetFetchRequest,
     TransactionDescription, TransactionState,
@@ -93,16 +94,84 @@ impl Cluster {
             partitions: None,
             require_stable: false,
         };
-        let offsets = self.offset_fetch(request).await?;
-        Ok(GroupDescription {
-            group: group.clone(),
-            offsets: offsets
-                .into_iter()
-                .filter_map(|(place, committed)| Some((place, committed?)))
-                .collect(),
-            // Kafka tells nobody of positions that are pending.
-            pending: Vec::new(),
-        })
+        let mut description = match self.describe_consumers(group).await {
+            Err(e) if is_of_the_other_protocol(&e) => self.describe_classic(group).await?,
+            described => described?,
+        };
+        // Kafka tells nobody of positions that are pending.
+        let offsets = self.offset_fetch(request).await?.into_iter();
+        let offsets = offsets.filter_map(|(place, committed)| Some((place, committed?)));
+        description.offsets = offsets.collect();
+        Ok(description)
+    }
+
+    async fn describe_consumers(&self, group: &GroupId) -> Result<GroupDescription, ClientError> {
+        let request = wire::consumer_group_describe::ConsumerGroupDescribeRequest {
+            group_ids: vec![group.as_str().to_owned()],
+            ..Default::default()
+        };
+        let answer = self.call(&coordinator(group), &request).await?;
+        let found = answer.groups.into_iter().next();
+        let found = found.ok_or_else(|| no_such_group("ConsumerGroupDescribe"))?;
+        let members = found.members.into_iter().map(|member| {
+            let topics = member.assignment.topic_partitions.into_iter();
+            let assignment = topics.filter_map(|topic| {
+                let name = TopicName::new(&topic.topic_name).ok()?;
+                let partitions = topic.partitions.into_iter();
+                Some(partitions.map(move |it| TopicPartition::new(name.clone(), it)))
+            });
+            MemberDescription {
+                member_id: member.member_id,
+                instance_id: member.instance_id,
+                client: ClientIdentity {
+                    client_id: member.client_id,
+                    client_host: member.client_host,
+                },
+                assignment: Some(assignment.flatten().collect()),
+            }
+        });
+        let (members, state) = (members.collect(), found.group_state);
+        let group_type = GroupType::Consumer;
+        Ok(GroupDescription::new(
+            group.clone(),
+            group_type,
+            state,
+            members,
+        ))
+    }
+
+    async fn describe_classic(&self, group: &GroupId) -> Result<GroupDescription, ClientError> {
+        let request = wire::describe_groups::DescribeGroupsRequest {
+            groups: vec![group.as_str().to_owned()],
+            ..Default::default()
+        };
+        let answer = self.call(&coordinator(group), &request).await?;
+        let found = answer.groups.into_iter().next();
+        let found = found.ok_or_else(|| no_such_group("DescribeGroups"))?;
+        if found.group_state == GroupState::Dead.name() {
+            return Err(no_such_group("DescribeGroups"));
+        }
+        let members = found.members.into_iter().map(|member| {
+            let described = DescribedMember {
+                member_id: member.member_id,
+                group_instance_id: member.group_instance_id,
+                client: ClientIdentity {
+                    client_id: member.client_id,
+                    client_host: member.client_host,
+                },
+                metadata: member.member_metadata,
+                assignment: member.member_assignment,
+            };
+            MemberDescription::of_classic(described, &found.protocol_type)
+        });
+        let (members, state) = (members.collect(), found.group_state);
+        let group_type = GroupType::Classic;
+        Ok(GroupDescription::new(
+            group.clone(),
+            group_type,
+            state,
+            members,
+        ))
     }
 
     pub(super) async fn list_groups(&self) -> Result<Vec<GroupId>, ClientError> {
@@ -213,6 +282,16 @@ impl Cluster {
             self.pause(&mut backoff).await;
         }
     }
+}
+
+/// Whether the group has, or had, members of the classic protocol; or there is none.
+fn is_of_the_other_protocol(error: &ClientError) -> bool {
+    let other = [ErrorCode::GroupIdNotFound, ErrorCode::UnsupportedVersion];
+    error.code().is_some_and(|code| other.contains(&code))
+}
+
+fn no_such_group(request: &'static str) -> ClientError {
+    ClientError::refused(request, ErrorCode::GroupIdNotFound)
 }
 
 /// Kafka's names of the states, as it writes them.

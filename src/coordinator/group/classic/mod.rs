@@ -143,6 +143,16 @@ pub(super) enum ClassicWrite {
     Empty,
 }
 
+impl ClassicWrite {
+    /// Whoever waits for it by itself; those who wait for an assignment are known to the group.
+    pub(super) fn request(&self) -> Option<RequestId> {
+        match self {
+            Self::StaticMember { request, .. } => Some(*request),
+            Self::Assignment { .. } | Self::Empty => None,
+        }
+    }
+}
+
 /// A group of the classic protocol.
 #[derive(Debug, Clone)]
 pub(super) struct ClassicGroup {
@@ -250,6 +260,11 @@ impl ClassicGroup {
     pub(super) fn tombstones(&self) -> Vec<JournalRecord> {
         let key = classic_key(&self.id);
         vec![JournalRecord { key, value: None }]
+    }
+
+    /// How many generations there were.
+    pub(super) fn generation(&self) -> i32 {
+        self.generation
     }
 
     /// Whether the group has no members, and none to come.

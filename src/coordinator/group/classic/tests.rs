@@ -11,8 +11,8 @@ use crate::coordinator::group::{Config, Input, Response};
 use crate::coordinator::membership_log::subscribed_topics;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::groups::{
-    GroupState, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeavingMember,
-    ListGroupsRequest,
+    ClientIdentity, ConsumerGroupHeartbeatRequest, GroupState, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupRequest, LeavingMember, ListGroupsRequest,
 };
 
 /// Joins in two steps and syncs a group of its own.
@@ -250,6 +250,117 @@ fn what_does_not_fit_the_group_is_refused() {
     other.protocols[0].name = "sticky".into();
     let request = world.join(other);
     assert_eq!(world.error(request), ErrorCode::InconsistentGroupProtocol);
+}
+
+#[test]
+fn a_refused_first_join_leaves_no_group_behind() {
+    let mut world = World::new(Config::default());
+    let short = JoinGroupRequest {
+        session_timeout: Duration::from_secs(1),
+        ..join("c", "")
+    };
+    let mut silent = join("c", "");
+    silent.protocols.clear();
+    for message in [short, silent, join("c", "somebody")] {
+        let request = world.join(message);
+        world.error(request);
+        assert!(world.coordinator.memberships.is_empty());
+    }
+    // An id was given out, and nobody came with it: nothing of that is journalled.
+    world.new_id("c");
+    assert_eq!(world.coordinator.list().count(), 1);
+    world.pass(10);
+    assert_eq!(world.coordinator.list().count(), 0);
+    assert_eq!(world.unwritten_count(), 0);
+}
+
+#[test]
+fn a_refused_first_member_leaves_the_group_of_the_other_protocol_as_it_was() {
+    let mut world = World::new(Config::default());
+    let (member_id, _) = alone(&mut world);
+    world.leave(&member_id);
+    world.flush();
+    assert_eq!(world.state(), GroupState::Empty);
+    let before = format!("{:?}", world.coordinator.memberships);
+    world.coordinator.config.group_max_size = 0;
+    let request = world.ask(|request| Input::ConsumerHeartbeat {
+        request,
+        message: newcomer(),
+        unique: 1,
+    });
+    assert_eq!(world.error(request), ErrorCode::GroupMaxSizeReached);
+    world.coordinator.config.group_max_size = 2;
+    assert_eq!(format!("{:?}", world.coordinator.memberships), before);
+    // One that is taken in leaves nothing of the old one.
+    let request = world.ask(|request| Input::ConsumerHeartbeat {
+        request,
+        message: newcomer(),
+        unique: 1,
+    });
+    world.flush();
+    assert!(matches!(world.answer(request), Some(Ok(_))));
+    assert_eq!(world.state(), GroupState::Dead, "no longer a classic one");
+    // And the other way round, a refused join leaves the consumers' group.
+    let request = world.join(join("c", "somebody"));
+    assert_eq!(world.error(request), ErrorCode::InconsistentGroupProtocol);
+    assert!(world.coordinator.describe_consumer(&group()).is_some());
+}
+
+#[test]
+fn a_static_members_join_is_answered_also_if_its_group_vanished_while_it_waited() {
+    let fixed = JoinGroupRequest {
+        group_instance_id: Some("i".into()),
+        ..join("c", "")
+    };
+    for (has_failed, is_replaced) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = World::new(Config::default());
+        let request = world.join(fixed.clone());
+        let first = world.joined(request);
+        world.sync(&first, &[(&first.member_id, "a")]);
+        world.flush();
+        let request = world.join(fixed.clone());
+        assert_eq!(world.answer(request), None, "its new id is durable first");
+        world.coordinator.memberships.remove(&group());
+        if is_replaced {
+            let message = newcomer();
+            world.ask(|request| Input::ConsumerHeartbeat {
+                request,
+                message,
+                unique: 2,
+            });
+        }
+        match has_failed {
+            true => world.fail(ErrorCode::KafkaStorageError),
+            false => world.flush(),
+        }
+        match (has_failed, is_replaced) {
+            (true, _) => assert_eq!(world.error(request), ErrorCode::KafkaStorageError),
+            (false, true) => {
+                assert_eq!(world.error(request), ErrorCode::InconsistentGroupProtocol);
+            }
+            (false, false) => assert_eq!(world.joined(request).generation, 1, "of the new group"),
+        }
+    }
+}
+
+/// A first heartbeat of a consumer that reads `t`.
+fn newcomer() -> ConsumerGroupHeartbeatRequest {
+    ConsumerGroupHeartbeatRequest {
+        group: group(),
+        client: ClientIdentity {
+            client_id: "c".to_owned(),
+            client_host: "/127.0.0.1".to_owned(),
+        },
+        member_id: "m".to_owned(),
+        member_epoch: 0,
+        group_instance_id: None,
+        rack_id: None,
+        rebalance_timeout: Some(Duration::from_secs(30)),
+        subscribed_topic_names: Some(vec![partition("t").topic]),
+        subscribed_topic_regex: None,
+        server_assignor: None,
+        topic_partitions: None,
+    }
 }
 
 #[test]

@@ -147,6 +147,11 @@ impl ConsumerGroup {
         Ok(true)
     }
 
+    /// How often the group has changed.
+    pub(super) fn epoch(&self) -> i32 {
+        self.roster.epoch
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.roster.members.is_empty() && !self.is_writing && self.waiting.is_empty()
     }

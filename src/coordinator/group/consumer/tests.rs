@@ -13,8 +13,8 @@ use crate::protocol::messages::groups::{ConsumerGroupHeartbeatRequest, GroupStat
 
 #[test]
 fn a_single_member_gets_everything_once_it_is_durable() {
-    let mut world = World::new(Config::default(), &[("t", 3)]);
-    let request = world.ask(joining("m", &["t"]));
+    let mut world = World::with_topics(Config::default(), &[("t", 3)]);
+    let request = world.send(joining("m", &["t"]));
     assert_eq!(world.answer(request), None);
     let mut crashed = world.clone();
     crashed.crash(0);
@@ -26,18 +26,18 @@ fn a_single_member_gets_everything_once_it_is_durable() {
         owned(&response),
         Some(vec![("t".into(), 0), ("t".into(), 1), ("t".into(), 2)])
     );
-    assert_eq!(world.state(), GroupState::Stable);
+    assert_eq!(world.state_of_consumers(), GroupState::Stable);
     let again = world.beat(staying("m", 1)).unwrap();
     assert_eq!((again.member_epoch, again.assignment), (1, None));
 }
 
 #[test]
 fn partitions_are_given_up_before_they_are_given_on() {
-    let mut world = World::new(Config::default(), &[("t", 2)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 2)]);
     world.beat(joining("m", &["t"])).unwrap();
     let second = world.beat(joining("n", &["t"])).unwrap();
     assert_eq!((second.member_epoch, owned(&second)), (2, Some(vec![])));
-    assert_eq!(world.state(), GroupState::Reconciling);
+    assert_eq!(world.state_of_consumers(), GroupState::Reconciling);
     let first = world.beat(staying("m", 1)).unwrap();
     assert_eq!((first.member_epoch, owned(&first).unwrap().len()), (1, 1));
     let waiting = world.beat(staying("n", 2)).unwrap();
@@ -47,12 +47,12 @@ fn partitions_are_given_up_before_they_are_given_on() {
     assert_eq!(released.member_epoch, 2);
     let second = world.beat(staying("n", 2)).unwrap();
     assert_eq!(owned(&second).unwrap().len(), 1);
-    assert_eq!(world.state(), GroupState::Stable);
+    assert_eq!(world.state_of_consumers(), GroupState::Stable);
 }
 
 #[test]
 fn epochs_fence_members_and_their_commits_also_in_transactions() {
-    let mut world = World::new(Config::default(), &[("t", 1)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 1)]);
     world.beat(joining("m", &["t"])).unwrap();
     let ahead = world.beat(staying("m", 2));
     assert_eq!(ahead.unwrap_err(), ErrorCode::FencedMemberEpoch);
@@ -69,7 +69,7 @@ fn epochs_fence_members_and_their_commits_also_in_transactions() {
 
 #[test]
 fn an_answer_that_was_lost_is_given_again() {
-    let mut world = World::new(Config::default(), &[("t", 2)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 2)]);
     let first = world.beat(joining("m", &["t"])).unwrap();
     world.grow("t", 3);
     assert_eq!(world.beat(staying("m", 1)).unwrap().member_epoch, 2);
@@ -82,18 +82,22 @@ fn an_answer_that_was_lost_is_given_again() {
 
 #[test]
 fn a_member_leaves_and_the_others_take_over() {
-    let mut world = World::new(Config::default(), &[("t", 2)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 2)]);
     world.beat(joining("m", &["t"])).unwrap();
     let left = world.beat(staying("m", -1)).unwrap();
     assert_eq!(left.member_epoch, -1);
-    assert_eq!(world.state(), GroupState::Empty);
+    assert_eq!(world.state_of_consumers(), GroupState::Empty);
     let next = world.beat(joining("n", &["t"])).unwrap();
     assert_eq!(owned(&next).unwrap().len(), 2);
     world.pass(46);
     world.flush();
-    assert_eq!(world.state(), GroupState::Empty, "its session has ended");
+    assert_eq!(
+        world.state_of_consumers(),
+        GroupState::Empty,
+        "its session has ended"
+    );
     world.crash(0);
-    assert_eq!(world.state(), GroupState::Empty);
+    assert_eq!(world.state_of_consumers(), GroupState::Empty);
 }
 
 #[test]
@@ -102,7 +106,7 @@ fn a_static_member_keeps_its_place_while_it_is_away() {
         group_instance_id: Some("i".into()),
         ..message
     };
-    let mut world = World::new(Config::default(), &[("t", 2)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 2)]);
     let first = world.beat(fixed(joining("m", &["t"]))).unwrap();
     world.beat(joining("o", &["t"])).unwrap();
     let twice = world.beat(fixed(joining("n", &["t"])));
@@ -129,7 +133,7 @@ fn a_static_member_keeps_its_place_while_it_is_away() {
 
 #[test]
 fn s16_a_topic_that_is_created_anew_or_grows_is_assigned_anew() {
-    let mut world = World::new(Config::default(), &[("t", 1)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 1)]);
     let first = world.beat(joining("m", &["t"])).unwrap();
     world.grow("t", 2);
     let grown = world.beat(staying("m", 1)).unwrap();
@@ -145,7 +149,7 @@ fn s16_a_topic_that_is_created_anew_or_grows_is_assigned_anew() {
 
 #[test]
 fn a_member_that_does_not_give_up_in_time_is_removed() {
-    let mut world = World::new(Config::default(), &[("t", 2)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 2)]);
     world.beat(joining("m", &["t"])).unwrap();
     world.beat(joining("n", &["t"])).unwrap();
     for _ in 0..60 {
@@ -162,7 +166,7 @@ fn a_member_that_does_not_give_up_in_time_is_removed() {
 
 #[test]
 fn a_group_of_one_protocol_refuses_the_other_until_it_is_empty() {
-    let mut world = World::new(Config::default(), &[("t", 1)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 1)]);
     world.beat(joining("m", &["t"])).unwrap();
     let classic = world.join_classic();
     assert_eq!(classic.unwrap_err(), ErrorCode::InconsistentGroupProtocol);
@@ -177,7 +181,7 @@ fn a_group_of_one_protocol_refuses_the_other_until_it_is_empty() {
 
 #[test]
 fn what_does_not_make_sense_is_refused() {
-    let mut world = World::new(Config::default(), &[("t", 1)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 1)]);
     let mut refused = |message| world.beat(message).unwrap_err();
     let boastful = ConsumerGroupHeartbeatRequest {
         topic_partitions: Some(vec![topic("t", &[0])]),
@@ -219,7 +223,7 @@ fn settled(world: &mut World, member_id: &str, epoch: &mut i32) -> Vec<(String, 
 
 #[test]
 fn a_regular_expression_follows_topics_that_appear_and_vanish() {
-    let mut world = World::new(Config::default(), &[("a-1", 1), ("b-1", 1)]);
+    let mut world = World::with_topics(Config::default(), &[("a-1", 1), ("b-1", 1)]);
     let first = world.beat(matching("m", "[ac]-.")).unwrap();
     assert_eq!(owned(&first), Some(vec![("a-1".into(), 0)]));
     let mut epoch = first.member_epoch;
@@ -267,7 +271,7 @@ fn a_regular_expression_follows_topics_that_appear_and_vanish() {
 
 #[test]
 fn a_regular_expression_names_no_topic_that_its_member_may_not_know() {
-    let mut world = World::new(Config::default(), &[("a", 1), ("b", 1)]);
+    let mut world = World::with_topics(Config::default(), &[("a", 1), ("b", 1)]);
     let limited = ConsumerGroupHeartbeatRequest {
         hidden_topics: hidden("b"),
         ..matching("m", ".*")
@@ -278,7 +282,7 @@ fn a_regular_expression_names_no_topic_that_its_member_may_not_know() {
 
 #[test]
 fn a_regular_expression_that_is_none_is_refused_and_changes_nothing() {
-    let mut world = World::new(Config::default(), &[("a", 1)]);
+    let mut world = World::with_topics(Config::default(), &[("a", 1)]);
     let refused = world.beat(matching("m", "(")).unwrap_err();
     assert_eq!(refused, ErrorCode::InvalidRegularExpression);
     let first = world.beat(matching("m", "a|b")).unwrap();
@@ -296,16 +300,16 @@ fn a_regular_expression_that_is_none_is_refused_and_changes_nothing() {
 
 #[test]
 fn an_empty_group_is_deleted_and_one_with_members_is_not() {
-    let mut world = World::new(Config::default(), &[("t", 1)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 1)]);
     world.beat(joining("m", &["t"])).unwrap();
     let delete = |request| Input::DeleteGroup {
         request,
         group: group(),
     };
-    let request = world.ask_any(delete);
+    let request = world.ask(delete);
     assert_eq!(world.error(request), ErrorCode::NonEmptyGroup);
     world.beat(staying("m", -1)).unwrap();
-    world.ask_any(delete);
+    world.ask(delete);
     world.flush();
     assert!(world.coordinator.describe_consumer(&group()).is_none());
     world.crash(0);
@@ -314,7 +318,7 @@ fn an_empty_group_is_deleted_and_one_with_members_is_not() {
 
 #[test]
 fn range_shares_each_topic_out_alike_and_uniform_moves_as_little_as_it_can() {
-    let mut world = World::new(Config::default(), &[("t", 4), ("u", 4)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 4), ("u", 4)]);
     let range = |message| ConsumerGroupHeartbeatRequest {
         server_assignor: Some("range".into()),
         ..message
@@ -325,7 +329,7 @@ fn range_shares_each_topic_out_alike_and_uniform_moves_as_little_as_it_can() {
     assert_eq!(world.target("m"), expected(0));
     assert_eq!(world.target("n"), expected(2));
 
-    let mut world = World::new(Config::default(), &[("t", 6)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 6)]);
     world.beat(joining("m", &["t"])).unwrap();
     world.beat(joining("n", &["t"])).unwrap();
     let before = [world.target("m"), world.target("n")];
@@ -340,9 +344,9 @@ fn range_shares_each_topic_out_alike_and_uniform_moves_as_little_as_it_can() {
 
 #[test]
 fn a_failed_record_changes_nothing() {
-    let mut world = World::new(Config::default(), &[("t", 1)]);
-    let request = world.ask(joining("m", &["t"]));
-    let waiting = world.ask(joining("n", &["t"]));
+    let mut world = World::with_topics(Config::default(), &[("t", 1)]);
+    let request = world.send(joining("m", &["t"]));
+    let waiting = world.send(joining("n", &["t"]));
     world.fail(ErrorCode::KafkaStorageError);
     assert_eq!(world.error(request), ErrorCode::KafkaStorageError);
     world.flush();
@@ -353,7 +357,7 @@ fn a_failed_record_changes_nothing() {
 
 #[test]
 fn sessions_begin_anew_after_a_restart() {
-    let mut world = World::new(Config::default(), &[("t", 1)]);
+    let mut world = World::with_topics(Config::default(), &[("t", 1)]);
     world.beat(joining("m", &["t"])).unwrap();
     world.pass(40);
     world.crash(0);

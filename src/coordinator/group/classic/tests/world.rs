@@ -1,48 +1,17 @@
-//! A coordinator with a journal that can lose its end, and the requests of members.
+//! The requests of members of the classic protocol.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 
-use crate::coordinator::group::{Config, Effect, GroupCoordinator, Input, Response};
-use crate::coordinator::{JournalRecord, Now, RequestId, Ticket};
-use crate::env::Instant;
+use crate::coordinator::RequestId;
+pub(super) use crate::coordinator::group::tests::world::{World, group, partition};
+use crate::coordinator::group::{Input, Response};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::groups::{
     ClientIdentity, GroupState, HeartbeatRequest, JoinGroupProtocol, JoinGroupRequest,
     JoinGroupResponse, JoinedGroup, LeaveGroupRequest, LeavingMember, SyncGroupRequest,
 };
-use crate::protocol::messages::{
-    CommittedOffset, GroupMember, OffsetCommitRequest, TxnOffsetCommitRequest,
-};
-use crate::types::{
-    GroupId, Offset, ProducerEpoch, ProducerId, ProducerIdentity, TopicName, TopicPartition,
-    TransactionalId,
-};
-
-type Answer = Result<Response, ErrorCode>;
-
-#[derive(Debug, Clone)]
-pub(super) struct World {
-    pub(super) coordinator: GroupCoordinator,
-    /// What is durable.
-    journal: Vec<JournalRecord>,
-    /// What is on its way.
-    appends: Vec<(Ticket, Vec<JournalRecord>)>,
-    answers: BTreeMap<RequestId, Answer>,
-    requests_count: u64,
-    now: Now,
-    config: Config,
-}
-
-pub(super) fn group() -> GroupId {
-    GroupId::new("g").unwrap()
-}
-
-pub(super) fn partition(topic: &str) -> TopicPartition {
-    TopicPartition::new(TopicName::new(topic).unwrap(), 0)
-}
 
 /// A join of a consumer that reads `t`.
 pub(super) fn join(client_id: &str, member_id: &str) -> JoinGroupRequest {
@@ -74,88 +43,8 @@ pub(super) fn join(client_id: &str, member_id: &str) -> JoinGroupRequest {
 }
 
 impl World {
-    pub(super) fn new(config: Config) -> Self {
-        Self {
-            coordinator: GroupCoordinator::new(config.clone()),
-            journal: Vec::new(),
-            appends: Vec::new(),
-            answers: BTreeMap::new(),
-            requests_count: 0,
-            now: Now::default(),
-            config,
-        }
-    }
-
-    pub(super) fn step(&mut self, input: Input) {
-        for effect in self.coordinator.step(input, self.now) {
-            match effect {
-                Effect::AppendJournal {
-                    ticket, records, ..
-                } => self.appends.push((ticket, records)),
-                Effect::Reply { request, result } => {
-                    let earlier = self.answers.insert(request, result);
-                    assert_eq!(earlier, None, "a request was answered twice");
-                }
-            }
-        }
-    }
-
-    pub(super) fn ask(&mut self, input: impl FnOnce(RequestId) -> Input) -> RequestId {
-        self.requests_count += 1;
-        let request = RequestId(self.requests_count);
-        self.step(input(request));
-        request
-    }
-
-    /// Makes everything durable that is on its way.
-    pub(super) fn flush(&mut self) {
-        while !self.appends.is_empty() {
-            let (ticket, records) = self.appends.remove(0);
-            let base_offset = Offset(i64::try_from(self.journal.len()).unwrap());
-            self.journal.extend(records);
-            self.step(Input::JournalWritten {
-                ticket,
-                base_offset,
-            });
-        }
-    }
-
-    pub(super) fn fail(&mut self, error: ErrorCode) {
-        for (ticket, _) in std::mem::take(&mut self.appends) {
-            self.step(Input::JournalFailed { ticket, error });
-        }
-    }
-
-    /// Starts anew from the journal. Of what was on its way, `kept` appends reached the disk without anybody being told.
-    pub(super) fn crash(&mut self, kept: usize) {
-        for (_, records) in std::mem::take(&mut self.appends).into_iter().take(kept) {
-            self.journal.extend(records);
-        }
-        self.coordinator = GroupCoordinator::new(self.config.clone());
-        for (record, offset) in self.journal.iter().zip(0..) {
-            let (key, value) = (&record.key, record.value.as_deref());
-            let (none, offset) = (ProducerId::NONE, Offset(offset));
-            let replayed = self.coordinator.replay(none, offset, key, value, self.now);
-            replayed.unwrap();
-        }
-    }
-
-    pub(super) fn pass(&mut self, seconds: u64) {
-        let passed = Duration::from_secs(seconds);
-        self.now.instant = Instant(self.now.instant.0 + passed);
-        self.step(Input::Tick);
-    }
-
-    pub(super) fn answer(&self, request: RequestId) -> Option<Answer> {
-        self.answers.get(&request).cloned()
-    }
-
-    pub(super) fn error(&self, request: RequestId) -> ErrorCode {
-        self.answer(request).unwrap().unwrap_err()
-    }
-
     pub(super) fn join(&mut self, message: JoinGroupRequest) -> RequestId {
-        let unique = u128::from(self.requests_count) << 64 | 7;
+        let unique = self.unique();
         self.ask(|request| Input::Join {
             request,
             message,
@@ -240,52 +129,6 @@ impl World {
             members: vec![member],
         };
         self.ask(|request| Input::Leave { request, message });
-    }
-
-    /// Commits a position and waits until that is durable.
-    pub(super) fn commit(
-        &mut self,
-        member_id: &str,
-        generation: i32,
-        is_transactional: bool,
-    ) -> Result<(), ErrorCode> {
-        let member = GroupMember {
-            generation,
-            member_id: member_id.to_owned(),
-            group_instance_id: None,
-        };
-        let committed = CommittedOffset {
-            offset: Offset(1),
-            leader_epoch: -1,
-            metadata: String::new(),
-        };
-        let offsets = vec![(partition("t"), committed)];
-        let producer = ProducerIdentity {
-            id: ProducerId(1),
-            epoch: ProducerEpoch(0),
-        };
-        let request = self.ask(|request| match is_transactional {
-            true => Input::TxnCommit {
-                request,
-                message: TxnOffsetCommitRequest {
-                    transactional_id: TransactionalId::new("job").unwrap(),
-                    producer,
-                    group: group(),
-                    member,
-                    offsets,
-                },
-            },
-            false => Input::Commit {
-                request,
-                message: OffsetCommitRequest {
-                    group: group(),
-                    member,
-                    offsets,
-                },
-            },
-        });
-        self.flush();
-        self.answer(request).unwrap().map(drop)
     }
 
     pub(super) fn state(&self) -> GroupState {

@@ -56,7 +56,7 @@ impl Member {
             },
             epoch => owning(&self.member_id, epoch, Some(self.owned.clone())),
         };
-        self.in_flight = Some(world.ask(message));
+        self.in_flight = Some(world.send(message));
     }
 
     /// The second member names its topics by a regular expression.
@@ -140,7 +140,7 @@ fn apply(operation: &Operation, world: &mut World, members: &mut [Member]) {
         Operation::LoseAnswer(at) => members[*at].in_flight = None,
         Operation::Restart(at) => members[*at].restart(*at),
         Operation::Leave(at) => {
-            world.ask(staying(&members[*at].member_id, -1));
+            world.send(staying(&members[*at].member_id, -1));
             members[*at].restart(*at);
         }
         Operation::Subscribe(at, to_all) => {
@@ -190,7 +190,7 @@ proptest! {
     fn no_partition_has_two_owners_and_every_member_becomes_stable(
         operations in prop::collection::vec(operation(), 1..120),
     ) {
-        let mut world = World::new(Config::default(), &TOPICS);
+        let mut world = World::with_topics(Config::default(), &TOPICS);
         world.grow("t", 2);
         let mut members: Vec<_> = (0..3).map(Member::new).collect();
         for operation in &operations {
@@ -203,7 +203,7 @@ proptest! {
             }
         }
         settle(&mut world, &mut members);
-        prop_assert_eq!(world.state(), GroupState::Stable);
+        prop_assert_eq!(world.state_of_consumers(), GroupState::Stable);
         for (topic, count) in TOPICS {
             for partition in 0..count {
                 prop_assert_eq!(owners(&world, &members, topic, partition), 1);

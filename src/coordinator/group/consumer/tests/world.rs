@@ -1,40 +1,18 @@
-//! A coordinator with a journal that can lose its end, topics, and the heartbeats of members.
+//! The topics and the heartbeats of members of the consumer protocol.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::coordinator::group::{Config, Effect, GroupCoordinator, Input, Response};
-use crate::coordinator::{JournalRecord, Now, RequestId, Ticket};
-use crate::env::Instant;
+use crate::coordinator::RequestId;
+pub(super) use crate::coordinator::group::tests::world::{World, group};
+use crate::coordinator::group::{Config, Input, Response};
 use crate::protocol::ErrorCode;
+use crate::protocol::messages::TopicMetadata;
 pub(super) use crate::protocol::messages::groups::AssignedTopic;
 use crate::protocol::messages::groups::{
     ClientIdentity, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, GroupState,
     JoinGroupProtocol, JoinGroupRequest,
 };
-use crate::protocol::messages::{
-    CommittedOffset, GroupMember, OffsetCommitRequest, TopicMetadata, TxnOffsetCommitRequest,
-};
-use crate::types::{
-    GroupId, Offset, ProducerEpoch, ProducerId, ProducerIdentity, TopicId, TopicName,
-    TopicPartition, TransactionalId,
-};
-
-#[derive(Debug, Clone)]
-pub(super) struct World {
-    pub(super) coordinator: GroupCoordinator,
-    journal: Vec<JournalRecord>,
-    appends: Vec<(Ticket, Vec<JournalRecord>)>,
-    answers: BTreeMap<RequestId, Result<Response, ErrorCode>>,
-    requests_count: u64,
-    now: Now,
-    config: Config,
-    topics: BTreeMap<String, TopicMetadata>,
-}
-
-pub(super) fn group() -> GroupId {
-    GroupId::new("g").unwrap()
-}
+use crate::types::{TopicId, TopicName};
 
 fn name(topic: &str) -> TopicName {
     TopicName::new(topic).unwrap()
@@ -115,17 +93,8 @@ pub(super) fn owned(response: &ConsumerGroupHeartbeatResponse) -> Option<Vec<(St
 }
 
 impl World {
-    pub(super) fn new(config: Config, topics: &[(&str, i32)]) -> Self {
-        let mut world = Self {
-            coordinator: GroupCoordinator::new(config.clone()),
-            journal: Vec::new(),
-            appends: Vec::new(),
-            answers: BTreeMap::new(),
-            requests_count: 0,
-            now: Now::default(),
-            config,
-            topics: BTreeMap::new(),
-        };
+    pub(super) fn with_topics(config: Config, topics: &[(&str, i32)]) -> Self {
+        let mut world = Self::new(config);
         for (topic, partitions_count) in topics {
             let metadata = TopicMetadata {
                 name: name(topic),
@@ -137,11 +106,6 @@ impl World {
         }
         world.tell_topics();
         world
-    }
-
-    fn tell_topics(&mut self) {
-        let topics = self.topics.values().cloned().collect();
-        self.step(Input::TopicsChanged { topics });
     }
 
     pub(super) fn create(&mut self, topic: &str, partitions_count: i32) {
@@ -172,30 +136,9 @@ impl World {
         self.tell_topics();
     }
 
-    fn step(&mut self, input: Input) {
-        for effect in self.coordinator.step(input, self.now) {
-            match effect {
-                Effect::AppendJournal {
-                    ticket, records, ..
-                } => self.appends.push((ticket, records)),
-                Effect::Reply { request, result } => {
-                    let earlier = self.answers.insert(request, result);
-                    assert_eq!(earlier, None, "a request was answered twice");
-                }
-            }
-        }
-    }
-
-    pub(super) fn ask_any(&mut self, input: impl FnOnce(RequestId) -> Input) -> RequestId {
-        self.requests_count += 1;
-        let request = RequestId(self.requests_count);
-        self.step(input(request));
-        request
-    }
-
-    pub(super) fn ask(&mut self, message: ConsumerGroupHeartbeatRequest) -> RequestId {
-        let unique = u128::from(self.requests_count);
-        self.ask_any(|request| Input::ConsumerHeartbeat {
+    pub(super) fn send(&mut self, message: ConsumerGroupHeartbeatRequest) -> RequestId {
+        let unique = self.unique();
+        self.ask(|request| Input::ConsumerHeartbeat {
             request,
             message,
             unique,
@@ -207,13 +150,9 @@ impl World {
         &mut self,
         message: ConsumerGroupHeartbeatRequest,
     ) -> Result<ConsumerGroupHeartbeatResponse, ErrorCode> {
-        let request = self.ask(message);
+        let request = self.send(message);
         self.flush();
         self.response(request)
-    }
-
-    pub(super) fn answer(&self, request: RequestId) -> Option<Result<Response, ErrorCode>> {
-        self.answers.get(&request).cloned()
     }
 
     pub(super) fn response(
@@ -224,10 +163,6 @@ impl World {
             Response::ConsumerHeartbeat(response) => Ok(response),
             response => panic!("{response:?}"),
         }
-    }
-
-    pub(super) fn error(&self, request: RequestId) -> ErrorCode {
-        self.answer(request).unwrap().unwrap_err()
     }
 
     pub(super) fn join_classic(&mut self) -> Result<(), ErrorCode> {
@@ -248,7 +183,7 @@ impl World {
             requires_known_member_id: false,
             supports_skipping_assignment: false,
         };
-        let request = self.ask_any(|request| Input::Join {
+        let request = self.ask(|request| Input::Join {
             request,
             message,
             unique: 1,
@@ -256,93 +191,7 @@ impl World {
         self.answer(request).unwrap().map(drop)
     }
 
-    pub(super) fn flush(&mut self) {
-        while !self.appends.is_empty() {
-            let (ticket, records) = self.appends.remove(0);
-            let base_offset = Offset(i64::try_from(self.journal.len()).unwrap());
-            self.journal.extend(records);
-            self.step(Input::JournalWritten {
-                ticket,
-                base_offset,
-            });
-        }
-    }
-
-    pub(super) fn fail(&mut self, error: ErrorCode) {
-        for (ticket, _) in std::mem::take(&mut self.appends) {
-            self.step(Input::JournalFailed { ticket, error });
-        }
-    }
-
-    /// Starts anew from the journal. Of what was on its way, `kept` batches reached the disk without anybody being told.
-    pub(super) fn crash(&mut self, kept: usize) {
-        for (_, records) in std::mem::take(&mut self.appends).into_iter().take(kept) {
-            self.journal.extend(records);
-        }
-        self.coordinator = GroupCoordinator::new(self.config.clone());
-        for (record, offset) in self.journal.iter().zip(0..) {
-            let (key, value) = (&record.key, record.value.as_deref());
-            let (none, offset) = (ProducerId::NONE, Offset(offset));
-            let replayed = self.coordinator.replay(none, offset, key, value, self.now);
-            replayed.unwrap();
-        }
-        self.tell_topics();
-    }
-
-    pub(super) fn pass(&mut self, seconds: u64) {
-        let passed = Duration::from_secs(seconds);
-        // A tick before, so that sessions that began with a replay are known.
-        self.step(Input::Tick);
-        self.now.instant = Instant(self.now.instant.0 + passed);
-        self.step(Input::Tick);
-    }
-
-    pub(super) fn commit(
-        &mut self,
-        member_id: &str,
-        generation: i32,
-        is_transactional: bool,
-    ) -> Result<(), ErrorCode> {
-        let member = GroupMember {
-            generation,
-            member_id: member_id.to_owned(),
-            group_instance_id: None,
-        };
-        let committed = CommittedOffset {
-            offset: Offset(1),
-            leader_epoch: -1,
-            metadata: String::new(),
-        };
-        let offsets = vec![(TopicPartition::new(name("t"), 0), committed)];
-        let producer = ProducerIdentity {
-            id: ProducerId(1),
-            epoch: ProducerEpoch(0),
-        };
-        let request = self.ask_any(|request| match is_transactional {
-            true => Input::TxnCommit {
-                request,
-                message: TxnOffsetCommitRequest {
-                    transactional_id: TransactionalId::new("job").unwrap(),
-                    producer,
-                    group: group(),
-                    member,
-                    offsets,
-                },
-            },
-            false => Input::Commit {
-                request,
-                message: OffsetCommitRequest {
-                    group: group(),
-                    member,
-                    offsets,
-                },
-            },
-        });
-        self.flush();
-        self.answer(request).unwrap().map(drop)
-    }
-
-    pub(super) fn state(&self) -> GroupState {
+    pub(super) fn state_of_consumers(&self) -> GroupState {
         let shown = self.coordinator.describe_consumer(&group());
         shown.unwrap().state
     }
