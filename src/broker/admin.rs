@@ -165,10 +165,25 @@ impl Core {
             let why = BrokerError::new(ErrorCode::UnknownTopicOrPartition, gone);
             drop(partition.take(why));
         }
-        self.directory.clear_unfinished(&mut list, name)?;
+        if let Err(error) = self.directory.clear_unfinished(&mut list, name) {
+            tracing::warn!(topic = %name, error = error.message, "a deleted topic's files are still there: housekeeping will remove them");
+        }
         drop(list);
         self.forget_offsets(name);
         Ok(())
+    }
+
+    /// Removes what is left of deleted topics.
+    pub(super) fn finish_deletions(&self) -> Result<(), BrokerError> {
+        let mut list = self.topics.lock_list();
+        let entries = list.topics.iter();
+        let deleted: Vec<_> = entries
+            .filter(|(_, entry)| entry.is_deleting)
+            .map(|(name, _)| TopicName::new(name))
+            .collect::<Result<_, _>>()?;
+        deleted
+            .iter()
+            .try_for_each(|name| self.directory.clear_unfinished(&mut list, name))
     }
 
     pub(super) fn alter_configs(

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::env::is_out_of_files;
 use crate::log::LogError;
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::NameError;
@@ -92,6 +93,12 @@ pub(super) fn io_error(error: &io::Error, doing: &str, path: &Path) -> BrokerErr
             ErrorCode::KafkaStorageError,
             format!(
                 "cannot {doing} {path}: {error}; give the user of this process the right to write there, or choose another directory"
+            ),
+        ),
+        _ if is_out_of_files(error) => BrokerError::new(
+            ErrorCode::KafkaStorageError,
+            format!(
+                "cannot {doing} {path}: no file handle is left; close something, or raise the limit (ulimit -n), and try again"
             ),
         ),
         _ => BrokerError::fatal(

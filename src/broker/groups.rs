@@ -3,10 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::core::Core;
+use super::journal::journal_batch;
 use super::older_transactions::Joining;
 use super::partition::{LockedLog, Partition};
 use super::sync::Waiter;
@@ -17,7 +17,7 @@ use crate::coordinator::{JournalRecord, RequestId, Ticket};
 use crate::env::failpoint;
 use crate::log::{AppendOrigin, Appended};
 use crate::protocol::ErrorCode;
-use crate::protocol::batch::{BatchBuilder, BatchProducer, Compression, ControlRecord};
+use crate::protocol::batch::{BatchProducer, ControlRecord};
 use crate::protocol::messages::groups::{
     ConsumerGroupDescription, DescribedGroup, ListGroupsRequest, ListedGroup,
 };
@@ -287,7 +287,13 @@ impl Core {
         records: &[JournalRecord],
         sync: bool,
     ) -> Option<Input> {
-        let batch = self.offsets_batch(producer, records);
+        let producer = match producer {
+            Some(producer) => BatchProducer::Transactional(producer, Sequence::NONE),
+            None => BatchProducer::Plain,
+        };
+        let wall = self.env.clock.wall();
+        let entries = records.iter().map(|it| (&it.key[..], it.value.as_deref()));
+        let batch = journal_batch(wall, entries, producer, log.synced_end());
         match log.append(batch, AppendOrigin::Coordinator) {
             Ok(Appended { base_offset, .. }) if sync && self.is_fsync() => {
                 let waiter = Waiter::Offsets {
@@ -306,23 +312,6 @@ impl Core {
                 Some(Input::JournalFailed { ticket, error })
             }
         }
-    }
-
-    fn offsets_batch(
-        &self,
-        producer: Option<ProducerIdentity>,
-        records: &[JournalRecord],
-    ) -> Bytes {
-        let mut builder = BatchBuilder::new(Compression::None, None);
-        let now = self.env.clock.wall();
-        for record in records {
-            builder.push(now, Some(&record.key), record.value.as_deref());
-        }
-        let producer = match producer {
-            Some(producer) => BatchProducer::Transactional(producer, Sequence::NONE),
-            None => BatchProducer::Plain,
-        };
-        builder.finish(producer).freeze()
     }
 
     fn explain_offsets(&self, code: ErrorCode) -> BrokerError {

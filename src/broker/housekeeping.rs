@@ -10,7 +10,7 @@ use super::core::Core;
 use super::partition::Partition;
 use crate::env::failpoint;
 use crate::log::{LogError, PartitionLog};
-use crate::types::{Timestamp, TopicName};
+use crate::types::{Offset, Timestamp, TopicName};
 
 /// How often timeouts of transactions and of group members are looked at: a timeout is late by at most so much.
 const TICK: Duration = Duration::from_millis(100);
@@ -65,8 +65,16 @@ impl Core {
 
     /// The housekeeping thread's life.
     pub(super) fn run_housekeeping_thread(&self) {
-        while self.house.wait(self.config.housekeeping_interval) {
-            self.housekeep();
+        let interval = self.config.housekeeping_interval;
+        let step = self.config.flush_interval.max(TICK).min(interval);
+        let (mut waited, mut positions_end) = (Duration::ZERO, Offset::ZERO);
+        while self.house.wait(step) {
+            positions_end = self.attest_positions(positions_end);
+            waited += step;
+            if waited >= interval {
+                waited = Duration::ZERO;
+                self.housekeep();
+            }
         }
     }
 
@@ -109,13 +117,42 @@ impl Core {
                 tracing::warn!(partition = %partition.name, error = error.message, "housekeeping failed");
             }
         }
+        if let Err(error) = self.finish_deletions() {
+            tracing::warn!(
+                error = error.message,
+                "the files of a deleted topic could not be removed"
+            );
+        }
+        self.checkpoint();
+        self.ballast.hold();
+    }
+
+    /// Writes checkpoints if the positions journal holds durable records of which nothing tells that they are, and
+    /// none was added since it ended at `before`: else the next record will tell (F9). Returns where it ends now.
+    pub(super) fn attest_positions(&self, before: Offset) -> Offset {
+        let _turn = self.housekeeping.lock();
+        let journal = self.groups.journal();
+        let Ok(log) = journal.lock() else {
+            return before;
+        };
+        let (durable, end) = (log.synced_end(), log.log_end_offset());
+        drop(log);
+        let checkpointed = self.checkpointed.lock();
+        let known = checkpointed.recovery_points.get(&journal.name).copied();
+        drop(checkpointed);
+        if end == before && known < Some(durable) && self.check_open().is_ok() {
+            self.checkpoint();
+        }
+        end
+    }
+
+    fn checkpoint(&self) {
         if let Err(error) = self.write_checkpoints() {
             tracing::warn!(
                 error = error.message,
                 "the checkpoints could not be written"
             );
         }
-        self.ballast.hold();
     }
 
     /// Deletes what is too old or too much: one segment at a time, so that others get at the log in between.

@@ -5,9 +5,8 @@
 //! Knows nothing of TCP, and nothing of jobs.
 //!
 //! Reading order: this file (the door), `core.rs` (what all share), `directory.rs`, `topics.rs`, `admin.rs`, `unfinished.rs`
-//! (what exists), `produce.rs`, `fetch.rs`, `offsets.rs` (records), `sync.rs`, `sync_helpers.rs` (group commit), `transactions.rs`, `groups.rs`
-//! `membership.rs`
-//! (the coordinators, driven), `recovery.rs`, `housekeeping.rs`, `threads.rs`.
+//! (what exists), `produce.rs`, `fetch.rs`, `offsets.rs` (records), `sync.rs`, `sync_helpers.rs` (group commit), `journal.rs`,
+//! `transactions.rs`, `groups.rs`, `membership.rs` (the coordinators, driven), `recovery.rs`, `housekeeping.rs`, `threads.rs`.
 
 mod admin;
 mod ballast;
@@ -19,6 +18,7 @@ mod error;
 mod fetch;
 mod groups;
 mod housekeeping;
+mod journal;
 mod membership;
 mod offsets;
 mod older_transactions;
@@ -50,7 +50,7 @@ pub use reply::Reply;
 use self::core::Core;
 use self::older_transactions::Joining;
 use self::threads::Threads;
-pub use crate::coordinator::group::{Config as GroupConfig, GroupDescription};
+pub use crate::coordinator::group::{Config as GroupConfig, GroupDescription, MemberDescription};
 
 use crate::env::Env;
 use crate::protocol::ErrorCode;

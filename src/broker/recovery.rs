@@ -23,12 +23,13 @@ use super::core::Core;
 use super::directory::Directory;
 use super::groups::Groups;
 use super::housekeeping::{Checkpointed, Stop};
+use super::journal::attested_end;
 use super::partition::Partition;
 use super::sync::SyncQueue;
 use super::sync_helpers::SyncHelpers;
 use super::timer::Timer;
 use super::topics::{Topic, TopicEntry, TopicList, Topics};
-use super::transactions::{DURABLE_END_HEADER, Transactions};
+use super::transactions::Transactions;
 use super::{BrokerConfig, BrokerError};
 use crate::coordinator::group::GroupCoordinator;
 use crate::coordinator::transaction::{DurableEnd, OpenTransaction, TransactionCoordinator};
@@ -285,10 +286,9 @@ impl Opener {
             leader_epoch: self.leader_epoch,
             ..log_config(&self.config, &name.topic, configs)?
         };
-        // F9: of the journal of decisions, whole records behind damage say whether that is a torn tail.
-        let of_journal = |batch: &Batch| journal_end(batch, id);
-        let is_journal = name.topic.as_str() == TRANSACTION_STATE_TOPIC;
-        let evidence: Option<&Evidence<'_>> = is_journal.then_some(&of_journal);
+        // F9: of a journal, whole records behind damage say whether that is a torn tail.
+        let of_journal = |batch: &Batch| attested_end(batch, &name.topic, id);
+        let evidence: Option<&Evidence<'_>> = name.topic.is_internal().then_some(&of_journal);
         let (env, marks) = (&self.env, self.marks(name, id));
         let (mut log, report) =
             PartitionLog::open_with_evidence(env, &dir, config, marks, &self.segments, evidence)?;
@@ -476,26 +476,6 @@ impl Core {
             )),
         }
     }
-}
-
-/// Up to where the transaction journal was durable when this batch of it was written.
-fn journal_end(batch: &Batch, journal: TopicId) -> Option<Offset> {
-    let mut end = None;
-    let mut records = batch.records(&DecompressionLimit::default()).ok()?;
-    while let Some(Ok(record)) = records.next() {
-        let mut headers = record.headers;
-        let noted = headers.find_map(|(name, value)| {
-            let bytes = value?.try_into().ok()?;
-            (name == DURABLE_END_HEADER).then_some(Offset(i64::from_be_bytes(bytes)))
-        });
-        let ends = transaction_log::durable_ends(record.key.unwrap_or_default(), record.value);
-        let of_journal = ends.unwrap_or_default().into_iter();
-        let decided = of_journal
-            .filter(|end| end.topic_id == journal)
-            .map(|end| end.offset);
-        end = end.max(noted).max(decided.max());
-    }
-    end
 }
 
 /// Shows every batch of a journal to `take`, in order.

@@ -19,8 +19,9 @@ use super::{BrokerError, SyncMode};
 use crate::coordinator::Ticket;
 use crate::coordinator::transaction::{DurableEnd, Input};
 use crate::env::failpoint;
-use crate::protocol::ErrorCode;
+use crate::log::LogError;
 use crate::protocol::messages::ProduceResponse;
+use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{Offset, TopicPartition};
 
 /// Who waits for what to be durable.
@@ -173,6 +174,13 @@ impl Core {
             failpoint("commit.before_data_sync");
         }
         if let Err(error) = self.sync_data(&work) {
+            if error.kind() == ErrorKind::Retriable {
+                // F14: a file handle was missing, no sync has failed; the next flush tries again.
+                self.unflushed
+                    .lock()
+                    .extend(work.partitions.iter().cloned());
+                return self.fail(work, &error);
+            }
             let error = self.halt(&error);
             return self.fail(work, &error);
         }
@@ -223,6 +231,7 @@ impl Core {
         };
         match result {
             Ok(()) => log.synced(&plan),
+            Err(error @ LogError::TooManyFiles { .. }) => return Err(error.into()),
             Err(error) => {
                 let error = BrokerError::from(error);
                 log.poison(&error.message);

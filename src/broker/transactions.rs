@@ -8,6 +8,7 @@ use futures::channel::oneshot;
 use parking_lot::Mutex;
 
 use super::core::Core;
+use super::journal::journal_batch;
 use super::partition::{LockedLog, Partition};
 use super::{BrokerError, Reply};
 use crate::coordinator::transaction::{
@@ -17,16 +18,11 @@ use crate::coordinator::{RequestId, Ticket};
 use crate::env::failpoint;
 use crate::log::{AppendOrigin, Appended, LogError};
 use crate::protocol::ErrorCode;
-use crate::protocol::batch::{
-    BatchBuilder, BatchProducer, Compression, ControlRecord, ControlType,
-};
+use crate::protocol::batch::{BatchProducer, ControlRecord, ControlType};
 use crate::protocol::messages::{
     EndTxnRequest, InitProducerIdRequest, TransactionDescription, TransactionResult,
 };
-use crate::types::{EpochAtEnd, Offset, ProducerIdentity, TopicPartition, TransactionalId};
-
-/// The record header of the journal that holds its durable end, an i64.
-pub(super) const DURABLE_END_HEADER: &str = "durable-end";
+use crate::types::{EpochAtEnd, ProducerIdentity, TopicPartition, TransactionalId};
 
 /// The transaction coordinator of a broker.
 pub(super) struct Transactions {
@@ -290,7 +286,9 @@ impl Core {
         let journal = &self.transactions.journal;
         let appended = self.with_ballast(|| {
             let mut log = journal.lock()?;
-            let batch = self.journal_batch(key, value, log.synced_end());
+            let record = (&key[..], value.map(|it| &it[..]));
+            let wall = self.env.clock.wall();
+            let batch = journal_batch(wall, [record], BatchProducer::Plain, log.synced_end());
             log.append(batch, AppendOrigin::Coordinator)
                 .map_err(|e| Failure::of(e, log.poisoned().is_some()))
         });
@@ -317,17 +315,6 @@ impl Core {
         }
     }
 
-    /// A record of the journal, which says up to where the journal is durable before it: should something below
-    /// that be damaged, recovery knows that it is no torn tail (F9).
-    fn journal_batch(&self, key: &Bytes, value: Option<&Bytes>, durable_end: Offset) -> Bytes {
-        let durable_end = durable_end.0.to_be_bytes();
-        let headers = [(DURABLE_END_HEADER, Some(&durable_end[..]))];
-        let mut builder = BatchBuilder::new(Compression::None, None);
-        let (now, value) = (self.env.clock.wall(), value.map(|v| &v[..]));
-        builder.push_with_headers(now, Some(key), value, &headers);
-        builder.finish(BatchProducer::Plain).freeze()
-    }
-
     /// Does what steps left, and what follows from that.
     fn settle(&self, deferred: Vec<Deferred>) {
         let mut queue = VecDeque::from(deferred);
@@ -348,11 +335,7 @@ impl Core {
                 Deferred::Markers(markers) => self.write_markers(&markers),
             };
             let is_complete = matches!(input, Input::MarkersWritten { .. });
-            let is_completing = matches!(input, Input::MarkersWritten { .. });
             queue.extend(self.step(&mut self.transactions.state.lock(), input));
-            if is_completing {
-                failpoint("commit.after_complete");
-            }
             if is_complete {
                 failpoint("commit.after_complete");
             }
@@ -528,7 +511,7 @@ impl From<BrokerError> for Failure {
 pub(super) fn storage_full() -> BrokerError {
     BrokerError::new(
         ErrorCode::KafkaStorageError,
-        "the disk is full: nothing was written; free some space and try again. Open transactions can still be aborted",
+        "nothing was written, because the disk is full or no file handle is left: free some of either and try again. Open transactions can still be aborted",
     )
 }
 

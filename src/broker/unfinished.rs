@@ -65,6 +65,10 @@ impl Directory {
         let files = &self.env().files;
         let log_dir = self.log_dir();
         let renamed = |index| log_dir.join(format!("{id}-{index}-delete"));
+        // F14: what takes a file handle comes before the first change.
+        let opened = files
+            .open_dir(&log_dir)
+            .map_err(|e| io_error(&e, "open", &log_dir))?;
         for index in indexes.clone() {
             let dir = partition_dir(&log_dir, &TopicPartition::new(topic.clone(), index));
             if files
@@ -76,9 +80,7 @@ impl Directory {
                     .map_err(|e| io_error(&e, "rename", &dir))?;
             }
         }
-        files
-            .sync_dir(&log_dir)
-            .map_err(|e| io_error(&e, "sync", &log_dir))?;
+        opened.sync().map_err(|e| io_error(&e, "sync", &log_dir))?;
         failpoint("topic.directories_renamed");
         for index in indexes {
             let dir = renamed(index);

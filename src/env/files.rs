@@ -8,6 +8,8 @@
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 /// How [`Files::open`] treats a file that is absent or present. No mode follows a symbolic link
 /// in the last component (F19: `O_NOFOLLOW`), and all set `O_CLOEXEC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,11 +105,20 @@ pub trait Files: Send + Sync + 'static {
     /// As the operating system says.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes a directory's entries durable.
+    /// Opens a directory whose entries are to be made durable later.
     ///
     /// # Errors
-    /// As the operating system says; see the module's contract.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// As the operating system says; a symbolic link is refused.
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>>;
+
+    /// Makes a directory's entries durable. It takes a file handle: where there may be none to spare, call
+    /// [`Files::open_dir`] before the entries are changed (F14).
+    ///
+    /// # Errors
+    /// As the operating system says; see the module's contract. If [`is_out_of_files`], no sync was tried.
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.open_dir(path)?.sync()
+    }
 
     /// Whether something, of whatever kind, is at `path`.
     ///
@@ -157,11 +168,14 @@ pub trait Files: Send + Sync + 'static {
     /// synced, renamed over `path`, and the directory synced (F10).
     ///
     /// # Errors
-    /// As the operating system says; then the old file, if there was one, stands.
+    /// As the operating system says; then the old file, if there was one, stands. If [`is_out_of_files`], it stands for sure.
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".tmp");
         let temporary = Path::new(&temporary);
+        // F14: whatever takes a file handle comes before the first change that a missing one could leave half done.
+        let parent = path.parent().map(|parent| self.open_dir(parent));
+        let parent = parent.transpose()?;
         if self.exists(temporary)? {
             self.remove_file(temporary)?;
         }
@@ -169,11 +183,26 @@ pub trait Files: Send + Sync + 'static {
         file.write_all_at(bytes, 0)?;
         file.sync_data()?;
         self.rename(temporary, path)?;
-        match path.parent() {
-            Some(parent) => self.sync_dir(parent),
-            None => Ok(()),
-        }
+        parent.map_or(Ok(()), |parent| parent.sync())
     }
+}
+
+/// Whether an error says that this process, or the machine, has no file handle to spare (F14): a condition that passes.
+#[must_use]
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
+}
+
+/// An open directory.
+pub trait Dir: Send + Sync {
+    /// Makes the directory's entries durable.
+    ///
+    /// # Errors
+    /// As the operating system says; see the module's contract.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file. Positions are bytes from its start; there is no cursor. All methods may be called from several threads.

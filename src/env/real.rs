@@ -13,8 +13,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{
-    Access, Clock, DirEntry, File, Files, Instant, JoinHandle, Lock, LockError, OpenMode, Random,
-    Spawn,
+    Access, Clock, Dir, DirEntry, File, Files, Instant, JoinHandle, Lock, LockError, OpenMode,
+    Random, Spawn,
 };
 use crate::types::Timestamp;
 
@@ -79,9 +79,9 @@ impl Files for RealFiles {
         std::fs::remove_dir(path)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let directory = open_no_follow(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        retry(|| rustix::fs::fsync(&directory))
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>> {
+        let descriptor = open_no_follow(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok(Box::new(RealDir { descriptor }))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -179,6 +179,17 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
             Err(Errno::INTR) => {}
             other => return other.map_err(io::Error::from),
         }
+    }
+}
+
+struct RealDir {
+    descriptor: std::os::fd::OwnedFd,
+}
+
+impl Dir for RealDir {
+    fn sync(&self) -> io::Result<()> {
+        // Not retried on any error, as in `RealFile::sync_data` (F11).
+        rustix::fs::fsync(&self.descriptor).map_err(io::Error::from)
     }
 }
 

@@ -336,8 +336,9 @@ impl PartitionLog {
             // is always rot and never a torn tail.
             self.sync_now()?;
         }
+        // F14: what takes a file handle comes before the first change; there may be one to spare at the next try.
+        let dir = self.open_dir()?;
         let segment = match Segment::create(&self.cache, &self.dir, base_offset) {
-            // F14: nothing was changed, and there may be a file to spare at the next try.
             Err(error @ LogError::TooManyFiles { .. }) => return Err(error),
             Err(LogError::Io { source, path, .. }) if is_storage_full(&source) => {
                 return Err(LogError::StorageFull { path });
@@ -352,7 +353,7 @@ impl PartitionLog {
         self.segments.push(segment);
         if self.config.durability == Durability::Fsync {
             // F10: nothing in the new segment counts as durable before its name does.
-            if let Err(error) = self.env.files.sync_dir(&self.dir) {
+            if let Err(error) = dir.sync() {
                 let error = LogError::io("sync directory", &self.dir)(error);
                 return self.fail(error);
             }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::error::LogError;
 use super::segment::SegmentIndex;
-use crate::env::{Env, File, Files, OpenMode};
+use crate::env::{Dir, Env, File, Files, OpenMode, is_out_of_files};
 
 /// How many files of sealed segments stay open at most.
 const FILES_MAX: usize = 256;
@@ -85,25 +85,25 @@ impl SegmentCache {
 
     /// Opens a file. If the process may open no more, those that are only kept for later are closed first (F14).
     pub(super) fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let opened = match self.environment.open(path, mode) {
+        let opened = self.make_room_for(|| self.environment.open(path, mode));
+        opened.map(Arc::from)
+    }
+
+    /// As [`SegmentCache::open`], for a directory whose names will change.
+    pub(super) fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>> {
+        self.make_room_for(|| self.environment.open_dir(path))
+    }
+
+    fn make_room_for<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match open() {
             Err(error) if is_out_of_files(&error) => {
                 let unused = self.state.lock().files.take_all();
                 drop(unused);
-                self.environment.open(path, mode)
+                open()
             }
             opened => opened,
-        };
-        opened.map(Arc::from)
+        }
     }
-}
-
-/// Whether an error says that this process, or the machine, has no file to spare (F14).
-pub(super) fn is_out_of_files(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE)
-    )
 }
 
 /// A sealed segment's place in the cache. Clones are the same; the last one's drop closes the file.

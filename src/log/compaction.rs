@@ -26,7 +26,7 @@ use super::scan::{ScanRange, Visit, scan};
 use super::segment::Segment;
 use super::sync::SyncPlan;
 use super::{derived, leftovers, metadata, names};
-use crate::env::Env;
+use crate::env::{Dir, Env};
 use crate::protocol::batch::Header;
 use crate::types::{Offset, ProducerId, Timestamp};
 
@@ -240,19 +240,28 @@ impl PartitionLog {
         if let Some(sync) = &compacted.sync {
             self.synced(sync);
         }
+        let cleaned_end = self.cleaned_end.max(compacted.cleaned_end);
+        // F14: what takes a file handle comes before the first change.
+        let announced = self.open_dir().and_then(|dir| {
+            metadata::write_cleaned_end(&self.env, &self.dir, cleaned_end).map(|()| dir)
+        });
+        let dir = match announced {
+            Ok(dir) => dir,
+            Err(error @ LogError::TooManyFiles { .. }) => {
+                compacted.discard();
+                return Err(error);
+            }
+            Err(error) => return self.fail(error),
+        };
+        self.cleaned_end = cleaned_end;
         let mut report = CompactionReport {
             cleaned_end: compacted.cleaned_end,
             ..CompactionReport::default()
         };
-        let cleaned_end = self.cleaned_end.max(compacted.cleaned_end);
-        if let Err(error) = metadata::write_cleaned_end(&self.env, &self.dir, cleaned_end) {
-            return self.fail(error);
-        }
-        self.cleaned_end = cleaned_end;
         for replacement in compacted.segments {
             let after_bytes = replacement.segment.size_bytes;
             let before_bytes = replacement.before_bytes;
-            match self.replace(replacement) {
+            match self.replace(&*dir, replacement) {
                 Ok(true) => {
                     report.before_bytes += before_bytes;
                     report.after_bytes += after_bytes;
@@ -265,7 +274,7 @@ impl PartitionLog {
     }
 
     /// `false` if retention deleted one of the replaced segments meanwhile.
-    fn replace(&mut self, replacement: CompactedSegment) -> Result<bool, LogError> {
+    fn replace(&mut self, dir: &dyn Dir, replacement: CompactedSegment) -> Result<bool, LogError> {
         let CompactedSegment {
             mut segment,
             replaces,
@@ -291,12 +300,11 @@ impl PartitionLog {
         files
             .rename(&segment.path, &swap)
             .map_err(LogError::io("rename", &segment.path))?;
-        files
-            .sync_dir(&self.dir)
+        dir.sync()
             .map_err(LogError::io("sync directory", &self.dir))?;
         leftovers::put_in_place(
             &self.env,
-            &self.dir,
+            (&self.dir, dir),
             base_offset,
             replaces.iter().copied().skip(1),
         )?;

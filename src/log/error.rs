@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::env::is_out_of_files;
 use crate::protocol::batch::BatchError;
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::Offset;
@@ -27,10 +28,10 @@ pub enum LogError {
         /// The file that could not grow.
         path: PathBuf,
     },
-    /// This process may open no more files. Nothing was written; the log stays usable.
-    #[error("no file handle is left to open {}: nothing was appended; close something, or raise the limit (ulimit -n), and retry", path.display())]
+    /// This process may open no more files. Nothing was changed; the log stays usable.
+    #[error("no file handle is left to open {}: nothing was changed; close something, or raise the limit (ulimit -n), and retry", path.display())]
     TooManyFiles {
-        /// The file that could not be opened.
+        /// The file or directory that could not be opened.
         path: PathBuf,
     },
     /// Stored bytes are damaged. Nothing was changed.
@@ -129,10 +130,15 @@ impl LogError {
 
     /// A closure that wraps an I/O error with what was attempted on which path.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
+        move |source| match is_out_of_files(&source) {
+            true => Self::TooManyFiles {
+                path: path.to_owned(),
+            },
+            false => Self::Io {
+                action,
+                path: path.to_owned(),
+                source,
+            },
         }
     }
 

@@ -8,7 +8,7 @@ use super::derived;
 use super::error::LogError;
 use super::names::{self, FileKind, Name};
 use super::scan::{ScanRange, scan};
-use crate::env::{Env, OpenMode};
+use crate::env::{Dir, Env, OpenMode};
 use crate::types::Offset;
 
 /// The files of a directory that are in use, by ascending offset.
@@ -123,7 +123,11 @@ fn finish_swap(
         .iter()
         .copied()
         .filter(|&offset| offset > base_offset && offset < end);
-    put_in_place(env, dir, base_offset, covered)
+    let opened = env
+        .files
+        .open_dir(dir)
+        .map_err(LogError::io("open directory", dir))?;
+    put_in_place(env, (dir, &*opened), base_offset, covered)
 }
 
 /// The last steps of a compaction, from the moment when the `.swap` name is durable.
@@ -132,7 +136,7 @@ fn finish_swap(
 /// power loss could bring one of them back behind it.
 pub(super) fn put_in_place(
     env: &Env,
-    dir: &Path,
+    (dir, opened): (&Path, &dyn Dir),
     base_offset: Offset,
     covered: impl Iterator<Item = Offset>,
 ) -> Result<(), LogError> {
@@ -141,11 +145,7 @@ pub(super) fn put_in_place(
         derived::remove(env, dir, offset)?;
         derived::remove_file(env, &names::path(dir, FileKind::Log, offset))?;
     }
-    let sync_dir = || {
-        env.files
-            .sync_dir(dir)
-            .map_err(LogError::io("sync directory", dir))
-    };
+    let sync_dir = || opened.sync().map_err(LogError::io("sync directory", dir));
     sync_dir()?;
     let swap = names::swap_path(dir, base_offset);
     let path = names::path(dir, FileKind::Log, base_offset);

@@ -11,7 +11,7 @@ use super::metadata;
 use super::producer_state::ProducerState;
 use super::segment::{Density, Segment};
 use super::sync::Unsynced;
-use crate::env::Env;
+use crate::env::{Dir, Env};
 use crate::protocol::messages::ProducerDescription;
 use crate::types::{Durability, Offset, ProducerIdentity, Timestamp, TopicId};
 
@@ -294,6 +294,13 @@ impl PartitionLog {
         self.sync_now()?;
         self.write_checkpoint();
         Ok(())
+    }
+
+    /// The log's directory, whose names are about to change.
+    pub(super) fn open_dir(&self) -> Result<Box<dyn Dir>, LogError> {
+        self.cache
+            .open_dir(&self.dir)
+            .map_err(LogError::io("open directory", &self.dir))
     }
 
     pub(super) fn check_usable(&self) -> Result<(), LogError> {

@@ -8,7 +8,7 @@ use super::names::{self, FileKind};
 use super::partition::PartitionLog;
 use super::scan::{ScanRange, scan};
 use super::segment::Segment;
-use crate::env::OpenMode;
+use crate::env::{Dir, OpenMode};
 use crate::types::{Offset, Timestamp};
 
 /// Besides those where segments begin, so many of the newest producer snapshots are kept.
@@ -131,13 +131,15 @@ impl PartitionLog {
     }
 
     fn delete_first(&mut self) -> Result<DeletedSegment, LogError> {
-        self.keep_producers(self.segments[1].base_offset)?;
+        // F14: what takes a file handle comes before the first change.
+        let dir = self.open_dir()?;
+        self.keep_producers(&*dir, self.segments[1].base_offset)?;
         derived::remove_file(&self.env, &self.segments[0].path)?;
         let first = self.segments.remove(0);
         self.log_start = self.log_start.max(self.segments[0].base_offset);
         self.producers.begin_epochs_at(self.log_start);
         // I9: one name is gone for good before the next one goes, so that a power loss leaves no hole between segments.
-        if let Err(error) = self.env.files.sync_dir(&self.dir) {
+        if let Err(error) = dir.sync() {
             let error = LogError::io("sync directory", &self.dir)(error);
             return self.fail(error);
         }
@@ -150,7 +152,7 @@ impl PartitionLog {
 
     /// Makes the producer snapshot at `base_offset` durable: once the batches before it are gone, nothing else
     /// tells what their producers wrote last (I6, C26).
-    fn keep_producers(&mut self, base_offset: Offset) -> Result<(), LogError> {
+    fn keep_producers(&mut self, dir: &dyn Dir, base_offset: Offset) -> Result<(), LogError> {
         let path = names::path(&self.dir, FileKind::Snapshot, base_offset);
         let files = &self.env.files;
         if !files
@@ -160,11 +162,9 @@ impl PartitionLog {
             tracing::warn!(path = %path.display(), "no producer snapshot: producers without later records will be forgotten");
             return Ok(());
         }
-        let synced = files
-            .open(&path, OpenMode::Write)
-            .and_then(|file| file.sync_data())
-            .and_then(|()| files.sync_dir(&self.dir));
-        match synced {
+        let file = self.cache.open(&path, OpenMode::Write);
+        let file = file.map_err(LogError::io("open", &path))?;
+        match file.sync_data().and_then(|()| dir.sync()) {
             Ok(()) => Ok(()),
             Err(error) => self.fail(LogError::io("sync", &path)(error)),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::aborted::{self, AbortedEntry};
-use super::cache::{SegmentCache, SegmentFile, is_out_of_files};
+use super::cache::{SegmentCache, SegmentFile};
 use super::derived::Fingerprint;
 use super::error::LogError;
 use super::index::{OffsetIndex, TimeIndex};
@@ -135,11 +135,10 @@ impl Segment {
         base_offset: Offset,
     ) -> Result<Self, LogError> {
         let path = names::path(dir, FileKind::Log, base_offset);
-        match cache.open(&path, OpenMode::CreateNew) {
-            Ok(file) => Ok(Self::with_file(cache, base_offset, path, file)),
-            Err(error) if is_out_of_files(&error) => Err(LogError::TooManyFiles { path }),
-            Err(error) => Err(LogError::io("create segment", &path)(error)),
-        }
+        let file = cache
+            .open(&path, OpenMode::CreateNew)
+            .map_err(LogError::io("create segment", &path))?;
+        Ok(Self::with_file(cache, base_offset, path, file))
     }
 
     /// A segment, as if it had no batches: recovery fills in what is there. Its file is not opened.

@@ -86,6 +86,7 @@ impl SyncPlan {
     ///
     /// # Errors
     /// [`LogError::Io`]; the owner must then call [`PartitionLog::poison`] and never sync again (F11).
+    /// [`LogError::TooManyFiles`]: nothing counts as synced, and the owner may plan another one.
     pub fn execute(&self) -> Result<(), LogError> {
         let mut has_failed = self.has_failed.lock();
         if *has_failed {
@@ -95,7 +96,10 @@ impl SyncPlan {
             });
         }
         let result = self.sync();
-        *has_failed = result.is_err();
+        // F14: where a file handle was missing no sync has failed, and what was synced is synced again.
+        *has_failed = result
+            .as_ref()
+            .is_err_and(|error| !matches!(error, LogError::TooManyFiles { .. }));
         drop(has_failed);
         result?;
         if let Some(checkpoint) = &self.checkpoint {
@@ -176,6 +180,7 @@ impl PartitionLog {
                 self.synced(&plan);
                 Ok(())
             }
+            Err(error @ LogError::TooManyFiles { .. }) => Err(error),
             Err(error) => self.fail(error),
         }
     }

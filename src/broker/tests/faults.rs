@@ -81,8 +81,17 @@ pub(super) fn prepared(seed: u64) -> (SimulatedWorld, Broker) {
 
 #[test]
 fn c1_to_c10_a_power_loss_at_any_step_of_the_commit_protocol_tears_nothing() {
+    lose_power_at_every_step(prepared, run, check);
+}
+
+/// Runs the script again and again, and loses power one step later each time. What is left is checked.
+pub(super) fn lose_power_at_every_step(
+    prepare: impl Fn(u64) -> (SimulatedWorld, Broker),
+    run: impl Fn(&Broker, &mut Told) -> Result<(), BrokerError>,
+    check: impl Fn(&Broker, &Told, &dyn std::fmt::Debug),
+) {
     for step in 0.. {
-        let (world, broker) = prepared(step);
+        let (world, broker) = prepare(step);
         world.power_off_after(step);
         let mut told = Told::default();
         let finished = run(&broker, &mut told).is_ok();

@@ -13,7 +13,7 @@ use super::support::{
 };
 use crate::broker::{Broker, BrokerConfig, SyncMode};
 use crate::env::simulated::SimulatedWorld;
-use crate::env::{Access, DirEntry, File, Files, Lock, LockError, OpenMode, block_on};
+use crate::env::{Access, Dir, DirEntry, File, Files, Lock, LockError, OpenMode, block_on};
 use crate::protocol::batch::{BatchBuilder, BatchProducer, Compression};
 use crate::protocol::messages::Acks;
 use crate::types::Timestamp;
@@ -51,8 +51,8 @@ impl Files for GatedFiles {
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.files.remove_dir(path)
     }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.files.sync_dir(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>> {
+        self.files.open_dir(path)
     }
     fn exists(&self, path: &Path) -> io::Result<bool> {
         self.files.exists(path)

@@ -13,6 +13,7 @@ mod group_commit;
 mod housekeeping;
 mod journal;
 mod older_transactions;
+mod positions_journal;
 mod records;
 mod support;
 mod topics;

@@ -1,9 +1,8 @@
 //! Transactions of clients that cannot learn a new epoch, through the whole broker.
 
-use super::faults::{Told, check, prepared};
+use super::faults::{Told, check, lose_power_at_every_step, prepared};
 use super::support::{
     Producer, create, group, open_simulated, partition, position, read_committed,
-    try_open_simulated,
 };
 use crate::broker::{Broker, BrokerError};
 use crate::env::block_on;
@@ -88,32 +87,11 @@ fn with_third_topic(seed: u64) -> (SimulatedWorld, Broker) {
 
 #[test]
 fn c1_to_c10_a_power_loss_at_any_step_tears_no_transaction_that_keeps_its_epoch() {
-    for step in 0.. {
-        let (world, broker) = with_third_topic(step);
-        world.power_off_after(step);
-        let mut told = Told::default();
-        let finished = run(&broker, &mut told).is_ok();
-        drop(broker);
-        // Some of the modes at each step.
-        for loss in PowerLoss::every_mode(step)
-            .skip(usize::try_from(step % 5).unwrap())
-            .step_by(5)
-        {
-            let after = world.after_power_loss(loss);
-            let what = (step, loss);
-            let broker = try_open_simulated(&after).unwrap_or_else(|e| panic!("{what:?}: {e}"));
-            assert_eq!(
-                read_committed(&broker, "c"),
-                Vec::<String>::new(),
-                "{what:?}"
-            );
-            check(&broker, &told, &what);
-        }
-        if finished {
-            assert!(step > 50, "the script was over after {step} operations");
-            return;
-        }
-    }
+    lose_power_at_every_step(with_third_topic, run, |broker, told, what| {
+        let in_c = read_committed(broker, "c");
+        assert!(in_c.is_empty(), "{what:?}: {in_c:?}");
+        check(broker, told, what);
+    });
 }
 
 #[test]

@@ -91,15 +91,25 @@ pub(super) fn create_with(
     partitions_count: i32,
     configs: &[(&str, &str)],
 ) {
+    broker
+        .create_topic(&new_topic(topic, partitions_count, configs))
+        .unwrap();
+}
+
+/// As [`create`], where it may fail.
+pub(super) fn try_create(broker: &Broker, topic: &str) -> Result<(), BrokerError> {
+    broker.create_topic(&new_topic(topic, 1, &[])).map(drop)
+}
+
+fn new_topic(topic: &str, partitions_count: i32, configs: &[(&str, &str)]) -> NewTopic {
     let configs = configs
         .iter()
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    let new = NewTopic {
+    NewTopic {
         name: topic_name(topic),
         partitions_count,
         configs: configs.collect(),
-    };
-    broker.create_topic(&new).unwrap();
+    }
 }
 
 pub(super) fn batch(values: &[&str], producer: BatchProducer) -> Bytes {

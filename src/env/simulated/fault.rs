@@ -10,7 +10,7 @@ use rustix::io::Errno;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(usize)]
 pub enum Call {
-    /// `Files::open`, whatever the mode.
+    /// `Files::open`, whatever the mode, and `Files::open_dir`.
     Open,
     /// `Files::create_dir`.
     CreateDir,
@@ -22,7 +22,7 @@ pub enum Call {
     RemoveFile,
     /// `Files::remove_dir`.
     RemoveDir,
-    /// `Files::sync_dir`.
+    /// `Dir::sync`, and so `Files::sync_dir`.
     SyncDir,
     /// `Files::exists`.
     Exists,

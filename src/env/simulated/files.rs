@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::fault::Call;
 use super::storage::{ByteChange, Change, Inode, Node};
 use super::world::{State, World};
-use crate::env::{Access, DirEntry, File, Files, Lock, LockError, OpenMode};
+use crate::env::{Access, Dir, DirEntry, File, Files, Lock, LockError, OpenMode};
 
 /// The disk of one world.
 pub(super) struct SimulatedFiles {
@@ -20,12 +20,12 @@ impl Files for SimulatedFiles {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
         let inode = self.world.call(Call::Open, path, |state, verdict| {
             verdict.check()?;
-            if state.open_files_count >= state.open_files_max {
-                return Err(Errno::MFILE.into());
+            state.take_file_handle()?;
+            let opened = open(state, path, mode);
+            if opened.is_err() {
+                state.open_files_count -= 1;
             }
-            let inode = open(state, path, mode)?;
-            state.open_files_count += 1;
-            Ok(inode)
+            opened
         })?;
         Ok(Box::new(SimulatedFile {
             world: self.world.clone(),
@@ -92,12 +92,19 @@ impl Files for SimulatedFiles {
         })
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.world.call(Call::SyncDir, path, |state, verdict| {
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>> {
+        let inode = self.world.call(Call::Open, path, |state, verdict| {
+            verdict.check()?;
             let inode = state.storage.resolve(path)?;
             state.storage.dir(inode)?;
-            state.sync(inode, verdict)
-        })
+            state.take_file_handle()?;
+            Ok(inode)
+        })?;
+        Ok(Box::new(SimulatedDir {
+            world: self.world.clone(),
+            path: path.to_owned(),
+            inode,
+        }))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -215,6 +222,27 @@ fn remove(state: &mut State, path: &Path) -> io::Result<()> {
     let (parent, name) = state.storage.resolve_parent(path)?;
     state.change(Change::Remove { parent, name });
     Ok(())
+}
+
+struct SimulatedDir {
+    world: Arc<World>,
+    path: PathBuf,
+    inode: Inode,
+}
+
+impl Drop for SimulatedDir {
+    fn drop(&mut self) {
+        self.world.state.lock().open_files_count -= 1;
+    }
+}
+
+impl Dir for SimulatedDir {
+    fn sync(&self) -> io::Result<()> {
+        self.world
+            .call(Call::SyncDir, &self.path, |state, verdict| {
+                state.sync(self.inode, verdict)
+            })
+    }
 }
 
 struct SimulatedFile {

@@ -151,6 +151,15 @@ impl State {
         }
     }
 
+    /// Counts one more open file, or refuses it (F14).
+    pub(super) fn take_file_handle(&mut self) -> io::Result<()> {
+        if self.open_files_count >= self.open_files_max {
+            return Err(Errno::MFILE.into());
+        }
+        self.open_files_count += 1;
+        Ok(())
+    }
+
     /// Makes one change, and records it.
     pub(super) fn change(&mut self, change: Change) {
         self.storage.apply(&change);

@@ -166,7 +166,7 @@ fn f14_without_a_file_to_spare_appends_say_so_and_go_on_as_soon_as_there_is_one(
     assert!(log.poisoned().is_none());
     log.sync();
     let read = log.seen_from(Offset(0), 1 << 20, Isolation::ReadUncommitted);
-    assert!(matches!(read.unwrap_err(), LogError::Io { .. }));
+    assert!(matches!(read.unwrap_err(), LogError::TooManyFiles { .. }));
     world.set_open_files_max(None);
     assert_eq!(log.uncommitted().len(), before.len() + appended);
     log.put(plain(&["at last"])).unwrap();
@@ -237,7 +237,7 @@ fn f14_a_failing_open_during_a_read_is_told_and_the_next_read_succeeds() {
     world.inject(fault.clone().in_path(".log"));
     world.inject(fault.in_path(".log").after(1));
     let read = log.seen_from(Offset(0), 1 << 20, Isolation::ReadUncommitted);
-    assert!(matches!(read.unwrap_err(), LogError::Io { .. }));
+    assert!(matches!(read.unwrap_err(), LogError::TooManyFiles { .. }));
     assert_eq!(log.uncommitted(), expected);
 }
 
