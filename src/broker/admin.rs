@@ -20,23 +20,26 @@ const PARTITIONS_COUNT_MAX: i32 = 100_000;
 
 impl Core {
     pub(super) fn create_topic(&self, new: &NewTopic) -> Result<TopicMetadata, BrokerError> {
-        self.check_open()?;
-        if new.name.is_internal() {
-            return Err(internal(&new.name));
-        }
+        self.check_may_change(&new.name)?;
         self.create_any_topic(new)
     }
 
     pub(super) fn check_topic(&self, new: &NewTopic) -> Result<(), BrokerError> {
-        self.check_open()?;
-        if new.name.is_internal() {
-            return Err(internal(&new.name));
-        }
+        self.check_may_change(&new.name)?;
         check_partitions_count(new.partitions_count)?;
         log_config(&self.config, &new.name, &new.configs)?;
         match self.topics.topic(&new.name) {
             Ok(_) => Err(exists(&new.name)),
             Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether the topic is one that operators and clients may change, and the broker serves.
+    fn check_may_change(&self, name: &TopicName) -> Result<(), BrokerError> {
+        self.check_open()?;
+        match name.is_internal() {
+            true => Err(internal(name)),
+            false => Ok(()),
         }
     }
 
@@ -81,10 +84,7 @@ impl Core {
         name: &TopicName,
         total_count: i32,
     ) -> Result<(), BrokerError> {
-        self.check_open()?;
-        if name.is_internal() {
-            return Err(internal(name));
-        }
+        self.check_may_change(name)?;
         check_partitions_count(total_count)?;
         let mut list = self.topics.lock_list();
         let topic = self.topics.topic(name)?;
@@ -150,10 +150,7 @@ impl Core {
     }
 
     pub(super) fn delete_topic(&self, name: &TopicName) -> Result<(), BrokerError> {
-        self.check_open()?;
-        if name.is_internal() {
-            return Err(internal(name));
-        }
+        self.check_may_change(name)?;
         let mut list = self.topics.lock_list();
         let topic = self.topics.topic(name)?;
         // From here on the topic is gone, whatever happens.
@@ -191,10 +188,7 @@ impl Core {
         name: &TopicName,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), BrokerError> {
-        self.check_open()?;
-        if name.is_internal() {
-            return Err(internal(name));
-        }
+        self.check_may_change(name)?;
         let mut list = self.topics.lock_list();
         let (topic, config) = self.changed_topic(name, changes)?;
         let configs = topic.configs.clone();
@@ -213,10 +207,7 @@ impl Core {
         name: &TopicName,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), BrokerError> {
-        self.check_open()?;
-        if name.is_internal() {
-            return Err(internal(name));
-        }
+        self.check_may_change(name)?;
         self.changed_topic(name, changes).map(drop)
     }
 

@@ -10,7 +10,7 @@ use super::core::Core;
 use super::partition::Partition;
 use crate::env::failpoint;
 use crate::log::{LogError, PartitionLog};
-use crate::types::{Offset, Timestamp, TopicName};
+use crate::types::{Timestamp, TopicName};
 
 /// How often timeouts of transactions and of group members are looked at: a timeout is late by at most so much.
 const TICK: Duration = Duration::from_millis(100);
@@ -65,16 +65,8 @@ impl Core {
 
     /// The housekeeping thread's life.
     pub(super) fn run_housekeeping_thread(&self) {
-        let interval = self.config.housekeeping_interval;
-        let step = self.config.flush_interval.max(TICK).min(interval);
-        let (mut waited, mut positions_end) = (Duration::ZERO, Offset::ZERO);
-        while self.house.wait(step) {
-            positions_end = self.attest_positions(positions_end);
-            waited += step;
-            if waited >= interval {
-                waited = Duration::ZERO;
-                self.housekeep();
-            }
+        while self.house.wait(self.config.housekeeping_interval) {
+            self.housekeep();
         }
     }
 
@@ -125,25 +117,6 @@ impl Core {
         }
         self.checkpoint();
         self.ballast.hold();
-    }
-
-    /// Writes checkpoints if the positions journal holds durable records of which nothing tells that they are, and
-    /// none was added since it ended at `before`: else the next record will tell (F9). Returns where it ends now.
-    pub(super) fn attest_positions(&self, before: Offset) -> Offset {
-        let _turn = self.housekeeping.lock();
-        let journal = self.groups.journal();
-        let Ok(log) = journal.lock() else {
-            return before;
-        };
-        let (durable, end) = (log.synced_end(), log.log_end_offset());
-        drop(log);
-        let checkpointed = self.checkpointed.lock();
-        let known = checkpointed.recovery_points.get(&journal.name).copied();
-        drop(checkpointed);
-        if end == before && known < Some(durable) && self.check_open().is_ok() {
-            self.checkpoint();
-        }
-        end
     }
 
     fn checkpoint(&self) {

@@ -337,14 +337,18 @@ impl PartitionLog {
             self.sync_now()?;
         }
         // F14: what takes a file handle comes before the first change; there may be one to spare at the next try.
-        let dir = self.open_dir()?;
-        let segment = match Segment::create(&self.cache, &self.dir, base_offset) {
+        let opened = self.open_dir();
+        let created = opened.and_then(|dir| {
+            let segment = Segment::create(&self.cache, &self.dir, base_offset)?;
+            Ok((dir, segment))
+        });
+        let (dir, segment) = match created {
             Err(error @ LogError::TooManyFiles { .. }) => return Err(error),
             Err(LogError::Io { source, path, .. }) if is_storage_full(&source) => {
                 return Err(LogError::StorageFull { path });
             }
             Err(error) => return self.fail(error),
-            Ok(segment) => segment,
+            Ok(created) => created,
         };
         if let Some(sealed) = self.segments.last() {
             self.unsynced.note_roll(sealed);

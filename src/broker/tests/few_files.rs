@@ -4,16 +4,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::support::{
-    Producer, create, create_with, open_simulated, partition, produce, read, read_committed,
-    topic_name, try_create, try_produce,
-};
-use crate::broker::{Broker, BrokerConfig, BrokerError, SyncMode};
-use crate::env::simulated::{Call, Fault, FaultEffect, PowerLoss, SimulatedWorld};
-use crate::env::{Env, block_on};
+use super::support::{create_with, partition, read, topic_name, try_create, try_produce};
+use crate::broker::{Broker, BrokerConfig};
+use crate::env::Env;
 use crate::protocol::ErrorKind;
-use crate::protocol::messages::TransactionResult;
-use crate::types::{Durability, Isolation};
+use crate::types::Isolation;
 
 /// Where the child works.
 const DIRECTORY: &str = "ONCEFLOW_TEST_FEW_FILES";
@@ -138,137 +133,4 @@ fn f14_a_process_with_few_file_handles_keeps_a_log_of_many_more_segments() {
     let count =
         segments.filter(|it| is_segment(&it.as_ref().unwrap().file_name().to_string_lossy()));
     assert!(count.count() > 2 * FILES_MAX);
-}
-
-/// Does it again until there is a file handle to spare; whatever is refused before must be worth a retry.
-fn insist<T>(world: &SimulatedWorld, mut attempt: impl FnMut() -> Result<T, BrokerError>) -> T {
-    attempt().unwrap_or_else(|error| {
-        assert_eq!(error.kind(), ErrorKind::Retriable, "{error}");
-        assert!(error.message.contains("file handle"), "{error}");
-        world.clear_faults();
-        attempt().unwrap_or_else(|error| panic!("refused though there is a file handle: {error}"))
-    })
-}
-
-/// Segments are rolled, compacted and deleted, topics made, grown and deleted.
-fn work(world: &SimulatedWorld, broker: &Broker) {
-    let filler = "x".repeat(300);
-    let mut producer = Producer::new(broker, "p");
-    for count in 0..6 {
-        let value = format!("{count}{filler}");
-        for topic in ["a", "b"] {
-            let request = producer.request(&partition(topic, 0), &[&value]);
-            insist(world, || block_on(broker.produce(request.clone())));
-        }
-        insist(world, || producer.try_end(TransactionResult::Commit));
-    }
-    insist(world, || try_create(broker, "c"));
-    insist(world, || broker.create_partitions(&topic_name("c"), 2));
-    broker.housekeep();
-    insist(world, || broker.delete_topic(&topic_name("c")));
-    broker.housekeep();
-    world.clear_faults();
-    broker.housekeep();
-}
-
-#[test]
-fn f14_a_missing_file_handle_at_any_call_stops_nothing() {
-    for skip in 0.. {
-        let world = SimulatedWorld::new(skip);
-        let broker = open_simulated(&world);
-        create_with(
-            &broker,
-            "a",
-            1,
-            &[("segment.bytes", "700"), ("retention.ms", "-1")],
-        );
-        let compacted = [
-            ("segment.bytes", "700"),
-            ("cleanup.policy", "compact"),
-            ("min.cleanable.dirty.ratio", "0"),
-        ];
-        create_with(&broker, "b", 1, &compacted);
-        create_with(
-            &broker,
-            "d",
-            1,
-            &[("segment.bytes", "700"), ("retention.bytes", "0")],
-        );
-        for _ in 0..4 {
-            produce(&broker, &partition("d", 0), &["x".repeat(300).as_str()]);
-        }
-        let missing = Fault::new(FaultEffect::TooManyFiles).on(&[Call::Open]);
-        world.inject(missing.after(skip).for_ever());
-        work(&world, &broker);
-        let struck = world.faults_struck();
-        let check = |broker: &Broker| {
-            let starts = |topic: &str| -> Vec<char> {
-                let values = read_committed(broker, topic);
-                values.iter().filter_map(|it| it.chars().next()).collect()
-            };
-            assert_eq!(starts("a"), ['0', '1', '2', '3', '4', '5'], "{skip}");
-            assert_eq!(starts("b").last(), Some(&'5'), "{skip}");
-            assert!(starts("b").len() < 6, "{skip}: compacted");
-            assert_eq!(starts("d").len(), 1, "{skip}: deleted by size");
-            assert_eq!(broker.topics().unwrap().len(), 5, "{skip}");
-        };
-        check(&broker);
-        let left = world.env().files.read_dir("/data/log".as_ref()).unwrap();
-        assert!(
-            !left.iter().any(|it| it.name.ends_with("-delete")),
-            "{left:?}"
-        );
-        drop(broker);
-        check(&open_simulated(&world.after_power_loss(PowerLoss::STRICT)));
-        if struck == 0 {
-            assert!(skip > 40, "the work was over after {skip} files");
-            return;
-        }
-    }
-}
-
-#[test]
-fn f14_f11_a_flush_that_lacks_a_file_handle_is_tried_again_and_a_failed_one_is_not() {
-    for effect in [FaultEffect::TooManyFiles, FaultEffect::InputOutput] {
-        let world = SimulatedWorld::new(14);
-        let config = BrokerConfig {
-            sync_mode: SyncMode::Inline,
-            durability: Durability::Process,
-            ..BrokerConfig::default()
-        };
-        let broker = Broker::open(world.env(), "/data".as_ref(), config).unwrap();
-        create_with(
-            &broker,
-            "a",
-            1,
-            &[("segment.bytes", "700"), ("retention.ms", "-1")],
-        );
-        create(&broker, "b", 1);
-        for _ in 0..4 {
-            produce(&broker, &partition("a", 0), &["x".repeat(300).as_str()]);
-        }
-        // The directory's new names are to be synced: first it is opened.
-        let call = match effect {
-            FaultEffect::TooManyFiles => Call::Open,
-            _ => Call::SyncDir,
-        };
-        world.inject(Fault::new(effect).on(&[call]).in_path("a-0").for_ever());
-        broker.core.flush();
-        assert!(world.faults_struck() > 0);
-        world.clear_faults();
-        let synced = || {
-            let partition = broker.core.partition(&partition("a", 0)).unwrap();
-            partition
-                .lock()
-                .map(|log| (log.synced_end(), log.log_end_offset()))
-        };
-        if effect == FaultEffect::InputOutput {
-            assert!(try_produce(&broker, &partition("b", 0), &["refused"]).is_err());
-            continue;
-        }
-        produce(&broker, &partition("b", 0), &["goes on"]);
-        broker.core.flush();
-        let (synced, end) = synced().unwrap();
-        assert_eq!(synced, end);
-    }
 }

@@ -83,9 +83,9 @@ impl From<ConsumerGroupDescribedMember> for MemberDescription {
         // A topic that was deleted has no name any more, and nobody reads it.
         let partitions = topics.flat_map(|topic| {
             let name = topic.topic.iter();
-            name.flat_map(|name| {
+            name.flat_map(move |name| {
                 let partitions = topic.partitions.iter();
-                partitions.map(|it| TopicPartition::new(name.clone(), *it))
+                partitions.map(move |it| TopicPartition::new(name.clone(), *it))
             })
         });
         let assignment = partitions.collect();

@@ -223,6 +223,30 @@ fn segments_sealed_without_a_sync_are_synced_later_though_their_files_were_close
 }
 
 #[test]
+fn f14_f11_a_sync_that_lacks_a_file_handle_is_tried_again_and_a_failed_one_is_not() {
+    for (effect, call) in [
+        (FaultEffect::TooManyFiles, Call::Open),
+        (FaultEffect::InputOutput, Call::SyncDir),
+    ] {
+        let world = SimulatedWorld::new(14);
+        let mut place = small(&world);
+        place.config.durability = Durability::Process;
+        let mut log = create(&place, &cache(&place));
+        for _ in 0..20 {
+            log.put(plain(&["p"])).unwrap();
+        }
+        let plan = log.plan_sync().unwrap();
+        world.inject(Fault::new(effect).on(&[call]).for_ever());
+        let error = plan.execute().unwrap_err();
+        let is_missing = matches!(error, LogError::TooManyFiles { .. });
+        assert_eq!(is_missing, effect == FaultEffect::TooManyFiles, "{error}");
+        world.clear_faults();
+        let again = log.plan_sync().unwrap().execute();
+        assert_eq!(again.is_ok(), is_missing, "{again:?}");
+    }
+}
+
+#[test]
 fn f14_a_failing_open_during_a_read_is_told_and_the_next_read_succeeds() {
     let world = SimulatedWorld::new(14);
     let place = small(&world);

@@ -358,6 +358,7 @@ fn newcomer() -> ConsumerGroupHeartbeatRequest {
         rebalance_timeout: Some(Duration::from_secs(30)),
         subscribed_topic_names: Some(vec![partition("t").topic]),
         subscribed_topic_regex: None,
+        hidden_topics: Vec::new(),
         server_assignor: None,
         topic_partitions: None,
     }
