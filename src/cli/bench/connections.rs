@@ -10,7 +10,7 @@ use futures::future::{join_all, select};
 use super::report::Figure;
 use super::{Bench, millis, per_second, percentile};
 use crate::broker::{Broker, BrokerConfig};
-use crate::env::Env;
+use crate::env::{Env, OpenMode};
 use crate::net::{Address, ConnectTimeouts, FrameReader, FrameWriter, connect};
 use crate::protocol::batch::{BatchBuilder, BatchProducer, Compression};
 use crate::protocol::messages::NewTopic;
@@ -33,6 +33,8 @@ const BUSY: usize = 64;
 const ATTACKERS: usize = 8;
 /// Rounds of all busy connections together; the one beside attackers does a 32nd of them.
 const ROUNDS: u64 = 64_000;
+/// The kernel's words about a process.
+const STATUS_BYTES_MAX: usize = 64 << 10;
 const RECORD_BYTES: usize = 16 << 10;
 const TOPIC: &str = "connections";
 
@@ -187,7 +189,13 @@ async fn connect_idle(address: &Address, count: u64) -> anyhow::Result<Vec<Clien
 
 /// What this process, clients and server, has in memory.
 fn resident_bytes(env: &Env) -> anyhow::Result<u64> {
-    let status = env.files.read(Path::new("/proc/self/status"), 1 << 16)?;
+    // The file says that it has no bytes, so it is read by its place.
+    let file = env
+        .files
+        .open(Path::new("/proc/self/status"), OpenMode::Read)?;
+    let mut status = vec![0; STATUS_BYTES_MAX];
+    let read = file.read_full_at(&mut status, 0)?;
+    status.truncate(read);
     let status = String::from_utf8(status)?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.context("the system does not say how much memory is resident")?;
