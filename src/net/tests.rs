@@ -237,6 +237,24 @@ async fn memory_follows_the_bytes_that_came_and_not_the_size_announced() {
 }
 
 #[tokio::test]
+async fn a_busy_connection_is_read_ahead_and_an_idle_one_holds_little() {
+    let (accepted, connected) = pair(None, None).await;
+    let (mut reader, _keep) = accepted.unwrap().split(FRAME_BYTES_MAX);
+    let (_keep, mut writer) = connected.unwrap().split(FRAME_BYTES_MAX);
+    let frames = vec![vec![Bytes::from(vec![7; 1000])]; 60];
+    writer.write_frames(&frames).await.unwrap();
+    let mut ahead_count = 0;
+    for _ in &frames {
+        assert_eq!(reader.next().await.unwrap().unwrap().len(), 1000);
+        ahead_count += usize::from(reader.has_next());
+    }
+    assert!(ahead_count > 30, "{ahead_count} of 60 were read ahead");
+    let pending = tokio::time::timeout(Duration::from_millis(50), reader.next()).await;
+    assert!(pending.is_err(), "nothing more was sent");
+    assert!(reader.buffered_capacity() <= 4 << 10);
+}
+
+#[tokio::test]
 async fn nobody_listening_is_said_with_the_address() {
     let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap())
         .await

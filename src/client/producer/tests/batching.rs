@@ -70,6 +70,42 @@ fn a_full_batch_does_not_wait_for_its_linger() {
 }
 
 #[test]
+fn the_sender_is_woken_only_for_what_it_can_do() {
+    // Three records fill a batch.
+    let config = plain().linger(millis(5)).batch_size_bytes(300usize);
+    let mut accumulator = accumulator(&config);
+    let wakes = |accumulator: &mut Accumulator, now| {
+        let encoded = Encoded {
+            timestamp: Timestamp(1),
+            key: None,
+            value: Some(&[b'x'; 60]),
+            headers: &[],
+        };
+        let memory = Memory::new(1 << 20);
+        let Reserved::Now(reservation) = memory.reserve(1000, now, Duration::ZERO) else {
+            panic!("there was room");
+        };
+        let mut reservation = Some(reservation);
+        match accumulator.append(&partition(0), &encoded, 1 << 20, &mut reservation, now) {
+            Appended::Done { wakes_sender, .. } => wakes_sender,
+            Appended::NeedsMemory(_) => panic!("there was memory"),
+        }
+    };
+    assert!(wakes(&mut accumulator, NOW), "nobody knows of its linger");
+    assert!(!wakes(&mut accumulator, NOW), "the batch has room");
+    assert!(!wakes(&mut accumulator, NOW), "the batch has room");
+    assert!(wakes(&mut accumulator, NOW), "the first batch is full");
+    for _ in 0..40 {
+        wakes(&mut accumulator, NOW);
+    }
+    assert_eq!(accumulator.drain(false, NOW).len(), 5);
+    accumulator.next_deadline(NOW);
+    for _ in 0..8 {
+        assert!(!wakes(&mut accumulator, NOW), "no more may be in flight");
+    }
+}
+
+#[test]
 fn at_most_five_batches_of_a_partition_are_in_flight() {
     let mut accumulator = accumulator(&plain().batch_size_bytes(1usize));
     for _ in 0..9 {
@@ -122,6 +158,21 @@ fn memory_is_given_in_the_order_of_asking_and_returned() {
     assert_eq!(memory.used_bytes(), 91);
     drop((large, small));
     assert_eq!(memory.used_bytes(), 0);
+}
+
+#[test]
+fn who_waits_for_memory_goes_on_once_an_eighth_of_it_is_free() {
+    let memory = Memory::new(800);
+    let mut batches: Vec<_> = std::iter::repeat_with(|| memory.reserve(50, NOW, millis(10)))
+        .take(16)
+        .collect();
+    let Reserved::Later(mut waiting) = memory.reserve(50, NOW, millis(10)) else {
+        panic!("there was no room");
+    };
+    batches.pop();
+    assert!(waiting.try_recv().unwrap().is_none(), "one batch is little");
+    batches.pop();
+    assert!(waiting.try_recv().unwrap().unwrap().is_ok());
 }
 
 #[test]
