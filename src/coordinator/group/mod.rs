@@ -41,7 +41,7 @@ use crate::protocol::messages::groups::{
     SyncGroupRequest, SyncGroupResponse,
 };
 use crate::protocol::messages::{
-    CommittedOffset, OffsetCommitRequest, TopicMetadata, TransactionResult, TxnOffsetCommitRequest,
+    OffsetCommitRequest, TopicMetadata, TransactionResult, TxnOffsetCommitRequest,
 };
 use crate::types::{GroupId, Offset, ProducerId, ProducerIdentity, TopicName, TopicPartition};
 

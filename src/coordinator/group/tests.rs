@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::coordinator::Now;
-use crate::protocol::messages::{GroupMember, OffsetFetchRequest};
+use crate::protocol::messages::{CommittedOffset, GroupMember, OffsetFetchRequest};
 use crate::types::{ProducerEpoch, Timestamp, TransactionalId};
 
 const COMMIT: TransactionResult = TransactionResult::Commit;
