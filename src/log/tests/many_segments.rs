@@ -58,8 +58,8 @@ fn i10_many_segments_are_read_with_few_files_open_and_few_indexes_in_memory() {
     let place = small(&world);
     let bounded = cache(&place);
     let mut log = create(&place, &bounded);
-    // The active segment, a file in use, one that is written, and the cache.
-    world.set_open_files_max(Some(FILES_MAX as u64 + 3));
+    // The active segment, a file in use, one that is written, its directory, and the cache.
+    world.set_open_files_max(Some(FILES_MAX as u64 + 4));
     fill(&mut log, 400);
     assert!(log.segments_count() > 300);
     let check = |log: &PartitionLog| {
