@@ -203,7 +203,13 @@ impl<V: Clone + Send + 'static> Store<V> {
             if self.typical_value_bytes == 0 || slot.is_multiple_of(SAMPLE_EVERY) {
                 self.sample_value_bytes(slot);
             }
+            let before = self.table.entry(slot).size_bytes();
             self.table.set_value_bytes(slot, self.typical_value_bytes);
+            let entry = self.table.entry(slot);
+            if entry.is_dirty {
+                // A key that was deleted and comes again before the flush.
+                self.dirty_bytes = self.dirty_bytes + entry.size_bytes() - before;
+            }
         }
         self.cycle_bytes += self.table.entry(slot).size_bytes();
         self.cycle.push(slot);

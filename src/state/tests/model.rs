@@ -250,3 +250,16 @@ proptest! {
         job.apply(Operation::Crash).unwrap();
     }
 }
+
+/// A deletion that RocksDB has not heard of takes less memory than the value that comes after it.
+#[test]
+fn a_key_that_is_deleted_and_comes_again_before_a_flush_is_accounted_for_once() {
+    let mut job = Job::new();
+    let long = || Some("a value that is longer than none".to_owned());
+    for value in [long(), None, long(), None, long()] {
+        job.apply(Operation::Update(vec![5], value)).unwrap();
+        job.apply(Operation::Commit(None)).unwrap();
+    }
+    job.apply(Operation::Reopen).unwrap();
+    job.apply(Operation::Crash).unwrap();
+}
