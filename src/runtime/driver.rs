@@ -61,23 +61,16 @@ impl Driver {
         reports: Receiver<Report>,
         positions: Positions,
         flusher: Flusher,
+        sources: SourceTopics,
         progress: Arc<Progress>,
     ) -> Result<Self, JobError> {
         let workers = job.inboxes.len();
-        let splits = job.splits.all();
-        let committed = splits
+        let committed = job
+            .splits
+            .all()
             .iter()
             .filter_map(|(number, plan)| Some((*number, plan.position?)))
             .collect();
-        let plans = splits.iter().map(|(_, plan)| plan);
-        let read: BTreeSet<&TopicName> = plans.filter_map(source_topic).collect();
-        let sources = SourceTopics::new(
-            &job.name,
-            &job.transport,
-            &progress,
-            read,
-            job.share.is_none(),
-        )?;
         Ok(Self {
             sources,
             group: GroupId::new(&job.name)?,
@@ -288,11 +281,15 @@ impl Driver {
         let mut refused = None;
         loop {
             let member = share.membership.member_for_commit(refused)?;
-            let generation = member.generation;
+            let (generation, member_id) = (member.generation, member.member_id.clone());
             let offered = writer.offer_offsets(group.clone(), member, offsets.clone());
-            match wait(offered)? {
-                Offered::Taken => return Ok(()),
-                Offered::AnotherGeneration => refused = Some(generation),
+            match wait(offered) {
+                Ok(Offered::Taken) => return Ok(()),
+                Ok(Offered::AnotherGeneration) => refused = Some(generation),
+                Err(error) => {
+                    share.membership.check_not_replaced(&member_id, &error)?;
+                    return Err(error.into());
+                }
             }
         }
     }
@@ -424,6 +421,22 @@ impl Driver {
         }
         fenced
     }
+}
+
+/// Remembers who the topics are that the job reads. Call it before anything runs beside the driver: if one of them is
+/// another by now, nothing is left to be stopped.
+///
+/// # Errors
+/// As [`SourceTopics::new`].
+pub(crate) fn source_topics(
+    job: &JobContext,
+    progress: &Arc<Progress>,
+) -> Result<SourceTopics, JobError> {
+    let splits = job.splits.all();
+    let plans = splits.iter().map(|(_, plan)| plan);
+    let read: BTreeSet<&TopicName> = plans.filter_map(source_topic).collect();
+    let reads_all = job.share.is_none();
+    SourceTopics::new(&job.name, &job.transport, progress, read, reads_all)
 }
 
 /// The topic behind a split, unless it is one between the job's own processes.

@@ -14,7 +14,7 @@ use super::changelog::changelog_topic;
 use super::connectors::FileDirectory;
 use super::context::{JobContext, SplitPlan, Splits};
 use super::cycle::{Commit, WRITERS_COUNT};
-use super::driver::Driver;
+use super::driver::{Driver, source_topics};
 use super::error::JobError;
 use super::flusher::Flusher;
 use super::inbox::Inbox;
@@ -76,6 +76,7 @@ pub(crate) fn run_once(
     let entered = span.enter();
     let is_spread = share.is_some();
     let job = Arc::new(prepare(log, name, topology, settings, share)?);
+    let sources = source_topics(&job, progress)?;
     let flusher = Flusher::start(&job, reports.clone())?;
     for number in 0..job.inboxes.len() {
         spawn_worker(&job, number, topology, settings.commit, &reports)?;
@@ -95,6 +96,7 @@ pub(crate) fn run_once(
         receiver,
         positions,
         flusher,
+        sources,
         Arc::clone(progress),
     )?
     .run()

@@ -265,6 +265,30 @@ impl Membership {
         }
     }
 
+    /// After a commit as `member_id` was refused: whether that was because another process has the instance's name. A
+    /// process that joined anew replaced itself: it has another id by now, or is about to get one.
+    ///
+    /// # Errors
+    /// [`JobError::Fenced`] if it has. Starting again would fence that process in turn (I4).
+    pub(crate) fn check_not_replaced(
+        &self,
+        member_id: &str,
+        error: &ClientError,
+    ) -> Result<(), JobError> {
+        let is_replaced = error.code() == Some(ErrorCode::FencedInstanceId);
+        match is_replaced && self.state.lock().member.member_id == member_id {
+            true => Err(self.fenced(self.taken_over())),
+            false => Ok(()),
+        }
+    }
+
+    fn taken_over(&self) -> String {
+        format!(
+            "another process took over as instance {}: give each process a name of its own",
+            self.settings.instance
+        )
+    }
+
     /// Everything below these positions of repartition topics was read and committed.
     pub(crate) fn read_for_good(&self, positions: impl Iterator<Item = (TopicPartition, Offset)>) {
         self.state.lock().read_for_good.extend(positions);
@@ -494,10 +518,7 @@ impl Membership {
             }
             code => {
                 state.failure = Some(match code {
-                    Some(ErrorCode::FencedInstanceId) => format!(
-                        "another process took over as instance {}: give each process a name of its own",
-                        self.settings.instance
-                    ),
+                    Some(ErrorCode::FencedInstanceId) => self.taken_over(),
                     _ => error.to_string(),
                 });
                 (state.is_agreed, state.is_holding) = (false, false);

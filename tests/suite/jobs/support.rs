@@ -17,7 +17,7 @@ use onceflow::runtime::{Launch, Summary};
 use onceflow::types::{Durability, Isolation, Offset, TopicName, TopicPartition};
 use tempfile::TempDir;
 
-use crate::support::records::batch;
+use crate::support::records::batch_at;
 
 /// How long a condition may take to come true on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -198,7 +198,7 @@ pub(crate) fn fill_topic<V: AsRef<str>>(log: &Log, topic: &str, partitions: i32,
         }
         let request = ProduceRequest {
             partition: TopicPartition::new(topic.clone(), partition),
-            records: batch(BatchProducer::Plain, &own),
+            records: batch_at(log.env().clock.wall(), BatchProducer::Plain, &own),
             acks: Acks::Leader,
             transactional_id: None,
         };

@@ -311,7 +311,7 @@ fn read_by_console(cluster: &KafkaCluster, topic: &str) -> BTreeMap<String, Vec<
             "--isolation-level",
             "read_committed",
             "--timeout-ms",
-            "5000",
+            "15000",
             "--formatter-property",
             "print.key=true",
         ],

@@ -14,11 +14,20 @@ pub(crate) const RECORD_TIME: Timestamp = Timestamp(1_767_225_600_000);
 
 /// One batch with a record a value; what stands before a `=` is the record's key too.
 pub(crate) fn batch<V: AsRef<str>>(producer: BatchProducer, values: &[V]) -> Bytes {
+    batch_at(RECORD_TIME, producer, values)
+}
+
+/// As [`batch`], for a log that deletes what is old by the machine's clock.
+pub(crate) fn batch_at<V: AsRef<str>>(
+    time: Timestamp,
+    producer: BatchProducer,
+    values: &[V],
+) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None, None);
     for value in values {
         let value = value.as_ref();
         let key = value.split_once('=').map(|(key, _)| key.as_bytes());
-        builder.push(RECORD_TIME, key, Some(value.as_bytes()));
+        builder.push(time, key, Some(value.as_bytes()));
     }
     builder.finish(producer).freeze()
 }
