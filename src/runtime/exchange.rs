@@ -246,6 +246,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for AnySender<K, V> {
 /// One worker's sending end, by memory.
 pub(crate) struct Sender<K: ?Sized, V: Datum + ?Sized> {
     id: usize,
+    #[allow(clippy::vec_box, reason = "a batch leaves and comes back in its box")]
     batches: Vec<Box<Batch<V>>>,
     spent: SpentBatches,
     /// Records of a full batch, as of the last one sent.

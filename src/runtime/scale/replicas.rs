@@ -8,6 +8,7 @@
 //! ```
 //! The end is that of all records, also undecided ones: what the task's last owner had open must be decided first (I2).
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -253,8 +254,8 @@ impl Replicas {
             standbys.contains(partition) || coming_state.contains(partition)
         });
         for &partition in coming_state.union(standbys) {
-            if !tails.contains_key(&partition) {
-                tails.insert(partition, self.begin(partition)?);
+            if let Entry::Vacant(vacant) = tails.entry(partition) {
+                vacant.insert(self.begin(partition)?);
             }
         }
         self.advance(tails, &coming_state)?;

@@ -188,7 +188,7 @@ fn lose_power_at_every_change(part_bytes: u64) {
         for loss in losses(&replay) {
             let what = format!("parts of {part_bytes} bytes, after change {done}, {loss:?}");
             let after = replay.after_power_loss(loss);
-            if done % 5 == 0 {
+            if done.is_multiple_of(5) {
                 // C9: the power fails again while that is recovered from.
                 after.power_off_after(done as u64 * 3 % 50);
                 let begun = std::panic::AssertUnwindSafe(|| drop(Life::begin(&after, part_bytes)));
