@@ -26,7 +26,7 @@ use super::progress::Progress;
 use super::report::{Report, Reports};
 use super::scale::{ScaleOut, Share, repartition_topic};
 use super::source::Split;
-use super::topics::{JobTopic, TopicRole, job_topics};
+use super::topics::{JobTopic, TopicRole, ensure_topic, job_topics};
 use super::topology::Topology;
 use super::worker::run_worker;
 use crate::client::{TransactionalWriter, Transport, wait};
@@ -406,21 +406,14 @@ impl Topics {
         topic: JobTopic,
         partitions_count: i32,
     ) -> Result<(), JobError> {
-        let metadata = match wait(transport.topic(&topic.name))? {
-            Some(metadata) => metadata,
-            None => {
-                let created = wait(transport.create_topic(NewTopic {
-                    name: topic.name.clone(),
-                    partitions_count,
-                    configs: topic.configs.clone(),
-                }));
-                // Another process of the job may have been first.
-                match (created, wait(transport.topic(&topic.name))?) {
-                    (Ok(metadata), _) | (Err(_), Some(metadata)) => metadata,
-                    (Err(e), None) => return Err(e.into()),
-                }
-            }
-        };
+        let metadata = ensure_topic(
+            transport,
+            NewTopic {
+                name: topic.name.clone(),
+                partitions_count,
+                configs: topic.configs.clone(),
+            },
+        )?;
         topic.check(&wait(transport.describe_configs(&topic.name))?)?;
         self.found.insert(topic.name, metadata);
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::changelog::changelog_topic;
 use super::error::JobError;
@@ -9,7 +10,8 @@ use super::poison::PoisonPolicy;
 use super::positions::positions_topic;
 use super::scale::{repartition_configs, repartition_topic};
 use super::topology::Topology;
-use crate::protocol::messages::ConfigEntry;
+use crate::client::{ClientError, Transport, wait};
+use crate::protocol::messages::{ConfigEntry, NewTopic, TopicMetadata};
 use crate::types::TopicName;
 
 /// Segments of a changelog are small, so that compaction, which leaves the active one alone, has something to do.
@@ -131,6 +133,26 @@ pub(crate) fn job_topics(
     Ok(topics)
 }
 
+/// The topic of that name, created as asked if there is none. Several processes may ask at once: one creates it.
+///
+/// # Errors
+/// If there is none and it cannot be created, or the log does not answer.
+pub(crate) fn ensure_topic(
+    transport: &Arc<dyn Transport>,
+    topic: NewTopic,
+) -> Result<TopicMetadata, ClientError> {
+    let name = topic.name.clone();
+    if let Some(found) = wait(transport.topic(&name))? {
+        return Ok(found);
+    }
+    let created = wait(transport.create_topic(topic));
+    // Somebody else may have been first.
+    match (created, wait(transport.topic(&name))?) {
+        (Ok(topic), _) | (Err(_), Some(topic)) => Ok(topic),
+        (Err(e), None) => Err(e),
+    }
+}
+
 fn compacted_configs() -> BTreeMap<String, String> {
     [
         ("cleanup.policy", "compact".to_owned()),
@@ -143,6 +165,7 @@ fn compacted_configs() -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::Log;
 
     fn checked(role: TopicRole, configs: &[(&str, &str)]) -> Result<(), JobError> {
         let topic = JobTopic {
@@ -158,6 +181,31 @@ mod tests {
             documentation: String::new(),
         };
         topic.check(&configs.iter().map(entry).collect::<Vec<_>>())
+    }
+
+    /// Several that find none create it at once: all of them go on with the one that is created.
+    #[test]
+    fn a_topic_that_somebody_else_creates_meanwhile_is_taken_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::embedded(folder.path().join("data")).unwrap();
+        let transport = log.transport();
+        for round in 0..50 {
+            let together = std::sync::Barrier::new(4);
+            let ensure = || {
+                together.wait();
+                let topic = NewTopic {
+                    name: TopicName::new(&format!("t{round}")).unwrap(),
+                    partitions_count: 1,
+                    configs: BTreeMap::new(),
+                };
+                ensure_topic(&transport, topic).unwrap().id
+            };
+            let ids = std::thread::scope(|scope| {
+                let threads = [(); 4].map(|()| scope.spawn(ensure));
+                threads.map(|thread| thread.join().unwrap())
+            });
+            assert!(ids.iter().all(|id| *id == ids[0]));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::client::consumer::{FetchedBatches, PartitionReader};
 use crate::client::{ClientError, wait};
 use crate::codec::{Codec, CodecError, Datum};
 use crate::protocol::messages::{NewTopic, OffsetSpec};
+use crate::runtime::topics::ensure_topic;
 use crate::runtime::{
     Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed,
 };
@@ -121,14 +122,12 @@ fn splits<V: Datum + ?Sized, C: Codec<V>>(
     context: &JobContext,
 ) -> Result<Vec<Split>, JobError> {
     let name = TopicName::new(&topic.name)?;
-    let metadata = match wait(context.transport().topic(&name))? {
-        Some(metadata) => metadata,
-        None => wait(context.transport().create_topic(NewTopic {
-            name: name.clone(),
-            partitions_count: topic.partitions_count.unwrap_or(context.topic_partitions),
-            configs: BTreeMap::new(),
-        }))?,
+    let topic = NewTopic {
+        name: name.clone(),
+        partitions_count: topic.partitions_count.unwrap_or(context.topic_partitions),
+        configs: BTreeMap::new(),
     };
+    let metadata = ensure_topic(context.transport(), topic)?;
     let partitions = 0..metadata.partitions_count;
     Ok(partitions
         .map(|partition| Split::Partition(TopicPartition::new(name.clone(), partition)))

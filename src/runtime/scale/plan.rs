@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::assignor::{Task, TopicGroup};
 use super::repartition::repartition_topic;
-use crate::client::{Transport, wait};
-use crate::protocol::messages::{NewTopic, TopicMetadata};
+use crate::client::Transport;
+use crate::protocol::messages::NewTopic;
 use crate::runtime::error::JobError;
+use crate::runtime::topics::ensure_topic;
 use crate::runtime::topology::Topology;
 use crate::types::{TopicName, TopicPartition};
 
@@ -60,12 +61,12 @@ impl Plan {
                     source.name
                 ))
             })?;
-            let topic = ensure(
-                transport,
-                TopicName::new(&name)?,
-                count.unwrap_or(topic_partitions),
-                BTreeMap::new(),
-            )?;
+            let topic = NewTopic {
+                name: TopicName::new(&name)?,
+                partitions_count: count.unwrap_or(topic_partitions),
+                configs: BTreeMap::new(),
+            };
+            let topic = ensure_topic(transport, topic)?;
             groups.push(Alike {
                 topics: vec![topic.name],
                 partitions_count: topic.partitions_count,
@@ -210,8 +211,12 @@ fn ensure_repartition(
     state_partitions: u16,
 ) -> Result<TopicName, JobError> {
     let name = repartition_topic(job, exchange)?;
-    let count = i32::from(state_partitions);
-    let topic = ensure(transport, name, count, repartition_configs())?;
+    let topic = NewTopic {
+        name,
+        partitions_count: i32::from(state_partitions),
+        configs: repartition_configs(),
+    };
+    let topic = ensure_topic(transport, topic)?;
     match topic.partitions_count == i32::from(state_partitions) {
         true => Ok(topic.name),
         false => Err(JobError::Incompatible {
@@ -222,26 +227,5 @@ fn ensure_repartition(
                 topic.name, topic.partitions_count
             ),
         }),
-    }
-}
-
-fn ensure(
-    transport: &Arc<dyn Transport>,
-    name: TopicName,
-    partitions_count: i32,
-    configs: BTreeMap<String, String>,
-) -> Result<TopicMetadata, JobError> {
-    if let Some(topic) = wait(transport.topic(&name))? {
-        return Ok(topic);
-    }
-    let created = wait(transport.create_topic(NewTopic {
-        name: name.clone(),
-        partitions_count,
-        configs,
-    }));
-    // Another process of the job may have been first.
-    match (created, wait(transport.topic(&name))?) {
-        (Ok(topic), _) | (Err(_), Some(topic)) => Ok(topic),
-        (Err(e), None) => Err(e.into()),
     }
 }

@@ -263,3 +263,19 @@ fn a_key_that_is_deleted_and_comes_again_before_a_flush_is_accounted_for_once() 
     job.apply(Operation::Reopen).unwrap();
     job.apply(Operation::Crash).unwrap();
 }
+
+/// Others give this process partitions while values of those that it has are on their way to RocksDB.
+#[test]
+fn c29_partitions_come_while_a_flush_of_others_is_under_way() {
+    let mut job = Job::new();
+    job.hand_over(0).unwrap();
+    job.apply(Operation::Update(vec![5], Some("a value".to_owned())))
+        .unwrap();
+    job.apply(Operation::Commit(Some(FlushUrgency::Now)))
+        .unwrap();
+    assert!(job.taken.is_some());
+    job.store().remove_partitions(&[]);
+    job.store().add_partitions(&[]).unwrap();
+    job.write_flush().unwrap();
+    job.apply(Operation::Crash).unwrap();
+}

@@ -167,7 +167,22 @@ impl Work {
                     .into_iter()
                     .map(|(word, count)| (word, numbers(count)))
                     .collect();
-                assert!(*seen == expected, "the counts differ from the model's");
+                let differing = expected.keys().chain(seen.keys());
+                let differing: BTreeMap<&String, _> = differing
+                    .filter(|word| seen.get(*word) != expected.get(*word))
+                    .map(|word| {
+                        (
+                            word,
+                            [seen, &expected].map(|side| first_and_last(side, word)),
+                        )
+                    })
+                    .collect();
+                assert!(
+                    differing.is_empty(),
+                    "{} of {} words differ from the model's [length, first, last], seen and expected: {differing:?}",
+                    differing.len(),
+                    expected.len(),
+                );
             }
             Kind::Transfers => {
                 let accounts = transfers::accounts_after(lines);
@@ -193,6 +208,15 @@ fn launch(job: Job, instance: Option<&str>) -> Launch {
         Some(name) => launch.scale_out(ScaleOut::instance(name).session_timeout(SESSION_TIMEOUT)),
         None => launch,
     }
+}
+
+/// What tells two lists of counts apart: how many there are, and where they begin and end.
+fn first_and_last<'a>(
+    counts: &'a BTreeMap<String, Vec<String>>,
+    word: &str,
+) -> Option<(usize, &'a str, &'a str)> {
+    let counts = counts.get(word)?;
+    Some((counts.len(), counts.first()?, counts.last()?))
 }
 
 fn counts_after(lines: u64) -> BTreeMap<String, u64> {

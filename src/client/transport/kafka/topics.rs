@@ -112,9 +112,19 @@ impl Cluster {
             ..CreateTopicsRequest::default()
         };
         let plan = Plan::new(Target::Controller).once().about(&topic.name);
-        self.call(&plan, &request).await?;
-        self.wait_for_topic(&topic.name, topic.partitions_count)
-            .await
+        match self.call(&plan, &request).await {
+            Ok(_) => {
+                self.wait_for_topic(&topic.name, topic.partitions_count)
+                    .await
+            }
+            Err(error) => {
+                if error.code() == Some(ErrorCode::TopicAlreadyExists) {
+                    // Whoever is told so looks for it next; this error says more than that it is not found.
+                    drop(self.wait_for_topic(&topic.name, 0).await);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// A topic is created before every broker has heard of it.

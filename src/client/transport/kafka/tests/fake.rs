@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::super::{KafkaSettings, KafkaTransport};
 use crate::env::{Env, Instant};
 use crate::net::{Connection, Listener};
+use crate::protocol::ErrorCode;
 use crate::protocol::wire::messages::api_versions as versions;
 use crate::protocol::wire::messages::find_coordinator as coordinators;
 use crate::protocol::wire::messages::init_producer_id::{
@@ -86,6 +87,8 @@ pub(super) struct Known {
     pub(super) leader: (i32, i32),
     /// Who coordinates everything.
     pub(super) coordinator: i32,
+    /// So many more questions for `t` are answered as if there were none.
+    pub(super) hidden_looks: u32,
 }
 
 struct Shared {
@@ -126,6 +129,7 @@ impl Fake {
                 topic_id: TopicId(7),
                 leader: (1, 5),
                 coordinator: 1,
+                hidden_looks: 0,
             }),
             rule: Box::new(rule),
             gate: watch::Sender::new(false),
@@ -240,7 +244,7 @@ fn asked(node: i32, frame: Bytes, shared: &Shared) -> Asked {
 fn usual(asked: &Asked, shared: &Shared) -> Option<Heard> {
     match asked.api {
         ApiKey::ApiVersions => Some(asked.answer::<versions::ApiVersionsRequest>(&offered())),
-        ApiKey::Metadata => Some(asked.answer::<wire::MetadataRequest>(&metadata(shared))),
+        ApiKey::Metadata => Some(asked.answer::<wire::MetadataRequest>(&metadata(asked, shared))),
         ApiKey::FindCoordinator => {
             let key = asked.request::<coordinators::FindCoordinatorRequest>();
             let node_id = shared.known.lock().coordinator;
@@ -283,8 +287,17 @@ fn offered() -> versions::ApiVersionsResponse {
     }
 }
 
-fn metadata(shared: &Shared) -> wire::MetadataResponse {
+fn metadata(asked: &Asked, shared: &Shared) -> wire::MetadataResponse {
     let known = shared.known.lock().clone();
+    let request: wire::MetadataRequest = asked.request();
+    let is_hidden = known.hidden_looks > 0 && request.topics.is_some_and(|it| !it.is_empty());
+    if is_hidden {
+        shared.known.lock().hidden_looks -= 1;
+    }
+    let error_code = match is_hidden {
+        true => ErrorCode::UnknownTopicOrPartition.code(),
+        false => 0,
+    };
     let broker = |node: i32| wire::MetadataResponseBroker {
         node_id: node,
         host: "127.0.0.1".to_owned(),
@@ -301,6 +314,7 @@ fn metadata(shared: &Shared) -> wire::MetadataResponse {
         brokers: vec![broker(1), broker(2)],
         controller_id: 1,
         topics: vec![wire::MetadataResponseTopic {
+            error_code,
             name: Some("t".to_owned()),
             topic_id: known.topic_id,
             partitions: (0..PARTITIONS).map(partition).collect(),

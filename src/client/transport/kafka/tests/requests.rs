@@ -1,7 +1,7 @@
 //! Requests over real sockets to brokers that misbehave in one way each: leaders and coordinators that move, pauses that
 //! are asked for, answers that never come, topics made anew, leaders that lack what was read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,10 +13,11 @@ use crate::client::transport::Transport;
 use crate::client::{ClientError, wait};
 use crate::protocol::batch::{BatchBuilder, BatchProducer, Compression, stamp};
 use crate::protocol::messages::{
-    Acks, FetchPartition, FetchRequest, FetchedPartition, OffsetFetchRequest, OffsetSpec,
+    Acks, FetchPartition, FetchRequest, FetchedPartition, NewTopic, OffsetFetchRequest, OffsetSpec,
     ProduceRequest,
 };
 use crate::protocol::wire::ApiKey;
+use crate::protocol::wire::messages::create_topics as creations;
 use crate::protocol::wire::messages::fetch as fetches;
 use crate::protocol::wire::messages::list_offsets as offsets;
 use crate::protocol::wire::messages::offset_fetch as positions;
@@ -112,6 +113,34 @@ fn batches_that_wait_for_one_broker_share_a_request() {
     );
     assert_eq!(partitions_of(&asked[5]), all);
     assert_eq!(partitions_of(&asked[6]), all);
+}
+
+/// The controller knows a topic before the brokers do.
+#[test]
+fn k7_a_topic_that_exists_already_can_be_found_once_its_creation_was_refused() {
+    let fake = Fake::new(|asked| {
+        let refused = creations::CreateTopicsResponse {
+            topics: vec![creations::CreatableTopicResult {
+                name: "t".to_owned(),
+                error_code: ErrorCode::TopicAlreadyExists.code(),
+                ..creations::CreatableTopicResult::default()
+            }],
+            ..creations::CreateTopicsResponse::default()
+        };
+        (asked.api == ApiKey::CreateTopics)
+            .then(|| asked.answer::<creations::CreateTopicsRequest>(&refused))
+    });
+    fake.change(|known| known.hidden_looks = 3);
+    let kafka = fake.connect(&[]);
+    assert!(wait(kafka.topic(&place(0).topic)).unwrap().is_none());
+    let refused = wait(kafka.create_topic(NewTopic {
+        name: place(0).topic,
+        partitions_count: PARTITIONS,
+        configs: BTreeMap::new(),
+    }));
+    let code = refused.unwrap_err().code();
+    assert_eq!(code, Some(ErrorCode::TopicAlreadyExists));
+    assert!(wait(kafka.topic(&place(0).topic)).unwrap().is_some());
 }
 
 #[test]
