@@ -168,7 +168,6 @@ fn a_restarted_process_keeps_its_tasks_without_a_rebalance(shared: &Shared<'_>) 
 }
 
 #[test]
-#[ignore = "fails: the two do not settle on halves on a real Kafka in time; it passes on our own broker"]
 fn on_kafka_a_restarted_process_keeps_its_tasks_without_a_rebalance() {
     on_kafka(
         "back",

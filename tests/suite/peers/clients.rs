@@ -11,7 +11,7 @@ use crate::support::peers;
 pub(super) const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 
 /// How long a client may take for one call, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A client that nobody here wrote, in a small program of ours (`tests/peers/README.md`).
 #[derive(Debug, Clone, Copy)]

@@ -162,13 +162,9 @@ fn read_by_console(bootstrap: &str, writer: &Client, complaints: &Complaints) {
     }
 }
 
-/// Clients as members of groups, by the protocol that they speak there. Not kafka-python, which takes longer than
-/// our patience to read so many topics as a member: from a real Kafka as from us.
+/// Clients as members of groups, by the protocol that they speak there.
 fn members() -> Vec<(Client, &'static str)> {
-    let left_out = [CONSOLE.name, "kafka-python"];
-    let others = CLIENTS
-        .iter()
-        .filter(|client| !left_out.contains(&client.name));
+    let others = CLIENTS.iter().filter(|client| client.name != CONSOLE.name);
     let mut members: Vec<_> = others.clone().map(|client| (*client, "classic")).collect();
     let krafka = others.filter(|client| client.name == "krafka");
     members.extend(krafka.map(|client| (*client, "consumer")));
