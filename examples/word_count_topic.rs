@@ -1,6 +1,6 @@
 //! Word count from the topic `lines` to the topic `word-counts`, exactly once:
 //! `cargo run --release --example word_count_topic -- --data DIR|--log kafka://HOST:PORT`.
-//! Several processes share the work on Kafka, each with a name of its own: `--instance NAME`.
+//! Several processes share the work on Kafka, each with a name of its own: `--instance NAME` (`--standbys COUNT`).
 
 use std::time::Duration;
 

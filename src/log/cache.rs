@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::error::LogError;
+use super::read_buffers::ReadBuffers;
 use super::segment::SegmentIndex;
 use crate::env::{Dir, Env, File, Files, OpenMode, is_out_of_files};
 
@@ -25,10 +26,12 @@ const INDEXES_BYTES_MAX: usize = 64 << 20;
 /// What an index takes besides its entries.
 const INDEX_OVERHEAD_BYTES: usize = 256;
 
-/// Files and indexes of sealed segments. The logs of one process share one.
+/// Files and indexes of sealed segments, and buffers to read into. The logs of one process share one.
 pub struct SegmentCache {
     environment: Arc<dyn Files>,
     state: Mutex<State>,
+    /// To read segments into.
+    pub(super) buffers: Arc<ReadBuffers>,
 }
 
 struct State {
@@ -68,6 +71,7 @@ impl SegmentCache {
                 files: Lru::new(files_max.max(1)),
                 indexes: Lru::new(indexes_bytes_max),
             }),
+            buffers: Arc::default(),
         })
     }
 

@@ -28,6 +28,7 @@ mod open;
 mod partition;
 mod producer_state;
 mod read;
+mod read_buffers;
 mod recovery;
 mod retention;
 mod scan;

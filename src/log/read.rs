@@ -10,6 +10,7 @@ use super::error::LogError;
 use super::index::Anchor;
 use super::leader_epochs::LeaderEpochs;
 use super::partition::PartitionLog;
+use super::read_buffers::ReadBuffers;
 use super::scan::{check_batch, check_place};
 use super::segment::Segment;
 use crate::env::File;
@@ -64,6 +65,7 @@ struct Slice {
     /// Where offsets may be missing between batches, the index proves the place of each of them (F8).
     anchors: Vec<Anchor>,
     epochs: Arc<LeaderEpochs>,
+    buffers: Arc<ReadBuffers>,
 }
 
 impl ReadPlan {
@@ -123,7 +125,7 @@ impl Slice {
         }
         let left = usize::try_from(self.end_position - position).unwrap_or(usize::MAX);
         let wanted = max_bytes.max(first.total_bytes()).min(left);
-        let mut buffer = BytesMut::zeroed(wanted);
+        let mut buffer = self.buffers.take(wanted);
         self.read_at(&mut buffer, position)?;
         let mut expected = first.base_offset;
         let mut length = 0;
@@ -134,8 +136,7 @@ impl Slice {
             expected = header.next_offset();
             length += header.total_bytes();
         }
-        buffer.truncate(length);
-        Ok((buffer.freeze(), expected))
+        Ok((buffer.freeze(length), expected))
     }
 
     /// The header of the batch at the start of `bytes`, all of it checked; `None` if it is not there as a whole.
@@ -336,6 +337,7 @@ impl PartitionLog {
             gaps_below: self.cleaned_end,
             anchors,
             epochs: self.producers.epochs.clone(),
+            buffers: self.cache.buffers.clone(),
         })
     }
 

@@ -1,4 +1,4 @@
-//! The command line of a small job: `--data DIR | --log kafka://HOST:PORT [--instance NAME] [--follow] [FILE…]`.
+//! The command line of a small job: `--data DIR | --log kafka://HOST:PORT [--instance NAME [--standbys COUNT]] [--follow] [FILE…]`.
 
 use std::path::PathBuf;
 
@@ -15,6 +15,8 @@ pub struct JobArguments {
     pub log: String,
     /// The name of this process among those that share the job, if several do (`group.instance.id`): see [`ScaleOut`].
     pub instance: Option<String>,
+    /// How many other processes follow each of the job's states: see [`ScaleOut::standbys`].
+    pub standbys: u16,
     /// Whether to wait for the files to grow.
     pub is_following: bool,
     /// The files; none means standard input.
@@ -24,7 +26,7 @@ pub struct JobArguments {
 /// A command line that does not say what is needed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{why}\nusage: PROGRAM --data DIR | --log kafka://HOST:PORT [--instance NAME] [--follow] [FILE…]"
+    "{why}\nusage: PROGRAM --data DIR | --log kafka://HOST:PORT [--instance NAME [--standbys COUNT]] [--follow] [FILE…]"
 )]
 pub struct UsageError {
     why: String,
@@ -42,7 +44,8 @@ impl JobArguments {
     /// Reads a command line without the program's name.
     ///
     /// # Errors
-    /// As [`JobArguments::from_env`]; if `--instance` has no name behind it.
+    /// As [`JobArguments::from_env`]; if `--instance` has no name behind it, or `--standbys` no number; if there are
+    /// standbys without an instance.
     ///
     /// ```
     /// use onceflow::runtime::JobArguments;
@@ -53,7 +56,7 @@ impl JobArguments {
     /// ```
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
         let usage = |why: String| UsageError { why };
-        let (mut log, mut instance) = (None, None);
+        let (mut log, mut instance, mut standbys) = (None, None, 0);
         let (mut is_following, mut files) = (false, Vec::new());
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
@@ -68,6 +71,12 @@ impl JobArguments {
                         )
                     })?);
                 }
+                "--standbys" => {
+                    let count = words.next().and_then(|count| count.parse().ok());
+                    standbys = count.ok_or_else(|| {
+                        usage("--standbys wants how many processes follow each state".to_owned())
+                    })?;
+                }
                 "--follow" => is_following = true,
                 flag if flag.starts_with("--") => {
                     return Err(usage(format!("there is no option {flag}")));
@@ -78,9 +87,14 @@ impl JobArguments {
         let log = log.ok_or_else(|| {
             usage("say where the log is to be: --data DIR, or --log kafka://HOST:PORT".to_owned())
         })?;
+        if standbys > 0 && instance.is_none() {
+            let why = "standbys are other processes of the job: name this one with --instance";
+            return Err(usage(why.to_owned()));
+        }
         Ok(Self {
             log,
             instance,
+            standbys,
             is_following,
             files,
         })
@@ -110,7 +124,9 @@ impl JobArguments {
     /// ```
     pub fn spread(&self, launch: Launch) -> Launch {
         match &self.instance {
-            Some(instance) => launch.scale_out(ScaleOut::instance(instance)),
+            Some(instance) => {
+                launch.scale_out(ScaleOut::instance(instance).standbys(self.standbys))
+            }
             None => launch,
         }
     }
@@ -147,6 +163,21 @@ mod tests {
         for line in ["--data d --instance", "--data d --instance --follow"] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains("wants the name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn standbys_are_counted_and_belong_to_an_instance() {
+        let arguments = parse("--log kafka://k:9092 --instance a --standbys 2").unwrap();
+        assert_eq!(arguments.standbys, 2);
+        assert_eq!(parse("--data d --instance a").unwrap().standbys, 0);
+        for (line, told) in [
+            ("--data d --instance a --standbys", "wants how many"),
+            ("--data d --instance a --standbys -1", "wants how many"),
+            ("--data d --standbys 1", "--instance"),
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
         }
     }
 }

@@ -90,7 +90,7 @@ impl Rules {
             true => self.one_in.div_ceil(4),
             false => self.one_in,
         };
-        if drawn % one_in != 0 {
+        if !drawn.is_multiple_of(one_in) {
             return Fate::Pass;
         }
         match drawn / one_in % 5 {

@@ -136,126 +136,161 @@ fn refusal(settings: KafkaSettings) -> (String, ErrorKind) {
     (error.to_string(), error.kind())
 }
 
+/// A way not to be let in.
+struct Refused<'a> {
+    what: &'static str,
+    door: Door,
+    settings: Vec<(&'a str, &'a str)>,
+    /// A part of what the client says.
+    told: &'static str,
+    /// Whether trying again is of no use.
+    is_hopeless: bool,
+}
+
+impl<'a> Refused<'a> {
+    fn for_good(
+        what: &'static str,
+        door: Door,
+        settings: impl Into<Vec<(&'a str, &'a str)>>,
+        told: &'static str,
+    ) -> Self {
+        Self {
+            what,
+            door,
+            settings: settings.into(),
+            told,
+            is_hopeless: true,
+        }
+    }
+
+    fn perhaps(
+        what: &'static str,
+        door: Door,
+        settings: impl Into<Vec<(&'a str, &'a str)>>,
+        told: &'static str,
+    ) -> Self {
+        Self {
+            is_hopeless: false,
+            ..Self::for_good(what, door, settings, told)
+        }
+    }
+}
+
+const TLS: (&str, &str) = ("security.protocol", "SSL");
+
+fn login<'a>(mechanism: &'a str, user: &'a str, password: &'a str) -> [(&'a str, &'a str); 4] {
+    [
+        ("security.protocol", "SASL_SSL"),
+        ("sasl.mechanism", mechanism),
+        ("sasl.username", user),
+        ("sasl.password", password),
+    ]
+}
+
+fn open_login(mechanism: &str) -> [(&str, &str); 4] {
+    let mut settings = login(mechanism, "alice", "alice-secret");
+    settings[0].1 = "SASL_PLAINTEXT";
+    settings
+}
+
+fn wrong_logins<'a>() -> Vec<Refused<'a>> {
+    let check = "check sasl.username and sasl.password";
+    vec![
+        Refused::for_good(
+            "wrong password",
+            Door::Secure,
+            login("SCRAM-SHA-512", "alice", "bob-secret"),
+            check,
+        ),
+        Refused::for_good(
+            "unknown user",
+            Door::Secure,
+            login("SCRAM-SHA-256", "mallory", "x"),
+            check,
+        ),
+        Refused::for_good(
+            "wrong password in the open",
+            Door::Secure,
+            login("PLAIN", "alice", "x"),
+            check,
+        ),
+        Refused::for_good(
+            "mechanism not offered",
+            Door::Login,
+            open_login("PLAIN"),
+            "it does not take sasl.mechanism PLAIN, it takes SCRAM-SHA-256",
+        ),
+        Refused::for_good(
+            "login where nobody logs in",
+            Door::Plain,
+            open_login("SCRAM-SHA-256"),
+            "nobody logs in at this port",
+        ),
+        Refused::perhaps(
+            "no login where one is due",
+            Door::Login,
+            [],
+            "it may ask for a login there",
+        ),
+    ]
+}
+
+fn wrong_certificates(stranger: &Authority) -> Vec<Refused<'_>> {
+    vec![
+        Refused::for_good(
+            "wrong authority",
+            Door::Secure,
+            [TLS, ("ssl.truststore.location", &stranger.pem)],
+            "name that one (ssl.truststore.location)",
+        ),
+        Refused::for_good(
+            "expired certificate",
+            Door::Expired,
+            [TLS],
+            "renew its certificate",
+        ),
+        Refused::for_good(
+            "another host's certificate",
+            Door::Elsewhere,
+            [TLS],
+            "advertised.listeners",
+        ),
+        Refused::perhaps(
+            "no certificate shown",
+            Door::Mutual,
+            [TLS],
+            "set ssl.keystore.certificate.chain and ssl.keystore.key",
+        ),
+        Refused::perhaps(
+            "plaintext to TLS",
+            Door::Secure,
+            [],
+            "set security.protocol to SSL or SASL_SSL",
+        ),
+        Refused::perhaps(
+            "TLS to plaintext",
+            Door::Plain,
+            [TLS],
+            "speak TLS there: check the port and security.protocol",
+        ),
+    ]
+}
+
 #[test]
 fn who_is_not_let_in_hears_why_and_what_to_do_at_once() {
     let stranger = Authority::new("a stranger");
-    let tls = [("security.protocol", "SSL")];
-    let login = |mechanism, user, password| {
-        [
-            ("security.protocol", "SASL_SSL"),
-            ("sasl.mechanism", mechanism),
-            ("sasl.username", user),
-            ("sasl.password", password),
-        ]
-    };
-    let open_login = |mechanism| {
-        [
-            ("security.protocol", "SASL_PLAINTEXT"),
-            ("sasl.mechanism", mechanism),
-            ("sasl.username", "alice"),
-            ("sasl.password", "alice-secret"),
-        ]
-    };
     each_side(|broker, side| {
-        let wrong_ca = [tls[0], ("ssl.truststore.location", &stranger.pem)];
-        let cases: Vec<(&str, Door, Vec<(&str, &str)>, &str, bool)> = vec![
-            // What, where, how, a part of the answer, whether trying again is hopeless.
-            (
-                "wrong password",
-                Door::Secure,
-                login("SCRAM-SHA-512", "alice", "bob-secret").into(),
-                "check sasl.username and sasl.password",
-                true,
-            ),
-            (
-                "unknown user",
-                Door::Secure,
-                login("SCRAM-SHA-256", "mallory", "x").into(),
-                "check sasl.username and sasl.password",
-                true,
-            ),
-            (
-                "wrong password in the open",
-                Door::Secure,
-                login("PLAIN", "alice", "x").into(),
-                "check sasl.username and sasl.password",
-                true,
-            ),
-            (
-                "mechanism not offered",
-                Door::Login,
-                open_login("PLAIN").into(),
-                "it does not take sasl.mechanism PLAIN, it takes SCRAM-SHA-256",
-                true,
-            ),
-            (
-                "wrong authority",
-                Door::Secure,
-                {
-                    let mut all = wrong_ca.to_vec();
-                    all[0].1 = "SSL";
-                    all
-                },
-                "name that one (ssl.truststore.location)",
-                true,
-            ),
-            (
-                "expired certificate",
-                Door::Expired,
-                tls.into(),
-                "renew its certificate",
-                true,
-            ),
-            (
-                "another host's certificate",
-                Door::Elsewhere,
-                tls.into(),
-                "advertised.listeners",
-                true,
-            ),
-            (
-                "no certificate shown",
-                Door::Mutual,
-                tls.into(),
-                "set ssl.keystore.certificate.chain and ssl.keystore.key",
-                false,
-            ),
-            (
-                "plaintext to TLS",
-                Door::Secure,
-                vec![],
-                "set security.protocol to SSL or SASL_SSL",
-                false,
-            ),
-            (
-                "TLS to plaintext",
-                Door::Plain,
-                tls.into(),
-                "speak TLS there: check the port and security.protocol",
-                false,
-            ),
-            (
-                "login where nobody logs in",
-                Door::Plain,
-                open_login("SCRAM-SHA-256").into(),
-                "nobody logs in at this port",
-                true,
-            ),
-            (
-                "no login where one is due",
-                Door::Login,
-                vec![],
-                "it may ask for a login there",
-                false,
-            ),
-        ];
-        for (what, door, settings, part, is_hopeless) in cases {
-            let (told, kind) = refusal(broker.settings(door, &settings));
-            assert!(told.contains(part), "{side}, {what}: {told}");
+        for case in wrong_logins()
+            .into_iter()
+            .chain(wrong_certificates(&stranger))
+        {
+            let (told, kind) = refusal(broker.settings(case.door, &case.settings));
+            let what = case.what;
+            assert!(told.contains(case.told), "{side}, {what}: {told}");
             assert!(told.contains("127.0.0.1"), "{side}, {what}: {told}");
             assert!(!told.contains("secret"), "{side}, {what}: {told}");
             assert!(
-                !is_hopeless || kind == ErrorKind::Fatal,
+                !case.is_hopeless || kind == ErrorKind::Fatal,
                 "{side}, {what}: {told} is {kind:?}"
             );
         }
