@@ -117,21 +117,14 @@ fn under_the_older_protocol_transactions_commit_and_abort_and_no_two_share_an_ep
     world.until_committed(&["a", "c"]);
 }
 
-#[test]
-fn i6_batches_whose_answers_are_lost_are_written_once_and_in_order() {
+/// Writes batches that meet these fates, and looks that each is there once, in order.
+fn write_through(name: &'static str, fates: [Fate; 5], batches: usize) {
     let Some(stage) = stage() else { return };
-    let world = World::new(&stage, "lost-batches", "v2");
+    let world = World::new(&stage, name, "v2");
     let writer = world.writer();
-    let fates = [
-        Fate::Pass,
-        Fate::LoseAnswer,
-        Fate::Pass,
-        Fate::Drop,
-        Fate::LoseAnswer,
-    ];
     let met = world.proxy.met();
     world.proxy.expect(PRODUCE, fates);
-    let values: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    let values: Vec<String> = (0..batches).map(|number| number.to_string()).collect();
     let mut partition = writer.partition(&world.partition());
     for value in &values {
         partition.hand_over(&mut batch(value)).unwrap();
@@ -142,10 +135,19 @@ fn i6_batches_whose_answers_are_lost_are_written_once_and_in_order() {
 }
 
 #[test]
+fn i6_batches_whose_answers_are_lost_are_written_once_and_in_order() {
+    let fates = [
+        Fate::Pass,
+        Fate::LoseAnswer,
+        Fate::Pass,
+        Fate::Drop,
+        Fate::LoseAnswer,
+    ];
+    write_through("lost-batches", fates, 20);
+}
+
+#[test]
 fn i6_batches_that_are_repeated_overtaken_or_delayed_are_written_once_and_in_order() {
-    let Some(stage) = stage() else { return };
-    let world = World::new(&stage, "unruly-batches", "v2");
-    let writer = world.writer();
     let fates = [
         Fate::Repeat,
         Fate::Overtake,
@@ -153,16 +155,7 @@ fn i6_batches_that_are_repeated_overtaken_or_delayed_are_written_once_and_in_ord
         Fate::Overtake,
         Fate::Repeat,
     ];
-    let met = world.proxy.met();
-    world.proxy.expect(PRODUCE, fates);
-    let values: Vec<String> = (0..30).map(|number| number.to_string()).collect();
-    let mut partition = writer.partition(&world.partition());
-    for value in &values {
-        partition.hand_over(&mut batch(value)).unwrap();
-    }
-    commit(&writer);
-    assert_eq!(world.proxy.met() - met, fates.len());
-    world.until_committed(&values.iter().map(String::as_str).collect::<Vec<_>>());
+    write_through("unruly-batches", fates, 30);
 }
 
 #[test]
