@@ -67,7 +67,8 @@ def read(own):
         consumer.seek_to_beginning(*partitions)
     unfinished = set(topics)
     while unfinished:
-        for batch in consumer.poll(timeout_ms=200).values():
+        # Long: if it ends while kafka-python 3.0.12 joins a group, it forgets its assignment for good.
+        for batch in consumer.poll(timeout_ms=10_000).values():
             for record in batch:
                 print(line(record.topic, record.offset, record.key, record.value, record.headers))
                 if record.value == b"end":

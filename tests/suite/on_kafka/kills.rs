@@ -56,13 +56,14 @@ fn disturb_the_network(arena: &mut Arena) {
     for (proxy, seed) in arena.proxies.iter().zip(1..) {
         proxy.disturb(40, seed);
     }
-    arena.wait_for_records(4 * SOME_RECORDS);
+    // How many requests so many records take is the clients' affair.
+    while arena.proxies.iter().map(|proxy| proxy.met()).sum::<usize>() <= 10 {
+        arena.wait_for_records(4 * SOME_RECORDS);
+    }
     arena.proxies.iter().for_each(|proxy| proxy.disturb(0, 0));
     for proxy in &arena.proxies {
         eprintln!("the network's doing: {:?}", proxy.met_by_fate());
     }
-    let met: usize = arena.proxies.iter().map(|proxy| proxy.met()).sum();
-    assert!(met > 10, "only {met} requests were disturbed");
     arena.wait_for_records(SOME_RECORDS);
 }
 
