@@ -38,8 +38,8 @@ impl ReadBuffers {
     /// A buffer of `length` bytes. What is in it is of no meaning.
     pub(super) fn take(self: &Arc<Self>, length: usize) -> ReadBuffer {
         let size = match length {
-            0..KEPT_BYTES_MIN => length,
-            _ => length.next_power_of_two(),
+            KEPT_BYTES_MIN..=KEPT_BYTES_MAX => length.next_power_of_two(),
+            _ => length,
         };
         let kept = index_of(size).and_then(|index| self.take_kept(index));
         ReadBuffer {
@@ -138,7 +138,7 @@ mod tests {
         let buffers = Arc::new(ReadBuffers::default());
         for length in [0, 1, KEPT_BYTES_MIN - 1, KEPT_BYTES_MAX + 1] {
             let buffer = buffers.take(length);
-            assert_eq!(buffer.len(), length);
+            assert_eq!((buffer.len(), buffer.bytes.len()), (length, length));
             drop(buffer);
             assert_eq!(idle_bytes(&buffers), 0, "{length}");
         }

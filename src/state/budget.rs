@@ -20,7 +20,7 @@ impl MemoryShares {
     pub(super) fn of(memory_bytes: usize) -> Self {
         let sixteenth = memory_bytes / 16;
         Self {
-            rocks_bytes: sixteenth * 5,
+            rocks_bytes: sixteenth * 4,
             tables_bytes: sixteenth * 5,
         }
     }
