@@ -58,17 +58,30 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
         keys.div_ceil(BASELINE_FRACTION),
     )?;
     let much = restarts(bench, &bench.directory.join("much"), keys)?;
-    let figure = |name: &str, percent| {
-        let name = format!("restart.{name}");
-        Figure::new(name, millis(percentile(&much.times, percent)), "ms")
-            .against(millis(percentile(&little.times, percent)))
+    let figure = |name: String, much, little| {
+        Figure::new(format!("restart.{name}"), millis(much), "ms").against(millis(little))
     };
-    Ok(vec![
-        figure("median", 50.0),
-        figure("max", 100.0),
+    // The kills in their order: the first comes while the disk may still be busy with what has just been made.
+    let kills = much.times.iter().zip(&little.times).enumerate();
+    let mut figures: Vec<Figure> = kills
+        .map(|(i, (much, little))| figure(format!("kill-{}", i + 1), *much, *little))
+        .collect();
+    let (much_times, little_times) = (sorted(&much.times), sorted(&little.times));
+    for (name, percent) in [("median", 50.0), ("max", 100.0)] {
+        let [much, little] = [&much_times, &little_times].map(|times| percentile(times, percent));
+        figures.push(figure(name.to_owned(), much, little));
+    }
+    figures.push(
         Figure::new("restart.peak-memory", mebibytes(much.peak_bytes), "MiB")
             .against(mebibytes(little.peak_bytes + MEMORY_BYTES as u64)),
-    ])
+    );
+    Ok(figures)
+}
+
+fn sorted(times: &[Duration]) -> Vec<Duration> {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a figure has a few digits")]
@@ -78,7 +91,7 @@ fn mebibytes(bytes: u64) -> f64 {
 
 /// What some restarts cost.
 struct Restarts {
-    /// From kill to first new commit, sorted.
+    /// From kill to first new commit, in the order of the kills.
     times: Vec<Duration>,
     /// The most memory that one of the processes ever had resident.
     peak_bytes: u64,
@@ -109,7 +122,6 @@ fn restarts(bench: &Bench<'_>, data: &Path, keys: u64) -> anyhow::Result<Restart
     }
     peak_bytes = process.peak_bytes(bench.env)?.max(peak_bytes);
     process.kill()?;
-    times.sort_unstable();
     Ok(Restarts { times, peak_bytes })
 }
 
