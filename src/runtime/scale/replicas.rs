@@ -412,12 +412,12 @@ impl Replicas {
 
     fn tell_lags(&self, standbys: &BTreeSet<u16>, tails: &Tails) {
         let lag = |partition: &u16| {
-            let tails = tails.get(partition)?;
-            let lag = tails.iter().map(|tail| {
-                let end = tail.end.unwrap_or(tail.position);
-                u64::try_from(end.0 - tail.position.0).unwrap_or(0)
+            // Unknown as long as one of the ends is.
+            let lags = tails.get(partition)?.iter().map(|tail| {
+                let lag = tail.end?.0 - tail.position.0;
+                Some(u64::try_from(lag).unwrap_or(0))
             });
-            Some((*partition, lag.sum()))
+            Some((*partition, lags.sum::<Option<u64>>()?))
         };
         self.progress
             .standbys_lag(standbys.iter().filter_map(lag).collect());
