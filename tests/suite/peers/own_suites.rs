@@ -120,14 +120,9 @@ fn rdkafka(address: &str) -> Command {
     cargo
 }
 
-/// `once` runs a suite on a server of its own. Their tests wait for fixed times, so a machine that stands still for some
-/// seconds fails them: a suite that failed is run once more. What failed at first is printed.
-fn assert_passes(once: impl Fn() -> Result<String, String>) {
-    if let Err(first) = once() {
-        println!("failed at first, run once more:\n{first}");
-        if let Err(second) = once() {
-            panic!("failed twice:\n{second}");
-        }
+fn assert_passes(mut command: Command) {
+    if let Err(error) = run(&mut command, PATIENCE) {
+        panic!("{error}");
     }
 }
 
@@ -138,10 +133,8 @@ fn kafka_pythons_own_tests_pass_on_the_embedded_log() {
     }
     // Kafka's own tests run with the same shortest session.
     let sessions = "group.min.session.timeout.ms=1000";
-    assert_passes(|| {
-        let server = Server::start_with(&["--partitions", "4", "--set", sessions]);
-        run(&mut kafka_python(&server.address()), PATIENCE)
-    });
+    let server = Server::start_with(&["--partitions", "4", "--set", sessions]);
+    assert_passes(kafka_python(&server.address()));
 }
 
 #[test]
@@ -149,7 +142,7 @@ fn kafka_pythons_tests_of_tls_and_logins_pass_on_the_embedded_log() {
     if !peers::are_wanted(&["kafka-python-suite"]) {
         return;
     }
-    assert_passes(|| run(&mut secured_kafka_python(), PATIENCE));
+    assert_passes(secured_kafka_python());
 }
 
 #[test]
@@ -157,8 +150,6 @@ fn rdkafkas_own_tests_pass_on_the_embedded_log() {
     if !peers::are_wanted(&["rdkafka-suite"]) {
         return;
     }
-    assert_passes(|| {
-        let server = Server::start_at(RDKAFKA_PORT, &["--partitions", "3"]);
-        run(&mut rdkafka(&server.address()), PATIENCE)
-    });
+    let server = Server::start_at(RDKAFKA_PORT, &["--partitions", "3"]);
+    assert_passes(rdkafka(&server.address()));
 }
