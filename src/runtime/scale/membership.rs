@@ -503,7 +503,7 @@ impl Membership {
         match error.code() {
             Some(ErrorCode::RebalanceInProgress) => {}
             Some(ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration) => {
-                warn!(job = self.job, "the group went on without this process");
+                warn!(job = self.job, %error, "the group went on without this process");
                 state.member.member_id.clear();
                 state.member.generation = -1;
                 state.given = Given::default();

@@ -175,11 +175,17 @@ fn a_standby_follows_and_takes_over_without_a_restore() {
     let start = |instance| spread_word_count_with(instance, 1).start(&log).unwrap();
     let (first, second) = (start("first"), start("second"));
     feeder.settle();
-    until("each stands by for the other and lacks nothing", || {
-        let lags = [&first, &second].map(|it| it.share().standby_lags);
-        lags.iter()
-            .all(|lags| lags.len() == 3 && lags.values().all(|&lag| lag == 0))
-    });
+    until(
+        "all is handed over, and each stands by and lacks nothing",
+        || {
+            let shares = [&first, &second].map(Running::share);
+            let handed_over: usize = shares.iter().map(|it| it.partitions.len()).sum();
+            handed_over == 10
+                && shares.iter().all(|it| {
+                    it.standby_lags.len() == 3 && it.standby_lags.values().all(|&lag| lag == 0)
+                })
+        },
+    );
     let restored = first.share().restored_records;
     wait(second.stop()).unwrap();
     feeder.feed(100);
