@@ -42,9 +42,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::log::{RecordSource, RecordStream};
 pub use configs::topic_defaults;
 pub use error::BrokerError;
-pub use fetch::Fetch;
+pub use fetch::{Fetch, FetchedAs};
 pub use reply::Reply;
 
 use self::core::Core;
@@ -61,9 +62,9 @@ use crate::protocol::messages::groups::{
     SyncGroupResponse,
 };
 use crate::protocol::messages::{
-    CommittedOffset, ConfigEntry, EndTxnRequest, FetchRequest, InitProducerIdRequest, ListedOffset,
-    NewTopic, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec, PartitionDescription,
-    ProduceRequest, ProduceResponse, ProducerDescription, TopicMetadata, TransactionDescription,
+    CommittedOffset, ConfigEntry, EndTxnRequest, InitProducerIdRequest, ListedOffset, NewTopic,
+    OffsetCommitRequest, OffsetFetchRequest, OffsetSpec, PartitionDescription, ProduceRequest,
+    ProduceResponse, ProducerDescription, TopicMetadata, TransactionDescription,
     TxnOffsetCommitRequest,
 };
 use crate::types::{
@@ -310,11 +311,6 @@ impl Broker {
     /// (`OutOfOrderSequenceNumber`, `InvalidProducerEpoch`…) and of transactions (`ProducerFenced`, `ConcurrentTransactions`…).
     pub fn produce(&self, request: ProduceRequest) -> Reply<ProduceResponse> {
         self.core.produce(request, Joining::ByAppend)
-    }
-
-    /// Reads; there at once if `min_bytes` are, else when they are or `max_wait` is over.
-    pub fn fetch(&self, request: FetchRequest) -> Fetch {
-        Fetch::new(&self.core, request)
     }
 
     /// Finds an offset; `None` if no record has such a timestamp.

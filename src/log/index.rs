@@ -78,6 +78,17 @@ impl OffsetIndex {
         self.entries.get(skipped).map(|&entry| self.anchor(entry))
     }
 
+    /// The last anchor that stands before `position` and before the batch of offset `to`.
+    pub(crate) fn last_before(&self, position: u64, to: Offset) -> Option<Anchor> {
+        let wanted = to.since(self.base_offset);
+        let count = self.entries.partition_point(|&(relative, at)| {
+            u64::from(at) < position && i64::from(relative) < wanted
+        });
+        self.entries[..count]
+            .last()
+            .map(|&entry| self.anchor(entry))
+    }
+
     /// The anchors of `[from, to)`, in bytes.
     pub(crate) fn between(&self, from: u64, to: u64) -> Vec<Anchor> {
         let first = self

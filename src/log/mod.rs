@@ -5,7 +5,7 @@
 //! ever cut (I9); every index and snapshot is derived and rebuilt when it is lost (I11).
 //! Does not: know topics, decide transactions (the coordinator does), or choose when to sync (the broker does).
 //!
-//! Reading order: `partition.rs` (the log as its owner sees it), `append.rs`, `read.rs`, `lookup.rs`, `sync.rs`;
+//! Reading order: `partition.rs` (the log as its owner sees it), `append.rs`, `read.rs`, `stream.rs`, `lookup.rs`, `sync.rs`;
 //! `producer_state.rs`, `leader_epochs.rs` (pure); `segment.rs`, `cache.rs`, `index.rs`, `aborted.rs`, `snapshot.rs`, `derived.rs` (bytes);
 //! `open.rs`, `recovery.rs`, `evidence.rs`, `leftovers.rs`, `retention.rs`, `compaction.rs`, `cleaner.rs`, `verify.rs`.
 
@@ -34,6 +34,7 @@ mod retention;
 mod scan;
 mod segment;
 mod snapshot;
+mod stream;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -48,5 +49,6 @@ pub use open::{RecoveryMarks, RecoveryReport};
 pub use partition::{AppendOrigin, Appended, PartitionLog};
 pub use read::ReadPlan;
 pub use retention::DeletedSegment;
+pub use stream::{RecordSource, RecordStream};
 pub use sync::SyncPlan;
 pub use verify::{DumpedBatch, Finding, SegmentReport, VerifyReport, dump, verify};

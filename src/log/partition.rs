@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::LogConfig;
 use super::cache::SegmentCache;
@@ -61,6 +62,8 @@ pub struct PartitionLog {
     pub(super) cleaned_end: Offset,
     pub(super) unsynced: Unsynced,
     pub(super) poisoned: Option<String>,
+    /// Whether a stream of records met damage: then nothing is streamed any more, so that readers are told.
+    pub(super) has_damage: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for PartitionLog {
@@ -136,6 +139,7 @@ impl PartitionLog {
             cleaned_end: Offset::ZERO,
             unsynced: Unsynced::default(),
             poisoned: None,
+            has_damage: Arc::default(),
         })
     }
 

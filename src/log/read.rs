@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
 
@@ -13,22 +14,27 @@ use super::partition::PartitionLog;
 use super::read_buffers::ReadBuffers;
 use super::scan::{check_batch, check_place};
 use super::segment::Segment;
+use super::stream::StreamEnd;
 use crate::env::File;
 use crate::protocol::batch::{Batch, Batches, DecompressionLimit, HEADER_BYTES, Header};
 use crate::protocol::messages::{AbortedTransaction, FetchedRecords, ListedOffset};
 use crate::types::{Isolation, Offset, Timestamp};
 
 /// How much is read at once while looking for the first batch: about the distance between two index entries.
-const SEEK_BYTES: u64 = 4096;
+pub(super) const SEEK_BYTES: u64 = 4096;
 
 /// A read that was planned under the lock, to be executed outside it.
 pub struct ReadPlan {
-    from: Offset,
+    pub(super) from: Offset,
     /// The reader sees no batch from here on.
-    to: Offset,
-    max_bytes: usize,
+    pub(super) to: Offset,
+    pub(super) max_bytes: usize,
     /// The segment of `from`, and the next one in case that compaction left nothing behind `from` in the first.
-    slices: Vec<Slice>,
+    pub(super) slices: Vec<Slice>,
+    /// Where it ends if it comes as a stream; `None` if it must not.
+    pub(super) stream_end: Option<StreamEnd>,
+    /// Whether a stream of this log met damage.
+    pub(super) has_damage: Arc<AtomicBool>,
     aborted: Vec<AbortedEntry>,
     high_watermark: Offset,
     last_stable_offset: Offset,
@@ -55,17 +61,17 @@ enum Known {
 }
 
 /// Where a segment is to be read.
-struct Slice {
-    path: Arc<Path>,
+pub(super) struct Slice {
+    pub(super) path: Arc<Path>,
     file: Arc<dyn File>,
-    position: u64,
-    end_position: u64,
+    pub(super) position: u64,
+    pub(super) end_position: u64,
     known: Known,
     gaps_below: Offset,
     /// Where offsets may be missing between batches, the index proves the place of each of them (F8).
     anchors: Vec<Anchor>,
     epochs: Arc<LeaderEpochs>,
-    buffers: Arc<ReadBuffers>,
+    pub(super) buffers: Arc<ReadBuffers>,
 }
 
 impl ReadPlan {
@@ -80,14 +86,23 @@ impl ReadPlan {
     /// # Errors
     /// [`LogError::Io`] or [`LogError::Corrupt`] with file and position. Nothing damaged is skipped.
     pub fn execute(self) -> Result<FetchedRecords, LogError> {
-        let mut records = Bytes::new();
-        let mut end = self.from;
+        let (records, end) = self.read()?;
+        Ok(self.fetched(records, end))
+    }
+
+    /// The batches, and one past the last offset of them.
+    pub(super) fn read(&self) -> Result<(Bytes, Offset), LogError> {
         for slice in &self.slices {
-            (records, end) = slice.read(self.from, self.to, self.max_bytes)?;
+            let (records, end) = slice.read(self.from, self.to, self.max_bytes)?;
             if !records.is_empty() {
-                break;
+                return Ok((records, end));
             }
         }
+        Ok((Bytes::new(), self.from))
+    }
+
+    /// `records`, all below `end`, with the partition's marks.
+    pub(super) fn fetched<R>(&self, records: R, end: Offset) -> FetchedRecords<R> {
         let is_met = |entry: &&AbortedEntry| entry.first_offset < end;
         let mut aborted: Vec<_> = self
             .aborted
@@ -99,13 +114,13 @@ impl ReadPlan {
             })
             .collect();
         aborted.sort_by_key(|transaction| transaction.first_offset);
-        Ok(FetchedRecords {
+        FetchedRecords {
             records,
             aborted_transactions: aborted,
             high_watermark: self.high_watermark,
             last_stable_offset: self.last_stable_offset,
             log_start_offset: self.log_start_offset,
-        })
+        }
     }
 }
 
@@ -127,16 +142,28 @@ impl Slice {
         let wanted = max_bytes.max(first.total_bytes()).min(left);
         let mut buffer = self.buffers.take(wanted);
         self.read_at(&mut buffer, position)?;
-        let mut expected = first.base_offset;
+        let (length, end) = self.check(&buffer, position, first.base_offset, to)?;
+        Ok((buffer.freeze(length), end))
+    }
+
+    /// Checks the whole batches below `to` in `bytes`, the first of which begins with `expected`; returns how many bytes
+    /// they have, and one past their last offset.
+    pub(super) fn check(
+        &self,
+        bytes: &[u8],
+        position: u64,
+        mut expected: Offset,
+        to: Offset,
+    ) -> Result<(usize, Offset), LogError> {
         let mut length = 0;
-        while let Some(header) = self.check_next(&buffer[length..], position, length, expected)? {
+        while let Some(header) = self.check_next(&bytes[length..], position, length, expected)? {
             if header.base_offset >= to {
                 break;
             }
             expected = header.next_offset();
             length += header.total_bytes();
         }
-        Ok((buffer.freeze(length), expected))
+        Ok((length, expected))
     }
 
     /// The header of the batch at the start of `bytes`, all of it checked; `None` if it is not there as a whole.
@@ -155,7 +182,7 @@ impl Slice {
         let header = Header::parse(bytes).map_err(|e| damaged(e.to_string()))?;
         if header.total_bytes() as u64 > self.end_position - at {
             return Err(damaged(format!(
-                "the batch has {} bytes, more than the segment",
+                "the batch has {} bytes, more than are left",
                 header.total_bytes()
             )));
         }
@@ -179,7 +206,7 @@ impl Slice {
     }
 
     /// Walks over headers to the first batch that ends at or behind `from`.
-    fn seek(&self, from: Offset) -> Result<Option<(u64, Header)>, LogError> {
+    pub(super) fn seek(&self, from: Offset) -> Result<Option<(u64, Header)>, LogError> {
         let mut window = BytesMut::new();
         let mut window_position = self.position;
         let mut position = self.position;
@@ -213,7 +240,7 @@ impl Slice {
         Ok(None)
     }
 
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> Result<(), LogError> {
+    pub(super) fn read_at(&self, buffer: &mut [u8], position: u64) -> Result<(), LogError> {
         match self.file.read_exact_at(buffer, position) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(
@@ -267,6 +294,8 @@ impl PartitionLog {
             to,
             max_bytes,
             slices: Vec::new(),
+            stream_end: None,
+            has_damage: Arc::clone(&self.has_damage),
             aborted: Vec::new(),
             high_watermark: self.high_watermark(),
             last_stable_offset: self.last_stable_offset(),

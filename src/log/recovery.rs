@@ -474,6 +474,7 @@ impl<'a> Recovery<'a> {
             cleaned_end: self.cleaned_end,
             unsynced,
             poisoned: None,
+            has_damage: Arc::default(),
         };
         log.advance_last_stable();
         log.producers.begin_epochs_at(log.log_start);

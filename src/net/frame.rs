@@ -215,7 +215,24 @@ impl FrameWriter {
             let chunks = frame.as_ref().iter().filter(|chunk| !chunk.is_empty());
             slices.extend(chunks.map(|chunk| IoSlice::new(chunk)));
         }
-        let mut left = &mut slices[..];
+        self.write_slices(&mut slices).await?;
+        Ok(self.half.flush().await?)
+    }
+
+    /// Begins a frame of `size_bytes` that is written in parts.
+    ///
+    /// # Errors
+    /// [`NetError::FrameTooLarge`]; nothing is written then.
+    pub fn begin(&mut self, size_bytes: usize) -> Result<FrameParts<'_>, NetError> {
+        Ok(FrameParts {
+            prefix: Some(prefix_of(size_bytes)?),
+            left_bytes: size_bytes,
+            writer: self,
+        })
+    }
+
+    async fn write_slices(&mut self, slices: &mut [IoSlice<'_>]) -> Result<(), NetError> {
+        let mut left = slices;
         while !left.is_empty() {
             let count = left.len().min(SLICES_MAX);
             let written = self.half.write_vectored(&left[..count]).await?;
@@ -224,7 +241,7 @@ impl FrameWriter {
             }
             IoSlice::advance_slices(&mut left, written);
         }
-        Ok(self.half.flush().await?)
+        Ok(())
     }
 
     /// Writes bytes that are no frame.
@@ -249,8 +266,58 @@ impl std::fmt::Debug for FrameWriter {
     }
 }
 
+/// A frame that is written in parts. If it is dropped before its end, half a frame is left behind: then drop the connection.
+#[derive(Debug)]
+pub struct FrameParts<'a> {
+    writer: &'a mut FrameWriter,
+    prefix: Option<[u8; PREFIX_BYTES]>,
+    left_bytes: usize,
+}
+
+impl FrameParts<'_> {
+    /// Writes the next part, not copied.
+    ///
+    /// # Errors
+    /// [`NetError::Io`]. The connection is of no use then.
+    ///
+    /// # Panics
+    /// If this is more than the frame has left.
+    pub async fn write(&mut self, chunks: &[Bytes]) -> Result<(), NetError> {
+        let prefix = self.prefix.take();
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(chunks.len() + 1);
+        slices.extend(prefix.iter().map(|prefix| IoSlice::new(prefix)));
+        for chunk in chunks.iter().filter(|chunk| !chunk.is_empty()) {
+            assert!(
+                chunk.len() <= self.left_bytes,
+                "a frame has as many bytes as it announced"
+            );
+            self.left_bytes -= chunk.len();
+            slices.push(IoSlice::new(chunk));
+        }
+        self.writer.write_slices(&mut slices).await
+    }
+
+    /// Ends the frame.
+    ///
+    /// # Errors
+    /// [`NetError::Io`]. The connection is of no use then.
+    ///
+    /// # Panics
+    /// If less was written than the frame has.
+    pub async fn end(self) -> Result<(), NetError> {
+        assert_eq!(
+            self.left_bytes, 0,
+            "a frame has as many bytes as it announced"
+        );
+        Ok(self.writer.half.flush().await?)
+    }
+}
+
 fn prefix(chunks: &[Bytes]) -> Result<[u8; PREFIX_BYTES], NetError> {
-    let size_bytes: usize = chunks.iter().map(Bytes::len).sum();
+    prefix_of(chunks.iter().map(Bytes::len).sum())
+}
+
+fn prefix_of(size_bytes: usize) -> Result<[u8; PREFIX_BYTES], NetError> {
     match i32::try_from(size_bytes) {
         Ok(size) => Ok(size.to_be_bytes()),
         Err(_) => Err(NetError::FrameTooLarge {

@@ -23,6 +23,6 @@ pub use connection::{
     ConnectTimeouts, Connection, Incoming, Listener, connect, raise_open_files_limit,
 };
 pub use error::NetError;
-pub use frame::{FrameReader, FrameWriter};
+pub use frame::{FrameParts, FrameReader, FrameWriter};
 pub use pem::Pem;
 pub use tls::{ClientAuth, ClientTls, ClientTlsSettings, ServerTls, ServerTlsSettings};

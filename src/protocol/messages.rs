@@ -90,19 +90,20 @@ pub struct AbortedTransaction {
 
 /// What was read of one partition.
 #[derive(Debug, Clone)]
-pub struct FetchedPartition {
+pub struct FetchedPartition<R = Bytes> {
     /// Which partition.
     pub partition: TopicPartition,
     /// The read itself, or why it failed.
-    pub result: Result<FetchedRecords, ErrorCode>,
+    pub result: Result<FetchedRecords<R>, ErrorCode>,
 }
 
-/// Bytes read, and the partition's marks at that moment.
+/// Bytes read, or to be read, and the partition's marks at that moment.
 #[derive(Debug, Clone)]
-pub struct FetchedRecords {
+pub struct FetchedRecords<R = Bytes> {
     /// Whole record batches.
-    pub records: Bytes,
-    /// Aborted transactions among them (only at `read_committed`), by first offset.
+    pub records: R,
+    /// Aborted transactions among them (only at `read_committed`), by first offset. If the records are still to be read,
+    /// one that begins right behind them may be named too.
     pub aborted_transactions: Vec<AbortedTransaction>,
     /// One past the last offset that readers may see at `read_uncommitted`.
     pub high_watermark: Offset,

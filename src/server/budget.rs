@@ -19,9 +19,9 @@ use super::config::Limits;
 pub(super) const TINY_BYTES: usize = 4 << 10;
 /// A request of up to so many bytes is small.
 pub(super) const SMALL_BYTES: usize = 64 << 10;
-/// A fetch is given at most this part of what is left for answers: so many busy readers share it fairly.
+/// A fetch has at most this part of what is left for answers in memory: so many busy readers share it fairly.
 const SHARES: usize = 16;
-/// A fetch is always given so many bytes, or no reader would get on: 256 KiB, a few batches.
+/// A fetch may always have so many bytes, or no reader would get on: 256 KiB, a few batches.
 const FETCH_BYTES_MIN: usize = 256 << 10;
 
 /// The memory that all connections of a server share.
@@ -91,7 +91,7 @@ impl Budget {
         }
     }
 
-    /// How many bytes of records a fetch may be given now.
+    /// How many bytes of records a fetch may have in memory now.
     pub(super) fn fetch_bytes_max(&self) -> usize {
         let used = self.answers_bytes.load(Ordering::Relaxed);
         let left = self.answers_bytes_max.saturating_sub(used);

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::budget::{Budget, Charge};
 use super::config::ServerConfig;
-use super::handler::{Answer, Handler};
+use super::handler::{Answer, Frame, Handler};
 use super::login::{Login, LoginStep};
 use super::peers::{Peers, Place};
 use super::requests::{End, Request, Requests};
@@ -63,6 +63,9 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming, place: Place)
             shared.handler.forget(&worker.session);
             match end {
                 Ok(()) => tracing::debug!(%peer, "disconnected"),
+                Err(End::Unreadable(error)) => {
+                    tracing::error!(%peer, %error, "hung up on a client: its answer had begun when records could not be read");
+                }
                 Err(end @ End::NotLoggedIn(_)) => {
                     tracing::warn!(target: "onceflow::audit", %peer, reason = ?end.to_string(), "login refused");
                 }
@@ -102,7 +105,7 @@ struct Worker {
     writer: FrameWriter,
     pending: FuturesOrdered<Pending>,
     /// Answers that leave together with those of the requests that have been read already.
-    answers: Vec<Vec<Bytes>>,
+    answers: Vec<Frame>,
     /// A request that must wait until nothing is pending.
     held: Option<Request>,
     /// Whether what is pending must be alone.
@@ -153,7 +156,10 @@ impl Worker {
 
     async fn run(&mut self) -> Result<(), End> {
         let end = self.serve().await;
-        if !matches!(end, Err(End::Net(_) | End::SlowReader(_))) {
+        if !matches!(
+            end,
+            Err(End::Net(_) | End::SlowReader(_) | End::Unreadable(_))
+        ) {
             self.write_answers().await?;
         }
         end
@@ -272,24 +278,24 @@ impl Worker {
     }
 
     fn is_write_due(&self) -> bool {
-        let bytes: usize = self.answers.iter().flatten().map(Bytes::len).sum();
+        let bytes: usize = self.answers.iter().map(Frame::length_bytes).sum();
         self.answers.len() >= ANSWERS_WRITTEN_MAX || bytes > ANSWERS_HELD_BYTES_MAX
     }
 
     async fn write_answers(&mut self) -> Result<(), End> {
         let answers = std::mem::take(&mut self.answers);
-        self.write(&answers).await
+        self.write(answers).await
     }
 
-    async fn write(&mut self, frames: &[Vec<Bytes>]) -> Result<(), End> {
+    async fn write(&mut self, frames: Vec<Frame>) -> Result<(), End> {
         if frames.is_empty() {
             return Ok(());
         }
-        let bytes = frames.iter().flatten().map(Bytes::len).sum();
+        let bytes = frames.iter().map(Frame::held_bytes).sum();
         let _charge = self.shared.budget.charge_answer(bytes);
         let patience = self.shared.config.limits.write_timeout;
-        match timeout(patience, self.writer.write_frames(frames)).await {
-            Ok(written) => Ok(written?),
+        match timeout(patience, write_frames(&mut self.writer, frames)).await {
+            Ok(written) => written,
             Err(_) => Err(End::SlowReader(patience)),
         }
     }
@@ -300,7 +306,7 @@ impl Worker {
         let step = self.hash(frame).await?;
         let from = self.session.peer().ip();
         match step {
-            LoginStep::Answer(answer) => self.write(&[answer]).await,
+            LoginStep::Answer(answer) => self.write(vec![answer.into()]).await,
             LoginStep::LoggedIn(principal, answer) => {
                 if self.is_logged_in && principal != *self.session.principal() {
                     let why = format!("{} tried to become {principal}", self.session.principal());
@@ -311,7 +317,7 @@ impl Worker {
                 self.is_logged_in = true;
                 let limit = self.shared.config.limits.request_bytes_max;
                 self.requests.set_request_bytes_max(limit);
-                self.write(&[answer]).await
+                self.write(vec![answer.into()]).await
             }
             LoginStep::Refused(answer, why) => {
                 let delay = self.shared.peers.refused_login(from, Instant::now());
@@ -321,7 +327,7 @@ impl Worker {
                     () = stopped(&mut stop) => {}
                 }
                 if !answer.is_empty() {
-                    self.write(&[answer]).await?;
+                    self.write(vec![answer.into()]).await?;
                 }
                 Err(End::NotLoggedIn(why))
             }
@@ -374,4 +380,38 @@ impl Worker {
         self.write_answers().await?;
         Ok(self.writer.shutdown().await?)
     }
+}
+
+/// Writes whole answers: those that are in memory with as few system calls as they need, the others as they are read.
+async fn write_frames(writer: &mut FrameWriter, frames: Vec<Frame>) -> Result<(), End> {
+    if frames.iter().all(|frame| frame.streams.is_empty()) {
+        return Ok(writer.write_frames(&frames).await?);
+    }
+    for frame in frames {
+        write_frame(writer, frame).await?;
+    }
+    Ok(())
+}
+
+async fn write_frame(writer: &mut FrameWriter, frame: Frame) -> Result<(), End> {
+    let mut parts = writer.begin(frame.length_bytes())?;
+    let mut streams = frame.streams.into_iter().peekable();
+    // What stands before a piece leaves with it.
+    let mut ready = Vec::new();
+    for index in 0..=frame.chunks.len() {
+        while let Some((_, mut stream)) = streams.next_if(|(place, _)| *place == index) {
+            while let Some(piece) = stream.next_piece().map_err(unreadable)? {
+                ready.push(piece);
+                parts.write(&ready).await?;
+                ready.clear();
+            }
+        }
+        ready.extend(frame.chunks.get(index).cloned());
+    }
+    parts.write(&ready).await?;
+    Ok(parts.end().await?)
+}
+
+fn unreadable(error: impl std::fmt::Display) -> End {
+    End::Unreadable(error.to_string())
 }

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::ServerConfig;
-use super::handler::{Answer, Handler, Malformed};
+use super::handler::{Answer, Frame, Handler, Malformed};
 use super::handlers::{
     FetchSessions, acls, api_versions, cluster, configs, consumer_groups, fetch, groups, log_dirs,
     metadata, offsets, positions, produce, topics, transactions, users,
@@ -78,7 +78,7 @@ impl Call<'_> {
 
     fn encode<R: Request>(&self, response: &R::Response) -> Answer {
         let frame = encode_response::<R>(self.version(), self.header.correlation_id, response);
-        Ok(Some(frame.map_err(malformed)?.chunks))
+        Ok(Some(frame.map_err(malformed)?.chunks.into()))
     }
 }
 
@@ -133,7 +133,7 @@ async fn route(call: &Call<'_>, api: ApiKey, body: Reader) -> Answer {
     }
     match api {
         ApiKey::Produce => produce(call, body).await,
-        ApiKey::Fetch => later!(FetchRequest, fetch::fetch),
+        ApiKey::Fetch => fetch(call, body).await,
         ApiKey::ListOffsets => now!(ListOffsetsRequest, offsets::list),
         ApiKey::Metadata => now!(MetadataRequest, metadata::metadata),
         ApiKey::OffsetCommit => later!(OffsetCommitRequest, positions::commit),
@@ -188,6 +188,15 @@ async fn route(call: &Call<'_>, api: ApiKey, body: Reader) -> Answer {
         // The connection answers the login itself.
         other => Err(Malformed(format!("{other} is not answered here"))),
     }
+}
+
+/// The records of a fetch may be read while the answer is sent.
+async fn fetch(call: &Call<'_>, body: Reader) -> Answer {
+    let (response, streams) = fetch::fetch(call, call.decode(body)?).await;
+    let correlation_id = call.header.correlation_id;
+    let frame =
+        encode_response::<messages::FetchRequest>(call.version(), correlation_id, &response);
+    Ok(Some(Frame::new(frame.map_err(malformed)?, streams)))
 }
 
 /// A produce request may want no answer.

@@ -1,4 +1,4 @@
-//! `Handler`: what answers the requests of connections.
+//! `Handler`: what answers the requests of connections, and `Frame`: an answer.
 
 use std::sync::Arc;
 
@@ -6,14 +6,71 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use super::session::Session;
+use crate::broker::RecordStream;
+use crate::protocol::wire::EncodedFrame;
 
 /// A request that cannot be answered, only hung up on: its bytes are no request, or of a version never offered.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Malformed(pub(super) String);
 
-/// What a request is answered with: the chunks of a frame, or nothing (`acks=0`).
-pub(super) type Answer = Result<Option<Vec<Bytes>>, Malformed>;
+/// What a request is answered with: a frame, or nothing (`acks=0`).
+pub(super) type Answer = Result<Option<Frame>, Malformed>;
+
+/// A response without its size: chunks, and between them streams of records that are read while it is sent.
+#[derive(Debug, Default)]
+pub(super) struct Frame {
+    pub(super) chunks: Vec<Bytes>,
+    /// Each stands before the chunk of its index, or behind the last one.
+    pub(super) streams: Vec<(usize, RecordStream)>,
+}
+
+impl Frame {
+    /// What `encoded` says, with `streams` in its gaps, in order.
+    pub(super) fn new(encoded: EncodedFrame, streams: Vec<RecordStream>) -> Self {
+        let lengths = streams.iter().map(RecordStream::left_bytes);
+        let gaps = encoded.gaps.iter().map(|gap| gap.length_bytes);
+        assert!(
+            gaps.eq(lengths),
+            "every stream has the gap that was made for it"
+        );
+        let places = encoded.gaps.iter().map(|gap| gap.before_chunk);
+        Self {
+            chunks: encoded.chunks,
+            streams: places.zip(streams).collect(),
+        }
+    }
+
+    /// How many bytes it has.
+    pub(super) fn length_bytes(&self) -> usize {
+        let streams = self.streams.iter().map(|(_, stream)| stream.left_bytes());
+        self.chunks.iter().map(Bytes::len).chain(streams).sum()
+    }
+
+    /// How many bytes it holds in memory until it is sent.
+    pub(super) fn held_bytes(&self) -> usize {
+        let chunks: usize = self.chunks.iter().map(Bytes::len).sum();
+        match self.streams.is_empty() {
+            true => chunks,
+            false => chunks + RecordStream::HELD_BYTES,
+        }
+    }
+}
+
+impl From<Vec<Bytes>> for Frame {
+    fn from(chunks: Vec<Bytes>) -> Self {
+        Self {
+            chunks,
+            streams: Vec::new(),
+        }
+    }
+}
+
+impl AsRef<[Bytes]> for Frame {
+    fn as_ref(&self) -> &[Bytes] {
+        &self.chunks
+    }
+}
 
 /// Answers requests.
 ///

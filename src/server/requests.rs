@@ -26,6 +26,9 @@ pub(super) enum End {
     /// Answers were not taken.
     #[error("it did not take its answers within {0:?}")]
     SlowReader(Duration),
+    /// Records could not be read any more when their answer had begun.
+    #[error("its answer had begun when records could not be read: {0}")]
+    Unreadable(String),
     /// Login took too long.
     #[error("it did not log in within {0:?}")]
     SlowLogin(Duration),

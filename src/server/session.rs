@@ -114,7 +114,7 @@ impl Session {
             || self.is_allowed(Operation::IdempotentWrite, Resource::Cluster)
     }
 
-    /// How many bytes of records a fetch that asks for `asked` may be given now: less when much waits for slow readers.
+    /// How many bytes of records a fetch that asks for `asked` may have in memory now: less when much waits for slow readers.
     pub(super) fn fetch_bytes_max(&self, asked: usize) -> usize {
         asked.min(self.budget.fetch_bytes_max())
     }

@@ -347,9 +347,20 @@ fn f3_f4_a_torn_tail_is_cut_at_the_first_bad_batch() {
 }
 
 /// A segment in memory.
-struct Bytes(parking_lot::Mutex<Vec<u8>>);
+pub(super) struct MemoryFile(parking_lot::Mutex<Vec<u8>>);
 
-impl File for Bytes {
+impl MemoryFile {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        Self(parking_lot::Mutex::new(bytes))
+    }
+
+    /// Damages a byte, or mends it.
+    pub(super) fn flip(&self, at: usize) {
+        self.0.lock()[at] ^= 0x40;
+    }
+}
+
+impl File for MemoryFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> std::io::Result<usize> {
         let bytes = self.0.lock();
         let from = usize::try_from(position).unwrap().min(bytes.len());
@@ -385,7 +396,7 @@ fn f7_every_flipped_bit_of_a_segment_is_detected_by_a_read() {
     log.sync();
     let path = names::path(&place.dir, FileKind::Log, Offset::ZERO);
     let whole = place.env.files.read(&path, 1 << 20).unwrap();
-    let file = Arc::new(Bytes(parking_lot::Mutex::new(whole.clone())));
+    let file = Arc::new(MemoryFile::new(whole.clone()));
     log.segments[0].pinned = Some(file.clone());
     let mut flips = 0;
     let mut position = 0;

@@ -181,7 +181,7 @@ impl PartitionLog {
 }
 
 /// What a consumer does with fetched batches (kafka.md 2.9): leaves aborted ones out, and returns its next position.
-fn collect(
+pub(in crate::log) fn collect(
     seen: &mut Vec<Seen>,
     from: Offset,
     records: &Bytes,

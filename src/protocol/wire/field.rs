@@ -103,7 +103,7 @@ impl Field for TopicId {
 
 /// How long the lengths of plain versions are.
 #[derive(Clone, Copy)]
-enum LengthSize {
+pub(super) enum LengthSize {
     Two,
     Four,
 }
@@ -127,7 +127,7 @@ fn decode_length(
     }
 }
 
-fn encode_length(
+pub(super) fn encode_length(
     writer: &mut Writer,
     version: Version,
     size: LengthSize,

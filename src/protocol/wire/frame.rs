@@ -4,25 +4,37 @@ use bytes::Bytes;
 
 use super::field::Field;
 use super::schema::{decode_tagged, encode_tagged};
-use super::{ApiKey, Message, Reader, Request, Version, WireError, Writer};
+use super::{ApiKey, Gap, Message, Reader, Request, Version, WireError, Writer};
 
 /// A request or response as bytes, ready for one vectored write. Record batches are chunks of their own, uncopied.
 #[derive(Debug, Clone, Default)]
 pub struct EncodedFrame {
     /// The bytes, in order, without the size.
     pub chunks: Vec<Bytes>,
+    /// What is still to be put between them, in order: [`RecordBytes::Later`](super::RecordBytes).
+    pub gaps: Vec<Gap>,
 }
 
 impl EncodedFrame {
+    fn written(writer: Writer) -> Self {
+        let (chunks, gaps) = writer.finish();
+        Self { chunks, gaps }
+    }
+
     /// How many bytes the frame has, without its size.
     #[must_use]
     pub fn length_bytes(&self) -> usize {
-        self.chunks.iter().map(Bytes::len).sum()
+        let gaps = self.gaps.iter().map(|gap| gap.length_bytes);
+        self.chunks.iter().map(Bytes::len).chain(gaps).sum()
     }
 
     /// The whole frame in one piece: a copy if it has more than one chunk.
+    ///
+    /// # Panics
+    /// If it has gaps: there is no whole frame yet.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
+        assert!(self.gaps.is_empty(), "a frame with gaps is no frame yet");
         match self.chunks.as_slice() {
             [only] => only.clone(),
             chunks => chunks.concat().into(),
@@ -130,9 +142,7 @@ pub fn encode_request<R: Request>(
     let mut writer = Writer::new();
     header.encode(&mut writer)?;
     request.encode(&mut writer, known)?;
-    Ok(EncodedFrame {
-        chunks: writer.finish(),
-    })
+    Ok(EncodedFrame::written(writer))
 }
 
 /// A request's body, from a reader that stands behind its header.
@@ -159,9 +169,7 @@ pub fn encode_response<R: Request>(
         encode_tagged(&mut writer, Vec::new());
     }
     response.encode(&mut writer, known)?;
-    Ok(EncodedFrame {
-        chunks: writer.finish(),
-    })
+    Ok(EncodedFrame::written(writer))
 }
 
 /// The correlation id of a response frame, and the response to `R` in it.

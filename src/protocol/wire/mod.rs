@@ -11,10 +11,11 @@
 //!
 //! Bytes come from strangers (design D13): a length is checked against what is there before it is used, what a
 //! message may hold in memory is bounded by a small multiple of its bytes, and nothing recurses.
-//! Record batches are never copied: they are slices of the frame when read, and chunks of their own when written.
+//! Record batches are never copied: they are slices of the frame when read, and chunks of their own when written, or
+//! gaps that the sender fills ([`RecordBytes`]).
 //!
 //! Reading order: `apis.rs` (the table), `schema.rs` (the language of the messages), `messages/fetch.rs` (an
-//! example), `field.rs`, `reader.rs`, `writer.rs`, `frame.rs`.
+//! example), `field.rs`, `record_bytes.rs`, `reader.rs`, `writer.rs`, `frame.rs`.
 
 mod apis;
 mod error;
@@ -22,6 +23,7 @@ mod field;
 mod frame;
 pub mod messages;
 mod reader;
+mod record_bytes;
 mod schema;
 mod version_table;
 mod writer;
@@ -35,6 +37,7 @@ pub use frame::{
     EncodedFrame, RequestHeader, decode_request, decode_response, encode_request, encode_response,
 };
 pub use reader::Reader;
+pub use record_bytes::RecordBytes;
 pub use schema::{Message, Version};
 pub use version_table::version_table;
-pub use writer::Writer;
+pub use writer::{Gap, Writer};

@@ -11,7 +11,17 @@ const CHUNK_BYTES_MIN: usize = 2048;
 #[derive(Debug, Default)]
 pub struct Writer {
     chunks: Vec<Bytes>,
+    gaps: Vec<Gap>,
     open: BytesMut,
+}
+
+/// Bytes of a message that are not here: who sends it puts them in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// They stand before the chunk of this index, or at the end if there is none.
+    pub before_chunk: usize,
+    /// How many bytes they are.
+    pub length_bytes: usize,
 }
 
 impl Writer {
@@ -39,23 +49,45 @@ impl Writer {
         self.chunks.push(bytes.clone());
     }
 
+    /// Leaves room for `length_bytes` that are put in when the message is sent.
+    pub(super) fn gap(&mut self, length_bytes: usize) {
+        self.seal();
+        self.gaps.push(Gap {
+            before_chunk: self.chunks.len(),
+            length_bytes,
+        });
+    }
+
     /// Adds all that `other` holds.
     pub(super) fn append(&mut self, other: Self) {
-        if other.chunks.is_empty() {
+        if other.chunks.is_empty() && other.gaps.is_empty() {
             self.put(&other.open);
             return;
         }
         self.seal();
-        self.chunks.extend(other.finish());
+        let (chunks, gaps) = other.finish();
+        let shifted = gaps.into_iter().map(|gap| Gap {
+            before_chunk: gap.before_chunk + self.chunks.len(),
+            ..gap
+        });
+        self.gaps.extend(shifted);
+        self.chunks.extend(chunks);
     }
 
     pub(super) fn length_bytes(&self) -> usize {
-        self.open.len() + self.chunks.iter().map(Bytes::len).sum::<usize>()
+        let gaps = self.gaps.iter().map(|gap| gap.length_bytes);
+        self.open.len()
+            + self
+                .chunks
+                .iter()
+                .map(Bytes::len)
+                .chain(gaps)
+                .sum::<usize>()
     }
 
-    pub(super) fn finish(mut self) -> Vec<Bytes> {
+    pub(super) fn finish(mut self) -> (Vec<Bytes>, Vec<Gap>) {
         self.seal();
-        self.chunks
+        (self.chunks, self.gaps)
     }
 
     fn seal(&mut self) {

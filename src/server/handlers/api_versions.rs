@@ -41,7 +41,7 @@ pub(in crate::server) fn unsupported(call: &Call<'_>) -> Answer {
     };
     let frame = encode_response::<ApiVersionsRequest>(0, call.header.correlation_id, &response);
     match frame {
-        Ok(frame) => Ok(Some(frame.chunks)),
+        Ok(frame) => Ok(Some(frame.chunks.into())),
         Err(error) => Err(super::super::handler::Malformed(error.to_string())),
     }
 }

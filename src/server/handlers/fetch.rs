@@ -1,4 +1,5 @@
-//! Fetch: reads record batches, waiting for more where too few are there.
+//! Fetch: reads record batches, waiting for more where too few are there. Large reads become streams, which the
+//! connection reads while it sends the answer.
 
 use std::time::Duration;
 
@@ -6,10 +7,12 @@ use super::super::dispatch::Call;
 use super::super::security::{Operation, Resource};
 use super::fetch_session::TopicKey;
 use super::topic_name;
+use crate::broker::{RecordSource, RecordStream};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{
     FetchPartition as Read, FetchRequest as ReadRequest, FetchedPartition, FetchedRecords,
 };
+use crate::protocol::wire::RecordBytes;
 use crate::protocol::wire::messages::fetch::{
     AbortedTransaction, EpochEndOffset, FetchPartition, FetchRequest, FetchResponse,
     FetchableTopicResponse, PartitionData,
@@ -20,28 +23,38 @@ use crate::types::{Isolation, Offset, TopicId, TopicName, TopicPartition};
 const WAIT_MAX: Duration = Duration::from_secs(300);
 /// From this version on topics are named by their ids.
 const TOPIC_IDS_FROM: i16 = 13;
+/// The most bytes of records in one answer (Kafka's broker has the same, as `fetch.max.bytes`).
+const ANSWER_BYTES_MAX: usize = 55 << 20;
 
 type Answers = Vec<(TopicKey, PartitionData)>;
 
-pub(in crate::server) async fn fetch(call: &Call<'_>, request: FetchRequest) -> FetchResponse {
+/// The response, and the streams that belong where it says [`RecordBytes::Later`], in order.
+pub(in crate::server) async fn fetch(
+    call: &Call<'_>,
+    request: FetchRequest,
+) -> (FetchResponse, Vec<RecordStream>) {
     let sessions = &call.dispatch.fetch_sessions;
     let connection = call.session.id();
     let plan = match sessions.begin(connection, &request) {
         Ok(plan) => plan,
         Err(code) => {
-            return FetchResponse {
+            let refused = FetchResponse {
                 error_code: code.code(),
                 ..FetchResponse::default()
             };
+            return (refused, Vec::new());
         }
     };
-    let mut answers = read(call, &request, &plan.partitions).await;
+    let mut streams = Vec::new();
+    let mut answers = read(call, &request, &plan.partitions, &mut streams).await;
+    // What has records is told in any case, so that every stream keeps its place.
     let session_id = sessions.finish(connection, plan, &mut answers);
-    FetchResponse {
+    let response = FetchResponse {
         session_id,
         responses: by_topic(answers),
         ..FetchResponse::default()
-    }
+    };
+    (response, streams)
 }
 
 /// Reads all partitions at once: those that can be read, while the others are answered with what is wrong with them.
@@ -49,6 +62,7 @@ async fn read(
     call: &Call<'_>,
     request: &FetchRequest,
     asked: &[(TopicKey, FetchPartition)],
+    streams: &mut Vec<RecordStream>,
 ) -> Answers {
     let isolation = match request.isolation_level {
         1 => Isolation::ReadCommitted,
@@ -71,23 +85,25 @@ async fn read(
     let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0);
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
-    let fetched = call.broker().fetch(ReadRequest {
+    let request = ReadRequest {
         partitions,
         isolation,
         // An error is told at once.
         min_bytes: if has_refusal { 0 } else { min_bytes },
-        max_bytes: call.session.fetch_bytes_max(max_bytes),
+        max_bytes: max_bytes.min(ANSWER_BYTES_MAX),
         max_wait: if has_refusal {
             Duration::ZERO
         } else {
             max_wait.min(WAIT_MAX)
         },
-    });
+    };
+    let held_bytes_max = call.session.fetch_bytes_max(max_bytes);
+    let fetched = call.broker().fetch_streams(request, held_bytes_max);
     let mut answers = match fetched.await {
         Ok(fetched) => fetched
             .into_iter()
             .zip(&keys)
-            .map(|(partition, key)| ((*key).clone(), answer(partition, isolation)))
+            .map(|(partition, key)| ((*key).clone(), answer(partition, isolation, streams)))
             .collect(),
         Err(error) => {
             let failed = |(key, partition): &(TopicKey, FetchPartition)| {
@@ -190,15 +206,24 @@ fn diverging(
     }))
 }
 
-fn answer(fetched: FetchedPartition, isolation: Isolation) -> PartitionData {
+fn answer(
+    fetched: FetchedPartition<RecordSource>,
+    isolation: Isolation,
+    streams: &mut Vec<RecordStream>,
+) -> PartitionData {
     let index = fetched.partition.partition;
     match fetched.result {
-        Ok(records) => read_data(index, records, isolation),
+        Ok(records) => read_data(index, records, isolation, streams),
         Err(code) => failed(index, code),
     }
 }
 
-fn read_data(index: i32, read: FetchedRecords, isolation: Isolation) -> PartitionData {
+fn read_data(
+    index: i32,
+    read: FetchedRecords<RecordSource>,
+    isolation: Isolation,
+    streams: &mut Vec<RecordStream>,
+) -> PartitionData {
     let is_committed = isolation == Isolation::ReadCommitted;
     // Only `read_committed` readers are given the list (some clients drop records on any list); it is sorted by offset.
     let aborted = is_committed.then(|| {
@@ -219,7 +244,14 @@ fn read_data(index: i32, read: FetchedRecords, isolation: Isolation) -> Partitio
         },
         log_start_offset: read.log_start_offset.0,
         aborted_transactions: aborted,
-        records: read.records,
+        records: match read.records {
+            RecordSource::Read(records) => RecordBytes::Here(records),
+            RecordSource::Stream(stream) => {
+                let length_bytes = stream.left_bytes();
+                streams.push(stream);
+                RecordBytes::Later(length_bytes)
+            }
+        },
         ..PartitionData::default()
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use crate::env::Env;
 use crate::net::{ConnectTimeouts, FrameReader, FrameWriter, connect};
 use crate::protocol::wire::ApiKey;
-use crate::server::handler::{Answer, Handler, Malformed};
+use crate::server::handler::{Answer, Frame, Handler, Malformed};
 use crate::server::session::Session;
 use crate::server::{Limits, Server, ServerConfig};
 
@@ -57,14 +57,14 @@ impl Script {
         assert_ne!(id, PANIC, "as it was told");
         match id {
             SILENT => Ok(None),
-            HUGE => Ok(Some(vec![
+            HUGE => Ok(Some(Frame::from(vec![
                 Bytes::copy_from_slice(&id.to_be_bytes()),
                 vec![0; HUGE_BYTES].into(),
-            ])),
-            _ => Ok(Some(vec![
+            ]))),
+            _ => Ok(Some(Frame::from(vec![
                 Bytes::copy_from_slice(&id.to_be_bytes()),
                 Bytes::copy_from_slice(name.as_bytes()),
-            ])),
+            ]))),
         }
     }
 }

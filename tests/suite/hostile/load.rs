@@ -1,7 +1,11 @@
 //! Many clients, and clients that take much.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use onceflow::protocol::batch::{Batch, Batches};
 use onceflow::protocol::wire::encode_request;
 
 use super::{PATIENCE, Raw, Target, batch, fetch};
@@ -111,6 +115,51 @@ fn readers_that_ask_for_everything_and_take_nothing() {
     assert!(took < PATIENCE / 3, "{took:?}");
     assert_eq!(stalled.len(), 64);
     target.assert_unharmed_beside(64, 64);
+}
+
+#[test]
+fn f7_damage_met_in_the_middle_of_an_answer_ends_it_and_the_next_answer_says_so() {
+    let target = Target::start();
+    fill(&target, 8);
+    let segment = target
+        .directory
+        .path()
+        .join("data/log/large-0/00000000000000000000.log");
+    let file = File::options().write(true).open(&segment).unwrap();
+    file.write_all_at(&[0; 100], 5 << 20).unwrap();
+
+    let mut reader = target.connect();
+    let frame = encode_request(12, 1, None, &fetch("large", 0, i32::MAX)).unwrap();
+    reader.send_frame(&frame.to_bytes());
+    let mut announced = [0; 4];
+    reader.stream.read_exact(&mut announced).unwrap();
+    let announced = u32::from_be_bytes(announced);
+    let mut given = Vec::new();
+    reader.stream.read_to_end(&mut given).unwrap();
+    assert!(announced > 8 << 20, "{announced}");
+    assert!((4 << 20..5 << 20).contains(&given.len()), "{}", given.len());
+
+    // From now on it reads before it answers: what is sound is given, then what is wrong is told.
+    let mut reader = target.connect();
+    let mut offset = 0;
+    let code = loop {
+        let answer = reader.request(12, &fetch("large", offset, i32::MAX));
+        let partition = answer.unwrap().responses.remove(0).partitions.remove(0);
+        if partition.error_code != 0 {
+            break partition.error_code;
+        }
+        let batches = Batches::new(partition.records.into_bytes());
+        let next = |batch: Result<Batch, _>| batch.unwrap().header().next_offset().0;
+        offset = batches.map(next).last().expect("a reader gets on");
+    };
+    // 56: KAFKA_STORAGE_ERROR; nine batches of half a mebibyte stand before the damage.
+    assert_eq!((offset, code), (9, 56));
+    let complaints = target.complaints.lock().unwrap().join("\n");
+    assert!(
+        complaints.contains("00000000000000000000.log"),
+        "{complaints}"
+    );
+    target.assert_unharmed();
 }
 
 #[test]

@@ -37,7 +37,10 @@ fn refuses(batches: Vec<(&str, Bytes)>) {
     }
     let fetched = client.fetch("attacked", 0);
     let partition = &fetched.responses[0].partitions[0];
-    assert_eq!((partition.high_watermark, partition.records.len()), (0, 0));
+    assert_eq!(
+        (partition.high_watermark, partition.records.is_empty()),
+        (0, true)
+    );
     target.assert_unharmed();
 }
 

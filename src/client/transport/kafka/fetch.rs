@@ -298,15 +298,16 @@ impl Cluster {
         &self,
         place: TopicPartition,
         leader: Leader,
-        data: wire::PartitionData,
+        mut data: wire::PartitionData,
         part: &mut Part,
     ) {
         let Some(code) = error_of(data.error_code) else {
-            let result = match is_intact(&data.records) {
+            let batches = std::mem::take(&mut data.records).into_bytes();
+            let result = match is_intact(&batches) {
                 true => {
                     let topic = self.topic_id(&place.topic);
-                    self.epochs.note(&place, &data.records, leader.epoch, topic);
-                    Ok(records(data))
+                    self.epochs.note(&place, &batches, leader.epoch, topic);
+                    Ok(fetched(batches, data))
                 }
                 false => Err(ErrorCode::CorruptMessage),
             };
@@ -375,7 +376,7 @@ pub(super) fn isolation_level(isolation: Isolation) -> i8 {
     }
 }
 
-fn records(data: wire::PartitionData) -> FetchedRecords {
+fn fetched(records: Bytes, data: wire::PartitionData) -> FetchedRecords {
     let aborted = data.aborted_transactions.unwrap_or_default();
     let aborted = aborted.into_iter().map(|transaction| AbortedTransaction {
         producer_id: ProducerId(transaction.producer_id),
@@ -387,7 +388,7 @@ fn records(data: wire::PartitionData) -> FetchedRecords {
         offset => offset,
     };
     FetchedRecords {
-        records: data.records,
+        records,
         aborted_transactions: aborted.collect(),
         high_watermark: Offset(data.high_watermark),
         last_stable_offset: Offset(last_stable_offset),

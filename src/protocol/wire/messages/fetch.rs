@@ -1,7 +1,6 @@
 //! Fetch (key 1): reads record batches from partitions.
 
-use bytes::Bytes;
-
+use crate::protocol::wire::RecordBytes;
 use crate::protocol::wire::schema::structs;
 use crate::types::TopicId;
 
@@ -70,7 +69,7 @@ structs! {
         log_start_offset: i64 [5..] = -1,
         aborted_transactions: Option<Vec<AbortedTransaction>> [4..],
         preferred_read_replica: i32 [11..] = -1,
-        records: Bytes [0..],
+        records: RecordBytes [0..],
         + tagged {
             0 => diverging_epoch: EpochEndOffset [12..],
             1 => current_leader: LeaderIdAndEpoch [12..],

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::protocol::wire::RecordBytes;
 use crate::types::TopicId;
 
 /// A stream of choices (splitmix64): deterministic, so that a failure can be repeated from its seed.
@@ -83,6 +84,12 @@ impl Arbitrary for Bytes {
         (0..length)
             .map(|_| random.next().to_le_bytes()[0])
             .collect()
+    }
+}
+
+impl Arbitrary for RecordBytes {
+    fn arbitrary(random: &mut Choices) -> Self {
+        Self::Here(Arbitrary::arbitrary(random))
     }
 }
 

@@ -112,7 +112,7 @@ macro_rules! decode_as_everything {
                 index += 1;
             )*
             assert!(index > chosen);
-            let mut bytes = writer.finish().concat();
+            let mut bytes = writer.finish().0.concat();
             if !bytes.is_empty() {
                 let place = usize::try_from(random.below(bytes.len() as u64)).unwrap();
                 bytes[place] = random.next().to_le_bytes()[0];

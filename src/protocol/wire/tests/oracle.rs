@@ -16,7 +16,7 @@ fn encode_random<M: Message + Arbitrary>(seed: u64, version: Version) -> Option<
     let message = M::arbitrary(&mut Choices(seed));
     let mut writer = Writer::new();
     match message.encode(&mut writer, version) {
-        Ok(()) => Some(writer.finish().concat().into()),
+        Ok(()) => Some(writer.finish().0.concat().into()),
         Err(WireError::Unsendable { .. }) => None,
         Err(error) => panic!("{error}"),
     }
@@ -72,7 +72,7 @@ where
         .map_err(|error| TestCaseError::fail(format!("{api} v{number}: {ours:?}: {error}")))?;
     prop_assert_eq!(
         bytes,
-        Bytes::from(again.finish().concat()),
+        Bytes::from(again.finish().0.concat()),
         "{} v{}: we write other bytes",
         api,
         number

@@ -14,8 +14,8 @@ use crate::protocol::wire::messages::produce::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
 use crate::protocol::wire::{
-    ApiKey, Reader, RequestHeader, WireError, decode_request, decode_response, encode_request,
-    encode_response, version_table,
+    ApiKey, Reader, RecordBytes, RequestHeader, WireError, decode_request, decode_response,
+    encode_request, encode_response, version_table,
 };
 
 fn hex(frame: &[u8]) -> String {
@@ -135,6 +135,44 @@ fn records_are_neither_copied_when_read_nor_when_written() {
         "the records were copied out of the frame"
     );
     assert_eq!(read, records);
+}
+
+#[test]
+fn a_gap_stands_where_the_records_would() {
+    let response = |first: RecordBytes, second: RecordBytes| {
+        let partition = |partition_index, records| PartitionData {
+            partition_index,
+            records,
+            ..PartitionData::default()
+        };
+        FetchResponse {
+            responses: vec![FetchableTopicResponse {
+                topic: "t".to_owned(),
+                partitions: vec![partition(0, first), partition(1, second)],
+                ..FetchableTopicResponse::default()
+            }],
+            ..FetchResponse::default()
+        }
+    };
+    for version in [4, 11, 12, 16] {
+        for (first, second) in [(0, 5_000), (3, 70_000), (5_000, 1), (1, 0)] {
+            let here = |length: usize| RecordBytes::Here(vec![7; length].into());
+            let whole = response(here(first), here(second));
+            let whole = encode_response::<FetchRequest>(version, 1, &whole).unwrap();
+            let gapped = response(RecordBytes::Later(first), RecordBytes::Later(second));
+            let gapped = encode_response::<FetchRequest>(version, 1, &gapped).unwrap();
+            assert_eq!(gapped.length_bytes(), whole.length_bytes());
+            let mut filled = Vec::new();
+            let mut gaps = gapped.gaps.iter().peekable();
+            for index in 0..=gapped.chunks.len() {
+                while let Some(gap) = gaps.next_if(|gap| gap.before_chunk == index) {
+                    filled.extend(vec![7; gap.length_bytes]);
+                }
+                filled.extend(gapped.chunks.get(index).into_iter().flatten());
+            }
+            assert_eq!(filled, whole.to_bytes(), "version {version}");
+        }
+    }
 }
 
 #[test]

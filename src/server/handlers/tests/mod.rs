@@ -24,10 +24,10 @@ use crate::protocol::wire::messages::fetch::{
 use crate::protocol::wire::messages::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
 };
-use crate::protocol::wire::{Request, decode_response, encode_request};
+use crate::protocol::wire::{RecordBytes, Request, decode_response, encode_request};
 use crate::server::budget::Budget;
 use crate::server::dispatch::Dispatch;
-use crate::server::handler::{Handler, Malformed};
+use crate::server::handler::{Frame, Handler, Malformed};
 use crate::server::security::{Principal, Security};
 use crate::server::session::Session;
 use crate::server::{Limits, ServerConfig};
@@ -81,8 +81,8 @@ impl Fixture {
     /// Sends bytes; what comes back.
     async fn send(&self, frame: Bytes) -> Result<Option<Bytes>, Malformed> {
         let handler = Arc::clone(&self.dispatch);
-        let chunks = handler.handle(Arc::clone(&self.session), frame).await?;
-        Ok(chunks.map(|chunks| chunks.concat().into()))
+        let answer = handler.handle(Arc::clone(&self.session), frame).await?;
+        Ok(answer.map(whole))
     }
 
     /// Sends a request; its answer, if it has one.
@@ -178,10 +178,25 @@ fn only(response: &FetchResponse) -> &PartitionData {
     &response.responses[0].partitions[0]
 }
 
+/// What a connection sends.
+fn whole(frame: Frame) -> Bytes {
+    let mut bytes = Vec::new();
+    let mut streams = frame.streams.into_iter().peekable();
+    for index in 0..=frame.chunks.len() {
+        while let Some((_, mut stream)) = streams.next_if(|(place, _)| *place == index) {
+            while let Some(piece) = stream.next_piece().unwrap() {
+                bytes.extend_from_slice(&piece);
+            }
+        }
+        bytes.extend(frame.chunks.get(index).into_iter().flatten());
+    }
+    bytes.into()
+}
+
 /// The values of all data records.
-fn values(records: &Bytes) -> Vec<String> {
+fn values(records: &RecordBytes) -> Vec<String> {
     let mut values = Vec::new();
-    for batch in Batches::new(records.clone()) {
+    for batch in Batches::new(records.clone().into_bytes()) {
         let batch = batch.unwrap();
         if batch.header().is_control() {
             continue;

@@ -16,13 +16,13 @@ use crate::protocol::messages::{
     Acks, FetchPartition, FetchRequest, FetchedPartition, NewTopic, OffsetFetchRequest, OffsetSpec,
     ProduceRequest,
 };
-use crate::protocol::wire::ApiKey;
 use crate::protocol::wire::messages::create_topics as creations;
 use crate::protocol::wire::messages::fetch as fetches;
 use crate::protocol::wire::messages::list_offsets as offsets;
 use crate::protocol::wire::messages::offset_fetch as positions;
 use crate::protocol::wire::messages::offset_for_leader_epoch as ends;
 use crate::protocol::wire::messages::produce as wire;
+use crate::protocol::wire::{ApiKey, RecordBytes};
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{GroupId, Isolation, Offset, Timestamp, TopicId, TopicName, TopicPartition};
 
@@ -379,8 +379,8 @@ fn part(asked: &Asked, code: Option<ErrorCode>) -> fetches::FetchResponse {
                 error_code: code.map_or(0, ErrorCode::code),
                 high_watermark: offset + 1,
                 records: match code {
-                    None => batch.into(),
-                    Some(_) => Bytes::new(),
+                    None => Bytes::from(batch).into(),
+                    Some(_) => RecordBytes::default(),
                 },
                 ..fetches::PartitionData::default()
             }],
