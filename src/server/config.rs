@@ -75,7 +75,7 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// A request must be here so long after its first byte, and so much later for each MiB of it.
     pub receive_timeout: Duration,
-    /// A client must take its answers within so long.
+    /// A client must take its answers within so long, and each piece (256 KiB) of one that is read while it is sent.
     pub write_timeout: Duration,
     /// A refused login is answered only after so long; each further one from the same address takes twice as long,
     /// up to 64 times.

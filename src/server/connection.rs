@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -26,7 +27,7 @@ use super::security::{Principal, Security};
 use super::session::Session;
 use super::stopped;
 use crate::env::Env;
-use crate::net::{Address, Connection, FrameWriter, Incoming, ServerTls};
+use crate::net::{Address, Connection, FrameWriter, Incoming, NetError, ServerTls};
 use crate::protocol::wire::ApiKey;
 
 /// Answers that are written with one call at most.
@@ -294,10 +295,7 @@ impl Worker {
         let bytes = frames.iter().map(Frame::held_bytes).sum();
         let _charge = self.shared.budget.charge_answer(bytes);
         let patience = self.shared.config.limits.write_timeout;
-        match timeout(patience, write_frames(&mut self.writer, frames)).await {
-            Ok(written) => written,
-            Err(_) => Err(End::SlowReader(patience)),
-        }
+        write_frames(&mut self.writer, frames, patience).await
     }
 
     /// One message of a login.
@@ -383,17 +381,26 @@ impl Worker {
 }
 
 /// Writes whole answers: those that are in memory with as few system calls as they need, the others as they are read.
-async fn write_frames(writer: &mut FrameWriter, frames: Vec<Frame>) -> Result<(), End> {
+async fn write_frames(
+    writer: &mut FrameWriter,
+    frames: Vec<Frame>,
+    patience: Duration,
+) -> Result<(), End> {
     if frames.iter().all(|frame| frame.streams.is_empty()) {
-        return Ok(writer.write_frames(&frames).await?);
+        return taken(patience, writer.write_frames(&frames)).await;
     }
     for frame in frames {
-        write_frame(writer, frame).await?;
+        write_frame(writer, frame, patience).await?;
     }
     Ok(())
 }
 
-async fn write_frame(writer: &mut FrameWriter, frame: Frame) -> Result<(), End> {
+/// Writes a frame piece by piece. A client has `patience` for each of them: what it has not taken yet holds no memory.
+async fn write_frame(
+    writer: &mut FrameWriter,
+    frame: Frame,
+    patience: Duration,
+) -> Result<(), End> {
     let mut parts = writer.begin(frame.length_bytes())?;
     let mut streams = frame.streams.into_iter().peekable();
     // What stands before a piece leaves with it.
@@ -402,14 +409,25 @@ async fn write_frame(writer: &mut FrameWriter, frame: Frame) -> Result<(), End> 
         while let Some((_, mut stream)) = streams.next_if(|(place, _)| *place == index) {
             while let Some(piece) = stream.next_piece().map_err(unreadable)? {
                 ready.push(piece);
-                parts.write(&ready).await?;
+                taken(patience, parts.write(&ready)).await?;
                 ready.clear();
             }
         }
         ready.extend(frame.chunks.get(index).cloned());
     }
-    parts.write(&ready).await?;
-    Ok(parts.end().await?)
+    taken(patience, parts.write(&ready)).await?;
+    taken(patience, parts.end()).await
+}
+
+/// Waits until the client has taken what is written to it.
+async fn taken(
+    patience: Duration,
+    written: impl Future<Output = Result<(), NetError>>,
+) -> Result<(), End> {
+    match timeout(patience, written).await {
+        Ok(written) => Ok(written?),
+        Err(_) => Err(End::SlowReader(patience)),
+    }
 }
 
 fn unreadable(error: impl std::fmt::Display) -> End {

@@ -3,6 +3,7 @@
 mod groups;
 mod records;
 mod security;
+mod streams;
 mod topics;
 mod transactions;
 mod versions;
