@@ -32,6 +32,14 @@ pub struct SegmentCache {
     state: Mutex<State>,
     /// To read segments into.
     pub(super) buffers: Arc<ReadBuffers>,
+    /// Each stream of records has a clone of it.
+    streams: Arc<()>,
+    streams_max: usize,
+}
+
+/// A stream's place among those that may be open: each keeps a file open for as long as its reader takes.
+pub(super) struct StreamPlace {
+    _counted: Arc<()>,
 }
 
 struct State {
@@ -72,7 +80,17 @@ impl SegmentCache {
                 indexes: Lru::new(indexes_bytes_max),
             }),
             buffers: Arc::default(),
+            streams: Arc::default(),
+            streams_max: files_max.max(1),
         })
+    }
+
+    /// A place for one more stream, if there are fewer than files that the cache may hold (I10).
+    pub(super) fn stream_place(&self) -> Option<StreamPlace> {
+        let counted = Arc::clone(&self.streams);
+        // The cache's own and this one are among them.
+        let has_room = Arc::strong_count(&counted) - 1 <= self.streams_max;
+        has_room.then_some(StreamPlace { _counted: counted })
     }
 
     /// How many files it holds open.

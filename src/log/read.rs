@@ -14,7 +14,7 @@ use super::partition::PartitionLog;
 use super::read_buffers::ReadBuffers;
 use super::scan::{check_batch, check_place};
 use super::segment::Segment;
-use super::stream::StreamEnd;
+use super::stream::StreamPermit;
 use crate::env::File;
 use crate::protocol::batch::{Batch, Batches, DecompressionLimit, HEADER_BYTES, Header};
 use crate::protocol::messages::{AbortedTransaction, FetchedRecords, ListedOffset};
@@ -31,8 +31,8 @@ pub struct ReadPlan {
     pub(super) max_bytes: usize,
     /// The segment of `from`, and the next one in case that compaction left nothing behind `from` in the first.
     pub(super) slices: Vec<Slice>,
-    /// Where it ends if it comes as a stream; `None` if it must not.
-    pub(super) stream_end: Option<StreamEnd>,
+    /// If it may come as a stream.
+    pub(super) stream: Option<StreamPermit>,
     /// Whether a stream of this log met damage.
     pub(super) has_damage: Arc<AtomicBool>,
     aborted: Vec<AbortedEntry>,
@@ -294,7 +294,7 @@ impl PartitionLog {
             to,
             max_bytes,
             slices: Vec::new(),
-            stream_end: None,
+            stream: None,
             has_damage: Arc::clone(&self.has_damage),
             aborted: Vec::new(),
             high_watermark: self.high_watermark(),

@@ -3,6 +3,7 @@
 //! A reader of many bytes gets the first of them while the rest is still in the file; nobody holds more than a piece,
 //! and a piece is copied and checked while the processor's cache has it. The length of the whole is known beforehand,
 //! as a response's frame needs it: a stream ends where the index says that a batch begins, or with its segment.
+//! A stream keeps its file open while its reader takes it, so there are only so many at a time; other reads are whole.
 //! What is found damaged half way can't be told in the answer any more, since its beginning is gone. The reader is cut
 //! off, and from then on the log reads ahead of its answers ([`ReadPlan::open`]), so that the next one says what is wrong.
 
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
+use super::cache::StreamPlace;
 use super::error::LogError;
 use super::partition::PartitionLog;
 use super::read::{ReadPlan, SEEK_BYTES, Slice};
@@ -59,6 +61,7 @@ pub struct RecordStream {
     expected: Offset,
     to: Offset,
     has_damage: Arc<AtomicBool>,
+    _place: StreamPlace,
 }
 
 impl std::fmt::Debug for RecordStream {
@@ -123,15 +126,22 @@ impl RecordStream {
 }
 
 /// Where a stream ends.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StreamEnd {
+#[derive(Clone, Copy)]
+struct StreamEnd {
     position: u64,
     /// No record before `position` has this offset or a later one.
     offset: Offset,
 }
 
+/// That a read may come as a stream, and up to where.
+pub(super) struct StreamPermit {
+    end: StreamEnd,
+    place: StreamPlace,
+}
+
 impl PartitionLog {
-    /// As [`PartitionLog::plan_read`], for [`ReadPlan::open`].
+    /// As [`PartitionLog::plan_read`], for [`ReadPlan::open`]: a stream if there are fewer than 256 (or than a quarter of the
+    /// files that this process may open).
     ///
     /// # Errors
     /// As [`PartitionLog::plan_read`].
@@ -143,7 +153,10 @@ impl PartitionLog {
     ) -> Result<ReadPlan, LogError> {
         let mut plan = self.plan_read(from, max_bytes, isolation)?;
         if max_bytes as u64 >= STREAM_BYTES_MIN && !self.has_damage.load(Ordering::Relaxed) {
-            plan.stream_end = self.stream_end(&plan)?;
+            let end = self.stream_end(&plan)?;
+            plan.stream = end
+                .zip(self.cache.stream_place())
+                .map(|(end, place)| StreamPermit { end, place });
         }
         Ok(plan)
     }
@@ -187,9 +200,10 @@ impl ReadPlan {
     }
 
     fn stream(&mut self) -> Result<Option<(RecordStream, Offset)>, LogError> {
-        let (Some(end), Some(slice)) = (self.stream_end, self.slices.first()) else {
+        let (Some(permit), Some(slice)) = (self.stream.take(), self.slices.first()) else {
             return Ok(None);
         };
+        let end = permit.end;
         if end.position < slice.position + STREAM_BYTES_MIN {
             return Ok(None);
         }
@@ -207,6 +221,7 @@ impl ReadPlan {
             expected: first.base_offset,
             to: end.offset,
             has_damage: Arc::clone(&self.has_damage),
+            _place: permit.place,
         };
         Ok(Some((stream, end.offset)))
     }

@@ -8,7 +8,7 @@ use crate::env::simulated::SimulatedWorld;
 use crate::log::index::OffsetIndex;
 use crate::log::names::{self, FileKind};
 use crate::log::segment::IndexPlace;
-use crate::log::{CleanupPolicy, LogError, PartitionLog, RecordSource, RecordStream};
+use crate::log::{CleanupPolicy, LogError, PartitionLog, RecordSource, RecordStream, SegmentCache};
 use crate::protocol::batch::{BatchProducer, Batches};
 use crate::protocol::messages::FetchedRecords;
 use crate::types::{Durability, Isolation, Offset, Timestamp};
@@ -172,15 +172,48 @@ fn stream(log: &PartitionLog) -> Option<RecordStream> {
     }
 }
 
-#[test]
-fn f7_a_stream_stops_before_damage_and_then_nothing_is_streamed_any_more() {
-    let world = SimulatedWorld::new(3);
-    let mut place = Place::new(&world);
+/// A log whose every batch has an index entry.
+fn densely_indexed(world: &SimulatedWorld) -> Place {
+    let mut place = Place::new(world);
     place.config.index_interval_bytes = 0;
-    let mut log = place.create();
+    place
+}
+
+/// Batches of many lengths.
+fn put_values(log: &mut PartitionLog) {
     for n in 1..60 {
         log.put(plain(&[&value(n)])).unwrap();
     }
+}
+
+#[test]
+fn i10_only_so_many_streams_are_open_and_other_reads_are_whole() {
+    const FILES_MAX: usize = 3;
+    let world = SimulatedWorld::new(3);
+    let place = densely_indexed(&world);
+    let cache = SegmentCache::with_bounds(&place.env, FILES_MAX, 1 << 20);
+    let config = place.config.clone();
+    let mut log =
+        PartitionLog::create_with_cache(&place.env, &place.dir, TOPIC, config, &cache).unwrap();
+    put_values(&mut log);
+    log.sync();
+    let mut streams: Vec<_> = (0..FILES_MAX).map(|_| stream(&log).unwrap()).collect();
+    for _ in 0..2 {
+        let expected = log.seen(Isolation::ReadCommitted);
+        let (whole, most_pieces) = seen(&log, Offset::ZERO, 50 << 20, Isolation::ReadCommitted);
+        assert!(whole == expected && most_pieces == 1, "{most_pieces}");
+    }
+    drop(streams.pop());
+    streams.push(stream(&log).unwrap());
+    assert!(stream(&log).is_none());
+}
+
+#[test]
+fn f7_a_stream_stops_before_damage_and_then_nothing_is_streamed_any_more() {
+    let world = SimulatedWorld::new(3);
+    let place = densely_indexed(&world);
+    let mut log = place.create();
+    put_values(&mut log);
     log.sync();
     let path = names::path(&place.dir, FileKind::Log, Offset::ZERO);
     let whole = place.env.files.read(&path, 10 << 20).unwrap();
@@ -229,16 +262,11 @@ fn f7_a_stream_stops_before_damage_and_then_nothing_is_streamed_any_more() {
 #[test]
 fn f7_an_index_that_lies_ends_a_stream_and_shows_nobody_what_is_hidden() {
     let world = SimulatedWorld::new(3);
-    let mut place = Place::new(&world);
-    place.config.index_interval_bytes = 0;
+    let place = densely_indexed(&world);
     let mut log = place.create();
-    for n in 1..60 {
-        log.put(plain(&[&value(n)])).unwrap();
-    }
+    put_values(&mut log);
     log.put(transactional(1, 0, 0, &["hidden"])).unwrap();
-    for n in 1..60 {
-        log.put(plain(&[&value(n)])).unwrap();
-    }
+    put_values(&mut log);
     log.sync();
     let hidden = log.last_stable_offset();
     assert_eq!(hidden, Offset(59));
