@@ -23,16 +23,17 @@ pub enum ClientError {
         /// What the caller may do about it.
         kind: ErrorKind,
     },
-    /// No answer came, so that it is not known whether the request took effect.
+    /// No answer came, or none that says whether the request took effect.
     #[error(
-        "{request} was not answered ({why}): its outcome is unknown: read back what is committed before going on"
+        "{request} had no clear answer ({why}): its outcome is unknown: read back what is committed before going on"
     )]
     Unanswered {
         /// Kafka's name of the request.
         request: &'static str,
         /// What is known.
         why: String,
-        /// `Retriable` if the same request may be sent again, `Fatal` if no answer will come from this broker.
+        /// `Retriable` if the same request may be sent again, `Fenced` if somebody else has taken over meanwhile,
+        /// `Fatal` if no answer will come from this broker.
         kind: ErrorKind,
     },
     /// A broker could not be reached, or did not let us in; the request was not sent.
@@ -254,15 +255,19 @@ impl ClientError {
         }
     }
 
-    /// This refusal, where an earlier attempt's answer was lost: the outcome is unknown all the same.
+    /// This refusal, where an earlier attempt had no clear answer: the outcome is unknown all the same. Who took over
+    /// meanwhile is known, though (I4).
     #[must_use]
     pub(crate) fn into_unanswered(self, request: &'static str) -> Self {
         match self {
             Self::Unanswered { .. } => self,
             other => Self::Unanswered {
                 request,
-                why: format!("an earlier attempt was not answered, a later one failed: {other}"),
-                kind: ErrorKind::Fatal,
+                kind: match other.kind() {
+                    ErrorKind::Fenced => ErrorKind::Fenced,
+                    _ => ErrorKind::Fatal,
+                },
+                why: format!("an earlier attempt had no clear answer, a later one failed: {other}"),
             },
         }
     }

@@ -114,6 +114,36 @@ fn every_row_of_the_failure_catalogue_has_a_test_with_its_id() {
 }
 
 #[test]
+fn the_failure_catalogue_counts_the_tests_that_it_does_not_name() {
+    let functions = functions();
+    let catalogue = std::fs::read_to_string(root().join("docs/failures.md")).unwrap();
+    let mut wrong = Vec::new();
+    for line in catalogue.lines() {
+        let Some((id, _)) = line
+            .strip_prefix("| ")
+            .and_then(|rest| rest.split_once(" |"))
+        else {
+            continue;
+        };
+        let id = id.to_ascii_lowercase();
+        let proves = |name: &str| rows(name).contains(&id);
+        if row(&id).is_none() {
+            continue;
+        }
+        let named: BTreeSet<&str> = quoted(line).filter(|name| proves(name)).collect();
+        let proving = functions.iter().filter(|name| proves(name)).count();
+        let more = match line.strip_suffix(" more |") {
+            Some(line) => line.rsplit(' ').next().unwrap().parse().unwrap(),
+            None => 0,
+        };
+        if named.len() + more != proving {
+            wrong.push(format!("{id}: {} more", proving - named.len()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
 fn the_ids_of_a_name_are_read_from_its_front() {
     assert_eq!(rows("c1_c22_all_is_well"), ["c1", "c22"]);
     assert_eq!(rows("f1_to_f3_a_to_z9_is_cut"), ["f1", "f2", "f3"]);

@@ -101,7 +101,9 @@ fn a_refusal_after_a_lost_answer_is_unknown_and_stops_the_writer() {
     partition.append(&mut batch(&["a"])).unwrap();
     assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Unknown);
     assert!(partition.append(&mut batch(&["b"])).is_err());
-    assert!(wait(writer.commit()).is_err());
+    // I4: who owns the id now is known, and a job that hears it does not take it back.
+    let told = wait(writer.abort()).unwrap_err();
+    assert_eq!(told.kind(), ErrorKind::Fenced, "{told}");
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn kafka_python(address: &str) -> Command {
 }
 
 /// rdkafka's tests that are left out, each with its reason.
-const RDKAFKA_LEFT_OUT: [(&str, &str); 2] = [
+const RDKAFKA_LEFT_OUT: [(&str, &str); 3] = [
     (
         "test_configs",
         "changes log.flush.interval.messages of the broker; what is synced when is no setting here",
@@ -97,6 +97,11 @@ const RDKAFKA_LEFT_OUT: [(&str, &str); 2] = [
     (
         "test_base_producer_timeout",
         "wants a broker that takes longer than 100 ms to create a topic; ours takes less, unless it is busy",
+    ),
+    (
+        "test_produce_consume_message_queue_nonempty_callback",
+        "counts what librdkafka itself puts into the queue (OP_BARRIER, when it starts to fetch) as a message, if that \
+         comes late: on busy cores 7 of 71 runs failed so on Apache Kafka 4.2, and 7 of 67 on ours",
     ),
 ];
 

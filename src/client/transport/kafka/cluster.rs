@@ -157,13 +157,29 @@ impl Cluster {
     where
         R::Response: Answer,
     {
+        self.call_noting(plan, request, |_| ()).await
+    }
+
+    /// As [`Cluster::call`]; `note` hears of each refusal.
+    pub(super) async fn call_noting<R: Request>(
+        &self,
+        plan: &Plan,
+        request: &R,
+        mut note: impl FnMut(ErrorCode),
+    ) -> Result<R::Response, ClientError>
+    where
+        R::Response: Answer,
+    {
         let began = self.now();
         let mut backoff = self.backoff();
         loop {
             let error = match self.attempt(plan, request).await {
                 Ok(answer) => match answer.fault() {
                     None => return Ok(answer),
-                    Some((code, words)) => refused(R::API.name(), code, &plan.about, words),
+                    Some((code, words)) => {
+                        note(code);
+                        refused(R::API.name(), code, &plan.about, words)
+                    }
                 },
                 Err(error) => error,
             };

@@ -65,6 +65,24 @@ fn judge_code(code: ErrorCode, repeat: Repeat) -> Next {
     }
 }
 
+/// Whether a request that changes something may have done so although it was refused with `code`: the broker lost its
+/// place, its disk, its replicas or its way after it had written what it was to write.
+///
+/// Source: `TransactionCoordinator.endTransaction` and `TransactionStateManager.appendTransactionToLog` of Kafka 4.2,
+/// which tell failed and late appends by these codes. An error of no name is Kafka's answer to an end that comes while
+/// it prepares to fence who asks.
+pub(super) fn hides_an_effect(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::UnknownServerError
+            | ErrorCode::RequestTimedOut
+            | ErrorCode::NetworkException
+            | ErrorCode::NotCoordinator
+            | ErrorCode::CoordinatorNotAvailable
+            | ErrorCode::KafkaStorageError
+    )
+}
+
 /// The error with Kafka's number `code`; `None` for 0. Numbers that we don't know count as unexpected.
 pub(super) fn error_of(code: i16) -> Option<ErrorCode> {
     match code {

@@ -266,6 +266,12 @@ impl Cluster {
                     kind: ErrorKind::Retriable,
                 })
             }
+            // It says nothing of how far the broker came.
+            ErrorCode::UnknownServerError => Err(ClientError::Unanswered {
+                request: "Produce",
+                why: format!("{place}: {code}"),
+                kind: ErrorKind::Fatal,
+            }),
             code => Err(refused("Produce", code, &place.to_string(), words)),
         }
     }

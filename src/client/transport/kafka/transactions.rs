@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use super::cluster::{Cluster, CoordinatorKind, Plan, Target};
-use super::judge::refused;
+use super::judge::{hides_an_effect, refused};
 use super::topics::by_topic;
 use super::turns::Turn;
 use super::versions::Versions;
@@ -106,8 +106,9 @@ impl Cluster {
         })
     }
 
-    /// Ends a transaction. An answer that is lost is `Unanswered`: with transactions v2 the same request may be sent
-    /// again, because its epoch names this transaction and no other; with the older protocol it must not be.
+    /// Ends a transaction. An answer that is lost, or does not say what became of it, is `Unanswered`: with transactions
+    /// v2 the same request may be sent again, because its epoch names this transaction and no other; with the older
+    /// protocol it must not be.
     pub(super) async fn end_txn(
         &self,
         request: EndTxnRequest,
@@ -122,9 +123,16 @@ impl Cluster {
             producer_epoch: request.producer.epoch.0,
             committed: request.result == TransactionResult::Commit,
         };
-        let answer = self.call(&coordinator(id).once(), &message).await;
+        let mut is_clear = true;
+        let note = |code| is_clear &= !hides_an_effect(code);
+        let plan = coordinator(id).once();
+        let answer = self.call_noting(&plan, &message, note).await;
+        let answer = answer.map_err(|error| match is_clear || is_timed_out(&error, &request) {
+            true => error,
+            false => as_unclear(error),
+        });
         if !self.is_older_protocol() {
-            let answer = answer.map_err(|e| as_abortable(e, request.result))?;
+            let answer = answer.map_err(|error| as_abortable(error, &request))?;
             return Ok(ProducerIdentity {
                 id: ProducerId(answer.producer_id),
                 epoch: ProducerEpoch(answer.producer_epoch),
@@ -133,7 +141,11 @@ impl Cluster {
         joined.forget(id);
         match answer {
             Ok(_) => self.next_epoch(&request).await,
-            Err(ClientError::Unanswered { request, why, .. }) => Err(ClientError::Unanswered {
+            Err(ClientError::Unanswered {
+                request,
+                why,
+                kind: ErrorKind::Retriable,
+            }) => Err(ClientError::Unanswered {
                 request,
                 why,
                 kind: ErrorKind::Fatal,
@@ -278,11 +290,14 @@ fn offset_topics(
 }
 
 /// C22: a commit of a transaction that the coordinator aborted by itself is refused as one that the state does not
-/// allow. Asking for that very abort gives the next epoch.
-fn as_abortable(error: ClientError, asked: TransactionResult) -> ClientError {
-    let is_aborted =
-        asked == TransactionResult::Commit && error.code() == Some(ErrorCode::InvalidTxnState);
-    match is_aborted {
+/// allow. No attempt can have committed it then.
+fn is_timed_out(error: &ClientError, asked: &EndTxnRequest) -> bool {
+    asked.result == TransactionResult::Commit && error.code() == Some(ErrorCode::InvalidTxnState)
+}
+
+/// Asking for the abort that the coordinator began gives the next epoch.
+fn as_abortable(error: ClientError, asked: &EndTxnRequest) -> ClientError {
+    match is_timed_out(&error, asked) {
         true => refused(
             "EndTxn",
             ErrorCode::TransactionAbortable,
@@ -290,5 +305,21 @@ fn as_abortable(error: ClientError, asked: TransactionResult) -> ClientError {
             Some(error.to_string()),
         ),
         false => error,
+    }
+}
+
+/// The failure of an EndTxn of which one attempt may have had its effect although it was refused.
+fn as_unclear(error: ClientError) -> ClientError {
+    match error.code() {
+        Some(code) if hides_an_effect(code) => ClientError::Unanswered {
+            request: "EndTxn",
+            why: error.to_string(),
+            kind: match code {
+                // A disk that failed for so long needs people.
+                ErrorCode::KafkaStorageError => ErrorKind::Fatal,
+                _ => ErrorKind::Retriable,
+            },
+        },
+        _ => error.into_unanswered("EndTxn"),
     }
 }

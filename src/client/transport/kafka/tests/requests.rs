@@ -209,6 +209,23 @@ fn k1_a_batch_that_left_is_unanswered_and_one_that_did_not_was_never_sent() {
     assert_eq!(fake.asked(ApiKey::Produce).len(), 1);
 }
 
+#[test]
+fn k1_a_batch_that_met_an_error_of_the_broker_may_have_been_written() {
+    let fake = Fake::new(|asked| {
+        let part = wire::PartitionProduceResponse {
+            error_code: ErrorCode::UnknownServerError.code(),
+            ..wire::PartitionProduceResponse::default()
+        };
+        (asked.api == ApiKey::Produce)
+            .then(|| asked.answer::<wire::ProduceRequest>(&produced(asked, &part)))
+    });
+    let kafka = fake.connect(&[]);
+    let told = wait(kafka.produce(batch(0))).unwrap_err();
+    assert!(told.is_outcome_unknown(), "{told}");
+    // As Java's producer, which doesn't send it again either.
+    assert_eq!(told.kind(), ErrorKind::Fatal, "{told}");
+}
+
 /// The answer to ListOffsets for partition 0: an error, or offset 9.
 fn listed(asked: &Asked, code: Option<ErrorCode>, throttle_time_ms: i32) -> Heard {
     asked.answer::<offsets::ListOffsetsRequest>(&offsets::ListOffsetsResponse {
