@@ -9,6 +9,7 @@ use crate::codec::Datum;
 use crate::protocol::messages::{
     CommittedOffset, ListedOffset, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec,
 };
+use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{GroupId, Isolation, Offset, Timestamp, TopicPartition};
 
 impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
@@ -133,35 +134,93 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
         &self,
         positions: Vec<(TopicPartition, Offset)>,
     ) -> Result<(), ClientError> {
-        let offsets = positions.into_iter().map(|(partition, offset)| {
-            let committed = CommittedOffset {
-                offset,
-                leader_epoch: -1,
-                metadata: String::new(),
-            };
-            (partition, committed)
-        });
-        self.commit_offsets(offsets.collect()).await
+        self.commit_offsets(as_offsets(positions)).await
     }
 
-    /// Commits these positions, outside of any transaction.
+    /// As [`Consumer::commit_positions`], but doesn't wait while the group rebalances.
+    pub(super) async fn commit_positions_now(
+        &self,
+        positions: Vec<(TopicPartition, Offset)>,
+    ) -> Result<(), ClientError> {
+        let (group, offsets) = (self.group()?, as_offsets(positions));
+        let send = || self.send_commit(&group, &offsets);
+        match offsets.is_empty() {
+            true => Ok(()),
+            false => retry(self.transport.env(), send).await,
+        }
+    }
+
+    /// Commits these positions, outside of any transaction. While the group rebalances it waits, and commits as a member
+    /// of the next generation what is still assigned.
     ///
     /// # Errors
-    /// If there is no `group.id`, or the group refuses.
+    /// If there is no `group.id`, or the group refuses: it does once the partitions were lost.
     pub async fn commit_offsets(
         &self,
         offsets: Vec<(TopicPartition, CommittedOffset)>,
     ) -> Result<(), ClientError> {
         let group = self.group()?;
-        // A member's epoch may have grown since an attempt that was refused for it.
-        let send = || {
-            self.transport.offset_commit(OffsetCommitRequest {
-                group: group.clone(),
-                member: self.group_member(),
-                offsets: offsets.clone(),
-            })
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let send = || async {
+            let sent = self.send_commit(&group, &offsets).await;
+            sent.map_err(|error| self.judge_commit(error, &offsets))
         };
         retry(self.transport.env(), send).await
+    }
+
+    /// Who commits may be another one than at the last attempt.
+    async fn send_commit(
+        &self,
+        group: &GroupId,
+        offsets: &[(TopicPartition, CommittedOffset)],
+    ) -> Result<(), ClientError> {
+        let request = OffsetCommitRequest {
+            group: group.clone(),
+            member: self.group_member(),
+            offsets: offsets.to_vec(),
+        };
+        self.transport.offset_commit(request).await
+    }
+
+    /// A refusal because the group has gone on without this member's last word is over once it has joined again. Nobody
+    /// else is given what it still reads before it has let go of it.
+    fn judge_commit(
+        &self,
+        error: ClientError,
+        offsets: &[(TopicPartition, CommittedOffset)],
+    ) -> ClientError {
+        let ClientError::Refused {
+            request,
+            code,
+            message,
+            kind,
+        } = error
+        else {
+            return error;
+        };
+        let kind = match code {
+            ErrorCode::IllegalGeneration
+            | ErrorCode::RebalanceInProgress
+            | ErrorCode::StaleMemberEpoch
+                if self.subscribed.is_some() =>
+            {
+                let mut partitions = offsets.iter().map(|(partition, _)| partition);
+                let are_mine = partitions.all(|it| self.assigned.contains_key(it));
+                match self.is_member() && are_mine {
+                    true => ErrorKind::Retriable,
+                    false => ErrorKind::Abortable,
+                }
+            }
+            _ => kind,
+        };
+        ClientError::Refused {
+            request,
+            code,
+            message,
+            kind,
+        }
     }
 
     /// The positions that the group committed. At `read_committed` it waits while an open transaction
@@ -230,4 +289,16 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
             OffsetReset::Latest => self.end_offset(partition).await,
         }
     }
+}
+
+fn as_offsets(positions: Vec<(TopicPartition, Offset)>) -> Vec<(TopicPartition, CommittedOffset)> {
+    let offsets = positions.into_iter().map(|(partition, offset)| {
+        let committed = CommittedOffset {
+            offset,
+            leader_epoch: -1,
+            metadata: String::new(),
+        };
+        (partition, committed)
+    });
+    offsets.collect()
 }

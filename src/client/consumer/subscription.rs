@@ -87,7 +87,7 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
         if self.subscribed.is_none() {
             return Ok(());
         }
-        let commits = self.config.enable_auto_commit && self.group_member().generation >= 0;
+        let commits = self.config.enable_auto_commit && self.is_member();
         let committed = match commits {
             true => self.commit_positions(self.positions()).await,
             false => Ok(()),
@@ -111,11 +111,17 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
 
     /// Who this consumer is in its group, for positions that a producer commits in its transaction
     /// ([`Producer::send_offsets`](crate::client::Producer)): they are refused once another member has the partitions
-    /// (KIP-447). Without a subscription, nobody.
+    /// (KIP-447). After a loss it is who lost them, until a poll has told so. Without a subscription, nobody.
     #[must_use]
     pub fn group_member(&self) -> GroupMember {
         let subscribed = self.subscribed.as_ref();
         subscribed.map_or_else(GroupMember::default, |it| it.group.shared.member())
+    }
+
+    /// Whether the partitions are this consumer's to commit: it reads what it was told to, or its group knows it.
+    pub(super) fn is_member(&self) -> bool {
+        let subscribed = self.subscribed.as_ref();
+        subscribed.is_none_or(|it| it.group.shared.is_member())
     }
 
     pub(super) fn begin_poll(&self) -> Option<impl Drop + use<K, V>> {
@@ -191,12 +197,14 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
     pub(super) async fn auto_commit(&mut self) {
         let now = self.now();
         let is_due = now.since(self.last_auto_commit) >= self.config.auto_commit_interval;
-        let is_member = self.subscribed.is_none() || self.group_member().generation >= 0;
-        if !self.config.enable_auto_commit || !is_due || !is_member {
+        if !self.config.enable_auto_commit || !is_due || !self.is_member() {
             return;
         }
         self.last_auto_commit = now;
-        self.commit_or_warn(self.positions()).await;
+        // Not again while the group rebalances: polls go on meanwhile, and the next commit says the same and more.
+        if let Err(error) = self.commit_positions_now(self.positions()).await {
+            tracing::warn!(%error, "positions were not committed; they are again in auto.commit.interval.ms");
+        }
     }
 
     /// Waits for `duration`, or until the group wants something else to be read.

@@ -12,9 +12,9 @@ use crate::client::consumer::{
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::groups::{GroupState, ListGroupsRequest};
 
-type Reader = Consumer<str, str>;
+pub(super) type Reader = Consumer<str, str>;
 
-fn protocols() -> [ConsumerConfig; 3] {
+pub(super) fn protocols() -> [ConsumerConfig; 3] {
     let base = || {
         earliest()
             .group_id(group())
@@ -29,7 +29,7 @@ fn protocols() -> [ConsumerConfig; 3] {
 
 /// What a listener was told, in words.
 #[derive(Clone, Default)]
-struct Diary(Arc<Mutex<Vec<&'static str>>>);
+pub(super) struct Diary(pub(super) Arc<Mutex<Vec<&'static str>>>);
 
 impl RebalanceListener for Diary {
     fn assigned(&mut self, _: &[TopicPartition]) {
@@ -46,13 +46,13 @@ impl RebalanceListener for Diary {
 }
 
 impl World {
-    fn member(&self, config: &ConsumerConfig, diary: &Diary) -> Reader {
+    pub(super) fn member(&self, config: &ConsumerConfig, diary: &Diary) -> Reader {
         let mut consumer = Consumer::new(self.transport.clone(), config.clone());
         consumer.subscribe_with([topic()], diary.clone()).unwrap();
         consumer
     }
 
-    fn fill(&self, from: i64, count: i64) {
+    pub(super) fn fill(&self, from: i64, count: i64) {
         let producer = self.producer(quick());
         wait(async {
             for number in from..from + count {
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// Polls all readers in turn until `is_done`; returns what they read.
-    fn poll_until(
+    pub(super) fn poll_until(
         &self,
         readers: &mut [&mut Reader],
         is_done: impl Fn(&[&mut Reader], &[i64]) -> bool,

@@ -5,6 +5,7 @@
     reason = "what becomes of a record is often looked at elsewhere"
 )]
 
+mod commits;
 mod groups;
 
 use std::collections::BTreeMap;

@@ -111,7 +111,6 @@ impl Member {
     /// Others may have the partitions by now: nothing can be committed any more.
     pub(super) fn lose(&mut self) {
         self.generation = -1;
-        self.shared.set_member(GroupMember::default());
         self.owned.clear();
         self.shared.publish(BTreeSet::new(), true);
     }

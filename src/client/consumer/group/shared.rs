@@ -33,7 +33,11 @@ pub(in crate::client::consumer) struct Shared {
 struct State {
     desired: Desired,
     applied_version: u64,
+    /// As who the member joined last.
     member: GroupMember,
+    is_member: bool,
+    /// Who it was when it lost partitions of which no poll has heard yet.
+    lost_as: Option<GroupMember>,
     last_poll: Instant,
     is_polling: bool,
     failure: Option<ClientError>,
@@ -54,6 +58,8 @@ impl Shared {
             desired: Desired::default(),
             applied_version: 0,
             member: GroupMember::default(),
+            is_member: false,
+            lost_as: None,
             last_poll: env.clock.now(),
             is_polling: false,
             failure: None,
@@ -92,6 +98,10 @@ impl Shared {
             let is_unheard_loss =
                 state.desired.is_lost && state.applied_version != state.desired.version;
             version = state.desired.version + 1;
+            if is_lost {
+                state.is_member = false;
+                state.lost_as.get_or_insert_with(|| state.member.clone());
+            }
             state.desired = Desired {
                 partitions,
                 is_lost: is_lost || is_unheard_loss,
@@ -103,7 +113,8 @@ impl Shared {
 
     /// Who commits from now on.
     pub(super) fn set_member(&self, member: GroupMember) {
-        self.state.lock().member = member;
+        let mut state = self.state.lock();
+        (state.member, state.is_member) = (member, true);
     }
 
     /// The membership has ended with an error, which polls return.
@@ -160,13 +171,26 @@ impl Shared {
 
     /// The consumer reads what `version` says.
     pub(in crate::client::consumer) fn applied(&self, version: u64) {
-        self.state.lock().applied_version = version;
+        let mut state = self.state.lock();
+        state.applied_version = version;
+        if version == state.desired.version {
+            state.lost_as = None;
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
-    /// Who commits.
+    /// Who commits. K9: until a poll has heard of a loss, who it was before, whom the group refuses: what the consumer
+    /// holds is from that time, and the thread may have joined anew since.
     pub(in crate::client::consumer) fn member(&self) -> GroupMember {
-        self.state.lock().member.clone()
+        let state = self.state.lock();
+        state.lost_as.as_ref().unwrap_or(&state.member).clone()
+    }
+
+    /// Whether the group knows the member by that name, as far as is known.
+    pub(in crate::client::consumer) fn is_member(&self) -> bool {
+        let state = self.state.lock();
+        state.is_member && state.lost_as.is_none()
     }
 
     /// Resolves when something is to be applied, or the membership has ended.

@@ -68,8 +68,8 @@ fn judge_code(code: ErrorCode, repeat: Repeat) -> Next {
 /// Whether a request that changes something may have done so although it was refused with `code`: the broker lost its
 /// place, its disk, its replicas or its way after it had written what it was to write.
 ///
-/// Source: `TransactionCoordinator.endTransaction` and `TransactionStateManager.appendTransactionToLog` of Kafka 4.2,
-/// which tell failed and late appends by these codes. An error of no name is Kafka's answer to an end that comes while
+/// Source: `TransactionCoordinator.endTransaction` and `TransactionStateManager.appendTransactionToLog` of Kafka 4, which
+/// tell failed and late appends by these codes. An unexpected error is also Kafka's answer to a commit that comes while
 /// it prepares to fence who asks.
 pub(super) fn hides_an_effect(code: ErrorCode) -> bool {
     matches!(

@@ -99,7 +99,8 @@ impl Cluster {
             producer_id: request.current.map_or(-1, |current| current.id.0),
             producer_epoch: request.current.map_or(-1, |current| current.epoch.0),
         };
-        let answer = self.call(&plan, &message).await?;
+        let answer = self.call(&plan, &message).await;
+        let answer = answer.map_err(|error| as_busy(error, &request))?;
         Ok(ProducerIdentity {
             id: ProducerId(answer.producer_id),
             epoch: ProducerEpoch(answer.producer_epoch),
@@ -287,6 +288,21 @@ fn offset_topics(
                 .collect(),
         });
     topics.collect()
+}
+
+/// Who takes an id over names no epoch that could be too old. Kafka refuses it as fenced all the same if the former owner
+/// aborts just while it is being fenced (`TransactionCoordinator.endTransaction` of Kafka 4): asked again, it takes over.
+fn as_busy(error: ClientError, asked: &InitProducerIdRequest) -> ClientError {
+    let is_overtaken = asked.current.is_none() && error.code() == Some(ErrorCode::ProducerFenced);
+    match is_overtaken {
+        true => refused(
+            "InitProducerId",
+            ErrorCode::ConcurrentTransactions,
+            "",
+            Some(error.to_string()),
+        ),
+        false => error,
+    }
 }
 
 /// C22: a commit of a transaction that the coordinator aborted by itself is refused as one that the state does not

@@ -341,7 +341,11 @@ impl ConsumerGroup {
         let known = self.roster.members.get(&member.member_id);
         let known = known.ok_or(ErrorCode::UnknownMemberId)?;
         if known.current.epoch != member.generation {
-            return Err(ErrorCode::StaleMemberEpoch);
+            // Producers know of generations only: as Kafka's `OffsetMetadataManager.validateTransactionalOffsetCommit`.
+            return Err(match is_transactional {
+                true => ErrorCode::IllegalGeneration,
+                false => ErrorCode::StaleMemberEpoch,
+            });
         }
         self.touch(&member.member_id, cx);
         Ok(())

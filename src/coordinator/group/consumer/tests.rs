@@ -58,10 +58,13 @@ fn epochs_fence_members_and_their_commits_also_in_transactions() {
     assert_eq!(ahead.unwrap_err(), ErrorCode::FencedMemberEpoch);
     let stranger = world.beat(staying("x", 1));
     assert_eq!(stranger.unwrap_err(), ErrorCode::UnknownMemberId);
-    for is_transactional in [false, true] {
+    for (is_transactional, refusal) in [
+        (false, ErrorCode::StaleMemberEpoch),
+        (true, ErrorCode::IllegalGeneration),
+    ] {
         assert_eq!(world.commit("m", 1, is_transactional), Ok(()));
         let stale = world.commit("m", 0, is_transactional);
-        assert_eq!(stale, Err(ErrorCode::StaleMemberEpoch));
+        assert_eq!(stale, Err(refusal));
         let unknown = world.commit("x", 1, is_transactional);
         assert_eq!(unknown, Err(ErrorCode::UnknownMemberId));
     }

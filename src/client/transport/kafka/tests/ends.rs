@@ -1,13 +1,19 @@
-//! What becomes of a transaction whose end was refused: what may have had its effect is never told as if it had none.
+//! What becomes of a transaction whose end was refused: what may have had its effect is never told as if it had none,
+//! and who takes an id over gets it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::fake::Fake;
 use crate::client::transport::Transport;
-use crate::client::{ClientError, wait};
+use crate::client::{ClientError, TransactionalWriter, wait};
 use crate::protocol::messages::{EndTxnRequest, TransactionResult};
 use crate::protocol::wire::ApiKey;
 use crate::protocol::wire::messages::end_txn as wire;
+use crate::protocol::wire::messages::init_producer_id::{
+    InitProducerIdRequest, InitProducerIdResponse,
+};
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{ProducerEpoch, ProducerId, ProducerIdentity, TransactionalId};
 
@@ -120,4 +126,28 @@ fn k2_under_the_older_protocol_an_end_without_a_clear_answer_retires_the_produce
     assert!(told.is_outcome_unknown(), "{told}");
     assert_eq!(told.kind(), ErrorKind::Fatal, "{told}");
     assert_eq!(asked, 1, "{told}");
+}
+
+#[test]
+fn c11_who_takes_an_id_over_is_not_fenced_by_who_aborts_just_then() {
+    let count = AtomicUsize::new(0);
+    let fake = Fake::new(move |asked| {
+        let is_first = || count.fetch_add(1, Ordering::SeqCst) == 0;
+        (asked.api == ApiKey::InitProducerId && is_first()).then(|| {
+            let refusal = InitProducerIdResponse {
+                error_code: ErrorCode::ProducerFenced.code(),
+                ..InitProducerIdResponse::default()
+            };
+            asked.answer::<InitProducerIdRequest>(&refusal)
+        })
+    });
+    let id = TransactionalId::new("id").unwrap();
+    let transport = Arc::new(fake.connect(&[]));
+    let writer = wait(TransactionalWriter::init(
+        transport,
+        id,
+        Duration::from_secs(60),
+    ));
+    assert_eq!(writer.unwrap().identity().id, ProducerId(7));
+    assert_eq!(fake.asked(ApiKey::InitProducerId).len(), 2);
 }
