@@ -39,8 +39,10 @@ pub enum CommitOutcome {
     Committed,
     /// Its effects never become visible.
     Aborted,
-    /// The answer was lost. Initialise the transactional id anew, which settles the transaction,
-    /// and read the committed positions before anything is processed.
+    /// No answer said what became of it. If later calls fail with
+    /// [`ErrorKind::Fenced`](crate::protocol::ErrorKind::Fenced), somebody else has the transactional id and has settled
+    /// the transaction: stop. Otherwise initialise the id anew, which settles it, and read the committed positions before
+    /// anything is processed.
     Unknown,
 }
 

@@ -133,8 +133,8 @@ impl Shared {
         match &core.transaction.phase {
             Phase::Initializing(outcome) => return Ok(outcome.clone()),
             Phase::Uninitialized => {}
-            Phase::Stopped(cause) if cause.code() != Some(ErrorCode::ProducerFenced) => {}
-            Phase::Stopped(cause) => return Err(cause.clone()),
+            Phase::Stopped(cause) if is_taken_over(cause) => return Err(cause.clone()),
+            Phase::Stopped(_) => {}
             Phase::None => core.transaction.check_open("init_transactions")?,
             _ => {
                 return Err(ClientError::WrongState {
@@ -337,6 +337,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// I4: whether somebody else has the transactional id, also where this was learned from an end whose outcome is unknown.
+fn is_taken_over(cause: &ClientError) -> bool {
+    let is_of_unknown_outcome = cause.is_outcome_unknown() && cause.kind() == ErrorKind::Fenced;
+    is_of_unknown_outcome || cause.code() == Some(ErrorCode::ProducerFenced)
 }
 
 /// Waits for everything that is under way, whatever becomes of it.

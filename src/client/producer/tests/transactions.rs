@@ -251,6 +251,9 @@ fn a_refusal_after_a_lost_answer_does_not_hide_a_commit() {
             producer.commit_transaction().await.unwrap(),
             CommitOutcome::Unknown
         );
+        // I4: somebody else has the id, and has settled it. It is not taken back.
+        let told = producer.init_transactions().await.unwrap_err();
+        assert_eq!(told.kind(), ErrorKind::Fenced, "{told}");
     });
 }
 
