@@ -35,6 +35,24 @@ pub struct DirEntry {
     pub length_bytes: u64,
 }
 
+/// Which file it is, whatever its name: the name may be given to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileIdentity {
+    /// The number of the file system; it may be another one after the machine was started again.
+    pub device: u64,
+    /// The number of the file in it; it may be used again once the file is gone.
+    pub inode: u64,
+}
+
+/// A file as the operating system knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileStatus {
+    /// Which file it is.
+    pub identity: FileIdentity,
+    /// When it was written last, in nanoseconds since 1970; 0 where that is not known.
+    pub modified_ns: i128,
+}
+
 /// Whose a file or directory is, and who may do what with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
@@ -132,6 +150,14 @@ pub trait Files: Send + Sync + 'static {
     /// As the operating system says.
     fn access(&self, path: &Path) -> io::Result<Access>;
 
+    /// Which file is at `path`; a symbolic link is not followed.
+    ///
+    /// # Errors
+    /// As the operating system says; `NotFound` if there is none.
+    fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        self.open(path, OpenMode::Read)?.status()
+    }
+
     /// How many files this process may have open at once, if somebody set a bound.
     fn open_files_max(&self) -> Option<u64> {
         None
@@ -224,6 +250,14 @@ pub trait File: Send + Sync {
     /// # Errors
     /// As the operating system says.
     fn length_bytes(&self) -> io::Result<u64>;
+
+    /// Which file it is; all zeros where files are not told apart.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn status(&self) -> io::Result<FileStatus> {
+        Ok(FileStatus::default())
+    }
 
     /// Cuts or extends (with zeros) the file.
     ///

@@ -13,8 +13,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{
-    Access, Clock, Dir, DirEntry, File, Files, Instant, JoinHandle, Lock, LockError, OpenMode,
-    Random, Spawn,
+    Access, Clock, Dir, DirEntry, File, FileIdentity, FileStatus, Files, Instant, JoinHandle, Lock,
+    LockError, OpenMode, Random, Spawn,
 };
 use crate::types::Timestamp;
 
@@ -101,6 +101,10 @@ impl Files for RealFiles {
         })
     }
 
+    fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        Ok(status_of(&rustix::fs::lstat(path)?))
+    }
+
     fn open_files_max(&self) -> Option<u64> {
         rustix::process::getrlimit(rustix::process::Resource::Nofile).current
     }
@@ -173,6 +177,16 @@ fn open_no_follow(path: &Path, access: OFlags) -> io::Result<std::os::fd::OwnedF
     })
 }
 
+fn status_of(found: &rustix::fs::Stat) -> FileStatus {
+    FileStatus {
+        identity: FileIdentity {
+            device: found.st_dev,
+            inode: found.st_ino,
+        },
+        modified_ns: i128::from(found.st_mtime) * 1_000_000_000 + i128::from(found.st_mtime_nsec),
+    }
+}
+
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -208,6 +222,10 @@ impl File for RealFile {
 
     fn length_bytes(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn status(&self) -> io::Result<FileStatus> {
+        Ok(status_of(&rustix::fs::fstat(&self.file)?))
     }
 
     fn set_length(&self, length_bytes: u64) -> io::Result<()> {

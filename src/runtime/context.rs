@@ -20,13 +20,13 @@ use super::poison::{Poison, PoisonPolicy};
 use super::positions::SinkMarks;
 use super::pressure::Pressure;
 use super::scale::Share;
-use super::source::{AssignedSplit, Split};
+use super::source::{AssignedSplit, Position, Split};
 use crate::client::{TransactionalWriter, Transport};
 use crate::codec::{CodecId, Datum};
 use crate::env::Env;
 use crate::protocol::batch::Compression;
 use crate::state::{StateBackend, Store};
-use crate::types::{Offset, TopicName};
+use crate::types::TopicName;
 
 /// What all workers of a running job share.
 pub struct JobContext {
@@ -100,7 +100,7 @@ impl Splits {
 pub(crate) struct SplitPlan {
     pub(crate) source: usize,
     pub(crate) split: Split,
-    pub(crate) position: Option<Offset>,
+    pub(crate) position: Option<Position>,
     /// The state partition that the split's records are for, if it belongs to a repartition topic.
     pub(crate) state_partition: Option<u16>,
 }

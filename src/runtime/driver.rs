@@ -21,13 +21,13 @@ use super::positions::Positions;
 use super::progress::Progress;
 use super::report::{Drained, Report};
 use super::scale::{Placement, Plan, ReadyTask, Task};
-use super::source::{AssignedSplit, Split};
+use super::source::{AssignedSplit, Position, Split};
 use super::source_topics::SourceTopics;
 use crate::client::{CommitOutcome, Offered, wait};
 use crate::env::failpoint;
 use crate::protocol::ErrorKind;
 use crate::protocol::messages::{CommittedOffset, GroupMember};
-use crate::types::{GroupId, Offset, TopicName};
+use crate::types::{GroupId, TopicName};
 
 /// The longest wait for a report when nothing is due.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub(crate) struct Driver {
     reports: Receiver<Report>,
     drained: Vec<Drained>,
     /// The positions committed last, by split number.
-    committed: BTreeMap<u32, Offset>,
+    committed: BTreeMap<u32, Position>,
     positions: Positions,
     sources: SourceTopics,
     flusher: Flusher,
@@ -69,7 +69,7 @@ impl Driver {
             .splits
             .all()
             .iter()
-            .filter_map(|(number, plan)| Some((*number, plan.position?)))
+            .filter_map(|(number, plan)| Some((*number, plan.position.clone()?)))
             .collect();
         Ok(Self {
             sources,
@@ -207,7 +207,7 @@ impl Driver {
                     .map(|flush| (drained.worker, flush)),
             );
         }
-        moved.retain(|split, offset| self.committed.get(split) != Some(offset));
+        moved.retain(|split, at| self.committed.get(split) != Some(at));
         for mark in &marks {
             self.positions.append_mark(writer, mark)?;
         }
@@ -237,25 +237,23 @@ impl Driver {
     fn send_positions(
         &mut self,
         writer: usize,
-        moved: &BTreeMap<u32, Offset>,
+        moved: &BTreeMap<u32, Position>,
     ) -> Result<(), JobError> {
         let mut offsets = Vec::new();
-        for (&number, &offset) in moved {
+        for (&number, at) in moved {
             let Some(plan) = self.job.splits.get(number) else {
                 unreachable!("workers report splits that they were given")
             };
             match &plan.split {
                 Split::Partition(partition) => {
                     let committed = CommittedOffset {
-                        offset,
+                        offset: at.offset,
                         leader_epoch: -1,
                         metadata: String::new(),
                     };
                     offsets.push((partition.clone(), committed));
                 }
-                Split::Named { source, name } => {
-                    self.positions.append(writer, source, name, offset)?
-                }
+                Split::Named { source, name } => self.positions.append(writer, source, name, at)?,
             }
         }
         self.positions.flush(writer)?;
@@ -295,14 +293,14 @@ impl Driver {
     }
 
     /// What was read of repartition topics is not needed any more.
-    fn note_read_for_good(&self, moved: &BTreeMap<u32, Offset>) {
+    fn note_read_for_good(&self, moved: &BTreeMap<u32, Position>) {
         let Some(share) = &self.job.share else {
             return;
         };
-        let read = moved.iter().filter_map(|(&number, &offset)| {
+        let read = moved.iter().filter_map(|(&number, at)| {
             let plan = self.job.splits.get(number)?;
             match (&plan.split, plan.state_partition) {
-                (Split::Partition(partition), Some(_)) => Some((partition.clone(), offset)),
+                (Split::Partition(partition), Some(_)) => Some((partition.clone(), at.offset)),
                 _ => None,
             }
         });
@@ -353,15 +351,16 @@ impl Driver {
         let state_partition = plan.state_partition(ready.task);
         change.opened_state.extend(state_partition);
         for (feed, place) in plan.feeds(ready.task) {
-            let position = ready.positions.get(&place).copied();
+            let position = ready.positions.get(&place).copied().map(Position::from);
             let split = Split::Partition(place);
             let number = self.job.splits.add(SplitPlan {
                 source: feed,
                 split: split.clone(),
-                position,
+                position: position.clone(),
                 state_partition,
             });
-            self.committed.extend(position.map(|at| (number, at)));
+            self.committed
+                .extend(position.clone().map(|at| (number, at)));
             let assigned = AssignedSplit {
                 number,
                 split,

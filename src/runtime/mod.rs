@@ -63,6 +63,6 @@ pub use progress::ShareReport;
 pub use record::{Key, Meta, Origin, Record, Unkeyed};
 pub use scale::ScaleOut;
 pub use sink::Sink;
-pub use source::{Emit, Emitted, From, Raw, Read, Source, Split, SplitReader};
+pub use source::{Emit, Emitted, From, Position, Raw, Read, Source, Split, SplitReader};
 pub use stream::{Boxed, Keyed, Merged, Stream, Table, Then, Upstream};
 pub use topics::{JobTopic, TopicRole};

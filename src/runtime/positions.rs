@@ -1,7 +1,8 @@
 //! Positions of sources that are not topics: a compacted topic of the job, written in the cycle's transaction.
 //!
-//! Key: the source's name and the split's name, joined by a 0 byte. Value: the position, eight bytes, big-endian.
-//! Sinks of files keep the lengths of their parts here, too.
+//! Key: the source's name and the split's name, joined by a 0 byte. Value: the position, eight bytes, big-endian, and
+//! behind it the source's fingerprint of the input before it, if it has one. Sinks of files keep the lengths of their
+//! parts here, too.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use super::cycle::WRITERS_COUNT;
 use super::error::JobError;
+use super::source::Position;
 use crate::client::consumer::PartitionReader;
 use crate::client::{PartitionWriter, TransactionalWriter, Transport, wait};
 use crate::env::Env;
@@ -60,14 +62,12 @@ impl Positions {
         writer: usize,
         source: &str,
         split: &str,
-        offset: Offset,
+        position: &Position,
     ) -> Result<(), JobError> {
         let key = [source.as_bytes(), &[0], split.as_bytes()].concat();
-        self.builder.push(
-            self.env.clock.wall(),
-            Some(&key),
-            Some(&offset.0.to_be_bytes()),
-        );
+        let value = [&position.offset.0.to_be_bytes(), &*position.fingerprint].concat();
+        let now = self.env.clock.wall();
+        self.builder.push(now, Some(&key), Some(&value));
         if self.builder.size_bytes() > 256 * 1024 {
             self.flush(writer)
         } else {
@@ -78,7 +78,7 @@ impl Positions {
     /// Notes what a sink's part holds by this cycle, or that it need no longer be known.
     pub(crate) fn append_mark(&mut self, writer: usize, mark: &SinkMark) -> Result<(), JobError> {
         match mark.position {
-            Some(position) => self.append(writer, &mark.sink, &mark.part, position),
+            Some(length) => self.append(writer, &mark.sink, &mark.part, &length.into()),
             None => {
                 let key = [mark.sink.as_bytes(), &[0], mark.part.as_bytes()].concat();
                 self.builder.push(self.env.clock.wall(), Some(&key), None);
@@ -96,7 +96,7 @@ impl Positions {
 }
 
 /// The committed positions, by source and split.
-pub(crate) type NamedPositions = HashMap<(String, String), Offset>;
+pub(crate) type NamedPositions = HashMap<(String, String), Position>;
 
 /// Reads all committed positions of a job.
 pub(crate) fn read_positions(
@@ -133,13 +133,19 @@ pub(crate) fn read_positions(
     Ok(positions)
 }
 
-type Entry = ((String, String), Option<Offset>);
+type Entry = ((String, String), Option<Position>);
 
 fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Entry> {
     let key = std::str::from_utf8(key?).ok()?;
     let (source, split) = key.split_once('\0')?;
     let position = match value {
-        Some(value) => Some(Offset(i64::from_be_bytes(value.try_into().ok()?))),
+        Some(value) => {
+            let (offset, fingerprint) = value.split_first_chunk()?;
+            Some(Position {
+                offset: Offset(i64::from_be_bytes(*offset)),
+                fingerprint: fingerprint.to_vec(),
+            })
+        }
         None => None,
     };
     Some(((source.to_owned(), split.to_owned()), position))

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::source::Position;
 use crate::types::{Offset, TopicId, TopicName, TopicPartition};
 
 /// Counters of a running job, shared with whoever watches it.
@@ -32,7 +33,8 @@ pub struct ShareReport {
 }
 
 impl Progress {
-    pub(crate) fn committed(&self, moved: &BTreeMap<u32, Offset>) {
+    pub(crate) fn committed(&self, moved: &BTreeMap<u32, Position>) {
+        let moved = moved.iter().map(|(&number, at)| (number, at.offset));
         self.positions.lock().extend(moved);
         self.commits.fetch_add(1, Ordering::Relaxed);
     }

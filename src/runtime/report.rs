@@ -5,15 +5,15 @@ use crossbeam_channel::{Receiver, Sender};
 use super::changelog::Flush;
 use super::error::JobError;
 use super::positions::SinkMark;
+use super::source::Position;
 use crate::env::Instant;
 use crate::state::StateError;
-use crate::types::Offset;
 
 /// A worker's part of a drained cycle.
 pub(crate) struct Drained {
     pub(crate) worker: usize,
     /// Where each of its splits stands.
-    pub(crate) positions: Vec<(u32, Offset)>,
+    pub(crate) positions: Vec<(u32, Position)>,
     /// What its sinks of files hold.
     pub(crate) marks: Vec<SinkMark>,
     /// What RocksDB is to get once the cycle is committed.

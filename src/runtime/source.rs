@@ -39,6 +39,24 @@ impl std::fmt::Display for Split {
     }
 }
 
+/// A position in a split, and what tells later that the input before it is still the one that was read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Position {
+    /// The position.
+    pub offset: Offset,
+    /// Bytes of the source's own; see [`SplitReader::fingerprint`].
+    pub fingerprint: Vec<u8>,
+}
+
+impl std::convert::From<Offset> for Position {
+    fn from(offset: Offset) -> Self {
+        Self {
+            offset,
+            fingerprint: Vec::new(),
+        }
+    }
+}
+
 /// What a read achieved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
@@ -108,6 +126,12 @@ pub trait SplitReader<K: ?Sized, V: ?Sized> {
 
     /// The position behind the last record emitted: reading from here again gives what was not emitted yet.
     fn position(&self) -> Offset;
+
+    /// What tells [`Source::resume`] whether the input before the position is still the one that was read: kept with the
+    /// position, where the split is not a partition of a topic. Its first byte is its version.
+    fn fingerprint(&self) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 /// A source of records: where a stream begins.
@@ -144,6 +168,19 @@ pub trait Source: Send + Sync + 'static {
         position: Option<Offset>,
         context: &JobContext,
     ) -> Result<Self::Reader, JobError>;
+
+    /// Opens a split behind a committed position, and looks whether the input before it is the one that was read.
+    ///
+    /// # Errors
+    /// If it cannot be read from there, or was changed.
+    fn resume(
+        &self,
+        split: &Split,
+        position: &Position,
+        context: &JobContext,
+    ) -> Result<Self::Reader, JobError> {
+        self.open(split, Some(position.offset), context)
+    }
 }
 
 /// A source with its types hidden.
@@ -178,8 +215,9 @@ impl<S: Source> Attach<S::Key, S::Value> for From<S> {
                 let mut feed = SplitFeed {
                     stage: stage.build(context)?,
                     poison: context.poison()?,
-                    open: Box::new(move |assigned| {
-                        opener.open(&assigned.split, assigned.position, &job)
+                    open: Box::new(move |assigned| match &assigned.position {
+                        Some(position) => opener.resume(&assigned.split, position, &job),
+                        None => opener.open(&assigned.split, None, &job),
                     }),
                     readers: Vec::new(),
                     next: 0,
@@ -207,7 +245,7 @@ pub(crate) trait Feed {
     /// Visits the stores of the chain.
     fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore));
     /// Where each split stands: its number and position.
-    fn positions(&self, visit: &mut dyn FnMut(u32, Offset));
+    fn positions(&self, visit: &mut dyn FnMut(u32, Position));
     /// Reads this split, too.
     fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError>;
     /// Reads these splits no more; others are none of it.
@@ -300,10 +338,14 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
         self.stage.stores(visit);
     }
 
-    fn positions(&self, visit: &mut dyn FnMut(u32, Offset)) {
-        self.readers
-            .iter()
-            .for_each(|split| visit(split.number, split.reader.position()));
+    fn positions(&self, visit: &mut dyn FnMut(u32, Position)) {
+        for split in &self.readers {
+            let position = Position {
+                offset: split.reader.position(),
+                fingerprint: split.reader.fingerprint(),
+            };
+            visit(split.number, position);
+        }
     }
 
     fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError> {
@@ -326,5 +368,5 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
 pub(crate) struct AssignedSplit {
     pub(crate) number: u32,
     pub(crate) split: Split,
-    pub(crate) position: Option<Offset>,
+    pub(crate) position: Option<Position>,
 }

@@ -25,7 +25,7 @@ use super::pressure::Pressure;
 use super::progress::Progress;
 use super::report::{Report, Reports};
 use super::scale::{ScaleOut, Share, repartition_topic};
-use super::source::Split;
+use super::source::{Position, Split};
 use super::topics::{JobTopic, TopicRole, ensure_topic, job_topics};
 use super::topology::Topology;
 use super::worker::run_worker;
@@ -454,8 +454,8 @@ fn plan_splits(
         .collect();
     for plan in &mut plans {
         plan.position = match &plan.split {
-            Split::Partition(partition) => committed.get(partition).copied(),
-            Split::Named { source, name } => named.get(&(source.clone(), name.clone())).copied(),
+            Split::Partition(partition) => committed.get(partition).copied().map(Position::from),
+            Split::Named { source, name } => named.get(&(source.clone(), name.clone())).cloned(),
         };
     }
     Ok(plans)

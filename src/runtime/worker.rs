@@ -490,7 +490,7 @@ impl Worker {
         let mut positions = Vec::new();
         self.feeds
             .iter()
-            .for_each(|feed| feed.positions(&mut |split, offset| positions.push((split, offset))));
+            .for_each(|feed| feed.positions(&mut |split, at| positions.push((split, at))));
         self.reports.send(Report::Drained(Drained {
             worker: self.number,
             positions,

@@ -9,7 +9,9 @@ use rustix::io::Errno;
 use super::fault::Call;
 use super::storage::{ByteChange, Change, Inode, Node};
 use super::world::{State, World};
-use crate::env::{Access, Dir, DirEntry, File, Files, Lock, LockError, OpenMode};
+use crate::env::{
+    Access, Dir, DirEntry, File, FileIdentity, FileStatus, Files, Lock, LockError, OpenMode,
+};
 
 /// The disk of one world.
 pub(super) struct SimulatedFiles {
@@ -123,6 +125,13 @@ impl Files for SimulatedFiles {
         })
     }
 
+    fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        self.world.call(Call::Exists, path, |state, verdict| {
+            verdict.check()?;
+            Ok(status_of(state.storage.resolve(path)?))
+        })
+    }
+
     fn open_files_max(&self) -> Option<u64> {
         let max = self.world.state.lock().open_files_max;
         (max < u64::MAX).then_some(max)
@@ -163,6 +172,15 @@ impl Lock for SimulatedLock {}
 impl Drop for SimulatedLock {
     fn drop(&mut self) {
         self.world.state.lock().locks.remove(&self.path);
+    }
+}
+
+/// Simulated files have no time of change.
+fn status_of(inode: Inode) -> FileStatus {
+    let identity = FileIdentity { device: 0, inode };
+    FileStatus {
+        identity,
+        modified_ns: 0,
     }
 }
 
@@ -291,6 +309,10 @@ impl File for SimulatedFile {
             verdict.check()?;
             Ok(state.storage.file(self.inode)?.volatile.length_bytes())
         })
+    }
+
+    fn status(&self) -> io::Result<FileStatus> {
+        Ok(status_of(self.inode))
     }
 
     fn set_length(&self, length_bytes: u64) -> io::Result<()> {

@@ -34,8 +34,14 @@ pub(super) enum Filled {
 }
 
 impl ByteStream {
-    /// Starts to read `input`, whose first `skip` bytes were committed before and are left out.
-    pub(super) fn start(env: &Env, input: Box<dyn Read + Send>, skip: u64) -> io::Result<Self> {
+    /// Starts to read `input`, whose first `skip` bytes were committed before and are left out. Their CRC-32C is known if
+    /// they were read by a release that kept it.
+    pub(super) fn start(
+        env: &Env,
+        input: Box<dyn Read + Send>,
+        skip: u64,
+        expected: Option<u32>,
+    ) -> io::Result<Self> {
         let (sender, chunks) = bounded(CHUNKS_MAX);
         let waker: Arc<Mutex<Option<Waker>>> = Arc::default();
         let wakes = Arc::clone(&waker);
@@ -45,7 +51,7 @@ impl ByteStream {
                     waker.wake_by_ref();
                 }
             };
-            if let Err(e) = copy(input, skip, &sender, &wake) {
+            if let Err(e) = copy(input, (skip, expected), &sender, &wake) {
                 // A reader that is gone needs no error.
                 let _ = sender.send(Err(e));
             }
@@ -85,16 +91,27 @@ impl ByteStream {
 /// Reads `input` to its end, or until nobody wants it.
 fn copy(
     mut input: Box<dyn Read + Send>,
-    skip: u64,
+    (skip, expected): (u64, Option<u32>),
     chunks: &Sender<io::Result<Vec<u8>>>,
     wake: &dyn Fn(),
 ) -> io::Result<()> {
-    let skipped = io::copy(&mut input.by_ref().take(skip), &mut io::sink())?;
-    if skipped < skip {
+    let mut skipped = Skipped::default();
+    io::copy(&mut input.by_ref().take(skip), &mut skipped)?;
+    if skipped.bytes < skip {
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
             format!(
-                "it ends after {skipped} bytes, but {skip} were read and committed before: give the same input again"
+                "it ends after {} bytes, but {skip} were read and committed before: give the same input again",
+                skipped.bytes
+            ),
+        ));
+    }
+    if expected.is_some_and(|expected| expected != skipped.crc) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "its first {skip} bytes are not those that were read and committed before: give the same input again, or \
+                 give the job another name to begin anew"
             ),
         ));
     }
@@ -110,5 +127,24 @@ fn copy(
             return Ok(());
         }
         wake();
+    }
+}
+
+/// What was read before: only its length and checksum count.
+#[derive(Default)]
+struct Skipped {
+    bytes: u64,
+    crc: u32,
+}
+
+impl io::Write for Skipped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes += bytes.len() as u64;
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -205,7 +205,7 @@ impl FileDirectory {
     fn lengths(&self, committed: &NamedPositions) -> HashMap<String, u64> {
         let source = self.source();
         let own = committed.iter().filter(|((of, _), _)| *of == source);
-        own.map(|((_, part), length)| (part.clone(), u64::try_from(length.0).unwrap_or(0)))
+        own.map(|((_, part), length)| (part.clone(), u64::try_from(length.offset.0).unwrap_or(0)))
             .collect()
     }
 

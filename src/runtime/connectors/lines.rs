@@ -1,28 +1,22 @@
 //! Lines of text files or of standard input, exactly once: a position is the byte behind the last line committed.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::task::Waker;
-use std::time::Duration;
 
-use memchr::memchr;
 use parking_lot::Mutex;
 
-use super::byte_stream::{ByteStream, Filled};
-use crate::codec::{Codec, Text};
-use crate::env::{File, OpenMode};
-use crate::runtime::{
-    Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed,
-};
-use crate::types::{Offset, Timestamp};
+use super::byte_stream::ByteStream;
+use crate::runtime::{JobContext, JobError, Position, Source, Split, Unkeyed};
+use crate::types::Offset;
+use fingerprint::Fingerprint;
+use input::InputFile;
+use reader::{AtEnd, LinesReader, Settings, failed};
 
-/// Bytes read from a file at once.
-const CHUNK_BYTES: usize = 256 * 1024;
-/// Files tell nobody when they grow: how often a followed one is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+mod fingerprint;
+mod input;
+mod reader;
+
 /// The longest line, unless the source says otherwise.
 const LINE_BYTES_MAX: usize = 64 << 20;
 
@@ -37,13 +31,13 @@ enum Input {
 pub struct Lines {
     name: String,
     input: Input,
-    is_following: bool,
-    is_lossy: bool,
-    line_bytes_max: usize,
+    settings: Settings,
 }
 
 /// A source of the lines of `paths`, without their line ends (`\n` or `\r\n`). Each file is read in
-/// order by one worker. Files must only grow: what is before a committed position is not read again.
+/// order by one worker. Files must only grow: what is before a committed position is not read again. A file that was cut,
+/// emptied or replaced is an error, also while it is read. At the end of a file a line without an end counts, and may
+/// only get its end later: see [`Lines::whole_lines`].
 ///
 /// A line that is not UTF-8 is a poison record; see [`Lines::lossy`].
 ///
@@ -82,9 +76,12 @@ impl Lines {
         Self {
             name: name.to_owned(),
             input,
-            is_following: false,
-            is_lossy: false,
-            line_bytes_max: LINE_BYTES_MAX,
+            settings: Settings {
+                at_end: AtEnd::Deliver,
+                is_rotating: false,
+                is_lossy: false,
+                line_bytes_max: LINE_BYTES_MAX,
+            },
         }
     }
 
@@ -97,30 +94,83 @@ impl Lines {
         }
     }
 
-    /// Waits for more at the end of a file instead of ending; standard input ends all the same. A line counts once its line end is there.
+    fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.settings;
+        change(&mut settings);
+        Self { settings, ..self }
+    }
+
+    /// Waits for more at the end of a file instead of ending; standard input ends all the same. A line counts once its
+    /// line end is there. Another file that takes the place of a followed one is an error: see [`Lines::follow_rotation`].
     #[must_use]
     pub fn follow(self) -> Self {
-        Self {
-            is_following: true,
-            ..self
-        }
+        self.with(|settings| settings.at_end = AtEnd::Follow)
+    }
+
+    /// As [`Lines::follow`], through rotation by renaming: once another file is at the path and has bytes, the old one is
+    /// read to its end (where a last line counts without its end), then the files that were rotated since (the path's name
+    /// with a number or a date behind it, in the same directory, not compressed), then the new one. A job that did not run
+    /// meanwhile finds the old file by its inode. A file that is emptied in place (`copytruncate`) loses lines, and is an error.
+    #[must_use]
+    pub fn follow_rotation(self) -> Self {
+        self.with(|settings| (settings.at_end, settings.is_rotating) = (AtEnd::Follow, true))
+    }
+
+    /// Leaves a last line without a line end for a later run, instead of taking it for whole: for files that somebody is
+    /// still writing, read in runs that end.
+    #[must_use]
+    pub fn whole_lines(self) -> Self {
+        self.with(|settings| settings.at_end = AtEnd::Leave)
     }
 
     /// Replaces what is not UTF-8 by U+FFFD instead of refusing the line.
     #[must_use]
     pub fn lossy(self) -> Self {
-        Self {
-            is_lossy: true,
-            ..self
-        }
+        self.with(|settings| settings.is_lossy = true)
     }
 
     /// The longest line, in bytes; a longer one is an error. The default is 64 MiB.
     #[must_use]
     pub fn line_bytes_max(self, bytes: usize) -> Self {
-        Self {
-            line_bytes_max: bytes,
-            ..self
+        self.with(|settings| settings.line_bytes_max = bytes)
+    }
+
+    fn open_at(
+        &self,
+        split: &Split,
+        position: &Position,
+        context: &JobContext,
+    ) -> Result<LinesReader, JobError> {
+        let Split::Named { name, .. } = split else {
+            unreachable!("this source lists named splits")
+        };
+        let (env, path) = (context.env(), PathBuf::from(name));
+        let start = u64::try_from(position.offset.0).unwrap_or(0);
+        let known = Fingerprint::decode(&position.fingerprint).map_err(|e| failed(&path, e))?;
+        let timestamp = env.clock.wall();
+        match &self.input {
+            Input::Files(_) => {
+                let is_rotating = self.settings.is_rotating;
+                let opened = InputFile::resume(env, &path, start, known.as_ref(), is_rotating);
+                let opened = opened.map_err(|e| failed(&path, e))?;
+                let settings = self.settings;
+                Ok(LinesReader::of_file(
+                    path, start, opened, known, settings, timestamp,
+                ))
+            }
+            Input::Once(input) => {
+                let expected = known.map(|known| known.prefix_crc);
+                let stream = open_once(context, &path, input, start, expected)?;
+                let input = reader::Input::Once(stream);
+                Ok(LinesReader::of_input(
+                    path,
+                    start,
+                    input,
+                    known,
+                    self.settings,
+                    timestamp,
+                ))
+            }
         }
     }
 }
@@ -165,41 +215,17 @@ impl Source for Lines {
         position: Option<Offset>,
         context: &JobContext,
     ) -> Result<Self::Reader, JobError> {
-        let Split::Named { name, .. } = split else {
-            unreachable!("this source lists named splits")
-        };
-        let path = PathBuf::from(name);
-        let start = u64::try_from(position.unwrap_or_default().0).unwrap_or(0);
-        let bytes = match &self.input {
-            Input::Files(_) => Bytes::File(open_file(context, &path, start)?),
-            Input::Once(input) => Bytes::Once(open_once(context, &path, input, start)?),
-        };
-        Ok(LinesReader {
-            path: Arc::from(path),
-            bytes,
-            buffer: Vec::new(),
-            filled: 0,
-            consumed: 0,
-            read_position: start,
-            is_following: self.is_following,
-            is_lossy: self.is_lossy,
-            line_bytes_max: self.line_bytes_max,
-            timestamp: context.env().clock.wall(),
-        })
+        self.open_at(split, &position.unwrap_or_default().into(), context)
     }
-}
 
-fn open_file(context: &JobContext, path: &Path, start: u64) -> Result<Box<dyn File>, JobError> {
-    let file = context.env().files.open(path, OpenMode::Read);
-    let file = file.map_err(|e| failed(path, e))?;
-    let length_bytes = file.length_bytes().map_err(|e| failed(path, e))?;
-    if start > length_bytes {
-        let why = format!(
-            "it has {length_bytes} bytes, but {start} were read and committed before: it was cut or replaced; give the new file another name"
-        );
-        return Err(failed(path, why));
+    fn resume(
+        &self,
+        split: &Split,
+        position: &Position,
+        context: &JobContext,
+    ) -> Result<Self::Reader, JobError> {
+        self.open_at(split, position, context)
     }
-    Ok(file)
 }
 
 fn open_once(
@@ -207,160 +233,10 @@ fn open_once(
     name: &Path,
     input: &Mutex<Option<Box<dyn io::Read + Send>>>,
     start: u64,
+    expected: Option<u32>,
 ) -> Result<ByteStream, JobError> {
     let input = input.lock().take().ok_or_else(|| {
         failed(name, "it was read already, and can be read only once: start the program again with the same input, of which what was committed is skipped")
     })?;
-    ByteStream::start(context.env(), input, start).map_err(|e| failed(name, e))
-}
-
-fn failed(path: &Path, why: impl std::fmt::Display) -> JobError {
-    JobError::Source {
-        source_name: path.display().to_string(),
-        why: why.to_string(),
-    }
-}
-
-/// What a reader reads.
-enum Bytes {
-    File(Box<dyn File>),
-    Once(ByteStream),
-}
-
-impl Bytes {
-    fn read(&mut self, buffer: &mut [u8], position: u64, waker: &Waker) -> io::Result<Filled> {
-        match self {
-            Self::Once(stream) => stream.read(buffer, waker),
-            Self::File(file) => Ok(match file.read_at(buffer, position)? {
-                0 => Filled::End,
-                count => Filled::Bytes(count),
-            }),
-        }
-    }
-}
-
-/// Reads the lines of one file or stream.
-pub struct LinesReader {
-    path: Arc<Path>,
-    bytes: Bytes,
-    /// Bytes of the input: `consumed..filled` are not emitted yet.
-    buffer: Vec<u8>,
-    filled: usize,
-    consumed: usize,
-    /// The position in the file of the byte behind `filled`.
-    read_position: u64,
-    is_following: bool,
-    is_lossy: bool,
-    line_bytes_max: usize,
-    timestamp: Timestamp,
-}
-
-impl LinesReader {
-    /// Reads more behind what is not emitted yet.
-    fn fill(&mut self, waker: &Waker) -> Result<Filled, JobError> {
-        self.buffer.copy_within(self.consumed..self.filled, 0);
-        self.filled -= self.consumed;
-        self.consumed = 0;
-        if self.filled > self.line_bytes_max {
-            let why = format!(
-                "the line at byte {} is longer than {} bytes: raise `line_bytes_max`",
-                self.position().0,
-                self.line_bytes_max
-            );
-            return Err(failed(&self.path, why));
-        }
-        // Doubling keeps the work on a long line linear.
-        let wanted = (self.filled + CHUNK_BYTES).max(2 * self.filled);
-        if self.buffer.len() < wanted {
-            self.buffer.resize(wanted, 0);
-        }
-        let rest = &mut self.buffer[self.filled..];
-        let filled = self.bytes.read(rest, self.read_position, waker);
-        let filled = filled.map_err(|e| failed(&self.path, e))?;
-        if let Filled::Bytes(count) = filled {
-            self.filled += count;
-            self.read_position += count as u64;
-        }
-        Ok(filled)
-    }
-
-    fn emit_line(
-        &mut self,
-        end: usize,
-        next: usize,
-        emit: &mut impl Emit<Unkeyed, str>,
-    ) -> Result<(), JobError> {
-        let offset = self.position();
-        let line = &self.buffer[self.consumed..end];
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let raw = Raw::Bytes {
-            key: None,
-            value: line,
-        };
-        // The position moves first: should the record stop the job, nothing of the cycle is committed anyway.
-        self.consumed = next;
-        let decoded = match self.is_lossy {
-            // Nearly all lines are UTF-8, and the plain check is several times as fast as the mending one.
-            true => Ok(std::str::from_utf8(line)
-                .map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed)),
-            false => Codec::<str>::decode(&Text, line),
-        };
-        let record = match &decoded {
-            Ok(text) => Ok((Key::none(), &**text)),
-            Err(e) => Err(e.clone()),
-        };
-        emit.emit(Emitted {
-            record,
-            timestamp: self.timestamp,
-            offset,
-            raw,
-        })
-    }
-
-    /// Emits every whole line that was read.
-    fn emit_lines(&mut self, emit: &mut impl Emit<Unkeyed, str>) -> Result<bool, JobError> {
-        let before = self.consumed;
-        while let Some(length) = memchr(b'\n', &self.buffer[self.consumed..self.filled]) {
-            let end = self.consumed + length;
-            self.emit_line(end, end + 1, emit)?;
-        }
-        Ok(self.consumed > before)
-    }
-
-    fn end_of_file(&mut self, emit: &mut impl Emit<Unkeyed, str>) -> Result<Read, JobError> {
-        if self.is_following && matches!(self.bytes, Bytes::File(_)) {
-            return Ok(Read::Later(LOOK_AGAIN));
-        }
-        if self.consumed < self.filled {
-            let end = self.filled;
-            self.emit_line(end, end, emit)?;
-            return Ok(Read::Progress);
-        }
-        Ok(Read::Exhausted)
-    }
-}
-
-impl SplitReader<Unkeyed, str> for LinesReader {
-    fn read(
-        &mut self,
-        waker: &Waker,
-        emit: &mut impl Emit<Unkeyed, str>,
-    ) -> Result<Read, JobError> {
-        if self.emit_lines(emit)? {
-            return Ok(Read::Progress);
-        }
-        match self.fill(waker)? {
-            Filled::End => self.end_of_file(emit),
-            Filled::Pending => Ok(Read::Pending),
-            Filled::Bytes(_) => {
-                self.emit_lines(emit)?;
-                Ok(Read::Progress)
-            }
-        }
-    }
-
-    fn position(&self) -> Offset {
-        let unread = (self.filled - self.consumed) as u64;
-        Offset(i64::try_from(self.read_position - unread).unwrap_or(i64::MAX))
-    }
+    ByteStream::start(context.env(), input, start, expected).map_err(|e| failed(name, e))
 }

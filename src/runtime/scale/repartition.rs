@@ -17,7 +17,7 @@ use crate::runtime::error::JobError;
 use crate::runtime::exchange::{Batch, Receiver};
 use crate::runtime::operator::{Flow, Stage};
 use crate::runtime::record::{Key, Meta, Origin, Record};
-use crate::runtime::source::{AssignedSplit, Feed, Raw, Read, Split};
+use crate::runtime::source::{AssignedSplit, Feed, Position, Raw, Read, Split};
 use crate::runtime::stream::StageFactory;
 use crate::runtime::{JobContext, OperatorContext};
 use crate::state::CycleStore;
@@ -93,8 +93,8 @@ impl PartitionState {
                     .list_offset(partition, earliest, Isolation::ReadCommitted),
             )
         };
-        let position = match assigned.position {
-            Some(position) => position,
+        let position = match &assigned.position {
+            Some(position) => position.offset,
             None => list()?.map_or(Offset::ZERO, |found| found.offset),
         };
         let reader = PartitionReader::new(
@@ -256,10 +256,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Feed for RepartitionF
         self.receiver.stage().stores(visit);
     }
 
-    fn positions(&self, visit: &mut dyn FnMut(u32, Offset)) {
+    fn positions(&self, visit: &mut dyn FnMut(u32, Position)) {
         self.partitions
             .iter()
-            .for_each(|partition| visit(partition.number, partition.position));
+            .for_each(|partition| visit(partition.number, partition.position.into()));
     }
 
     fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError> {

@@ -61,7 +61,7 @@ impl Life {
         }
         let named = read_positions(&transport, &topic).unwrap();
         let of_lines = named.get(&("lines".to_owned(), "all".to_owned()));
-        let committed = of_lines.map_or(0, |position| u64::try_from(position.0).unwrap());
+        let committed = of_lines.map_or(0, |position| u64::try_from(position.offset.0).unwrap());
         let directory = FileDirectory::open(&env, JOB, OUT.as_ref(), &named).unwrap();
         Self {
             stage: FilesStage {
@@ -102,7 +102,9 @@ impl Life {
         let writer = self.cycle % 2;
         let position = Offset(i64::try_from(to).unwrap());
         let positions = &mut self.positions;
-        positions.append(writer, "lines", "all", position).unwrap();
+        positions
+            .append(writer, "lines", "all", &position.into())
+            .unwrap();
         for mark in self.stage.marks.take() {
             positions.append_mark(writer, &mark).unwrap();
         }
