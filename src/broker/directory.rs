@@ -190,8 +190,9 @@ fn check_parent(env: &Env, root: &Path) -> Result<(), BrokerError> {
     match env.files.exists(parent) {
         Ok(true) => Ok(()),
         Ok(false) => Err(invalid(format!(
-            "cannot create the data directory {}: its parent does not exist; create it first, or correct the path",
-            root.display()
+            "cannot create the data directory {}: its parent does not exist; create it first (mkdir -p {}), or correct the path",
+            root.display(),
+            parent.display()
         ))),
         Err(e) => Err(io_error(&e, "look for", parent)),
     }
@@ -319,6 +320,7 @@ fn half_copied(root: &Path, missing: &str) -> BrokerError {
     ))
 }
 
+/// No client is refused here, so the code is only the nearest of Kafka's: the storage cannot be used.
 fn invalid(message: String) -> BrokerError {
-    BrokerError::fatal(ErrorCode::PolicyViolation, message)
+    BrokerError::fatal(ErrorCode::KafkaStorageError, message)
 }

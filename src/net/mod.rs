@@ -12,6 +12,7 @@ mod connection;
 mod error;
 mod frame;
 mod pem;
+mod runtime;
 mod stream;
 mod subject;
 #[cfg(test)]
@@ -25,4 +26,5 @@ pub use connection::{
 pub use error::NetError;
 pub use frame::{FrameParts, FrameReader, FrameWriter};
 pub use pem::Pem;
+pub use runtime::OwnRuntime;
 pub use tls::{ClientAuth, ClientTls, ClientTlsSettings, ServerTls, ServerTlsSettings};

@@ -1,7 +1,7 @@
 //! What the parts of a running job share: the job's, and each worker's own.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use super::inbox::Inbox;
 use super::poison::{Poison, PoisonPolicy};
 use super::positions::SinkMarks;
 use super::pressure::Pressure;
+use super::progress::Progress;
 use super::scale::Share;
 use super::source::{AssignedSplit, Position, Split};
 use crate::client::{TransactionalWriter, Transport};
@@ -26,7 +27,7 @@ use crate::codec::{CodecId, Datum};
 use crate::env::Env;
 use crate::protocol::batch::Compression;
 use crate::state::{StateBackend, Store};
-use crate::types::TopicName;
+use crate::types::{TopicId, TopicName};
 
 /// What all workers of a running job share.
 pub struct JobContext {
@@ -43,6 +44,9 @@ pub struct JobContext {
     /// Partition count and largest record of each topic that the job writes.
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
     pub(crate) splits: Splits,
+    /// The topics that the job has read before, and who they were.
+    pub(crate) read_topics: BTreeMap<TopicName, TopicId>,
+    pub(crate) progress: Arc<Progress>,
     /// How many partitions a topic gets that the job creates and that says nothing itself.
     pub(crate) topic_partitions: i32,
     /// The directories that sinks of files write, by their path as given.
@@ -134,6 +138,12 @@ impl JobContext {
     fn worker_of_state(&self, partition: u16) -> Option<usize> {
         let is_alone = self.share.is_none();
         is_alone.then(|| usize::from(partition) % self.inboxes.len())
+    }
+
+    /// Whether the job has read a topic, now or in an earlier run.
+    pub(crate) fn has_read(&self, topic: &TopicName) -> bool {
+        let read_now = self.progress.read_topics.lock();
+        read_now.contains_key(topic) || self.read_topics.contains_key(topic)
     }
 
     pub(crate) fn writers(&self) -> &[TransactionalWriter; WRITERS_COUNT] {

@@ -22,7 +22,7 @@ use super::progress::Progress;
 use super::report::{Drained, Report};
 use super::scale::{Placement, Plan, ReadyTask, Task};
 use super::source::{AssignedSplit, Position, Split};
-use super::source_topics::SourceTopics;
+use super::source_topics::{SourceTopics, require_read_topics};
 use crate::client::{CommitOutcome, Offered, wait};
 use crate::env::failpoint;
 use crate::protocol::ErrorKind;
@@ -256,13 +256,16 @@ impl Driver {
                 Split::Named { source, name } => self.positions.append(writer, source, name, at)?,
             }
         }
-        self.positions.flush(writer)?;
         let read: Vec<SplitPlan> = moved
             .keys()
             .filter_map(|&number| self.job.splits.get(number))
             .collect();
         let read: BTreeSet<&TopicName> = read.iter().filter_map(source_topic).collect();
-        self.sources.check(read)?;
+        self.sources.check(read.iter().copied())?;
+        for (topic, id) in self.sources.unkept(read) {
+            self.positions.append_topic(writer, topic, id)?;
+        }
+        self.positions.flush(writer)?;
         if offsets.is_empty() {
             return Ok(());
         }
@@ -431,11 +434,15 @@ pub(crate) fn source_topics(
     job: &JobContext,
     progress: &Arc<Progress>,
 ) -> Result<SourceTopics, JobError> {
+    if job.share.is_some() {
+        // Its plan was made when the process began.
+        require_read_topics(job, progress)?;
+    }
     let splits = job.splits.all();
     let plans = splits.iter().map(|(_, plan)| plan);
     let read: BTreeSet<&TopicName> = plans.filter_map(source_topic).collect();
     let reads_all = job.share.is_none();
-    SourceTopics::new(&job.name, &job.transport, progress, read, reads_all)
+    SourceTopics::new(job, progress, read, reads_all)
 }
 
 /// The topic behind a split, unless it is one between the job's own processes.

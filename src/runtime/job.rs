@@ -17,6 +17,7 @@ use super::progress::{Progress, ShareReport};
 use super::record::Unkeyed;
 use super::report::{Report, Reports};
 use super::scale::{Participation, ScaleOut};
+use super::signals;
 use super::source::{From, Source};
 use super::start::{self, Settings};
 use super::stream::{Keyed, Stream};
@@ -229,11 +230,13 @@ impl Launch {
     /// What stopped the job. Nothing of an unfinished cycle is visible; the next run goes on behind the last commit.
     pub fn run(self, log: &Log) -> impl Future<Output = Result<Summary, JobError>> + Send + use<> {
         let started = self.start(log);
+        let env = log.env().clone();
         async move {
             let running = started?;
-            let signals = tokio::spawn(stop_on_signal(running.stopper()));
+            let watched = signals::watch(&env, running.stopper());
             let result = running.finished().await;
-            signals.abort();
+            // The thread may have ended by itself.
+            let _ = watched.send(());
             result
         }
     }
@@ -459,20 +462,4 @@ impl Stopper {
         state.reports = Some(reports);
         !state.is_stopped
     }
-}
-
-async fn stop_on_signal(stopper: Stopper) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        warn!("signals cannot be watched: SIGTERM will not end the job gently");
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: finishing the cycle"),
-        _ = interrupt.recv() => info!("SIGINT: finishing the cycle"),
-    }
-    stopper.stop();
 }

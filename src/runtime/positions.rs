@@ -3,9 +3,12 @@
 //! Key: the source's name and the split's name, joined by a 0 byte. Value: the position, eight bytes, big-endian, and
 //! behind it the source's fingerprint of the input before it, if it has one. Sinks of files keep the lengths of their
 //! parts here, too.
+//!
+//! And the topics that the job has read, because it never creates one of them anew (X8). Key: a 0 byte and the topic's
+//! name. Value: the version, 1, in a byte, and the topic's id, 16 bytes.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,7 +20,10 @@ use crate::client::{PartitionWriter, TransactionalWriter, Transport, wait};
 use crate::env::Env;
 use crate::protocol::batch::{BatchBuilder, Compression};
 use crate::protocol::messages::OffsetSpec;
-use crate::types::{Isolation, NameError, Offset, TopicName, TopicPartition};
+use crate::types::{Isolation, NameError, Offset, TopicId, TopicName, TopicPartition};
+
+/// The version of the rows that say which topics were read.
+const TOPIC_VERSION: u8 = 1;
 
 /// How much of a sink's part a cycle commits; `None` forgets the part.
 pub(crate) struct SinkMark {
@@ -87,6 +93,20 @@ impl Positions {
         }
     }
 
+    /// Notes that the job has read a topic.
+    pub(crate) fn append_topic(
+        &mut self,
+        writer: usize,
+        topic: &TopicName,
+        id: TopicId,
+    ) -> Result<(), JobError> {
+        let key = [&[0], topic.as_str().as_bytes()].concat();
+        let value = [&[TOPIC_VERSION], &id.0.to_be_bytes()[..]].concat();
+        let now = self.env.clock.wall();
+        self.builder.push(now, Some(&key), Some(&value));
+        self.flush(writer)
+    }
+
     pub(crate) fn flush(&mut self, writer: usize) -> Result<(), JobError> {
         if !self.builder.is_empty() {
             self.writers[writer].hand_over(&mut self.builder)?;
@@ -98,11 +118,19 @@ impl Positions {
 /// The committed positions, by source and split.
 pub(crate) type NamedPositions = HashMap<(String, String), Position>;
 
-/// Reads all committed positions of a job.
+/// What a job keeps in its topic of positions.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) positions: NamedPositions,
+    /// The topics that it has read, and who they were at its last commit.
+    pub(crate) read_topics: BTreeMap<TopicName, TopicId>,
+}
+
+/// Reads all that a job keeps in its topic of positions.
 pub(crate) fn read_positions(
     transport: &Arc<dyn Transport>,
     topic: &TopicName,
-) -> Result<NamedPositions, JobError> {
+) -> Result<Kept, JobError> {
     let place = TopicPartition::new(topic.clone(), 0);
     let list = |spec| wait(transport.list_offset(&place, spec, Isolation::ReadCommitted));
     let start = list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset);
@@ -113,7 +141,7 @@ pub(crate) fn read_positions(
         start,
         Isolation::ReadCommitted,
     );
-    let mut positions = NamedPositions::new();
+    let mut kept = Kept::default();
     while reader.position() < end {
         for batch in reader.fetch_now()? {
             let batch = batch?;
@@ -124,19 +152,32 @@ pub(crate) fn read_positions(
                     why: format!("record {} is no position: the topic is the job's own, write nothing into it", record.offset),
                 })?;
                 match entry {
-                    (key, Some(position)) => drop(positions.insert(key, position)),
-                    (key, None) => drop(positions.remove(&key)),
+                    Entry::Position(key, Some(position)) => {
+                        kept.positions.insert(key, position);
+                    }
+                    Entry::Position(key, None) => {
+                        kept.positions.remove(&key);
+                    }
+                    Entry::Topic(topic, id) => {
+                        kept.read_topics.insert(topic, id);
+                    }
                 }
             }
         }
     }
-    Ok(positions)
+    Ok(kept)
 }
 
-type Entry = ((String, String), Option<Position>);
+enum Entry {
+    Position((String, String), Option<Position>),
+    Topic(TopicName, TopicId),
+}
 
 fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Entry> {
     let key = std::str::from_utf8(key?).ok()?;
+    if let Some(topic) = parse_topic(key, value) {
+        return Some(topic);
+    }
     let (source, split) = key.split_once('\0')?;
     let position = match value {
         Some(value) => {
@@ -148,5 +189,42 @@ fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Entry> {
         }
         None => None,
     };
-    Some(((source.to_owned(), split.to_owned()), position))
+    Some(Entry::Position(
+        (source.to_owned(), split.to_owned()),
+        position,
+    ))
+}
+
+/// No position looks like this: a source has a name, or its split is a path, which no topic's name is.
+fn parse_topic(key: &str, value: Option<&[u8]>) -> Option<Entry> {
+    let topic = TopicName::new(key.strip_prefix('\0')?).ok()?;
+    let (&version, id) = value?.split_first()?;
+    let id = u128::from_be_bytes(id.try_into().ok()?);
+    (version == TOPIC_VERSION).then_some(Entry::Topic(topic, TopicId(id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_was_read_has_these_bytes() {
+        let value: Vec<u8> = [1].into_iter().chain(16..32).collect();
+        let Some(Entry::Topic(topic, id)) = parse(Some(b"\0in"), Some(&value)) else {
+            panic!("it is no topic")
+        };
+        assert_eq!(topic.as_str(), "in");
+        assert_eq!(id.0, 0x1011_1213_1415_1617_1819_1a1b_1c1d_1e1f);
+    }
+
+    #[test]
+    fn a_position_has_these_bytes() {
+        let value = [0, 0, 0, 0, 0, 0, 1, 2, 1, 9];
+        let Some(Entry::Position(key, Some(at))) = parse(Some(b"lines\0/in"), Some(&value)) else {
+            panic!("it is no position")
+        };
+        assert_eq!(key, ("lines".to_owned(), "/in".to_owned()));
+        assert_eq!((at.offset, &at.fingerprint[..]), (Offset(258), &[1, 9][..]));
+        assert!(parse(Some(b"lines\0/in"), Some(&value[..7])).is_none());
+    }
 }

@@ -1,6 +1,7 @@
 //! What a running job tells about itself.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -37,6 +38,17 @@ impl Progress {
         let moved = moved.iter().map(|(&number, at)| (number, at.offset));
         self.positions.lock().extend(moved);
         self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Who a topic was when this process first read it; `None` if that is now.
+    pub(crate) fn first_id(&self, topic: &TopicName, id: TopicId) -> Option<TopicId> {
+        match self.read_topics.lock().entry(topic.clone()) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(vacant) => {
+                vacant.insert(id);
+                None
+            }
+        }
     }
 
     pub(crate) fn agreed(&self, generation: i32) {

@@ -1,6 +1,6 @@
 //! From a topology to running threads: fence, create, restore, go. Every start is a recovery.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use super::progress::Progress;
 use super::report::{Report, Reports};
 use super::scale::{ScaleOut, Share, repartition_topic};
 use super::source::{Position, Split};
+use super::surprises::warn_of_surprises;
 use super::topics::{JobTopic, TopicRole, ensure_topic, job_topics};
 use super::topology::Topology;
 use super::worker::run_worker;
@@ -34,7 +35,7 @@ use crate::env::{Env, failpoint};
 use crate::protocol::batch::Compression;
 use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
 use crate::state::{StateBackend, StateConfig, StoreDeclaration};
-use crate::types::{GroupId, Offset, TopicName, TopicPartition, TransactionalId};
+use crate::types::{GroupId, Offset, TopicId, TopicName, TopicPartition, TransactionalId};
 
 /// State partitions of a job that says nothing: enough to spread over twice these cores later.
 const STATE_PARTITIONS_MIN: usize = 4;
@@ -75,7 +76,7 @@ pub(crate) fn run_once(
     let span = info_span!("start", job = name);
     let entered = span.enter();
     let is_spread = share.is_some();
-    let job = Arc::new(prepare(log, name, topology, settings, share)?);
+    let job = Arc::new(prepare(log, name, topology, settings, progress, share)?);
     let sources = source_topics(&job, progress)?;
     let flusher = Flusher::start(&job, reports.clone())?;
     for number in 0..job.inboxes.len() {
@@ -110,7 +111,7 @@ fn close_directories(job: &JobContext) -> Result<(), JobError> {
     if job.directories.is_empty() {
         return Ok(());
     }
-    let committed = read_positions(&job.transport, &positions_topic(&job.name)?)?;
+    let committed = read_positions(&job.transport, &positions_topic(&job.name)?)?.positions;
     job.directories
         .values()
         .try_for_each(|directory| directory.close(&job.env, &committed))
@@ -123,6 +124,7 @@ fn prepare(
     name: &str,
     topology: &Topology,
     settings: &Settings,
+    progress: &Arc<Progress>,
     share: Option<Share>,
 ) -> Result<JobContext, JobError> {
     let transport = log.transport();
@@ -160,13 +162,17 @@ fn prepare(
         },
         stores: topology.stores.clone(),
         splits: Splits::default(),
+        read_topics: BTreeMap::new(),
+        progress: Arc::clone(progress),
         topic_partitions: settings.partitions_of_new_topics(state_partitions),
         directories: HashMap::new(),
         cycle_records: AtomicU64::new(0),
         pressure: Pressure::new(settings.memory_bytes),
         share: share.map(Arc::new),
     };
-    let named = read_positions(&job.transport, &positions_topic(&job.name)?)?;
+    let kept = read_positions(&job.transport, &positions_topic(&job.name)?)?;
+    let named = kept.positions;
+    job.read_topics = kept.read_topics;
     if !is_spread {
         // The splits of a spread job come later, as the group gives them.
         job.splits = Splits::new(plan_splits(&job, &group, topology, &named)?);
@@ -176,6 +182,18 @@ fn prepare(
         job.directories.insert(path.clone(), Arc::new(directory));
     }
     Ok(job)
+}
+
+/// The topics that a job has read before.
+pub(crate) fn read_topics(
+    transport: &Arc<dyn Transport>,
+    name: &str,
+) -> Result<BTreeMap<TopicName, TopicId>, JobError> {
+    let positions = positions_topic(name)?;
+    match wait(transport.topic(&positions))? {
+        Some(_) => Ok(read_positions(transport, &positions)?.read_topics),
+        None => Ok(BTreeMap::new()),
+    }
 }
 
 /// How many workers the settings and the machine give.
@@ -304,6 +322,7 @@ impl Opened {
         state_partitions: u16,
     ) -> Result<Self, JobError> {
         let transport = log.transport();
+        warn_of_surprises(&transport, name, topology)?;
         let topics = Topics::create(&transport, name, topology, settings, state_partitions)?;
         failpoint("start.topics_created");
         let backend = open_state(log, name, topology, settings, state_partitions, &topics)?;

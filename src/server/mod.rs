@@ -29,7 +29,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -45,7 +44,7 @@ use self::peers::Peers;
 use self::security::Security;
 use crate::broker::Broker;
 use crate::env::Env;
-use crate::net::{Address, Listener, ServerTls, raise_open_files_limit};
+use crate::net::{Address, Listener, OwnRuntime, ServerTls, raise_open_files_limit};
 
 /// After a failed accept (too many open files, say) the next try waits so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -54,7 +53,8 @@ const SECURITY_REFRESH: Duration = Duration::from_secs(1);
 
 /// A running server. Dropping it cuts all connections; [`Server::stop`] lets them finish first.
 pub struct Server {
-    runtime: Option<Runtime>,
+    /// Its drop ends what serves.
+    _runtime: OwnRuntime,
     stop: watch::Sender<bool>,
     is_over: watch::Receiver<bool>,
     local: SocketAddr,
@@ -99,6 +99,7 @@ impl Server {
             .enable_all()
             .build()
             .map_err(ServerError::Threads)?;
+        let runtime = OwnRuntime::from(runtime);
         let (stop, stopping) = watch::channel(false);
         let (over, is_over) = watch::channel(false);
         let listener = {
@@ -125,7 +126,7 @@ impl Server {
         });
         tracing::info!(%local, "listening");
         Ok(Self {
-            runtime: Some(runtime),
+            _runtime: runtime,
             stop,
             is_over,
             local,
@@ -157,10 +158,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        if let Some(runtime) = self.runtime.take() {
-            // In whatever context this is: without waiting.
-            runtime.shutdown_background();
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::client::consumer::{FetchedBatches, PartitionReader};
 use crate::client::{ClientError, wait};
 use crate::codec::{Codec, CodecError, Datum};
 use crate::protocol::messages::{NewTopic, OffsetSpec};
-use crate::runtime::topics::ensure_topic;
+use crate::runtime::source_topics::{Wanted, find_source_topic};
 use crate::runtime::{
     Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed,
 };
@@ -116,18 +116,24 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K,
     }
 }
 
-/// The partitions of a topic. One that is absent is created: a job may start before those who write for it.
+/// The partitions of a topic.
 fn splits<V: Datum + ?Sized, C: Codec<V>>(
     topic: &Topic<V, C>,
     context: &JobContext,
 ) -> Result<Vec<Split>, JobError> {
     let name = TopicName::new(&topic.name)?;
+    let wanted = match (context.has_read(&name), topic.is_until_end) {
+        (true, _) => Wanted::Again,
+        (false, true) => Wanted::UntilEnd,
+        (false, false) => Wanted::Anyway,
+    };
     let topic = NewTopic {
         name: name.clone(),
         partitions_count: topic.partitions_count.unwrap_or(context.topic_partitions),
         configs: BTreeMap::new(),
     };
-    let metadata = ensure_topic(context.transport(), topic)?;
+    let (env, transport) = (context.env(), context.transport());
+    let metadata = find_source_topic(env, transport, context.name(), topic, wanted)?;
     let partitions = 0..metadata.partitions_count;
     Ok(partitions
         .map(|partition| Split::Partition(TopicPartition::new(name.clone(), partition)))

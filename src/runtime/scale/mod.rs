@@ -31,6 +31,7 @@ use super::error::JobError;
 use super::log_handle::Log;
 use super::progress::Progress;
 use super::report::Reports;
+use super::source_topics::{Wanted, find_source_topic};
 use super::start::{self, Opened, Settings};
 use super::topology::Topology;
 use replicas::Replicas;
@@ -160,12 +161,20 @@ impl Participation {
         let state_partitions_count = start::state_partitions(log, name, topology, settings)?;
         let topic_partitions = settings.partitions_of_new_topics(state_partitions_count);
         let transport = log.transport();
+        let read_before = start::read_topics(&transport, name)?;
         let plan = Arc::new(Plan::new(
             &transport,
             name,
             topology,
             state_partitions_count,
             topic_partitions,
+            |topic| {
+                let wanted = match read_before.contains_key(&topic.name) {
+                    true => Wanted::Again,
+                    false => Wanted::Anyway,
+                };
+                find_source_topic(log.env(), &transport, name, topic, wanted)
+            },
         )?);
         // Before the first join: what is on the disk decides where tasks go.
         let opened = Opened::new(log, name, topology, settings, state_partitions_count)?;

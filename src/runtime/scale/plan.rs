@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::assignor::{Task, TopicGroup};
 use super::repartition::repartition_topic;
 use crate::client::Transport;
-use crate::protocol::messages::NewTopic;
+use crate::protocol::messages::{NewTopic, TopicMetadata};
 use crate::runtime::error::JobError;
 use crate::runtime::topics::ensure_topic;
 use crate::runtime::topology::Topology;
@@ -30,7 +30,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Finds what there is to share out. Topics that are absent are created.
+    /// Finds what there is to share out. Topics that are absent are created; `find` finds those of sources.
     ///
     /// # Errors
     /// If a source reads no topic or a sink writes files, which belong to one machine.
@@ -40,6 +40,7 @@ impl Plan {
         topology: &Topology,
         state_partitions: u16,
         topic_partitions: i32,
+        find: impl Fn(NewTopic) -> Result<TopicMetadata, JobError>,
     ) -> Result<Self, JobError> {
         let refuse = |why: String| JobError::Topology {
             job: job.to_owned(),
@@ -66,7 +67,7 @@ impl Plan {
                 partitions_count: count.unwrap_or(topic_partitions),
                 configs: BTreeMap::new(),
             };
-            let topic = ensure_topic(transport, topic)?;
+            let topic = find(topic)?;
             groups.push(Alike {
                 topics: vec![topic.name],
                 partitions_count: topic.partitions_count,

@@ -161,3 +161,13 @@ fn completions_are_written_for_every_shell() {
         assert!(done.out.contains("consume"), "{shell}");
     }
 }
+
+#[test]
+fn x20_a_broker_on_a_busy_port_says_so() {
+    let cli = Cli::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let message = cli.fails(&format!("broker --listen {address}"));
+    assert!(message.contains(&address), "{message}");
+    assert!(!message.contains("panicked"), "{message}");
+}

@@ -9,6 +9,7 @@ mod operators;
 mod parallelism;
 mod poison;
 mod refusals;
+mod runtimes;
 mod scale_out;
 mod state;
 mod support;

@@ -82,8 +82,7 @@ fn s16_a_topic_that_is_created_anew_under_a_job_stops_it_with_the_reason() {
     feeder.assert_copied_once();
     let topic = TopicName::new("in").unwrap();
     wait(log.admin().delete_topic(&topic)).unwrap();
-    // The job may be faster: it creates a topic that it does not find.
-    drop(wait(log.admin().create_topic(&topic, 2)));
+    wait(log.admin().create_topic(&topic, 2)).unwrap();
     for _ in 0..5 {
         feeder.feed();
     }
@@ -95,6 +94,56 @@ fn s16_a_topic_that_is_created_anew_under_a_job_stops_it_with_the_reason() {
     let running = copy().start(&log).unwrap();
     feeder.assert_copied_once();
     wait(running.stop()).unwrap();
+}
+
+#[test]
+fn x8_a_source_topic_that_is_deleted_under_its_job_is_never_created_by_it() {
+    let place = Place::new();
+    let log = place.log();
+    let mut feeder = Feeder { log: &log, fed: 0 };
+    feeder.feed();
+    let running = copy().start(&log).unwrap();
+    feeder.assert_copied_once();
+    let topic = TopicName::new("in").unwrap();
+    wait(log.admin().delete_topic(&topic)).unwrap();
+    until("the job has stopped", || running.is_finished());
+    let ended = wait(running.finished()).unwrap_err();
+    assert!(ended.to_string().contains("was deleted"), "{ended}");
+    // Nor by a later run of it, nor when it is shared out.
+    let again = wait(copy().start(&log).unwrap().finished()).unwrap_err();
+    assert!(again.to_string().contains("was deleted"), "{again}");
+    let shared = copy().scale_out(ScaleOut::instance("a"));
+    let shared = wait(shared.start(&log).unwrap().finished()).unwrap_err();
+    assert!(shared.to_string().contains("was deleted"), "{shared}");
+    assert_eq!(wait(log.transport().topic(&topic)).unwrap(), None);
+    // Who creates it himself has it read from its beginning.
+    wait(log.admin().create_topic(&topic, 3)).unwrap();
+    feeder.feed();
+    let running = copy().start(&log).unwrap();
+    feeder.assert_copied_once();
+    wait(running.stop()).unwrap();
+}
+
+#[test]
+fn x20_a_misspelt_topic_that_is_read_to_its_end_is_an_error_and_not_created() {
+    let place = Place::new();
+    let log = place.log();
+    let unkeyed = Job::new("unkeyed");
+    unkeyed
+        .source(topic::<str>("wodrs").until_end())
+        .sink(topic("out"));
+    let keyed = Job::new("keyed");
+    keyed
+        .keyed_source(keyed_topic::<str, u64>("wodrs").until_end())
+        .sink(topic("out"));
+    for job in [unkeyed, keyed] {
+        let launch = job.exactly_once(Commit::every(OFTEN));
+        let error = wait(launch.start(&log).unwrap().finished()).unwrap_err();
+        assert!(error.to_string().contains("wodrs"), "{error}");
+        assert!(error.to_string().contains("no such topic"), "{error}");
+    }
+    let misspelt = TopicName::new("wodrs").unwrap();
+    assert_eq!(wait(log.transport().topic(&misspelt)).unwrap(), None);
 }
 
 #[test]

@@ -48,6 +48,7 @@ use crate::client::consumer::ConsumerConfig;
 use crate::client::producer::ProducerConfig;
 use crate::client::wait::wait;
 use crate::env::Env;
+use crate::net::OwnRuntime;
 use crate::protocol::messages::groups::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest,
     JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest,
@@ -149,6 +150,7 @@ fn start_thread(
         .enable_all()
         .build()
         .map_err(failed)?;
+    let runtime = OwnRuntime::from(runtime);
     let handle = runtime.handle().clone();
     let body = move || {
         // The sender's drop is the end.

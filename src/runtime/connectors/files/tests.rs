@@ -59,7 +59,7 @@ impl Life {
             };
             broker.create_topic(&new).unwrap();
         }
-        let named = read_positions(&transport, &topic).unwrap();
+        let named = read_positions(&transport, &topic).unwrap().positions;
         let of_lines = named.get(&("lines".to_owned(), "all".to_owned()));
         let committed = of_lines.map_or(0, |position| u64::try_from(position.offset.0).unwrap());
         let directory = FileDirectory::open(&env, JOB, OUT.as_ref(), &named).unwrap();
@@ -121,6 +121,7 @@ impl Life {
         }
         let topic = positions_topic(JOB).unwrap();
         let committed = read_positions(&self.transport, &topic).unwrap();
+        let committed = committed.positions;
         self.stage.directory.close(&self.env, &committed).unwrap();
     }
 }
