@@ -16,7 +16,7 @@ use onceflow::env::Env;
 use onceflow::protocol::murmur2;
 use onceflow::state::{
     FlushUrgency, HashedKey, StateBackend, StateConfig, StateError, Store, StoreDeclaration,
-    hash_key, rocksdb_options,
+    hash_key, rocksdb_options, state_partition,
 };
 use onceflow::types::{Offset, TopicId};
 use rocksdb::{DB, WriteBatch, WriteOptions};
@@ -90,7 +90,7 @@ fn open(env: &Env, path: &std::path::Path, memory_bytes: usize, codec: CodecId) 
 }
 
 fn hashed(bytes: &[u8]) -> HashedKey<'_> {
-    HashedKey::new(bytes, murmur2(bytes), STATE_PARTITIONS)
+    HashedKey::new(bytes)
 }
 
 /// Ends a cycle as the runtime does; the changelog is a buffer that is thrown away.
@@ -268,7 +268,7 @@ fn large(env: &Env) {
     for number in 0..LARGE_KEYS {
         let key = large_key(number);
         offset += 1;
-        let partition = hashed(&key).state_partition;
+        let partition = state_partition(murmur2(&key), STATE_PARTITIONS);
         store
             .restore(
                 partition,

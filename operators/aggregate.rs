@@ -9,7 +9,6 @@ use crate::state::{CycleStore, HashedKey, Store};
 /// Folds values by key.
 struct Aggregate<A, I, F, V: ?Sized> {
     store: Store<A>,
-    state_partitions: u16,
     initial: I,
     add: F,
     value: PhantomData<fn(&V)>,
@@ -31,7 +30,7 @@ where
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, A>) -> Flow {
         let (initial, add) = (&self.initial, &self.add);
         self.store
-            .update(record.key.hashed(self.state_partitions), |aggregate| {
+            .update(record.key.hashed(), |aggregate| {
                 let aggregate = aggregate.get_or_insert_with(initial);
                 add(aggregate, record.value);
                 out.push(record.with_value(aggregate))
@@ -82,7 +81,6 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
             .operator(move |context| {
                 Ok(Aggregate {
                     store: context.store(&name)?,
-                    state_partitions: context.state_partitions(),
                     initial: initial.clone(),
                     add: add.clone(),
                     value: PhantomData,

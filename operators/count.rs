@@ -21,7 +21,6 @@ impl<K: ?Sized, V: ?Sized> Operator<K, V> for Forget {
 /// Counts records by key.
 struct Count {
     store: Store<u64>,
-    state_partitions: u16,
 }
 
 impl<K: ?Sized> Operator<K, ()> for Count {
@@ -33,7 +32,7 @@ impl<K: ?Sized> Operator<K, ()> for Count {
     fn process(&mut self, record: Record<'_, K, ()>, out: &mut impl Output<K, u64>) -> Flow {
         let count = self
             .store
-            .update(record.key.hashed(self.state_partitions), |count| {
+            .update(record.key.hashed(), |count| {
                 let next = count.unwrap_or(0) + 1;
                 *count = Some(next);
                 next
@@ -68,7 +67,6 @@ impl<K: Datum + ?Sized, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up>
             .operator(move |context| {
                 Ok(Count {
                     store: context.store(&name)?,
-                    state_partitions: context.state_partitions(),
                 })
             });
         Table::from_changes(counted)

@@ -13,7 +13,6 @@ struct PerCommit<V: Datum + ?Sized> {
 }
 
 struct Held<V> {
-    partition_hash: u32,
     value: V,
     meta: Meta,
 }
@@ -25,7 +24,6 @@ impl<K: ?Sized, V: Datum + ?Sized> Operator<K, V> for PerCommit<V> {
 
     fn process(&mut self, record: Record<'_, K, V>, _out: &mut impl Output<K, V>) -> Flow {
         let held = Held {
-            partition_hash: record.key.partition_hash(),
             value: record.value.to_owned(),
             meta: record.meta,
         };
@@ -38,9 +36,8 @@ impl<K: ?Sized, V: Datum + ?Sized> Operator<K, V> for PerCommit<V> {
 
     fn end_cycle(&mut self, out: &mut impl Output<K, V>) -> Flow {
         for (key, held) in self.last.drain() {
-            let key = Key::with_hash(&key, held.partition_hash);
             out.push(Record {
-                key,
+                key: Key::new(&key),
                 value: held.value.borrow(),
                 meta: held.meta,
             })?;

@@ -12,7 +12,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// use onceflow::state::{CycleStore, Store};
     ///
     /// /// Passes on each value the first time its key is seen.
-    /// struct First { seen: Store<bool>, state_partitions: u16 }
+    /// struct First { seen: Store<bool> }
     ///
     /// impl Operator<u64, u64> for First {
     ///     type OutKey = u64;
@@ -20,7 +20,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///     const KEEPS_KEY: bool = true;
     ///
     ///     fn process(&mut self, record: Record<'_, u64, u64>, out: &mut impl Output<u64, u64>) -> Flow {
-    ///         let key = record.key.hashed(self.state_partitions);
+    ///         let key = record.key.hashed();
     ///         let was_seen = self.seen.update(key, |seen| seen.replace(true).is_some())?;
     ///         if was_seen { Ok(()) } else { out.push(record) }
     ///     }
@@ -34,7 +34,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// job.source(values("n", 0..100u64))
     ///     .key_from(|n| n % 7)
     ///     .with_store::<bool>("seen")
-    ///     .process(|context| Ok(First { seen: context.store("seen")?, state_partitions: context.state_partitions() }))
+    ///     .process(|context| Ok(First { seen: context.store("seen")? }))
     ///     .sink(topic("distinct"));
     /// ```
     pub fn process<O, M>(

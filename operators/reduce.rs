@@ -7,7 +7,6 @@ use crate::state::{CycleStore, HashedKey, Store};
 /// Combines values by key.
 struct Reduce<V, F> {
     store: Store<V>,
-    state_partitions: u16,
     combine: F,
 }
 
@@ -25,7 +24,7 @@ where
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, V>) -> Flow {
         let combine = &self.combine;
         self.store
-            .update(record.key.hashed(self.state_partitions), |reduced| {
+            .update(record.key.hashed(), |reduced| {
                 let reduced = match reduced {
                     Some(reduced) => {
                         combine(reduced, record.value);
@@ -67,7 +66,6 @@ impl<K: Datum + ?Sized, V: Datum + Clone, Up: Upstream<K, V>> Keyed<K, V, Up> {
             .operator(move |context| {
                 Ok(Reduce {
                     store: context.store(&name)?,
-                    state_partitions: context.state_partitions(),
                     combine: combine.clone(),
                 })
             });

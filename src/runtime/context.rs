@@ -259,7 +259,7 @@ impl OperatorContext {
         Arc::clone(&self.job)
     }
 
-    /// How many parts the job's state has: what [`Key::hashed`](super::Key::hashed) wants to know.
+    /// How many parts the job's state has.
     #[must_use]
     pub fn state_partitions(&self) -> u16 {
         self.job.state_partitions

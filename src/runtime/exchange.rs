@@ -354,10 +354,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
         batch: &Batch<V>,
         current: &mut Origin,
     ) -> Result<(), JobError> {
-        let partitions = self.poison.state_partitions();
         let mut keys = batch
             .keys()
-            .map(|(bytes, hash)| HashedKey::new(bytes, hash, partitions));
+            .map(|(bytes, hash)| HashedKey::with_partition_hash(bytes, hash));
         if let Err(failure) = self.stage.prepare(&mut keys) {
             return self.poison.fatal(failure, *current);
         }

@@ -41,10 +41,6 @@ impl Poison {
         Self { job, dead_letters }
     }
 
-    pub(crate) fn state_partitions(&self) -> u16 {
-        self.job.state_partitions()
-    }
-
     /// For a failure that is no record's fault.
     #[cold]
     pub(crate) fn fatal(&self, failure: Failure, at: Origin) -> Result<(), JobError> {

@@ -59,9 +59,8 @@ impl<'a, K: ?Sized> Key<'a, K> {
     }
 
     /// A key whose partition hash was computed before.
-    #[must_use]
     #[inline]
-    pub fn with_hash(bytes: &'a [u8], partition_hash: u32) -> Self {
+    pub(crate) fn with_hash(bytes: &'a [u8], partition_hash: u32) -> Self {
         Self {
             bytes,
             partition_hash,
@@ -86,8 +85,8 @@ impl<'a, K: ?Sized> Key<'a, K> {
     /// The key as a state store wants it.
     #[must_use]
     #[inline]
-    pub fn hashed(&self, state_partitions: u16) -> HashedKey<'a> {
-        HashedKey::new(self.bytes, self.partition_hash, state_partitions)
+    pub fn hashed(&self) -> HashedKey<'a> {
+        HashedKey::with_partition_hash(self.bytes, self.partition_hash)
     }
 
     /// The partition of this key among `count` partitions, as the Java client's default partitioner chooses it.

@@ -1,30 +1,59 @@
 //! A key as the stores see it: its bytes, their hash, and the state partition that they belong to.
 
-/// An encoded key with what is computed from it once, where the stream is keyed.
+use crate::protocol::murmur2;
+
+/// An encoded key with what is computed from its bytes once, where the stream is keyed. Nothing in it can be chosen, so
+/// equal bytes are one key in one state partition wherever they come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashedKey<'a> {
-    /// [`hash_key`] of the bytes. It never leaves the process.
-    pub hash: u64,
-    /// The state partition of the key: [`state_partition`] of the murmur2 of its bytes.
-    pub state_partition: u16,
-    /// The encoded key.
-    pub bytes: &'a [u8],
+    hash: u64,
+    partition_hash: u32,
+    bytes: &'a [u8],
 }
 
 impl<'a> HashedKey<'a> {
-    /// A key whose murmur2 is `partition_hash`, among `state_partitions` state partitions.
-    ///
-    /// # Panics
-    /// If `state_partitions` is 0.
+    /// The key of these bytes.
     #[must_use]
     #[inline]
-    pub fn new(bytes: &'a [u8], partition_hash: u32, state_partitions: u16) -> Self {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self::with_partition_hash(bytes, murmur2(bytes))
+    }
+
+    /// A key whose murmur2 was computed before.
+    #[inline]
+    pub(crate) fn with_partition_hash(bytes: &'a [u8], partition_hash: u32) -> Self {
         Self {
             hash: hash_key(bytes),
-            state_partition: state_partition(partition_hash, state_partitions),
+            partition_hash,
             bytes,
         }
     }
+
+    /// The encoded key.
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The key in a job with so many state partitions.
+    #[inline]
+    pub(super) fn place(&self, state_partitions: u16) -> PlacedKey<'a> {
+        PlacedKey {
+            hash: self.hash,
+            state_partition: state_partition(self.partition_hash, state_partitions),
+            bytes: self.bytes,
+        }
+    }
+}
+
+/// The identity of an entry, in memory as in RocksDB: the state partition and the key's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlacedKey<'a> {
+    /// [`hash_key`] of the bytes. It never leaves the process.
+    pub(super) hash: u64,
+    pub(super) state_partition: u16,
+    pub(super) bytes: &'a [u8],
 }
 
 /// The hash by which the tables in memory find a key: rapidhash with a fixed seed. It is not stored anywhere.

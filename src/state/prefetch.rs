@@ -1,6 +1,6 @@
 //! The keys of a batch that are not in memory, in the order in which RocksDB reads them best.
 
-use super::key::{HashedKey, encode_stored_key};
+use super::key::{PlacedKey, encode_stored_key};
 
 /// Bytes of a stored key before the key itself: the state partition.
 const PREFIX_BYTES: usize = size_of::<u16>();
@@ -21,7 +21,7 @@ struct Miss {
 }
 
 impl Misses {
-    pub(super) fn push(&mut self, key: &HashedKey<'_>) {
+    pub(super) fn push(&mut self, key: &PlacedKey<'_>) {
         let start = self.bytes.len();
         encode_stored_key(key.state_partition, key.bytes, &mut self.bytes);
         self.keys.push(Miss {
@@ -70,8 +70,8 @@ impl<'a> MissGroup<'a> {
     }
 
     /// The same keys as the table knows them.
-    pub(super) fn keys(self) -> impl Iterator<Item = HashedKey<'a>> {
-        self.keys.iter().map(move |miss| HashedKey {
+    pub(super) fn keys(self) -> impl Iterator<Item = PlacedKey<'a>> {
+        self.keys.iter().map(move |miss| PlacedKey {
             hash: miss.hash,
             state_partition: miss.state_partition,
             bytes: &self.bytes[miss.start + PREFIX_BYTES..miss.end],

@@ -7,7 +7,7 @@ use super::backend::StateBackend;
 use super::budget::TableShare;
 use super::error::StateError;
 use super::flush::{FlushBatch, FlushTicket, FlushUrgency};
-use super::key::{HashedKey, hash_key};
+use super::key::{HashedKey, PlacedKey, hash_key};
 use super::prefetch::Misses;
 use super::table::{Entry, Table};
 use super::value::ValueCodec;
@@ -33,6 +33,8 @@ const SAMPLE_EVERY: u32 = 64;
 pub struct Store<V> {
     pub(super) backend: StateBackend,
     pub(super) name: Arc<str>,
+    /// How many state partitions the job has.
+    state_partitions: u16,
     pub(super) partitions: Vec<u16>,
     pub(super) codec: Box<dyn ValueCodec<V>>,
     pub(super) table: Table<V>,
@@ -84,6 +86,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         let name = backend.claim(name, Codec::id(&codec), partitions)?;
         let mut store = Self {
             name,
+            state_partitions: backend.config().state_partitions,
             partitions: partitions.to_vec(),
             codec: Box::new(codec),
             table: Table::new(),
@@ -122,6 +125,13 @@ impl<V: Clone + Send + 'static> Store<V> {
         &self.partitions
     }
 
+    /// The state partition that a key belongs to: what a scan of the keys beside it asks for.
+    #[must_use]
+    #[inline]
+    pub fn state_partition_of(&self, key: &HashedKey<'_>) -> u16 {
+        key.place(self.state_partitions).state_partition
+    }
+
     /// Brings the keys of a batch into memory: those that are missing are read from RocksDB in one sorted
     /// multi-get. Keys known to be absent are remembered too. Costs nothing while everything is in memory.
     ///
@@ -139,6 +149,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         }
         let mut misses = std::mem::take(&mut self.misses);
         for key in keys {
+            let key = key.place(self.state_partitions);
             if self.table.find(&key).is_none() {
                 misses.push(&key);
             }
@@ -182,6 +193,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         key: HashedKey<'_>,
         change: impl FnOnce(&mut Option<V>) -> R,
     ) -> Result<R, StateError> {
+        let key = key.place(self.state_partitions);
         let slot = match self.table.find(&key) {
             Some(slot) => slot,
             None => self.load(&key)?,
@@ -240,6 +252,7 @@ impl<V: Clone + Send + 'static> Store<V> {
     /// If the key was not in memory and RocksDB fails.
     #[inline]
     pub fn get(&mut self, key: HashedKey<'_>) -> Result<Option<&V>, StateError> {
+        let key = key.place(self.state_partitions);
         let slot = match self.table.find(&key) {
             Some(slot) => slot,
             None if self.is_resident => return Ok(None),
@@ -250,7 +263,7 @@ impl<V: Clone + Send + 'static> Store<V> {
 
     #[cold]
     #[inline(never)]
-    fn load(&mut self, key: &HashedKey<'_>) -> Result<u32, StateError> {
+    fn load(&mut self, key: &PlacedKey<'_>) -> Result<u32, StateError> {
         self.check_not_broken()?;
         assert!(
             self.partitions.contains(&key.state_partition),
@@ -463,7 +476,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         self.check_not_broken()?;
         let decoded = decode(self.codec.as_ref(), &self.name, value)?;
         let value_bytes = value.map_or(0, <[u8]>::len);
-        let key = HashedKey {
+        let key = PlacedKey {
             hash: hash_key(key),
             state_partition,
             bytes: key,

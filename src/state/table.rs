@@ -2,7 +2,7 @@
 
 use super::budget::ALLOCATION_OVERHEAD_BYTES;
 use super::index::SlotIndex;
-use super::key::{HashedKey, KeyBytes};
+use super::key::{KeyBytes, PlacedKey};
 
 /// Entries in one chunk: growing allocates a chunk and moves nothing.
 const CHUNK_ENTRIES: usize = 1024;
@@ -79,9 +79,10 @@ impl<V> Table<V> {
 
     /// The slot of a key, which counts as a use of it.
     #[inline]
-    pub(super) fn find(&mut self, key: &HashedKey<'_>) -> Option<u32> {
+    pub(super) fn find(&mut self, key: &PlacedKey<'_>) -> Option<u32> {
         let slot = self.index.find(tag_of(key.hash), |slot| {
-            self.entry(slot).key.as_slice() == key.bytes
+            let entry = self.entry(slot);
+            entry.state_partition == key.state_partition && entry.key.as_slice() == key.bytes
         })?;
         self.entry_mut(slot).is_referenced = true;
         Some(slot)
@@ -108,7 +109,7 @@ impl<V> Table<V> {
     /// Adds a key that is not in the table.
     pub(super) fn insert(
         &mut self,
-        key: &HashedKey<'_>,
+        key: &PlacedKey<'_>,
         value: Option<V>,
         value_bytes: usize,
     ) -> u32 {

@@ -12,7 +12,7 @@ use crate::codec::{Codec, Raw};
 use crate::protocol::murmur2;
 use crate::state::{
     FlushUrgency, HashedKey, StateBackend, StateConfig, StateError, Store, StoreDeclaration,
-    hash_key, rocksdb_options,
+    hash_key, rocksdb_options, state_partition,
 };
 use crate::types::{Offset, TopicId};
 
@@ -77,7 +77,7 @@ fn key(number: u64) -> [u8; 8] {
 }
 
 fn hashed(bytes: &[u8]) -> HashedKey<'_> {
-    HashedKey::new(bytes, murmur2(bytes), STATE_PARTITIONS)
+    HashedKey::new(bytes)
 }
 
 fn change(value: &mut [u8]) {
@@ -136,7 +136,7 @@ fn through_the_store(bench: &Bench<'_>, work: &Work, path: &Path) -> anyhow::Res
         let key = key(number);
         changelog.end += 1;
         store.restore(
-            hashed(&key).state_partition,
+            state_partition(murmur2(&key), STATE_PARTITIONS),
             &key,
             Some(&[7; VALUE_BYTES]),
             Offset(changelog.end),

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use crate::codec::Bincode;
-use crate::state::{FlushUrgency, StateBackend, StateConfig, StateError, Store};
+use crate::state::{FlushUrgency, HashedKey, StateBackend, StateConfig, StateError, Store};
 use crate::types::Offset;
 
 #[test]
@@ -244,6 +244,40 @@ fn s12_the_very_first_cycle_counts_what_its_values_take() {
         "{}",
         store.overlay_bytes()
     );
+}
+
+/// The changelog of a job whose keys were once spread otherwise holds the same bytes in two partitions, and so does RocksDB.
+#[test]
+fn x4_the_same_bytes_in_two_state_partitions_are_two_entries_in_memory_as_on_disk() {
+    let home = Home::new();
+    let backend = home.open(tiny()).unwrap();
+    let mut store = open_store(&backend).unwrap();
+    let in_partition = |partition| HashedKey::with_partition_hash(b"key", partition);
+    let mut changelog = Changelog::default();
+    for partition in [1, 2] {
+        let value = partition.to_string();
+        let put = store.update(in_partition(partition), |slot| *slot = Some(value));
+        put.unwrap();
+    }
+    assert_eq!(store.entries_count(), 2);
+    let check = |store: &mut Store<String>| {
+        for partition in [1, 2] {
+            let value = partition.to_string();
+            assert_eq!(store.get(in_partition(partition)).unwrap(), Some(&value));
+        }
+        assert_eq!(store.get(in_partition(3)).unwrap(), None);
+    };
+    check(&mut store);
+    commit_and_flush(&backend, &mut store, &mut changelog).unwrap();
+    drop(store);
+    // From RocksDB, each by itself and both in one sorted read; then from the changelog alone.
+    check(&mut open_store(&backend).unwrap());
+    let mut store = open_store(&backend).unwrap();
+    store.prefetch([1, 2].map(in_partition).into_iter()).unwrap();
+    check(&mut store);
+    drop(store);
+    all_partitions().iter().for_each(|p| backend.wipe(STORE, *p).unwrap());
+    check(&mut recover(&backend, &changelog).unwrap());
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Job {
     }
 
     fn expected(&mut self, bytes: &[u8]) -> &mut Values {
-        &mut self.model[usize::from(key(bytes).state_partition)]
+        &mut self.model[usize::from(key(bytes).place(STATE_PARTITIONS).state_partition)]
     }
 
     fn apply(&mut self, operation: Operation) -> Result<(), StateError> {

@@ -40,7 +40,7 @@ pub(super) fn declaration(name: &str) -> StoreDeclaration {
 
 /// The partition is the key's length, so that a test sees where a key is.
 pub(super) fn key(bytes: &[u8]) -> HashedKey<'_> {
-    HashedKey::new(bytes, u32::try_from(bytes.len()).unwrap(), STATE_PARTITIONS)
+    HashedKey::with_partition_hash(bytes, u32::try_from(bytes.len()).unwrap())
 }
 
 pub(super) fn all_partitions() -> Vec<u16> {

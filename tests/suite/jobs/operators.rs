@@ -212,7 +212,6 @@ impl<K: ?Sized, V: ?Sized> Operator<K, V> for Values {
 /// Passes on each value the first time its key is seen, and forgets the key at the third: a store that also deletes.
 struct FirstOfThree {
     seen: Store<u64>,
-    state_partitions: u16,
 }
 
 impl<K: ?Sized, V: ?Sized> Operator<K, V> for FirstOfThree {
@@ -221,7 +220,7 @@ impl<K: ?Sized, V: ?Sized> Operator<K, V> for FirstOfThree {
     const KEEPS_KEY: bool = true;
 
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, V>) -> Flow {
-        let key = record.key.hashed(self.state_partitions);
+        let key = record.key.hashed();
         let seen = self.seen.update(key, |seen| {
             let count = seen.take().unwrap_or(0) + 1;
             *seen = (count < 3).then_some(count);
@@ -253,7 +252,6 @@ fn process_keeps_its_store_across_runs() {
             .process(|context| {
                 Ok(FirstOfThree {
                     seen: context.store("seen")?,
-                    state_partitions: context.state_partitions(),
                 })
             })
             .sink(topic("out"));
