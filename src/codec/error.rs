@@ -12,6 +12,14 @@ pub enum CodecError {
         /// Its own words.
         why: String,
     },
+    /// There are no bytes: the record's key or value is null, which is not the same as empty.
+    #[error("the record has no {part}: null is not an empty {part}; {advice}")]
+    Absent {
+        /// Which part of the record is missing.
+        part: &'static str,
+        /// How to read such records.
+        advice: &'static str,
+    },
     /// The bytes are not a value of the type.
     #[error("cannot decode {length_bytes} bytes as {codec}: {why}")]
     Decode {

@@ -111,14 +111,14 @@ impl TopicAppender {
         partition: u32,
         timestamp: Timestamp,
         key: Option<&[u8]>,
-        value: &[u8],
+        value: Option<&[u8]>,
         headers: &[(&str, Option<&[u8]>)],
     ) -> Result<(), Failure> {
-        self.check_size(partition, key, Some(value))?;
+        self.check_size(partition, key, value)?;
         self.flush(partition)?;
         self.partitions[partition as usize]
             .builder
-            .push_with_headers(timestamp, key, Some(value), headers);
+            .push_with_headers(timestamp, key, value, headers);
         Ok(())
     }
 

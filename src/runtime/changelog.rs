@@ -12,6 +12,7 @@ use super::error::{Failure, JobError};
 use crate::client::consumer::PartitionReader;
 use crate::client::wait;
 use crate::env::failpoint;
+use crate::protocol::batch::Record;
 use crate::protocol::messages::OffsetSpec;
 use crate::state::{BoxError, CycleStore, FlushBatch, FlushUrgency};
 use crate::types::{Isolation, NameError, Offset, Timestamp, TopicName, TopicPartition};
@@ -129,6 +130,20 @@ fn unbox(error: BoxError) -> Failure {
     }
 }
 
+/// The key of a changelog record. A null key is not the empty one, and the job writes none.
+pub(crate) fn key_of<'a>(
+    record: &Record<'a>,
+    place: &TopicPartition,
+) -> Result<&'a [u8], JobError> {
+    record.key.ok_or_else(|| JobError::Source {
+        source_name: place.to_string(),
+        why: format!(
+            "record {} has no key, so it is no change of a store: the topic is the job's own, write nothing into it",
+            record.offset
+        ),
+    })
+}
+
 /// The first and the end offset of a changelog partition. The end is that of all records, also those of transactions
 /// that are being decided: positions of a cycle can be visible before the markers of its changelog are written (I2).
 fn bounds(job: &JobContext, place: &TopicPartition) -> Result<(Offset, Offset), JobError> {
@@ -194,7 +209,7 @@ fn restore(
                 let next = record.offset.plus(1);
                 store.restore(
                     partition,
-                    record.key.unwrap_or_default(),
+                    key_of(&record, place)?,
                     record.value,
                     next,
                 )?;

@@ -378,7 +378,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
             }) {
                 self.poison.handle(failure, *current, &mut |key, out| {
                     *key = Some(bytes.to_vec());
-                    V::DefaultCodec::default().encode(value, out)
+                    V::DefaultCodec::default().encode(value, out.insert(Vec::new()))
                 })?;
             }
         }

@@ -29,9 +29,9 @@ pub(crate) struct Poison {
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
 }
 
-/// Writes a record's key and value as bytes.
+/// Writes a record's key and value as bytes; `None` stays null.
 pub(crate) type WriteRaw<'a> =
-    dyn FnMut(&mut Option<Vec<u8>>, &mut Vec<u8>) -> Result<(), CodecError> + 'a;
+    dyn FnMut(&mut Option<Vec<u8>>, &mut Option<Vec<u8>>) -> Result<(), CodecError> + 'a;
 
 impl Poison {
     pub(crate) fn new(
@@ -65,7 +65,7 @@ impl Poison {
         let Some(dead_letters) = self.dead_letters.clone() else {
             return Err(self.poisoned(at, why));
         };
-        let (mut key, mut value) = (None, Vec::new());
+        let (mut key, mut value) = (None, None);
         raw(&mut key, &mut value).map_err(|e| {
             self.poisoned(at, format!("{why}; nor can it become a dead letter: {e}"))
         })?;
@@ -82,7 +82,7 @@ impl Poison {
             0,
             timestamp,
             key.as_deref(),
-            &value,
+            value.as_deref(),
             &headers,
         );
         appended.or_else(|failure| self.fatal(failure, at))
@@ -101,10 +101,10 @@ impl Poison {
                 value,
             } => {
                 *key = raw_key.map(<[u8]>::to_vec);
-                out.extend_from_slice(value);
+                *out = value.map(<[u8]>::to_vec);
                 Ok(())
             }
-            Raw::Encode(encode) => encode(out),
+            Raw::Encode(encode) => encode(out.insert(Vec::new())),
         })
     }
 

@@ -88,8 +88,8 @@ pub enum Raw<'a> {
     Bytes {
         /// The key.
         key: Option<&'a [u8]>,
-        /// The value.
-        value: &'a [u8],
+        /// The value; `None` is null, which is not the same as empty.
+        value: Option<&'a [u8]>,
     },
     /// The source has values, not bytes; this encodes the value.
     Encode(&'a dyn Fn(&mut Vec<u8>) -> Result<(), CodecError>),

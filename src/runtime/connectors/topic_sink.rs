@@ -22,7 +22,8 @@ pub struct Topic<V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
     value: PhantomData<fn(&V)>,
 }
 
-/// A topic: as a source, its committed values, from the job's committed position on; as a sink, one that
+/// A topic: as a source, its committed values, from the job's committed position on (a null value, which is not the
+/// same as an empty one, is poison); as a sink, one that
 /// writes each record to the topic `name`. A topic that is absent is created. Keys are written as
 /// they are, and placed as the Java client's default partitioner would; records without a key go to
 /// the partitions in turn, a batch each.

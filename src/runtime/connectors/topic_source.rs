@@ -27,7 +27,7 @@ pub struct KeyedTopic<K: ?Sized, V: Datum + ?Sized, C = <V as Datum>::DefaultCod
 }
 
 /// A source of the keys and values of the topic `name`. Keys are in the default codec of `K`; a record
-/// without a key is a poison record.
+/// without a key or a value (null, not empty) is a poison record.
 ///
 /// ```
 /// use onceflow::prelude::*;
@@ -176,6 +176,17 @@ impl FetchState {
     }
 }
 
+/// A null value is no value of any type: it says that its key was deleted.
+const NO_VALUE: CodecError = CodecError::Absent {
+    part: "value",
+    advice: "in a compacted topic it deletes the key: `PoisonPolicy::DeadLetter` keeps such records as they are",
+};
+/// A null key is no key of any type.
+const NO_KEY: CodecError = CodecError::Absent {
+    part: "key",
+    advice: "read the topic without keys, and key it by its value",
+};
+
 /// How long a fetch waits at the end of the log before it is sent again.
 const LONG_POLL: Duration = Duration::from_secs(5);
 
@@ -249,8 +260,10 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             let batch = batch?;
             for record in batch.iter() {
                 let record = record?;
-                let value = record.value.unwrap_or_default();
-                let decoded: Result<Cow<'_, V>, CodecError> = self.codec.decode(value);
+                let decoded: Result<Cow<'_, V>, CodecError> = match record.value {
+                    Some(value) => self.codec.decode(value),
+                    None => Err(NO_VALUE),
+                };
                 let record_in = match (&decoded, key_of(record.key)) {
                     (Ok(value), Ok(key)) => Ok((key, &**value)),
                     (Err(e), _) => Err(e.clone()),
@@ -262,7 +275,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
                     offset: record.offset,
                     raw: Raw::Bytes {
                         key: record.key,
-                        value,
+                        value: record.value,
                     },
                 })?;
             }
@@ -292,12 +305,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> SplitReader<Unkeyed, V> for TopicReader<V, 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> SplitReader<K, V> for TopicReader<V, C> {
     fn read(&mut self, waker: &Waker, emit: &mut impl Emit<K, V>) -> Result<Read, JobError> {
         self.read_with(waker, emit, |key| {
-            key.map(Key::new).ok_or_else(|| CodecError::Decode {
-                codec: "a key",
-                length_bytes: 0,
-                why: "the record has none: read the topic without keys, and key it by its value"
-                    .to_owned(),
-            })
+            key.map(Key::new).ok_or(NO_KEY)
         })
     }
 

@@ -3,6 +3,7 @@
 //! What one process sends belongs to its cycle's transaction; the owner of the state partition reads it once it is
 //! committed, and its position in the topic belongs to its own cycle. So each hop costs one commit (design D9).
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -191,23 +192,13 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> RepartitionFeed<K, V,
         current: &mut Origin,
     ) -> Result<(), JobError> {
         self.records += 1;
-        let (key, value) = (key.unwrap_or_default(), value.unwrap_or_default());
-        let decoded = V::DefaultCodec::default().decode(value);
-        let end = self.batch.end_of(key).ok_or_else(|| CodecError::Decode {
-            codec: "a key",
-            length_bytes: key.len(),
-            why: "it is too long".to_owned(),
-        });
-        match decoded.and_then(|value| Ok((value, end?))) {
-            Ok((value, end)) => {
+        match decode::<V>(key, value, &self.batch) {
+            Ok((key, value, end)) => {
                 let key: Key<'_, K> = Key::new(key);
                 self.batch.push(key, value.into_owned(), meta, end);
             }
             Err(e) => {
-                let raw = Raw::Bytes {
-                    key: Some(key),
-                    value,
-                };
+                let raw = Raw::Bytes { key, value };
                 self.receiver
                     .poison()
                     .handle_raw(e.into(), meta.origin, raw)?;
@@ -228,6 +219,26 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> RepartitionFeed<K, V,
         self.batch.clear();
         processed
     }
+}
+
+/// The key, the value, and where the key would end in the batch. The sender writes neither without bytes: a null is somebody else's.
+fn decode<'r, V: Datum + ?Sized>(
+    key: Option<&'r [u8]>,
+    value: Option<&'r [u8]>,
+    batch: &Batch<V>,
+) -> Result<(&'r [u8], Cow<'r, V>, u32), CodecError> {
+    let absent = |part| CodecError::Absent {
+        part,
+        advice: "the topic is the job's own, write nothing into it",
+    };
+    let key = key.ok_or_else(|| absent("key"))?;
+    let value = value.ok_or_else(|| absent("value"))?;
+    let end = batch.end_of(key).ok_or_else(|| CodecError::Decode {
+        codec: "a key",
+        length_bytes: key.len(),
+        why: "it is too long".to_owned(),
+    })?;
+    Ok((key, V::DefaultCodec::default().decode(value)?, end))
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Feed for RepartitionFeed<K, V, S> {

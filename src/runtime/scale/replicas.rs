@@ -25,7 +25,7 @@ use crate::protocol::messages::{
     FetchPartition, FetchRequest, FetchedRecords, OffsetFetchRequest, OffsetSpec,
 };
 use crate::protocol::{ErrorCode, ErrorKind};
-use crate::runtime::changelog::changelog_topic;
+use crate::runtime::changelog::{changelog_topic, key_of};
 use crate::runtime::error::JobError;
 use crate::runtime::progress::Progress;
 use crate::runtime::report::{Report, Reports};
@@ -395,8 +395,10 @@ impl Replicas {
             let next = last.offset.plus(1);
             let changes = records
                 .iter()
-                .map(|record| (record.key.unwrap_or_default(), record.value));
-            self.backend.replay(store, partition, changes, next)?;
+                .map(|record| Ok((key_of(record, &tail.place)?, record.value)))
+                .collect::<Result<Vec<_>, JobError>>()?;
+            self.backend
+                .replay(store, partition, changes.into_iter(), next)?;
             count += records.len() as u64;
             tail.position = next;
         }

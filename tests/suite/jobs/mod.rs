@@ -5,6 +5,7 @@ mod cycles;
 mod files;
 mod input;
 mod memory;
+mod nulls;
 mod operators;
 mod parallelism;
 mod poison;

@@ -198,7 +198,7 @@ impl LinesReader {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let raw = Raw::Bytes {
             key: None,
-            value: line,
+            value: Some(line),
         };
         // The position moves first: should the record stop the job, nothing of the cycle is committed anyway.
         self.consumed = next;
