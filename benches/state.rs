@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::Duration;
 
-use onceflow::codec::{Bincode, Codec, CodecId, Raw};
+use onceflow::codec::{Bincode, Codec, CodecId, Raw, Schema, TypeIdentity};
 use onceflow::env::Env;
 use onceflow::protocol::murmur2;
 use onceflow::state::{
@@ -77,7 +77,11 @@ fn timed(env: &Env, body: impl FnOnce()) -> Duration {
 fn open(env: &Env, path: &std::path::Path, memory_bytes: usize, codec: CodecId) -> StateBackend {
     let declaration = StoreDeclaration {
         name: STORE.to_owned(),
-        codec,
+        schema: Schema {
+            codec,
+            key: TypeIdentity::named("raw bytes"),
+            value: TypeIdentity::named("bench"),
+        },
         changelog: TopicId(1),
     };
     let config = StateConfig {

@@ -29,12 +29,11 @@ where
     #[inline]
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, A>) -> Flow {
         let (initial, add) = (&self.initial, &self.add);
-        self.store
-            .update(record.key.hashed(), |aggregate| {
-                let aggregate = aggregate.get_or_insert_with(initial);
-                add(aggregate, record.value);
-                out.push(record.with_value(aggregate))
-            })?
+        self.store.update(record.key.hashed(), |aggregate| {
+            let aggregate = aggregate.get_or_insert_with(initial);
+            add(aggregate, record.value);
+            out.push(record.with_value(aggregate))
+        })?
     }
 
     fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {

@@ -30,13 +30,11 @@ impl<K: ?Sized> Operator<K, ()> for Count {
 
     #[inline]
     fn process(&mut self, record: Record<'_, K, ()>, out: &mut impl Output<K, u64>) -> Flow {
-        let count = self
-            .store
-            .update(record.key.hashed(), |count| {
-                let next = count.unwrap_or(0) + 1;
-                *count = Some(next);
-                next
-            })?;
+        let count = self.store.update(record.key.hashed(), |count| {
+            let next = count.unwrap_or(0) + 1;
+            *count = Some(next);
+            next
+        })?;
         out.push(record.with_value(&count))
     }
 

@@ -23,17 +23,16 @@ where
     #[inline]
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, V>) -> Flow {
         let combine = &self.combine;
-        self.store
-            .update(record.key.hashed(), |reduced| {
-                let reduced = match reduced {
-                    Some(reduced) => {
-                        combine(reduced, record.value);
-                        reduced
-                    }
-                    None => reduced.insert(record.value.clone()),
-                };
-                out.push(record.with_value(reduced))
-            })?
+        self.store.update(record.key.hashed(), |reduced| {
+            let reduced = match reduced {
+                Some(reduced) => {
+                    combine(reduced, record.value);
+                    reduced
+                }
+                None => reduced.insert(record.value.clone()),
+            };
+            out.push(record.with_value(reduced))
+        })?
     }
 
     fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {

@@ -2,15 +2,19 @@
 //!
 //! A codec may decode in place: [`Codec::decode`] returns a [`Cow`], so that text and bytes are
 //! borrowed from the record batch and a filter does not pay for what it drops (design D8).
-//! The id of a store's codec is kept with its data; a store opened with another codec is refused.
+//! A store's [`Schema`], which is its codec and the [`TypeIdentity`] of keys and values, is kept with its data: what was
+//! written with another one is refused.
 
 mod error;
 mod formats;
+mod identity;
+mod shape;
 
 use std::borrow::Cow;
 
 pub use error::CodecError;
 pub use formats::{Bincode, Json, Postcard, Raw, Text};
+pub use identity::{Schema, SchemaDifference, TypeIdentity};
 
 /// The number of a codec, stored with the data that it wrote. Numbers from 1,000 on are for users' own codecs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -62,6 +66,9 @@ pub trait Codec<T: ?Sized + ToOwned>: Clone + Send + Sync + 'static {
 pub trait Datum: ToOwned<Owned: Send + Sync + Clone + 'static> + Send + Sync + 'static {
     /// The codec used when none is named.
     type DefaultCodec: Codec<Self> + Default;
+
+    /// The type as it is known to stored data. It changes when what was written by an earlier build must not be read as this type.
+    fn identity() -> TypeIdentity;
 }
 
 impl<T> Datum for T
@@ -69,14 +76,26 @@ where
     T: serde::Serialize + serde::de::DeserializeOwned + Clone + Send + Sync + 'static,
 {
     type DefaultCodec = Bincode;
+
+    fn identity() -> TypeIdentity {
+        TypeIdentity::of::<T>()
+    }
 }
 
 impl Datum for str {
     type DefaultCodec = Text;
+
+    fn identity() -> TypeIdentity {
+        TypeIdentity::named("text")
+    }
 }
 
 impl Datum for [u8] {
     type DefaultCodec = Raw;
+
+    fn identity() -> TypeIdentity {
+        TypeIdentity::named("raw bytes")
+    }
 }
 
 #[cfg(test)]

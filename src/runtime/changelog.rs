@@ -207,12 +207,7 @@ fn restore(
             for record in batch.iter() {
                 let record = record?;
                 let next = record.offset.plus(1);
-                store.restore(
-                    partition,
-                    key_of(&record, place)?,
-                    record.value,
-                    next,
-                )?;
+                store.restore(partition, key_of(&record, place)?, record.value, next)?;
             }
         }
         position = reader.position();

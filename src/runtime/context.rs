@@ -21,9 +21,10 @@ use super::positions::SinkMarks;
 use super::pressure::Pressure;
 use super::progress::Progress;
 use super::scale::Share;
+use super::schemas::NotedSchema;
 use super::source::{AssignedSplit, Position, Split};
 use crate::client::{TransactionalWriter, Transport};
-use crate::codec::{CodecId, Datum};
+use crate::codec::{Datum, Schema};
 use crate::env::Env;
 use crate::protocol::batch::Compression;
 use crate::state::{StateBackend, Store};
@@ -40,7 +41,9 @@ pub struct JobContext {
     pub(crate) state_partitions: u16,
     pub(crate) poison_policy: PoisonPolicy,
     pub(crate) compression: Compression,
-    pub(crate) stores: std::collections::BTreeMap<String, CodecId>,
+    pub(crate) stores: std::collections::BTreeMap<String, Schema>,
+    /// Schemas that the log does not know yet; the first commit tells it.
+    pub(crate) unnoted: Vec<NotedSchema>,
     /// Partition count and largest record of each topic that the job writes.
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
     pub(crate) splits: Splits,
@@ -237,10 +240,17 @@ impl OperatorContext {
             job: self.job.name.clone(),
             why: format!("the store {name:?} {why}"),
         };
-        if !self.job.stores.contains_key(name) {
+        let Some(schema) = self.job.stores.get(name) else {
             return Err(refuse(
                 "was not declared: call `.with_store` on the keyed stream before the operator",
             ));
+        };
+        if schema.value != V::identity() {
+            return Err(refuse(&format!(
+                "was declared with values of the type {}, and is opened with {}: name the same type at `.with_store`",
+                schema.value,
+                V::identity()
+            )));
         }
         if self.changelogs.contains_key(name) {
             return Err(refuse("is open already: give every operator its own store"));

@@ -21,6 +21,7 @@ use super::positions::Positions;
 use super::progress::Progress;
 use super::report::{Drained, Report};
 use super::scale::{Placement, Plan, ReadyTask, Task};
+use super::schemas::NotedSchema;
 use super::source::{AssignedSplit, Position, Split};
 use super::source_topics::{SourceTopics, require_read_topics};
 use crate::client::{CommitOutcome, Offered, wait};
@@ -42,6 +43,8 @@ pub(crate) struct Driver {
     /// The positions committed last, by split number.
     committed: BTreeMap<u32, Position>,
     positions: Positions,
+    /// Schemas that the log does not know yet.
+    unnoted: Vec<NotedSchema>,
     sources: SourceTopics,
     flusher: Flusher,
     progress: Arc<Progress>,
@@ -74,6 +77,7 @@ impl Driver {
         Ok(Self {
             sources,
             group: GroupId::new(&job.name)?,
+            unnoted: job.unnoted.clone(),
             job,
             cycle: Cycle::new(commit, workers),
             reports,
@@ -210,6 +214,10 @@ impl Driver {
         moved.retain(|split, at| self.committed.get(split) != Some(at));
         for mark in &marks {
             self.positions.append_mark(writer, mark)?;
+        }
+        // With the first values of their types, so that nobody finds the one without the other.
+        for noted in self.unnoted.drain(..) {
+            self.positions.append_schema(writer, &noted)?;
         }
         self.send_positions(writer, &moved)?;
         failpoint("cycle.offsets_sent");

@@ -22,7 +22,7 @@ use super::record::{Key, Meta, Origin, Record};
 use super::scale::{RepartitionSender, repartition_feed};
 use super::stream::{Attach, StageFactory};
 use super::topology::{ExchangeNode, Graph};
-use crate::codec::{Codec, Datum};
+use crate::codec::{Codec, Datum, Schema};
 use crate::state::{CycleStore, HashedKey};
 use crate::types::{Offset, Timestamp};
 
@@ -66,6 +66,7 @@ where
             repartition: Arc::new(move |context| {
                 repartition_feed::<K, V, _>(&*behind_topic, context)
             }),
+            schema: Schema::of::<K, V>(),
         });
         self.upstream.attach(
             graph,

@@ -131,6 +131,7 @@ impl Job {
                 transaction_timeout: std::time::Duration::from_secs(60),
                 changelog_tail_bytes_max: StateConfig::default().changelog_tail_bytes_max,
                 dropped_stores: Vec::new(),
+                retyped: Vec::new(),
                 scale_out: None,
             },
         }
@@ -188,6 +189,14 @@ impl Launch {
     /// refused, because a step that was renamed by mistake would lose its state. Its changelog topic stays.
     pub fn drop_store(mut self, name: &str) -> Self {
         self.settings.dropped_stores.push(name.to_owned());
+        self
+    }
+
+    /// Accepts that the types of the store `name` (or of the repartition topic of that name) are others than those that an earlier build
+    /// of the job wrote. Without this such a job is refused, because it would read the old bytes as other values. The bytes are not
+    /// converted: say it only if they mean the same in both types, as after a field was renamed. Once is enough.
+    pub fn accept_type_change(mut self, name: &str) -> Self {
+        self.settings.retyped.push(name.to_owned());
         self
     }
 

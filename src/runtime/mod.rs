@@ -36,6 +36,7 @@ mod progress;
 mod record;
 mod report;
 mod scale;
+mod schemas;
 mod signals;
 mod sink;
 mod source;

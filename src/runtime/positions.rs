@@ -5,7 +5,7 @@
 //! parts here, too.
 //!
 //! And the topics that the job has read, because it never creates one of them anew (X8). Key: a 0 byte and the topic's
-//! name. Value: the version, 1, in a byte, and the topic's id, 16 bytes.
+//! name. Value: the version, 1, in a byte, and the topic's id, 16 bytes. And the schemas of what else it keeps (`schemas.rs`).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::cycle::WRITERS_COUNT;
 use super::error::JobError;
+use super::schemas::NotedSchema;
 use super::source::Position;
 use crate::client::consumer::PartitionReader;
 use crate::client::{PartitionWriter, TransactionalWriter, Transport, wait};
@@ -107,6 +108,18 @@ impl Positions {
         self.flush(writer)
     }
 
+    /// Notes of what types a store's changelog or a repartition topic is.
+    pub(crate) fn append_schema(
+        &mut self,
+        writer: usize,
+        noted: &NotedSchema,
+    ) -> Result<(), JobError> {
+        let (key, value) = noted.to_record();
+        self.builder
+            .push(self.env.clock.wall(), Some(&key), Some(&value));
+        self.flush(writer)
+    }
+
     pub(crate) fn flush(&mut self, writer: usize) -> Result<(), JobError> {
         if !self.builder.is_empty() {
             self.writers[writer].hand_over(&mut self.builder)?;
@@ -124,6 +137,8 @@ pub(crate) struct Kept {
     pub(crate) positions: NamedPositions,
     /// The topics that it has read, and who they were at its last commit.
     pub(crate) read_topics: BTreeMap<TopicName, TopicId>,
+    /// The types of what it stored.
+    pub(crate) schemas: Vec<NotedSchema>,
 }
 
 /// Reads all that a job keeps in its topic of positions.
@@ -147,6 +162,11 @@ pub(crate) fn read_positions(
             let batch = batch?;
             for record in batch.iter() {
                 let record = record?;
+                if let Some(noted) = NotedSchema::of_record(&record, topic)? {
+                    kept.schemas.retain(|it| it.name != noted.name);
+                    kept.schemas.push(noted);
+                    continue;
+                }
                 let entry = parse(record.key, record.value).ok_or_else(|| JobError::Source {
                     source_name: topic.to_string(),
                     why: format!("record {} is no position: the topic is the job's own, write nothing into it", record.offset),

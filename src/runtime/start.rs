@@ -25,6 +25,7 @@ use super::pressure::Pressure;
 use super::progress::Progress;
 use super::report::{Report, Reports};
 use super::scale::{ScaleOut, Share, repartition_topic};
+use super::schemas::{NotedSchema, Stored, check_schemas};
 use super::source::{Position, Split};
 use super::surprises::warn_of_surprises;
 use super::topics::{JobTopic, TopicRole, ensure_topic, job_topics};
@@ -54,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) transaction_timeout: Duration,
     pub(crate) changelog_tail_bytes_max: u64,
     pub(crate) dropped_stores: Vec<String>,
+    /// Stores and repartition topics whose types may change.
+    pub(crate) retyped: Vec<String>,
     pub(crate) scale_out: Option<ScaleOut>,
 }
 
@@ -161,6 +164,7 @@ fn prepare(
             chosen => chosen,
         },
         stores: topology.stores.clone(),
+        unnoted: opened.unnoted,
         splits: Splits::default(),
         read_topics: BTreeMap::new(),
         progress: Arc::clone(progress),
@@ -309,6 +313,7 @@ fn refuse_to_run_alone(
 #[derive(Clone)]
 pub(crate) struct Opened {
     topics: Arc<Topics>,
+    unnoted: Vec<NotedSchema>,
     pub(crate) backend: StateBackend,
 }
 
@@ -325,13 +330,37 @@ impl Opened {
         warn_of_surprises(&transport, name, topology)?;
         let topics = Topics::create(&transport, name, topology, settings, state_partitions)?;
         failpoint("start.topics_created");
+        // Before the state is opened, which takes on the types that the job has now.
+        let stored = stored_by(name, topology, settings, &topics)?;
+        let unnoted = check_schemas(&transport, name, stored, &settings.retyped)?;
         let backend = open_state(log, name, topology, settings, state_partitions, &topics)?;
         failpoint("start.state_opened");
         Ok(Self {
             topics: Arc::new(topics),
+            unnoted,
             backend,
         })
     }
+}
+
+/// What the job keeps under a schema: its stores, and what is under way between its processes.
+fn stored_by(
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+    topics: &Topics,
+) -> Result<Vec<Stored>, JobError> {
+    let mut stored = Vec::new();
+    for (store, schema) in &topology.stores {
+        let topic = &topics.found[&changelog_topic(name, store)?];
+        stored.push(Stored::store(store, topic, schema));
+    }
+    let exchanges = topology.exchanges.iter().enumerate();
+    for (exchange, node) in exchanges.filter(|_| settings.scale_out.is_some()) {
+        let topic = &topics.found[&repartition_topic(name, exchange)?];
+        stored.push(Stored::repartition(topic, &node.schema));
+    }
+    Ok(stored)
 }
 
 fn open_state(
@@ -342,11 +371,11 @@ fn open_state(
     state_partitions: u16,
     topics: &Topics,
 ) -> Result<StateBackend, JobError> {
-    let stores = topology.stores.iter().map(|(store, codec)| {
+    let stores = topology.stores.iter().map(|(store, schema)| {
         let changelog = topics.found[&changelog_topic(name, store)?].id;
         Ok(StoreDeclaration {
             name: store.clone(),
-            codec: *codec,
+            schema: schema.clone(),
             changelog,
         })
     });
@@ -356,6 +385,7 @@ fn open_state(
         state_partitions,
         topology: topology.fingerprint(),
         dropped_stores: settings.dropped_stores.clone(),
+        retyped_stores: settings.retyped.clone(),
         stores: stores.collect::<Result<_, JobError>>()?,
         ..StateConfig::default()
     };

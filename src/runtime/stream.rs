@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::operator::{Operator, Stage, Step};
 use super::record::Unkeyed;
 use super::topology::Graph;
-use crate::codec::{Codec, Datum};
+use crate::codec::{Datum, Schema};
 
 /// Builds one worker's instance of a stage, on that worker's thread.
 pub trait StageFactory<K: ?Sized, V: ?Sized>: Send + Sync + 'static {
@@ -317,13 +317,16 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         }
     }
 
-    /// Declares a store that an operator behind this point opens with [`OperatorContext::store`].
+    /// Declares a store that an operator behind this point opens with [`OperatorContext::store`]. The types of its keys and
+    /// values are part of what it is: a later build of the job with others is refused.
     ///
     /// # Panics
     /// If the job has a store of that name already, or the name is not a valid part of a topic name.
-    pub fn with_store<S: Datum>(self, name: &str) -> Self {
-        self.graph
-            .declare_store(name, S::DefaultCodec::default().id());
+    pub fn with_store<S: Datum>(self, name: &str) -> Self
+    where
+        K: Datum,
+    {
+        self.graph.declare_store(name, Schema::of::<K, S>());
         self
     }
 

@@ -10,7 +10,7 @@ use super::context::OperatorContext;
 use super::error::JobError;
 use super::exchange::Receive;
 use super::source::{Feed, SplitLister};
-use crate::codec::CodecId;
+use crate::codec::Schema;
 use crate::types::TopicName;
 
 /// Builds one worker's receiving end of an exchange.
@@ -33,6 +33,8 @@ pub(crate) struct SourceNode {
 pub(crate) struct ExchangeNode {
     pub(crate) receive: ReceiveFactory,
     pub(crate) repartition: FeedFactory,
+    /// What the topic holds.
+    pub(crate) schema: Schema,
 }
 
 /// Everything that was declared.
@@ -40,7 +42,7 @@ pub(crate) struct ExchangeNode {
 pub(crate) struct Topology {
     pub(crate) sources: Vec<SourceNode>,
     pub(crate) exchanges: Vec<ExchangeNode>,
-    pub(crate) stores: BTreeMap<String, CodecId>,
+    pub(crate) stores: BTreeMap<String, Schema>,
     pub(crate) sink_topics: BTreeMap<TopicName, Option<i32>>,
     pub(crate) sinks: Vec<String>,
     /// The directories that sinks of files write.
@@ -54,12 +56,20 @@ impl Topology {
         let stores = self
             .stores
             .iter()
-            .map(|(name, codec)| format!("store {name} {}", codec.0));
+            .map(|(name, schema)| format!("store {name} {:016x}", schema.fingerprint()));
+        let exchanges = self
+            .exchanges
+            .iter()
+            .map(|exchange| format!("exchange {:016x}", exchange.schema.fingerprint()));
         let sources = self
             .sources
             .iter()
             .map(|source| format!("source {}", source.name));
-        sources.chain(stores).collect::<Vec<_>>().join("; ")
+        sources
+            .chain(stores)
+            .chain(exchanges)
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 }
 
@@ -80,6 +90,13 @@ impl Graph {
 
     pub(crate) fn add_source(&self, source: SourceNode) -> usize {
         let mut topology = self.0.borrow_mut();
+        if source.name.is_empty() || source.name.contains('\0') {
+            // Positions are kept under the name, with a 0 byte behind it.
+            topology.faults.push(format!(
+                "a source cannot be called {:?}: give it a name without 0 bytes",
+                source.name
+            ));
+        }
         if topology
             .sources
             .iter()
@@ -95,14 +112,14 @@ impl Graph {
     }
 
     /// Declares a store; its name becomes part of its changelog topic's name.
-    pub(crate) fn declare_store(&self, name: &str, codec: CodecId) {
+    pub(crate) fn declare_store(&self, name: &str, schema: Schema) {
         let mut topology = self.0.borrow_mut();
         if let Err(e) = TopicName::new(name) {
             topology.faults.push(format!(
                 "the store name {name:?} cannot be part of a topic name: {e}"
             ));
         }
-        if topology.stores.insert(name.to_owned(), codec).is_some() {
+        if topology.stores.insert(name.to_owned(), schema).is_some() {
             topology.faults.push(format!("two stores are called {name:?}: a store's name is its identity for good, choose another"));
         }
     }
@@ -158,10 +175,9 @@ impl Graph {
                 .map(|s| format!("  source {}", s.name)),
         );
         lines.extend(
-            topology
-                .stores
-                .iter()
-                .map(|(name, codec)| format!("  store {name} (codec {})", codec.0)),
+            topology.stores.iter().map(|(name, schema)| {
+                format!("  store {name} of {} by {}", schema.value, schema.key)
+            }),
         );
         lines.extend(topology.sinks.iter().map(|s| format!("  sink {s}")));
         lines.join("\n")

@@ -382,9 +382,9 @@ impl Shared {
             .iter()
             .find(|declared| declared.name == store);
         match declared {
-            Some(declared) if declared.codec != asked => Err(StateError::CodecChanged {
+            Some(declared) if declared.schema.codec != asked => Err(StateError::CodecChanged {
                 store: store.to_owned(),
-                stored: declared.codec,
+                stored: declared.schema.codec,
                 asked,
             }),
             _ => Ok(()),

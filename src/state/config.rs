@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::codec::CodecId;
+use crate::codec::Schema;
 use crate::types::TopicId;
 
 /// A store that a job has: declared before the backend is opened, so that a changed topology is noticed.
@@ -10,8 +10,8 @@ use crate::types::TopicId;
 pub struct StoreDeclaration {
     /// The stable name of the step that owns it. No NUL.
     pub name: String,
-    /// The codec of its values.
-    pub codec: CodecId,
+    /// The codec of its values, and the types of its keys and values.
+    pub schema: Schema,
     /// The incarnation of its changelog: the state of another topic is wiped and restored.
     pub changelog: TopicId,
 }
@@ -29,6 +29,8 @@ pub struct StateConfig {
     pub stores: Vec<StoreDeclaration>,
     /// Stores that the job had and that are to be forgotten with what they hold.
     pub dropped_stores: Vec<String>,
+    /// Stores whose types have changed and whose bytes are what the new types would have written.
+    pub retyped_stores: Vec<String>,
     /// How much changelog a restart may have to replay, about: it bounds the time that a restart takes.
     pub changelog_tail_bytes_max: u64,
     /// How long a committed change may be missing on RocksDB's disk, about.
@@ -43,6 +45,7 @@ impl Default for StateConfig {
             topology: String::new(),
             stores: Vec::new(),
             dropped_stores: Vec::new(),
+            retyped_stores: Vec::new(),
             changelog_tail_bytes_max: 256 << 20,
             flush_interval: Duration::from_secs(30),
         }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::codec::{CodecError, CodecId};
+use crate::codec::{CodecError, CodecId, SchemaDifference};
 use crate::protocol::ErrorKind;
 
 /// An error of the state layer. Nothing that was committed is lost by any of them: the changelog holds it.
@@ -87,6 +87,19 @@ pub enum StateError {
         stored: CodecId,
         /// The codec asked for.
         asked: CodecId,
+    },
+    /// A store was written with keys or values of another type.
+    #[error(
+        "store {store:?} holds {} of the type {}, and the job now has {} there, which would read them as something else: \
+         go back to that type, or give the step a new store name and drop {store:?}; if the bytes mean the same in both types, \
+         accept the change of {store:?} where the job is launched",
+        difference.part, difference.stored, difference.asked
+    )]
+    TypeChanged {
+        /// The store.
+        store: String,
+        /// What was stored, and what is asked for.
+        difference: SchemaDifference,
     },
     /// The topology no longer has a store that holds state.
     #[error(

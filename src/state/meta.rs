@@ -1,9 +1,11 @@
 //! `meta.json` of a job's state: what it was written by, so that a change that would misread or orphan it is refused.
 //!
 //! ```json
-//! { "format": 1, "state_partitions": 64, "topology": "…",
-//!   "stores": { "counts": { "codec": 1, "changelog": "AAAAAAAAAAAAAAAAAAAAAQ" } } }
+//! { "format": 2, "state_partitions": 64, "topology": "…",
+//!   "stores": { "counts": { "codec": 1, "key": "text", "value": "u64", "changelog": "AAAAAAAAAAAAAAAAAAAAAQ" } } }
 //! ```
+//!
+//! Format 1 had no types: they are taken from the first job that opens it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::config::StateConfig;
 use super::error::StateError;
-use crate::codec::CodecId;
+use crate::codec::{CodecId, Schema, TypeIdentity};
 
 /// The format that this version writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// More than a thousand stores with long names.
 pub(super) const META_BYTES_MAX: u64 = 1 << 20;
 
@@ -31,6 +33,11 @@ pub(super) struct Meta {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct StoreMeta {
     codec: CodecId,
+    /// The types of keys and values; unknown in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<TypeIdentity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<TypeIdentity>,
     /// The topic id of the changelog, as text.
     changelog: String,
 }
@@ -39,7 +46,9 @@ impl Meta {
     pub(super) fn of(config: &StateConfig) -> Self {
         let stores = config.stores.iter().map(|store| {
             let meta = StoreMeta {
-                codec: store.codec,
+                codec: store.schema.codec,
+                key: Some(store.schema.key.clone()),
+                value: Some(store.schema.value.clone()),
                 changelog: store.changelog.to_string(),
             };
             (store.name.clone(), meta)
@@ -86,28 +95,57 @@ impl Meta {
             });
         }
         let asked = Self::of(config);
+        let mut why = None;
         for (name, stored) in &self.stores {
-            match asked.stores.get(name) {
-                Some(asked) if asked.codec != stored.codec => {
-                    return Err(StateError::CodecChanged {
-                        store: name.clone(),
-                        stored: stored.codec,
-                        asked: asked.codec,
-                    });
-                }
-                Some(asked) if asked.changelog != stored.changelog => {
-                    return Ok(Some(format!(
-                        "the changelog of store {name:?} is another topic"
-                    )));
-                }
-                None if !config.dropped_stores.contains(name) => {
+            let declared = config.stores.iter().find(|store| store.name == *name);
+            let Some((declared, asked)) = declared.zip(asked.stores.get(name)) else {
+                if !config.dropped_stores.contains(name) {
                     return Err(StateError::StoreMissing {
                         store: name.clone(),
                     });
                 }
-                _ => {}
+                continue;
+            };
+            if asked.changelog != stored.changelog {
+                // What was written into another topic binds nobody.
+                why.get_or_insert_with(|| {
+                    format!("the changelog of store {name:?} is another topic")
+                });
+                continue;
             }
+            stored.check_schema(name, &declared.schema, config)?;
         }
-        Ok(None)
+        Ok(why)
+    }
+}
+
+impl StoreMeta {
+    fn check_schema(
+        &self,
+        store: &str,
+        asked: &Schema,
+        config: &StateConfig,
+    ) -> Result<(), StateError> {
+        if self.codec != asked.codec {
+            return Err(StateError::CodecChanged {
+                store: store.to_owned(),
+                stored: self.codec,
+                asked: asked.codec,
+            });
+        }
+        let stored = Schema {
+            codec: self.codec,
+            key: self.key.clone().unwrap_or_else(|| asked.key.clone()),
+            value: self.value.clone().unwrap_or_else(|| asked.value.clone()),
+        };
+        match stored.difference(asked) {
+            Some(difference) if !config.retyped_stores.iter().any(|it| it == store) => {
+                Err(StateError::TypeChanged {
+                    store: store.to_owned(),
+                    difference,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 }

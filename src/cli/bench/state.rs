@@ -8,7 +8,7 @@ use rocksdb::{DB, WriteBatch, WriteOptions};
 
 use super::report::Figure;
 use super::{Bench, per_second};
-use crate::codec::{Codec, Raw};
+use crate::codec::{Codec, Raw, Schema};
 use crate::protocol::murmur2;
 use crate::state::{
     FlushUrgency, HashedKey, StateBackend, StateConfig, StateError, Store, StoreDeclaration,
@@ -116,7 +116,10 @@ fn bare_loop(bench: &Bench<'_>, work: &Work, path: &Path) -> anyhow::Result<Dura
 fn through_the_store(bench: &Bench<'_>, work: &Work, path: &Path) -> anyhow::Result<Duration> {
     let declaration = StoreDeclaration {
         name: STORE.to_owned(),
-        codec: Codec::<Vec<u8>>::id(&Raw),
+        schema: Schema {
+            codec: Codec::<Vec<u8>>::id(&Raw),
+            ..Schema::of::<[u8], [u8]>()
+        },
         changelog: TopicId(1),
     };
     let config = StateConfig {

@@ -304,9 +304,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> SplitReader<Unkeyed, V> for TopicReader<V, 
 /// Keyed reading; told apart from the unkeyed one by [`Datum`], which [`Unkeyed`] is not.
 impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> SplitReader<K, V> for TopicReader<V, C> {
     fn read(&mut self, waker: &Waker, emit: &mut impl Emit<K, V>) -> Result<Read, JobError> {
-        self.read_with(waker, emit, |key| {
-            key.map(Key::new).ok_or(NO_KEY)
-        })
+        self.read_with(waker, emit, |key| key.map(Key::new).ok_or(NO_KEY))
     }
 
     fn position(&self) -> Offset {

@@ -273,10 +273,14 @@ fn x4_the_same_bytes_in_two_state_partitions_are_two_entries_in_memory_as_on_dis
     // From RocksDB, each by itself and both in one sorted read; then from the changelog alone.
     check(&mut open_store(&backend).unwrap());
     let mut store = open_store(&backend).unwrap();
-    store.prefetch([1, 2].map(in_partition).into_iter()).unwrap();
+    store
+        .prefetch([1, 2].map(in_partition).into_iter())
+        .unwrap();
     check(&mut store);
     drop(store);
-    all_partitions().iter().for_each(|p| backend.wipe(STORE, *p).unwrap());
+    all_partitions()
+        .iter()
+        .for_each(|p| backend.wipe(STORE, *p).unwrap());
     check(&mut recover(&backend, &changelog).unwrap());
 }
 

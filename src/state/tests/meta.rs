@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "the tests damage real files")]
 
 use super::support::*;
-use crate::codec::CodecId;
+use crate::codec::{CodecId, TypeIdentity};
 use crate::protocol::ErrorKind;
 use crate::state::{StateConfig, StateError};
 use crate::types::TopicId;
@@ -54,7 +54,7 @@ fn another_number_of_state_partitions_is_refused_with_both_numbers() {
 fn another_codec_is_refused_with_the_store_s_name() {
     let (home, _) = with_state();
     let mut config = tiny();
-    config.stores[0].codec = CodecId(3);
+    config.stores[0].schema.codec = CodecId(3);
     let error = refusal(&home, config);
     assert!(matches!(error, StateError::CodecChanged { .. }), "{error}");
     assert!(error.to_string().contains("\"counts\""));
@@ -104,7 +104,7 @@ fn a_newer_format_is_refused() {
     let (home, _) = with_state();
     std::fs::write(
         home.path().join("meta.json"),
-        br#"{ "format": 2, "more": true }"#,
+        br#"{ "format": 3, "more": true }"#,
     )
     .unwrap();
     let error = refusal(&home, tiny());
@@ -112,8 +112,8 @@ fn a_newer_format_is_refused() {
         matches!(
             error,
             StateError::NewerFormat {
-                found: 2,
-                supported: 1,
+                found: 3,
+                supported: 2,
                 ..
             }
         ),
@@ -137,17 +137,80 @@ fn the_format_of_meta_json_stands() {
     let (home, _) = with_state();
     let text = std::fs::read_to_string(home.path().join("meta.json")).unwrap();
     let golden = r#"{
-  "format": 1,
+  "format": 2,
   "state_partitions": 4,
   "topology": "",
   "stores": {
     "counts": {
       "codec": 1,
+      "key": "raw bytes",
+      "value": "str",
       "changelog": "AAAAAAAAAAAAAAAAAAAAAQ"
     }
   }
 }"#;
     assert_eq!(text, golden);
+}
+
+fn with_value_type(value: TypeIdentity) -> StateConfig {
+    let mut config = tiny();
+    config.stores[0].schema.value = value;
+    config
+}
+
+#[test]
+fn x3_another_type_of_values_is_refused_until_the_change_is_accepted() {
+    let (home, changelog) = with_state();
+    let changed = || with_value_type(TypeIdentity::of::<u64>());
+    let error = refusal(&home, changed());
+    assert!(matches!(error, StateError::TypeChanged { .. }), "{error}");
+    let text = error.to_string();
+    for part in ["\"counts\"", "values", "str", "u64", "accept the change"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // Refusing changed nothing.
+    let backend = home.open(tiny()).unwrap();
+    recover(&backend, &changelog).unwrap();
+    drop(backend);
+    let accepting = StateConfig {
+        retyped_stores: vec![STORE.to_owned()],
+        ..changed()
+    };
+    drop(home.open(accepting).unwrap());
+    // Accepted once, it is the new type, and the old one is refused.
+    drop(home.open(changed()).unwrap());
+    refusal(&home, tiny());
+}
+
+#[test]
+fn x3_another_type_of_keys_is_refused_and_another_changelog_binds_nobody() {
+    let (home, _) = with_state();
+    let mut config = tiny();
+    config.stores[0].schema.key = TypeIdentity::of::<u64>();
+    let error = refusal(&home, config.clone());
+    assert!(
+        error.to_string().contains("keys of the type raw bytes"),
+        "{error}"
+    );
+    config.stores[0].changelog = TopicId(2);
+    let backend = home.open(config).unwrap();
+    assert!(backend.rebuilt().is_some());
+}
+
+/// Bytes as version 1 wrote them.
+#[test]
+fn x3_state_without_types_opens_and_takes_those_of_its_first_use() {
+    let (home, changelog) = with_state();
+    let path = home.path().join("meta.json");
+    let first = r#"{ "format": 1, "state_partitions": 4, "topology": "",
+        "stores": { "counts": { "codec": 1, "changelog": "AAAAAAAAAAAAAAAAAAAAAQ" } } }"#;
+    std::fs::write(&path, first).unwrap();
+    let backend = home.open(tiny()).unwrap();
+    assert_eq!(backend.rebuilt(), None);
+    recover(&backend, &changelog).unwrap();
+    drop(backend);
+    refusal(&home, with_value_type(TypeIdentity::of::<u64>()));
+    home.open(tiny()).unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::codec::{Bincode, CodecId};
+use crate::codec::{Bincode, Schema};
 use crate::env::Env;
 use crate::state::{
     FlushBatch, FlushUrgency, HashedKey, StateBackend, StateConfig, StateError, Store,
@@ -33,7 +33,7 @@ pub(super) fn tiny() -> StateConfig {
 pub(super) fn declaration(name: &str) -> StoreDeclaration {
     StoreDeclaration {
         name: name.to_owned(),
-        codec: CodecId(1),
+        schema: Schema::of::<[u8], String>(),
         changelog: TopicId(1),
     }
 }

@@ -15,4 +15,5 @@ mod scale_out;
 mod state;
 mod support;
 mod transfers;
+mod types;
 mod word_count;

@@ -47,7 +47,8 @@ fn x6_a_null_value_of_a_source_is_poison_and_an_empty_one_is_empty() {
     append(&log, "in", &[(Some(b"a"), Some(b"")), (Some(b"a"), None)]);
     let copy = || {
         let job = Job::new("copy");
-        job.source(topic::<str>("in").until_end()).sink(topic("out"));
+        job.source(topic::<str>("in").until_end())
+            .sink(topic("out"));
         job
     };
     let (offset, why) = poison_of(copy(), &log);
@@ -60,7 +61,10 @@ fn x6_a_null_value_of_a_source_is_poison_and_an_empty_one_is_empty() {
     assert_eq!(committed_values::<str>(&log, "out"), [""]);
     let letters = committed(&log, "dead");
     assert_eq!(letters.len(), 1);
-    assert_eq!((&letters[0].key, &letters[0].value), (&Some(b"a".to_vec()), &None));
+    assert_eq!(
+        (&letters[0].key, &letters[0].value),
+        (&Some(b"a".to_vec()), &None)
+    );
 }
 
 #[test]
@@ -80,12 +84,22 @@ fn x6_a_null_key_of_a_keyed_source_is_poison_and_an_empty_one_is_a_key() {
     assert_eq!(offset, 1);
     assert!(why.contains("no key"), "{why}");
 
-    run(count().exactly_once(Commit::every(OFTEN)).on_poison(dead()), &log).unwrap();
+    run(
+        count().exactly_once(Commit::every(OFTEN)).on_poison(dead()),
+        &log,
+    )
+    .unwrap();
     let counts = committed_by_key::<str, u64>(&log, "out");
-    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(String::new(), vec![1])]);
+    assert_eq!(
+        counts.into_iter().collect::<Vec<_>>(),
+        [(String::new(), vec![1])]
+    );
     let letters = committed(&log, "dead");
     assert_eq!(letters.len(), 1);
-    assert_eq!((&letters[0].key, &letters[0].value), (&None, &Some(Vec::new())));
+    assert_eq!(
+        (&letters[0].key, &letters[0].value),
+        (&None, &Some(Vec::new()))
+    );
 }
 
 #[test]

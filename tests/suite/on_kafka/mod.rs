@@ -12,4 +12,5 @@ mod scale_out;
 mod stage;
 mod topics;
 mod transactions;
+mod types;
 mod work;

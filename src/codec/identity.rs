@@ -1,0 +1,145 @@
+//! The identity of a type and of what is stored in it: whether another build of a job may read what this one wrote.
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::shape::shape_of;
+use super::{Codec, CodecId, Datum};
+
+/// A type as it is known to data that outlives the build: equal identities mean that each reads what the other wrote, as what it was.
+///
+/// That of a serde type is computed from what its `Deserialize` asks for: the names of structs, fields and variants, their order, and
+/// the primitive types at the ends. `u64` and `i64` differ, and so do two structs whose fields are swapped. What serde calls the same is the same:
+/// `usize` is `u64`, `Box<T>` is `T`, `String` and `PathBuf` are text. It cannot be seen what a number means, nor what stands in a struct behind a
+/// field whose `Deserialize` refuses every sample. Say both with serde's own attribute: `#[serde(rename = "Account-2")]` gives a type
+/// another identity, and `#[serde(rename = "OldName")]` on a type or field that was renamed in the source keeps the one it had.
+///
+/// ```
+/// use onceflow::codec::{Datum, TypeIdentity};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Serialize, Deserialize)]
+/// struct Account { owner: String, cents: Option<i64> }
+///
+/// assert_eq!(Account::identity().as_str(), "Account{owner:str,cents:Option<i64>}");
+/// assert_eq!(<(u64, Vec<bool>)>::identity().as_str(), "(u64,[bool])");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TypeIdentity(String);
+
+impl TypeIdentity {
+    /// The identity of a type with a codec of its own: choose another name when the same bytes come to mean something else.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
+    /// The identity of a serde type.
+    #[must_use]
+    pub fn of<T: DeserializeOwned>() -> Self {
+        Self(shape_of::<T>())
+    }
+
+    /// The identity in words.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TypeIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is stored under keys: the codec of the values, and both types.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// The codec of the values.
+    pub codec: CodecId,
+    /// The type of the keys, in their default codec.
+    pub key: TypeIdentity,
+    /// The type of the values.
+    pub value: TypeIdentity,
+}
+
+impl Schema {
+    /// The schema of keys and values in their default codecs.
+    #[must_use]
+    pub fn of<K: Datum + ?Sized, V: Datum + ?Sized>() -> Self {
+        Self {
+            codec: V::DefaultCodec::default().id(),
+            key: K::identity(),
+            value: V::identity(),
+        }
+    }
+
+    /// A number that tells schemas apart, for where the words would be too long. It is the same in every build.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let words = format!("{}\0{}\0{}", self.codec.0, self.key, self.value);
+        rapidhash::v3::rapidhash_v3(words.as_bytes())
+    }
+
+    /// Says how `now` differs from what was stored; `None` if it does not.
+    #[must_use]
+    pub fn difference(&self, now: &Self) -> Option<SchemaDifference> {
+        let changed = |part, stored: String, asked: String| {
+            Some(SchemaDifference {
+                part,
+                stored,
+                asked,
+            })
+        };
+        if self.key != now.key {
+            return changed(
+                "keys",
+                excerpt(&self.key, &now.key),
+                excerpt(&now.key, &self.key),
+            );
+        }
+        if self.value != now.value {
+            let (stored, asked) = (&self.value, &now.value);
+            return changed("values", excerpt(stored, asked), excerpt(asked, stored));
+        }
+        if self.codec != now.codec {
+            let name = |codec: CodecId| format!("codec {}", codec.0);
+            return changed("values", name(self.codec), name(now.codec));
+        }
+        None
+    }
+}
+
+/// How a schema differs from what was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaDifference {
+    /// Keys or values.
+    pub part: &'static str,
+    /// What they were.
+    pub stored: String,
+    /// What they are now.
+    pub asked: String,
+}
+
+/// Of a long description no more is shown than this many bytes on each side of where it differs.
+const EXCERPT_BYTES: usize = 80;
+
+/// The part of `this` where it differs from `other`; all of it if it is short.
+fn excerpt(this: &TypeIdentity, other: &TypeIdentity) -> String {
+    let (this, other) = (this.as_str(), other.as_str());
+    if this.len() <= 2 * EXCERPT_BYTES {
+        return this.to_owned();
+    }
+    let mut pairs = this.bytes().zip(other.bytes());
+    let same = pairs.position(|(a, b)| a != b);
+    let same = same.unwrap_or(this.len().min(other.len()));
+    let from = this.floor_char_boundary(same.saturating_sub(EXCERPT_BYTES));
+    let to = this.ceil_char_boundary((same + EXCERPT_BYTES).min(this.len()));
+    let open = if from > 0 { "…" } else { "" };
+    let close = if to < this.len() { "…" } else { "" };
+    format!("{open}{}{close}", &this[from..to])
+}

@@ -1,0 +1,62 @@
+//! A value type that changes between two builds of a job on a real Kafka, where the changelog alone restores the state.
+
+use std::time::Duration;
+
+use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
+use onceflow::client::transport::KafkaSettings;
+use onceflow::client::wait;
+use onceflow::prelude::*;
+use onceflow::types::TopicName;
+
+use super::proxy::until;
+use super::stage::{Stage, stage};
+
+const INPUT: &str = "typed-lines";
+
+/// The log with no local state.
+fn log_on_a_new_machine(stage: &Stage, folder: &tempfile::TempDir) -> Log {
+    let settings = KafkaSettings::new(&stage.cluster.bootstrap())
+        .and_then(|it| it.with("state.dir", &folder.path().display().to_string()));
+    Log::kafka_with(settings.unwrap()).unwrap()
+}
+
+fn write(log: &Log, value: &str) {
+    let producer: Producer<str, str> =
+        Producer::new(log.transport(), ProducerConfig::default()).unwrap();
+    let name = TopicName::new(INPUT).unwrap();
+    let record = ProducerRecord::new(&name).partition(0).value(value);
+    wait(async { producer.send(record).await.unwrap().await.unwrap() });
+}
+
+fn run<T>(log: &Log) -> Result<(), JobError>
+where
+    T: Datum + Clone + Default + std::ops::AddAssign + From<u8>,
+{
+    let job = Job::new("typed");
+    job.source(topic::<str>(INPUT).until_end())
+        .key_by(|line: &str| line)
+        .aggregate("sums", T::default, |sum: &mut T, _| *sum += T::from(1))
+        .changes()
+        .sink(topic("typed-sums"));
+    let commit = Commit::every(Duration::from_millis(20));
+    let launch = job.exactly_once(commit).workers(1).state_partitions(1);
+    wait(launch.start(log)?.finished()).map(drop)
+}
+
+#[test]
+fn x3_on_kafka_a_changed_type_is_refused_by_what_the_log_notes() {
+    let Some(stage) = stage() else { return };
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let log = log_on_a_new_machine(&stage, &folders[0]);
+    let name = TopicName::new(INPUT).unwrap();
+    until("the topic is created", || {
+        wait(log.admin().create_topic(&name, 1)).is_ok()
+    });
+    write(&log, "tea");
+    run::<i64>(&log).unwrap();
+    write(&log, "tea");
+    let elsewhere = log_on_a_new_machine(&stage, &folders[1]);
+    let error = run::<u64>(&elsewhere).unwrap_err().to_string();
+    assert!(error.contains("values of the type i64"), "{error}");
+    run::<i64>(&log_on_a_new_machine(&stage, &folders[2])).unwrap();
+}
