@@ -24,8 +24,8 @@ Examples:
 Each line becomes one record; it may hold any bytes but line ends. Lines with equal keys go to the
 same partition. The command returns once all records are durable.";
 
-/// A longer line is refused before it is held in memory.
-const LINE_BYTES_MAX: u64 = 64 << 20;
+/// What a batch with one record takes beside its key, value and headers, generously.
+const BATCH_OVERHEAD_BYTES: usize = 4 << 10;
 /// So many records may be unacknowledged; the oldest is waited for before more are sent.
 const UNACKNOWLEDGED_MAX: usize = 10_000;
 
@@ -50,6 +50,9 @@ pub(super) struct ProduceArguments {
     /// none, gzip, snappy, lz4 or zstd
     #[arg(long, short = 'z', value_name = "CODEC", default_value = "none", value_parser = compression)]
     compression: Compression,
+    /// Refuse longer lines; the topic has a limit of its own, its setting max.message.bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    max_line_bytes: u32,
     /// Write all lines in one transaction of this id, or none if one fails
     #[arg(long, value_name = "ID", value_parser = TransactionalId::new)]
     transactional_id: Option<TransactionalId>,
@@ -78,6 +81,16 @@ pub(super) fn run(env: &Env, arguments: &ProduceArguments) -> anyhow::Result<()>
         }
         let mut config = session.transport().producer_config()?;
         config.batch_size_bytes = config.batch_size_bytes.max(256 << 10);
+        // The line's limit and the topic's decide, not the producer's.
+        let headers_bytes = arguments
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        let record_bytes = headers_bytes.sum::<usize>()
+            + usize::try_from(arguments.max_line_bytes)?
+            + BATCH_OVERHEAD_BYTES;
+        config.max_request_size_bytes = config.max_request_size_bytes.max(record_bytes);
+        config.buffer_memory_bytes = config.buffer_memory_bytes.max(record_bytes);
         config.transactional_id = arguments.transactional_id.clone();
         if arguments.compression != Compression::None {
             config.compression = arguments.compression;
@@ -135,7 +148,7 @@ impl Sender<'_> {
         let mut input = io::stdin().lock();
         let mut line = Vec::new();
         let mut number = 0;
-        while read_line(&mut input, &mut line)? {
+        while read_line(&mut input, &mut line, self.arguments.max_line_bytes)? {
             number += 1;
             self.send(number, &line)
                 .with_context(|| format!("line {number} was not written"))?;
@@ -190,17 +203,18 @@ fn split<'a>(line: &'a [u8], separator: &str) -> anyhow::Result<(&'a [u8], &'a [
     Ok((&line[..at], &line[at + separator.len()..]))
 }
 
-/// Reads the next line into `line`, without its end; `false` at the end of the input.
-fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> anyhow::Result<bool> {
+/// Reads the next line into `line`, without its end; `false` at the end of the input. A line longer than `bytes_max` is refused
+/// before it is held in memory.
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>, bytes_max: u32) -> anyhow::Result<bool> {
     line.clear();
     let read = input
-        .take(LINE_BYTES_MAX)
+        .take(u64::from(bytes_max) + 1)
         .read_until(b'\n', line)
         .context("cannot read standard input")?;
     match line.last() {
         Some(b'\n') => drop(line.pop()),
-        _ if read as u64 == LINE_BYTES_MAX => {
-            bail!("a line is longer than {LINE_BYTES_MAX} bytes: split it")
+        _ if read as u64 > u64::from(bytes_max) => {
+            bail!("a line is longer than {bytes_max} bytes: split it, or raise --max-line-bytes")
         }
         _ => {}
     }
@@ -216,7 +230,7 @@ mod tests {
         let mut input = &b"a\n\nlast"[..];
         let mut lines = Vec::new();
         let mut line = Vec::new();
-        while read_line(&mut input, &mut line).unwrap() {
+        while read_line(&mut input, &mut line, 100).unwrap() {
             lines.push(line.clone());
         }
         assert_eq!(lines, [&b"a"[..], b"", b"last"]);
@@ -225,7 +239,7 @@ mod tests {
     #[test]
     fn a_line_without_end_is_refused_before_memory_is() {
         let mut input = io::BufReader::new(io::repeat(b'x'));
-        let error = read_line(&mut input, &mut Vec::new()).unwrap_err();
+        let error = read_line(&mut input, &mut Vec::new(), 1 << 20).unwrap_err();
         assert!(error.to_string().contains("split it"), "{error}");
     }
 

@@ -5,8 +5,9 @@
 //! new is seen. A type that contains itself is answered the second time with as little as it takes: `None`, no elements, a variant that ends.
 //!
 //! It does not see past a function that refuses all samples (a validated text, say): what stands behind it in the same struct
-//! is `?`. Nor does it see what a value means. Files in reading order: this one, `shape/recorder.rs`.
+//! is `?`. Nor does it see what a value means. Files in reading order: this one, `shape/recorder.rs`, `shape/content.rs`.
 
+mod content;
 mod recorder;
 
 use serde::de::DeserializeOwned;
@@ -75,7 +76,13 @@ fn describe(shapes: &Shapes, node: NodeId, out: &mut String) {
         Kind::Leaf(name) => out.push_str(name),
         Kind::Option => list("Option<", &[], ">", out),
         Kind::Sequence => list("[", &[], "]", out),
-        Kind::Map => list("{", &["", "to"], "}", out),
+        Kind::Map => {
+            for (child, before) in children.iter().zip(["{", ":"]) {
+                out.push_str(before);
+                describe(shapes, *child, out);
+            }
+            out.push('}');
+        }
         Kind::Tuple(name) => {
             out.push_str(name);
             list("(", &[], ")", out);

@@ -62,6 +62,10 @@ impl TopicAppender {
         })
     }
 
+    pub(crate) fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
     pub(crate) fn partitions_count(&self) -> u32 {
         u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
     }

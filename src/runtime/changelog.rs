@@ -214,3 +214,27 @@ fn restore(
     }
     Ok(position)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::batch::{
+        BatchBuilder, BatchProducer, Batches, Compression, DecompressionLimit,
+    };
+
+    /// A compacted topic refuses such a record; a changelog that was not always compacted may hold one.
+    #[test]
+    fn x6_a_record_without_a_key_is_no_change_of_a_store() {
+        let mut builder = BatchBuilder::new(Compression::None, None);
+        builder.push(Timestamp(0), Some(b""), Some(b"1"));
+        builder.push(Timestamp(0), None, Some(b"1"));
+        let bytes = builder.finish(BatchProducer::Plain).freeze();
+        let batch = Batches::new(bytes).next().unwrap().unwrap();
+        let records = batch.records(&DecompressionLimit::default()).unwrap();
+        let records: Vec<_> = records.iter().map(Result::unwrap).collect();
+        let place = TopicPartition::new(TopicName::new("job-s-changelog").unwrap(), 0);
+        assert_eq!(key_of(&records[0], &place).unwrap(), b"");
+        let refused = key_of(&records[1], &place).unwrap_err().to_string();
+        assert!(refused.contains("record 1 has no key"), "{refused}");
+    }
+}

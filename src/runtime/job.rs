@@ -21,7 +21,7 @@ use super::signals;
 use super::source::{From, Source};
 use super::start::{self, Settings};
 use super::stream::{Keyed, Stream};
-use super::topics::{JobTopic, job_topics};
+use super::topics::{JobTopic, job_topics, with_configs};
 use super::topology::Graph;
 use crate::protocol::ErrorKind;
 use crate::protocol::batch::Compression;
@@ -132,6 +132,7 @@ impl Job {
                 changelog_tail_bytes_max: StateConfig::default().changelog_tail_bytes_max,
                 dropped_stores: Vec::new(),
                 retyped: Vec::new(),
+                topic_configs: BTreeMap::new(),
                 scale_out: None,
             },
         }
@@ -153,12 +154,9 @@ impl Launch {
     /// If the job as built cannot run.
     pub fn topics(&self) -> Result<Vec<JobTopic>, JobError> {
         let topology = self.graph.topology(&self.name)?;
-        job_topics(
-            &self.name,
-            &topology,
-            &self.settings.poison,
-            self.settings.scale_out.is_some(),
-        )
+        let is_spread = self.settings.scale_out.is_some();
+        let topics = job_topics(&self.name, &topology, &self.settings.poison, is_spread)?;
+        with_configs(topics, &self.settings.topic_configs, &self.name)
     }
 
     /// How many worker threads; the default is one a core. May change from run to run: state is kept.
@@ -203,6 +201,28 @@ impl Launch {
     /// How record batches of sinks and changelogs are compressed. The default is not at all.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.settings.compression = compression;
+        self
+    }
+
+    /// A setting that the topic of a sink or of dead letters gets if the job creates it, by Kafka's name. A topic that is there
+    /// already keeps its own. A dead-letter topic takes records of 96 MiB unless this says otherwise.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use onceflow::prelude::*;
+    /// # use onceflow::types::TopicName;
+    /// # let job = Job::new("parse");
+    /// # job.source(topic::<str>("in")).try_map(|text: &str| text.parse::<u64>()).sink(topic("out"));
+    /// job.exactly_once(Commit::every(Duration::from_millis(100)))
+    ///     .on_poison(PoisonPolicy::DeadLetter(TopicName::new("dead")?))
+    ///     .topic_config("dead", "retention.ms", "604800000");
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
+    pub fn topic_config(mut self, topic: &str, name: &str, value: &str) -> Self {
+        let configs = self.settings.topic_configs.entry(topic.to_owned());
+        configs
+            .or_default()
+            .insert(name.to_owned(), value.to_owned());
         self
     }
 

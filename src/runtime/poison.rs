@@ -85,7 +85,13 @@ impl Poison {
             value.as_deref(),
             &headers,
         );
-        appended.or_else(|failure| self.fatal(failure, at))
+        appended.map_err(|failure| match failure.into_inner() {
+            FailureInner::Job(e) => e,
+            FailureInner::Poison(refused) => JobError::Sink {
+                sink: dead_letters.borrow().topic().to_string(),
+                why: format!("record {} of {split} cannot become a dead letter: {refused}; it is one because: {why}", at.offset),
+            },
+        })
     }
 
     #[cold]

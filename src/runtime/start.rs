@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use tracing::{info, info_span};
+use tracing::{info, info_span, warn};
 
 use super::changelog::changelog_topic;
 use super::connectors::FileDirectory;
@@ -28,7 +28,9 @@ use super::scale::{ScaleOut, Share, repartition_topic};
 use super::schemas::{NotedSchema, Stored, check_schemas};
 use super::source::{Position, Split};
 use super::surprises::warn_of_surprises;
-use super::topics::{JobTopic, TopicRole, ensure_topic, job_topics};
+use super::topics::{
+    JobTopic, TopicConfigs, TopicRole, ensure_topic, job_topics, record_bytes_max, with_configs,
+};
 use super::topology::Topology;
 use super::worker::run_worker;
 use crate::client::{TransactionalWriter, Transport, wait};
@@ -57,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) dropped_stores: Vec<String>,
     /// Stores and repartition topics whose types may change.
     pub(crate) retyped: Vec<String>,
+    /// Settings of topics of results and dead letters.
+    pub(crate) topic_configs: TopicConfigs,
     pub(crate) scale_out: Option<ScaleOut>,
 }
 
@@ -434,17 +438,15 @@ impl Topics {
             found: HashMap::new(),
         };
         let default_count = settings.partitions_of_new_topics(state_partitions);
-        for topic in job_topics(
-            name,
-            topology,
-            &settings.poison,
-            settings.scale_out.is_some(),
-        )? {
+        let is_spread = settings.scale_out.is_some();
+        let wanted = job_topics(name, topology, &settings.poison, is_spread)?;
+        let largest_read = largest_source_record(transport, topology);
+        for topic in with_configs(wanted, &settings.topic_configs, name)? {
             let partitions_count = topic.partitions_count.unwrap_or(match topic.role {
                 TopicRole::Changelog | TopicRole::Repartition => i32::from(state_partitions),
                 _ => default_count,
             });
-            topics.ensure(transport, topic, partitions_count)?;
+            topics.ensure(transport, topic, partitions_count, largest_read)?;
         }
         Ok(topics)
     }
@@ -454,6 +456,7 @@ impl Topics {
         transport: &Arc<dyn Transport>,
         topic: JobTopic,
         partitions_count: i32,
+        largest_read: u64,
     ) -> Result<(), JobError> {
         let metadata = ensure_topic(
             transport,
@@ -463,10 +466,27 @@ impl Topics {
                 configs: topic.configs.clone(),
             },
         )?;
-        topic.check(&wait(transport.describe_configs(&topic.name))?)?;
+        let configs = wait(transport.describe_configs(&topic.name))?;
+        topic.check(&configs)?;
+        let is_between = !matches!(topic.role, TopicRole::Sink | TopicRole::Positions);
+        let limit = record_bytes_max(&configs).filter(|limit| is_between && *limit < largest_read);
+        if let Some(limit) = limit {
+            warn!(topic = %topic.name, limit, largest_read, "the topic takes smaller records than the job reads: a large one will stop the job; raise max.message.bytes of the topic");
+        }
         self.found.insert(topic.name, metadata);
         Ok(())
     }
+}
+
+/// The limit of the source topics' records; 0 if none is known, because the job may not ask or the topics are absent.
+fn largest_source_record(transport: &Arc<dyn Transport>, topology: &Topology) -> u64 {
+    let sources = topology.sources.iter();
+    let topics = sources.filter_map(|source| TopicName::new(&source.lister.topic()?.0).ok());
+    let limits = topics.filter_map(|topic| {
+        wait(transport.topic(&topic)).ok().flatten()?;
+        record_bytes_max(&wait(transport.describe_configs(&topic)).ok()?)
+    });
+    limits.max().unwrap_or(0)
 }
 
 /// Lists every split with the position that was committed for it.

@@ -14,8 +14,12 @@ use crate::client::{ClientError, Transport, wait};
 use crate::protocol::messages::{ConfigEntry, NewTopic, TopicMetadata};
 use crate::types::TopicName;
 
-/// Segments of a changelog are small, so that compaction, which leaves the active one alone, has something to do.
-const CHANGELOG_SEGMENT_BYTES: u64 = 64 << 20;
+/// The largest record that the topics between a job's parts take: as long as the longest line that a source reads.
+pub(crate) const RECORD_BYTES_MAX: u64 = 64 << 20;
+/// Segments of a changelog are small, so that compaction, which leaves the active one alone, has something to do. A record fits.
+const CHANGELOG_SEGMENT_BYTES: u64 = RECORD_BYTES_MAX;
+/// A dead letter has headers beside what its source took. Less than the largest request that a Kafka broker takes, 100 MiB.
+const DEAD_LETTER_BYTES_MAX: u64 = 96 << 20;
 
 /// What a job uses a topic for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +104,7 @@ pub(crate) fn job_topics(
             name: changelog_topic(job, store)?,
             role: TopicRole::Changelog,
             partitions_count: None,
-            configs: compacted_configs(),
+            configs: with_large_records(compacted_configs(), RECORD_BYTES_MAX),
         });
     }
     let exchanges = if is_spread {
@@ -116,21 +120,58 @@ pub(crate) fn job_topics(
             configs: repartition_configs(),
         });
     }
-    topics.extend(topology.sink_topics.iter().map(|(name, count)| JobTopic {
+    topics.extend(topology.sink_topics.iter().map(|(name, sink)| JobTopic {
         name: name.clone(),
         role: TopicRole::Sink,
-        partitions_count: *count,
-        configs: BTreeMap::new(),
+        partitions_count: sink.partitions_count,
+        configs: sink.configs.clone(),
     }));
     if let PoisonPolicy::DeadLetter(name) = poison {
         topics.push(JobTopic {
             name: name.clone(),
             role: TopicRole::DeadLetter,
             partitions_count: Some(1),
-            configs: BTreeMap::new(),
+            configs: with_large_records(BTreeMap::new(), DEAD_LETTER_BYTES_MAX),
         });
     }
     Ok(topics)
+}
+
+/// Settings of a job's topics by the topic's name, each with Kafka's names and values.
+pub(crate) type TopicConfigs = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Adds what the user wants of topics that the job writes results or dead letters to.
+///
+/// # Errors
+/// If the job writes no such topic.
+pub(crate) fn with_configs(
+    mut topics: Vec<JobTopic>,
+    configs: &TopicConfigs,
+    job: &str,
+) -> Result<Vec<JobTopic>, JobError> {
+    for (name, wanted) in configs {
+        let is_users = |topic: &&mut JobTopic| {
+            matches!(topic.role, TopicRole::Sink | TopicRole::DeadLetter)
+                && topic.name.as_str() == name
+        };
+        let topic = topics.iter_mut().find(is_users);
+        let topic = topic.ok_or_else(|| JobError::Topology {
+            job: job.to_owned(),
+            why: format!(
+                "it has settings for the topic {name:?}, which is neither a sink of it nor its dead-letter topic: correct the name"
+            ),
+        })?;
+        topic.configs.extend(wanted.clone());
+    }
+    Ok(topics)
+}
+
+/// How large a record may be by these settings; `None` if they do not say.
+pub(crate) fn record_bytes_max(configs: &[ConfigEntry]) -> Option<u64> {
+    let limits = configs
+        .iter()
+        .filter(|entry| ["max.message.bytes", "segment.bytes"].contains(&entry.name.as_str()));
+    limits.filter_map(|entry| entry.value.parse().ok()).min()
 }
 
 /// The topic of that name, created as asked if there is none. Several processes may ask at once: one creates it.
@@ -151,6 +192,15 @@ pub(crate) fn ensure_topic(
         (Ok(topic), _) | (Err(_), Some(topic)) => Ok(topic),
         (Err(e), None) => Err(e),
     }
+}
+
+/// Settings with a limit of records that is no smaller than those of what the job reads.
+pub(crate) fn with_large_records(
+    mut configs: BTreeMap<String, String>,
+    record_bytes: u64,
+) -> BTreeMap<String, String> {
+    configs.insert("max.message.bytes".to_owned(), record_bytes.to_string());
+    configs
 }
 
 fn compacted_configs() -> BTreeMap<String, String> {

@@ -37,13 +37,20 @@ pub(crate) struct ExchangeNode {
     pub(crate) schema: Schema,
 }
 
+/// A topic that a sink writes, as the job creates it if it is absent.
+#[derive(Clone, Default)]
+pub(crate) struct SinkTopic {
+    pub(crate) partitions_count: Option<i32>,
+    pub(crate) configs: BTreeMap<String, String>,
+}
+
 /// Everything that was declared.
 #[derive(Clone, Default)]
 pub(crate) struct Topology {
     pub(crate) sources: Vec<SourceNode>,
     pub(crate) exchanges: Vec<ExchangeNode>,
     pub(crate) stores: BTreeMap<String, Schema>,
-    pub(crate) sink_topics: BTreeMap<TopicName, Option<i32>>,
+    pub(crate) sink_topics: BTreeMap<TopicName, SinkTopic>,
     pub(crate) sinks: Vec<String>,
     /// The directories that sinks of files write.
     pub(crate) directories: Vec<PathBuf>,
@@ -135,11 +142,12 @@ impl Graph {
         }
     }
 
-    pub(crate) fn add_sink_topic(&self, topic: TopicName, partitions_count: Option<i32>) {
-        self.0
-            .borrow_mut()
-            .sink_topics
-            .insert(topic, partitions_count);
+    /// Several sinks may write one topic: what each says of it holds.
+    pub(crate) fn add_sink_topic(&self, name: TopicName, topic: SinkTopic) {
+        let mut topology = self.0.borrow_mut();
+        let known = topology.sink_topics.entry(name).or_default();
+        known.partitions_count = topic.partitions_count.or(known.partitions_count);
+        known.configs.extend(topic.configs);
     }
 
     pub(crate) fn add_fault(&self, why: String) {

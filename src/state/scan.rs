@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use super::error::StateError;
 use super::key::encode_stored_key;
-use super::store::{Store, decode};
+use super::store::Store;
+use super::value::decode;
 
 impl<V: Clone + Send + 'static> Store<V> {
     /// Shows each key of the state partition that begins with `prefix`, in the order of their bytes, until `visit`

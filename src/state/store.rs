@@ -10,7 +10,7 @@ use super::flush::{FlushBatch, FlushTicket, FlushUrgency};
 use super::key::{HashedKey, PlacedKey, hash_key};
 use super::prefetch::Misses;
 use super::table::{Entry, Table};
-use super::value::ValueCodec;
+use super::value::{ValueCodec, decode, encode};
 use crate::codec::Codec;
 use crate::env::Instant;
 use crate::types::Offset;
@@ -578,30 +578,4 @@ impl<V> std::fmt::Debug for Store<V> {
             .field("partitions", &self.partitions)
             .finish_non_exhaustive()
     }
-}
-
-pub(super) fn decode<V>(
-    codec: &dyn ValueCodec<V>,
-    store: &str,
-    bytes: Option<&[u8]>,
-) -> Result<Option<V>, StateError> {
-    let decoded = bytes.map(|bytes| codec.decode(bytes)).transpose();
-    decoded.map_err(|source| StateError::Decode {
-        store: store.to_owned(),
-        source,
-    })
-}
-
-fn encode<V>(
-    codec: &dyn ValueCodec<V>,
-    store: &str,
-    value: &V,
-    out: &mut Vec<u8>,
-) -> Result<(), StateError> {
-    codec
-        .encode(value, out)
-        .map_err(|source| StateError::Encode {
-            store: store.to_owned(),
-            source,
-        })
 }

@@ -3,10 +3,9 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer,
-    MapAccess, SeqAccess, VariantAccess, Visitor,
-};
+use serde::de::{DeserializeOwned, Deserializer, Error, Visitor};
+
+use super::content::{Content, Variant};
 
 /// What is known of a type more than this is not wanted: a description is to be read by people.
 const NODES_MAX: usize = 16 << 10;
@@ -194,7 +193,7 @@ impl Error for Stopped {
 
 /// Answers for one place.
 #[derive(Clone, Copy)]
-struct Recorder<'s> {
+pub(super) struct Recorder<'s> {
     shapes: &'s Shapes,
     node: NodeId,
     /// Within a type that contains itself: give as little as it takes.
@@ -204,7 +203,7 @@ struct Recorder<'s> {
 
 impl<'s> Recorder<'s> {
     /// Notes what is here; a place that is something else each time is not looked into.
-    fn note(&self, kind: Kind, children_count: usize) -> Result<(), Stopped> {
+    pub(super) fn note(&self, kind: Kind, children_count: usize) -> Result<(), Stopped> {
         let mut inner = self.shapes.0.borrow_mut();
         if self.depth > DEPTH_MAX || inner.nodes.len() + children_count > NODES_MAX {
             return Err(Stopped);
@@ -223,7 +222,7 @@ impl<'s> Recorder<'s> {
         }
     }
 
-    fn leaf(&self, name: &'static str) -> Result<usize, Stopped> {
+    pub(super) fn leaf(&self, name: &'static str) -> Result<usize, Stopped> {
         self.note(Kind::Leaf(name), 0)?;
         let mut inner = self.shapes.0.borrow_mut();
         inner.complete(self.node);
@@ -235,7 +234,7 @@ impl<'s> Recorder<'s> {
         Ok(NUMBERS[choice.min(NUMBERS.len() - 1)])
     }
 
-    fn child(&self, place: usize) -> Result<Self, Stopped> {
+    pub(super) fn child(&self, place: usize) -> Result<Self, Stopped> {
         let inner = self.shapes.0.borrow();
         let children = &inner.nodes[self.node.0].children;
         Ok(Self {
@@ -246,7 +245,10 @@ impl<'s> Recorder<'s> {
     }
 
     /// Hands the place on and notes if its value is refused.
-    fn hand<T>(&self, read: impl FnOnce(Self) -> Result<T, Stopped>) -> Result<T, Stopped> {
+    pub(super) fn hand<T>(
+        &self,
+        read: impl FnOnce(Self) -> Result<T, Stopped>,
+    ) -> Result<T, Stopped> {
         read(*self).inspect_err(|_| self.shapes.refused(self.node))
     }
 
@@ -257,7 +259,7 @@ impl<'s> Recorder<'s> {
     }
 
     /// All that can be learned here was learned in this pass.
-    fn end<T>(&self, value: T) -> T {
+    pub(super) fn end<T>(&self, value: T) -> T {
         let mut inner = self.shapes.0.borrow_mut();
         if inner.are_children_complete(self.node) {
             inner.complete(self.node);
@@ -502,107 +504,5 @@ impl<'de> Deserializer<'de> for Recorder<'_> {
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stopped> {
         self.deserialize_unit(visitor)
-    }
-}
-
-/// The elements of a list, a tuple or a struct, or the key and the value of a map.
-struct Content<'s> {
-    at: Recorder<'s>,
-    next: usize,
-    count: usize,
-}
-
-impl<'s> Content<'s> {
-    fn new(at: Recorder<'s>, count: usize) -> Self {
-        Self { at, next: 0, count }
-    }
-
-    fn read<'de, T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Stopped> {
-        let place = self.at.child(self.next)?;
-        self.next += 1;
-        place.hand(|place| seed.deserialize(place))
-    }
-}
-
-impl<'de> SeqAccess<'de> for Content<'_> {
-    type Error = Stopped;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Stopped> {
-        match self.next < self.count {
-            true => self.read(seed).map(Some),
-            false => Ok(None),
-        }
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.count - self.next)
-    }
-}
-
-impl<'de> MapAccess<'de> for Content<'_> {
-    type Error = Stopped;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Stopped> {
-        match self.next < self.count {
-            true => self.read(seed).map(Some),
-            false => Ok(None),
-        }
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Stopped> {
-        self.read(seed)
-    }
-}
-
-/// One variant of an enum.
-struct Variant<'s> {
-    place: usize,
-    at: Recorder<'s>,
-}
-
-impl<'de> EnumAccess<'de> for Variant<'_> {
-    type Error = Stopped;
-    type Variant = Self;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Stopped> {
-        let number = u32::try_from(self.place).map_err(|_| Stopped)?;
-        let identifier: serde::de::value::U32Deserializer<Stopped> = number.into_deserializer();
-        Ok((seed.deserialize(identifier)?, self))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Variant<'_> {
-    type Error = Stopped;
-
-    fn unit_variant(self) -> Result<(), Stopped> {
-        self.at.leaf("()").map(drop)
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Stopped> {
-        self.at.note(Kind::Tuple(""), 1)?;
-        let content = self.at.child(0)?;
-        Ok(self
-            .at
-            .end(content.hand(|content| seed.deserialize(content))?))
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Stopped> {
-        self.at.deserialize_tuple(len, visitor)
-    }
-
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Stopped> {
-        self.at.note(Kind::Struct("", fields), fields.len())?;
-        let content = Content::new(self.at, fields.len());
-        Ok(self.at.end(visitor.visit_seq(content)?))
     }
 }

@@ -126,7 +126,7 @@ fn x3_containers_tuples_and_options_compose() {
     assert_eq!(shape_of::<Option<Option<i8>>>(), "Option<Option<i8>>");
     assert_eq!(shape_of::<(u8, (String, bool))>(), "(u8,(str,bool))");
     assert_eq!(shape_of::<[i16; 3]>(), "(i16,i16,i16)");
-    assert_eq!(shape_of::<BTreeMap<String, Vec<f32>>>(), "{str,to:[f32]}");
+    assert_eq!(shape_of::<BTreeMap<String, Vec<f32>>>(), "{str:[f32]}");
     assert_eq!(shape_of::<Box<u64>>(), "u64");
     assert_eq!(shape_of::<Duration>(), "Duration{secs:u64,nanos:u32}");
     assert_eq!(shape_of::<Result<u8, String>>(), "Result[Ok(u8)|Err(str)]");

@@ -1,6 +1,7 @@
 //! The exactly-once sink: records of a topic, in the cycle's transaction.
 
 use std::any::TypeId;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use crate::codec::{Codec, Datum};
@@ -8,7 +9,7 @@ use crate::runtime::appender::TopicAppender;
 use crate::runtime::operator::Stage;
 use crate::runtime::sink::Sink;
 use crate::runtime::stream::StageFactory;
-use crate::runtime::topology::Graph;
+use crate::runtime::topology::{Graph, SinkTopic};
 use crate::runtime::{Flow, JobError, OperatorContext, Output, Record, Unkeyed};
 use crate::state::{CycleStore, HashedKey};
 use crate::types::TopicName;
@@ -17,6 +18,7 @@ use crate::types::TopicName;
 pub struct Topic<V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
     pub(super) name: String,
     pub(super) partitions_count: Option<i32>,
+    pub(super) configs: BTreeMap<String, String>,
     pub(super) codec: C,
     pub(super) is_until_end: bool,
     value: PhantomData<fn(&V)>,
@@ -31,6 +33,7 @@ pub fn topic<V: Datum + ?Sized>(name: &str) -> Topic<V> {
     Topic {
         name: name.to_owned(),
         partitions_count: None,
+        configs: BTreeMap::new(),
         codec: V::DefaultCodec::default(),
         is_until_end: false,
         value: PhantomData,
@@ -47,12 +50,21 @@ impl<V: Datum + ?Sized, C: Codec<V>> Topic<V, C> {
         }
     }
 
+    /// A setting that the topic gets if this job creates it, by Kafka's name: `.config("max.message.bytes", "8388608")`.
+    /// A topic that is there already keeps its own.
+    #[must_use]
+    pub fn config(mut self, name: &str, value: &str) -> Self {
+        self.configs.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     /// Writes values with another codec.
     #[must_use]
     pub fn codec<D: Codec<V>>(self, codec: D) -> Topic<V, D> {
         Topic {
             name: self.name,
             partitions_count: self.partitions_count,
+            configs: self.configs,
             codec,
             is_until_end: self.is_until_end,
             value: PhantomData,
@@ -72,7 +84,13 @@ impl<V: Datum + ?Sized, C: Codec<V>> Topic<V, C> {
 impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> Sink<K, V> for Topic<V, C> {
     fn declare(&self, graph: &Graph) {
         match TopicName::new(&self.name) {
-            Ok(topic) => graph.add_sink_topic(topic, self.partitions_count),
+            Ok(topic) => graph.add_sink_topic(
+                topic,
+                SinkTopic {
+                    partitions_count: self.partitions_count,
+                    configs: self.configs.clone(),
+                },
+            ),
             Err(e) => graph.add_fault(e.to_string()),
         }
         graph.add_sink(format!("topic {}", self.name));

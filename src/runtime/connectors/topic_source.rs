@@ -1,7 +1,6 @@
 //! A topic as a source: committed records only, at the positions that the job's group committed.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -130,7 +129,7 @@ fn splits<V: Datum + ?Sized, C: Codec<V>>(
     let topic = NewTopic {
         name: name.clone(),
         partitions_count: topic.partitions_count.unwrap_or(context.topic_partitions),
-        configs: BTreeMap::new(),
+        configs: topic.configs.clone(),
     };
     let (env, transport) = (context.env(), context.transport());
     let metadata = find_source_topic(env, transport, context.name(), topic, wanted)?;

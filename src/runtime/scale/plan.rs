@@ -8,12 +8,12 @@ use super::repartition::repartition_topic;
 use crate::client::Transport;
 use crate::protocol::messages::{NewTopic, TopicMetadata};
 use crate::runtime::error::JobError;
-use crate::runtime::topics::ensure_topic;
+use crate::runtime::topics::{RECORD_BYTES_MAX, ensure_topic, with_large_records};
 use crate::runtime::topology::Topology;
 use crate::types::{TopicName, TopicPartition};
 
-/// Segments of a repartition topic are small, so that what was read can be deleted soon.
-const REPARTITION_SEGMENT_BYTES: u64 = 50 << 20;
+/// Segments of a repartition topic are small, so that what was read can be deleted soon. A record fits.
+const REPARTITION_SEGMENT_BYTES: u64 = RECORD_BYTES_MAX;
 
 /// Topics that are partitioned alike: a task has the same partition of all of them.
 struct Alike {
@@ -196,13 +196,13 @@ fn number(index: usize) -> u16 {
 
 /// What is in a repartition topic is deleted once it was read for good, and never by time.
 pub(crate) fn repartition_configs() -> BTreeMap<String, String> {
-    [
+    let configs = [
         ("cleanup.policy", "delete".to_owned()),
         ("retention.ms", "-1".to_owned()),
         ("segment.bytes", REPARTITION_SEGMENT_BYTES.to_string()),
     ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    .map(|(key, value)| (key.to_owned(), value));
+    with_large_records(configs.into(), RECORD_BYTES_MAX)
 }
 
 fn ensure_repartition(

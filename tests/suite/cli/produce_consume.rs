@@ -18,6 +18,24 @@ fn lines_come_back_in_order() {
     assert_eq!(cli.ok("consume lines --max 1"), "line 0\n");
 }
 
+/// The producer's own limit is no reason to refuse what the topic takes.
+#[test]
+fn x11_a_line_of_five_megabytes_goes_where_the_topic_takes_it() {
+    let cli = Cli::new();
+    cli.ok("topic create large --config max.message.bytes=8388608");
+    cli.ok("topic create small");
+    let line = format!("{}\n", "x".repeat(5 << 20));
+    cli.ok_with_input("produce large", line.as_bytes());
+    assert_eq!(cli.ok("consume large"), line);
+    let refused = cli.run_with_input(&["produce", "small"], line.as_bytes());
+    assert!(refused.err.contains("max.message.bytes"), "{refused:?}");
+    let refused = cli.run_with_input(
+        &["produce", "large", "--max-line-bytes", "1000"],
+        line.as_bytes(),
+    );
+    assert!(refused.err.contains("--max-line-bytes"), "{refused:?}");
+}
+
 #[test]
 fn every_compression_gives_the_same_lines() {
     let cli = Cli::new();

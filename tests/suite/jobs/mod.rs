@@ -4,6 +4,7 @@ mod changed_input;
 mod cycles;
 mod files;
 mod input;
+mod large;
 mod memory;
 mod nulls;
 mod operators;

@@ -101,25 +101,3 @@ fn x6_a_null_key_of_a_keyed_source_is_poison_and_an_empty_one_is_a_key() {
         (&None, &Some(Vec::new()))
     );
 }
-
-#[test]
-fn x6_a_record_without_a_key_is_no_change_of_a_store() {
-    let place = Place::new();
-    let log = place.log();
-    append(&log, "in", &[(None, Some(b"a"))]);
-    let launch = || {
-        let job = Job::new("counting");
-        job.source(topic::<str>("in").until_end())
-            .key_by(|word: &str| word)
-            .count("counts")
-            .changes()
-            .sink(topic("out"));
-        job.exactly_once(Commit::every(OFTEN)).state_partitions(1)
-    };
-    run(launch(), &log).unwrap();
-    append(&log, "counting-counts-changelog", &[(None, Some(&[7]))]);
-    append(&log, "in", &[(None, Some(b"a"))]);
-    let error = run(launch(), &log).unwrap_err().to_string();
-    assert!(error.contains("has no key"), "{error}");
-    assert_eq!(committed_by_key::<str, u64>(&log, "out")["a"], [1]);
-}
