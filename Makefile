@@ -25,8 +25,12 @@ help:
 	@echo "make kafka-up, kafka-down   an Apache Kafka on 127.0.0.1:9092 to try things on (BROKERS=3 for three)"
 	@echo "make setup   install what is missing to build"
 
+# The profile that a command compiles: the first build of each compiles RocksDB, and setup says so.
+PROFILE := debug
+demo bench bench-peers: PROFILE := release
+
 setup:
-	@scripts/setup
+	@scripts/setup $(PROFILE)
 
 demo: setup
 	cargo build --release --features cli --bin onceflow

@@ -5,6 +5,7 @@ mod log;
 mod produce_consume;
 mod refusals;
 mod security;
+mod setup;
 mod topics;
 
 use std::ffi::OsStr;
