@@ -21,7 +21,7 @@ help:
 	@echo "make test    every test"
 	@echo "make bench   every figure, with the baseline of the same run (BENCH=log for one)"
 	@echo "make bench-peers   Kafka's perf tools against Apache Kafka and against us (benches/peers/README.md)"
-	@echo "make check   format, lints, documentation"
+	@echo "make check   format, lints, documentation, licences and sources of dependencies (cargo deny)"
 	@echo "make kafka-up, kafka-down   an Apache Kafka on 127.0.0.1:9092 to try things on (BROKERS=3 for three)"
 	@echo "make setup   install what is missing to build"
 
@@ -60,6 +60,11 @@ check: setup
 	cargo fmt --check
 	cargo clippy --all-targets --features cli -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features cli
+	@command -v cargo-deny >/dev/null || { \
+	    echo "check: cargo-deny is missing: 'cargo install cargo-deny --locked' takes some minutes, then run this again" >&2; \
+	    exit 1; \
+	}
+	cargo deny check licenses bans sources
 
 kafka-up:
 	@scripts/kafka up --brokers $(BROKERS)

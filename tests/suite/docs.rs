@@ -143,6 +143,69 @@ fn the_failure_catalogue_counts_the_tests_that_it_does_not_name() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The crates that Cargo.toml asks for itself.
+fn direct_dependencies() -> BTreeSet<String> {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let mut is_dependency = false;
+    let names = manifest.lines().filter_map(|line| {
+        if line.starts_with('[') {
+            is_dependency = line.ends_with("dependencies]");
+        }
+        let (name, _) = line.split_once(" = ")?;
+        is_dependency.then(|| name.to_owned())
+    });
+    names.collect()
+}
+
+#[test]
+fn x22_every_dependency_has_its_reason_and_no_reason_is_left_over() {
+    let page = std::fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| "));
+    let first_cells = rows.filter_map(|row| row.split(" | ").next());
+    let explained: BTreeSet<String> = first_cells.flat_map(quoted).map(str::to_owned).collect();
+    let wanted = direct_dependencies();
+    assert!(wanted.len() > 30, "only {wanted:?} were found");
+    let unexplained: Vec<_> = wanted.difference(&explained).collect();
+    assert!(unexplained.is_empty(), "no reason for {unexplained:?}");
+    let gone: Vec<_> = explained.difference(&wanted).collect();
+    assert!(gone.is_empty(), "Cargo.toml does not ask for {gone:?}");
+}
+
+#[test]
+fn x22_every_file_that_the_documentation_names_exists() {
+    const FOLDERS: [&str; 8] = [
+        "src/",
+        "operators/",
+        "examples/",
+        "tests/",
+        "benches/",
+        "docs/",
+        "scripts/",
+        ".ci/",
+    ];
+    let mut pages = Vec::new();
+    texts(&root().join("docs"), "md", &mut pages);
+    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        let path = root().join(name);
+        pages.push((path.clone(), std::fs::read_to_string(path).unwrap()));
+    }
+    let mut missing = Vec::new();
+    let mut named_count = 0;
+    for (page, text) in &pages {
+        // `scripts/peers [GROUP]` names a file and says how it is called.
+        let names = quoted(text).filter_map(|it| it.split(' ').next());
+        for name in names.filter(|it| FOLDERS.iter().any(|folder| it.starts_with(folder))) {
+            named_count += 1;
+            let is_pattern = name.contains(['*', '<', '{', '…']);
+            if !is_pattern && !root().join(name).exists() {
+                missing.push(format!("{}: `{name}`", page.display()));
+            }
+        }
+    }
+    assert!(named_count > 50, "only {named_count} files are named");
+    assert!(missing.is_empty(), "there is no such file: {missing:#?}");
+}
+
 #[test]
 fn the_ids_of_a_name_are_read_from_its_front() {
     assert_eq!(rows("c1_c22_all_is_well"), ["c1", "c22"]);
