@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::super::dispatch::Call;
 use super::super::security::{Operation, Resource};
-use super::{broker_code, message, topic_name};
+use super::{NODE_ID, broker_code, message, topic_name};
 use crate::broker::BrokerError;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{NewTopic, TopicMetadata};
@@ -72,6 +72,7 @@ fn create_one(
     if !may {
         return Err(ErrorCode::TopicAuthorizationFailed.into());
     }
+    check_replicas(topic)?;
     let new = NewTopic {
         name: topic_name(&topic.name)?,
         partitions_count: partitions_count(call, topic)?,
@@ -83,8 +84,39 @@ fn create_one(
     }
 }
 
-/// The number of partitions: as said, as many as are assigned, or the server's default. The replicas that a client
-/// asks for are taken note of and kept on this one broker, whatever their number.
+/// Checks that what is asked for is one replica of each partition, on this broker: whoever asks for more counts on
+/// copies that nobody makes. As Kafka, which refuses more replicas than it has brokers.
+fn check_replicas(topic: &CreatableTopic) -> Result<(), BrokerError> {
+    let factor = topic.replication_factor;
+    let (code, why) = match topic.assignments.is_empty() {
+        false if factor != -1 => (
+            ErrorCode::InvalidRequest,
+            "give either a replication factor or the replicas, not both".to_owned(),
+        ),
+        false => {
+            let mut replicas = topic.assignments.iter().map(|it| &it.broker_ids);
+            return replicas.try_for_each(|it| check_assignment(it));
+        }
+        true if factor == -1 || factor == 1 => return Ok(()),
+        true => (
+            ErrorCode::InvalidReplicationFactor,
+            format!(
+                "a replication factor of {factor} cannot be had: there is one broker, which keeps one copy; use 1 or -1"
+            ),
+        ),
+    };
+    Err(BrokerError::new(code, why))
+}
+
+fn check_assignment(replicas: &[i32]) -> Result<(), BrokerError> {
+    if replicas == [NODE_ID] {
+        return Ok(());
+    }
+    let why = format!("replicas {replicas:?} cannot be had: the only broker is {NODE_ID}");
+    Err(BrokerError::new(ErrorCode::InvalidReplicaAssignment, why))
+}
+
+/// The number of partitions: as said, as many as are assigned, or the server's default.
 fn partitions_count(call: &Call<'_>, topic: &CreatableTopic) -> Result<i32, BrokerError> {
     let assigned = topic.assignments.len();
     match topic.num_partitions {
@@ -277,6 +309,8 @@ fn grow(
         let code = ErrorCode::InvalidReplicaAssignment;
         return Err(BrokerError::new(code, message));
     }
+    let mut assigned = topic.assignments.iter().flatten();
+    assigned.try_for_each(|it| check_assignment(&it.broker_ids))?;
     match is_validation {
         true => Ok(()),
         false => call.broker().create_partitions(&present.name, topic.count),

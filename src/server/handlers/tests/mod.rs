@@ -105,7 +105,7 @@ impl Fixture {
             topics: vec![CreatableTopic {
                 name: topic.to_owned(),
                 num_partitions: partitions_count,
-                replication_factor: 3,
+                replication_factor: 1,
                 ..CreatableTopic::default()
             }],
             ..CreateTopicsRequest::default()

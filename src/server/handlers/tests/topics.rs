@@ -4,10 +4,10 @@ use super::{Fixture, batch, values};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::BatchProducer;
 use crate::protocol::wire::messages::create_partitions::{
-    CreatePartitionsRequest, CreatePartitionsTopic,
+    CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
 };
 use crate::protocol::wire::messages::create_topics::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
 use crate::protocol::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
@@ -169,6 +169,59 @@ async fn each_topic_of_a_creation_is_answered_by_itself() {
         // Only now is the new one made, the second time round.
         request.validate_only = false;
     }
+}
+
+#[tokio::test]
+async fn x19_more_replicas_than_there_are_brokers_are_refused() {
+    let fixture = Fixture::new();
+    fixture.create("there", 1).await;
+    let topic = |name: &str, replication_factor| CreatableTopic {
+        name: name.to_owned(),
+        num_partitions: 1,
+        replication_factor,
+        ..CreatableTopic::default()
+    };
+    let assigned = |name: &str, broker_ids: &[i32]| CreatableTopic {
+        num_partitions: -1,
+        assignments: vec![CreatableReplicaAssignment {
+            partition_index: 0,
+            broker_ids: broker_ids.to_vec(),
+        }],
+        ..topic(name, -1)
+    };
+    let mut both = assigned("both", &[0]);
+    both.replication_factor = 1;
+    let request = CreateTopicsRequest {
+        topics: vec![
+            topic("three", 3),
+            topic("none", 0),
+            topic("less", -2),
+            assigned("elsewhere", &[1]),
+            assigned("copied", &[0, 1]),
+            assigned("nowhere", &[]),
+            both,
+            assigned("here", &[0]),
+            topic("default", -1),
+        ],
+        ..CreateTopicsRequest::default()
+    };
+    let answer = fixture.ask(5, &request).await;
+    let codes: Vec<i16> = answer.topics.iter().map(|topic| topic.error_code).collect();
+    assert_eq!(codes, [38, 38, 38, 39, 39, 39, 42, 0, 0]);
+    let why = answer.topics[0].error_message.as_deref().unwrap();
+    assert!(why.contains("replication factor of 3"), "{why}");
+    let grow = CreatePartitionsRequest {
+        topics: vec![CreatePartitionsTopic {
+            name: "there".to_owned(),
+            count: 2,
+            assignments: Some(vec![CreatePartitionsAssignment {
+                broker_ids: vec![0, 1],
+            }]),
+        }],
+        ..CreatePartitionsRequest::default()
+    };
+    let grown = fixture.ask(2, &grow).await;
+    assert_eq!(grown.results[0].error_code, 39, "{grown:?}");
 }
 
 #[tokio::test]
