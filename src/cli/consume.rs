@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use futures::future::select_all;
 
-use super::format::{ByteFormat, Formatter};
+use super::format::{self, ByteFormat, Formatter};
 use super::output;
 use super::session::{Absent, DataOption, Session, with_session};
 use super::time;
@@ -28,6 +28,8 @@ Examples:
   onceflow consume word-counts --key --key-format bincode-string --value-format bincode-u64
 
 Fields are separated by tabs, in this order: timestamp, partition:offset, headers, key, value.
+A key or value that is not there is \\N (--null says what else); one that is these bytes gets a backslash in front.
+In --json, bytes that are not of the format asked for are an object: {\"hex\":\"fe\"}.
 Without --follow the command ends where each partition ended when it began.";
 
 /// How much is fetched at once.
@@ -93,6 +95,9 @@ struct Shown {
     /// How to show values
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     value_format: ByteFormat,
+    /// What stands for a key or a value that is not there
+    #[arg(long, value_name = "TEXT", default_value = format::NULL)]
+    null: String,
     /// One JSON object a line, with everything
     #[arg(long)]
     json: bool,
@@ -118,12 +123,16 @@ impl Isolated {
 
 /// Where to begin to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
+pub(super) enum From {
+    /// The partition's first record.
     Beginning,
+    /// Behind its last record.
     End,
+    /// This offset.
     At(Offset),
     /// So many before the end.
     Last(i64),
+    /// The first record of this time or later.
     Time(Timestamp),
 }
 
@@ -132,8 +141,8 @@ impl FromStr for From {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "beginning" => return Ok(Self::Beginning),
-            "end" => return Ok(Self::End),
+            "beginning" | "earliest" => return Ok(Self::Beginning),
+            "end" | "latest" => return Ok(Self::End),
             _ => {}
         }
         match text.parse::<i64>() {
@@ -276,7 +285,7 @@ fn follow(
 /// Prints records as asked for.
 struct Printer<'a> {
     shown: &'a Shown,
-    formatter: Formatter,
+    formatter: Formatter<'a>,
     out: BufWriter<StdoutLock<'static>>,
     left: u64,
 }
@@ -287,6 +296,7 @@ impl<'a> Printer<'a> {
             shown,
             formatter: Formatter {
                 is_terminal: output::is_terminal(),
+                null: &shown.null,
             },
             out: output::stdout(),
             left: max.unwrap_or(u64::MAX),
@@ -357,21 +367,17 @@ impl<'a> Printer<'a> {
     }
 
     fn print_json(&mut self, partition: PartitionIndex, record: &Record<'_>) -> io::Result<()> {
-        // JSON escapes control characters itself.
-        let plain = Formatter { is_terminal: false };
-        let show =
-            |bytes: Option<&[u8]>, format| bytes.map(|bytes| plain.show(Some(bytes), format));
         let headers: Vec<_> = record
             .headers
-            .map(|(name, value)| serde_json::json!([name, show(value, ByteFormat::Text)]))
+            .map(|(name, value)| serde_json::json!([name, format::json(value, ByteFormat::Text)]))
             .collect();
         let object = serde_json::json!({
             "partition": partition,
             "offset": record.offset,
             "timestamp": record.timestamp,
             "headers": headers,
-            "key": show(record.key, self.shown.key_format),
-            "value": show(record.value, self.shown.value_format),
+            "key": format::json(record.key, self.shown.key_format),
+            "value": format::json(record.value, self.shown.value_format),
         });
         writeln!(self.out, "{object}")
     }

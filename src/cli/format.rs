@@ -27,24 +27,75 @@ pub(super) enum ByteFormat {
     BincodeF64,
 }
 
-/// Shows bytes; `None` (no key, or a deletion) is `null`.
-pub(super) struct Formatter {
+/// How a missing key or value is shown unless told otherwise: no byte of a record is ever shown like that.
+pub(super) const NULL: &str = r"\N";
+
+/// Shows bytes as text.
+pub(super) struct Formatter<'a> {
     /// Whether control characters are escaped, because a terminal is listening.
     pub(super) is_terminal: bool,
+    /// What stands for `None`: no key, or a deletion.
+    pub(super) null: &'a str,
 }
 
-impl Formatter {
-    /// `bytes` in the format asked for; where they are not of that format, in hexadecimal with a note.
+impl Formatter<'_> {
+    /// `bytes` in the format asked for; where they are not of that format, in hexadecimal with a note. Bytes that look like
+    /// a missing value get a backslash in front.
     pub(super) fn show(&self, bytes: Option<&[u8]>, format: ByteFormat) -> String {
-        let Some(bytes) = bytes else {
-            return "null".to_owned();
+        let text = match bytes {
+            Some(bytes) => {
+                let shown = decode(bytes, format);
+                let text = shown
+                    .unwrap_or_else(|| format!("(not {}) {}", format_name(format), hex(bytes)));
+                escape(text, self.null)
+            }
+            None => self.null.to_owned(),
         };
-        let shown = decode(bytes, format);
-        let text = shown.unwrap_or_else(|| format!("(not {}) {}", format_name(format), hex(bytes)));
         match self.is_terminal {
             true => output::printable(&text).into_owned(),
             false => text,
         }
+    }
+}
+
+/// `text`, distinguished from `null`. [`unescape`] is the way back.
+fn escape(text: String, null: &str) -> String {
+    match is_escaped(text.as_bytes(), null.as_bytes()) {
+        true => format!("\\{text}"),
+        false => text,
+    }
+}
+
+/// What was meant by `field` where `null` stands for no value.
+pub(super) fn unescape<'a>(field: &'a [u8], null: &str) -> Option<&'a [u8]> {
+    if field == null.as_bytes() {
+        return None;
+    }
+    match field.strip_prefix(b"\\") {
+        Some(rest) if is_escaped(rest, null.as_bytes()) => Some(rest),
+        _ => Some(field),
+    }
+}
+
+/// Whether `rest` is `null`, or that with backslashes in front.
+fn is_escaped(rest: &[u8], null: &[u8]) -> bool {
+    let before = rest.strip_suffix(null);
+    before.is_some_and(|before| before.iter().all(|byte| *byte == b'\\'))
+}
+
+/// `bytes` in JSON: text in the format asked for, `null`, or, where the bytes are not of that format, an object with their
+/// hexadecimal digits.
+pub(super) fn json(bytes: Option<&[u8]>, format: ByteFormat) -> serde_json::Value {
+    let Some(bytes) = bytes else {
+        return serde_json::Value::Null;
+    };
+    let shown = match format {
+        ByteFormat::Text => std::str::from_utf8(bytes).ok().map(str::to_owned),
+        format => decode(bytes, format),
+    };
+    match shown {
+        Some(text) => text.into(),
+        None => serde_json::json!({ "hex": hex(bytes) }),
     }
 }
 
@@ -88,8 +139,15 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    fn formatter(is_terminal: bool) -> Formatter<'static> {
+        Formatter {
+            is_terminal,
+            null: NULL,
+        }
+    }
+
     fn show(bytes: &[u8], format: ByteFormat) -> String {
-        Formatter { is_terminal: false }.show(Some(bytes), format)
+        formatter(false).show(Some(bytes), format)
     }
 
     #[test]
@@ -112,13 +170,44 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_value_is_null_and_control_characters_are_escaped_on_a_terminal() {
-        let terminal = Formatter { is_terminal: true };
-        assert_eq!(terminal.show(None, ByteFormat::Text), "null");
+    fn control_characters_are_escaped_on_a_terminal() {
         assert_eq!(
-            terminal.show(Some(b"\x1b[2J"), ByteFormat::Text),
+            formatter(true).show(Some(b"\x1b[2J"), ByteFormat::Text),
             "\\u{1b}[2J"
         );
         assert_eq!(show(b"\x1b[2J", ByteFormat::Text), "\x1b[2J");
+    }
+
+    #[test]
+    fn x19_nothing_but_null_is_shown_as_null_and_all_texts_come_back() {
+        for null in [NULL, "null", "", r"\", r"\\N", "NULL"] {
+            let formatter = Formatter {
+                is_terminal: false,
+                null,
+            };
+            let shown = formatter.show(None, ByteFormat::Text);
+            assert_eq!(unescape(shown.as_bytes(), null), None, "{null:?}");
+            for text in [
+                "", "N", "null", r"\N", r"\\N", r"\\\N", r"\null", r"\", r"\\", "tea", r"\tea",
+            ] {
+                let shown = formatter.show(Some(text.as_bytes()), ByteFormat::Text);
+                let meant = unescape(shown.as_bytes(), null);
+                assert_eq!(meant, Some(text.as_bytes()), "{text:?} with {null:?}");
+            }
+        }
+        assert_eq!(formatter(false).show(None, ByteFormat::Text), r"\N");
+        assert_eq!(show(b"null", ByteFormat::Text), "null");
+        assert_eq!(show(b"null", ByteFormat::Json), "null");
+    }
+
+    #[test]
+    fn x19_bytes_that_are_not_text_stay_apart_in_json() {
+        let text = |bytes| json(Some(bytes), ByteFormat::Text).to_string();
+        assert_eq!(text(b"\xfe"), r#"{"hex":"fe"}"#);
+        assert_eq!(text(b"\xff"), r#"{"hex":"ff"}"#);
+        assert_eq!(text(b"tea"), r#""tea""#);
+        assert_eq!(json(None, ByteFormat::Text).to_string(), "null");
+        let number = json(Some(b"tea"), ByteFormat::BincodeU64);
+        assert_eq!(number.to_string(), r#"{"hex":"746561"}"#);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
-use super::format::{ByteFormat, Formatter};
+use super::format::{self, ByteFormat, Formatter};
 use super::output::{self, Table};
 use super::time;
 use crate::env::Env;
@@ -164,6 +164,7 @@ fn print_records(
     }
     let formatter = Formatter {
         is_terminal: output::is_terminal(),
+        null: format::NULL,
     };
     let mut records = batch.records(&DecompressionLimit::default())?;
     while let Some(record) = records.next() {

@@ -6,6 +6,7 @@ use std::io::{self, BufRead, Read};
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
+use super::format::unescape;
 use super::session::{Absent, DataOption, Session, with_session};
 use super::topic::{no_such_partition, topic_of};
 use crate::client::CommitOutcome;
@@ -20,9 +21,11 @@ Examples:
   onceflow produce lines < book.txt
   echo 'tea:3' | onceflow produce stock --key-separator :
   onceflow produce orders --transactional-id loader < orders.txt    all lines or none
+  echo 'tea:' | onceflow produce stock --key-separator : --null ''   a tombstone: the key tea has no value any more
 
 Each line becomes one record; it may hold any bytes but line ends. Lines with equal keys go to the
-same partition. The command returns once all records are durable.";
+same partition. With --null '\\N', a key or value that is \\N is none at all, and \\\\N is the text \\N, as `onceflow
+consume` shows them. The command returns once all records are durable.";
 
 /// What a batch with one record takes beside its key, value and headers, generously.
 const BATCH_OVERHEAD_BYTES: usize = 4 << 10;
@@ -41,6 +44,9 @@ pub(super) struct ProduceArguments {
     /// What separates a line's key from its value; without it, records have no key
     #[arg(long, short = 'k', value_name = "TEXT")]
     key_separator: Option<String>,
+    /// What stands for no key, or for no value (a tombstone); without it, all lines have a value
+    #[arg(long, value_name = "TEXT")]
+    null: Option<String>,
     /// Write to this partition, whatever the keys say
     #[arg(long, short, value_name = "NUMBER")]
     partition: Option<PartitionIndex>,
@@ -165,13 +171,19 @@ impl Sender<'_> {
 
     fn send(&mut self, number: u64, line: &[u8]) -> anyhow::Result<()> {
         let mut record = ProducerRecord::new(&self.arguments.topic);
-        record = match &self.arguments.key_separator {
+        let (key, value) = match &self.arguments.key_separator {
             Some(separator) => {
                 let (key, value) = split(line, separator)?;
-                record.key(key).value(value)
+                (self.meant(key), self.meant(value))
             }
-            None => record.value(line),
+            None => (None, self.meant(line)),
         };
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        if let Some(value) = value {
+            record = record.value(value);
+        }
         if let Some(partition) = self.arguments.partition {
             record = record.partition(partition);
         }
@@ -181,6 +193,14 @@ impl Sender<'_> {
         let delivery = self.session.wait(self.producer.send(record))?;
         self.unacknowledged.push_back((number, delivery));
         Ok(())
+    }
+
+    /// What a key or a value of a line stands for.
+    fn meant<'a>(&self, field: &'a [u8]) -> Option<&'a [u8]> {
+        match &self.arguments.null {
+            Some(null) => unescape(field, null),
+            None => Some(field),
+        }
     }
 
     fn acknowledge_oldest(&mut self) -> anyhow::Result<()> {

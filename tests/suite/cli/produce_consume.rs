@@ -103,6 +103,63 @@ fn equal_keys_go_to_the_same_partition() {
 }
 
 #[test]
+fn x19_a_missing_key_or_value_is_told_from_every_text_and_comes_back() {
+    let cli = Cli::new();
+    cli.ok("topic create there --config cleanup.policy=compact");
+    cli.ok("topic create back");
+    let input = b"tea|3\nnull|null\n\\N|none\ncup|\\N\n\\\\N|\\\\N\n|\n";
+    let done = cli.run_with_input(&["produce", "back", "-k", "|", "--null", "\\N"], input);
+    assert_eq!(done.code, 0, "{done:?}");
+    let shown = cli.ok("consume back --key");
+    assert_eq!(
+        shown,
+        "tea\t3\nnull\tnull\n\\N\tnone\ncup\t\\N\n\\\\N\t\\\\N\n\t\n"
+    );
+    // What one command prints, the other takes.
+    cli.ok("topic create again");
+    let done = cli.run_with_input(
+        &["produce", "again", "-k", "\t", "--null", "\\N"],
+        shown.as_bytes(),
+    );
+    assert_eq!(done.code, 0, "{done:?}");
+    let all = |topic: &str| {
+        let lines = cli.ok(&format!("consume {topic} --json"));
+        let objects = lines.lines().map(|line| {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            (object["key"].clone(), object["value"].clone())
+        });
+        objects.collect::<Vec<_>>()
+    };
+    assert_eq!(all("again"), all("back"));
+    assert_eq!(all("back")[3], ("cup".into(), serde_json::Value::Null));
+    assert_eq!(
+        cli.ok("consume back --key --null (none) --max 3"),
+        "tea\t3\nnull\tnull\n(none)\tnone\n"
+    );
+    // A tombstone deletes, also where it is written as nothing at all.
+    let done = cli.run_with_input(&["produce", "there", "-k", ":", "--null", ""], b"tea:\n");
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(cli.ok("consume there --key"), "tea\t\\N\n");
+}
+
+#[test]
+fn x19_keys_that_are_not_text_stay_apart_in_json() {
+    let cli = Cli::new();
+    cli.ok("topic create lines");
+    cli.ok_with_input("produce lines -k :", b"\xfe:\xff\n\xff:\xfe\n");
+    let lines = cli.ok("consume lines --json");
+    let objects: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(objects[0]["key"], serde_json::json!({ "hex": "fe" }));
+    assert_eq!(objects[1]["key"], serde_json::json!({ "hex": "ff" }));
+    assert_eq!(objects[0]["value"], serde_json::json!({ "hex": "ff" }));
+    let hex = cli.ok("consume lines --json --key-format hex --max 1");
+    assert!(hex.contains(r#""key":"fe""#), "{hex}");
+}
+
+#[test]
 fn values_are_shown_in_the_format_asked_for() {
     let cli = Cli::new();
     cli.ok("topic create lines");
