@@ -6,17 +6,23 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 
 use super::output::{self, Table};
+use super::reset::{self, ResetArguments};
 use super::session::{Absent, DataOption, Session, with_session};
+use super::time;
 use crate::broker::{GroupDescription, MemberDescription};
 use crate::env::Env;
-use crate::protocol::messages::OffsetSpec;
-use crate::types::{GroupId, Isolation, TopicPartition};
+use crate::protocol::ErrorCode;
+use crate::protocol::messages::{OffsetSpec, TransactionDescription, TransactionState};
+use crate::types::{GroupId, Isolation, TopicPartition, TransactionalId};
 
 const EXAMPLES: &str = "\
 Examples:
   onceflow group list
   onceflow group describe word-count    members, committed positions, and how far they are behind
   onceflow group describe readers --log kafka://localhost:9092
+  onceflow group reset readers --to beginning --dry-run    show where its positions would go
+  onceflow group reset readers --topic lines:0,1 --to 2026-11-22T07:00
+  onceflow group reset readers --by -100
   onceflow group delete old-reader";
 
 /// Work on groups.
@@ -39,6 +45,8 @@ enum Action {
         #[arg(value_parser = GroupId::new)]
         group: GroupId,
     },
+    /// Move a group's positions (a job's state stays as it is: what it reads again is counted again)
+    Reset(ResetArguments),
     /// Delete a group's positions (a job of that group would start over)
     Delete {
         /// The group
@@ -56,6 +64,7 @@ pub(super) fn run(env: &Env, arguments: GroupArguments) -> anyhow::Result<()> {
         |session| match arguments.action {
             Action::List => list(session),
             Action::Describe { group } => describe(session, &group),
+            Action::Reset(arguments) => reset::run(session, &arguments),
             Action::Delete { group } => Ok(session.wait(session.admin().delete_group(&group))?),
         },
     )
@@ -74,13 +83,74 @@ fn describe(session: &Session, group: &GroupId) -> anyhow::Result<()> {
     let mut out = output::stdout();
     let (kind, members) = (description.group_type.name(), &description.members);
     let (state, count) = (output::printable(&description.state), members.len());
-    writeln!(out, "{group}: {state}, {kind}, members: {count}\n")?;
+    match &transactions_of_job(session, group)?[..] {
+        [] => writeln!(out, "{group}: {state}, {kind}, members: {count}")?,
+        _ if count > 0 => writeln!(out, "{group}: {state}, {kind}, members: {count}")?,
+        transactions => {
+            writeln!(
+                out,
+                "{group}: a job that runs alone, and so without members ({state}, {kind}); its transactions:"
+            )?;
+            for transaction in transactions {
+                writeln!(out, "  {}", transaction.told())?;
+            }
+        }
+    }
+    writeln!(out)?;
     positions(session, &description).print(&mut out)?;
     if !members.is_empty() {
         writeln!(out)?;
         table_of(members).print(&mut out)?;
     }
     Ok(out.flush()?)
+}
+
+/// The transaction of a job that runs alone: such a job is no member of its group, and commits its positions with its
+/// results.
+pub(super) struct JobTransaction(TransactionDescription);
+
+impl JobTransaction {
+    /// Its transactional id.
+    pub(super) fn id(&self) -> &TransactionalId {
+        &self.0.transactional_id
+    }
+
+    /// Whether the job is at work.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(
+            self.0.state,
+            TransactionState::Ongoing
+                | TransactionState::PrepareCommit
+                | TransactionState::PrepareAbort
+        )
+    }
+
+    fn told(&self) -> String {
+        let (id, state) = (self.id(), self.0.state);
+        match self.is_open() {
+            true => format!("{id}: {state:?}, begun {}", time::format(self.0.start)),
+            false => format!("{id}: {state:?}, no transaction is open"),
+        }
+    }
+}
+
+/// The transactions of the job of this name, if there is one. It uses two ids in turn.
+pub(super) fn transactions_of_job(
+    session: &Session,
+    group: &GroupId,
+) -> anyhow::Result<Vec<JobTransaction>> {
+    let mut found = Vec::new();
+    for number in 0..2 {
+        let Ok(id) = TransactionalId::new(&format!("{group}-{number}")) else {
+            continue;
+        };
+        match session.wait(session.admin().describe_transaction(&id)) {
+            Ok(description) => found.push(JobTransaction(description)),
+            Err(e) if e.code() == Some(ErrorCode::TransactionalIdNotFound) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(found)
 }
 
 /// Each committed position, and how far it is behind.

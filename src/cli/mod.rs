@@ -16,6 +16,7 @@ mod log;
 mod output;
 mod perf;
 mod produce;
+mod reset;
 mod session;
 mod text;
 mod time;
@@ -65,7 +66,7 @@ enum Command {
     Log(log::LogArguments),
     /// List, describe and abort transactions
     Txn(txn::TxnArguments),
-    /// List and describe groups, their members and positions, and delete them
+    /// List and describe groups, their members and positions, move their positions, and delete them
     Group(group::GroupArguments),
     /// Serve a data directory to any Kafka client
     Broker(broker::BrokerArguments),

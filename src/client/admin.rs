@@ -8,8 +8,9 @@ use super::transport::FetchedOffset;
 use super::{ClientError, Transport};
 use crate::broker::GroupDescription;
 use crate::protocol::messages::{
-    ConfigEntry, ListedOffset, NewTopic, OffsetFetchRequest, OffsetSpec, PartitionDescription,
-    ProducerDescription, TopicMetadata, TransactionDescription,
+    CommittedOffset, ConfigEntry, GroupMember, ListedOffset, NewTopic, OffsetCommitRequest,
+    OffsetFetchRequest, OffsetSpec, PartitionDescription, ProducerDescription, TopicMetadata,
+    TransactionDescription,
 };
 use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition, TransactionalId};
 
@@ -260,6 +261,23 @@ impl Admin {
             require_stable: false,
         };
         self.transport.offset_fetch(request).await
+    }
+
+    /// Commits positions of a group from outside of it, as an operator: its members go on there when they come.
+    ///
+    /// # Errors
+    /// `UnknownMemberId` if it has members: they would overwrite them.
+    pub async fn alter_committed(
+        &self,
+        group: &GroupId,
+        offsets: Vec<(TopicPartition, CommittedOffset)>,
+    ) -> Result<(), ClientError> {
+        let request = OffsetCommitRequest {
+            group: group.clone(),
+            member: GroupMember::default(),
+            offsets,
+        };
+        self.transport.offset_commit(request).await
     }
 
     /// Deletes a group with its positions.
