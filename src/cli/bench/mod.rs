@@ -7,6 +7,7 @@ mod commit;
 mod connections;
 mod latency;
 mod log;
+mod machine;
 mod report;
 mod restart;
 mod state;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use self::machine::Ticks;
 use self::report::{Figure, Style};
 pub(super) use self::restart::{RestartJobArguments, run_job as run_restart_job};
 use super::output;
@@ -32,6 +34,8 @@ Examples:
   onceflow bench commit latency --json > figures.jsonl
 
 A ratio is value ÷ baseline. For latencies and costs, less is better; for rates, more.
+Stolen and others are the shares of the processors that the host and other programs took meanwhile: a ratio to a loop of
+one thread is only worth something where both are small.
 Use a release build, and a directory (--dir) on the disk that you mean: on a memory file system a sync costs nothing.";
 
 /// Measure this machine, each figure beside a bare loop in the same run.
@@ -44,7 +48,7 @@ pub(super) struct BenchArguments {
     /// Text for word-count; else text of this repository and the system's documentation
     #[arg(long = "input", value_name = "FILE")]
     inputs: Vec<PathBuf>,
-    /// Print one JSON object a line: name, value, unit, baseline, ratio
+    /// Print one JSON object a line: name, value, unit, baseline, ratio, load
     #[arg(long)]
     json: bool,
     /// Where to make the temporary data directory
@@ -135,7 +139,12 @@ pub(super) fn run(env: &Env, arguments: &BenchArguments) -> anyhow::Result<()> {
             inputs: &arguments.inputs,
             is_quick: arguments.quick,
         };
-        figures.extend(measure(*benchmark, &bench)?);
+        let begin = Ticks::now(env);
+        let mut measured = measure(*benchmark, &bench)?;
+        let load = Ticks::now(env).zip(begin);
+        let load = load.map(|(end, begin)| end.since(begin));
+        measured.iter_mut().for_each(|figure| figure.load = load);
+        figures.extend(measured);
     }
     Ok(report::print(&figures, style, &mut output::stdout())?)
 }

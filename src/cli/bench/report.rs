@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::machine::Load;
 use crate::cli::output::{Table, short};
 
 /// One measured value. Its name says what, its unit says which way is better only to those who know; the ratio to the
@@ -18,6 +19,8 @@ pub(super) struct Figure {
     pub(super) baseline: Option<f64>,
     /// Value divided by baseline.
     pub(super) ratio: Option<f64>,
+    /// The state of the machine meanwhile; `null` where it does not tell.
+    pub(super) load: Option<Load>,
 }
 
 impl Figure {
@@ -29,6 +32,7 @@ impl Figure {
             unit,
             baseline: None,
             ratio: None,
+            load: None,
         }
     }
 
@@ -47,7 +51,7 @@ impl Figure {
 pub(super) enum Style {
     /// A table for people.
     Table,
-    /// One JSON object a line: `name, value, unit, baseline, ratio`.
+    /// One JSON object a line: `name, value, unit, baseline, ratio, load`.
     JsonLines,
 }
 
@@ -65,7 +69,9 @@ pub(super) fn print(figures: &[Figure], style: Style, out: &mut impl Write) -> i
 }
 
 fn print_table(figures: &[Figure], out: &mut impl Write) -> io::Result<()> {
-    let mut table = Table::new(&["name", "value", "baseline", "ratio", "unit"]);
+    let mut table = Table::new(&[
+        "name", "value", "baseline", "ratio", "unit", "stolen", "others",
+    ]);
     let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), short);
     for figure in figures {
         table.row([
@@ -74,9 +80,15 @@ fn print_table(figures: &[Figure], out: &mut impl Write) -> io::Result<()> {
             shown(figure.baseline),
             shown(figure.ratio),
             figure.unit.to_owned(),
+            percent(figure.load.map(|it| it.stolen)),
+            percent(figure.load.map(|it| it.others)),
         ]);
     }
     table.print(out)
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", 100.0 * share))
 }
 
 #[cfg(test)]
@@ -85,16 +97,20 @@ mod tests {
 
     #[test]
     fn json_lines_hold_value_baseline_and_ratio() {
-        let figures = [
+        let mut figures = [
             Figure::new("log.fetch", 3.0, "GiB/s").against(6.0),
             Figure::new("commit.1", 2.5, "ms"),
         ];
+        figures[0].load = Some(Load {
+            stolen: 0.25,
+            others: 0.0,
+        });
         let mut out = Vec::new();
         print(&figures, Style::JsonLines, &mut out).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "{\"name\":\"log.fetch\",\"value\":3.0,\"unit\":\"GiB/s\",\"baseline\":6.0,\"ratio\":0.5}\n\
-             {\"name\":\"commit.1\",\"value\":2.5,\"unit\":\"ms\",\"baseline\":null,\"ratio\":null}\n"
+            "{\"name\":\"log.fetch\",\"value\":3.0,\"unit\":\"GiB/s\",\"baseline\":6.0,\"ratio\":0.5,\"load\":{\"stolen\":0.25,\"others\":0.0}}\n\
+             {\"name\":\"commit.1\",\"value\":2.5,\"unit\":\"ms\",\"baseline\":null,\"ratio\":null,\"load\":null}\n"
         );
     }
 }
