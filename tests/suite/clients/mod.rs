@@ -73,6 +73,7 @@ suite! {
         a_partition_reader_reads_batches_in_place_and_waits_for_more,
         a_missing_partition_says_so;
     subscribing:
+        x19_positions_are_moved_from_outside_only_without_members,
         members_share_the_partitions_and_take_over_when_one_leaves,
         with_auto_commit_no_record_is_read_twice_through_orderly_rebalances,
         c29_a_member_that_left_cannot_commit_positions_in_a_transaction;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use onceflow::client::consumer::{AssignmentStrategy, GroupProtocol};
+use onceflow::protocol::ErrorCode;
 
 use super::*;
 
@@ -178,5 +179,33 @@ pub(super) fn c29_a_member_that_left_cannot_commit_positions_in_a_transaction(ba
         wait(writer.send_offsets(group(), owner.group_member(), offsets())).unwrap();
         assert_eq!(wait(writer.commit()).unwrap(), CommitOutcome::Committed);
         wait(owner.close()).unwrap();
+    }
+}
+
+pub(super) fn x19_positions_are_moved_from_outside_only_without_members(backend: Backend) {
+    for config in protocols() {
+        let world = World::new(backend);
+        // The names of this world.
+        let config = config.group_id(group());
+        let mut reader = member(&world, &config);
+        poll_until(&world, &mut [&mut reader], |readers, _| {
+            counts(readers) == [3]
+        });
+        let there = CommittedOffset {
+            offset: Offset(1),
+            leader_epoch: -1,
+            metadata: String::new(),
+        };
+        let to = vec![(partition(0), there.clone())];
+        let refused = wait(world.admin.alter_committed(&group(), to.clone()));
+        assert_eq!(
+            refused.unwrap_err().code(),
+            Some(ErrorCode::UnknownMemberId)
+        );
+        wait(reader.close()).unwrap();
+        wait(world.admin.alter_committed(&group(), to)).unwrap();
+        let committed = wait(world.admin.committed(&group())).unwrap();
+        let moved = committed.into_iter().find(|(at, _)| *at == partition(0));
+        assert_eq!(moved, Some((partition(0), Some(there))));
     }
 }
