@@ -2,10 +2,11 @@
 
 use std::io::Write;
 
+use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use super::output::{self, Table};
-use super::session::DataOption;
+use super::session::{Absent, DataOption};
 use super::{UsageError, user};
 use crate::env::Env;
 use crate::server::security::{
@@ -95,7 +96,11 @@ struct Thing {
 
 /// Runs `onceflow acl`.
 pub(super) fn run(env: &Env, arguments: AclArguments) -> anyhow::Result<()> {
-    let security = user::open(env, &arguments.data)?;
+    let absent = match arguments.action {
+        Action::Add { .. } => Absent::Create,
+        _ => Absent::Refuse,
+    };
+    let security = user::open(env, &arguments.data, absent)?;
     match arguments.action {
         Action::Add {
             thing,
@@ -153,6 +158,9 @@ fn delete(
         ..AclFilter::default()
     };
     let deleted = security.delete_acls(&filter)?;
+    if deleted.is_empty() {
+        bail!("no rule agrees with all of that: see `onceflow acl list`");
+    }
     print(&deleted)
 }
 

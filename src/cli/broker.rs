@@ -26,6 +26,9 @@ Examples:
 
 It prints the address once it listens, and closes cleanly on SIGTERM and Ctrl-C.";
 
+/// No topic has more partitions.
+const PARTITIONS_MAX: i64 = 100_000;
+
 /// Serve a data directory to Kafka clients.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -71,7 +74,7 @@ pub(super) struct BrokerArguments {
     #[arg(long)]
     no_auto_create: bool,
     /// The partitions of topics created without saying how many
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(1..=PARTITIONS_MAX))]
     partitions: i32,
     /// A setting by Kafka's name, such as max.connections=100 or log.retention.ms=3600000; can be given several times
     #[arg(long = "set", value_name = "NAME=VALUE")]
@@ -169,10 +172,6 @@ fn config(arguments: BrokerArguments) -> anyhow::Result<ServerConfig> {
         }),
         _ => None,
     };
-    if arguments.partitions < 1 {
-        let message = "--partitions must be at least 1".to_owned();
-        return Err(UsageError(message).into());
-    }
     Ok(ServerConfig {
         listen: arguments.listen,
         advertised: arguments.advertise,

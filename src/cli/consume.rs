@@ -1,6 +1,7 @@
 //! `onceflow consume`: records become lines of standard output.
 
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -55,7 +56,12 @@ pub(super) struct ConsumeArguments {
     )]
     from: From,
     /// Only this partition; may be given again
-    #[arg(long = "partition", short, value_name = "NUMBER")]
+    #[arg(
+        long = "partition",
+        short,
+        value_name = "NUMBER",
+        allow_negative_numbers = true
+    )]
     partitions: Vec<PartitionIndex>,
     /// Which records to show
     #[arg(long, value_enum, default_value = "read_committed")]
@@ -149,7 +155,8 @@ impl FromStr for From {
             Ok(offset) if offset >= 0 => Ok(Self::At(Offset(offset))),
             Ok(before_end) => Ok(Self::Last(before_end.saturating_neg())),
             Err(_) => time::parse(text).map(Self::Time).ok_or_else(|| {
-                "use beginning, end, an offset, -N, or a time such as 2026-11-22T07:00".to_owned()
+                "use beginning, end, an offset, -N, or a time such as 2026-11-22T07:00 (UTC) or 2026-11-22T08:00+01:00"
+                    .to_owned()
             }),
         }
     }
@@ -186,8 +193,8 @@ fn partitions(
         bail!(no_such_partition(&topic, *partition));
     }
     let named = match arguments.partitions.is_empty() {
-        true => (0..topic.partitions_count).collect(),
-        false => arguments.partitions.clone(),
+        true => (0..topic.partitions_count).collect::<BTreeSet<_>>(),
+        false => arguments.partitions.iter().copied().collect(),
     };
     Ok(named
         .into_iter()
@@ -216,7 +223,14 @@ impl Reading {
                 find(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |listed| listed.offset)
             }
             From::End => end,
-            From::At(offset) => offset,
+            From::At(offset) => {
+                if offset > end {
+                    output::say(&format!(
+                        "onceflow: {partition} ends at {end}, before {offset}"
+                    ));
+                }
+                offset
+            }
             From::Last(count) => {
                 let first =
                     find(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |listed| listed.offset);
@@ -286,7 +300,7 @@ fn follow(
 struct Printer<'a> {
     shown: &'a Shown,
     formatter: Formatter<'a>,
-    out: BufWriter<StdoutLock<'static>>,
+    out: output::Stdout,
     left: u64,
 }
 

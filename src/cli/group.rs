@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::output::{self, Table};
@@ -65,7 +66,10 @@ pub(super) fn run(env: &Env, arguments: GroupArguments) -> anyhow::Result<()> {
             Action::List => list(session),
             Action::Describe { group } => describe(session, &group),
             Action::Reset(arguments) => reset::run(session, &arguments),
-            Action::Delete { group } => Ok(session.wait(session.admin().delete_group(&group))?),
+            Action::Delete { group } => {
+                let deleted = session.wait(session.admin().delete_group(&group));
+                deleted.with_context(|| format!("group {group} was not deleted"))
+            }
         },
     )
 }

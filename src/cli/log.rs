@@ -1,6 +1,6 @@
 //! `onceflow log`: looks into the files of a data directory that nobody has open, and changes nothing.
 
-use std::io::{BufWriter, StdoutLock, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ fn dump(
 
 /// Prints batches under the name of their segment.
 struct Dumper {
-    out: BufWriter<StdoutLock<'static>>,
+    out: output::Stdout,
     file: Option<Arc<Path>>,
     records: Option<(ByteFormat, ByteFormat)>,
 }
@@ -258,6 +258,15 @@ fn partitions(env: &Env, path: &Path) -> anyhow::Result<Vec<PathBuf>> {
             .read_dir(directory)
             .with_context(|| format!("cannot read {}", directory.display()))
     };
+    if path
+        .file_name()
+        .is_some_and(|name| is_segment(&name.to_string_lossy()))
+    {
+        bail!(
+            "{} is a segment: name the directory that it is in",
+            path.display()
+        );
+    }
     if list(path)?.iter().any(|entry| is_segment(&entry.name)) {
         return Ok(vec![path.to_path_buf()]);
     }

@@ -150,7 +150,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
     if is_closed_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("onceflow: {}", message(error));
+    output::say(&format!("onceflow: {}", message(error)));
     match error.is::<UsageError>() {
         true => ExitCode::from(USAGE),
         false => ExitCode::FAILURE,
@@ -183,10 +183,19 @@ fn start_tracing() {
     let Ok(filter) = std::env::var("ONCEFLOW_LOG") else {
         return;
     };
+    let filter = match tracing_subscriber::EnvFilter::try_new(&filter) {
+        Ok(filter) => filter,
+        Err(error) => {
+            return output::say(&format!(
+                "onceflow: ONCEFLOW_LOG={filter:?} is no filter ({error}): use info, debug or trace; nothing is logged"
+            ));
+        }
+    };
     // A second subscriber (none is expected in this binary) would be refused; the first one stays.
     drop(
         tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+            .with_env_filter(filter)
+            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
             .with_writer(io::stderr)
             .try_init(),
     );

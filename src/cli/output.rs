@@ -6,9 +6,34 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 /// A mebibyte, in bytes.
 pub(super) const MIB: u64 = 1 << 20;
 
-/// Standard output, buffered; whoever writes flushes at the end, so that a closed pipe is noticed.
-pub(super) fn stdout() -> BufWriter<StdoutLock<'static>> {
-    BufWriter::with_capacity(64 << 10, io::stdout().lock())
+/// Standard output, buffered. Its errors say that it is standard output which cannot be written.
+pub(super) struct Stdout(BufWriter<StdoutLock<'static>>);
+
+/// Standard output; whoever writes flushes at the end, so that a closed pipe is noticed.
+pub(super) fn stdout() -> Stdout {
+    Stdout(BufWriter::with_capacity(64 << 10, io::stdout().lock()))
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(|error| unwritten(&error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(|error| unwritten(&error))
+    }
+}
+
+fn unwritten(error: &io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("cannot write standard output: {error}"),
+    )
+}
+
+/// Says something on standard error. If nobody can be told, there is nobody left to tell.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Whether standard output is a terminal, where control characters must be escaped.

@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// So many different values are sent in turn, so that a codec cannot simply repeat the last one.
 const VALUES_COUNT: usize = 1_000;
 
+/// The largest value, in bytes: no batch could hold more.
+const RECORD_BYTES_MAX: i64 = 1 << 30;
+/// All those values together take at most so many bytes, or one of them does.
+const VALUES_BYTES_MAX: usize = 64 << 20;
 /// The largest file of values, in bytes.
 const PAYLOAD_FILE_BYTES_MAX: u64 = 256 << 20;
 /// So many records may be unacknowledged; then the oldest is waited for. `buffer.memory` holds fewer of usual size.
@@ -70,8 +74,8 @@ struct ProducePerf {
     #[command(flatten)]
     common: Common,
     /// The size of each value, of random capitals
-    #[arg(long, value_name = "COUNT", default_value_t = 1024)]
-    record_bytes: usize,
+    #[arg(long, value_name = "COUNT", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=RECORD_BYTES_MAX))]
+    record_bytes: u32,
     /// Take the values from this file instead, one a line
     #[arg(long, value_name = "FILE")]
     payload_file: Option<PathBuf>,
@@ -180,7 +184,9 @@ fn values(env: &Env, arguments: &ProducePerf) -> anyhow::Result<Vec<Vec<u8>>> {
         ensure!(!values.is_empty(), "{} has no lines", path.display());
         return Ok(values);
     }
-    let mut values = vec![vec![0; arguments.record_bytes]; VALUES_COUNT];
+    let record_bytes = usize::try_from(arguments.record_bytes)?;
+    let values_count = (VALUES_BYTES_MAX / record_bytes.max(1)).clamp(1, VALUES_COUNT);
+    let mut values = vec![vec![0; record_bytes]; values_count];
     for value in &mut values {
         value.fill_with(|| b'A' + u8::try_from(env.random.below(26)).unwrap_or(0));
     }

@@ -42,13 +42,13 @@ pub(super) struct ProduceArguments {
     #[command(flatten)]
     data: DataOption,
     /// What separates a line's key from its value; without it, records have no key
-    #[arg(long, short = 'k', value_name = "TEXT")]
+    #[arg(long, short = 'k', value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
     /// What stands for no key, or for no value (a tombstone); without it, all lines have a value
     #[arg(long, value_name = "TEXT")]
     null: Option<String>,
     /// Write to this partition, whatever the keys say
-    #[arg(long, short, value_name = "NUMBER")]
+    #[arg(long, short, value_name = "NUMBER", allow_negative_numbers = true)]
     partition: Option<PartitionIndex>,
     /// A header that every record gets; may be given again
     #[arg(long = "header", visible_alias = "headers", value_name = "NAME=VALUE", value_parser = header)]

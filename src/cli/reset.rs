@@ -103,14 +103,14 @@ pub(super) fn run(session: &Session, arguments: &ResetArguments) -> anyhow::Resu
     }
     for it in &moves {
         if let Some(outside) = it.outside {
-            eprintln!(
+            output::say(&format!(
                 "onceflow: {} has no offset {outside}: {} is taken",
                 it.place, it.to
-            );
+            ));
         }
     }
     if arguments.dry_run {
-        eprintln!("onceflow: nothing was changed (--dry-run)");
+        output::say("onceflow: nothing was changed (--dry-run)");
     }
     print(&moves)
 }

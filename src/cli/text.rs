@@ -248,11 +248,16 @@ pub(super) struct TemporaryDirectory {
 impl TemporaryDirectory {
     /// Makes a new one below `parent`, or below the system's directory for temporary files.
     pub(super) fn create(env: &Env, parent: Option<&Path>) -> anyhow::Result<Self> {
+        let is_named = parent.is_some();
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
         let path = parent.join(format!("onceflow-{:016x}", env.random.next_u64()));
         env.files.create_dir(&path).with_context(|| {
+            let advice = match is_named {
+                true => "name another place with --dir",
+                false => "set TMPDIR to a writable one",
+            };
             format!(
-                "cannot make the temporary directory {}: set TMPDIR to a writable one",
+                "cannot make the temporary directory {}: {advice}",
                 path.display()
             )
         })?;

@@ -19,11 +19,12 @@ pub(super) fn format(timestamp: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// Reads `YYYY-MM-DD`, `YYYY-MM-DDTHH:MM`, with `:SS` and `.mmm` if wanted, and a final `Z` if wanted; always UTC.
+/// Reads `YYYY-MM-DD`, `YYYY-MM-DDTHH:MM`, with `:SS` and `.mmm` if wanted. It is UTC, with a final `Z` or without, unless
+/// a time ends in its distance from UTC (`+01:00`).
 pub(super) fn parse(text: &str) -> Option<Timestamp> {
     let text = text.strip_suffix('Z').unwrap_or(text);
     let (date, time) = match text.split_once(['T', ' ']) {
-        Some((date, time)) => (date, time_of_day(time)?),
+        Some((date, time)) => (date, time_in_zone(time)?),
         None => (text, 0),
     };
     let mut parts = date.splitn(3, '-');
@@ -33,6 +34,19 @@ pub(super) fn parse(text: &str) -> Option<Timestamp> {
     let days = days_from_civil(year, month, day);
     // A day that does not exist (2026-02-30) comes back as another one.
     (civil_from_days(days) == (year, month, day)).then_some(Timestamp(days * MILLIS_PER_DAY + time))
+}
+
+/// Milliseconds since midnight UTC of a time that may end in its distance from UTC.
+fn time_in_zone(text: &str) -> Option<i64> {
+    let Some(at) = text.find(['+', '-']) else {
+        return time_of_day(text);
+    };
+    let (time, zone) = text.split_at(at);
+    let distance = time_of_day(&zone[1..]).filter(|_| zone.len() == "+01:00".len())?;
+    match zone.starts_with('+') {
+        true => Some(time_of_day(time)? - distance),
+        false => Some(time_of_day(time)? + distance),
+    }
 }
 
 /// Milliseconds since midnight.
@@ -117,8 +131,15 @@ mod tests {
         );
         assert_eq!(parse("1970-01-01 00:01"), Some(Timestamp(60_000)));
         assert_eq!(parse("1970-01-01T00:01:02"), Some(Timestamp(62_000)));
+        for text in ["1970-01-01T01:02+01:00", "1969-12-31T19:02-05:00"] {
+            assert_eq!(parse(text), Some(Timestamp(120_000)), "{text}");
+        }
         for text in [
             "",
+            "1970-01-01T01:02+1",
+            "1970-01-01T01:02+25:00",
+            "1970-01-01T01:02+01:00:00",
+            "1970-01-01+01:00",
             "2023-02-29",
             "2024-13-01",
             "2024-1-1",

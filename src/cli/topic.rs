@@ -1,11 +1,12 @@
 //! `onceflow topic`: create, list, describe, alter, grow and delete topics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
 
+use super::UsageError;
 use super::output::{self, Table};
 use super::session::{Absent, DataOption, Session, with_session};
 use crate::env::Env;
@@ -40,7 +41,7 @@ enum Action {
         #[arg(value_parser = TopicName::new)]
         topic: TopicName,
         /// How many partitions
-        #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
+        #[arg(long, short, default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(1..))]
         partitions: i32,
         /// A setting by Kafka's name, such as retention.ms=86400000; may be given again
         #[arg(long = "config", value_name = "NAME=VALUE", value_parser = setting)]
@@ -76,6 +77,7 @@ enum Action {
         #[arg(value_parser = TopicName::new)]
         topic: TopicName,
         /// How many partitions it has afterwards
+        #[arg(allow_negative_numbers = true)]
         total: i32,
     },
     /// Delete a topic and all its records
@@ -95,6 +97,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
 
 /// Runs `onceflow topic`.
 pub(super) fn run(env: &Env, arguments: TopicArguments) -> anyhow::Result<()> {
+    check_settings(&arguments.action)?;
     let absent = match arguments.action {
         Action::Create { .. } => Absent::Create,
         _ => Absent::Refuse,
@@ -127,6 +130,7 @@ fn act(session: &Session, action: Action) -> anyhow::Result<()> {
                 .chain(resets.into_iter().map(|name| (name, None)))
                 .collect();
             topic_of(session, &topic)?;
+            check_resets(session, &topic, &changes)?;
             session.wait(session.transport().alter_configs(&topic, changes))?;
         }
         Action::AddPartitions { topic, total } => {
@@ -135,6 +139,40 @@ fn act(session: &Session, action: Action) -> anyhow::Result<()> {
         Action::Delete { topic } => session.wait(admin.delete_topic(&topic))?,
     }
     Ok(())
+}
+
+/// Refuses a setting that is named twice: which of two values was meant is not to be guessed.
+fn check_settings(action: &Action) -> Result<(), UsageError> {
+    let (configs, resets) = match action {
+        Action::Create { configs, .. } => (configs.as_slice(), &[] as &[String]),
+        Action::Alter {
+            configs, resets, ..
+        } => (configs.as_slice(), resets.as_slice()),
+        _ => return Ok(()),
+    };
+    let mut seen = BTreeSet::new();
+    let mut names = configs.iter().map(|(name, _)| name).chain(resets);
+    match names.find(|name| !seen.insert(*name)) {
+        Some(twice) => Err(UsageError(format!("the setting {twice:?} is named twice"))),
+        None => Ok(()),
+    }
+}
+
+/// A log takes the reset of a setting that it does not know for done.
+fn check_resets(
+    session: &Session,
+    topic: &TopicName,
+    changes: &BTreeMap<String, Option<String>>,
+) -> anyhow::Result<()> {
+    let known = session.wait(session.admin().describe_configs(topic))?;
+    let is_unknown = |name: &str| !known.iter().any(|it| it.name == name);
+    let mut resets = changes.iter().filter(|(_, value)| value.is_none());
+    match resets.find(|(name, _)| is_unknown(name)) {
+        Some((name, _)) => {
+            bail!("there is no topic setting {name:?}: see `onceflow topic describe {topic}`")
+        }
+        None => Ok(()),
+    }
 }
 
 fn list(session: &Session, internal: bool) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::output::{self, Table};
@@ -61,7 +62,14 @@ pub(super) fn run(env: &Env, arguments: TxnArguments) -> anyhow::Result<()> {
             Action::List => list(session),
             Action::Describe { id } => describe(&session.wait(admin.describe_transaction(&id))?),
             Action::Hanging => hanging(session),
-            Action::Abort { id } => Ok(session.wait(admin.abort_transaction(&id))?),
+            Action::Abort { id } => {
+                let aborted = session.wait(admin.abort_transaction(&id));
+                aborted.with_context(|| {
+                    format!(
+                        "nothing of {id} was aborted (`onceflow txn describe {id}` shows its state)"
+                    )
+                })
+            }
         }
     })
 }

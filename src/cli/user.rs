@@ -6,10 +6,11 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use super::output::{self, Table};
-use super::session::DataOption;
+use super::session::{Absent, DataOption};
 use crate::env::Env;
 use crate::protocol::sasl::{
-    ITERATIONS_DEFAULT, Mechanism, Password, ScramCredential, ScramHash, check_user_name,
+    ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, Mechanism, Password, ScramCredential,
+    ScramHash, check_user_name,
 };
 use crate::server::security::Security;
 
@@ -38,7 +39,7 @@ enum Action {
         /// The user's name
         name: String,
         /// How often the password is hashed: more is safer, and slower to log in
-        #[arg(long, default_value_t = ITERATIONS_DEFAULT)]
+        #[arg(long, default_value_t = ITERATIONS_DEFAULT, value_parser = clap::value_parser!(u32).range(i64::from(ITERATIONS_MIN)..=i64::from(ITERATIONS_MAX)))]
         iterations: u32,
     },
     /// List all users
@@ -52,7 +53,11 @@ enum Action {
 
 /// Runs `onceflow user`.
 pub(super) fn run(env: &Env, arguments: UserArguments) -> anyhow::Result<()> {
-    let security = open(env, &arguments.data)?;
+    let absent = match arguments.action {
+        Action::Add { .. } => Absent::Create,
+        _ => Absent::Refuse,
+    };
+    let security = open(env, &arguments.data, absent)?;
     match arguments.action {
         Action::Add { name, iterations } => add(env, &security, name, iterations),
         Action::List => list(&security),
@@ -63,9 +68,15 @@ pub(super) fn run(env: &Env, arguments: UserArguments) -> anyhow::Result<()> {
     }
 }
 
-/// Users and rules of a data directory, which is made if it is absent.
-pub(super) fn open(env: &Env, data: &DataOption) -> anyhow::Result<Security> {
+/// Users and rules of a data directory.
+pub(super) fn open(env: &Env, data: &DataOption, absent: Absent) -> anyhow::Result<Security> {
     let data = data.directory()?;
+    if absent == Absent::Refuse && !env.files.exists(&data)? {
+        bail!(
+            "there is no data directory {}: check --data",
+            data.display()
+        );
+    }
     env.files
         .create_dir(&data)
         .with_context(|| format!("cannot use the data directory {}", data.display()))?;
@@ -86,8 +97,7 @@ fn add(env: &Env, security: &Security, name: String, iterations: u32) -> anyhow:
 fn read_password() -> anyhow::Result<Password> {
     let input = std::io::stdin();
     if input.is_terminal() {
-        eprint!("Password (it is shown as you type; or pipe it in): ");
-        std::io::stderr().flush()?;
+        output::say("Password (it is shown as you type; or pipe it in):");
     }
     let mut line = String::new();
     input

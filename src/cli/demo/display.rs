@@ -35,12 +35,12 @@ impl Display {
             1 => String::new(),
             n => format!(", repeated {n} times"),
         };
-        eprintln!(
+        output::say(&format!(
             "Text: {} from {} files{times}: {} of input",
             output::bytes(sources.bytes),
             sources.files.len(),
             output::bytes(prepared.bytes)
-        );
+        ));
     }
 
     /// Begins to show the progress towards `updates` updates, which `lines` lines of input give.
@@ -108,11 +108,11 @@ impl Progress {
             self.last_line = now;
             let rate = output::ratio(updates, 1) / now.since(self.begin).as_secs_f64().max(1e-9);
             let percent = 100 * updates.min(self.updates_total) / self.updates_total.max(1);
-            eprintln!(
+            output::say(&format!(
                 "{percent:>3} %  {} words  {lines}  {}words/s  {commits} commits",
                 grouped(updates),
                 short(rate)
-            );
+            ));
         }
     }
 
@@ -120,7 +120,7 @@ impl Progress {
     fn line(&self, text: &str) {
         match self.is_terminal {
             true => self.bar.println(text),
-            false => eprintln!("{text}"),
+            false => output::say(text),
         }
     }
 }

@@ -34,6 +34,8 @@ The exit status is 0 only if the output is exactly what a plain count of the sam
 
 /// How many files the text is cut into; the job reads them side by side.
 const FILES_COUNT: usize = 4;
+/// More text than that is a mistake, or fills the disk: 1 TiB.
+const SIZE_MIB_MAX: u64 = 1 << 20;
 
 /// Count the words of real text exactly once, while the job's process is killed again and again.
 #[derive(Debug, Args)]
@@ -45,7 +47,7 @@ pub(super) struct DemoArguments {
     #[arg(long, default_value_t = 3)]
     kills: u64,
     /// Repeat the text until it has so many MiB; 0 takes it once, as it is
-    #[arg(long, default_value_t = 64, value_name = "MIB")]
+    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u64).range(..=SIZE_MIB_MAX))]
     size: u64,
     /// Where to make the temporary directory
     #[arg(long, value_name = "DIR")]

@@ -38,6 +38,15 @@ fn help_is_printed_and_wrong_use_exits_with_2() {
         "topic create lines --partitions 0",
         "topic create lines --config tea",
         "topic alter lines",
+        "topic create lines --config retention.ms=1 --config retention.ms=2 --data d",
+        "topic alter lines --config retention.ms=1 --reset retention.ms --data d",
+        "produce lines --key-separator=",
+        "perf produce lines --record-bytes 18446744073709551615",
+        "demo --size 99999999999999",
+        "broker --partitions -1",
+        "broker --partitions 2000000000",
+        "user add alice --iterations 1",
+        "consume lines --from 2026-11-22T07:00+25:00",
     ] {
         let done = finish(onceflow(&line.split(' ').collect::<Vec<_>>()), b"");
         assert_eq!((done.code, done.out.as_str()), (2, ""), "{line}: {done:?}");
@@ -151,6 +160,87 @@ fn a_file_in_place_of_the_directory_is_refused() {
     std::fs::write(cli.data(), b"not ours").unwrap();
     cli.fails("topic create lines");
     assert_eq!(std::fs::read(cli.data()).unwrap(), b"not ours");
+}
+
+#[test]
+fn looking_into_a_directory_that_is_not_there_makes_none() {
+    let cli = Cli::new();
+    for line in [
+        "user list",
+        "user delete alice",
+        "acl list",
+        "acl delete --topic lines",
+        "group list",
+        "txn list",
+    ] {
+        let message = cli.fails(line);
+        assert!(
+            message.contains("there is no data directory"),
+            "{line}: {message}"
+        );
+        assert!(!cli.data().exists(), "{line}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said_with_its_name() {
+    let cli = Cli::new();
+    cli.ok("topic create lines --partitions 2");
+    cli.ok_with_input("produce lines --partition 0", b"tea\n");
+    let segment = "log verify data/log/lines-0/00000000000000000000.log";
+    for (line, said) in [
+        ("group delete nobody", "group nobody was not deleted"),
+        ("txn abort nobody", "nothing of nobody was aborted"),
+        ("acl delete --topic lines", "no rule"),
+        ("topic alter lines --reset nonsense", "\"nonsense\""),
+        ("topic add-partitions lines -5", "not -5"),
+        ("consume lines --partition -1", "no partition -1"),
+        ("produce lines --partition -1", "no partition -1"),
+        ("bench commit --quick --dir /nowhere", "--dir"),
+        (segment, "name the directory"),
+    ] {
+        let message = cli.fails(line);
+        assert!(message.contains(said), "{line}: {message}");
+    }
+    let done = cli.run(&["consume", "lines", "--partition", "0", "--from", "9"]);
+    assert_eq!((done.code, done.out.as_str()), (0, ""), "{done:?}");
+    assert!(done.err.contains("lines-0 ends at 1"), "{done:?}");
+    assert_eq!(cli.ok("consume lines -p 0 -p 0"), "tea\n");
+}
+
+#[test]
+fn a_full_standard_output_is_named_and_a_full_standard_error_does_not_panic() {
+    let cli = Cli::new();
+    cli.ok("topic create lines");
+    let full = || std::fs::File::create("/dev/full").unwrap();
+    let mut list = onceflow(&["topic", "list"]);
+    list.env("ONCEFLOW_DATA", cli.data()).stdout(full());
+    let output = list.output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("standard output"), "{message}");
+    let mut fails = onceflow(&["topic", "delete", "none"]);
+    fails.env("ONCEFLOW_DATA", cli.data()).stderr(full());
+    assert_eq!(fails.status().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_filter_of_the_log_that_is_none_is_told() {
+    let cli = Cli::new();
+    cli.ok("topic create lines");
+    let list = |filter: &str| {
+        let mut command = onceflow(&["topic", "list"]);
+        command
+            .env("ONCEFLOW_DATA", cli.data())
+            .env("ONCEFLOW_LOG", filter);
+        finish(command, b"")
+    };
+    let done = list("onceflow=loud");
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(done.err.contains("ONCEFLOW_LOG"), "{done:?}");
+    let done = list("info");
+    assert!(done.err.contains("the log is open"), "{done:?}");
+    assert!(!done.err.contains('\x1b'), "no colours in a file: {done:?}");
 }
 
 #[test]
