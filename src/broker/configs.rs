@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::BrokerError;
 use crate::log::{CleanupPolicy, LogConfig};
 use crate::protocol::ErrorCode;
+use crate::protocol::batch::Compression;
 use crate::protocol::messages::ConfigEntry;
 use crate::types::TimestampType;
 
@@ -27,19 +28,58 @@ static SETTINGS: &[Setting] = &[
         apply: |config, value| cleanup_policy(value).map(|policy| config.cleanup = policy),
     },
     Setting {
+        name: "compression.gzip.level",
+        default: "-1",
+        documentation: "The level at which compression.type=gzip compresses, from 1 to 9; -1 is gzip's own.",
+        apply: |config, value| match value {
+            "-1" => {
+                config.gzip_level = None;
+                Ok(())
+            }
+            _ => number(value, 1, 9).map(|n| config.gzip_level = Some(n)),
+        },
+    },
+    Setting {
+        name: "compression.lz4.level",
+        default: "9",
+        documentation: "The level of lz4, from 1 to 17. There is one level: the value is kept, and changes nothing.",
+        apply: |_, value| number::<i32>(value, 1, 17).map(drop),
+    },
+    Setting {
         name: "compression.type",
         default: "producer",
-        documentation: "How batches are stored. Only producer, as the producer sent them, is supported.",
-        apply: |_, value| match value {
-            "producer" => Ok(()),
-            _ => Err("only \"producer\" is supported: set the compression in the producer".into()),
-        },
+        documentation: "How batches are stored: as the producer sent them (producer), uncompressed, or by gzip, snappy, lz4 or zstd, which costs the broker the work.",
+        apply: |config, value| compression(value).map(|it| config.compression = it),
+    },
+    Setting {
+        name: "compression.zstd.level",
+        default: "3",
+        documentation: "The level at which compression.type=zstd compresses, from -131072 to 22.",
+        apply: |config, value| number(value, -131_072, 22).map(|n| config.zstd_level = Some(n)),
     },
     Setting {
         name: "delete.retention.ms",
         default: "86400000",
         documentation: "How long a tombstone outlives its first compaction, in milliseconds.",
         apply: |config, value| number(value, 0, i64::MAX).map(|n| config.delete_retention_ms = n),
+    },
+    Setting {
+        name: "file.delete.delay.ms",
+        default: "60000",
+        documentation: "How long a deleted segment's file stays. It goes at once, which no reader notices: the value is kept, and changes nothing.",
+        apply: |_, value| number::<i64>(value, 0, i64::MAX).map(drop),
+    },
+    Setting {
+        name: "flush.messages",
+        default: UNLIMITED,
+        documentation: "After so many records a partition is synced to the disk, whoever waits for them or not.",
+        apply: |config, value| number(value, 1, i64::MAX).map(|n| config.flush_messages = n),
+    },
+    Setting {
+        name: "flush.ms",
+        default: UNLIMITED,
+        documentation: "So long after an append a partition is synced to the disk, in milliseconds; log.flush.interval.ms of the broker if that is sooner.",
+        apply: |config, value| number(value, 0, i64::MAX).map(|n| config.flush_ms = n),
     },
     Setting {
         name: "index.interval.bytes",
@@ -52,8 +92,8 @@ static SETTINGS: &[Setting] = &[
     Setting {
         name: "max.compaction.lag.ms",
         default: UNLIMITED,
-        documentation: "Records older than this are compacted whatever the ratio. Not supported: there is no such limit.",
-        apply: |_, value| fixed(value, UNLIMITED),
+        documentation: "Records older than this are compacted whatever the ratio, in milliseconds.",
+        apply: |config, value| number(value, 1, i64::MAX).map(|n| config.max_compaction_lag_ms = n),
     },
     Setting {
         name: "max.message.bytes",
@@ -136,8 +176,8 @@ static SETTINGS: &[Setting] = &[
     Setting {
         name: "segment.jitter.ms",
         default: "0",
-        documentation: "By how much the time at which a segment is begun is spread, in milliseconds. It is not.",
-        apply: |_, value| fixed(value, "0"),
+        documentation: "By how much the time at which a segment is begun is spread, in milliseconds: segment.ms less a random part of this.",
+        apply: |config, value| number(value, 0, i64::MAX).map(|n| config.segment_jitter_ms = n),
     },
     Setting {
         name: "segment.ms",
@@ -259,6 +299,18 @@ fn cleanup_policy(value: &str) -> Result<CleanupPolicy, String> {
     }
 }
 
+fn compression(value: &str) -> Result<Option<Compression>, String> {
+    match value {
+        "producer" => Ok(None),
+        "uncompressed" => Ok(Some(Compression::None)),
+        "gzip" => Ok(Some(Compression::Gzip)),
+        "snappy" => Ok(Some(Compression::Snappy)),
+        "lz4" => Ok(Some(Compression::Lz4)),
+        "zstd" => Ok(Some(Compression::Zstd)),
+        _ => Err("it must be producer, uncompressed, gzip, snappy, lz4 or zstd".into()),
+    }
+}
+
 fn timestamp_type(value: &str) -> Result<TimestampType, String> {
     match value {
         "CreateTime" => Ok(TimestampType::CreateTime),
@@ -319,7 +371,7 @@ mod tests {
             ("segment.bytes", "1", "from 128 to 2147483647"),
             ("min.cleanable.dirty.ratio", "1.5", "from 0 to 1"),
             ("cleanup.policy", "compress", "compact,delete"),
-            ("compression.type", "zstd", "in the producer"),
+            ("compression.type", "none", "producer, uncompressed, gzip"),
             ("no.such.setting", "1", "there are: cleanup.policy"),
         ] {
             let error = log_config(&LogConfig::default(), &configs(&[(name, value)])).unwrap_err();

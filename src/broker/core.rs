@@ -19,7 +19,7 @@ use super::topics::Topics;
 use super::transactions::Transactions;
 use super::{BrokerConfig, BrokerError};
 use crate::coordinator::Now;
-use crate::env::Env;
+use crate::env::{Env, Instant};
 use crate::log::SegmentCache;
 use crate::protocol::ErrorCode;
 use crate::types::{Durability, TopicPartition};
@@ -45,6 +45,8 @@ pub(super) struct Core {
     pub(super) checkpointed: Mutex<Checkpointed>,
     /// Partitions with records that nobody waits for, to be synced at the next flush interval.
     pub(super) unflushed: Mutex<Vec<Arc<Partition>>>,
+    /// Those of topics with an interval of their own, each with the time at which it is to be synced.
+    pub(super) unflushed_until: Mutex<Vec<(Instant, Arc<Partition>)>>,
     /// Why nothing is acknowledged any more, once that is so. Never cleared (F11).
     pub(super) refusal: OnceLock<BrokerError>,
     /// Set when the broker is closed: what is in flight is still served, new calls are not.

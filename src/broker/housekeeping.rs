@@ -8,7 +8,7 @@ use super::BrokerError;
 use super::checkpoints::Offsets;
 use super::core::Core;
 use super::partition::Partition;
-use crate::env::failpoint;
+use crate::env::{Instant, failpoint};
 use crate::log::{LogError, PartitionLog};
 use crate::types::{Timestamp, TopicName};
 
@@ -55,6 +55,7 @@ impl Core {
             if now.since(ticked) >= TICK {
                 ticked = now;
                 self.tick();
+                self.flush_due(now);
             }
             if now.since(flushed) >= self.config.flush_interval {
                 flushed = now;
@@ -86,6 +87,17 @@ impl Core {
     pub(super) fn flush(&self) {
         let unflushed = std::mem::take(&mut *self.unflushed.lock());
         for partition in unflushed {
+            self.syncs.request(partition);
+        }
+        self.sync_if_inline();
+    }
+
+    /// Has those partitions synced whose own interval (`flush.ms`) is over.
+    pub(super) fn flush_due(&self, now: Instant) {
+        let mut waiting = self.unflushed_until.lock();
+        let due: Vec<_> = waiting.extract_if(.., |(due, _)| *due <= now).collect();
+        drop(waiting);
+        for (_, partition) in due {
             self.syncs.request(partition);
         }
         self.sync_if_inline();

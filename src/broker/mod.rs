@@ -22,6 +22,7 @@ mod journal;
 mod membership;
 mod offsets;
 mod older_transactions;
+mod operator_markers;
 mod partition;
 mod produce;
 mod recovery;
@@ -46,6 +47,7 @@ pub use crate::log::{RecordSource, RecordStream};
 pub use configs::topic_defaults;
 pub use error::BrokerError;
 pub use fetch::{Fetch, FetchedAs};
+pub use operator_markers::OperatorMarker;
 pub use reply::Reply;
 
 use self::core::Core;
@@ -581,6 +583,7 @@ impl Broker {
     pub fn housekeep(&self) {
         self.core.tick();
         self.core.flush();
+        self.core.flush_due(self.core.env.clock.now());
         self.core.housekeep();
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Partition {
     readers: Mutex<HashMap<u64, Reader>>,
     /// Whether the partition stands in the list of those to be synced at the next flush interval.
     is_flush_planned: AtomicBool,
+    /// Whether it stands in the list of those with an interval of their own.
+    is_own_flush_planned: AtomicBool,
 }
 
 /// A partition that is damaged or closed keeps its place, and says why to everybody who asks.
@@ -45,6 +47,7 @@ impl Partition {
             log: Mutex::new(slot),
             readers: Mutex::default(),
             is_flush_planned: AtomicBool::new(false),
+            is_own_flush_planned: AtomicBool::new(false),
         }
     }
 
@@ -116,9 +119,15 @@ impl Partition {
         !self.is_flush_planned.swap(true, Ordering::Relaxed)
     }
 
-    /// Marks the partition as no longer standing in the flush list. Called before its sync is planned, so that an
+    /// As [`Partition::plan_flush`], for the list of partitions with an interval of their own (`flush.ms`).
+    pub(super) fn plan_own_flush(&self) -> bool {
+        !self.is_own_flush_planned.swap(true, Ordering::Relaxed)
+    }
+
+    /// Marks the partition as no longer standing in a flush list. Called before its sync is planned, so that an
     /// append in between lists it again.
     pub(super) fn begin_flush(&self) {
         self.is_flush_planned.store(false, Ordering::Relaxed);
+        self.is_own_flush_planned.store(false, Ordering::Relaxed);
     }
 }

@@ -1,6 +1,7 @@
 //! Appending records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -10,7 +11,7 @@ use super::partition::{LockedLog, Partition};
 use super::sync::Waiter;
 use super::{BrokerError, Reply};
 use crate::env::failpoint;
-use crate::log::{AppendOrigin, Appended};
+use crate::log::{AppendOrigin, Appended, PartitionLog};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::Header;
 use crate::protocol::messages::{Acks, ProduceRequest, ProduceResponse};
@@ -21,6 +22,30 @@ struct Produced {
     partition: Arc<Partition>,
     response: ProduceResponse,
     is_transactional: bool,
+    flush: Flush,
+}
+
+/// When the topic's settings want a sync that nobody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    /// `flush.messages`: so many records were appended since the last one.
+    Now,
+    /// `flush.ms`.
+    Within(Duration),
+    /// They don't.
+    AsBroker,
+}
+
+impl Flush {
+    fn of(log: &PartitionLog) -> Self {
+        let config = log.config();
+        let appended_count = log.log_end_offset().since(log.synced_end());
+        match u64::try_from(config.flush_ms) {
+            _ if appended_count >= config.flush_messages => Self::Now,
+            Ok(millis) if config.flush_ms < i64::MAX => Self::Within(Duration::from_millis(millis)),
+            _ => Self::AsBroker,
+        }
+    }
 }
 
 impl Core {
@@ -38,6 +63,7 @@ impl Core {
             partition,
             response,
             is_transactional,
+            flush,
         } = produced;
         // The records of a transaction become durable with its decision (D4); before it there is nothing to wait for.
         if acks == Acks::All && !is_transactional && self.is_fsync() {
@@ -48,6 +74,7 @@ impl Core {
             return reply;
         }
         self.after_append(&partition, is_transactional);
+        self.flush_by_settings(&partition, flush);
         Reply::ready(Ok(response))
     }
 
@@ -64,6 +91,20 @@ impl Core {
             (true, false) => self.flush_later(partition),
             (false, true) => partition.wake_all(),
             (false, false) => {}
+        }
+    }
+
+    fn flush_by_settings(&self, partition: &Arc<Partition>, flush: Flush) {
+        match flush {
+            Flush::Now => {
+                self.syncs.request(partition.clone());
+                self.sync_if_inline();
+            }
+            Flush::Within(delay) if partition.plan_own_flush() => {
+                let due = self.env.clock.now().plus(delay);
+                self.unflushed_until.lock().push((due, partition.clone()));
+            }
+            Flush::Within(_) | Flush::AsBroker => {}
         }
     }
 
@@ -107,11 +148,13 @@ impl Core {
             log_append_time: appended.log_append_time,
             log_start_offset: log.log_start_offset(),
         };
+        let flush = Flush::of(&log);
         drop(log);
         Ok(Produced {
             partition,
             response,
             is_transactional: transaction.is_some(),
+            flush,
         })
     }
 

@@ -222,6 +222,7 @@ impl Opener {
             checkpoints: self.checkpoints,
             checkpointed: Mutex::new(self.checkpointed),
             unflushed: Mutex::default(),
+            unflushed_until: Mutex::default(),
             refusal: OnceLock::new(),
             closed: OnceLock::new(),
             readers_count: AtomicU64::new(0),

@@ -12,7 +12,7 @@ use super::journal::journal_batch;
 use super::partition::{LockedLog, Partition};
 use super::{BrokerError, Reply};
 use crate::coordinator::transaction::{
-    self, Effect, Input, OpenTransaction, PartitionCheck, TransactionCoordinator,
+    self, Effect, Holder, Input, OpenTransaction, PartitionCheck, TransactionCoordinator,
 };
 use crate::coordinator::{RequestId, Ticket};
 use crate::env::failpoint;
@@ -22,7 +22,7 @@ use crate::protocol::batch::{BatchProducer, ControlRecord, ControlType};
 use crate::protocol::messages::{
     EndTxnRequest, InitProducerIdRequest, TransactionDescription, TransactionResult,
 };
-use crate::types::{EpochAtEnd, ProducerIdentity, TopicPartition, TransactionalId};
+use crate::types::{EpochAtEnd, ProducerId, ProducerIdentity, TopicPartition, TransactionalId};
 
 /// The transaction coordinator of a broker.
 pub(super) struct Transactions {
@@ -106,6 +106,15 @@ impl Transactions {
             .machine
             .check_append(id, producer, partition);
         checked.map_err(|code| refused(code, id))
+    }
+
+    /// Who holds a transaction of the producer in the partition that has not ended.
+    pub(super) fn holder(
+        &self,
+        producer: ProducerId,
+        partition: &TopicPartition,
+    ) -> Option<Holder> {
+        self.state.lock().machine.holder(producer, partition)
     }
 
     /// Whether the owner had its identity before a restart, and must renew it.

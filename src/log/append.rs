@@ -31,9 +31,12 @@ impl PartitionLog {
         if let Some(duplicate) = self.judge(&headers, origin)? {
             return Ok(duplicate);
         }
-        let mut bytes = records
-            .try_into_mut()
-            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        let mut bytes = match self.recompressed(&records, origin, &mut headers)? {
+            Some(bytes) => bytes,
+            None => records
+                .try_into_mut()
+                .unwrap_or_else(|shared| BytesMut::from(&shared[..])),
+        };
         let log_append_time = self.place(&mut bytes, &mut headers);
         let rolled = self.roll_if_due(&headers, bytes.len())?;
         self.write(&bytes)?;
@@ -138,7 +141,7 @@ impl PartitionLog {
             producer,
             marker.kind,
             marker.coordinator_epoch,
-            offset,
+            (offset, now),
             now,
         );
         if let Some(ended) = ended.filter(|ended| ended.kind == ControlType::Abort) {
@@ -178,33 +181,28 @@ impl PartitionLog {
                 ),
             ));
         }
-        if records.len() > self.config.segment_bytes as usize {
-            return Err(LogError::refused(
+        self.check_fits_segment(records.len())?;
+        Ok(headers)
+    }
+
+    pub(super) fn check_fits_segment(&self, bytes_count: usize) -> Result<(), LogError> {
+        let segment_bytes = self.config.segment_bytes;
+        match bytes_count > segment_bytes as usize {
+            true => Err(LogError::refused(
                 ErrorCode::RecordListTooLarge,
                 format!(
-                    "{} bytes are more than a segment's {} (segment.bytes)",
-                    records.len(),
-                    self.config.segment_bytes
+                    "{bytes_count} bytes are more than a segment's {segment_bytes} (segment.bytes)"
                 ),
-            ));
+            )),
+            false => Ok(()),
         }
-        Ok(headers)
     }
 
     fn check_batch(&self, batch: &Batch, origin: AppendOrigin) -> Result<(), LogError> {
         let header = batch.header();
         if origin == AppendOrigin::Client {
             check_client_batch(header)?;
-            if header.total_bytes() > self.config.max_message_bytes as usize {
-                return Err(LogError::refused(
-                    ErrorCode::MessageTooLarge,
-                    format!(
-                        "the batch has {} bytes, at most {} are allowed (max.message.bytes)",
-                        header.total_bytes(),
-                        self.config.max_message_bytes
-                    ),
-                ));
-            }
+            self.check_fits_message(header)?;
         }
         batch.check_crc()?;
         if origin == AppendOrigin::Client && self.config.cleanup.is_compacting() {
@@ -214,6 +212,19 @@ impl PartitionLog {
             check_client_records(batch, &DecompressionLimit::default(), rules)?;
         }
         Ok(())
+    }
+
+    pub(super) fn check_fits_message(&self, header: &Header) -> Result<(), LogError> {
+        let (has_bytes, may_bytes) = (header.total_bytes(), self.config.max_message_bytes);
+        match has_bytes > may_bytes as usize {
+            true => Err(LogError::refused(
+                ErrorCode::MessageTooLarge,
+                format!(
+                    "the batch has {has_bytes} bytes, at most {may_bytes} are allowed (max.message.bytes)"
+                ),
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Checks the batches against what is known of their producers; `Some` for a duplicate.
@@ -321,10 +332,31 @@ impl PartitionLog {
         let span_ms = newest.map_or(0, |newest| newest.0.saturating_sub(active.range.first.0));
         let size_bytes = active.size_bytes + bytes_count as u64;
         size_bytes > u64::from(self.config.segment_bytes)
-            || (active.range.first != Timestamp::NONE && span_ms > self.config.segment_ms)
+            || (active.range.first != Timestamp::NONE && span_ms > self.segment_span_ms())
             || active.index_in_memory().offsets.size_bytes()
                 >= self.config.segment_index_bytes as usize
             || last.last_offset().since(active.base_offset) > i64::from(i32::MAX)
+    }
+
+    /// The span of record timestamps that the active segment may hold, in milliseconds. On a compacted topic no record
+    /// may stay in it, where it is not compacted, for longer than `max_compaction_lag_ms`.
+    fn segment_span_ms(&self) -> i64 {
+        let config = &self.config;
+        let span_ms = match config.cleanup.is_compacting() {
+            true => config.segment_ms.min(config.max_compaction_lag_ms),
+            false => config.segment_ms,
+        };
+        let jitter_ms = config.segment_jitter_ms.min(span_ms);
+        match u64::try_from(jitter_ms) {
+            Ok(bound @ 1..) => {
+                let offset = self.active().base_offset.0.to_be_bytes();
+                let name = self.dir.as_os_str().as_encoded_bytes();
+                let seed = [name, &offset].concat();
+                let part = rapidhash::v3::rapidhash_v3(&seed) % bound;
+                span_ms - i64::try_from(part).unwrap_or(0)
+            }
+            _ => span_ms,
+        }
     }
 
     /// Seals the active segment and begins the next.

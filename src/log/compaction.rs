@@ -152,7 +152,8 @@ impl PartitionLog {
         let dirty_bytes: u64 = dirty.map(|segment| segment.size_bytes).sum();
         #[allow(clippy::cast_precision_loss, reason = "a ratio needs no more")]
         let ratio = dirty_bytes as f64 / total_bytes.max(1) as f64;
-        if dirty_bytes == 0 || ratio < self.config.min_cleanable_dirty_ratio {
+        let is_dirty_enough = ratio >= self.config.min_cleanable_dirty_ratio;
+        if dirty_bytes == 0 || !(is_dirty_enough || self.is_overdue(&cleanable, now)) {
             return Ok(None);
         }
         let entries = self.producers.entries();
@@ -188,6 +189,16 @@ impl PartitionLog {
             let is_old = lag_ms == 0 || now.0.saturating_sub(segment.range.largest.0) >= lag_ms;
             segment.next_offset <= stable && is_old
         })
+    }
+
+    /// Whether a record that was never compacted is older than `max_compaction_lag_ms`.
+    fn is_overdue(&self, cleanable: &[&Segment], now: Timestamp) -> bool {
+        let dirty = cleanable
+            .iter()
+            .filter(|segment| segment.next_offset > self.cleaned_end);
+        let oldest = dirty.map(|segment| segment.range.first.0).min();
+        oldest
+            .is_some_and(|oldest| now.0.saturating_sub(oldest) > self.config.max_compaction_lag_ms)
     }
 
     fn groups(&self, cleanable: &[&Segment]) -> Vec<Vec<Source>> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::protocol::batch::Compression;
 use crate::types::{Durability, TimestampType};
 
 /// What happens to old records (Kafka's `cleanup.policy`).
@@ -40,6 +41,9 @@ pub struct LogConfig {
     pub segment_bytes: u32,
     /// A segment is rolled when record timestamps in it span more than so many milliseconds (`segment.ms`).
     pub segment_ms: i64,
+    /// `segment_ms` is shortened by a part of so many milliseconds, another one in each segment, so that partitions do
+    /// not roll at the same moment (`segment.jitter.ms`).
+    pub segment_jitter_ms: i64,
     /// A segment is rolled when its offset index reaches so many bytes (`segment.index.bytes`).
     pub segment_index_bytes: u32,
     /// An index entry is made for every so many bytes appended (`index.interval.bytes`).
@@ -52,16 +56,28 @@ pub struct LogConfig {
     pub cleanup: CleanupPolicy,
     /// The largest batch accepted from a client, in bytes (`max.message.bytes`).
     pub max_message_bytes: u32,
+    /// How clients' batches are compressed on the disk; `None` as they came (`compression.type`).
+    pub compression: Option<Compression>,
+    /// The level of gzip; `None` for its default (`compression.gzip.level`).
+    pub gzip_level: Option<i32>,
+    /// The level of zstd; `None` for its default (`compression.zstd.level`).
+    pub zstd_level: Option<i32>,
     /// Who sets record timestamps (`message.timestamp.type`).
     pub timestamp_type: TimestampType,
     /// Records younger than so many milliseconds are not compacted (`min.compaction.lag.ms`).
     pub min_compaction_lag_ms: i64,
+    /// Records older than so many milliseconds are compacted whatever the share of dirty bytes (`max.compaction.lag.ms`).
+    pub max_compaction_lag_ms: i64,
     /// Compaction begins when the share of bytes never compacted reaches this (`min.cleanable.dirty.ratio`).
     pub min_cleanable_dirty_ratio: f64,
     /// A tombstone is kept for so many milliseconds after it was first compacted (`delete.retention.ms`).
     pub delete_retention_ms: i64,
     /// A producer that has no open transaction is forgotten after so long without an append (`producer.id.expiration.ms`).
     pub producer_id_expiration: Duration,
+    /// The log's owner syncs it after so many records (`flush.messages`).
+    pub flush_messages: i64,
+    /// The log's owner syncs it so many milliseconds after an append (`flush.ms`).
+    pub flush_ms: i64,
     /// How much memory one compaction may use for its keys, in bytes (`log.cleaner.dedupe.buffer.size`).
     pub compaction_memory_bytes: usize,
     /// What an acknowledgement means, and so where the high watermark stands (design D5).
@@ -77,17 +93,24 @@ impl Default for LogConfig {
         Self {
             segment_bytes: 1 << 30,
             segment_ms: 7 * DAY_MS,
+            segment_jitter_ms: 0,
             segment_index_bytes: 10 << 20,
             index_interval_bytes: 4096,
             retention_ms: Some(7 * DAY_MS),
             retention_bytes: None,
             cleanup: CleanupPolicy::Delete,
             max_message_bytes: (1 << 20) + 12,
+            compression: None,
+            gzip_level: None,
+            zstd_level: None,
             timestamp_type: TimestampType::CreateTime,
             min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
             min_cleanable_dirty_ratio: 0.5,
             delete_retention_ms: DAY_MS,
             producer_id_expiration: Duration::from_secs(24 * 60 * 60),
+            flush_messages: i64::MAX,
+            flush_ms: i64::MAX,
             compaction_memory_bytes: 32 << 20,
             durability: Durability::Fsync,
             leader_epoch: 0,

@@ -29,6 +29,7 @@ mod partition;
 mod producer_state;
 mod read;
 mod read_buffers;
+mod recompress;
 mod recovery;
 mod retention;
 mod scan;

@@ -231,7 +231,8 @@ impl PartitionLog {
                     epoch: entry.producer_epoch,
                 },
                 last_sequence: last.map_or(-1, |batch| batch.last_sequence.0),
-                last_timestamp: last.map_or(Timestamp::NONE, |batch| batch.timestamp),
+                last_timestamp: entry.last_timestamp,
+                coordinator_epoch: entry.coordinator_epoch,
                 current_transaction_start: entry.transaction_start,
             }
         };

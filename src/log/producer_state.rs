@@ -41,6 +41,8 @@ pub(crate) struct ProducerEntry {
     pub(crate) transaction_start: Option<Offset>,
     /// Wall clock of the last append: idle producers are forgotten by it, not by record timestamps, which may be old.
     pub(crate) last_append: Timestamp,
+    /// The time of its last batch or marker: the largest of the records'.
+    pub(crate) last_timestamp: Timestamp,
     /// Where the last marker stands: compaction keeps it while it is all that the log has of the producer.
     pub(crate) last_marker: Option<Offset>,
 }
@@ -53,6 +55,7 @@ impl ProducerEntry {
             window: VecDeque::with_capacity(WINDOW_BATCHES),
             transaction_start: None,
             last_append: Timestamp::NONE,
+            last_timestamp: Timestamp::NONE,
             last_marker: None,
         }
     }
@@ -281,6 +284,7 @@ impl ProducerState {
             .or_insert_with(|| ProducerEntry::new(epoch));
         entry.move_to_epoch(epoch);
         entry.last_append = now;
+        entry.last_timestamp = header.max_timestamp;
         if header.base_sequence != Sequence::NONE {
             if entry.window.len() == WINDOW_BATCHES {
                 entry.window.pop_front();
@@ -299,13 +303,13 @@ impl ProducerState {
         }
     }
 
-    /// Takes note of a marker at `offset`; returns the transaction that it ended, if one was open.
+    /// Takes note of a marker of `time` at `offset`; returns the transaction that it ended, if one was open.
     pub(crate) fn apply_marker(
         &mut self,
         producer: ProducerIdentity,
         kind: ControlType,
         coordinator_epoch: i32,
-        offset: Offset,
+        (offset, time): (Offset, Timestamp),
         now: Timestamp,
     ) -> Option<EndedTransaction> {
         let entry = self
@@ -315,6 +319,7 @@ impl ProducerState {
         entry.move_to_epoch(producer.epoch);
         entry.coordinator_epoch = entry.coordinator_epoch.max(coordinator_epoch);
         entry.last_append = now;
+        entry.last_timestamp = time;
         entry.last_marker = Some(offset);
         let first_offset = entry.transaction_start.take()?;
         let removed = self.open.remove(&first_offset);

@@ -546,7 +546,7 @@ pub(super) fn replay(
         header.producer,
         marker.kind,
         marker.coordinator_epoch,
-        header.base_offset,
+        (header.base_offset, header.max_timestamp),
         now,
     );
     Ok(ended

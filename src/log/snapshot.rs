@@ -4,7 +4,8 @@
 //!  0 version i16 = 1     2 crc u32 (CRC-32C of all that follows)     6 producers_count i32
 //! then for each producer, as Kafka's version 1 has it
 //!  0 producer_id i64     8 producer_epoch i16    10 last_sequence i32 (-1: none)   14 last_offset i64 (-1: none)
-//! 22 offset_delta i32   26 timestamp i64 (-1)    34 coordinator_epoch i32          38 transaction_start i64 (-1: none)
+//! 22 offset_delta i32   26 timestamp i64 (-1)*   34 coordinator_epoch i32          38 transaction_start i64 (-1: none)
+//! * of the last batch or marker
 //! then the appendix, which Kafka does not look at
 //!  0 appendix_version i16 = 2
 //! and for each producer, in the same order
@@ -79,7 +80,7 @@ fn encode_producer(bytes: &mut Vec<u8>, id: ProducerId, entry: &ProducerEntry) {
     bytes.put_i32(last.map_or(-1, |batch| batch.last_sequence.0));
     bytes.put_i64(or_none(last.map(|batch| batch.last_offset)));
     bytes.put_i32(i32::try_from(delta).unwrap_or(i32::MAX));
-    bytes.put_i64(last.map_or(-1, |batch| batch.timestamp.0));
+    bytes.put_i64(entry.last_timestamp.0);
     bytes.put_i32(entry.coordinator_epoch);
     bytes.put_i64(or_none(entry.transaction_start));
 }
@@ -153,10 +154,11 @@ fn some_offset(offset: i64) -> Option<Offset> {
 
 /// Reads one producer of [`PRODUCER_BYTES`]; its last batch is in the appendix too, and read there.
 fn decode_producer(producers: &mut &[u8]) -> (ProducerId, ProducerEntry) {
-    const LAST_BATCH_BYTES: usize = 4 + 8 + 4 + 8;
+    const LAST_BATCH_BYTES: usize = 4 + 8 + 4;
     let id = ProducerId(producers.get_i64());
     let mut entry = ProducerEntry::new(ProducerEpoch(producers.get_i16()));
     producers.advance(LAST_BATCH_BYTES);
+    entry.last_timestamp = Timestamp(producers.get_i64());
     entry.coordinator_epoch = producers.get_i32();
     entry.transaction_start = some_offset(producers.get_i64());
     (id, entry)

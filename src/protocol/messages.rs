@@ -320,8 +320,10 @@ pub struct ProducerDescription {
     pub producer: ProducerIdentity,
     /// The last sequence it wrote.
     pub last_sequence: i32,
-    /// The timestamp of its last batch.
+    /// The timestamp of its last batch or marker.
     pub last_timestamp: Timestamp,
+    /// The epoch of the coordinator that wrote its last marker; −1 before the first.
+    pub coordinator_epoch: i32,
     /// The first offset of its open transaction.
     pub current_transaction_start: Option<Offset>,
 }

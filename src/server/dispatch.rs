@@ -10,7 +10,7 @@ use super::ServerConfig;
 use super::handler::{Answer, Frame, Handler, Malformed};
 use super::handlers::{
     FetchSessions, acls, api_versions, cluster, configs, consumer_groups, fetch, groups, log_dirs,
-    metadata, offsets, positions, produce, topics, transactions, users,
+    metadata, offsets, positions, produce, topics, transactions, txn_markers, users,
 };
 use super::session::Session;
 use crate::broker::Broker;
@@ -161,6 +161,8 @@ async fn route(call: &Call<'_>, api: ApiKey, body: Reader) -> Answer {
         ApiKey::DescribeLogDirs => now!(DescribeLogDirsRequest, log_dirs::describe),
         ApiKey::CreatePartitions => now!(CreatePartitionsRequest, topics::create_partitions),
         ApiKey::DeleteGroups => later!(DeleteGroupsRequest, groups::delete),
+        ApiKey::AlterConfigs => now!(AlterConfigsRequest, configs::replace),
+        ApiKey::WriteTxnMarkers => later!(WriteTxnMarkersRequest, txn_markers::write),
         ApiKey::IncrementalAlterConfigs => now!(IncrementalAlterConfigsRequest, configs::alter),
         ApiKey::OffsetDelete => later!(OffsetDeleteRequest, positions::delete),
         ApiKey::DescribeCluster => now!(DescribeClusterRequest, cluster::describe),

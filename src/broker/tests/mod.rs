@@ -13,6 +13,7 @@ mod group_commit;
 mod housekeeping;
 mod journal;
 mod older_transactions;
+mod operator_markers;
 mod positions_journal;
 mod records;
 mod support;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::producer_ids::ProducerIds;
 use super::state::{Standing, Successor, bumped};
-use super::{Config, Effect, Input, PartitionCheck, Reply};
+use super::{Config, Effect, Holder, Input, PartitionCheck, Reply};
 use crate::coordinator::transaction_log::{
     Key, TransactionRecord, decode_producer_ids, encode_producer_ids,
 };
@@ -289,6 +289,23 @@ impl TransactionCoordinator {
         Ok(match is_joined {
             true => PartitionCheck::Joined,
             false => PartitionCheck::MustJoin,
+        })
+    }
+
+    /// Who holds a transaction of the producer in `partition` that has not ended yet.
+    #[must_use]
+    pub fn holder(&self, producer: ProducerId, partition: &TopicPartition) -> Option<Holder> {
+        let mut entries = self.entries.iter().filter(|(_, entry)| {
+            entry.record.producer.id == producer && entry.record.partitions.contains(partition)
+        });
+        entries.find_map(|(id, entry)| {
+            let state = entry.record.state;
+            let is_ending = entry.pending.is_some() || state != TransactionState::Ongoing;
+            Some(Holder {
+                transactional_id: id.clone(),
+                producer: entry.record.producer,
+                is_ending,
+            })
         })
     }
 

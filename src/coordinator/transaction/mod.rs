@@ -242,6 +242,17 @@ pub enum Reply {
     Done,
 }
 
+/// Who holds a transaction that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Whose it is.
+    pub transactional_id: TransactionalId,
+    /// Under which identity.
+    pub producer: ProducerIdentity,
+    /// Whether its end is decided, or being decided.
+    pub is_ending: bool,
+}
+
 /// Whether a transactional append may go ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartitionCheck {

@@ -425,3 +425,28 @@ fn f13_a_full_disk_during_compaction_leaves_the_log_as_it_was() {
     );
     assert!(batches.count() < 12);
 }
+
+#[test]
+fn x16_records_older_than_max_compaction_lag_ms_are_compacted_whatever_the_ratio() {
+    let world = SimulatedWorld::new(1);
+    let mut place = compacting(&world);
+    place.config.min_cleanable_dirty_ratio = 1.0;
+    place.config.max_compaction_lag_ms = 100;
+    let mut log = place.create();
+    // All of it is dirty once; then only a small part.
+    for _ in 0..12 {
+        put(&mut log, &[("a", Some("x")), ("b", Some("y"))]);
+    }
+    seal(&mut log);
+    assert!(log.compact(Timestamp(10)).unwrap().is_some());
+    put(&mut log, &[("a", Some("z"))]);
+    seal(&mut log);
+    assert!(log.compact(Timestamp(105)).unwrap().is_none());
+    assert!(log.compact(Timestamp(106)).unwrap().is_some());
+    // No record stays in the active segment, which is not compacted, for longer than that either.
+    let segments_count = log.segments_count();
+    put(&mut log, &[("c", Some("1"))]);
+    log.put(keyed(&[("c", Some("2"))], 106, BatchProducer::Plain))
+        .unwrap();
+    assert_eq!(log.segments_count(), segments_count + 1);
+}

@@ -1,14 +1,15 @@
 //! Golden bytes of every file, and the rules of producer state, one by one.
 
+use crate::env::simulated::SimulatedWorld;
 use crate::log::aborted::{self, AbortedEntry};
 use crate::log::index::{OffsetIndex, TimeIndex};
 use crate::log::leader_epochs::LeaderEpochs;
 use crate::log::producer_state::{
     ProducerEntry, ProducerState, Verdict, WINDOW_BATCHES, WindowBatch,
 };
-use crate::log::{AppendOrigin, snapshot};
+use crate::log::{AppendOrigin, PartitionLog, snapshot};
 use crate::protocol::ErrorCode;
-use crate::protocol::batch::{ControlType, Header};
+use crate::protocol::batch::{BatchProducer, ControlRecord, ControlType, Header};
 use crate::types::{EpochAtEnd, Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
 
 use super::support::*;
@@ -68,6 +69,7 @@ fn snapshot_state() -> ProducerState {
     entry.coordinator_epoch = 4;
     entry.transaction_start = Some(Offset(5));
     entry.last_append = Timestamp(6);
+    entry.last_timestamp = Timestamp(12);
     entry.window.push_back(WindowBatch {
         first_sequence: Sequence(8),
         last_sequence: Sequence(9),
@@ -250,7 +252,7 @@ fn an_open_transaction_takes_only_its_own_batches() {
     );
     assert_eq!(state.first_open_offset(), Some(Offset(7)));
     let ended = state
-        .apply_marker(producer(1, 1), ControlType::Abort, 0, Offset(9), NOW)
+        .apply_marker(producer(1, 1), ControlType::Abort, 0, (Offset(9), NOW), NOW)
         .unwrap();
     assert_eq!(
         (
@@ -267,7 +269,13 @@ fn an_open_transaction_takes_only_its_own_batches() {
 fn a_marker_of_an_older_coordinator_or_producer_is_refused() {
     let mut state = ProducerState::default();
     state.apply(&transactional_header(1, 4, 0, 0), NOW);
-    state.apply_marker(producer(1, 5), ControlType::Commit, 7, Offset(1), NOW);
+    state.apply_marker(
+        producer(1, 5),
+        ControlType::Commit,
+        7,
+        (Offset(1), NOW),
+        NOW,
+    );
     assert_eq!(
         refused(state.check_marker(producer(1, 6), 6, Default::default())),
         ErrorCode::TransactionCoordinatorFenced
@@ -311,4 +319,30 @@ fn a_marker_of_the_datas_epoch_is_taken_only_where_the_epoch_is_kept_and_a_trans
     assert_eq!(state.check_marker(producer(1, 5), 0, kept), Verdict::Append);
     let stale = state.check_marker(producer(1, 4), 0, kept);
     assert!(matches!(stale, Verdict::Refuse(..)), "{stale:?}");
+}
+
+#[test]
+fn x16_a_partition_tells_its_producers_last_coordinator_epoch_and_time_also_after_a_restart() {
+    let world = SimulatedWorld::new(1);
+    let place = Place::new(&world);
+    let mut log = place.create();
+    let batch = BatchProducer::Transactional(producer(1, 4), Sequence(0));
+    log.put(keyed(&[("a", Some("1"))], 5, batch)).unwrap();
+    let told = |log: &PartitionLog| {
+        let described = log.producers().remove(0);
+        (described.last_timestamp, described.coordinator_epoch)
+    };
+    assert_eq!(told(&log), (Timestamp(5), -1));
+    let marker = ControlRecord {
+        kind: ControlType::Commit,
+        coordinator_epoch: 7,
+    };
+    log.append_marker(producer(1, 5), marker).unwrap();
+    let (time, epoch) = told(&log);
+    assert!(time > Timestamp(5), "the marker's, by the wall clock");
+    assert_eq!(epoch, 7);
+    // From the records, and from a snapshot.
+    log.roll().unwrap();
+    log.close().unwrap();
+    assert_eq!(told(&place.open()), (time, 7));
 }

@@ -8,6 +8,7 @@ mod many_segments;
 mod model;
 
 mod power_loss;
+mod settings;
 mod streams;
 pub(super) mod support;
 

@@ -93,6 +93,11 @@ impl Attributes {
         Self(self.0 & !Self::COMPRESSION)
     }
 
+    /// The same, of records that are compressed so.
+    pub(super) fn compressed_by(self, compression: Compression) -> Self {
+        Self(self.uncompressed().0 | i16::from(compression.id()))
+    }
+
     /// The bits as stored.
     #[must_use]
     pub fn bits(self) -> i16 {

@@ -31,5 +31,5 @@ pub use control::{ControlRecord, ControlType, MARKER_BYTES, encode_marker};
 pub use error::BatchError;
 pub use header::{Attributes, HEADER_BYTES, Header, stamp, stamp_log_append_time};
 pub use record::{Headers, Record, RecordIter, Records};
-pub use rewrite::rewrite;
+pub use rewrite::{recompress, rewrite};
 pub use whole::{Batch, Batches};

@@ -1,9 +1,9 @@
-//! A batch with some of its records removed, as compaction leaves it.
+//! A batch with some of its records removed, as compaction leaves it, or with all of them compressed otherwise.
 
 use bytes::BytesMut;
 
 use super::writer::{Parts, RecordWriter};
-use super::{Batch, BatchError, DecompressionLimit, Header, Record};
+use super::{Batch, BatchError, Compression, DecompressionLimit, Header, Record};
 use crate::types::Timestamp;
 
 /// Builds `batch` again with the records that `keep` wants, with the same offsets, timestamps, producer,
@@ -37,6 +37,27 @@ pub fn rewrite(
         None => header.attributes = header.attributes.uncompressed(),
     }
     Ok(writer.seal(header, None))
+}
+
+/// Builds `batch` again, compressed by `compression`; `level` is the compression's own, `None` its default.
+///
+/// # Errors
+/// If the records cannot be read within `limit`.
+pub fn recompress(
+    batch: &Batch,
+    limit: &DecompressionLimit,
+    compression: Compression,
+    level: Option<i32>,
+) -> Result<BytesMut, BatchError> {
+    let mut header = *batch.header();
+    header.attributes = header.attributes.compressed_by(compression);
+    let mut writer = RecordWriter::default();
+    writer.begin(batch.bytes().len());
+    for record in &batch.records(limit)? {
+        let record = record?;
+        writer.write_with_headers(parts(&record, batch.header())?, record.headers);
+    }
+    Ok(writer.seal(header, level))
 }
 
 fn with_horizon(header: &Header, delete_horizon: Option<Timestamp>) -> Header {

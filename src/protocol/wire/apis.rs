@@ -88,6 +88,9 @@ macro_rules! with_apis {
             #[doc = "Commits or aborts a transaction."]
             EndTxn = 26, end_txn::{EndTxnRequest, EndTxnResponse},
                 flexible 3, known 0..=5, served 0..=5, spoken 0..=5;
+            #[doc = "Ends a transaction in single partitions, for an operator."]
+            WriteTxnMarkers = 27, write_txn_markers::{WriteTxnMarkersRequest, WriteTxnMarkersResponse},
+                flexible 1, known 1..=1, served 1..=1, spoken 1..=1;
             #[doc = "Commits a group's positions inside a transaction."]
             TxnOffsetCommit = 28, txn_offset_commit::{TxnOffsetCommitRequest, TxnOffsetCommitResponse},
                 flexible 3, known 0..=5, served 0..=5, spoken 0..=5;
@@ -103,6 +106,9 @@ macro_rules! with_apis {
             #[doc = "Shows settings of topics and brokers."]
             DescribeConfigs = 32, describe_configs::{DescribeConfigsRequest, DescribeConfigsResponse},
                 flexible 4, known 1..=4, served 1..=4, spoken 1..=4;
+            #[doc = "Replaces all settings of topics."]
+            AlterConfigs = 33, alter_configs::{AlterConfigsRequest, AlterConfigsResponse},
+                flexible 2, known 0..=2, served 0..=2, spoken 0..=2;
             #[doc = "Shows the log directories with the sizes of their partitions."]
             DescribeLogDirs = 35, describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse},
                 flexible 2, known 1..=4, served 1..=4, spoken 1..=4;

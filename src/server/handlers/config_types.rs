@@ -54,7 +54,8 @@ pub(super) fn of_topic_setting(name: &str) -> i8 {
         "min.cleanable.dirty.ratio" => DOUBLE,
         "preallocate" | "unclean.leader.election.enable" => BOOLEAN,
         "min.insync.replicas" => INT,
-        "retention.bytes" => LONG,
+        "retention.bytes" | "flush.messages" => LONG,
+        name if name.starts_with("compression.") && name.ends_with(".level") => INT,
         name if name.ends_with(".ms") => LONG,
         name if name.ends_with(".bytes") => INT,
         _ => STRING,
@@ -66,6 +67,10 @@ pub(in crate::server) fn broker_synonym(topic_setting: &str) -> &str {
     match topic_setting {
         "cleanup.policy" => "log.cleanup.policy",
         "delete.retention.ms" => "log.cleaner.delete.retention.ms",
+        "file.delete.delay.ms" => "log.segment.delete.delay.ms",
+        "flush.messages" => "log.flush.interval.messages",
+        // `log.flush.interval.ms` is the broker's own interval here.
+        "flush.ms" => "log.flush.scheduler.interval.ms",
         "index.interval.bytes" => "log.index.interval.bytes",
         "max.compaction.lag.ms" => "log.cleaner.max.compaction.lag.ms",
         "max.message.bytes" => "message.max.bytes",
@@ -81,7 +86,7 @@ pub(in crate::server) fn broker_synonym(topic_setting: &str) -> &str {
         "segment.index.bytes" => "log.index.size.max.bytes",
         "segment.jitter.ms" => "log.roll.jitter.ms",
         "segment.ms" => "log.roll.ms",
-        // `compression.type`, `min.insync.replicas` and `unclean.leader.election.enable` have one name.
+        // The `compression` settings, `min.insync.replicas` and `unclean.leader.election.enable` have one name.
         same => same,
     }
 }

@@ -1,6 +1,6 @@
-//! DescribeConfigs, IncrementalAlterConfigs.
+//! DescribeConfigs, IncrementalAlterConfigs, AlterConfigs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::dispatch::Call;
 use super::super::security::Operation;
@@ -10,6 +10,7 @@ use super::{NODE_ID, broker_code, group_id, message, topic_name};
 use crate::broker::{BrokerError, topic_defaults};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::ConfigEntry;
+use crate::protocol::wire::messages::alter_configs as ac;
 use crate::protocol::wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
     DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -18,6 +19,7 @@ use crate::protocol::wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig,
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
+use crate::types::TopicName;
 
 /// Kinds of resources.
 const TOPIC: i8 = 2;
@@ -181,42 +183,104 @@ pub(in crate::server) fn alter(
     }
 }
 
+/// The topic whose settings a request changes.
+///
+/// # Errors
+/// If the resource is not a topic, or the client may not change its settings.
+fn altered_topic(call: &Call<'_>, kind: i8, name: &str) -> Result<TopicName, BrokerError> {
+    match kind {
+        TOPIC => {
+            call.allow_topic(Operation::AlterConfigs, name)?;
+            topic_name(name)
+        }
+        BROKER => {
+            call.allow_cluster(Operation::AlterConfigs)?;
+            Err(invalid(
+                "the broker's own settings are given when it is started".to_owned(),
+            ))
+        }
+        other => Err(invalid(format!(
+            "resources of type {other} have no settings here"
+        ))),
+    }
+}
+
+/// AlterConfigs: what the request does not name has its default again.
+pub(in crate::server) fn replace(
+    call: &Call<'_>,
+    request: ac::AlterConfigsRequest,
+) -> ac::AlterConfigsResponse {
+    let responses = request.resources.into_iter().map(|resource| {
+        let replaced = replace_one(call, &resource, request.validate_only);
+        ac::AlterConfigsResourceResponse {
+            error_code: broker_code(&replaced),
+            error_message: message(&replaced),
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+        }
+    });
+    ac::AlterConfigsResponse {
+        responses: responses.collect(),
+        ..ac::AlterConfigsResponse::default()
+    }
+}
+
+fn replace_one(
+    call: &Call<'_>,
+    resource: &ac::AlterConfigsResource,
+    is_validation: bool,
+) -> Result<(), BrokerError> {
+    let topic = altered_topic(call, resource.resource_type, &resource.resource_name)?;
+    let present = call.broker().describe_configs(&topic)?;
+    let set = present.into_iter().filter(|entry| !entry.is_default);
+    let mut changes: BTreeMap<_, _> = set.map(|entry| (entry.name, None)).collect();
+    let mut named = BTreeSet::new();
+    for config in &resource.configs {
+        let Some(value) = config.value.clone() else {
+            return Err(invalid(format!(
+                "the setting {:?} has no value",
+                config.name
+            )));
+        };
+        if !named.insert(&config.name) {
+            return Err(twice(&config.name));
+        }
+        changes.insert(config.name.clone(), Some(value));
+    }
+    change(call, &topic, &changes, is_validation)
+}
+
+fn twice(name: &str) -> BrokerError {
+    invalid(format!("the request changes {name:?} twice"))
+}
+
+fn change(
+    call: &Call<'_>,
+    topic: &TopicName,
+    changes: &BTreeMap<String, Option<String>>,
+    is_validation: bool,
+) -> Result<(), BrokerError> {
+    match is_validation {
+        true => call.broker().check_configs(topic, changes),
+        false => call.broker().alter_configs(topic, changes),
+    }
+}
+
 fn alter_one(
     call: &Call<'_>,
     resource: &AlterConfigsResource,
     is_validation: bool,
 ) -> Result<(), BrokerError> {
-    match resource.resource_type {
-        TOPIC => {}
-        BROKER => {
-            call.allow_cluster(Operation::AlterConfigs)?;
-            return Err(invalid(
-                "the broker's own settings are given when it is started".to_owned(),
-            ));
-        }
-        other => {
-            return Err(invalid(format!(
-                "resources of type {other} have no settings here"
-            )));
-        }
-    }
-    call.allow_topic(Operation::AlterConfigs, &resource.resource_name)?;
-    let topic = topic_name(&resource.resource_name)?;
+    let topic = altered_topic(call, resource.resource_type, &resource.resource_name)?;
     let present = call.broker().describe_configs(&topic)?;
     let mut changes = BTreeMap::new();
     for config in &resource.configs {
         let change = changed(config, &present)?;
         if changes.insert(config.name.clone(), change).is_some() {
-            return Err(invalid(format!(
-                "the request changes {:?} twice",
-                config.name
-            )));
+            return Err(twice(&config.name));
         }
     }
-    match is_validation {
-        true => call.broker().check_configs(&topic, &changes),
-        false => call.broker().alter_configs(&topic, &changes),
-    }
+    change(call, &topic, &changes, is_validation)
 }
 
 /// The new value of a setting; `None` takes it away.

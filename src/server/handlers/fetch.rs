@@ -238,10 +238,7 @@ fn read_data(
     PartitionData {
         partition_index: index,
         high_watermark: read.high_watermark.0,
-        last_stable_offset: match is_committed {
-            true => read.last_stable_offset.0,
-            false => -1,
-        },
+        last_stable_offset: read.last_stable_offset.0,
         log_start_offset: read.log_start_offset.0,
         aborted_transactions: aborted,
         records: match read.records {

@@ -23,6 +23,7 @@ pub(super) mod produce;
 mod tests;
 pub(super) mod topics;
 pub(super) mod transactions;
+pub(super) mod txn_markers;
 pub(super) mod users;
 
 pub(super) use config_types::broker_synonym;

@@ -75,6 +75,15 @@ fn find(
 ) -> Result<Option<(ListedOffset, i32)>, BrokerError> {
     let partition = call.partition(Operation::Describe, topic, asked.partition_index)?;
     call.check_leader_epoch(asked.current_leader_epoch)?;
+    let known_from = match asked.timestamp {
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        _ => 0,
+    };
+    if call.version() < known_from {
+        return Err(ErrorCode::UnsupportedVersion.into());
+    }
     let spec = match asked.timestamp {
         LATEST => OffsetSpec::Latest,
         EARLIEST | EARLIEST_LOCAL => OffsetSpec::Earliest,

@@ -67,6 +67,10 @@ async fn init(
         None if call.session.may_write_idempotently() => None,
         None => return Err(ErrorCode::ClusterAuthorizationFailed.into()),
     };
+    if (request.producer_id == -1) != (request.producer_epoch == -1) {
+        let message = "a producer has both an id and an epoch, or neither".to_owned();
+        return Err(BrokerError::new(ErrorCode::InvalidRequest, message));
+    }
     let timeout = u64::try_from(request.transaction_timeout_ms).unwrap_or(0);
     let current = (request.producer_id >= 0).then_some(ProducerIdentity {
         id: ProducerId(request.producer_id),
@@ -414,7 +418,7 @@ fn active(described: ProducerDescription) -> dp::ProducerState {
         producer_epoch: i32::from(described.producer.epoch.0),
         last_sequence: described.last_sequence,
         last_timestamp: described.last_timestamp.0,
-        coordinator_epoch: -1,
+        coordinator_epoch: described.coordinator_epoch,
         current_txn_start_offset: described
             .current_transaction_start
             .map_or(-1, |start| start.0),

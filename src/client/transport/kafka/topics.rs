@@ -419,6 +419,7 @@ impl Cluster {
                 epoch: ProducerEpoch(i16::try_from(producer.producer_epoch).unwrap_or(i16::MAX)),
             },
             last_sequence: producer.last_sequence,
+            coordinator_epoch: producer.coordinator_epoch,
             last_timestamp: Timestamp(producer.last_timestamp),
             current_transaction_start: (producer.current_txn_start_offset >= 0)
                 .then_some(Offset(producer.current_txn_start_offset)),

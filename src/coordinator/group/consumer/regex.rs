@@ -1,7 +1,7 @@
 //! Subscriptions by regular expression (KIP-848): which topics an expression of RE2 names.
 //!
 //! Matching takes time linear in the name, and what an expression compiles to is bounded, so that no member can make the
-//! coordinator work without end (D13). An expression names whole topics; the coordinators' own topics it never names.
+//! coordinator work without end (D13). An expression names whole topics, the coordinators' own among them, as in Kafka.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,7 +80,7 @@ impl ConsumerGroup {
             let compiled = self.expressions.compiled(&expression)?;
             let names = topics
                 .names()
-                .filter(|name| !name.is_internal() && !hidden.contains(name))
+                .filter(|name| !hidden.contains(name))
                 .filter(|name| compiled.is_match(name.as_str().as_bytes()));
             let named: BTreeSet<TopicName> = names.take(NAMED_COUNT_MAX + 1).cloned().collect();
             if named.len() > NAMED_COUNT_MAX {

@@ -1,8 +1,13 @@
 //! Users and access rules by Kafka's own requests.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::Fixture;
+use crate::env::Env;
+use crate::net::Address;
+use crate::protocol::wire::messages::alter_configs::{AlterConfigsRequest, AlterConfigsResource};
 use crate::protocol::wire::messages::alter_user_scram_credentials::{
     AlterUserScramCredentialsRequest, ScramCredentialDeletion, ScramCredentialUpsertion,
 };
@@ -12,6 +17,13 @@ use crate::protocol::wire::messages::describe_acls::DescribeAclsRequest;
 use crate::protocol::wire::messages::describe_user_scram_credentials::{
     DescribeUserScramCredentialsRequest, UserName,
 };
+use crate::protocol::wire::messages::write_txn_markers::{
+    WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
+};
+use crate::server::Limits;
+use crate::server::budget::Budget;
+use crate::server::security::{Principal, Security};
+use crate::server::session::Session;
 
 /// Kafka's numbers: a topic, a literal pattern, a prefix, any of them, reading, permission.
 const TOPIC: i8 = 2;
@@ -142,4 +154,76 @@ async fn users_are_set_described_and_deleted() {
     };
     assert_eq!(fixture.ask(0, &delete).await.results[0].error_code, 0);
     assert!(fixture.ask(0, &all).await.results.is_empty());
+}
+
+/// The same broker for a client whose rights the rules decide.
+fn under_rules(fixture: &Fixture) -> Fixture {
+    let env = Env::real();
+    let data = fixture.dir.path().join("data");
+    let address = Address {
+        host: "127.0.0.1".to_owned(),
+        port: 9092,
+    };
+    let session = Session::new(
+        2,
+        Principal::anonymous(),
+        "127.0.0.1:50001".parse().unwrap(),
+        address,
+        Security::open(&env, &data, true, Vec::new()).unwrap(),
+        Budget::new(&Limits::default()),
+    );
+    Fixture {
+        dispatch: Arc::clone(&fixture.dispatch),
+        session: Arc::new(session),
+        dir: tempfile::tempdir().unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn x16_alter_configs_and_markers_ask_for_the_rights_that_kafka_asks_for() {
+    let fixture = Fixture::new();
+    fixture.create("orders", 1).await;
+    let replace = |resource_type, resource_name: &str| AlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type,
+            resource_name: resource_name.to_owned(),
+            configs: Vec::new(),
+        }],
+        validate_only: false,
+    };
+    let mark = WriteTxnMarkersRequest {
+        markers: vec![WritableTxnMarker {
+            producer_id: 1,
+            topics: vec![WritableTxnMarkerTopic {
+                name: "orders".to_owned(),
+                partition_indexes: vec![0],
+            }],
+            ..WritableTxnMarker::default()
+        }],
+    };
+    let allowed = |resource_type, name: &str, operation| AclCreation {
+        resource_type,
+        principal: "User:ANONYMOUS".to_owned(),
+        operation,
+        ..creation(name, LITERAL)
+    };
+    let client = under_rules(&fixture);
+    for (kind, name, code) in [(TOPIC, "orders", 29), (4, "0", 31)] {
+        let answer = client.ask(2, &replace(kind, name)).await;
+        assert_eq!(answer.responses[0].error_code, code, "{name}");
+    }
+    let answer = client.ask(1, &mark).await;
+    assert_eq!(answer.markers[0].topics[0].partitions[0].error_code, 31);
+
+    // Kafka's numbers of altering settings, of altering the cluster, and of the cluster.
+    let request = CreateAclsRequest {
+        creations: vec![allowed(TOPIC, "orders", 11), allowed(4, "kafka-cluster", 7)],
+    };
+    let created = fixture.ask(3, &request).await;
+    assert!(created.results.iter().all(|result| result.error_code == 0));
+    let client = under_rules(&fixture);
+    let answer = client.ask(2, &replace(TOPIC, "orders")).await;
+    assert_eq!(answer.responses[0].error_code, 0);
+    let answer = client.ask(1, &mark).await;
+    assert_eq!(answer.markers[0].topics[0].partitions[0].error_code, 0);
 }

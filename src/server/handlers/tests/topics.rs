@@ -3,6 +3,7 @@
 use super::{Fixture, batch, values};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::BatchProducer;
+use crate::protocol::wire::messages::alter_configs::{self, AlterConfigsRequest};
 use crate::protocol::wire::messages::create_partitions::{
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
 };
@@ -471,4 +472,52 @@ async fn deleted_records_are_gone_and_the_directory_shows_its_sizes() {
         .find(|topic| topic.name == "t")
         .unwrap();
     assert!(topic.partitions[0].partition_size > 0);
+}
+
+#[tokio::test]
+async fn x16_alter_configs_replaces_all_settings_of_a_topic() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1).await;
+    let replace = |settings: &[(&str, Option<&str>)], validate_only| AlterConfigsRequest {
+        resources: vec![alter_configs::AlterConfigsResource {
+            resource_type: 2,
+            resource_name: "t".to_owned(),
+            configs: settings
+                .iter()
+                .map(|(name, value)| alter_configs::AlterableConfig {
+                    name: (*name).to_owned(),
+                    value: value.map(str::to_owned),
+                })
+                .collect(),
+        }],
+        validate_only,
+    };
+    let set = || {
+        let topic = crate::types::TopicName::new("t").unwrap();
+        let entries = fixture.dispatch.broker.describe_configs(&topic).unwrap();
+        let set = entries.into_iter().filter(|entry| !entry.is_default);
+        set.map(|entry| entry.name).collect::<Vec<_>>()
+    };
+    for version in [0, 1, 2] {
+        let both = [("retention.ms", Some("7")), ("segment.ms", Some("8"))];
+        let answer = fixture.ask(version, &replace(&both, false)).await;
+        assert_eq!(answer.responses[0].error_code, 0);
+        assert_eq!(set(), ["retention.ms", "segment.ms"]);
+        for (wrong, code) in [
+            ([("retention.ms", None), ("segment.ms", Some("8"))], 42),
+            ([("segment.ms", Some("1")), ("segment.ms", Some("8"))], 42),
+            ([("segment.ms", Some("1")), ("no.such", Some("8"))], 40),
+        ] {
+            let answer = fixture.ask(version, &replace(&wrong, false)).await;
+            assert_eq!(answer.responses[0].error_code, code, "{wrong:?}");
+        }
+        let one = [("segment.ms", Some("9"))];
+        let answer = fixture.ask(version, &replace(&one, true)).await;
+        assert_eq!(answer.responses[0].error_code, 0);
+        assert_eq!(set(), ["retention.ms", "segment.ms"]);
+        fixture.ask(version, &replace(&one, false)).await;
+        assert_eq!(set(), ["segment.ms"]);
+        fixture.ask(version, &replace(&[], false)).await;
+        assert!(set().is_empty());
+    }
 }

@@ -37,6 +37,7 @@ async fn every_version_that_is_offered_is_answered() {
         ConsumerGroupHeartbeat => ConsumerGroupHeartbeatRequest,
         ConsumerGroupDescribe => ConsumerGroupDescribeRequest,
         DescribeTopicPartitions => DescribeTopicPartitionsRequest,
+        AlterConfigs => AlterConfigsRequest, WriteTxnMarkers => WriteTxnMarkersRequest,
     }
 }
 
