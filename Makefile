@@ -13,12 +13,15 @@ BENCH ?= word-count log commit latency state
 PEERS ?=
 # Brokers of `make kafka-up`: 1 or 3.
 BROKERS ?= 1
+# How long `make differential` plays.
+SECONDS ?= 600
 
-.PHONY: help setup demo test bench check bench-peers kafka-up kafka-down
+.PHONY: help setup demo test differential bench check bench-peers kafka-up kafka-down
 
 help:
 	@echo "make demo    word count on real text, its process killed three times (FILES=\"a.txt b.txt\")"
 	@echo "make test    every test"
+	@echo "make differential   random requests to our broker and to Apache Kafka, for ten minutes (SECONDS=n for others)"
 	@echo "make bench   every figure, with the baseline of the same run (BENCH=log for one)"
 	@echo "make bench-peers   Kafka's perf tools against Apache Kafka and against us (benches/peers/README.md)"
 	@echo "make check   format, lints, documentation, licences and sources of dependencies (cargo deny)"
@@ -46,6 +49,10 @@ test: setup
 	    echo "test: LEFT OUT: tests with foreign software (Kafka, its clients), which could not be installed: see above" >&2; \
 	    ONCEFLOW_PEERS=skip cargo test --features cli --no-fail-fast; \
 	fi
+
+differential: setup
+	@scripts/peers kafka
+	ONCEFLOW_DIFFERENTIAL_SECONDS=$(SECONDS) cargo test --features cli --test suite -- differential:: --include-ignored --nocapture
 
 bench: setup
 	cargo build --release --features cli --bin onceflow

@@ -8,6 +8,8 @@
 )]
 
 mod administration;
+#[cfg(feature = "server")]
+mod differential;
 mod reading;
 mod subscribing;
 mod transactions;

@@ -39,7 +39,7 @@ pub(super) fn has_kafka() -> bool {
 }
 
 /// The brokers of the one cluster that these tests share. It ends with this process.
-fn kafka() -> String {
+pub(super) fn kafka() -> String {
     static CLUSTER: OnceLock<KafkaCluster> = OnceLock::new();
     match std::env::var(KAFKA_VARIABLE) {
         Ok(brokers) => brokers,
