@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::security::{Principal, Snapshot};
 use crate::env::Random;
-use crate::protocol::sasl::{Mechanism, SaslServer, ServerStep};
+use crate::protocol::sasl::{Mechanism, SaslError, SaslServer, ServerStep};
 use crate::protocol::wire::messages::sasl_authenticate::{
     SaslAuthenticateRequest, SaslAuthenticateResponse,
 };
@@ -86,7 +86,7 @@ impl Login {
                     self.state = State::Idle;
                     LoginStep::LoggedIn(Principal::user(&username), vec![message.into()])
                 }
-                Err(error) => LoginStep::Refused(Vec::new(), error.to_string()),
+                Err(error) => LoginStep::Refused(Vec::new(), cause(server, &error)),
             });
         }
         let mut reader = Reader::new(frame);
@@ -154,12 +154,19 @@ impl Login {
                 Ok(LoginStep::LoggedIn(Principal::user(&username), frame))
             }
             Err(error) => {
-                let why = error.to_string();
-                let frame = answered.error(SASL_AUTHENTICATION_FAILED, &why)?;
+                let why = cause(server, &error);
+                let frame = answered.error(SASL_AUTHENTICATION_FAILED, &error.to_string())?;
                 Ok(LoginStep::Refused(frame, why))
             }
         }
     }
+}
+
+/// Why a login was refused, for the operator's log: the client may be told less.
+fn cause(server: &SaslServer, error: &SaslError) -> String {
+    server
+        .cause()
+        .map_or_else(|| error.to_string(), str::to_owned)
 }
 
 /// Which request is answered.

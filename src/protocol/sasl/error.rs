@@ -17,6 +17,16 @@ pub enum SaslError {
     /// User or password is wrong.
     #[error("the login was refused: user or password is wrong")]
     Refused,
+    /// The client's last message does not repeat the server's nonce, or what it said of channel binding.
+    #[error(
+        "the login was refused: the client's last message does not repeat what both sides said before"
+    )]
+    NotRepeated,
+    /// The client's last message puts its own nonce before the one that it was sent, which begins with it already.
+    #[error(
+        "the login was refused: the client repeats its nonce twice, as librdkafka does before 2.6.1: use a newer client"
+    )]
+    NonceTwice,
     /// The server refused, with SCRAM's own word for it.
     #[error("the server refused the login: {reason}")]
     RefusedByServer {

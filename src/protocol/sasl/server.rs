@@ -34,6 +34,58 @@ pub enum ServerStep {
 /// One login at a server. Each client message is given to [`SaslServer::answer`], until [`ServerStep::Done`] or an error.
 pub struct SaslServer {
     state: State,
+    cause: Option<String>,
+}
+
+/// A refusal, with what only the server's operator is told.
+struct Refusal {
+    error: SaslError,
+    cause: Option<String>,
+}
+
+impl Refusal {
+    fn because(cause: String) -> Self {
+        Self {
+            error: SaslError::Refused,
+            cause: Some(cause),
+        }
+    }
+}
+
+impl From<SaslError> for Refusal {
+    fn from(error: SaslError) -> Self {
+        Self { error, cause: None }
+    }
+}
+
+/// What the server knows of who logs in.
+#[derive(Clone, Copy)]
+enum Knowledge {
+    Credential,
+    /// The user can log in by another mechanism only.
+    OtherMechanism,
+    Nothing,
+}
+
+impl Knowledge {
+    /// Asks for both credentials whatever the first answer is, so that the work does not tell who exists.
+    fn of(user: &str, hash: ScramHash, credentials: &dyn Credentials) -> Self {
+        let has = |hash| credentials.credential(user, hash).is_some();
+        match [ScramHash::Sha256, ScramHash::Sha512].map(|it| (it == hash, has(it))) {
+            all if all.contains(&(true, true)) => Self::Credential,
+            all if all.contains(&(false, true)) => Self::OtherMechanism,
+            _ => Self::Nothing,
+        }
+    }
+
+    /// Why `user` is refused. The name is told only if it is a user's: others may be passwords in the wrong field.
+    fn cause(self, user: &str, mechanism: Mechanism) -> String {
+        match self {
+            Self::Credential => format!("the password of {user:?} is wrong"),
+            Self::OtherMechanism => format!("{user:?} has no credential for {mechanism}"),
+            Self::Nothing => "there is no such user".to_owned(),
+        }
+    }
 }
 
 enum State {
@@ -46,9 +98,12 @@ enum State {
 /// A SCRAM login after its first two messages.
 struct Conversation {
     user: String,
+    mechanism: Mechanism,
+    knowledge: Knowledge,
+    /// The client's part of the nonce.
+    client_nonce: String,
     /// Of the user; of nobody if there is no such user.
     credential: ScramCredential,
-    is_known: bool,
     nonce: String,
     /// What the final message's `c=` must repeat.
     binding: String,
@@ -69,6 +124,7 @@ impl SaslServer {
                 Mechanism::Plain => State::Plain,
                 Mechanism::Scram(hash) => State::ScramFirst { hash, nonce },
             },
+            cause: None,
         }
     }
 
@@ -81,14 +137,24 @@ impl SaslServer {
         message: &[u8],
         credentials: &dyn Credentials,
     ) -> Result<ServerStep, SaslError> {
-        match std::mem::replace(&mut self.state, State::Over) {
+        let step = match std::mem::replace(&mut self.state, State::Over) {
             State::Plain => plain(message, credentials),
             State::ScramFirst { hash, nonce } => self.challenge(hash, &nonce, message, credentials),
             State::ScramFinal(conversation) => conversation.verify(text(message)?),
-            State::Over => Err(SaslError::Malformed {
+            State::Over => Err(Refusal::from(SaslError::Malformed {
                 what: "the login is over",
-            }),
-        }
+            })),
+        };
+        step.map_err(|refusal| {
+            self.cause = refusal.cause;
+            refusal.error
+        })
+    }
+
+    /// Why the login was refused, where the client is not to know: for the operator's log.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
     }
 
     fn challenge(
@@ -97,10 +163,10 @@ impl SaslServer {
         nonce: &str,
         message: &[u8],
         credentials: &dyn Credentials,
-    ) -> Result<ServerStep, SaslError> {
+    ) -> Result<ServerStep, Refusal> {
         let first = ClientFirst::parse(message)?;
+        let knowledge = Knowledge::of(&first.user, hash, credentials);
         let found = credentials.credential(&first.user, hash);
-        let is_known = found.is_some();
         let credential = found.unwrap_or_else(|| nobody(&first.user, hash, credentials.secret()));
         let nonce = format!("{}{nonce}", first.nonce);
         let answer = ServerFirst::format(&nonce, &credential.salt, credential.iterations);
@@ -108,8 +174,10 @@ impl SaslServer {
             auth: format!("{},{answer},", first.bare),
             binding: ClientFirst::header(message, first.bare),
             user: first.user,
+            mechanism: Mechanism::Scram(hash),
+            knowledge,
+            client_nonce: first.nonce.to_owned(),
             credential,
-            is_known,
             nonce,
         }));
         Ok(ServerStep::Send(answer.into_bytes()))
@@ -117,17 +185,21 @@ impl SaslServer {
 }
 
 impl Conversation {
-    fn verify(&self, message: &str) -> Result<ServerStep, SaslError> {
+    fn verify(&self, message: &str) -> Result<ServerStep, Refusal> {
         let last = ClientFinal::parse(message)?;
         // The whole nonce must come back: this is what makes a replayed conversation worthless (CVE-2024-56128).
+        if last.nonce.strip_prefix(&self.client_nonce) == Some(&self.nonce) {
+            return Err(SaslError::NonceTwice.into());
+        }
         if last.nonce != self.nonce || last.binding != self.binding {
-            return Err(SaslError::Refused);
+            return Err(SaslError::NotRepeated.into());
         }
         let auth = format!("{}{}", self.auth, last.without_proof);
         // Also for nobody, so that an unknown user costs what a wrong password does.
         let is_proven = self.credential.is_proven(auth.as_bytes(), &last.proof);
-        if !(is_proven && self.is_known) {
-            return Err(SaslError::Refused);
+        if !(is_proven && matches!(self.knowledge, Knowledge::Credential)) {
+            let cause = self.knowledge.cause(&self.user, self.mechanism);
+            return Err(Refusal::because(cause));
         }
         let signature = self.credential.server_signature(auth.as_bytes());
         Ok(ServerStep::Done {
@@ -151,14 +223,14 @@ fn nobody(user: &str, hash: ScramHash, secret: &[u8]) -> ScramCredential {
 }
 
 /// PLAIN (RFC 4616): `[identity] NUL user NUL password`.
-fn plain(message: &[u8], credentials: &dyn Credentials) -> Result<ServerStep, SaslError> {
+fn plain(message: &[u8], credentials: &dyn Credentials) -> Result<ServerStep, Refusal> {
     let malformed = SaslError::Malformed {
         what: "it is not `NUL user NUL password`",
     };
     let text = std::str::from_utf8(message).map_err(|_| malformed.clone())?;
     let parts: Vec<&str> = text.splitn(4, '\0').collect();
     let [identity, user, password] = parts[..] else {
-        return Err(malformed);
+        return Err(malformed.into());
     };
     prepare(user, "user name")?;
     prepare(password, "password")?;
@@ -175,7 +247,16 @@ fn plain(message: &[u8], credentials: &dyn Credentials) -> Result<ServerStep, Sa
             username: user.to_owned(),
             message: Vec::new(),
         }),
-        false => Err(SaslError::Refused),
+        false if is_right && is_known => Err(Refusal::because(format!(
+            "{user:?} asked to act in the name of another user"
+        ))),
+        false => {
+            let knowledge = match is_known {
+                true => Knowledge::Credential,
+                false => Knowledge::Nothing,
+            };
+            Err(Refusal::because(knowledge.cause(user, Mechanism::Plain)))
+        }
     }
 }
 
