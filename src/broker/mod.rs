@@ -328,7 +328,8 @@ impl Broker {
         self.core.list_offset(partition, spec, isolation)
     }
 
-    /// Moves the partition's first offset up to `before`; returns the first offset then.
+    /// Moves the partition's first offset up to `before`, or up to the first open transaction if `before` is −1; returns the
+    /// first offset then.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`, `OffsetOutOfRange`.

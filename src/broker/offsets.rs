@@ -2,9 +2,13 @@
 
 use super::BrokerError;
 use super::core::Core;
-use super::partition::LockedLog;
+use super::partition::Partition;
+use crate::protocol::ErrorKind;
 use crate::protocol::messages::{ListedOffset, OffsetSpec};
 use crate::types::{Isolation, Offset, Timestamp, TopicPartition};
+
+/// Stands for all records, but for those from the first open transaction on.
+const ALL_RECORDS: Offset = Offset(-1);
 
 impl Core {
     pub(super) fn list_offset(
@@ -24,9 +28,9 @@ impl Core {
         };
         Ok(match spec {
             OffsetSpec::Earliest => without_timestamp(log.log_start_offset()),
-            OffsetSpec::Latest => without_timestamp(visible_end(&log, isolation)),
+            OffsetSpec::Latest => without_timestamp(log.visible_end(isolation)),
             OffsetSpec::Timestamp(timestamp) => log.offset_for_timestamp(timestamp, isolation)?,
-            OffsetSpec::MaxTimestamp => log.max_timestamp_offset()?,
+            OffsetSpec::MaxTimestamp => log.max_timestamp_offset(isolation)?,
         })
     }
 
@@ -37,7 +41,12 @@ impl Core {
     ) -> Result<Offset, BrokerError> {
         self.check_open()?;
         let partition = self.partition(name)?;
+        self.sync_to_delete(&partition, before)?;
         let mut log = partition.lock()?;
+        let before = match before {
+            ALL_RECORDS => log.last_stable_offset(),
+            before => before,
+        };
         let result = log.delete_records(before);
         let log_start = result.map_err(|e| self.append_failed(e, log.poisoned().is_some()))?;
         drop(log);
@@ -45,11 +54,21 @@ impl Core {
         self.write_checkpoints()?;
         Ok(log_start)
     }
-}
 
-fn visible_end(log: &LockedLog<'_>, isolation: Isolation) -> Offset {
-    match isolation {
-        Isolation::ReadUncommitted => log.high_watermark(),
-        Isolation::ReadCommitted => log.last_stable_offset(),
+    /// Only what is durable is deleted: records that were acknowledged without a sync are synced first.
+    fn sync_to_delete(&self, partition: &Partition, before: Offset) -> Result<(), BrokerError> {
+        let log = partition.lock()?;
+        let is_durable = !self.is_fsync()
+            || log.synced_end() == log.log_end_offset()
+            || (Offset::ZERO..=log.synced_end()).contains(&before);
+        drop(log);
+        if is_durable {
+            return Ok(());
+        }
+        let synced = self.sync_partition(partition);
+        synced.map_err(|error| match error.kind() {
+            ErrorKind::Retriable => error,
+            _ => self.halt(&error),
+        })
     }
 }

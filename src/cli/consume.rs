@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use futures::future::select_all;
 
 use super::format::{self, ByteFormat, Formatter};
+use super::last_records::begin_of_last;
 use super::output;
 use super::session::{Absent, DataOption, Session, with_session};
 use super::time;
@@ -136,7 +137,7 @@ pub(super) enum From {
     End,
     /// This offset.
     At(Offset),
-    /// So many before the end.
+    /// So many records before the end.
     Last(i64),
     /// The first record of this time or later.
     Time(Timestamp),
@@ -234,7 +235,7 @@ impl Reading {
             From::Last(count) => {
                 let first =
                     find(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |listed| listed.offset);
-                Offset(end.0.saturating_sub(count)).max(first)
+                begin_of_last(session, &partition, isolation, (first, end), count)?
             }
             From::Time(time) => {
                 find(OffsetSpec::Timestamp(time))?.map_or(end, |listed| listed.offset)

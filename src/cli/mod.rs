@@ -12,6 +12,7 @@ mod consume;
 mod demo;
 mod format;
 mod group;
+mod last_records;
 mod log;
 mod output;
 mod perf;

@@ -222,10 +222,10 @@ impl Admin {
         self.transport.list_offset(partition, spec, isolation).await
     }
 
-    /// Deletes the records below `before`; returns the partition's first offset then.
+    /// Deletes the records below `before`, or all of them if it is −1; returns the partition's first offset then.
     ///
     /// # Errors
-    /// If there is no such partition, or `before` is beyond what readers may see.
+    /// If there is no such partition, or `before` is negative otherwise or beyond what readers may see.
     pub async fn delete_records(
         &self,
         partition: &TopicPartition,

@@ -226,7 +226,7 @@ impl Manifest {
     pub(super) fn vouch_for(&self, segment: &mut Segment) {
         segment.size_bytes = self.covered_bytes;
         segment.next_offset = self.next_offset;
-        segment.range = self.range;
+        segment.set_range(self.range);
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {

@@ -179,6 +179,16 @@ impl TimeIndex {
         }
     }
 
+    /// The newest of the batches that are indexed below `to`: its timestamp and its last offset.
+    pub(crate) fn newest_before(&self, to: Offset) -> Option<(Timestamp, Offset)> {
+        let wanted = to.since(self.base_offset);
+        let count = self
+            .entries
+            .partition_point(|&(_, relative)| i64::from(relative) < wanted);
+        let &(timestamp, relative) = self.entries[..count].last()?;
+        Some((timestamp, self.base_offset.plus(i64::from(relative))))
+    }
+
     /// The file's bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.entries.len() * TIME_ENTRY_BYTES);

@@ -5,7 +5,7 @@
 //! ever cut (I9); every index and snapshot is derived and rebuilt when it is lost (I11).
 //! Does not: know topics, decide transactions (the coordinator does), or choose when to sync (the broker does).
 //!
-//! Reading order: `partition.rs` (the log as its owner sees it), `append.rs`, `read.rs`, `stream.rs`, `lookup.rs`, `sync.rs`;
+//! Reading order: `partition.rs` (the log as its owner sees it), `append.rs`, `read.rs`, `stream.rs`, `times.rs`, `lookup.rs`, `sync.rs`;
 //! `producer_state.rs`, `leader_epochs.rs` (pure); `segment.rs`, `cache.rs`, `index.rs`, `aborted.rs`, `snapshot.rs`, `derived.rs` (bytes);
 //! `open.rs`, `recovery.rs`, `evidence.rs`, `leftovers.rs`, `retention.rs`, `compaction.rs`, `cleaner.rs`, `verify.rs`.
 
@@ -39,6 +39,7 @@ mod stream;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod times;
 mod verify;
 
 pub use cache::SegmentCache;

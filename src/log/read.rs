@@ -16,9 +16,9 @@ use super::scan::{check_batch, check_place};
 use super::segment::Segment;
 use super::stream::StreamPermit;
 use crate::env::File;
-use crate::protocol::batch::{Batch, Batches, DecompressionLimit, HEADER_BYTES, Header};
-use crate::protocol::messages::{AbortedTransaction, FetchedRecords, ListedOffset};
-use crate::types::{Isolation, Offset, Timestamp};
+use crate::protocol::batch::{HEADER_BYTES, Header};
+use crate::protocol::messages::{AbortedTransaction, FetchedRecords};
+use crate::types::{Isolation, Offset};
 
 /// How much is read at once while looking for the first batch: about the distance between two index entries.
 pub(super) const SEEK_BYTES: u64 = 4096;
@@ -126,7 +126,7 @@ impl ReadPlan {
 
 impl Slice {
     /// The batches from the one that holds `from`, below `to`, and one past the last offset of them.
-    fn read(
+    pub(super) fn read(
         &self,
         from: Offset,
         to: Offset,
@@ -312,7 +312,8 @@ impl PartitionLog {
     }
 
     /// One past the last offset that a reader may see.
-    pub(super) fn visible_end(&self, isolation: Isolation) -> Offset {
+    #[must_use]
+    pub fn visible_end(&self, isolation: Isolation) -> Offset {
         match isolation {
             Isolation::ReadUncommitted => self.high_watermark(),
             Isolation::ReadCommitted => self.last_stable_offset(),
@@ -321,7 +322,7 @@ impl PartitionLog {
 
     /// The place of `from` in its segment, and the next segment that is not empty if the first may have nothing
     /// behind `from`.
-    fn slices(&self, from: Offset, max_bytes: usize) -> Result<Vec<Slice>, LogError> {
+    pub(super) fn slices(&self, from: Offset, max_bytes: usize) -> Result<Vec<Slice>, LogError> {
         let index = self.segment_of(from);
         let mut slices = Vec::with_capacity(2);
         slices.push(self.slice(&self.segments[index], from, max_bytes)?);
@@ -398,104 +399,4 @@ impl PartitionLog {
         }
         Ok(found)
     }
-
-    /// The first record visible at `isolation` whose timestamp is at least `timestamp`.
-    ///
-    /// # Errors
-    /// As [`ReadPlan::execute`]; [`LogError::InvalidBatch`] if records cannot be decompressed.
-    pub fn offset_for_timestamp(
-        &self,
-        timestamp: Timestamp,
-        isolation: Isolation,
-    ) -> Result<Option<ListedOffset>, LogError> {
-        let to = self.visible_end(isolation);
-        let is_candidate = |segment: &&Segment| {
-            segment.range.largest >= timestamp && segment.next_offset > self.log_start
-        };
-        for segment in self.segments.iter().filter(is_candidate) {
-            let from = self.with_index(segment, |index| index.times.search_start(timestamp))?;
-            let from = from.max(self.log_start);
-            let is_found = |at: Timestamp, offset: Offset| at >= timestamp && offset >= from;
-            if let Some(found) = self.find_record(from, segment.next_offset.min(to), &is_found)? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The first visible record with the largest timestamp; aborted records count, as in Kafka.
-    ///
-    /// # Errors
-    /// As [`PartitionLog::offset_for_timestamp`].
-    pub fn max_timestamp_offset(&self) -> Result<Option<ListedOffset>, LogError> {
-        let to = self.high_watermark();
-        let mut best: Option<&Segment> = None;
-        for segment in &self.segments {
-            let is_visible = segment.range.largest != Timestamp::NONE
-                && segment.range.offset_of_largest >= self.log_start
-                && segment.range.offset_of_largest < to;
-            let is_larger = best.is_none_or(|best| segment.range.largest > best.range.largest);
-            if is_visible && is_larger {
-                best = Some(segment);
-            }
-        }
-        let Some(segment) = best else {
-            return Ok(None);
-        };
-        let (largest, last) = (segment.range.largest, segment.range.offset_of_largest);
-        let is_found = |at: Timestamp, offset: Offset| at >= largest && offset >= self.log_start;
-        self.find_record(last, to, &is_found)
-    }
-
-    /// The first record of `[from, to)`, reading whole batches, that `is_found` accepts.
-    fn find_record(
-        &self,
-        from: Offset,
-        to: Offset,
-        is_found: &dyn Fn(Timestamp, Offset) -> bool,
-    ) -> Result<Option<ListedOffset>, LogError> {
-        const STEP_BYTES: usize = 64 << 10;
-        let mut from = from;
-        while from < to {
-            let mut read = None;
-            for slice in self.slices(from, STEP_BYTES)? {
-                let (records, end) = slice.read(from, to, STEP_BYTES)?;
-                if !records.is_empty() {
-                    read = Some((records, end));
-                    break;
-                }
-            }
-            let Some((records, end)) = read else {
-                return Ok(None);
-            };
-            for batch in Batches::new(records) {
-                if let Some(found) = find_in_batch(&batch?, to, is_found)? {
-                    return Ok(Some(found));
-                }
-            }
-            from = end;
-        }
-        Ok(None)
-    }
-}
-
-fn find_in_batch(
-    batch: &Batch,
-    to: Offset,
-    is_found: &dyn Fn(Timestamp, Offset) -> bool,
-) -> Result<Option<ListedOffset>, LogError> {
-    if batch.header().is_control() {
-        return Ok(None);
-    }
-    let mut records = batch.records(&DecompressionLimit::default())?;
-    while let Some(record) = records.next() {
-        let record = record?;
-        if record.offset < to && is_found(record.timestamp, record.offset) {
-            return Ok(Some(ListedOffset {
-                offset: record.offset,
-                timestamp: record.timestamp,
-            }));
-        }
-    }
-    Ok(None)
 }

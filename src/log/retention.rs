@@ -28,10 +28,11 @@ impl PartitionLog {
     /// makes it last ([`RecoveryMarks::log_start`]); the space is freed by [`PartitionLog::apply_retention`].
     ///
     /// # Errors
-    /// [`LogError::OffsetOutOfRange`] past the last stable offset: an open transaction is never cut (C26).
+    /// [`LogError::OffsetOutOfRange`] past the last stable offset: an open transaction is never cut (C26); and for a
+    /// negative offset.
     pub fn delete_records(&mut self, before: Offset) -> Result<Offset, LogError> {
         self.check_usable()?;
-        if before > self.last_stable_offset() {
+        if before < Offset::ZERO || before > self.last_stable_offset() {
             return Err(LogError::OffsetOutOfRange {
                 offset: before,
                 start: self.log_start,

@@ -30,6 +30,7 @@ pub(crate) struct Segment {
     pub(crate) next_offset: Offset,
     pub(super) index: IndexPlace,
     pub(crate) range: TimeRange,
+    newest: Mutex<Newest>,
 }
 
 /// Where a segment's index is.
@@ -87,7 +88,26 @@ impl SegmentIndex {
     }
 }
 
-/// The timestamps of a segment's batches.
+/// Where to look for a segment's newest record. Retention and rolling go by [`TimeRange`], in which markers count; a
+/// reader sees records only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Newest {
+    /// No record has a larger timestamp; [`Timestamp::NONE`] if none has any.
+    pub(crate) timestamp: Timestamp,
+    /// An offset of the batch that is said to have it.
+    pub(crate) offset: Offset,
+}
+
+impl Newest {
+    pub(crate) fn none(base_offset: Offset) -> Self {
+        Self {
+            timestamp: Timestamp::NONE,
+            offset: base_offset,
+        }
+    }
+}
+
+/// The timestamps of a segment's batches, markers among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TimeRange {
     /// The largest timestamp of the first batch; [`Timestamp::NONE`] if there is none.
@@ -153,6 +173,7 @@ impl Segment {
             next_offset: base_offset,
             index: IndexPlace::Memory(Box::new(SegmentIndex::new(base_offset))),
             range: TimeRange::new(base_offset),
+            newest: Mutex::new(Newest::none(base_offset)),
         }
     }
 
@@ -228,6 +249,25 @@ impl Segment {
         }
     }
 
+    /// The timestamps, as its files tell them, in which markers count.
+    pub(super) fn set_range(&mut self, range: TimeRange) {
+        self.range = range;
+        *self.newest.get_mut() = Newest {
+            timestamp: range.largest,
+            offset: range.offset_of_largest,
+        };
+    }
+
+    /// Where to look for the newest record.
+    pub(super) fn newest(&self) -> Newest {
+        *self.newest.lock()
+    }
+
+    /// Takes note of the newest record that there is.
+    pub(super) fn set_newest(&self, newest: Newest) {
+        *self.newest.lock() = newest;
+    }
+
     /// Whether a transaction was aborted by a marker in this segment.
     pub(super) fn has_aborted(&self) -> bool {
         match &self.index {
@@ -252,11 +292,18 @@ impl Segment {
             self.range.largest = header.max_timestamp;
             self.range.offset_of_largest = last_offset;
         }
-        let range = self.range;
+        let newest = self.newest.get_mut();
+        if header.max_timestamp > newest.timestamp && !header.is_control() {
+            *newest = Newest {
+                timestamp: header.max_timestamp,
+                offset: last_offset,
+            };
+        }
+        let newest = *newest;
         let index = self.index_mut();
         if index.offsets.is_due(position, density) {
             index.offsets.push(last_offset, position);
-            index.times.push(range.largest, range.offset_of_largest);
+            index.times.push(newest.timestamp, newest.offset);
         }
         self.size_bytes += header.total_bytes() as u64;
         self.next_offset = last_offset.plus(1);

@@ -171,18 +171,8 @@ fn delete_before(
             if partition.topic.is_internal() {
                 return Err(ErrorCode::InvalidTopicException.into());
             }
-            let before = match asked.offset {
-                // All that readers may see.
-                -1 => {
-                    let isolation = Isolation::ReadUncommitted;
-                    let end =
-                        call.broker()
-                            .list_offset(&partition, OffsetSpec::Latest, isolation)?;
-                    end.map_or(Offset::ZERO, |end| end.offset)
-                }
-                offset => Offset(offset),
-            };
-            call.broker().delete_records(&partition, before)
+            call.broker()
+                .delete_records(&partition, Offset(asked.offset))
         });
     DeleteRecordsPartitionResult {
         partition_index: asked.partition_index,

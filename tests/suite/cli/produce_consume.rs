@@ -201,6 +201,36 @@ fn a_transaction_that_fails_leaves_nothing() {
 }
 
 #[test]
+fn x7_the_last_records_are_those_that_a_reader_sees() {
+    let cli = Cli::new();
+    cli.ok("topic create lines");
+    for number in 1..=3 {
+        let line = "produce lines --transactional-id writer";
+        cli.ok_with_input(line, format!("{number}\n").as_bytes());
+    }
+    // The last transaction is aborted, and leaves three records and a marker.
+    let line = "produce lines --key-separator : --transactional-id writer";
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let mut input = format!("k:{}\n", "x".repeat(400_000))
+        .repeat(3)
+        .into_bytes();
+    input.extend(b"no separator here\n");
+    assert_eq!(cli.run_with_input(&arguments, &input).code, 1);
+    let all = cli.ok("consume lines --isolation read_uncommitted");
+    assert!(all.lines().count() > 3, "nothing was aborted");
+    for (from, expected) in [
+        (1, "3\n"),
+        (2, "2\n3\n"),
+        (3, "1\n2\n3\n"),
+        (100, "1\n2\n3\n"),
+    ] {
+        assert_eq!(cli.ok(&format!("consume lines --from -{from}")), expected);
+    }
+    let last = cli.ok("consume lines --from -4 --isolation read_uncommitted");
+    assert_eq!(last.lines().count(), 4);
+}
+
+#[test]
 fn a_line_over_the_limit_is_refused_with_its_number() {
     let cli = Cli::new();
     cli.ok("topic create lines");
