@@ -272,14 +272,17 @@ impl Core {
     /// Has records synced that a waiting reader would be shown then.
     fn sync_for_reader(&self, partition: &Arc<Partition>, isolation: Isolation) {
         let Ok(log) = partition.lock() else { return };
-        let high_watermark = log.high_watermark();
-        let is_behind = high_watermark < log.log_end_offset();
+        let end = match isolation {
+            Isolation::ReadUncommitted => log.high_watermark(),
+            Isolation::ReadCommitted => log.synced_end(),
+        };
+        let is_behind = end < log.log_end_offset();
         // An open transaction's records stay hidden from this reader, synced or not.
         let is_held_back = isolation == Isolation::ReadCommitted
             && log
                 .open_transactions()
                 .iter()
-                .any(|(_, first_offset)| *first_offset <= high_watermark);
+                .any(|(_, first_offset)| *first_offset <= end);
         drop(log);
         if self.is_fsync() && is_behind && !is_held_back {
             self.syncs.request(partition.clone());

@@ -303,10 +303,13 @@ impl Core {
                 self.syncs.wait_for(self.groups.journal.clone(), waiter);
                 None
             }
-            Ok(Appended { base_offset, .. }) => Some(Input::JournalWritten {
-                ticket,
-                base_offset,
-            }),
+            Ok(Appended { base_offset, .. }) => {
+                log.acknowledge();
+                Some(Input::JournalWritten {
+                    ticket,
+                    base_offset,
+                })
+            }
             Err(error) => {
                 let error = self.append_failed(error, log.poisoned().is_some()).code;
                 Some(Input::JournalFailed { ticket, error })

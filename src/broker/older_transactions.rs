@@ -44,7 +44,8 @@ impl Broker {
         self.core.add_partitions_to_txn(id, producer, vec![journal])
     }
 
-    /// As [`Broker::produce`], into a partition that must have joined the transaction before: `TransactionAbortable` otherwise.
+    /// As [`Broker::produce`], for clients that are not ours: a partition must have joined the transaction before
+    /// (`TransactionAbortable` otherwise), and takes any first sequence from a producer that it does not know.
     pub fn produce_to_joined(&self, request: ProduceRequest) -> Reply<ProduceResponse> {
         self.core.produce(request, Joining::Before)
     }

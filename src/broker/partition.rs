@@ -106,6 +106,22 @@ impl Partition {
         readers.values().any(is_for)
     }
 
+    /// Whether a reader waits that sees committed records only.
+    pub(super) fn has_committed_reader(&self) -> bool {
+        let readers = self.readers.lock();
+        let is_committed = |reader: &Reader| reader.isolation == Isolation::ReadCommitted;
+        readers.values().any(is_committed)
+    }
+
+    /// Wakes the readers that see uncommitted records too: the high watermark moved.
+    pub(super) fn wake_uncommitted(&self) {
+        let mut readers = self.readers.lock();
+        let woken = readers.extract_if(|_, reader| reader.isolation == Isolation::ReadUncommitted);
+        let woken: Vec<_> = woken.map(|(_, reader)| reader.waker).collect();
+        drop(readers);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
     /// Wakes every reader: the high watermark or the last stable offset moved.
     pub(super) fn wake_all(&self) {
         let readers = std::mem::take(&mut *self.readers.lock());

@@ -15,7 +15,7 @@ use crate::log::{AppendOrigin, Appended, PartitionLog};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::Header;
 use crate::protocol::messages::{Acks, ProduceRequest, ProduceResponse};
-use crate::types::{ProducerIdentity, TransactionalId};
+use crate::types::{ProducerIdentity, Sequence, TransactionalId};
 
 /// An append that was done, and what is needed to answer for it.
 struct Produced {
@@ -54,7 +54,7 @@ impl Core {
         request: ProduceRequest,
         joining: Joining,
     ) -> Reply<ProduceResponse> {
-        let acks = request.acks;
+        let is_all = request.acks == Acks::All;
         let produced = match self.append(request, joining) {
             Ok(produced) => produced,
             Err(error) => return Reply::ready(Err(error)),
@@ -65,8 +65,7 @@ impl Core {
             is_transactional,
             flush,
         } = produced;
-        // The records of a transaction become durable with its decision (D4); before it there is nothing to wait for.
-        if acks == Acks::All && !is_transactional && self.is_fsync() {
+        if self.waits_for_sync(is_all, is_transactional) {
             let (sender, reply) = Reply::waiting();
             self.syncs
                 .wait_for(partition, Waiter::Produce { sender, response });
@@ -78,19 +77,30 @@ impl Core {
         Reply::ready(Ok(response))
     }
 
+    /// Whether an append is answered only once it is durable. The records of a transaction become durable with its
+    /// decision (D4); before it there is nothing to wait for.
+    fn waits_for_sync(&self, is_all: bool, is_transactional: bool) -> bool {
+        is_all && !is_transactional && self.is_fsync()
+    }
+
     /// Readers learn of an append that nobody waits for.
     fn after_append(&self, partition: &Arc<Partition>, is_transactional: bool) {
-        let has_reader = partition.has_reader_for(is_transactional);
-        match (self.is_fsync(), has_reader) {
-            (true, true) => {
-                self.syncs.request(partition.clone());
-                self.sync_if_inline();
+        if !self.is_fsync() {
+            if partition.has_reader_for(is_transactional) {
+                partition.wake_all();
             }
-            // A transaction's records are synced by its commit.
-            (true, false) if is_transactional => {}
-            (true, false) => self.flush_later(partition),
-            (false, true) => partition.wake_all(),
-            (false, false) => {}
+            return;
+        }
+        partition.wake_uncommitted();
+        // A transaction's records are synced by its commit, and nobody at `read_committed` sees them before.
+        if is_transactional {
+            return;
+        }
+        if partition.has_committed_reader() {
+            self.syncs.request(partition.clone());
+            self.sync_if_inline();
+        } else {
+            self.flush_later(partition);
         }
     }
 
@@ -121,6 +131,7 @@ impl Core {
             partition: name,
             records,
             transactional_id,
+            acks,
             ..
         } = request;
         if name.topic.is_internal() {
@@ -140,9 +151,16 @@ impl Core {
         if let Some((id, producer)) = &transaction {
             self.join_or_check(id, *producer, &partition, joining)?;
         }
+        if joining == Joining::ByAppend {
+            check_first_sequence(&log, &records)?;
+        }
         failpoint("produce.before_append");
         let appended = self.append_to(&mut log, records)?;
         failpoint("produce.after_append");
+        if !self.waits_for_sync(acks == Acks::All, transaction.is_some()) {
+            // Told under the log's lock, so that whoever hears of the records finds them.
+            log.acknowledge();
+        }
         let response = ProduceResponse {
             base_offset: appended.base_offset,
             log_append_time: appended.log_append_time,
@@ -195,6 +213,30 @@ fn check_transaction(
         (Some(_), None) => Err(disagreement("a produce request held no batch")),
         (None, _) => Ok(None),
     }
+}
+
+/// A producer of ours, and a transaction that has an epoch of its own (D3, KIP-890), begin with sequence 0 in each partition:
+/// a batch that overtook the first one is refused, and sent again behind it. Our producers take a new sequence where a
+/// partition forgot them; others go on where they were, and come by [`Joining::Before`].
+fn check_first_sequence(log: &PartitionLog, records: &Bytes) -> Result<(), BrokerError> {
+    let Ok(header) = Header::parse(records) else {
+        return Ok(());
+    };
+    let first = header.base_sequence;
+    if !header.has_producer() || first == Sequence::ZERO || log.knows_producer(header.producer.id) {
+        return Ok(());
+    }
+    let code = match header.is_transactional() {
+        true => ErrorCode::OutOfOrderSequenceNumber,
+        false => ErrorCode::UnknownProducerId,
+    };
+    Err(BrokerError::new(
+        code,
+        format!(
+            "producer {} is not known here, so its first sequence must be 0, not {}",
+            header.producer.id, first.0
+        ),
+    ))
 }
 
 fn disagreement(what: &str) -> BrokerError {

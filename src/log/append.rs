@@ -121,6 +121,8 @@ impl PartitionLog {
             self.producers.note_epoch(header);
         }
         self.end_transaction(producer, marker, offset, now);
+        // Its transaction is decided, durably: a power loss that takes the marker has it written again.
+        self.acknowledge();
         Ok(Appended {
             base_offset: offset,
             last_offset: offset,

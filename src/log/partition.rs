@@ -14,7 +14,7 @@ use super::segment::{Density, Segment};
 use super::sync::Unsynced;
 use crate::env::{Dir, Env};
 use crate::protocol::messages::ProducerDescription;
-use crate::types::{Durability, Offset, ProducerIdentity, Timestamp, TopicId};
+use crate::types::{Durability, Offset, ProducerId, ProducerIdentity, Timestamp, TopicId};
 
 /// Who appends, and so which checks apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct PartitionLog {
     pub(super) log_start: Offset,
     /// Everything below is on the disk.
     pub(super) synced_end: Offset,
+    /// Below it stands what writers were told is written, and maybe more ([`PartitionLog::acknowledge`]).
+    pub(super) acknowledged_end: Offset,
     /// The last stable offset as it was last told, which it never falls behind (I5).
     pub(super) last_stable: Offset,
     /// Everything below was compacted, and may have gaps between batches.
@@ -135,6 +137,7 @@ impl PartitionLog {
             producers: ProducerState::default(),
             log_start: Offset::ZERO,
             synced_end: Offset::ZERO,
+            acknowledged_end: Offset::ZERO,
             last_stable: Offset::ZERO,
             cleaned_end: Offset::ZERO,
             unsynced: Unsynced::default(),
@@ -157,10 +160,25 @@ impl PartitionLog {
             .map_or(self.log_start, |active| active.next_offset)
     }
 
-    /// One past the last offset that readers may see: the synced end under [`Durability::Fsync`], so that a
-    /// reader never sees what a power loss could take back, else the log end.
+    /// One past the last offset that `read_uncommitted` readers may see. Under [`Durability::Fsync`] that is what was
+    /// synced and what was acknowledged ([`PartitionLog::acknowledge`]), else the log end.
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
+        match self.config.durability {
+            Durability::Fsync => self.synced_end.max(self.acknowledged_end),
+            Durability::Process => self.log_end_offset(),
+        }
+    }
+
+    /// Shows all that was appended to `read_uncommitted` readers: its writers are told now that it is written. Under
+    /// [`Durability::Fsync`] a power loss may still take it back, so the last stable offset does not move.
+    pub fn acknowledge(&mut self) {
+        self.acknowledged_end = self.log_end_offset();
+    }
+
+    /// The last stable offset if no transaction were open: `read_committed` readers never see what a power loss could
+    /// take back under [`Durability::Fsync`].
+    fn stable_end(&self) -> Offset {
         match self.config.durability {
             Durability::Fsync => self.synced_end,
             Durability::Process => self.log_end_offset(),
@@ -239,6 +257,12 @@ impl PartitionLog {
         self.producers.entries().map(describe).collect()
     }
 
+    /// Whether the partition remembers the producer.
+    #[must_use]
+    pub fn knows_producer(&self, id: ProducerId) -> bool {
+        self.producers.entry(id).is_some()
+    }
+
     /// The open transactions, by first offset, with the epoch of their data.
     #[must_use]
     pub fn open_transactions(&self) -> Vec<(ProducerIdentity, Offset)> {
@@ -259,7 +283,7 @@ impl PartitionLog {
         })
     }
 
-    /// The largest leader epoch up to `epoch` that wrote something, and one past its last offset that readers may see.
+    /// The largest leader epoch up to `epoch` that wrote something, and one past its last offset that any reader may see.
     /// `None` if `epoch` is negative, or later than the one in force.
     #[must_use]
     pub fn leader_epoch_end(&self, epoch: i32) -> Option<(i32, Offset)> {
@@ -339,9 +363,9 @@ impl PartitionLog {
 
     /// Moves the last stable offset to where it now belongs.
     pub(super) fn advance_last_stable(&mut self) {
-        let high_watermark = self.high_watermark();
+        let end = self.stable_end();
         let open = self.producers.first_open_offset();
-        let stable = open.map_or(high_watermark, |open| open.min(high_watermark));
+        let stable = open.map_or(end, |open| open.min(end));
         // I5: a reader that went on from the old one would never learn what became of the records before it.
         assert!(
             stable >= self.last_stable,

@@ -118,8 +118,10 @@ impl ProducerState {
         if !header.producer.id.is_some() {
             return Verdict::Append;
         }
+        // Whoever was idle for longer than producers are remembered goes on where it was. That a delayed batch of an ended
+        // transaction joins no other is the coordinator's business (C13).
         let Some(entry) = self.entries.get(&header.producer.id) else {
-            return Self::check_unknown(header, origin);
+            return Verdict::Append;
         };
         if let Some(duplicate) = Self::find_duplicate(entry, header) {
             return duplicate;
@@ -140,20 +142,6 @@ impl ProducerState {
         match origin {
             AppendOrigin::Coordinator => Verdict::Append,
             AppendOrigin::Client => Self::check_sequence(entry, header),
-        }
-    }
-
-    fn check_unknown(header: &Header, origin: AppendOrigin) -> Verdict {
-        match origin {
-            // KIP-890: a producer unknown here can only be new here, so that a delayed batch of a forgotten one shows itself.
-            AppendOrigin::Client if header.base_sequence != Sequence::ZERO => Verdict::Refuse(
-                ErrorCode::UnknownProducerId,
-                format!(
-                    "producer {} is not known here, so its first sequence must be 0, not {}",
-                    header.producer.id, header.base_sequence.0
-                ),
-            ),
-            _ => Verdict::Append,
         }
     }
 

@@ -470,6 +470,7 @@ impl<'a> Recovery<'a> {
             producers: self.producers,
             log_start: self.marks.log_start.max(first),
             synced_end,
+            acknowledged_end: Offset::ZERO,
             last_stable: Offset::ZERO,
             cleaned_end: self.cleaned_end,
             unsynced,

@@ -19,3 +19,4 @@ mod records;
 mod support;
 mod topics;
 mod transactions;
+mod visible;

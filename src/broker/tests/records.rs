@@ -142,14 +142,11 @@ fn readers_see_only_what_a_power_loss_cannot_take_back() {
         block_on(broker.produce(request)).unwrap().base_offset,
         Offset(1)
     );
-    assert_eq!(
-        read(&broker, &lines, Isolation::ReadUncommitted),
-        ["synced"]
-    );
+    assert_eq!(read(&broker, &lines, Isolation::ReadCommitted), ["synced"]);
     // The flush interval makes it durable, then visible.
     broker.housekeep();
     assert_eq!(
-        read(&broker, &lines, Isolation::ReadUncommitted),
+        read(&broker, &lines, Isolation::ReadCommitted),
         ["synced", "not yet"]
     );
     let never = batch(&["never"], BatchProducer::Plain);

@@ -218,20 +218,34 @@ fn the_window_holds_five_batches_of_one_epoch() {
 }
 
 #[test]
-fn an_unknown_producer_begins_with_sequence_zero() {
-    let state = ProducerState::default();
+fn x14_a_producer_that_was_forgotten_goes_on_where_it_was() {
+    let mut state = ProducerState::default();
+    state.apply(&header(1, 5, 0, 3, 0), Timestamp(1000));
+    let skipped = header(1, 5, 4, 1, 3);
     assert_eq!(
-        refused(state.check(&header(1, 0, 1, 1, 0), AppendOrigin::Client)),
-        ErrorCode::UnknownProducerId
+        refused(state.check(&skipped, AppendOrigin::Client)),
+        ErrorCode::OutOfOrderSequenceNumber
     );
-    assert_eq!(
-        state.check(&header(1, 0, 1, 1, 0), AppendOrigin::Coordinator),
-        Verdict::Append
-    );
-    assert_eq!(
-        state.check(&header(1, 5, 0, 1, 0), AppendOrigin::Client),
-        Verdict::Append
-    );
+    state.expire(Timestamp(2000), 1000);
+    assert_eq!(state.check(&skipped, AppendOrigin::Client), Verdict::Append);
+    state.apply(&skipped, Timestamp(3000));
+    // From here on it is known again.
+    assert!(matches!(
+        state.check(&skipped, AppendOrigin::Client),
+        Verdict::Duplicate { .. }
+    ));
+    for (epoch, sequence, expected) in [
+        (5, 6, ErrorCode::OutOfOrderSequenceNumber),
+        (4, 5, ErrorCode::InvalidProducerEpoch),
+        (6, 5, ErrorCode::OutOfOrderSequenceNumber),
+    ] {
+        let next = header(1, epoch, sequence, 1, 4);
+        assert_eq!(refused(state.check(&next, AppendOrigin::Client)), expected);
+    }
+    for (epoch, sequence) in [(5, 5), (6, 0)] {
+        let next = header(1, epoch, sequence, 1, 4);
+        assert_eq!(state.check(&next, AppendOrigin::Client), Verdict::Append);
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod power_loss;
 mod settings;
 mod streams;
 pub(super) mod support;
+mod times;
 
 use super::*;
 use crate::env::simulated::SimulatedWorld;
@@ -180,7 +181,10 @@ fn log_append_time_is_stamped_and_told_again_to_a_duplicate() {
         first.log_append_time
     );
     log.sync();
-    let listed = log.max_timestamp_offset().unwrap().unwrap();
+    let listed = log
+        .max_timestamp_offset(Isolation::ReadUncommitted)
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (listed.offset, listed.timestamp),
         (Offset(0), first.log_append_time)
@@ -216,7 +220,10 @@ fn offsets_are_found_by_timestamp() {
         );
     }
     assert_eq!(
-        log.max_timestamp_offset().unwrap().unwrap().offset,
+        log.max_timestamp_offset(Isolation::ReadUncommitted)
+            .unwrap()
+            .unwrap()
+            .offset,
         Offset(5)
     );
 }
@@ -281,4 +288,27 @@ fn truncation_cuts_whole_batches_and_what_was_known_of_them() {
         log.committed(),
         numbered(&["a", "b", "a", "b", "a", "b", "c"])
     );
+}
+
+#[test]
+fn x12_what_was_acknowledged_is_below_the_high_watermark_and_not_below_the_last_stable_offset() {
+    let (_world, mut place) = place();
+    // The marker's time is no reason to begin a segment, which would sync.
+    place.config.segment_ms = i64::MAX;
+    let mut log = place.create();
+    log.put(plain(&["a"])).unwrap();
+    assert_eq!(log.high_watermark(), Offset(0));
+    log.acknowledge();
+    assert_eq!(log.high_watermark(), Offset(1));
+    assert_eq!(log.last_stable_offset(), Offset(0));
+    assert_eq!(log.uncommitted().len(), 1);
+    assert_eq!(log.committed(), []);
+    log.sync();
+    assert_eq!(log.last_stable_offset(), Offset(1));
+    log.put(transactional(7, 0, 0, &["b"])).unwrap();
+    assert_eq!(log.high_watermark(), Offset(1));
+    // A marker is written once its transaction is decided.
+    log.append_marker(producer(7, 1), commit()).unwrap();
+    assert_eq!(log.high_watermark(), Offset(3));
+    assert_eq!(log.last_stable_offset(), Offset(1));
 }

@@ -6,7 +6,7 @@ use super::support::*;
 use crate::env::simulated::{PowerLoss, SimulatedWorld};
 use crate::log::*;
 use crate::protocol::ErrorCode;
-use crate::types::{Offset, Timestamp};
+use crate::types::{Offset, ProducerId, Timestamp};
 
 /// What may happen to a log.
 #[derive(Debug, Clone)]
@@ -91,6 +91,8 @@ struct Model {
     known: [Known; 4],
     log_start: usize,
     synced_end: usize,
+    /// One past the last marker.
+    acknowledged_end: usize,
 }
 
 impl Model {
@@ -107,6 +109,7 @@ impl Model {
         self.history.truncate(end);
         self.known = self.history.last().cloned().unwrap_or_default();
         self.synced_end = end;
+        self.acknowledged_end = 0;
     }
 
     fn first_open(&self) -> usize {
@@ -290,13 +293,14 @@ impl Run {
         let at = self.model.slots.len();
         let sequence = self.model.known[index].next_sequence + i32::from(skip);
         let batch = self.batch(Some(id), sequence, records_count, at);
+        if skip > 0 && !self.log().knows_producer(ProducerId(i64::from(id))) {
+            // Any first sequence would be taken.
+            return;
+        }
         let result = self.log().put(batch);
         if skip > 0 {
             let code = result.unwrap_err().code();
-            assert!(matches!(
-                code,
-                ErrorCode::OutOfOrderSequenceNumber | ErrorCode::UnknownProducerId
-            ));
+            assert_eq!(code, ErrorCode::OutOfOrderSequenceNumber);
             return;
         }
         assert!(!result.unwrap().is_duplicate);
@@ -336,6 +340,7 @@ impl Run {
             },
             true,
         );
+        self.model.acknowledged_end = self.model.slots.len();
     }
 
     fn open(&mut self, is_clean: bool) {
@@ -377,7 +382,7 @@ impl Run {
         assert_eq!(as_index(log.last_stable_offset()), stable);
         let (committed, uncommitted) = (
             model.visible(stable, true),
-            model.visible(model.synced_end, false),
+            model.visible(model.synced_end.max(model.acknowledged_end), false),
         );
         // Compaction may take the first record of an epoch, and a log that is read again begins the epoch behind it.
         if !self.is_compacted {

@@ -111,12 +111,13 @@ fn append(
         acks: terms.acks,
         transactional_id: terms.transactional_id.clone(),
     };
-    Ok(
-        match append.transactional_id.is_some() && terms.version < JOINS_FROM {
-            true => call.broker().produce_to_joined(append),
-            false => call.broker().produce(append),
-        },
-    )
+    // Outside of transactions nothing joins; but a client that was idle may have been forgotten, and cannot bear to be
+    // refused for it.
+    let is_joining = append.transactional_id.is_some() && terms.version >= JOINS_FROM;
+    Ok(match is_joining {
+        true => call.broker().produce(append),
+        false => call.broker().produce_to_joined(append),
+    })
 }
 
 /// Refuses what the version does not allow; what the bytes say besides is checked by the log.

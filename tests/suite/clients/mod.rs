@@ -13,6 +13,7 @@ mod differential;
 mod reading;
 mod subscribing;
 mod transactions;
+mod visible;
 mod world;
 mod writing;
 
@@ -94,6 +95,12 @@ suite! {
         c12_a_zombie_writer_is_refused,
         read_committed_shows_committed_records_only_in_order_and_from_any_offset,
         a_timeout_over_the_brokers_limit_is_refused;
+    visible:
+        x7_lookups_by_time_name_records_that_readers_see,
+        x12_uncommitted_records_are_visible_as_soon_as_they_are_acknowledged,
+        x14_a_producer_that_a_partition_does_not_know_begins_with_any_sequence,
+        x14_a_transaction_with_an_epoch_of_its_own_begins_with_sequence_0,
+        x16_records_are_deleted_before_an_offset_of_the_partition_or_all_of_them;
     writing:
         records_come_back_as_they_were_sent_under_every_compression,
         empty_and_10_mb_values_come_back_whole,

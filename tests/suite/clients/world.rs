@@ -105,6 +105,7 @@ impl Opened {
 pub(super) struct World {
     directory: Option<tempfile::TempDir>,
     backend: Backend,
+    durability: Durability,
     log: Option<Opened>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) admin: Admin,
@@ -115,7 +116,17 @@ impl World {
         Self::with_topic(backend, &[])
     }
 
+    /// A world whose log must sync what it acknowledges.
+    pub(super) fn synced(backend: Backend) -> Self {
+        Self::with_settings(backend, Durability::Fsync, &[])
+    }
+
     pub(super) fn with_topic(backend: Backend, configs: &[(&str, &str)]) -> Self {
+        // What most of these tests are about survives processes, not machines.
+        Self::with_settings(backend, Durability::Process, configs)
+    }
+
+    fn with_settings(backend: Backend, durability: Durability, configs: &[(&str, &str)]) -> Self {
         static WORLDS: AtomicU64 = AtomicU64::new(0);
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let suffix = match backend {
@@ -124,11 +135,12 @@ impl World {
         };
         SUFFIX.set(suffix);
         let directory = (backend != Backend::Kafka).then(|| tempfile::tempdir().unwrap());
-        let (log, transport) = open(backend, directory.as_ref());
+        let (log, transport) = open(backend, durability, directory.as_ref());
         let world = Self {
             admin: Admin::new(transport.clone()),
             directory,
             backend,
+            durability,
             log,
             transport,
         };
@@ -145,7 +157,7 @@ impl World {
         if let Some(log) = self.log.take() {
             log.close();
         }
-        (self.log, self.transport) = open(self.backend, self.directory.as_ref());
+        (self.log, self.transport) = open(self.backend, self.durability, self.directory.as_ref());
         self.admin = Admin::new(self.transport.clone());
     }
 
@@ -217,6 +229,7 @@ impl Drop for World {
 
 fn open(
     backend: Backend,
+    durability: Durability,
     directory: Option<&tempfile::TempDir>,
 ) -> (Option<Opened>, Arc<dyn Transport>) {
     let env = Env::real();
@@ -224,8 +237,7 @@ fn open(
         return (None, connect(&kafka()));
     };
     let config = BrokerConfig {
-        // What these tests are about survives processes, not machines.
-        durability: Durability::Process,
+        durability,
         ..BrokerConfig::default()
     };
     let data = directory.path().join("data");

@@ -299,11 +299,10 @@ pub(super) fn assert_settled(broker: &Broker) {
     for topic in broker.topics().unwrap() {
         for described in broker.describe_partitions(&topic.name).unwrap() {
             assert_eq!(described.offline, None);
-            assert_eq!(
-                described.last_stable_offset, described.high_watermark,
-                "{} {described:?}",
-                topic.name
-            );
+            let partition = TopicPartition::new(topic.name.clone(), described.partition);
+            let producers = broker.describe_producers(&partition).unwrap();
+            let mut open = producers.iter().map(|it| it.current_transaction_start);
+            assert!(open.all(|it| it.is_none()), "{partition} {producers:?}");
         }
     }
 }
