@@ -71,7 +71,7 @@ fn warn_of_other_results(
     job: &str,
     topology: &Topology,
 ) -> Result<(), JobError> {
-    for (topic, _) in &topology.sink_topics {
+    for topic in topology.sink_topics.keys() {
         if has_records(transport, topic)? {
             warn!(
                 job,
