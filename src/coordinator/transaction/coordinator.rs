@@ -298,14 +298,12 @@ impl TransactionCoordinator {
         let mut entries = self.entries.iter().filter(|(_, entry)| {
             entry.record.producer.id == producer && entry.record.partitions.contains(partition)
         });
-        entries.find_map(|(id, entry)| {
-            let state = entry.record.state;
-            let is_ending = entry.pending.is_some() || state != TransactionState::Ongoing;
-            Some(Holder {
-                transactional_id: id.clone(),
-                producer: entry.record.producer,
-                is_ending,
-            })
+        let (id, entry) = entries.next()?;
+        let state = entry.record.state;
+        Some(Holder {
+            transactional_id: id.clone(),
+            producer: entry.record.producer,
+            is_ending: entry.pending.is_some() || state != TransactionState::Ongoing,
         })
     }
 
