@@ -6,20 +6,24 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
 use super::appender::TopicAppender;
 use super::changelog::{Changelog, wipe_what_cannot_be_continued};
 use super::connectors::FileDirectory;
-use super::cycle::WRITERS_COUNT;
+use super::cycle::{Commit, WRITERS_COUNT};
 use super::error::JobError;
 use super::exchange::SpentBatches;
 use super::inbox::Inbox;
+use super::pace::{RecordBudget, Turn};
 use super::poison::{Poison, PoisonPolicy};
 use super::positions::SinkMarks;
 use super::pressure::Pressure;
 use super::progress::Progress;
+use super::quarantine::{Alone, ApartAhead};
+use super::report::Reports;
 use super::scale::Share;
 use super::schemas::NotedSchema;
 use super::source::{AssignedSplit, Position, Split};
@@ -27,8 +31,8 @@ use crate::client::{TransactionalWriter, Transport};
 use crate::codec::{Datum, Schema};
 use crate::env::Env;
 use crate::protocol::batch::Compression;
-use crate::state::{StateBackend, Store};
-use crate::types::{TopicId, TopicName};
+use crate::state::{StateBackend, Store, Trace};
+use crate::types::{Offset, TopicId, TopicName};
 
 /// What all workers of a running job share.
 pub struct JobContext {
@@ -56,7 +60,12 @@ pub struct JobContext {
     pub(crate) directories: HashMap<PathBuf, Arc<FileDirectory>>,
     /// The records that all workers read in the open cycle.
     pub(crate) cycle_records: AtomicU64,
+    pub(crate) transaction_timeout: Duration,
+    /// The records that they may still read in it.
+    pub(crate) record_budget: RecordBudget,
     pub(crate) pressure: Pressure,
+    /// The split whose next record has the open cycle to itself, if one has.
+    pub(crate) alone: Alone,
     /// What this process has of the job, if the job is spread over several.
     pub(crate) share: Option<Arc<Share>>,
 }
@@ -108,6 +117,8 @@ pub(crate) struct SplitPlan {
     pub(crate) source: usize,
     pub(crate) split: Split,
     pub(crate) position: Option<Position>,
+    /// Whether a record can be read again, after a failure.
+    pub(crate) is_rereadable: bool,
     /// The state partition that the split's records are for, if it belongs to a repartition topic.
     pub(crate) state_partition: Option<u16>,
 }
@@ -149,6 +160,13 @@ impl JobContext {
         read_now.contains_key(topic) || self.read_topics.contains_key(topic)
     }
 
+    /// Whether the worker has more waiting than should be in flight.
+    pub(crate) fn is_crowded(&self, worker: usize) -> bool {
+        let inbox = &self.inboxes[worker];
+        self.pressure
+            .is_crowded(inbox.size_bytes(), inbox.records_count())
+    }
+
     pub(crate) fn writers(&self) -> &[TransactionalWriter; WRITERS_COUNT] {
         &self.writers
     }
@@ -165,6 +183,13 @@ impl JobContext {
             sink: path.display().to_string(),
             why: "it was not declared before the job started: end the stream in a sink of this directory".to_owned(),
         })
+    }
+
+    /// What is set apart of a split that is about to be read.
+    pub(crate) fn apart_ahead(&self, assigned: &AssignedSplit) -> ApartAhead {
+        let position = assigned.position.as_ref();
+        let offset = position.map_or(Offset::ZERO, |position| position.offset);
+        ApartAhead::new(self.progress.quarantine.of(&assigned.split, offset))
     }
 
     pub(crate) fn split_name(&self, number: u32) -> String {
@@ -191,11 +216,18 @@ pub struct OperatorContext {
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     changelogs: HashMap<String, Changelog>,
     marks: SinkMarks,
+    turn: Rc<Turn>,
     spent_batches: HashMap<usize, SpentBatches>,
 }
 
 impl OperatorContext {
-    pub(crate) fn new(job: Arc<JobContext>, worker: usize) -> Result<Self, JobError> {
+    pub(crate) fn new(
+        job: Arc<JobContext>,
+        worker: usize,
+        commit: Commit,
+        reports: Reports,
+    ) -> Result<Self, JobError> {
+        let turn = Turn::new(Arc::clone(&job), reports, commit.interval);
         let writer = Rc::new(Cell::new(0));
         let dead_letters = match &job.poison_policy {
             PoisonPolicy::Fail => None,
@@ -214,6 +246,7 @@ impl OperatorContext {
             dead_letters,
             changelogs: HashMap::new(),
             marks: SinkMarks::default(),
+            turn: Rc::new(turn),
             spent_batches: HashMap::new(),
         })
     }
@@ -260,6 +293,7 @@ impl OperatorContext {
             .collect();
         wipe_what_cannot_be_continued(&self.job, name, &own)?;
         let mut store = Store::open(&self.job.backend, name, &own, V::DefaultCodec::default())?;
+        store.trace_changes(self.trace());
         let changelog = Changelog::open(&self.job, Rc::clone(&self.writer), &mut store)?;
         self.changelogs.insert(name.to_owned(), changelog);
         Ok(store)
@@ -283,10 +317,19 @@ impl OperatorContext {
         Rc::clone(&self.marks)
     }
 
+    pub(crate) fn turn(&self) -> Rc<Turn> {
+        Rc::clone(&self.turn)
+    }
+
+    pub(crate) fn trace(&self) -> Trace {
+        self.turn.trace().clone()
+    }
+
     pub(crate) fn poison(&self) -> Result<Poison, JobError> {
         Ok(Poison::new(
             Arc::clone(&self.job),
             self.dead_letters.clone(),
+            self.trace(),
         ))
     }
 
@@ -338,6 +381,7 @@ impl OperatorContext {
             dead_letters: self.dead_letters,
             changelogs: self.changelogs,
             marks: self.marks,
+            turn: self.turn,
         }
     }
 }
@@ -349,4 +393,5 @@ pub(crate) struct ContextParts {
     pub(crate) dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     pub(crate) changelogs: HashMap<String, Changelog>,
     pub(crate) marks: SinkMarks,
+    pub(crate) turn: Rc<Turn>,
 }

@@ -17,11 +17,16 @@ use crate::env::Instant;
 /// How many transactional writers a job alternates between.
 pub(crate) const WRITERS_COUNT: usize = 2;
 
+/// A cycle that took longer than the transaction timeout is followed by one with so much fewer records.
+const SMALLER: u64 = 8;
+
 /// When a cycle closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit {
     pub(crate) interval: Duration,
     pub(crate) records_max: u64,
+    /// How many records the first cycle may have: fewer than `records_max` after one that took too long.
+    pub(crate) records_first: u64,
     pub(crate) overlay_bytes_max: usize,
 }
 
@@ -32,17 +37,51 @@ impl Commit {
         Self {
             interval,
             records_max: u64::MAX,
+            records_first: u64::MAX,
             overlay_bytes_max: 64 << 20,
         }
     }
 
-    /// Commits earlier once `records` were read in a cycle by all workers together; it may become some more,
-    /// because the number is looked at after each batch read.
+    /// Commits earlier once `records` were read of the sources in a cycle by all workers together. No cycle has more.
     #[must_use]
     pub fn or_records(self, records: u64) -> Self {
         Self {
             records_max: records.max(1),
+            records_first: records.max(1),
             ..self
+        }
+    }
+
+    /// The same, with room for the commit within a transaction timeout.
+    pub(crate) fn within(self, transaction_timeout: Duration) -> Self {
+        Self {
+            interval: self.interval.min(transaction_timeout / 3),
+            ..self
+        }
+    }
+
+    /// Where to go on after `failures` cycles in a row of `records` at last that took longer than the transaction timeout.
+    pub(crate) fn smaller(self, records: u64, failures: u32) -> Self {
+        let fewer = match failures {
+            0..=2 => (records / SMALLER).max(1),
+            _ => 1,
+        };
+        Self {
+            records_first: fewer.min(self.records_max),
+            ..self
+        }
+    }
+
+    /// How many records the next cycle may have, after one of `records` that was committed `lasted` after its first record.
+    pub(crate) fn records_after(
+        &self,
+        records: u64,
+        lasted: Duration,
+        transaction_timeout: Duration,
+    ) -> u64 {
+        match lasted < transaction_timeout / 4 {
+            true => records.saturating_mul(2).min(self.records_max),
+            false => records,
         }
     }
 
@@ -225,6 +264,25 @@ impl Cycle {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    #[test]
+    fn x10_cycles_shrink_to_one_record_where_they_outlive_their_transaction_and_grow_back() {
+        let timeout = Duration::from_secs(60);
+        let commit = Commit::every(Duration::from_secs(3600)).within(timeout);
+        assert_eq!(commit.interval, Duration::from_secs(20));
+        let smaller = commit.smaller(15_000, 1);
+        assert_eq!(
+            (smaller.records_first, smaller.records_max),
+            (1_875, u64::MAX)
+        );
+        assert_eq!(smaller.smaller(5, 2).records_first, 1);
+        assert_eq!(smaller.smaller(1_000_000, 3).records_first, 1);
+        assert_eq!(commit.or_records(10).smaller(1_000, 1).records_first, 10);
+        let (quick, slow) = (Duration::from_secs(1), Duration::from_secs(40));
+        assert_eq!(commit.records_after(1, quick, timeout), 2);
+        assert_eq!(commit.records_after(1, slow, timeout), 1);
+        assert_eq!(commit.or_records(3).records_after(2, quick, timeout), 3);
+    }
 
     use super::*;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use tracing::{Span, debug, info_span};
+use tracing::{Span, debug, info_span, warn};
 
 use super::changelog::Flush;
 use super::context::{JobContext, SplitPlan};
@@ -25,7 +25,7 @@ use super::schemas::NotedSchema;
 use super::source::{AssignedSplit, Position, Split};
 use super::source_topics::{SourceTopics, require_read_topics};
 use crate::client::{CommitOutcome, Offered, wait};
-use crate::env::failpoint;
+use crate::env::{Instant, failpoint};
 use crate::protocol::ErrorKind;
 use crate::protocol::messages::{CommittedOffset, GroupMember};
 use crate::types::{GroupId, TopicName};
@@ -48,6 +48,18 @@ pub(crate) struct Driver {
     sources: SourceTopics,
     flusher: Flusher,
     progress: Arc<Progress>,
+    commit: Commit,
+    /// How many records the open cycle may have.
+    records_max: u64,
+    /// When the open cycle began, and the drained one.
+    began: Option<Instant>,
+    drained_began: Option<Instant>,
+    /// The records of the drained cycle, until it is committed.
+    drained_records: u64,
+    /// Whether it was said that a cycle does not close.
+    is_standstill_told: bool,
+    /// Splits whose next record is to have a cycle of its own.
+    held: BTreeSet<u32>,
     running: usize,
     /// Which worker has which task of a spread job.
     placement: Placement,
@@ -86,6 +98,13 @@ impl Driver {
             positions,
             flusher,
             progress,
+            commit,
+            records_max: commit.records_first,
+            began: None,
+            drained_began: None,
+            drained_records: 0,
+            is_standstill_told: false,
+            held: BTreeSet::new(),
             running: workers,
             placement: Placement::new(workers),
             changing: None,
@@ -95,13 +114,16 @@ impl Driver {
 
     /// Runs until the sources end, somebody stops the job, or something fails.
     pub(crate) fn run(mut self) -> Result<(), JobError> {
-        let driven = self.drive();
+        let driven = self.drive().map_err(|e| self.name_timeout(e));
+        self.job.pressure.stop_sources();
         self.broadcast(|| Message::Stop);
         let ended = self.wait_for_workers();
         let fenced = match driven.is_err() || ended.is_err() {
             true => self.abort(),
             false => Ok(()),
         };
+        let open = self.job.cycle_records.load(Ordering::Relaxed);
+        self.progress.discarded(self.drained_records + open);
         let flushed = self.flusher.close();
         let result = fenced.and(driven).and(ended).and(flushed);
         result.map_err(|e| self.sources.explain(e))
@@ -110,6 +132,7 @@ impl Driver {
     fn drive(&mut self) -> Result<(), JobError> {
         loop {
             let now = self.job.env.clock.now();
+            self.watch(now);
             let wait_for = self
                 .cycle
                 .deadline()
@@ -119,11 +142,16 @@ impl Driver {
                 Ok(Report::Dirty(at)) => {
                     let (job, span) = (&self.job, &mut self.span);
                     span.get_or_insert_with(|| info_span!("cycle", job = %job.name));
+                    self.began.get_or_insert(at);
                     let effects = self.cycle.step(Event::Dirty, at);
                     debug_assert!(effects.is_empty(), "a first record only sets the deadline");
                     Event::Tick
                 }
                 Ok(Report::OverBudget) => Event::OverBudget,
+                Ok(Report::Held(split)) => {
+                    self.held.insert(split);
+                    Event::OverBudget
+                }
                 Ok(Report::Exhausted) => Event::Exhausted,
                 Ok(Report::Stop) => Event::Stop,
                 Ok(Report::Reassigned) => Event::Reassign,
@@ -170,21 +198,103 @@ impl Driver {
     /// `true` once the job is finished.
     fn carry_out(&mut self, event: Event) -> Result<bool, JobError> {
         let now = self.job.env.clock.now();
-        for effect in self.cycle.step(event, now) {
+        let effects = self.cycle.step(event, now);
+        let is_drained = |effect: &Effect| matches!(effect, Effect::Commit { .. });
+        if effects.iter().any(is_drained) {
+            // Every worker is drained, so nobody counts now.
+            self.drained_records = self.job.cycle_records.swap(0, Ordering::Relaxed);
+            self.drained_began = self.began.take();
+        }
+        for effect in effects {
             match effect {
-                Effect::Close => self.broadcast(|| Message::Close),
+                Effect::Close => {
+                    // Workers see this within a batch, and `Close` once they are out of it.
+                    self.job.pressure.ask_to_close(now);
+                    self.broadcast(|| Message::Close);
+                }
                 Effect::Open { writer } => {
-                    // Every worker is drained, so nobody counts now.
-                    self.job.cycle_records.store(0, Ordering::Relaxed);
+                    let alone = self.held.pop_first();
+                    self.job.alone.set(alone);
+                    let records_max = alone.map_or(self.records_max, |_| 1);
+                    self.job.record_budget.refill(records_max);
                     self.job.pressure.release_sources();
                     self.broadcast(|| Message::Open { writer });
                 }
                 Effect::Commit { writer } => self.commit(writer)?,
-                Effect::Reassign => self.reassign()?,
+                Effect::Reassign => {
+                    // Who still has such a split after this says so again.
+                    self.held.clear();
+                    self.reassign()?;
+                }
                 Effect::Finish => return Ok(true),
             }
         }
         Ok(false)
+    }
+
+    /// The drained cycle is committed: the next ones may have more records, if it left time for them.
+    fn note_committed(&mut self, moved: &BTreeMap<u32, Position>) {
+        let quarantine = &self.progress.quarantine;
+        if !quarantine.is_empty() {
+            for (&number, position) in moved {
+                if let Some(plan) = self.job.splits.get(number) {
+                    quarantine.forget_before(&plan.split, position.offset);
+                }
+            }
+        }
+        self.progress
+            .kept(std::mem::take(&mut self.drained_records));
+        self.is_standstill_told = false;
+        let now = self.job.env.clock.now();
+        if let Some(began) = self.drained_began.take() {
+            let timeout = self.job.transaction_timeout;
+            let lasted = now.since(began);
+            self.records_max = self.commit.records_after(self.records_max, lasted, timeout);
+        }
+    }
+
+    /// Says so, once, where a cycle does not close although it should: it will be aborted.
+    fn watch(&mut self, now: Instant) {
+        let (Some(asked), timeout) = (
+            self.job.pressure.close_asked(),
+            self.job.transaction_timeout,
+        ) else {
+            return;
+        };
+        if self.is_standstill_told || now.since(asked) < timeout / 2 {
+            return;
+        }
+        self.is_standstill_told = true;
+        let workers = 0..self.job.inboxes.len();
+        let is_drained = |worker: &usize| self.drained.iter().any(|done| done.worker == *worker);
+        let at_work: Vec<usize> = workers.filter(|worker| !is_drained(worker)).collect();
+        warn!(
+            job = %self.job.name,
+            workers_at_work = ?at_work,
+            waited_millis = now.since(asked).as_millis(),
+            transaction_timeout_millis = timeout.as_millis(),
+            "a commit waits for records that are still being processed, and the transaction is aborted at its timeout: make \
+             the function faster or let it give up earlier, or raise `transaction_timeout`"
+        );
+    }
+
+    /// A cycle that was open for longer than the transaction timeout was aborted for that, whatever it was told.
+    fn name_timeout(&self, error: JobError) -> JobError {
+        let now = self.job.env.clock.now();
+        let began = self.drained_began.or(self.began);
+        let lasted = began.map_or(Duration::ZERO, |began| now.since(began));
+        let timeout = self.job.transaction_timeout;
+        let is_aborted = matches!(error.kind(), ErrorKind::Abortable | ErrorKind::Retriable);
+        if !is_aborted || lasted < timeout {
+            return error;
+        }
+        let open = self.job.cycle_records.load(Ordering::Relaxed);
+        JobError::TimedOut {
+            job: self.job.name.clone(),
+            records: self.drained_records.max(open),
+            lasted,
+            timeout,
+        }
     }
 
     fn broadcast(&self, message: impl Fn() -> Message) {
@@ -199,6 +309,11 @@ impl Driver {
         let cycle = self.span.take().unwrap_or_else(Span::none);
         let span = info_span!(parent: &cycle, "commit", job = %self.job.name, writer);
         let _entered = span.enter();
+        if self.progress.quarantine.is_doomed() {
+            return Err(JobError::NotCommitted {
+                job: self.job.name.clone(),
+            });
+        }
         let (mut moved, mut flushes) = (BTreeMap::new(), Vec::new());
         let mut marks = Vec::new();
         for drained in self.drained.drain(..) {
@@ -232,6 +347,7 @@ impl Driver {
         }
         failpoint("cycle.committed");
         self.progress.committed(&moved);
+        self.note_committed(&moved);
         self.note_read_for_good(&moved);
         self.committed.append(&mut moved);
         // I7: the decision is durable; from here on RocksDB may hold what the cycle wrote.
@@ -368,6 +484,7 @@ impl Driver {
                 source: feed,
                 split: split.clone(),
                 position: position.clone(),
+                is_rereadable: true,
                 state_partition,
             });
             self.committed

@@ -1,6 +1,7 @@
 //! What can go wrong in a job, and what its caller does about it.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::broker::BrokerError;
 use crate::client::ClientError;
@@ -127,6 +128,25 @@ pub enum JobError {
         /// The job.
         job: String,
     },
+    /// A cycle took longer than the transaction timeout, so that the coordinator aborted it. The job starts again from the
+    /// committed positions, with fewer records a cycle.
+    #[error(
+        "a cycle of the job {job} with {records} records took {} ms and could not be committed: the transaction timeout is {} ms; \
+         one record takes too long, or too many are in flight: make the function faster or let it give up earlier, raise \
+         `transaction_timeout`, or bound the cycle (`Commit::or_records`)",
+        lasted.as_millis(),
+        timeout.as_millis()
+    )]
+    TimedOut {
+        /// The job.
+        job: String,
+        /// The records that were read in it.
+        records: u64,
+        /// How long it was open.
+        lasted: Duration,
+        /// The transaction timeout.
+        timeout: Duration,
+    },
     /// A source could not be read.
     #[error("cannot read the source {source_name}: {why}")]
     Source {
@@ -190,7 +210,7 @@ impl JobError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Fenced { .. } => ErrorKind::Fenced,
-            Self::NotCommitted { .. } => ErrorKind::Abortable,
+            Self::NotCommitted { .. } | Self::TimedOut { .. } => ErrorKind::Abortable,
             Self::Client(e) => e.kind(),
             Self::Broker(e) => e.kind(),
             Self::State(e) => e.kind(),

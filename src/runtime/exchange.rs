@@ -17,13 +17,14 @@ use super::context::{JobContext, OperatorContext};
 use super::error::JobError;
 use super::inbox::Message;
 use super::operator::{Flow, Output, Stage};
+use super::pace::{Pace, Turn};
 use super::poison::Poison;
 use super::record::{Key, Meta, Origin, Record};
 use super::scale::{RepartitionSender, repartition_feed};
 use super::stream::{Attach, StageFactory};
 use super::topology::{ExchangeNode, Graph};
-use crate::codec::{Codec, Datum, Schema};
-use crate::state::{CycleStore, HashedKey};
+use crate::codec::{Datum, Schema};
+use crate::state::{CycleStore, HashedKey, Trace};
 use crate::types::{Offset, Timestamp};
 
 /// Bytes of keys and values a batch holds at most, for those that are long. What a value keeps elsewhere in
@@ -57,11 +58,7 @@ where
         let behind_topic = Arc::clone(&stage);
         let id = graph.add_exchange(ExchangeNode {
             receive: Arc::new(move |context| {
-                Ok(Box::new(Receiver::new(
-                    stage.build(context)?,
-                    context.poison()?,
-                    context.spent_batches_here(),
-                )))
+                Ok(Box::new(Receiver::new(stage.build(context)?, context)?))
             }),
             repartition: Arc::new(move |context| {
                 repartition_feed::<K, V, _>(&*behind_topic, context)
@@ -136,6 +133,15 @@ impl<V: Datum + ?Sized> Batch<V> {
         u32::try_from(self.key_bytes.len() + key.len()).ok()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.key_ends.len()
+    }
+
+    /// The offset of a record's source record.
+    pub(crate) fn offset(&self, row: usize) -> Offset {
+        Offset(self.offsets[row])
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.key_ends.is_empty()
     }
@@ -208,6 +214,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<
             workers: u32::try_from(job.inboxes.len()).unwrap_or(u32::MAX),
             state_partitions: u32::from(job.state_partitions),
             job,
+            turn: context.turn(),
+            trace: context.trace(),
             key: PhantomData,
         }))
     }
@@ -253,6 +261,8 @@ pub(crate) struct Sender<K: ?Sized, V: Datum + ?Sized> {
     /// Records of a full batch, as of the last one sent.
     records_max: usize,
     job: Arc<JobContext>,
+    turn: Rc<Turn>,
+    trace: Trace,
     workers: u32,
     state_partitions: u32,
     key: PhantomData<fn(&K)>,
@@ -264,12 +274,17 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
         self.records_max = pressure.batch_records_max();
         let next = self.empty_batch();
         let batch = std::mem::replace(&mut self.batches[worker], next);
-        let size_bytes = pressure.weight_bytes(batch.key_ends.len(), batch.size_bytes());
+        let records_count = batch.len();
+        let size_bytes = pressure.weight_bytes(records_count, batch.size_bytes());
         self.job.inboxes[worker].send(Message::Batch {
             exchange: self.id,
             batch,
+            records_count,
             size_bytes,
         });
+        if self.job.is_crowded(worker) {
+            self.turn.crowd();
+        }
     }
 
     fn empty_batch(&self) -> Box<Batch<V>> {
@@ -293,6 +308,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
             )));
         };
         batch.push(record.key, record.value.to_owned(), record.meta, end);
+        self.trace.leave();
         if batch.is_full(self.records_max) {
             self.send(worker);
         }
@@ -311,12 +327,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
 
 /// One worker's receiving end, whatever its types.
 pub(crate) trait Receive {
-    /// Processes a batch that a sender of the same exchange sent; says how many records it had.
-    fn receive(
-        &mut self,
-        batch: Box<dyn Any + Send>,
-        current: &mut Origin,
-    ) -> Result<usize, JobError>;
+    /// Processes a batch that a sender of the same exchange sent.
+    fn receive(&mut self, batch: Box<dyn Any + Send>, current: &mut Origin)
+    -> Result<(), JobError>;
     /// Ends the cycle: every batch of it was received.
     fn end_cycle(&mut self) -> Flow;
     /// Visits the stores behind the exchange.
@@ -327,18 +340,24 @@ pub(crate) trait Receive {
 pub(crate) struct Receiver<K: ?Sized, V: ?Sized, S> {
     stage: S,
     poison: Poison,
+    turn: Rc<Turn>,
     spent: SpentBatches,
     types: PhantomData<fn(&K, &V)>,
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
-    pub(crate) fn new(stage: S, poison: Poison, spent: SpentBatches) -> Self {
-        Self {
+    pub(crate) fn new(stage: S, context: &mut OperatorContext) -> Result<Self, JobError> {
+        Ok(Self {
             stage,
-            poison,
-            spent,
+            poison: context.poison()?,
+            turn: context.turn(),
+            spent: context.spent_batches_here(),
             types: PhantomData,
-        }
+        })
+    }
+
+    pub(crate) fn turn(&self) -> &Turn {
+        &self.turn
     }
 
     pub(crate) fn stage(&mut self) -> &mut S {
@@ -349,24 +368,44 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
         &mut self.poison
     }
 
-    /// Runs a batch through the chain, after its keys were brought into memory in one go.
+    /// Runs a batch through the chain.
     pub(crate) fn process(
         &mut self,
         batch: &Batch<V>,
         current: &mut Origin,
     ) -> Result<(), JobError> {
+        let received = |turn: &Turn, at| {
+            turn.end_received(at);
+            Pace::GoOn
+        };
+        self.process_from(batch, 0, current, received).map(drop)
+    }
+
+    /// Runs a batch through the chain from a row on, after its keys were brought into memory in one go. `look` sees the turn and
+    /// the record after each row, and may pause; answers the row to go on from.
+    pub(crate) fn process_from(
+        &mut self,
+        batch: &Batch<V>,
+        first_row: usize,
+        current: &mut Origin,
+        look: impl Fn(&Turn, Origin) -> Pace,
+    ) -> Result<usize, JobError> {
         let mut keys = batch
             .keys()
+            .skip(first_row)
             .map(|(bytes, hash)| HashedKey::with_partition_hash(bytes, hash));
         if let Err(failure) = self.stage.prepare(&mut keys) {
-            return self.poison.fatal(failure, *current);
+            return self.poison.fatal(failure, *current).map(|()| first_row);
         }
         let mut runs = batch.runs.iter().copied().peekable();
         for (row, (bytes, hash)) in batch.keys().enumerate() {
             if let Some((_, split)) = runs.next_if(|run| run.0 as usize == row) {
                 current.split = split;
             }
-            current.offset = Offset(batch.offsets[row]);
+            if row < first_row {
+                continue;
+            }
+            current.offset = batch.offset(row);
             let meta = Meta {
                 timestamp: Timestamp(batch.timestamps[row]),
                 origin: *current,
@@ -377,13 +416,13 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
                 value,
                 meta,
             }) {
-                self.poison.handle(failure, *current, &mut |key, out| {
-                    *key = Some(bytes.to_vec());
-                    V::DefaultCodec::default().encode(value, out.insert(Vec::new()))
-                })?;
+                self.poison.set_apart(failure, *current)?;
+            }
+            if look(&self.turn, *current) == Pace::Pause {
+                return Ok(row + 1);
             }
         }
-        Ok(())
+        Ok(batch.len())
     }
 }
 
@@ -392,18 +431,17 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<
         &mut self,
         batch: Box<dyn Any + Send>,
         current: &mut Origin,
-    ) -> Result<usize, JobError> {
+    ) -> Result<(), JobError> {
         let mut batch = batch
             .downcast::<Batch<V>>()
             .unwrap_or_else(|_| unreachable!("an exchange has one batch type"));
-        let records_count = batch.key_ends.len();
         self.process(&batch, current)?;
         batch.clear();
         let mut spent = self.spent.borrow_mut();
         if spent.len() < SPENT_BATCHES_MAX {
             spent.push(batch);
         }
-        Ok(records_count)
+        Ok(())
     }
 
     fn end_cycle(&mut self) -> Flow {

@@ -20,6 +20,8 @@ pub(crate) enum Message {
         exchange: usize,
         /// Its typed batch.
         batch: Box<dyn Any + Send>,
+        /// How many.
+        records_count: usize,
         /// The memory that it takes, with the state that its records will add.
         size_bytes: usize,
     },
@@ -94,6 +96,7 @@ impl Wake for Signal {
 pub(crate) struct Inbox {
     queue: Mutex<VecDeque<Message>>,
     size_bytes: AtomicUsize,
+    records_count: AtomicUsize,
     signal: Arc<Signal>,
 }
 
@@ -102,13 +105,21 @@ impl Inbox {
         Self {
             queue: Mutex::default(),
             size_bytes: AtomicUsize::new(0),
+            records_count: AtomicUsize::new(0),
             signal: Arc::default(),
         }
     }
 
     pub(crate) fn send(&self, message: Message) {
-        if let Message::Batch { size_bytes, .. } = &message {
+        if let Message::Batch {
+            size_bytes,
+            records_count,
+            ..
+        } = &message
+        {
             self.size_bytes.fetch_add(*size_bytes, Ordering::Relaxed);
+            self.records_count
+                .fetch_add(*records_count, Ordering::Relaxed);
         }
         self.queue.lock().push_back(message);
         self.signal.set();
@@ -117,8 +128,15 @@ impl Inbox {
     /// The next message, if there is one.
     pub(crate) fn receive(&self) -> Option<Message> {
         let message = self.queue.lock().pop_front()?;
-        if let Message::Batch { size_bytes, .. } = &message {
+        if let Message::Batch {
+            size_bytes,
+            records_count,
+            ..
+        } = &message
+        {
             self.size_bytes.fetch_sub(*size_bytes, Ordering::Relaxed);
+            self.records_count
+                .fetch_sub(*records_count, Ordering::Relaxed);
         }
         Some(message)
     }
@@ -126,6 +144,11 @@ impl Inbox {
     /// The bytes of the batches that wait here.
     pub(crate) fn size_bytes(&self) -> usize {
         self.size_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many records they have.
+    pub(crate) fn records_count(&self) -> usize {
+        self.records_count.load(Ordering::Relaxed)
     }
 
     pub(crate) fn waker(&self) -> Waker {

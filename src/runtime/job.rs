@@ -13,7 +13,7 @@ use super::cycle::Commit;
 use super::error::JobError;
 use super::log_handle::Log;
 use super::poison::PoisonPolicy;
-use super::progress::{Progress, ShareReport};
+use super::progress::{Progress, ShareReport, Summary};
 use super::record::Unkeyed;
 use super::report::{Report, Reports};
 use super::scale::{Participation, ScaleOut};
@@ -297,9 +297,7 @@ impl Launch {
                 drop(claim);
                 stopper.0.lock().is_finished = true;
                 // Nobody waits for the end of a job that was dropped.
-                let _ = done.send(result.map(|()| Summary {
-                    commits: progress.commits(),
-                }));
+                let _ = done.send(result.map(|()| progress.summary()));
             }
         };
         let spawned = log.env().spawn.spawn("of-driver", Box::new(body));
@@ -341,6 +339,33 @@ fn supervise(
     ran.and(closed)
 }
 
+/// When to commit: soon enough for the transaction timeout.
+fn commit_within_timeout(name: &str, settings: &Settings) -> Commit {
+    let whole = settings.commit.within(settings.transaction_timeout);
+    if whole != settings.commit {
+        warn!(
+            job = name,
+            interval_millis = settings.commit.interval.as_millis(),
+            transaction_timeout_millis = settings.transaction_timeout.as_millis(),
+            "a cycle as long as the commit interval could not be committed within the transaction timeout: the job commits \
+             after a third of the timeout; raise `transaction_timeout`, or commit more often (`Commit::every`)"
+        );
+    }
+    whole
+}
+
+/// Nothing of the last cycle is lost, but neither is it done.
+fn tell_discarded(name: &str, progress: &Progress) {
+    let summary = progress.summary();
+    if summary.discarded_records > 0 {
+        warn!(
+            job = name,
+            ?summary,
+            "stopped after a cycle that was not committed: the next run reads its records again"
+        );
+    }
+}
+
 fn supervise_incarnations(
     log: &Log,
     name: &str,
@@ -351,10 +376,13 @@ fn supervise_incarnations(
     participation: Option<&Participation>,
 ) -> Result<(), JobError> {
     let mut failures = 0;
+    let whole = commit_within_timeout(name, settings);
+    let mut commit = whole;
     loop {
         let commits = progress.commits();
         let (reports, receiver) = Reports::channel();
         if !stopper.attach(reports.clone()) {
+            tell_discarded(name, progress);
             return Ok(());
         }
         let share = match participation {
@@ -368,21 +396,38 @@ fn supervise_incarnations(
             None => None,
         };
         let channel = (reports, receiver);
-        let result = start::run_once(log, name, topology, settings, progress, channel, share);
+        let attempt = Settings {
+            commit,
+            ..settings.clone()
+        };
+        let result = start::run_once(log, name, topology, &attempt, progress, channel, share);
         if let Some(participation) = participation {
             participation.ended();
         }
+        let is_apart = progress.quarantine.end_attempt();
         failures = if progress.commits() > commits {
             1
         } else {
             failures + 1
         };
         match result {
+            // Each such attempt sets another record apart, so it is no failure without progress.
+            Err(JobError::NotCommitted { .. }) if is_apart => {
+                failures = 0;
+                info!(
+                    job = name,
+                    "a record failed after part of its effects: the cycle is done again without it"
+                );
+            }
             Err(e)
                 if matches!(e.kind(), ErrorKind::Abortable | ErrorKind::Retriable)
                     && failures <= RESTARTS_MAX =>
             {
                 warn!(job = name, error = %e, failures, "starting again from the last commit");
+                commit = match &e {
+                    JobError::TimedOut { records, .. } => whole.smaller(*records, failures),
+                    _ => whole,
+                };
             }
             Err(e) => return Err(e),
             Ok(()) => {
@@ -391,13 +436,6 @@ fn supervise_incarnations(
             }
         }
     }
-}
-
-/// What a finished job did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summary {
-    /// How many cycles it committed.
-    pub commits: u64,
 }
 
 /// A job that runs on threads of its own. Dropping it lets the job go on; [`Running::stop`] ends it.

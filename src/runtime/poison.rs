@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::appender::TopicAppender;
 use super::context::JobContext;
 use super::error::{Failure, FailureInner, JobError};
+use super::quarantine::Attempt;
 use super::record::Origin;
 use super::source::Raw;
-use crate::codec::CodecError;
+use crate::state::Trace;
 use crate::types::TopicName;
 
 /// What a job does with a record whose bytes do not decode, or for which a user's function returned an error.
@@ -18,7 +19,14 @@ pub enum PoisonPolicy {
     /// The job stops and says which record it was. Nothing of the cycle is committed.
     #[default]
     Fail,
-    /// The record goes to this topic, in the same transaction, with headers that say where it was and what was wrong.
+    /// The record of the source goes to this topic, in the same transaction, with headers that say where it was and what was wrong.
+    ///
+    /// A source record is processed whole or is a dead letter: nothing that it pushed or changed before it failed stays, also
+    /// behind shuffles and in stores. Where there is such a part, the cycle is given up and done again without the record. In a
+    /// job with stores that takes two attempts a record, in one without two a cycle. In a job that is spread over processes,
+    /// the unit ends at a repartition topic: what fails behind one is the record of that topic, and its letter holds that.
+    ///
+    /// What fails at the end of a cycle (behind `changes_per_commit`) is of no single record, and stops the job.
     DeadLetter(TopicName),
 }
 
@@ -27,18 +35,20 @@ pub enum PoisonPolicy {
 pub(crate) struct Poison {
     job: Arc<JobContext>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
+    trace: Trace,
 }
-
-/// Writes a record's key and value as bytes; `None` stays null.
-pub(crate) type WriteRaw<'a> =
-    dyn FnMut(&mut Option<Vec<u8>>, &mut Option<Vec<u8>>) -> Result<(), CodecError> + 'a;
 
 impl Poison {
     pub(crate) fn new(
         job: Arc<JobContext>,
         dead_letters: Option<Rc<RefCell<TopicAppender>>>,
+        trace: Trace,
     ) -> Self {
-        Self { job, dead_letters }
+        Self {
+            job,
+            dead_letters,
+            trace,
+        }
     }
 
     /// For a failure that is no record's fault.
@@ -50,25 +60,73 @@ impl Poison {
         }
     }
 
-    /// Applies the policy to the record at `at`.
+    /// Applies the policy to a source's record, which failed before or after it left a trace.
     #[cold]
-    pub(crate) fn handle(
+    pub(crate) fn handle_raw(
         &mut self,
         failure: Failure,
         at: Origin,
-        raw: &mut WriteRaw<'_>,
+        raw: Raw<'_>,
     ) -> Result<(), JobError> {
+        match self.trace.is_left() {
+            true => self.set_apart(failure, at),
+            false => match failure.into_inner() {
+                FailureInner::Job(e) => Err(e),
+                FailureInner::Poison(why) => self.letter(&why, at, raw),
+            },
+        }
+    }
+
+    /// Applies the policy to a record that has effects, or may have: to make it a dead letter whole, its cycle is done again
+    /// without it.
+    #[cold]
+    pub(crate) fn set_apart(&mut self, failure: Failure, at: Origin) -> Result<(), JobError> {
         let why = match failure.into_inner() {
             FailureInner::Job(e) => return Err(e),
             FailureInner::Poison(why) => why,
         };
-        let Some(dead_letters) = self.dead_letters.clone() else {
-            return Err(self.poisoned(at, why));
+        let plan = match (&self.dead_letters, self.job.splits.get(at.split)) {
+            (Some(_), Some(plan)) => plan,
+            _ => return Err(self.poisoned(at, why)),
         };
-        let (mut key, mut value) = (None, None);
-        raw(&mut key, &mut value).map_err(|e| {
-            self.poisoned(at, format!("{why}; nor can it become a dead letter: {e}"))
-        })?;
+        if !plan.is_rereadable {
+            let why = format!(
+                "{why}; it left part of its effects, so it can become a dead letter only if it is read again, which its source does not allow: \
+                 read a file or a topic, or let records fail before the first step that writes, counts or shuffles"
+            );
+            return Err(self.poisoned(at, why));
+        }
+        let quarantine = &self.job.progress.quarantine;
+        // Without stores nothing goes from record to record; with them, only a record alone is to blame for certain.
+        let is_certain = self.job.stores.is_empty() || self.job.alone.split() == Some(at.split);
+        let attempt = match is_certain {
+            true => quarantine.poison(plan.split, at.offset, why),
+            false => quarantine.suspect(plan.split, at.offset),
+        };
+        match attempt {
+            Attempt::GoesOn if self.job.stores.is_empty() => Ok(()),
+            _ => Err(JobError::NotCommitted {
+                job: self.job.name().to_owned(),
+            }),
+        }
+    }
+
+    /// Writes a dead letter of a record that has no effects.
+    #[cold]
+    pub(crate) fn letter(&mut self, why: &str, at: Origin, raw: Raw<'_>) -> Result<(), JobError> {
+        let Some(dead_letters) = self.dead_letters.clone() else {
+            return Err(self.poisoned(at, why.to_owned()));
+        };
+        let mut encoded = Vec::new();
+        let (key, value) = match raw {
+            Raw::Bytes { key, value } => (key, value),
+            Raw::Encode(encode) => {
+                encode(&mut encoded).map_err(|e| {
+                    self.poisoned(at, format!("{why}; nor can it become a dead letter: {e}"))
+                })?;
+                (None, Some(&*encoded))
+            }
+        };
         let split = self.job.split_name(at.split);
         let offset = at.offset.to_string();
         let headers = [
@@ -78,39 +136,15 @@ impl Poison {
             ("onceflow.offset", Some(offset.as_bytes())),
         ];
         let timestamp = self.job.env().clock.wall();
-        let appended = dead_letters.borrow_mut().append_with_headers(
-            0,
-            timestamp,
-            key.as_deref(),
-            value.as_deref(),
-            &headers,
-        );
+        let appended = dead_letters
+            .borrow_mut()
+            .append_with_headers(0, timestamp, key, value, &headers);
         appended.map_err(|failure| match failure.into_inner() {
             FailureInner::Job(e) => e,
             FailureInner::Poison(refused) => JobError::Sink {
                 sink: dead_letters.borrow().topic().to_string(),
                 why: format!("record {} of {split} cannot become a dead letter: {refused}; it is one because: {why}", at.offset),
             },
-        })
-    }
-
-    #[cold]
-    pub(crate) fn handle_raw(
-        &mut self,
-        failure: Failure,
-        at: Origin,
-        raw: Raw<'_>,
-    ) -> Result<(), JobError> {
-        self.handle(failure, at, &mut |key, out| match raw {
-            Raw::Bytes {
-                key: raw_key,
-                value,
-            } => {
-                *key = raw_key.map(<[u8]>::to_vec);
-                *out = value.map(<[u8]>::to_vec);
-                Ok(())
-            }
-            Raw::Encode(encode) => encode(out.insert(Vec::new())),
         })
     }
 

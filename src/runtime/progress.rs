@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::quarantine::Quarantine;
 use super::source::Position;
 use crate::types::{Offset, TopicId, TopicName, TopicPartition};
 
@@ -13,10 +14,27 @@ use crate::types::{Offset, TopicId, TopicName, TopicPartition};
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     commits: AtomicU64,
+    records: AtomicU64,
+    discarded_records: AtomicU64,
     positions: Mutex<BTreeMap<u32, Offset>>,
     /// Who the topics that it reads were when it first read them (S16).
     pub(crate) read_topics: Mutex<BTreeMap<TopicName, TopicId>>,
     share: Mutex<ShareReport>,
+    /// Source records that are set apart, from attempt to attempt.
+    pub(crate) quarantine: Quarantine,
+}
+
+/// What a finished job did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// How many cycles it committed.
+    pub commits: u64,
+    /// The records of its sources that these cycles had; in a job that is spread, those between its processes, too.
+    pub records: u64,
+    /// The records that were read in cycles that were not committed: a cycle was done again, or the job was stopped
+    /// before. Nothing of them is visible, and nothing is lost: they are read again, by the next run at the latest.
+    pub discarded_records: u64,
 }
 
 /// What a process has of a job that is spread over several: see [`Running::share`](super::Running::share).
@@ -48,6 +66,24 @@ impl Progress {
                 vacant.insert(id);
                 None
             }
+        }
+    }
+
+    /// So many records were read in the cycle that was committed.
+    pub(crate) fn kept(&self, records: u64) {
+        self.records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// So many records were read in cycles that were not committed; they are read again.
+    pub(crate) fn discarded(&self, records: u64) {
+        self.discarded_records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        Summary {
+            commits: self.commits(),
+            records: self.records.load(Ordering::Relaxed),
+            discarded_records: self.discarded_records.load(Ordering::Relaxed),
         }
     }
 

@@ -26,6 +26,8 @@ pub(crate) enum Report {
     Dirty(Instant),
     /// The worker changed more state than the cycle's budget.
     OverBudget,
+    /// The next record of this split is to have a cycle of its own.
+    Held(u32),
     /// The worker's splits have ended.
     Exhausted,
     /// The worker let everything of the closing cycle run out.

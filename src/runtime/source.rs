@@ -1,14 +1,17 @@
 //! The contract of a source: splits that are read at a position and can be read from there again.
 
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::context::JobContext;
-use super::error::JobError;
+use super::error::{Failure, JobError};
 use super::operator::{Flow, Stage};
+use super::pace::{Pace, Turn};
 use super::poison::Poison;
+use super::quarantine::{Admission, ApartAhead};
 use super::record::{Key, Meta, Origin, Record};
 use super::stream::{Attach, StageFactory};
 use super::topology::{Graph, SourceNode};
@@ -109,16 +112,17 @@ pub struct Emitted<'a, K: ?Sized, V: ?Sized> {
 
 /// Where a reader puts the records that it reads.
 pub trait Emit<K: ?Sized, V: ?Sized> {
-    /// Hands a record to the job.
+    /// Hands a record to the job, and says whether the reader may emit the next one in the same call.
     ///
     /// # Errors
     /// What stops the job; the reader passes it up with `?`.
-    fn emit(&mut self, record: Emitted<'_, K, V>) -> Result<(), JobError>;
+    fn emit(&mut self, record: Emitted<'_, K, V>) -> Result<Pace, JobError>;
 }
 
 /// Reads one split. Used on one worker's thread.
 pub trait SplitReader<K: ?Sized, V: ?Sized> {
-    /// Emits about one batch of records without blocking; where there are none now, arranges for `waker` to be called.
+    /// Emits about one batch of records without blocking, and fewer if it is asked to [`Pause`](Pace::Pause) within it; where
+    /// there are none now, arranges for `waker` to be called.
     ///
     /// # Errors
     /// If the split cannot be read, or the job is to stop.
@@ -150,6 +154,12 @@ pub trait Source: Send + Sync + 'static {
     /// which a job spread over several processes cannot share out.
     fn topic(&self) -> Option<(String, Option<i32>)> {
         None
+    }
+
+    /// Whether a record that was read can be read again within this run of the program. Where it cannot, a record that fails after
+    /// part of its effects stops the job, also where there is a dead-letter topic.
+    fn is_rereadable(&self) -> bool {
+        true
     }
 
     /// Lists the splits. Called once at every start; a split that was there before keeps its position.
@@ -186,12 +196,17 @@ pub trait Source: Send + Sync + 'static {
 /// A source with its types hidden.
 pub(crate) trait SplitLister: Send + Sync {
     fn topic(&self) -> Option<(String, Option<i32>)>;
+    fn is_rereadable(&self) -> bool;
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError>;
 }
 
 impl<S: Source> SplitLister for S {
     fn topic(&self) -> Option<(String, Option<i32>)> {
         Source::topic(self)
+    }
+
+    fn is_rereadable(&self) -> bool {
+        Source::is_rereadable(self)
     }
 
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
@@ -222,6 +237,8 @@ impl<S: Source> Attach<S::Key, S::Value> for From<S> {
                     readers: Vec::new(),
                     next: 0,
                     records: 0,
+                    turn: context.turn(),
+                    job: context.shared_job(),
                     types: PhantomData::<fn(&S::Key, &S::Value)>,
                 };
                 let splits = context.take_splits();
@@ -257,7 +274,9 @@ type OpenSplit<R> = Box<dyn Fn(&AssignedSplit) -> Result<R, JobError>>;
 
 struct SplitState<R> {
     number: u32,
+    split: Split,
     reader: R,
+    apart: ApartAhead,
     is_exhausted: bool,
 }
 
@@ -268,19 +287,50 @@ struct SplitFeed<R, G, KV> {
     readers: Vec<SplitState<R>>,
     next: usize,
     records: u64,
+    turn: Rc<Turn>,
+    job: Arc<JobContext>,
     types: PhantomData<KV>,
 }
 
 struct StageEmit<'a, G> {
+    turn: &'a Turn,
+    apart: &'a mut ApartAhead,
     records: &'a mut u64,
     stage: &'a mut G,
     poison: &'a mut Poison,
     current: &'a mut Origin,
 }
 
+impl<G> StageEmit<'_, G> {
+    /// Makes a record that is known to be poison a dead letter.
+    #[cold]
+    fn bury<K: ?Sized, V: ?Sized>(
+        &mut self,
+        emitted: &Emitted<'_, K, V>,
+        why: String,
+    ) -> Result<Pace, JobError> {
+        self.turn.begin_record();
+        self.turn.trace().wipe();
+        *self.records += 1;
+        self.current.offset = emitted.offset;
+        self.poison
+            .handle_raw(Failure::poison(why), *self.current, emitted.raw)?;
+        Ok(self.turn.end_record(*self.current))
+    }
+}
+
 impl<K: ?Sized, V: ?Sized, G: Stage<K, V>> Emit<K, V> for StageEmit<'_, G> {
     #[inline]
-    fn emit(&mut self, emitted: Emitted<'_, K, V>) -> Result<(), JobError> {
+    fn emit(&mut self, emitted: Emitted<'_, K, V>) -> Result<Pace, JobError> {
+        if emitted.offset >= self.apart.next_offset() {
+            match self.apart.admit(emitted.offset) {
+                Admission::Enters => {}
+                Admission::Waits => return Ok(Pace::Pause),
+                Admission::IsPoison(why) => return self.bury(&emitted, why),
+            }
+        }
+        self.turn.begin_record();
+        self.turn.trace().wipe();
         *self.records += 1;
         self.current.offset = emitted.offset;
         let meta = Meta {
@@ -291,10 +341,11 @@ impl<K: ?Sized, V: ?Sized, G: Stage<K, V>> Emit<K, V> for StageEmit<'_, G> {
             Ok((key, value)) => self.stage.push(Record { key, value, meta }),
             Err(e) => Err(e.into()),
         };
-        match result {
-            Ok(()) => Ok(()),
-            Err(failure) => self.poison.handle_raw(failure, *self.current, emitted.raw),
+        if let Err(failure) = result {
+            self.poison
+                .handle_raw(failure, *self.current, emitted.raw)?;
         }
+        Ok(self.turn.end_record(*self.current))
     }
 }
 
@@ -303,6 +354,7 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
 {
     fn poll(&mut self, waker: &Waker, current: &mut Origin) -> Result<Read, JobError> {
         let mut idle = Read::Exhausted;
+        let alone = self.job.alone.split();
         for _ in 0..self.readers.len() {
             let index = self.next;
             self.next = (self.next + 1) % self.readers.len();
@@ -310,14 +362,38 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
             if split.is_exhausted {
                 continue;
             }
+            if alone.is_some_and(|number| number != split.number) {
+                idle = idle.sooner(Read::Pending);
+                continue;
+            }
+            if split.apart.held().is_some() {
+                if alone.is_none() {
+                    self.turn.hold(split.number);
+                    idle = idle.sooner(Read::Pending);
+                    continue;
+                }
+                split.apart.release();
+            }
             current.split = split.number;
             let mut emit = StageEmit {
+                turn: &self.turn,
+                apart: &mut split.apart,
                 records: &mut self.records,
                 stage: &mut self.stage,
                 poison: &mut self.poison,
                 current,
             };
-            match split.reader.read(waker, &mut emit)? {
+            let read = split.reader.read(waker, &mut emit)?;
+            if let Some(held) = split.apart.held() {
+                // The reader went past the record; in its own cycle it is read again.
+                split.reader = (self.open)(&AssignedSplit {
+                    number: split.number,
+                    split: split.split.clone(),
+                    position: Some(held.into()),
+                })?;
+                return Ok(Read::Progress);
+            }
+            match read {
                 Read::Progress => return Ok(Read::Progress),
                 Read::Exhausted => split.is_exhausted = true,
                 waiting => idle = idle.sooner(waiting),
@@ -351,7 +427,9 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
     fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError> {
         self.readers.push(SplitState {
             number: assigned.number,
+            split: assigned.split.clone(),
             reader: (self.open)(assigned)?,
+            apart: self.job.apart_ahead(assigned),
             is_exhausted: false,
         });
         Ok(())

@@ -19,10 +19,12 @@ use super::error::JobError;
 use super::flusher::Flusher;
 use super::inbox::Inbox;
 use super::log_handle::Log;
+use super::pace::RecordBudget;
 use super::poison::PoisonPolicy;
 use super::positions::{NamedPositions, Positions, positions_topic, read_positions};
 use super::pressure::Pressure;
 use super::progress::Progress;
+use super::quarantine::Alone;
 use super::report::{Report, Reports};
 use super::scale::{ScaleOut, Share, repartition_topic};
 use super::schemas::{NotedSchema, Stored, check_schemas};
@@ -175,7 +177,10 @@ fn prepare(
         topic_partitions: settings.partitions_of_new_topics(state_partitions),
         directories: HashMap::new(),
         cycle_records: AtomicU64::new(0),
-        pressure: Pressure::new(settings.memory_bytes),
+        record_budget: RecordBudget::new(settings.commit.records_first),
+        transaction_timeout: settings.transaction_timeout,
+        pressure: Pressure::new(settings.memory_bytes, settings.commit.interval),
+        alone: Alone::default(),
         share: share.map(Arc::new),
     };
     let kept = read_positions(&job.transport, &positions_topic(&job.name)?)?;
@@ -503,6 +508,7 @@ fn plan_splits(
                 source,
                 split,
                 position: None,
+                is_rereadable: node.lister.is_rereadable(),
                 state_partition: None,
             });
         }

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::cycle::Commit;
 use super::error::{Failure, FailureInner, JobError};
 use super::exchange::Receive;
 use super::inbox::{Message, TaskChange};
+use super::pace::Turn;
 use super::positions::SinkMarks;
 use super::record::Origin;
 use super::report::{Drained, Report, Reports};
@@ -25,8 +25,8 @@ use super::topology::Topology;
 use crate::env::failpoint;
 use crate::state::FlushUrgency;
 
-/// How soon a worker that stands back for another looks whether that one has caught up.
-const LOOK_AGAIN: Duration = Duration::from_micros(500);
+mod reading;
+
 /// The longest sleep without a message; a guard against a lost wake-up, not a way to notice work.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 
@@ -45,6 +45,9 @@ pub(crate) struct Worker {
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     changelogs: HashMap<String, Changelog>,
     marks: SinkMarks,
+    turn: Rc<Turn>,
+    /// The feed that reads next.
+    next_feed: usize,
     state: State,
     current: Origin,
     is_exhausted: bool,
@@ -69,10 +72,8 @@ struct Receiver {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The cycle is open, and has no record yet.
-    Idle,
     /// The cycle is open.
-    Dirty,
+    Open,
     /// Sources stand still; what is in flight runs out.
     Closing,
     /// Everything ran out; waiting for the next cycle.
@@ -126,7 +127,7 @@ impl Worker {
         commit: Commit,
         reports: Reports,
     ) -> Result<Self, JobError> {
-        let mut context = OperatorContext::new(Arc::clone(&job), number)?;
+        let mut context = OperatorContext::new(Arc::clone(&job), number, commit, reports.clone())?;
         let mut feeds = Vec::new();
         for (index, source) in topology.sources.iter().enumerate() {
             context.begin(Producer::Source(index));
@@ -179,7 +180,9 @@ impl Worker {
             dead_letters: parts.dead_letters,
             changelogs: parts.changelogs,
             marks: parts.marks,
-            state: State::Idle,
+            turn: parts.turn,
+            next_feed: 0,
+            state: State::Open,
             current: Origin::default(),
             is_exhausted: false,
             overlay_bytes: 0,
@@ -222,17 +225,11 @@ impl Worker {
                 self.early.push(message)
             }
             Message::Batch {
-                exchange, batch, ..
-            } => {
-                self.mark_dirty();
-                let records_count = self.receivers[exchange]
-                    .receive
-                    .receive(batch, &mut self.current)?;
-                let before_bytes = self.overlay_bytes;
-                self.check_overlay();
-                let added_bytes = self.overlay_bytes.saturating_sub(before_bytes);
-                self.job.pressure.note_growth(records_count, added_bytes);
-            }
+                exchange,
+                batch,
+                records_count,
+                ..
+            } => self.receive(exchange, batch, records_count)?,
             Message::EndOfCycle { exchange } => {
                 self.receivers[exchange].ended += 1;
                 self.close_receivers()?;
@@ -288,86 +285,6 @@ impl Worker {
         Ok(())
     }
 
-    fn mark_dirty(&mut self) {
-        if self.state == State::Idle {
-            self.state = State::Dirty;
-            self.reports.send(Report::Dirty(self.job.env.clock.now()));
-        }
-    }
-
-    /// Reads a batch of every source, if the cycle is open and nobody is behind.
-    fn read_sources(&mut self) -> Result<Read, JobError> {
-        if self.is_exhausted || !matches!(self.state, State::Idle | State::Dirty) {
-            return Ok(Read::Pending);
-        }
-        if self.job.cycle_records.load(Ordering::Relaxed) >= self.commit.records_max {
-            // Whoever read the last of them told the driver, so `Close` is on its way.
-            return Ok(Read::Pending);
-        }
-        if self.job.pressure.are_sources_stopped() {
-            // Whoever stopped them told the driver.
-            return Ok(Read::Pending);
-        }
-        // Back-pressure reaches the source (I10).
-        let inbox_bytes_max = self.job.pressure.inbox_bytes_max();
-        let mut inboxes = self.job.inboxes.iter();
-        if inboxes.any(|inbox| inbox.size_bytes() > inbox_bytes_max) {
-            return Ok(Read::Later(LOOK_AGAIN));
-        }
-        let (mut is_progress, mut idle) = (false, Read::Exhausted);
-        for index in 0..self.feeds.len() {
-            match self.feeds[index].poll(&self.waker, &mut self.current)? {
-                Read::Progress => {
-                    is_progress = true;
-                    self.mark_dirty();
-                    self.count_records(index);
-                }
-                waiting => idle = idle.sooner(waiting),
-            }
-        }
-        if is_progress {
-            self.check_overlay();
-            return Ok(Read::Progress);
-        }
-        if idle == Read::Exhausted && self.job.share.is_some() {
-            // The others may give this process a share later.
-            return Ok(Read::Pending);
-        }
-        if idle == Read::Exhausted {
-            self.is_exhausted = true;
-            self.reports.send(Report::Exhausted);
-        }
-        Ok(idle)
-    }
-
-    /// Asks for an early commit when the cycle has all the records that it may have.
-    fn count_records(&mut self, feed: usize) {
-        let records = self.feeds[feed].take_records();
-        let before = self.job.cycle_records.fetch_add(records, Ordering::Relaxed);
-        let is_reached = before.saturating_add(records) >= self.commit.records_max;
-        if is_reached && before < self.commit.records_max {
-            self.reports.send(Report::OverBudget);
-        }
-    }
-
-    /// Stops the sources and asks for an early commit when the state that the cycle changed is over its share of
-    /// the budget (D6): the driver may be busy with the last commit, and the cycle would grow meanwhile.
-    fn check_overlay(&mut self) {
-        let mut overlay_bytes = 0;
-        let counted = self.each_store(&mut |store, _| {
-            overlay_bytes += store.overlay_bytes();
-            Ok(())
-        });
-        debug_assert!(counted.is_ok(), "counting cannot fail");
-        self.overlay_bytes = overlay_bytes;
-        let overlay_bytes_max = self.commit.overlay_bytes_max;
-        let overlay_bytes_max = overlay_bytes_max.min(self.job.backend.overlay_bytes_max());
-        let is_over_budget = overlay_bytes > overlay_bytes_max / self.job.inboxes.len();
-        if is_over_budget && self.job.pressure.stop_sources() {
-            self.reports.send(Report::OverBudget);
-        }
-    }
-
     /// Opens the next cycle, unless a store must first be rid of what waits for its flush: memory stays
     /// within its bound (I10). Messages of that cycle wait meanwhile.
     fn open_if_due(&mut self) -> Result<(), JobError> {
@@ -384,7 +301,8 @@ impl Worker {
         );
         self.open_due = None;
         self.writer.set(writer);
-        self.state = State::Idle;
+        self.state = State::Open;
+        self.turn.open_cycle();
         self.overlay_bytes = 0;
         for receiver in &mut self.receivers {
             (receiver.ended, receiver.is_closed) = (0, false);
@@ -420,10 +338,7 @@ impl Worker {
 
     /// The sources stand still: ends the cycle in their chains, and then wherever nothing more can come.
     fn close(&mut self) -> Result<(), JobError> {
-        assert!(
-            matches!(self.state, State::Idle | State::Dirty),
-            "a cycle closes once"
-        );
+        assert_eq!(self.state, State::Open, "a cycle closes once");
         self.state = State::Closing;
         for index in 0..self.feeds.len() {
             let ended = self.feeds[index].end_cycle();

@@ -33,6 +33,7 @@ mod rocks;
 mod scan;
 mod store;
 mod table;
+mod trace;
 mod value;
 
 pub use backend::StateBackend;
@@ -46,6 +47,7 @@ pub use replay::Change;
 #[doc(hidden)]
 pub use rocks::options as rocksdb_options;
 pub use store::Store;
+pub use trace::Trace;
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use super::flush::{FlushBatch, FlushTicket, FlushUrgency};
 use super::key::{HashedKey, PlacedKey, hash_key};
 use super::prefetch::Misses;
 use super::table::{Entry, Table};
+use super::trace::Trace;
 use super::value::{ValueCodec, decode, encode};
 use crate::codec::Codec;
 use crate::env::Instant;
@@ -59,6 +60,7 @@ pub struct Store<V> {
     /// Where the replay of each partition stands.
     pub(super) restored: BTreeMap<u16, Offset>,
     is_broken: bool,
+    pub(super) trace: Trace,
 }
 
 /// A flush that was taken and is not written yet.
@@ -105,6 +107,7 @@ impl<V: Clone + Send + 'static> Store<V> {
             misses: Misses::default(),
             restored: BTreeMap::new(),
             is_broken: false,
+            trace: Trace::default(),
             backend: backend.clone(),
         };
         for &partition in partitions {
@@ -201,6 +204,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         let entry = self.table.entry_mut(slot);
         let was_absent = entry.value.is_none();
         let result = change(&mut entry.value);
+        self.trace.leave();
         let stayed_absent = was_absent && entry.value.is_none();
         if !entry.is_in_cycle && !stayed_absent {
             entry.is_in_cycle = true;

@@ -24,7 +24,7 @@ use crate::runtime::sink::Sink;
 use crate::runtime::stream::StageFactory;
 use crate::runtime::topology::Graph;
 use crate::runtime::{Failure, Flow, JobError, OperatorContext, Output, Record};
-use crate::state::{CycleStore, HashedKey};
+use crate::state::{CycleStore, HashedKey, Trace};
 use crate::types::Offset;
 
 /// Bytes written to a part at once.
@@ -156,6 +156,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, F: LineFormat<K, V>> StageFactory
             lines: Vec::with_capacity(WRITE_BYTES),
             part: None,
             covered: Vec::new(),
+            trace: context.trace(),
         })
     }
 }
@@ -309,6 +310,7 @@ pub struct FilesStage<F> {
     part: Option<Part>,
     /// Parts to seal once the cycle that closed last is committed.
     covered: Vec<String>,
+    trace: Trace,
 }
 
 /// The part that grows.
@@ -405,6 +407,7 @@ impl<K: ?Sized, V: ?Sized, F: LineFormat<K, V>> Output<K, V> for FilesStage<F> {
             ));
         }
         self.lines.push(b'\n');
+        self.trace.leave();
         if self.lines.len() >= WRITE_BYTES {
             self.write()?;
         }

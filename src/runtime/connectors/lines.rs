@@ -184,6 +184,10 @@ impl Source for Lines {
         self.name.clone()
     }
 
+    fn is_rereadable(&self) -> bool {
+        matches!(self.input, Input::Files(_)) && !self.settings.is_rotating
+    }
+
     fn splits(&self, _context: &JobContext) -> Result<Vec<Split>, JobError> {
         let Input::Files(paths) = &self.input else {
             return Ok(vec![Split::Named {

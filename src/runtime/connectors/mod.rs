@@ -2,6 +2,7 @@
 
 mod byte_stream;
 mod callback;
+mod fetched;
 mod files;
 mod lines;
 mod topic_sink;
@@ -9,10 +10,10 @@ mod topic_source;
 mod values;
 
 pub use callback::{AtLeastOnce, at_least_once};
+pub(in crate::runtime) use fetched::{FetchCursor, Taken};
 pub(crate) use files::FileDirectory;
 pub use files::{Files, Formatted, LineFormat, ValueLines, files};
 pub use lines::{Lines, lines, lines_of, stdin_lines};
 pub use topic_sink::{Topic, topic};
-pub(in crate::runtime) use topic_source::FetchState;
 pub use topic_source::{KeyedTopic, TopicReader, keyed_topic};
 pub use values::{Values, values};

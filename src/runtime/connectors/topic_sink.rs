@@ -11,7 +11,7 @@ use crate::runtime::sink::Sink;
 use crate::runtime::stream::StageFactory;
 use crate::runtime::topology::{Graph, SinkTopic};
 use crate::runtime::{Flow, JobError, OperatorContext, Output, Record, Unkeyed};
-use crate::state::{CycleStore, HashedKey};
+use crate::state::{CycleStore, HashedKey, Trace};
 use crate::types::TopicName;
 
 /// A topic as a source or a sink; see [`topic`].
@@ -119,6 +119,7 @@ impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> StageFactory<K, V> for
             scratch: Vec::with_capacity(64),
             is_keyed: TypeId::of::<Key<K>>() != TypeId::of::<Key<Unkeyed>>(),
             records: 0,
+            trace: context.trace(),
             value: PhantomData,
         })
     }
@@ -138,6 +139,7 @@ pub struct TopicStage<V: ?Sized, C> {
     scratch: Vec<u8>,
     is_keyed: bool,
     records: u32,
+    trace: Trace,
     value: PhantomData<fn(&V)>,
 }
 
@@ -160,7 +162,9 @@ impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Output<K, V> for TopicStage<V, C
             }
         };
         self.appender
-            .append(partition, record.meta.timestamp, key, Some(&self.scratch))
+            .append(partition, record.meta.timestamp, key, Some(&self.scratch))?;
+        self.trace.leave();
+        Ok(())
     }
 }
 

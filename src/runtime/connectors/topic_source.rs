@@ -2,15 +2,12 @@
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::task::Waker;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-
+use super::fetched::{FetchCursor, Taken};
 use super::topic_sink::Topic;
-use crate::client::consumer::{FetchedBatches, PartitionReader};
-use crate::client::{ClientError, wait};
+use crate::client::consumer::PartitionReader;
+use crate::client::wait;
 use crate::codec::{Codec, CodecError, Datum};
 use crate::protocol::messages::{NewTopic, OffsetSpec};
 use crate::runtime::source_topics::{Wanted, find_source_topic};
@@ -139,42 +136,6 @@ fn splits<V: Datum + ?Sized, C: Codec<V>>(
         .collect())
 }
 
-/// A fetch is either over, or on its way with the reader.
-pub(in crate::runtime) enum FetchState {
-    Idle(PartitionReader),
-    Waiting(BoxFuture<'static, (PartitionReader, Result<FetchedBatches, ClientError>)>),
-    /// Only within a call.
-    Moved,
-}
-
-impl FetchState {
-    /// What was fetched, or nothing yet; then `waker` is called when there is something.
-    pub(in crate::runtime) fn poll(
-        &mut self,
-        waker: &Waker,
-    ) -> Poll<Result<FetchedBatches, ClientError>> {
-        let mut fetch = match std::mem::replace(self, Self::Moved) {
-            Self::Idle(mut reader) => async move {
-                let fetched = reader.fetch(LONG_POLL).await;
-                (reader, fetched)
-            }
-            .boxed(),
-            Self::Waiting(fetch) => fetch,
-            Self::Moved => unreachable!("a fetch is put back before the call returns"),
-        };
-        match fetch.as_mut().poll(&mut Context::from_waker(waker)) {
-            Poll::Ready((reader, fetched)) => {
-                *self = Self::Idle(reader);
-                Poll::Ready(fetched)
-            }
-            Poll::Pending => {
-                *self = Self::Waiting(fetch);
-                Poll::Pending
-            }
-        }
-    }
-}
-
 /// A null value is no value of any type: it says that its key was deleted.
 const NO_VALUE: CodecError = CodecError::Absent {
     part: "value",
@@ -186,14 +147,9 @@ const NO_KEY: CodecError = CodecError::Absent {
     advice: "read the topic without keys, and key it by its value",
 };
 
-/// How long a fetch waits at the end of the log before it is sent again.
-const LONG_POLL: Duration = Duration::from_secs(5);
-
 /// Reads one partition.
 pub struct TopicReader<V: ?Sized, C> {
-    fetch: FetchState,
-    /// Behind the last record emitted.
-    position: Offset,
+    cursor: FetchCursor,
     codec: C,
     /// Where to end, if anywhere.
     end: Option<Offset>,
@@ -233,8 +189,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             Isolation::ReadCommitted,
         );
         Ok(Self {
-            fetch: FetchState::Idle(reader),
-            position: start,
+            cursor: FetchCursor::new(reader),
             codec: topic.codec.clone(),
             end,
             value: PhantomData,
@@ -247,45 +202,30 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
         emit: &mut impl Emit<K, V>,
         key_of: impl for<'r> Fn(Option<&'r [u8]>) -> Result<Key<'r, K>, CodecError>,
     ) -> Result<Read, JobError> {
-        if self.end.is_some_and(|end| self.position >= end) {
+        if self.end.is_some_and(|end| self.cursor.position() >= end) {
             return Ok(Read::Exhausted);
         }
-        let fetched = match self.fetch.poll(waker) {
-            Poll::Ready(fetched) => fetched?,
-            Poll::Pending => return Ok(Read::Pending),
-        };
-        let fetched_end = fetched.end();
-        for batch in fetched {
-            let batch = batch?;
-            for record in batch.iter() {
-                let record = record?;
-                let decoded: Result<Cow<'_, V>, CodecError> = match record.value {
-                    Some(value) => self.codec.decode(value),
-                    None => Err(NO_VALUE),
-                };
-                let record_in = match (&decoded, key_of(record.key)) {
-                    (Ok(value), Ok(key)) => Ok((key, &**value)),
-                    (Err(e), _) => Err(e.clone()),
-                    (_, Err(e)) => Err(e),
-                };
-                emit.emit(Emitted {
-                    record: record_in,
-                    timestamp: record.timestamp,
-                    offset: record.offset,
-                    raw: Raw::Bytes {
-                        key: record.key,
-                        value: record.value,
-                    },
-                })?;
-            }
-        }
-        let is_moved = fetched_end > self.position;
-        self.position = fetched_end;
-        // A long poll that found nothing is sent again by the next call.
-        Ok(if is_moved {
-            Read::Progress
-        } else {
-            Read::Later(Duration::ZERO)
+        let codec = &self.codec;
+        self.cursor.read(waker, |record| {
+            let decoded: Result<Cow<'_, V>, CodecError> = match record.value {
+                Some(value) => codec.decode(value),
+                None => Err(NO_VALUE),
+            };
+            let record_in = match (&decoded, key_of(record.key)) {
+                (Ok(value), Ok(key)) => Ok((key, &**value)),
+                (Err(e), _) => Err(e.clone()),
+                (_, Err(e)) => Err(e),
+            };
+            let emitted = emit.emit(Emitted {
+                record: record_in,
+                timestamp: record.timestamp,
+                offset: record.offset,
+                raw: Raw::Bytes {
+                    key: record.key,
+                    value: record.value,
+                },
+            });
+            emitted.map(Taken::Yes)
         })
     }
 }
@@ -296,7 +236,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> SplitReader<Unkeyed, V> for TopicReader<V, 
     }
 
     fn position(&self) -> Offset {
-        self.position
+        self.cursor.position()
     }
 }
 
@@ -307,6 +247,6 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> SplitReader<K, V> for To
     }
 
     fn position(&self) -> Offset {
-        self.position
+        self.cursor.position()
     }
 }

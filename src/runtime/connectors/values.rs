@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use crate::codec::{Codec, Datum};
 use crate::runtime::{
-    Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed,
+    Emit, Emitted, JobContext, JobError, Key, Pace, Raw, Read, Source, Split, SplitReader, Unkeyed,
 };
 use crate::types::{Offset, Timestamp};
 
@@ -89,12 +89,15 @@ impl<T: Datum + Sized + Clone> SplitReader<Unkeyed, T> for ValuesReader<T> {
             };
             let offset = self.position;
             self.position = offset.plus(1);
-            emit.emit(Emitted {
+            let pace = emit.emit(Emitted {
                 record: Ok((Key::none(), &value)),
                 timestamp: self.timestamp,
                 offset,
                 raw: Raw::Encode(&|out| T::DefaultCodec::default().encode(&value, out)),
             })?;
+            if pace == Pace::Pause {
+                break;
+            }
         }
         Ok(Read::Progress)
     }

@@ -6,22 +6,24 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
 use crate::client::consumer::PartitionReader;
 use crate::client::wait;
 use crate::codec::{Codec, CodecError, Datum};
 use crate::protocol::messages::OffsetSpec;
 use crate::runtime::appender::TopicAppender;
-use crate::runtime::connectors::FetchState;
+use crate::runtime::connectors::{FetchCursor, Taken};
 use crate::runtime::error::JobError;
 use crate::runtime::exchange::{Batch, Receiver};
 use crate::runtime::operator::{Flow, Stage};
+use crate::runtime::pace::{Pace, Turn};
+use crate::runtime::quarantine::{Admission, ApartAhead};
 use crate::runtime::record::{Key, Meta, Origin, Record};
 use crate::runtime::source::{AssignedSplit, Feed, Position, Raw, Read, Split};
 use crate::runtime::stream::StageFactory;
 use crate::runtime::{JobContext, OperatorContext};
-use crate::state::CycleStore;
+use crate::state::{CycleStore, Trace};
 use crate::types::{Isolation, NameError, Offset, TopicName};
 
 /// The topic of an exchange.
@@ -35,6 +37,7 @@ pub(crate) struct RepartitionSender<K: ?Sized, V: Datum + ?Sized> {
     partitions_count: u32,
     codec: V::DefaultCodec,
     scratch: Vec<u8>,
+    trace: Trace,
     types: PhantomData<fn(&K)>,
 }
 
@@ -48,6 +51,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> RepartitionSender<K, V> {
             appender,
             codec: V::DefaultCodec::default(),
             scratch: Vec::with_capacity(64),
+            trace: context.trace(),
             types: PhantomData,
         })
     }
@@ -67,7 +71,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> RepartitionSender<K, V> {
             record.meta.timestamp,
             Some(record.key.bytes()),
             Some(value),
-        )
+        )?;
+        self.trace.leave();
+        Ok(())
     }
 
     pub(crate) fn end_cycle(&mut self) -> Flow {
@@ -78,8 +84,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> RepartitionSender<K, V> {
 /// One partition of the topic, being read.
 struct PartitionState {
     number: u32,
-    fetch: FetchState,
-    position: Offset,
+    split: Split,
+    cursor: FetchCursor,
+    apart: ApartAhead,
 }
 
 impl PartitionState {
@@ -106,17 +113,27 @@ impl PartitionState {
         );
         Ok(Self {
             number: assigned.number,
-            fetch: FetchState::Idle(reader),
-            position,
+            split: assigned.split.clone(),
+            cursor: FetchCursor::new(reader),
+            apart: job.apart_ahead(assigned),
         })
     }
+}
+
+/// Records that were read of one partition and are not all processed yet.
+struct Rows<V: Datum + ?Sized> {
+    batch: Batch<V>,
+    /// The place of their partition in the feed.
+    index: usize,
+    /// The first row that is not processed.
+    row: usize,
 }
 
 /// One worker's receiving end of an exchange between processes, with the chain behind it.
 struct RepartitionFeed<K: ?Sized, V: Datum + ?Sized, S> {
     job: Arc<JobContext>,
     receiver: Receiver<K, V, S>,
-    batch: Batch<V>,
+    taken: Rows<V>,
     partitions: Vec<PartitionState>,
     next: usize,
     records: u64,
@@ -132,92 +149,133 @@ where
     V: Datum + ?Sized,
     F: StageFactory<K, V>,
 {
-    let receiver = Receiver::new(
-        stage.build(context)?,
-        context.poison()?,
-        context.spent_batches_here(),
-    );
+    let receiver = Receiver::new(stage.build(context)?, context)?;
     Ok(Box::new(RepartitionFeed {
         receiver,
         // They come as the group gives them.
         partitions: Vec::new(),
-        batch: Batch::new(context.job().pressure.batch_records_max()),
+        taken: Rows {
+            batch: Batch::new(context.job().pressure.batch_records_max()),
+            index: 0,
+            row: 0,
+        },
         job: context.shared_job(),
         next: 0,
         records: 0,
     }))
 }
 
+impl<V: Datum + ?Sized> Rows<V> {
+    /// Adds a record, or says why it cannot be.
+    fn push<K: Datum + ?Sized>(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        meta: Meta,
+    ) -> Result<(), CodecError> {
+        let (key, value, end) = decode::<V>(key, value, &self.batch)?;
+        let key: Key<'_, K> = Key::new(key);
+        self.batch.push(key, value.into_owned(), meta, end);
+        Ok(())
+    }
+}
+
 impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> RepartitionFeed<K, V, S> {
-    /// Reads what was fetched of one partition and runs it through the chain.
+    /// Reads a partition again from a place on.
+    fn seek(&mut self, index: usize, position: Offset) -> Result<(), JobError> {
+        let partition = &mut self.partitions[index];
+        let assigned = AssignedSplit {
+            number: partition.number,
+            split: partition.split.clone(),
+            position: Some(position.into()),
+        };
+        partition.cursor = PartitionState::open(&assigned, &self.job)?.cursor;
+        Ok(())
+    }
+
+    /// What was taken of another partition than the one that has the cycle to itself is read again later.
+    fn put_back(&mut self) -> Result<(), JobError> {
+        let position = self.taken.batch.offset(self.taken.row);
+        self.seek(self.taken.index, position)?;
+        self.taken.batch.clear();
+        self.taken.row = 0;
+        Ok(())
+    }
+
+    /// Reads what was fetched of one partition, a batch of the shuffle at a time, and runs it through the chain.
     fn read(
         &mut self,
         index: usize,
         waker: &Waker,
         current: &mut Origin,
     ) -> Result<Read, JobError> {
-        let fetched = match self.partitions[index].fetch.poll(waker) {
-            Poll::Ready(fetched) => fetched?,
-            Poll::Pending => return Ok(Read::Pending),
-        };
-        let end = fetched.end();
-        current.split = self.partitions[index].number;
-        for batch in fetched {
-            let batch = batch?;
-            for record in batch.iter() {
-                let record = record?;
-                current.offset = record.offset;
-                let meta = Meta {
-                    timestamp: record.timestamp,
-                    origin: *current,
-                };
-                self.take_in(record.key, record.value, meta, current)?;
-            }
-        }
-        self.process(current)?;
-        let is_moved = end > self.partitions[index].position;
-        self.partitions[index].position = end;
-        // A long poll that found nothing is sent again by the next call.
-        Ok(match is_moved {
-            true => Read::Progress,
-            false => Read::Later(std::time::Duration::ZERO),
-        })
-    }
-
-    fn take_in(
-        &mut self,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        meta: Meta,
-        current: &mut Origin,
-    ) -> Result<(), JobError> {
-        self.records += 1;
-        match decode::<V>(key, value, &self.batch) {
-            Ok((key, value, end)) => {
-                let key: Key<'_, K> = Key::new(key);
-                self.batch.push(key, value.into_owned(), meta, end);
-            }
-            Err(e) => {
-                let raw = Raw::Bytes { key, value };
-                self.receiver
-                    .poison()
-                    .handle_raw(e.into(), meta.origin, raw)?;
-            }
-        }
+        let partition = &mut self.partitions[index];
+        current.split = partition.number;
+        let split = partition.number;
         let records_max = self.job.pressure.batch_records_max();
-        match self.batch.is_full(records_max) {
-            true => self.process(current),
-            false => Ok(()),
-        }
+        let (taken, poison, records) = (&mut self.taken, self.receiver.poison(), &mut self.records);
+        taken.index = index;
+        let apart = &mut partition.apart;
+        let read = partition.cursor.read(waker, |record| {
+            let meta = Meta {
+                timestamp: record.timestamp,
+                origin: Origin {
+                    split,
+                    offset: record.offset,
+                },
+            };
+            let raw = Raw::Bytes {
+                key: record.key,
+                value: record.value,
+            };
+            if record.offset >= apart.next_offset() {
+                if !taken.batch.is_empty() {
+                    // First those before it: a letter is of the cycle whose position is behind it.
+                    return Ok(Taken::NotYet);
+                }
+                match apart.admit(record.offset) {
+                    Admission::Enters => {}
+                    Admission::Waits => return Ok(Taken::Yes(Pace::Pause)),
+                    Admission::IsPoison(why) => {
+                        *records += 1;
+                        poison.letter(&why, meta.origin, raw)?;
+                        return Ok(Taken::Yes(Pace::GoOn));
+                    }
+                }
+            }
+            if let Err(e) = taken.push::<K>(record.key, record.value, meta) {
+                if !taken.batch.is_empty() {
+                    return Ok(Taken::NotYet);
+                }
+                *records += 1;
+                poison.letter(&e.to_string(), meta.origin, raw)?;
+            }
+            Ok(Taken::Yes(match taken.batch.is_full(records_max) {
+                true => Pace::Pause,
+                false => Pace::GoOn,
+            }))
+        })?;
+        self.process(current)?;
+        Ok(read)
     }
 
+    /// Processes what was taken, as far as the open cycle may have it.
     fn process(&mut self, current: &mut Origin) -> Result<(), JobError> {
-        if self.batch.is_empty() {
+        let Rows { batch, row, .. } = &mut self.taken;
+        if batch.is_empty() {
             return Ok(());
         }
-        let processed = self.receiver.process(&self.batch, current);
-        self.batch.clear();
-        processed
+        self.receiver.turn().begin_record();
+        let first_row = *row;
+        *row = self
+            .receiver
+            .process_from(batch, first_row, current, Turn::end_record)?;
+        self.records += (*row - first_row) as u64;
+        if *row == batch.len() {
+            batch.clear();
+            *row = 0;
+        }
+        Ok(())
     }
 }
 
@@ -243,10 +301,33 @@ fn decode<'r, V: Datum + ?Sized>(
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Feed for RepartitionFeed<K, V, S> {
     fn poll(&mut self, waker: &Waker, current: &mut Origin) -> Result<Read, JobError> {
+        let alone = self.job.alone.split();
+        let is_other = |number: u32| alone.is_some_and(|alone| alone != number);
+        if !self.taken.batch.is_empty() && is_other(self.partitions[self.taken.index].number) {
+            self.put_back()?;
+        }
+        if !self.taken.batch.is_empty() {
+            self.process(current)?;
+            return Ok(Read::Progress);
+        }
         let mut idle = Read::Exhausted;
         for _ in 0..self.partitions.len() {
             let index = self.next;
             self.next = (self.next + 1) % self.partitions.len();
+            let partition = &self.partitions[index];
+            if is_other(partition.number) {
+                idle = idle.sooner(Read::Pending);
+                continue;
+            }
+            if let Some(held) = partition.apart.held() {
+                if alone.is_none() {
+                    self.receiver.turn().hold(partition.number);
+                    idle = idle.sooner(Read::Pending);
+                    continue;
+                }
+                self.seek(index, held)?;
+                self.partitions[index].apart.release();
+            }
             match self.read(index, waker, current)? {
                 Read::Progress => return Ok(Read::Progress),
                 waiting => idle = idle.sooner(waiting),
@@ -268,9 +349,17 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Feed for RepartitionF
     }
 
     fn positions(&self, visit: &mut dyn FnMut(u32, Position)) {
-        self.partitions
-            .iter()
-            .for_each(|partition| visit(partition.number, partition.position.into()));
+        let Rows { batch, index, row } = &self.taken;
+        for (place, partition) in self.partitions.iter().enumerate() {
+            let position = match place == *index && !batch.is_empty() {
+                true => batch.offset(*row),
+                false => {
+                    let held = partition.apart.held();
+                    held.unwrap_or_else(|| partition.cursor.position())
+                }
+            };
+            visit(partition.number, position.into());
+        }
     }
 
     fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError> {
@@ -280,8 +369,20 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Feed for RepartitionF
     }
 
     fn close_splits(&mut self, numbers: &[u32]) {
+        // What was taken of a partition that goes is its next owner's; of one that stays, it keeps its place.
+        let index = self.taken.index;
+        let number = self.partitions.get(index).map(|partition| partition.number);
         self.partitions
             .retain(|partition| !numbers.contains(&partition.number));
+        let stays = self
+            .partitions
+            .iter()
+            .position(|partition| Some(partition.number) == number);
+        self.taken.index = stays.unwrap_or(0);
+        if stays.is_none() {
+            self.taken.batch.clear();
+            self.taken.row = 0;
+        }
         self.next = 0;
     }
 }

@@ -54,7 +54,7 @@ fn files_hold_each_line_once_through_failures_at_any_place() {
     let place = Place::new();
     let path = place.file("in", numbers(60_000));
     let out = place.path("out");
-    let often = Commit::every(OFTEN).or_records(1);
+    let often = Commit::every(OFTEN).or_records(10_000);
     for part_bytes in [0, 100_000, 1 << 30] {
         for fatal in [3, 30_000, 45_000, 59_999, u64::MAX] {
             let log = place.log();
@@ -150,7 +150,7 @@ fn a_part_that_was_cut_by_somebody_else_is_refused() {
     let log = place.log();
     let path = place.file("in", numbers(60_000));
     let out = place.path("out");
-    let often = Commit::every(OFTEN).or_records(1);
+    let often = Commit::every(OFTEN).or_records(10_000);
     run(
         copy(&path, &out, 59_999, 1 << 30)
             .exactly_once(often)

@@ -51,7 +51,7 @@ fn a_job_stopped_at_any_moment_loses_and_doubles_nothing() {
         all.push_str(&text(round, 12_000));
         let path = place.file("book", &all);
         let log = place.log();
-        let commit = Commit::every(OFTEN).or_records(1);
+        let commit = Commit::every(OFTEN).or_records(5_000);
         let job = word_count(lines([&path]).follow()).exactly_once(commit);
         let running = job.workers(2).start(&log).unwrap();
         until("it committed", || running.commits() > 0);

@@ -73,6 +73,7 @@ impl Life {
                 lines: Vec::new(),
                 part: None,
                 covered: Vec::new(),
+                trace: crate::state::Trace::default(),
             },
             positions: Positions::new(env.clone(), topic, &writers),
             env,

@@ -14,7 +14,7 @@ use super::fingerprint::{Fingerprint, Unended};
 use super::input::{Followed, InputFile, Opened, TAIL_BYTES};
 use crate::codec::{Codec, Text};
 use crate::env::FileIdentity;
-use crate::runtime::{Emit, Emitted, JobError, Key, Raw, Read, SplitReader, Unkeyed};
+use crate::runtime::{Emit, Emitted, JobError, Key, Pace, Raw, Read, SplitReader, Unkeyed};
 use crate::types::{Offset, Timestamp};
 
 /// Bytes read from a file at once.
@@ -192,7 +192,7 @@ impl LinesReader {
         end: usize,
         next: usize,
         emit: &mut impl Emit<Unkeyed, str>,
-    ) -> Result<(), JobError> {
+    ) -> Result<Pace, JobError> {
         let offset = self.position();
         let line = &self.buffer[self.consumed..end];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -220,7 +220,7 @@ impl LinesReader {
         })
     }
 
-    /// Emits every whole line that was read.
+    /// Emits the whole lines that were read, as many as are wanted now.
     fn emit_lines(&mut self, emit: &mut impl Emit<Unkeyed, str>) -> Result<bool, JobError> {
         let before = self.consumed;
         if let Some(unended) = self.unended {
@@ -231,7 +231,9 @@ impl LinesReader {
         }
         while let Some(length) = memchr(b'\n', &self.buffer[self.consumed..self.filled]) {
             let end = self.consumed + length;
-            self.emit_line(end, end + 1, emit)?;
+            if self.emit_line(end, end + 1, emit)? == Pace::Pause {
+                break;
+            }
         }
         Ok(self.consumed > before)
     }
@@ -282,7 +284,8 @@ impl LinesReader {
         let end = self.filled;
         let is_return = self.buffer[end - 1] == b'\r';
         self.unended = Some(Unended { is_return });
-        self.emit_line(end, end, emit)?;
+        // Nothing is behind it that could be emitted too soon.
+        let _pace = self.emit_line(end, end, emit)?;
         Ok(Read::Progress)
     }
 

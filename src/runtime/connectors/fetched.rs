@@ -1,0 +1,149 @@
+//! A topic partition read record by record: what was fetched is kept where the reader pauses within it.
+
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::client::ClientError;
+use crate::client::consumer::{CommittedBatch, FetchedBatches, PartitionReader};
+use crate::protocol::batch::{Record, Records};
+use crate::runtime::{JobError, Pace, Read};
+use crate::types::Offset;
+
+/// How long a fetch waits at the end of the log before it is sent again.
+const LONG_POLL: Duration = Duration::from_secs(5);
+
+/// A fetch is either over, or on its way with the reader.
+enum FetchState {
+    Idle(PartitionReader),
+    Waiting(BoxFuture<'static, (PartitionReader, Result<FetchedBatches, ClientError>)>),
+    /// Only within a call.
+    Moved,
+}
+
+impl FetchState {
+    /// What was fetched, or nothing yet; then `waker` is called when there is something.
+    fn poll(&mut self, waker: &Waker) -> Poll<Result<FetchedBatches, ClientError>> {
+        let mut fetch = match std::mem::replace(self, Self::Moved) {
+            Self::Idle(mut reader) => async move {
+                let fetched = reader.fetch(LONG_POLL).await;
+                (reader, fetched)
+            }
+            .boxed(),
+            Self::Waiting(fetch) => fetch,
+            Self::Moved => unreachable!("a fetch is put back before the call returns"),
+        };
+        match fetch.as_mut().poll(&mut Context::from_waker(waker)) {
+            Poll::Ready((reader, fetched)) => {
+                *self = Self::Idle(reader);
+                Poll::Ready(fetched)
+            }
+            Poll::Pending => {
+                *self = Self::Waiting(fetch);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// What became of a record that was offered.
+pub(in crate::runtime) enum Taken {
+    /// It is behind the position.
+    Yes(Pace),
+    /// It is offered again by the next read.
+    NotYet,
+}
+
+/// Where the reading of a partition stands, to the record.
+pub(in crate::runtime) struct FetchCursor {
+    fetch: FetchState,
+    /// What was fetched and not begun.
+    batches: Option<FetchedBatches>,
+    /// The batch that is begun.
+    batch: Option<CommittedBatch>,
+    /// The rest of it.
+    records: Option<Records>,
+    /// Behind the last record taken.
+    position: Offset,
+}
+
+impl FetchCursor {
+    pub(in crate::runtime) fn new(reader: PartitionReader) -> Self {
+        Self {
+            position: reader.position(),
+            fetch: FetchState::Idle(reader),
+            batches: None,
+            batch: None,
+            records: None,
+        }
+    }
+
+    pub(in crate::runtime) fn position(&self) -> Offset {
+        self.position
+    }
+
+    /// Gives `take` one record after the other, until it wants to pause or all that was fetched is taken.
+    pub(in crate::runtime) fn read(
+        &mut self,
+        waker: &Waker,
+        take: impl FnMut(Record<'_>) -> Result<Taken, JobError>,
+    ) -> Result<Read, JobError> {
+        if self.batches.is_none() {
+            match self.fetch.poll(waker) {
+                Poll::Ready(fetched) => self.batches = Some(fetched?),
+                Poll::Pending => return Ok(Read::Pending),
+            }
+        }
+        let before = self.position;
+        if self.take_fetched(take)? == Pace::Pause {
+            return Ok(Read::Progress);
+        }
+        // A long poll that found nothing is sent again by the next call.
+        Ok(match self.position > before {
+            true => Read::Progress,
+            false => Read::Later(Duration::ZERO),
+        })
+    }
+
+    fn take_fetched(
+        &mut self,
+        mut take: impl FnMut(Record<'_>) -> Result<Taken, JobError>,
+    ) -> Result<Pace, JobError> {
+        while let Some(batches) = &mut self.batches {
+            if let Some(records) = &mut self.records {
+                while let Some(record) = records.next() {
+                    let record = record?;
+                    // A fetch begins with the whole batch that holds the position.
+                    if record.offset < self.position {
+                        continue;
+                    }
+                    let next = record.offset.plus(1);
+                    match take(record)? {
+                        Taken::Yes(Pace::GoOn) => self.position = next,
+                        Taken::Yes(Pace::Pause) => {
+                            self.position = next;
+                            return Ok(Pace::Pause);
+                        }
+                        Taken::NotYet => {
+                            // From the batch's start; what is before the position is passed over.
+                            let begun = self.batch.as_ref();
+                            self.records = begun.map(|batch| batch.records().clone());
+                            return Ok(Pace::Pause);
+                        }
+                    }
+                }
+            }
+            self.batch = batches.next().transpose()?;
+            let begun = self.batch.as_ref();
+            self.records = begun.map(|batch| batch.records().clone());
+            if self.records.is_none() {
+                // Markers and aborted records at the end are behind the reader, too.
+                self.position = self.position.max(batches.end());
+                self.batches = None;
+            }
+        }
+        Ok(Pace::GoOn)
+    }
+}
