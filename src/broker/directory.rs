@@ -43,13 +43,28 @@ const KNOWN: &[&str] = &[
 /// What an interrupted beginning may leave (see `initialise`), and what may be made before: users.
 const BEGUN: &[&str] = &[LOCK, TOPICS, LOG, SECURITY, SECURITY_LOCK, "lost+found"];
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Meta {
     cluster_id: String,
     /// How often the directory was opened before; left out at first, so that the file is then what it always was.
     #[serde(default, skip_serializing_if = "is_zero")]
     broker_epoch: i32,
+    /// The first opening since which nothing was lost that had been written. Left out while it is that of the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    whole_since: i32,
+    /// The life of the page cache in which the last opening wrote ([`crate::env::Files::cache_life`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cache_life: Option<String>,
+}
+
+/// One opening of a data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Opening {
+    /// Its number, which no other had: the leader epoch of all partitions.
+    pub(super) epoch: i32,
+    /// The first opening since which nothing was lost that had been written, synced or not.
+    pub(super) whole_since: i32,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
@@ -62,8 +77,9 @@ pub(super) struct Directory {
     env: Env,
     root: PathBuf,
     cluster_id: ClusterId,
-    /// Of the opening before; `None` in a directory that was made just now.
-    epoch_before: Option<i32>,
+    /// As it stands on the disk.
+    meta: Mutex<Meta>,
+    is_new: bool,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
@@ -77,15 +93,16 @@ impl Directory {
             .map_err(|e| io_error(&e, "create the data directory", root))?;
         let lock = lock(env, &root.join(LOCK))?;
         // Again under the lock: another process may have begun in between.
-        let (cluster_id, epoch_before) = match check(env, root)? {
-            Some((cluster_id, epoch)) => (cluster_id, Some(epoch)),
-            None => (initialise(env, root)?, None),
+        let (meta, is_new) = match check(env, root)? {
+            Some(meta) => (meta, false),
+            None => (initialise(env, root)?, true),
         };
         Ok(Self {
             env: env.clone(),
             root: root.to_owned(),
-            cluster_id,
-            epoch_before,
+            cluster_id: parse_cluster_id(&meta, root)?,
+            meta: Mutex::new(meta),
+            is_new,
             lock: Mutex::new(Some(lock)),
         })
     }
@@ -103,18 +120,65 @@ impl Directory {
         &self.env
     }
 
-    /// The epoch of this opening, which no other had: the leader epoch of all partitions. It is on the disk before
-    /// anybody hears of it, because a reader that meets one epoch twice cannot see that records were lost in between.
-    pub(super) fn begin_epoch(&self) -> Result<i32, BrokerError> {
-        let Some(before) = self.epoch_before else {
-            return Ok(0);
+    /// Begins an opening. Its epoch is on the disk before anybody hears of it, because a reader that meets one epoch twice
+    /// cannot see that records were lost in between.
+    ///
+    /// What was written before is whole if the last opening was closed in order, or if only its process ended: the page
+    /// cache still lives that it wrote to. Whenever that is not known, power was lost.
+    pub(super) fn begin_opening(&self, is_clean: bool) -> Result<Opening, BrokerError> {
+        let mut meta = self.meta.lock();
+        if !self.is_new {
+            let before = meta.cache_life.clone();
+            let mut next = Meta {
+                broker_epoch: meta.broker_epoch.saturating_add(1),
+                cache_life: cache_life(&self.env, &self.root)?,
+                ..meta.clone()
+            };
+            let is_alive = before.is_some() && before == next.cache_life;
+            if !(is_clean || is_alive) {
+                next.whole_since = next.broker_epoch;
+            }
+            self.write_meta(&mut meta, next)?;
+        }
+        Ok(Opening {
+            epoch: meta.broker_epoch,
+            whole_since: meta.whole_since,
+        })
+    }
+
+    /// Takes note, durably, that what earlier openings wrote is not whole, whatever the page cache's life said.
+    pub(super) fn note_loss(&self) -> Result<Opening, BrokerError> {
+        let mut meta = self.meta.lock();
+        let next = Meta {
+            whole_since: meta.broker_epoch,
+            ..meta.clone()
         };
-        let meta = Meta {
-            cluster_id: self.cluster_id.to_string(),
-            broker_epoch: before.saturating_add(1),
+        self.write_meta(&mut meta, next)?;
+        Ok(Opening {
+            epoch: meta.broker_epoch,
+            whole_since: meta.whole_since,
+        })
+    }
+
+    /// Has the next opening take it that power was lost: after a failed write or sync the page cache may show what the disk
+    /// will never hold (F11).
+    pub(super) fn distrust_cache(&self) -> Result<(), BrokerError> {
+        if !self.is_locked() {
+            // It may have another owner by now.
+            return Ok(());
+        }
+        let mut meta = self.meta.lock();
+        let next = Meta {
+            cache_life: None,
+            ..meta.clone()
         };
-        sealed::write(&*self.env.files, &self.root.join(META), &meta)?;
-        Ok(meta.broker_epoch)
+        self.write_meta(&mut meta, next)
+    }
+
+    fn write_meta(&self, meta: &mut Meta, next: Meta) -> Result<(), BrokerError> {
+        sealed::write(&*self.env.files, &self.root.join(META), &next)?;
+        *meta = next;
+        Ok(())
     }
 
     /// Where the partitions are.
@@ -152,8 +216,8 @@ impl Directory {
     }
 }
 
-/// Looks without writing: `Some` cluster id and epoch if the directory is ours, `None` if it is absent, empty or only begun.
-fn check(env: &Env, root: &Path) -> Result<Option<(ClusterId, i32)>, BrokerError> {
+/// Looks without writing: `Some` if the directory is ours, `None` if it is absent, empty or only begun.
+fn check(env: &Env, root: &Path) -> Result<Option<Meta>, BrokerError> {
     let files = &*env.files;
     if !files
         .exists(root)
@@ -175,8 +239,8 @@ fn check(env: &Env, root: &Path) -> Result<Option<(ClusterId, i32)>, BrokerError
     match sealed::read::<Meta>(files, &root.join(META))? {
         Some(meta) => {
             check_complete(root, &entries)?;
-            let cluster_id = parse_cluster_id(&meta, root)?;
-            Ok(Some((cluster_id, meta.broker_epoch)))
+            parse_cluster_id(&meta, root)?;
+            Ok(Some(meta))
         }
         None => check_only_begun(env, root, &entries).map(|()| None),
     }
@@ -269,7 +333,7 @@ fn is_one_of(entry: &DirEntry, names: &[&str]) -> bool {
 }
 
 /// Makes a data directory. `meta.json` comes last: it says that all else is there.
-fn initialise(env: &Env, root: &Path) -> Result<ClusterId, BrokerError> {
+fn initialise(env: &Env, root: &Path) -> Result<Meta, BrokerError> {
     let files = &*env.files;
     let cluster_id = ClusterId(env.random.next_u128());
     let log = root.join(LOG);
@@ -280,6 +344,8 @@ fn initialise(env: &Env, root: &Path) -> Result<ClusterId, BrokerError> {
     let meta = Meta {
         cluster_id: cluster_id.to_string(),
         broker_epoch: 0,
+        whole_since: 0,
+        cache_life: cache_life(env, root)?,
     };
     sealed::write(files, &root.join(META), &meta)?;
     // F10: the new directory's own name, too, must survive a power loss.
@@ -291,7 +357,14 @@ fn initialise(env: &Env, root: &Path) -> Result<ClusterId, BrokerError> {
             .sync_dir(parent)
             .map_err(|e| io_error(&e, "sync", parent))?;
     }
-    Ok(cluster_id)
+    Ok(meta)
+}
+
+/// The life of the page cache behind the directory. It goes by the number of `log`, too, so that a copy has none that is known.
+fn cache_life(env: &Env, root: &Path) -> Result<Option<String>, BrokerError> {
+    let log = root.join(LOG);
+    let life = env.files.cache_life(&log);
+    life.map_err(|e| io_error(&e, "look at", &log))
 }
 
 fn lock(env: &Env, path: &Path) -> Result<Box<dyn Lock>, BrokerError> {

@@ -55,6 +55,7 @@ use self::older_transactions::Joining;
 use self::threads::Threads;
 pub use crate::coordinator::group::{Config as GroupConfig, GroupDescription, MemberDescription};
 
+use crate::coordinator::transaction::Residence;
 use crate::env::Env;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::groups::{
@@ -140,7 +141,8 @@ pub struct Broker {
 
 impl Broker {
     /// Opens the data directory, creating it if it is absent, and finishes what a crash left: decided
-    /// transactions are rolled forward and all others back before anything can be read (I1).
+    /// transactions are rolled forward and others back before anything can be read (I1). Only those of producers that
+    /// outlived the last process stay open, unless power was lost.
     ///
     /// # Errors
     /// If the directory is in use, not ours, of a newer format, not writable, or damaged below what was acknowledged.
@@ -379,9 +381,10 @@ impl Broker {
         Ok(epoch)
     }
 
-    /// Gives a producer its identity. For a transactional id it fences every earlier holder, and ends what that left open (I4).
+    /// Gives a producer of this process its identity. For a transactional id it fences every earlier holder, and ends what
+    /// that left open (I4).
     pub fn init_producer_id(&self, request: InitProducerIdRequest) -> Reply<ProducerIdentity> {
-        self.core.init_producer_id(request)
+        self.core.init_producer_id(request, Residence::Embedded)
     }
 
     /// Ends a transaction. The reply holds the identity for the next one. The transaction is driven to its end

@@ -1,12 +1,14 @@
-//! Opening: what a crash left is finished before anything can be read (I1).
+//! Opening: what a crash left is finished before anything can be read (I1), but for the transactions of producers that
+//! outlived the process.
 //!
 //! ```text
 //! lock → unfinished topics → the transaction journal (decisions, and the durable marks in them)
-//!      → the offsets journal → all partitions, each with its mark → sync → decided transactions forward, all others back
+//!      → the offsets journal → all partitions, each with its mark → sync → decided transactions forward, lost ones back
 //! ```
 //! Each step may be interrupted and done again (C9).
 
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -20,7 +22,7 @@ use super::ballast::Ballast;
 use super::checkpoints::{Checkpoints, partition_dir};
 use super::configs::Configs;
 use super::core::Core;
-use super::directory::Directory;
+use super::directory::{Directory, Opening};
 use super::groups::Groups;
 use super::housekeeping::{Checkpointed, Stop};
 use super::journal::attested_end;
@@ -32,7 +34,7 @@ use super::topics::{Topic, TopicEntry, TopicList, Topics};
 use super::transactions::Transactions;
 use super::{BrokerConfig, BrokerError};
 use crate::coordinator::group::GroupCoordinator;
-use crate::coordinator::transaction::{DurableEnd, OpenTransaction, TransactionCoordinator};
+use crate::coordinator::transaction::{DurableEnd, Found, OpenTransaction, TransactionCoordinator};
 use crate::coordinator::{
     CONSUMER_OFFSETS_TOPIC, CoordinatorError, Now, TRANSACTION_STATE_TOPIC, transaction,
     transaction_log,
@@ -135,7 +137,9 @@ struct Opener {
     /// From decision records: see `transaction_log::durable_ends`.
     durable_ends: HashMap<(TopicPartition, TopicId), Offset>,
     segments: Arc<SegmentCache>,
-    leader_epoch: i32,
+    opening: Opening,
+    /// Whether a log was found to lack what had been written to it.
+    has_loss: Cell<bool>,
 }
 
 impl Opener {
@@ -152,11 +156,12 @@ impl Opener {
             checkpoints,
             durable_ends: HashMap::new(),
             segments: SegmentCache::new(env),
-            leader_epoch: 0,
+            opening: Opening::default(),
+            has_loss: Cell::new(false),
         };
         // From here on files change: a crash now must be seen as one.
         opener.checkpoints.remove_clean()?;
-        opener.leader_epoch = directory.begin_epoch()?;
+        opener.opening = directory.begin_opening(opener.is_clean)?;
         Ok(opener)
     }
 
@@ -181,6 +186,13 @@ impl Opener {
             }
         }
         failpoint("open.partitions_read");
+        if self.has_loss.get() {
+            tracing::warn!(
+                "records are missing that had been written: open transactions are aborted, as after a power loss"
+            );
+            self.opening = directory.note_loss()?;
+        }
+        let opening = self.opening;
         let topics = Topics::new(list, topics);
         let core = self.into_core(
             directory,
@@ -188,7 +200,7 @@ impl Opener {
             Transactions::new(transactions, transaction_journal),
             Groups::new(groups, offsets_journal),
         );
-        core.finish_recovery()?;
+        core.finish_recovery(opening)?;
         core.tell_groups_of_topics();
         Ok(Arc::new(core))
     }
@@ -226,7 +238,7 @@ impl Opener {
             refusal: OnceLock::new(),
             closed: OnceLock::new(),
             readers_count: AtomicU64::new(0),
-            leader_epoch: self.leader_epoch,
+            leader_epoch: self.opening.epoch,
         }
     }
 
@@ -284,7 +296,7 @@ impl Opener {
             )));
         }
         let config = LogConfig {
-            leader_epoch: self.leader_epoch,
+            leader_epoch: self.opening.epoch,
             ..log_config(&self.config, &name.topic, configs)?
         };
         // F9: of a journal, whole records behind damage say whether that is a torn tail.
@@ -302,6 +314,9 @@ impl Opener {
         }
         if report.cut_bytes > 0 {
             tracing::info!(partition = %name, cut_bytes = report.cut_bytes, "cut a torn tail");
+        }
+        if report.has_lost_batches {
+            self.has_loss.set(true);
         }
         // What recovery builds on must not be lost by a second crash: a decision that is acted upon, above all.
         if let Some(plan) = log.plan_sync() {
@@ -349,6 +364,7 @@ impl Opener {
         let mut machine = TransactionCoordinator::new(transaction::Config {
             transaction_max_timeout: self.config.transaction_max_timeout,
             transactional_id_expiration: self.config.transactional_id_expiration,
+            opening: self.opening.epoch,
             ..transaction::Config::default()
         });
         replay(journal, |batch| {
@@ -407,11 +423,15 @@ impl Opener {
 }
 
 impl Core {
-    /// Decides every transaction that was found open, before anybody can ask anything.
-    fn finish_recovery(&self) -> Result<(), BrokerError> {
+    /// Decides every transaction that was found open and that nobody may go on with, before anybody can ask anything.
+    fn finish_recovery(&self, opening: Opening) -> Result<(), BrokerError> {
         let mut open = Vec::new();
+        let mut unreadable = BTreeSet::new();
         for partition in self.topics.partitions() {
-            let Ok(log) = partition.lock() else { continue };
+            let Ok(log) = partition.lock() else {
+                unreadable.insert(partition.name.clone());
+                continue;
+            };
             let of_partition = log.open_transactions().into_iter();
             open.extend(of_partition.map(|(producer, _)| OpenTransaction {
                 partition: partition.name.clone(),
@@ -419,11 +439,15 @@ impl Core {
             }));
         }
         if !open.is_empty() {
-            tracing::info!(count = open.len(), "finishing transactions that were open");
+            tracing::info!(count = open.len(), "transactions were open");
         }
         self.check_journal_leads()?;
         failpoint("open.before_roll");
-        self.finish_transactions(open)?;
+        self.finish_transactions(Found {
+            open,
+            unreadable,
+            whole_since: opening.whole_since,
+        })?;
         failpoint("open.after_roll");
         if !self.transactions.is_recovered() {
             return Err(self.explain_unfinished());

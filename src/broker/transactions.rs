@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use super::core::Core;
 use super::journal::journal_batch;
 use super::partition::{LockedLog, Partition};
-use super::{BrokerError, Reply};
+use super::{Broker, BrokerError, Reply};
 use crate::coordinator::transaction::{
-    self, Effect, Holder, Input, OpenTransaction, PartitionCheck, TransactionCoordinator,
+    self, Effect, Found, Holder, Input, PartitionCheck, Residence, TransactionCoordinator,
 };
 use crate::coordinator::{RequestId, Ticket};
 use crate::env::failpoint;
@@ -138,12 +138,28 @@ impl State {
     }
 }
 
+impl Broker {
+    /// As [`Broker::init_producer_id`], for a producer that lives on when this process ends: after a restart its open
+    /// transaction is still its own.
+    pub fn init_remote_producer_id(
+        &self,
+        request: InitProducerIdRequest,
+    ) -> Reply<ProducerIdentity> {
+        self.core.init_producer_id(request, Residence::Remote)
+    }
+}
+
 impl Core {
     pub(super) fn init_producer_id(
         &self,
         message: InitProducerIdRequest,
+        holder: Residence,
     ) -> Reply<ProducerIdentity> {
-        self.ask_for_producer(|request| Input::Init { request, message })
+        self.ask_for_producer(|request| Input::Init {
+            request,
+            message,
+            holder,
+        })
     }
 
     pub(super) fn end_txn(&self, message: EndTxnRequest) -> Reply<ProducerIdentity> {
@@ -457,12 +473,9 @@ impl Core {
         self.settle(deferred);
     }
 
-    /// Rolls forward what was decided and back what was not, and waits for it (I1). Only before the threads run.
-    pub(super) fn finish_transactions(
-        &self,
-        open: Vec<OpenTransaction>,
-    ) -> Result<(), BrokerError> {
-        self.tell_transactions(Input::ReplayDone { open });
+    /// Rolls forward what was decided and back what nobody may go on with, and waits for it (I1). Only before the threads run.
+    pub(super) fn finish_transactions(&self, found: Found) -> Result<(), BrokerError> {
+        self.tell_transactions(Input::ReplayDone(found));
         self.sync_all_waiting();
         self.check_open()
     }

@@ -11,6 +11,7 @@
 //!                10000 i16 last producer epoch
 //!                10001 i64 producer id, i16 producer epoch of the last committed transaction
 //!                10002 compact [ compact string topic | uuid topic id | compact [ i32 partition | i64 durable end ] ]
+//!                10003 i32 opening, i8 holder: 0 remote, 1 in the broker's process (left out where both are 0)
 //!
 //! value of the producer ids: i16 version = 0 | i64 the first producer id not yet reserved
 //! ```
@@ -45,6 +46,7 @@ const TAG_CLIENT_TRANSACTION_VERSION: u32 = 2;
 const TAG_LAST_PRODUCER_EPOCH: u32 = 10_000;
 const TAG_LAST_COMMIT: u32 = 10_001;
 const TAG_DURABLE_ENDS: u32 = 10_002;
+const TAG_HOLDER: u32 = 10_003;
 
 /// What a key of the journal names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +91,15 @@ impl Key {
     }
 }
 
+/// Where the owner of a transactional id lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Residence {
+    /// In a process of its own, which may outlive the broker's.
+    Remote,
+    /// In the broker's process: when that ends, nobody goes on with the transaction.
+    Embedded,
+}
+
 /// All that is durable of one transactional id: the value of its last journal record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TransactionRecord {
@@ -117,6 +128,11 @@ pub struct TransactionRecord {
     /// What the last decision did to the epoch. A transaction that keeps it has its markers durable before it is
     /// complete, since its epoch would not tell its data from that of the next one.
     pub epochs: EpochAtEnd,
+    /// The opening of the data directory in which the owner was last known to have lost nothing: what it wrote under this
+    /// identity, it wrote in this one or later.
+    pub opening: i32,
+    /// Where the owner lives.
+    pub holder: Residence,
 }
 
 impl TransactionRecord {
@@ -166,6 +182,12 @@ impl TransactionRecord {
         if !self.durable_ends.is_empty() {
             put(TAG_DURABLE_ENDS, &encode_ends(&self.durable_ends));
         }
+        if self.opening != 0 || self.holder != Residence::Remote {
+            let mut content = BytesMut::new();
+            content.put_i32(self.opening);
+            content.put_i8(i8::from(self.holder == Residence::Embedded));
+            put(TAG_HOLDER, &content);
+        }
         put_varint(to, count);
         to.put_slice(&tags);
     }
@@ -195,6 +217,8 @@ impl TransactionRecord {
             last_commit: None,
             durable_ends: Vec::new(),
             epochs: EpochAtEnd::Bumped,
+            opening: 0,
+            holder: Residence::Remote,
         };
         record.read_tags(&mut reader)?;
         reader.end()?;
@@ -212,6 +236,14 @@ impl TransactionRecord {
                 TAG_LAST_PRODUCER_EPOCH => last_epoch = Some(ProducerEpoch(field.int16()?)),
                 TAG_LAST_COMMIT => self.last_commit = Some(read_identity(field)?),
                 TAG_DURABLE_ENDS => self.durable_ends = read_ends(field)?,
+                TAG_HOLDER => {
+                    self.opening = field.int32()?;
+                    self.holder = match field.int8()? {
+                        0 => Residence::Remote,
+                        // Also whatever a later release may add: its transactions are aborted rather than kept open.
+                        _ => Residence::Embedded,
+                    };
+                }
                 _ => {}
             }
             Ok(())

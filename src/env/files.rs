@@ -158,6 +158,17 @@ pub trait Files: Send + Sync + 'static {
         self.open(path, OpenMode::Read)?.status()
     }
 
+    /// A name for the life of the page cache behind the directory at `path`. Whoever finds the name that was noted before
+    /// finds everything that was written below the directory since: processes may have ended in between, but not the
+    /// machine. It says nothing of a file system that failed or was taken away by force. `None` if nobody can tell.
+    ///
+    /// # Errors
+    /// As the operating system says of `path`.
+    fn cache_life(&self, path: &Path) -> io::Result<Option<String>> {
+        let _ = path;
+        Ok(None)
+    }
+
     /// How many files this process may have open at once, if somebody set a bound.
     fn open_files_max(&self) -> Option<u64> {
         None

@@ -18,6 +18,9 @@ use super::{
 };
 use crate::types::Timestamp;
 
+/// A random number that Linux draws each time it starts.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Files of the operating system.
 pub(super) struct RealFiles;
 
@@ -103,6 +106,14 @@ impl Files for RealFiles {
 
     fn status(&self, path: &Path) -> io::Result<FileStatus> {
         Ok(status_of(&rustix::fs::lstat(path)?))
+    }
+
+    /// The boot, and the directory by its number, which a copy does not share.
+    fn cache_life(&self, path: &Path) -> io::Result<Option<String>> {
+        let found = rustix::fs::lstat(path)?;
+        let boot = std::fs::read_to_string(BOOT_ID).ok();
+        let boot = boot.as_deref().map(str::trim).filter(|it| is_boot_id(it));
+        Ok(boot.map(|boot| format!("{boot} {}:{}", found.st_dev, found.st_ino)))
     }
 
     fn open_files_max(&self) -> Option<u64> {
@@ -318,4 +329,10 @@ impl Spawn for RealSpawn {
     fn parallelism(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
     }
+}
+
+/// Whether it is a UUID. One of zeros only is somebody's excuse for one.
+fn is_boot_id(text: &str) -> bool {
+    let is_uuid = text.len() == 36 && text.bytes().all(|it| it == b'-' || it.is_ascii_hexdigit());
+    is_uuid && text.bytes().any(|it| it != b'-' && it != b'0')
 }

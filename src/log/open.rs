@@ -31,6 +31,9 @@ pub struct RecoveryMarks {
 pub struct RecoveryReport {
     /// Bytes of a torn tail that were cut.
     pub cut_bytes: u64,
+    /// Whether more was cut than the one write that a process leaves unfinished when it is killed: something took back what
+    /// had been written, as a power loss does.
+    pub has_lost_batches: bool,
     /// Bytes whose batches were read and checked.
     pub scanned_bytes: u64,
     /// Segments whose indexes were rebuilt from their first batch.

@@ -323,6 +323,7 @@ impl<'a> Recovery<'a> {
                 "the segment ends before offset {}, but the next one begins with {}",
                 segment.next_offset, next.base_offset
             ),
+            is_unfinished: false,
         })
     }
 
@@ -346,6 +347,7 @@ impl<'a> Recovery<'a> {
         }
         let lost_bytes = self.trusts[index].length_bytes - damage.position;
         tracing::warn!(path = %segment.path.display(), position = damage.position, lost_bytes, why = damage.why, "a torn tail is cut");
+        self.report.has_lost_batches |= is_sealed || !(is_foreign || damage.is_unfinished);
         self.report.cut_bytes += lost_bytes;
         // From the end to the front: a crash in between leaves a shorter torn tail.
         let lengths = self.trusts[index + 1..].iter();
@@ -416,6 +418,7 @@ impl<'a> Recovery<'a> {
     /// Under `Process`, a power loss took records back that had been deleted anyway: go on where the owner knows the log to begin.
     fn restart_at_log_start(&mut self) -> Result<(), LogError> {
         tracing::warn!(dir = %self.dir.display(), log_start = %self.marks.log_start, "the log begins anew behind its end");
+        self.report.has_lost_batches = true;
         for segment in self.segments.drain(..).rev() {
             derived::remove(self.env, self.dir, segment.base_offset)?;
             derived::remove_file(self.env, &segment.path)?;

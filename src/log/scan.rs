@@ -34,6 +34,8 @@ pub(crate) struct Damage {
     pub(crate) expected: Offset,
     /// What is wrong.
     pub(crate) why: String,
+    /// Whether it is the beginning of one batch and no more: a write that its process did not live to finish.
+    pub(crate) is_unfinished: bool,
 }
 
 /// Checks that a batch stands where it should: its offset lies outside its checksum (F7, F8).
@@ -109,10 +111,17 @@ pub(crate) fn scan(
             position,
             expected,
             why,
+            is_unfinished: false,
         };
         let batch = match window.next_batch(file, path, range.end_position)? {
             Ok(batch) => batch,
-            Err(why) => return Ok(Some(damage(why))),
+            Err(missing) => {
+                let is_unfinished = missing.is_unfinished(expected);
+                return Ok(Some(Damage {
+                    is_unfinished,
+                    ..damage(missing.why)
+                }));
+            }
         };
         let header = match check_batch(batch) {
             Ok(header) => header,
@@ -128,6 +137,21 @@ pub(crate) fn scan(
         window.position += header.total_bytes() as u64;
     }
     Ok(None)
+}
+
+/// Why there is no batch.
+struct Missing {
+    why: String,
+    /// The offset that the bytes left begin with, if they are the beginning of a batch; `Some(None)` if they are too few
+    /// to tell.
+    begun: Option<Option<Offset>>,
+}
+
+impl Missing {
+    fn is_unfinished(&self, expected: Offset) -> bool {
+        self.begun
+            .is_some_and(|it| it.is_none_or(|it| it == expected))
+    }
 }
 
 /// A part of the file in memory that slides over it.
@@ -154,29 +178,41 @@ impl Window {
         file: &dyn File,
         path: &Path,
         end_position: u64,
-    ) -> Result<Result<&[u8], String>, LogError> {
+    ) -> Result<Result<&[u8], Missing>, LogError> {
         let left = end_position - self.position;
         if left < HEADER_BYTES as u64 {
-            return Ok(Err(format!(
-                "only {left} bytes are left, too few for a batch header"
-            )));
+            return Ok(Err(Missing {
+                why: format!("only {left} bytes are left, too few for a batch header"),
+                begun: Some(None),
+            }));
         }
         self.fill(file, path, end_position, HEADER_BYTES)?;
         let header = match Header::parse(self.unread()) {
             Ok(header) => header,
-            Err(e) => return Ok(Err(e.to_string())),
+            Err(e) => {
+                return Ok(Err(Missing {
+                    why: e.to_string(),
+                    begun: None,
+                }));
+            }
         };
         // The length is checked against the file before anything is allocated for it.
         if header.total_bytes() as u64 > left {
-            return Ok(Err(format!(
-                "the batch has {} bytes, but only {left} are left",
-                header.total_bytes()
-            )));
+            return Ok(Err(Missing {
+                why: format!(
+                    "the batch has {} bytes, but only {left} are left",
+                    header.total_bytes()
+                ),
+                begun: Some(Some(header.base_offset)),
+            }));
         }
         self.fill(file, path, end_position, header.total_bytes())?;
         match self.unread().get(..header.total_bytes()) {
             Some(batch) => Ok(Ok(batch)),
-            None => Ok(Err("the file became shorter while it was read".to_owned())),
+            None => Ok(Err(Missing {
+                why: "the file became shorter while it was read".to_owned(),
+                begun: None,
+            })),
         }
     }
 

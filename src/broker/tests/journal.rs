@@ -10,7 +10,7 @@ use super::support::{
     Producer, committed, open_simulated, partition, read_committed, try_open_simulated,
 };
 use crate::coordinator::Now;
-use crate::coordinator::transaction::{Config, Input, TransactionCoordinator};
+use crate::coordinator::transaction::{Config, Found, Input, Residence, TransactionCoordinator};
 use crate::coordinator::transaction_log::{Key, TransactionRecord};
 use crate::env::simulated::{Call, Fault, FaultEffect, PowerLoss, SimulatedWorld};
 use crate::env::{Env, OpenMode};
@@ -437,6 +437,9 @@ fn journal_record(id: u8, state: Option<u8>, epoch: i16) -> (Vec<u8>, Option<Vec
             last_commit: None,
             durable_ends: Vec::new(),
             epochs: EpochAtEnd::Bumped,
+            opening: 0,
+            // Its open transactions are aborted, which is to be compared, too.
+            holder: Residence::Embedded,
         };
         record.encode().to_vec()
     });
@@ -453,7 +456,7 @@ fn replayed(journal: &Journal) -> (Vec<String>, Vec<String>) {
     }
     let mut known: Vec<_> = coordinator.list().map(|it| format!("{it:?}")).collect();
     known.sort();
-    let effects = coordinator.step(Input::ReplayDone { open: vec![] }, Now::default());
+    let effects = coordinator.step(Input::ReplayDone(Found::default()), Now::default());
     let mut effects: Vec<_> = effects.iter().map(|effect| format!("{effect:?}")).collect();
     effects.sort();
     (known, effects)

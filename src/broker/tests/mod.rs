@@ -16,6 +16,7 @@ mod older_transactions;
 mod operator_markers;
 mod positions_journal;
 mod records;
+mod restarts;
 mod support;
 mod topics;
 mod transactions;

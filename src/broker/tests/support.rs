@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::env::block_on;
 use bytes::Bytes;
 
-use crate::broker::{Broker, BrokerConfig, BrokerError, SyncMode};
+use crate::broker::{Broker, BrokerConfig, BrokerError, Reply, SyncMode};
 use crate::env::Env;
 use crate::env::simulated::SimulatedWorld;
 use crate::protocol::batch::{
@@ -170,7 +170,22 @@ impl Producer {
         Self::try_with_timeout(broker, id, Duration::from_secs(60))
     }
 
+    /// One that outlives the broker.
+    pub(super) fn remote(broker: &Broker, id: &str) -> Self {
+        let timeout = Duration::from_secs(60);
+        Self::init(broker, id, timeout, |it| broker.init_remote_producer_id(it)).unwrap()
+    }
+
     fn try_with_timeout(broker: &Broker, id: &str, timeout: Duration) -> Result<Self, BrokerError> {
+        Self::init(broker, id, timeout, |it| broker.init_producer_id(it))
+    }
+
+    fn init(
+        broker: &Broker,
+        id: &str,
+        timeout: Duration,
+        ask: impl FnOnce(InitProducerIdRequest) -> Reply<ProducerIdentity>,
+    ) -> Result<Self, BrokerError> {
         let id = transactional_id(id);
         let request = InitProducerIdRequest {
             transactional_id: Some(id.clone()),
@@ -179,7 +194,7 @@ impl Producer {
         };
         Ok(Self {
             broker: broker.clone(),
-            identity: block_on(broker.init_producer_id(request))?,
+            identity: block_on(ask(request))?,
             id,
             sequences: HashMap::new(),
         })
@@ -204,6 +219,15 @@ impl Producer {
     ) -> Result<ProduceResponse, BrokerError> {
         let request = self.request(to, values);
         block_on(self.broker.produce(request))
+    }
+
+    /// Sends the last records once more, as after an answer that never came.
+    pub(super) fn send_again(&mut self, to: &TopicPartition, values: &[&str]) -> Offset {
+        let count = i32::try_from(values.len()).unwrap();
+        if let Some(sequence) = self.sequences.get_mut(to) {
+            *sequence = Sequence(sequence.0 - count);
+        }
+        self.send(to, values)
     }
 
     pub(super) fn send(&mut self, to: &TopicPartition, values: &[&str]) -> Offset {

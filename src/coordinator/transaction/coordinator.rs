@@ -64,8 +64,8 @@ pub(super) struct Entry {
     pub(super) unsynced_markers: BTreeSet<TopicPartition>,
     /// Open transactions of the current epoch found by recovery and unknown to the journal, with their epochs.
     pub(super) strays: BTreeMap<TopicPartition, ProducerEpoch>,
-    /// Whether the owner may have had its identity before a restart: then a power loss may have taken back what it wrote
-    /// under it, and it must abort before it goes on.
+    /// Whether the owner may have had its identity before a power loss, which may have taken back what it wrote under it:
+    /// it must abort before it goes on.
     pub(super) is_from_before: bool,
     /// Requests that are handled when nothing is pending.
     pub(super) parked: VecDeque<Input>,
@@ -257,7 +257,7 @@ impl TransactionCoordinator {
             Input::DataSyncFailed { ticket, error } => self.data_sync_failed(ticket, error, now),
             Input::MarkersWritten { ticket } => self.markers_written(ticket, now),
             Input::MarkersFailed { ticket } => self.markers_failed(ticket),
-            Input::ReplayDone { open } => self.recover(open, now),
+            Input::ReplayDone(found) => self.recover(found, now),
             Input::Tick => self.tick(now),
         }
         self.finish_recovery();
@@ -436,7 +436,7 @@ impl Entry {
     pub(super) fn check_current(&self, producer: ProducerIdentity) -> Result<(), ErrorCode> {
         match self.record.standing(producer) {
             Standing::Current if !self.is_from_before => Ok(()),
-            // Its transaction ended (C12, C13, C22), or began before a restart that lost it: aborting tells it the epoch to go on with.
+            // Its transaction ended (C12, C13, C22), or began before a power loss: aborting tells it the epoch to go on with.
             Standing::Current | Standing::Last => Err(ErrorCode::InvalidProducerEpoch),
             Standing::Fenced => Err(ErrorCode::ProducerFenced),
             Standing::Foreign => Err(ErrorCode::InvalidProducerIdMapping),

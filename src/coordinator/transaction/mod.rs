@@ -4,7 +4,7 @@
 //!            Init                 AddPartitions            End(commit)
 //!   (new) ────────► Empty ───────────────────► Ongoing ───────────────► PrepareCommit ──► CompleteCommit
 //!                     ▲                           │  End(abort), timeout,       markers        │
-//!                     │                           │  fence, restart                            │ AddPartitions: Ongoing
+//!                     │                           │  fence, power loss                         │ AddPartitions: Ongoing
 //!                     │ Init, empty End           └────────────────────► PrepareAbort ──► CompleteAbort
 //! ```
 //! The epoch is bumped at every end (D3): `PrepareX` carries it to the markers, the reply to the client.
@@ -32,10 +32,12 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use super::transaction_log::Residence;
 pub use coordinator::TransactionCoordinator;
 
 use super::{RequestId, Ticket};
@@ -58,6 +60,8 @@ pub struct Config {
     pub producer_id_block_size: i64,
     /// Stamped into every marker; must never decrease over the life of a data directory.
     pub coordinator_epoch: i32,
+    /// The number of this opening of the data directory; higher than that of every earlier one.
+    pub opening: i32,
 }
 
 impl Default for Config {
@@ -68,6 +72,7 @@ impl Default for Config {
             producer_epoch_max: ProducerEpoch::MAX_USABLE,
             producer_id_block_size: 1000,
             coordinator_epoch: 0,
+            opening: 0,
         }
     }
 }
@@ -92,6 +97,17 @@ pub struct OpenTransaction {
     pub producer: ProducerIdentity,
 }
 
+/// What recovery found.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Every open transaction of every partition, the offsets journal's included.
+    pub open: Vec<OpenTransaction>,
+    /// Partitions that are damaged: nobody knows what they hold.
+    pub unreadable: BTreeSet<TopicPartition>,
+    /// The first opening since which nothing is lost that had been written, synced or not.
+    pub whole_since: i32,
+}
+
 /// What a coordinator is told.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -101,6 +117,8 @@ pub enum Input {
         request: RequestId,
         /// The request.
         message: InitProducerIdRequest,
+        /// Where the producer lives.
+        holder: Residence,
     },
     /// Partitions are about to get their first data of the transaction. Replies [`Reply::Done`]; only then may the data be appended.
     AddPartitions {
@@ -176,12 +194,9 @@ pub enum Input {
         /// Which effect.
         ticket: Ticket,
     },
-    /// The journal has been replayed; these transactions are open in the recovered partitions.
-    /// Everything open is rolled forward or back; then comes [`Effect::Recovered`].
-    ReplayDone {
-        /// Every open transaction of every partition, the offsets journal's included.
-        open: Vec<OpenTransaction>,
-    },
+    /// The journal has been replayed, and this was found in the recovered partitions. What is open is rolled forward or back,
+    /// unless its producer may go on with it; then comes [`Effect::Recovered`].
+    ReplayDone(Found),
     /// Time has passed; see [`TransactionCoordinator::next_deadline`].
     Tick,
 }
@@ -229,7 +244,8 @@ pub enum Effect {
         /// With what. For an end, [`ErrorCode::UnknownServerError`] means that the outcome is unknown until the log is reopened.
         result: Result<Reply, ErrorCode>,
     },
-    /// Recovery is complete: every transaction found open is decided and its markers are written. Requests are served from here on.
+    /// Recovery is complete: every transaction found open that its producer cannot go on with is decided and its markers are
+    /// written. Requests are served from here on.
     Recovered,
 }
 

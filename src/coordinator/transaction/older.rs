@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | in a partition of the decision | `PrepareCommit`, `PrepareAbort` | its marker is written |
 //! | in another partition | `PrepareCommit`, `PrepareAbort` | an earlier abort's marker was lost: written again |
-//! | anywhere | anything else | no decision: aborted, under a new epoch |
+//! | anywhere | anything else | no decision: aborted, under a new epoch, unless its owner goes on (`recovery.rs`) |
 
 use super::Effect;
 use super::Reply;
@@ -24,7 +24,7 @@ use crate::protocol::messages::{EndTxnRequest, TransactionResult, TransactionSta
 use crate::types::{EpochAtEnd, ProducerIdentity, TopicPartition, TransactionalId};
 
 impl TransactionCoordinator {
-    /// Whether the owner must renew its identity before it goes on, since it had it before a restart.
+    /// Whether the owner must renew its identity before it goes on, since it had it before a power loss.
     #[must_use]
     pub fn must_renew(&self, id: &TransactionalId, producer: ProducerIdentity) -> bool {
         self.entries.get(id).is_some_and(|entry| {
@@ -47,7 +47,7 @@ impl TransactionCoordinator {
         }
         let is_from_before = entry.is_from_before;
         match (entry.record.state, message.result) {
-            // What it wrote before the restart may be lost: it is not for this request to call it committed.
+            // What it wrote before the power loss may be lost: it is not for this request to call it committed.
             (_, TransactionResult::Commit) if is_from_before => {
                 return Err(ErrorCode::TransactionAbortable);
             }
@@ -63,7 +63,7 @@ impl TransactionCoordinator {
             | (TransactionState::CompleteAbort, TransactionResult::Abort) => {
                 return Ok(Some(Reply::Producer(message.producer)));
             }
-            // Nothing is open that could outlive a restart.
+            // Nothing is open that could outlive a power loss.
             (_, TransactionResult::Abort) if is_from_before => {
                 return Ok(Some(Reply::Producer(message.producer)));
             }
@@ -138,6 +138,7 @@ impl TransactionCoordinator {
                 let kept = EpochAtEnd::Kept;
                 self.repair_as(None, producer, kept, TransactionResult::Abort, partition);
             }
+            false if entry.goes_on_in(&partition) => {}
             false => {
                 entry.strays.insert(partition, producer.epoch);
             }

@@ -1,6 +1,7 @@
 //! What follows when an effect is done, failed, or in doubt: memory changes here, and only after the journal (I3).
 
 use super::coordinator::{Owner, Pending, Phase, Stage, TransactionCoordinator};
+use super::recovery::OVERDUE;
 use super::state::Successor;
 use super::{DurableEnd, Effect, Input, Reply};
 use crate::coordinator::transaction_log::TransactionRecord;
@@ -99,7 +100,7 @@ impl TransactionCoordinator {
                 }
                 entry.is_from_before &= state != TransactionState::Empty;
                 // Recovery found data of the next transaction behind this one: it goes back.
-                entry.deadline = (!entry.strays.is_empty()).then_some(now.instant);
+                entry.deadline = (!entry.strays.is_empty()).then_some(OVERDUE);
                 self.desk.reply_to(waiter, Ok(Reply::Producer(producer)));
             }
         }
@@ -330,7 +331,7 @@ impl TransactionCoordinator {
     }
 }
 
-fn is_completion(record: &TransactionRecord) -> bool {
+pub(super) fn is_completion(record: &TransactionRecord) -> bool {
     matches!(
         record.state,
         TransactionState::CompleteCommit | TransactionState::CompleteAbort

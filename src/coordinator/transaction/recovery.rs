@@ -1,4 +1,8 @@
-//! After a restart: decided transactions are rolled forward, all others back, before anything is read (D4, C1–C9).
+//! After a restart: decided transactions are rolled forward, lost ones back, before anything is read (D4, C1–C9).
+//!
+//! If only the process ended, nothing is lost that was written, journal and partitions: a producer that outlived it goes on
+//! with its identity, and with its open transaction, for what is left of the timeout. One that lived in the process is gone, and its
+//! transaction is aborted.
 //!
 //! What a partition still holds open is one of these, `e` being the epoch of its data and `E` the journal's:
 //!
@@ -8,31 +12,57 @@
 //! | the identity of the last commit | anything later | its marker was lost with the page cache: written again |
 //! | `e < E` | `PrepareAbort` | as above, with ABORT |
 //! | `e < E` | anything else | aborted long ago, the marker was lost: written again |
+//! | `e = E` | `Ongoing`, with this partition; nothing was lost since the owner got `E`, and it lives | it stays open |
 //! | `e = E` | `Ongoing`, or nothing of it | no decision: aborted under `E + 1`, journalled first |
 //! | an unknown producer id | – | no decision: aborted |
 //! | `e = E`, of a decided transaction that keeps its epoch | | `older.rs` |
 //!
 //! What a client wrote last before a power loss may be lost without a trace, partition and journal record alike. Therefore an
-//! identity given out before the restart is good for nothing but learning the outcome of a transaction, and aborting.
+//! identity given out before one is good for nothing but learning the outcome of a transaction, and aborting, however often
+//! the process ends in between: each record says in which opening its identity was good.
 //!
 //! Commits before the last one need no care: their markers were synced before the last one was decided.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::coordinator::{Owner, Pending, Phase, Repair, Stage, TransactionCoordinator};
+use super::coordinator::{Entry, Owner, Pending, Phase, Repair, Stage, TransactionCoordinator};
 use super::state::bumped;
-use super::{Effect, OpenTransaction};
+use super::{Effect, Found, OpenTransaction};
 use crate::coordinator::Now;
+use crate::env::Instant;
 use crate::protocol::messages::{TransactionResult, TransactionState};
 use crate::types::{EpochAtEnd, ProducerId, ProducerIdentity, TopicPartition, TransactionalId};
 
 /// Partitions whose markers complete a decision found in the journal.
 pub(super) type RollForward = BTreeMap<TransactionalId, Vec<TopicPartition>>;
 
+/// The deadline of a transaction that recovery must abort before anything is served.
+pub(super) const OVERDUE: Instant = Instant(Duration::ZERO);
+
+impl Entry {
+    /// Whether the owner goes on with its open transaction, which the partition is part of.
+    pub(super) fn goes_on_in(&self, partition: &TopicPartition) -> bool {
+        !self.is_from_before
+            && self.record.state == TransactionState::Ongoing
+            && self.record.partitions.contains(partition)
+    }
+}
+
 impl TransactionCoordinator {
-    pub(super) fn recover(&mut self, open: Vec<OpenTransaction>, now: Now) {
+    pub(super) fn recover(&mut self, found: Found, now: Now) {
         assert_eq!(self.phase, Phase::Replaying, "recovery runs once");
         self.phase = Phase::Recovering;
+        let Found {
+            open,
+            unreadable,
+            whole_since,
+        } = found;
+        for entry in self.entries.values_mut() {
+            // What a damaged partition held of an open transaction is lost, too.
+            let has_unreadable = !entry.record.partitions.is_disjoint(&unreadable);
+            entry.is_from_before = entry.record.is_doubtful_since(whole_since) || has_unreadable;
+        }
         let owners = self.owners();
         let mut roll_forward = RollForward::new();
         for transaction in open {
@@ -95,6 +125,7 @@ impl TransactionCoordinator {
                 self.repair(id, producer, TransactionResult::Commit, partition);
             }
             _ if is_earlier => self.repair(None, producer, TransactionResult::Abort, partition),
+            _ if entry.goes_on_in(&partition) && producer.epoch == entry.record.producer.epoch => {}
             _ => {
                 entry.strays.insert(partition, producer.epoch);
             }
@@ -189,15 +220,18 @@ impl TransactionCoordinator {
             let Some(entry) = self.entries.get_mut(&id) else {
                 continue;
             };
-            entry.is_from_before = true;
             match entry.record.state {
                 TransactionState::PrepareCommit | TransactionState::PrepareAbort => {
                     // A partition of the list that is not open has its marker already (C6).
                     let partitions = roll_forward.remove(&id).unwrap_or_default();
                     self.write_markers(&id, partitions, None, now);
                 }
-                TransactionState::Ongoing => entry.deadline = Some(now.instant),
-                _ if !entry.strays.is_empty() => entry.deadline = Some(now.instant),
+                TransactionState::Ongoing if !entry.is_from_before && entry.strays.is_empty() => {
+                    let left = entry.record.time_left(now.wall);
+                    entry.deadline = Some(now.instant.plus(left));
+                }
+                TransactionState::Ongoing => entry.deadline = Some(OVERDUE),
+                _ if !entry.strays.is_empty() => entry.deadline = Some(OVERDUE),
                 _ => {}
             }
         }
@@ -211,7 +245,7 @@ impl TransactionCoordinator {
             && self
                 .entries
                 .values()
-                .all(|entry| entry.pending.is_none() && entry.deadline.is_none());
+                .all(|entry| entry.pending.is_none() && entry.deadline != Some(OVERDUE));
         if is_done {
             self.phase = Phase::Serving;
             self.desk.emit(Effect::Recovered);

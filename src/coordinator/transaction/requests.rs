@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::coordinator::{Entry, Owner, Pending, Stage, TransactionCoordinator};
+use super::outcomes::is_completion;
 use super::state::{Standing, first_identity};
-use super::{Effect, Input, Reply};
+use super::{Effect, Input, Reply, Residence};
 use crate::coordinator::transaction_log::TransactionRecord;
 use crate::coordinator::{Now, RequestId};
 use crate::protocol::ErrorCode;
@@ -13,13 +14,34 @@ use crate::protocol::messages::{
 };
 use crate::types::{EpochAtEnd, ProducerIdentity, TopicPartition, TransactionalId};
 
+/// A request for an identity.
+struct Ask {
+    request: RequestId,
+    message: InitProducerIdRequest,
+    holder: Residence,
+}
+
+impl From<Ask> for Input {
+    fn from(ask: Ask) -> Self {
+        Self::Init {
+            request: ask.request,
+            message: ask.message,
+            holder: ask.holder,
+        }
+    }
+}
+
 impl TransactionCoordinator {
     pub(super) fn request(&mut self, input: Input, now: Now) {
         let serving = self.check_serving();
         let (request, handled) = match input {
-            Input::Init { request, message } => (
+            Input::Init {
                 request,
-                serving.and_then(|()| self.init(request, message, now)),
+                message,
+                holder,
+            } => (
+                request,
+                serving.and_then(|()| self.init(request, message, holder, now)),
             ),
             Input::AddPartitions {
                 request,
@@ -59,31 +81,37 @@ impl TransactionCoordinator {
         &mut self,
         request: RequestId,
         message: InitProducerIdRequest,
+        holder: Residence,
         now: Now,
     ) -> Result<Option<Reply>, ErrorCode> {
         let Some(id) = message.transactional_id.clone() else {
-            return Ok(self.init_idempotent(request, message));
+            return Ok(self.init_idempotent(request, message, holder));
         };
         let timeout_ms = self.check_timeout(message.transaction_timeout)?;
+        let ask = Ask {
+            request,
+            message,
+            holder,
+        };
         let Some(entry) = self.entries.get_mut(&id) else {
-            self.init_unknown(request, &id, message, timeout_ms, now);
+            self.init_unknown(&id, ask, timeout_ms, now);
             return Ok(None);
         };
         if entry.pending.is_some() {
-            self.park(&id, request, Input::Init { request, message });
+            self.park(&id, request, ask.into());
             return Ok(None);
         }
         let record = entry.record.clone();
         let is_open = record.state == TransactionState::Ongoing;
-        match message.current.map(|current| record.standing(current)) {
+        match ask.message.current.map(|current| record.standing(current)) {
             None | Some(Standing::Current) => {}
             // A repeated request of the owner, whose first reply was lost: the epoch is not bumped again.
             Some(Standing::Last) if !is_open => return Ok(Some(Reply::Producer(record.producer))),
             Some(_) => return Err(ErrorCode::ProducerFenced),
         }
         match is_open {
-            true => self.init_over_open(request, &id, message, now),
-            false => self.init_settled(request, &id, message, timeout_ms, now),
+            true => self.init_over_open(&id, ask, now),
+            false => self.init_settled(&id, ask, timeout_ms, now),
         }
         Ok(None)
     }
@@ -92,72 +120,56 @@ impl TransactionCoordinator {
         &mut self,
         request: RequestId,
         message: InitProducerIdRequest,
+        holder: Residence,
     ) -> Option<Reply> {
         match self.producer_id() {
             Some(id) => Some(Reply::Producer(first_identity(id))),
             None => {
-                let input = Input::Init { request, message };
-                self.waiting_for_ids.push(input);
+                let ask = Ask {
+                    request,
+                    message,
+                    holder,
+                };
+                self.waiting_for_ids.push(ask.into());
                 None
             }
         }
     }
 
-    fn init_unknown(
-        &mut self,
-        request: RequestId,
-        id: &TransactionalId,
-        message: InitProducerIdRequest,
-        timeout_ms: i32,
-        now: Now,
-    ) {
+    fn init_unknown(&mut self, id: &TransactionalId, ask: Ask, timeout_ms: i32, now: Now) {
         let Some(producer_id) = self.producer_id() else {
-            let input = Input::Init { request, message };
-            return self.waiting_for_ids.push(input);
+            return self.waiting_for_ids.push(ask.into());
         };
         let record = TransactionRecord::unborn(producer_id);
         let mut next = record.renewed(first_identity(producer_id), None, now);
         next.timeout_ms = timeout_ms;
+        next.holder = ask.holder;
         self.entries.insert(id.clone(), Entry::new(record, now));
-        self.journal(id, next, Some(request), true);
+        self.journal(id, next, Some(ask.request), true);
     }
 
     /// I4: the open transaction is aborted under a higher epoch first; this request is answered after that.
-    fn init_over_open(
-        &mut self,
-        request: RequestId,
-        id: &TransactionalId,
-        mut message: InitProducerIdRequest,
-        now: Now,
-    ) {
+    fn init_over_open(&mut self, id: &TransactionalId, mut ask: Ask, now: Now) {
         // The identity was checked just now; when the abort is complete, it will be a past one.
-        message.current = None;
-        let input = Input::Init { request, message };
+        ask.message.current = None;
         match self.begin_abort(id, None, None, now) {
-            Ok(()) => self.park(id, request, input),
-            Err(_) => self.waiting_for_ids.push(input),
+            Ok(()) => self.park(id, ask.request, ask.into()),
+            Err(_) => self.waiting_for_ids.push(ask.into()),
         }
     }
 
-    fn init_settled(
-        &mut self,
-        request: RequestId,
-        id: &TransactionalId,
-        message: InitProducerIdRequest,
-        timeout_ms: i32,
-        now: Now,
-    ) {
+    fn init_settled(&mut self, id: &TransactionalId, ask: Ask, timeout_ms: i32, now: Now) {
         let Some(record) = self.entries.get(id).map(|entry| entry.record.clone()) else {
             return;
         };
         let Some(successor) = self.successor(record.producer) else {
-            let input = Input::Init { request, message };
-            return self.waiting_for_ids.push(input);
+            return self.waiting_for_ids.push(ask.into());
         };
-        let mut next = record.renewed(successor.identity(), message.current, now);
+        let mut next = record.renewed(successor.identity(), ask.message.current, now);
         next.timeout_ms = timeout_ms;
+        next.holder = ask.holder;
         // I4: durable before the reply, or a crash could bring the earlier holder's epoch back.
-        self.journal(id, next, Some(request), true);
+        self.journal(id, next, Some(ask.request), true);
     }
 
     fn check_timeout(&self, timeout: Duration) -> Result<i32, ErrorCode> {
@@ -201,7 +213,7 @@ impl TransactionCoordinator {
         let entry = self.settled(id)?;
         let record = entry.record.clone();
         match record.standing(message.producer) {
-            // What it wrote under this identity before the restart may be lost: it is not for this request to call it committed.
+            // What it wrote under this identity before the power loss may be lost: it is not for this request to call it committed.
             Standing::Current
                 if entry.is_from_before && message.result == TransactionResult::Commit =>
             {
@@ -275,10 +287,14 @@ impl TransactionCoordinator {
     pub(super) fn journal(
         &mut self,
         id: &TransactionalId,
-        next: TransactionRecord,
+        mut next: TransactionRecord,
         waiter: Option<RequestId>,
         sync: bool,
     ) {
+        if !is_completion(&next) {
+            // Of an opening that recovered from a power loss, a completion may hold an identity that was given out before.
+            next.opening = self.config.opening;
+        }
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };

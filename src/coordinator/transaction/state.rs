@@ -1,7 +1,9 @@
 //! The states of a transactional id: which may follow which, and the records that lead from one to the next.
 
+use std::time::Duration;
+
 use crate::coordinator::Now;
-use crate::coordinator::transaction_log::TransactionRecord;
+use crate::coordinator::transaction_log::{Residence, TransactionRecord};
 use crate::protocol::messages::{TransactionResult, TransactionState};
 use crate::types::{
     EpochAtEnd, ProducerEpoch, ProducerId, ProducerIdentity, Timestamp, TopicPartition,
@@ -104,6 +106,8 @@ impl TransactionRecord {
             last_commit: None,
             durable_ends: Vec::new(),
             epochs: EpochAtEnd::Bumped,
+            opening: 0,
+            holder: Residence::Remote,
         }
     }
 
@@ -116,6 +120,20 @@ impl TransactionRecord {
     /// its epoch does not tell which.
     pub(super) fn keeps_epoch_of(&self, producer: ProducerIdentity) -> bool {
         self.epochs == EpochAtEnd::Kept && producer == self.producer
+    }
+
+    /// Whether what the owner wrote under its identity may have been lost, or nobody is left to be the owner: power was lost
+    /// before `whole_since`, or the broker's process ended, in which it lived.
+    pub(super) fn is_doubtful_since(&self, whole_since: i32) -> bool {
+        self.opening < whole_since || self.holder == Residence::Embedded
+    }
+
+    /// How much of its timeout an open transaction has left after a restart, by the wall clock: the other one began anew.
+    pub(super) fn time_left(&self, wall: Timestamp) -> Duration {
+        let timeout_ms = u64::try_from(self.timeout_ms).unwrap_or(0);
+        // C24: a stored time that lies in the future counts as now.
+        let passed_ms = u64::try_from(wall.0.saturating_sub(self.start.0)).unwrap_or(0);
+        Duration::from_millis(timeout_ms.saturating_sub(passed_ms))
     }
 
     pub(super) fn standing(&self, producer: ProducerIdentity) -> Standing {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::coordinator::Now;
-use crate::coordinator::transaction::{Config, Input, TransactionCoordinator};
+use crate::coordinator::transaction::{Config, Found, Input, TransactionCoordinator};
 
 fn identity(id: i64, epoch: i16) -> ProducerIdentity {
     ProducerIdentity {
@@ -40,6 +40,8 @@ fn decision() -> TransactionRecord {
             offset: Offset(42),
         }],
         epochs: EpochAtEnd::Bumped,
+        opening: 0,
+        holder: Residence::Remote,
     }
 }
 
@@ -132,6 +134,35 @@ fn the_bytes_of_an_empty_transaction_are_golden() {
     ];
     assert_eq!(hex(&empty.encode()), expected.concat());
     assert_eq!(TransactionRecord::decode(&empty.encode()), Ok(empty));
+}
+
+#[test]
+fn the_bytes_of_a_holder_are_golden() {
+    let record = TransactionRecord {
+        state: TransactionState::Empty,
+        partitions: BTreeSet::new(),
+        last: None,
+        last_commit: None,
+        durable_ends: Vec::new(),
+        ..decision()
+    };
+    let first = hex(&record.encode());
+    assert!(first.ends_with("0102020002"), "one tag: {first}");
+    for (opening, holder, content) in [
+        (0, Residence::Embedded, "0000000001"),
+        (258, Residence::Remote, "0000010200"),
+        (258, Residence::Embedded, "0000010201"),
+    ] {
+        let held = TransactionRecord {
+            opening,
+            holder,
+            ..record.clone()
+        };
+        let tags_at = first.len() - "0102020002".len();
+        let expected = first[..tags_at].to_owned() + "02020200" + "02934e05" + content;
+        assert_eq!(hex(&held.encode()), expected);
+        assert_eq!(TransactionRecord::decode(&held.encode()), Ok(held));
+    }
 }
 
 #[test]
@@ -234,6 +265,6 @@ fn replayed(journal: &[(Bytes, Option<Bytes>)]) -> (BTreeMap<String, String>, us
         .list()
         .map(|it| (it.transactional_id.to_string(), format!("{it:?}")))
         .collect();
-    let effects = coordinator.step(Input::ReplayDone { open: vec![] }, Now::default());
+    let effects = coordinator.step(Input::ReplayDone(Found::default()), Now::default());
     (known, effects.len())
 }

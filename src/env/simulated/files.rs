@@ -132,6 +132,10 @@ impl Files for SimulatedFiles {
         })
     }
 
+    fn cache_life(&self, _path: &Path) -> io::Result<Option<String>> {
+        Ok(self.world.boot.map(|boot| format!("{boot:016x}")))
+    }
+
     fn open_files_max(&self) -> Option<u64> {
         let max = self.world.state.lock().open_files_max;
         (max < u64::MAX).then_some(max)

@@ -50,23 +50,24 @@ impl SimulatedWorld {
     /// A machine with an empty disk and without threads: [`Spawn::spawn`] is refused.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self::with_storage(seed, false, Storage::new(), clock::WALL_START)
+        Self::with_storage(seed, Some(seed), false, Storage::new(), clock::WALL_START)
     }
 
     /// A machine with an empty disk and real threads, whose interleaving does not repeat.
     #[must_use]
     pub fn with_threads(seed: u64) -> Self {
-        Self::with_storage(seed, true, Storage::new(), clock::WALL_START)
+        Self::with_storage(seed, Some(seed), true, Storage::new(), clock::WALL_START)
     }
 
     fn with_storage(
         seed: u64,
+        boot: Option<u64>,
         has_threads: bool,
         storage: Storage,
         wall: crate::types::Timestamp,
     ) -> Self {
         Self {
-            world: World::new(seed, has_threads, storage, wall),
+            world: World::new(seed, boot, has_threads, storage, wall),
         }
     }
 
@@ -125,7 +126,8 @@ impl SimulatedWorld {
     pub fn after_power_loss(&self, loss: PowerLoss) -> Self {
         self.power_off();
         let storage = loss.apply(&self.world.state.lock().storage);
-        self.restarted(storage, loss.seed)
+        let seed = self.restarted_seed(loss.seed);
+        self.restarted(storage, seed, Some(seed))
     }
 
     /// Kills the process and gives the machine as it lives on: nothing written is lost, nothing more is durable.
@@ -133,13 +135,24 @@ impl SimulatedWorld {
     pub fn after_kill(&self) -> Self {
         self.power_off();
         let storage = self.world.state.lock().storage.clone();
-        self.restarted(storage, 0)
+        self.restarted(storage, self.restarted_seed(0), self.world.boot)
     }
 
-    fn restarted(&self, storage: Storage, seed: u64) -> Self {
-        let seed = random::mix(self.world.seed ^ random::mix(seed));
+    /// As [`SimulatedWorld::after_kill`], on a machine that does not tell since when it has been running.
+    #[must_use]
+    pub fn after_kill_untold(&self) -> Self {
+        self.power_off();
+        let storage = self.world.state.lock().storage.clone();
+        self.restarted(storage, self.restarted_seed(0), None)
+    }
+
+    fn restarted_seed(&self, seed: u64) -> u64 {
+        random::mix(self.world.seed ^ random::mix(seed))
+    }
+
+    fn restarted(&self, storage: Storage, seed: u64, boot: Option<u64>) -> Self {
         let wall = self.world.clock.wall();
-        Self::with_storage(seed, self.world.has_threads, storage, wall)
+        Self::with_storage(seed, boot, self.world.has_threads, storage, wall)
     }
 
     /// Orders a fault. Several may be open at once; each counts for itself.
@@ -247,7 +260,8 @@ impl SimulatedWorld {
     pub fn start_recording(&self) {
         let wall = self.world.clock.wall();
         let mut state = self.world.state.lock();
-        state.recording = Some(Recording::new(state.storage.clone(), self.world.seed, wall));
+        let (seed, boot) = (self.world.seed, self.world.boot);
+        state.recording = Some(Recording::new(state.storage.clone(), seed, boot, wall));
     }
 
     /// How many changes were recorded so far; 0 without a recording.

@@ -15,15 +15,17 @@ pub struct Recording {
     start: Storage,
     changes: Vec<Change>,
     seed: u64,
+    boot: Option<u64>,
     wall: Timestamp,
 }
 
 impl Recording {
-    pub(super) fn new(start: Storage, seed: u64, wall: Timestamp) -> Self {
+    pub(super) fn new(start: Storage, seed: u64, boot: Option<u64>, wall: Timestamp) -> Self {
         Self {
             start,
             changes: Vec::new(),
             seed,
+            boot,
             wall,
         }
     }
@@ -76,7 +78,8 @@ impl Replay<'_> {
     /// The world if power was lost here.
     #[must_use]
     pub fn after_power_loss(&self, loss: PowerLoss) -> SimulatedWorld {
-        self.world(loss.apply(&self.storage), loss.seed)
+        let seed = self.seed(loss.seed);
+        self.world(loss.apply(&self.storage), seed, Some(seed))
     }
 
     /// The loss that leaves the same here and says it more simply: where no byte is pending, it does not matter what
@@ -89,12 +92,15 @@ impl Replay<'_> {
     /// The world if the process was killed here and the machine lived on.
     #[must_use]
     pub fn after_kill(&self) -> SimulatedWorld {
-        self.world(self.storage.clone(), 0)
+        self.world(self.storage.clone(), self.seed(0), self.recording.boot)
     }
 
-    fn world(&self, storage: Storage, seed: u64) -> SimulatedWorld {
-        let seed = mix(self.recording.seed ^ mix(seed ^ self.done_count as u64));
-        let world: Arc<World> = World::new(seed, false, storage, self.recording.wall);
+    fn seed(&self, seed: u64) -> u64 {
+        mix(self.recording.seed ^ mix(seed ^ self.done_count as u64))
+    }
+
+    fn world(&self, storage: Storage, seed: u64, boot: Option<u64>) -> SimulatedWorld {
+        let world: Arc<World> = World::new(seed, boot, false, storage, self.recording.wall);
         SimulatedWorld { world }
     }
 }

@@ -20,6 +20,8 @@ use crate::types::Timestamp;
 /// One simulated machine.
 pub(super) struct World {
     pub(super) seed: u64,
+    /// Which time of being switched on this is; `None` if the machine does not tell.
+    pub(super) boot: Option<u64>,
     pub(super) has_threads: bool,
     pub(super) clock: Arc<SimulatedClock>,
     pub(super) random: Arc<SimulatedRandom>,
@@ -27,15 +29,17 @@ pub(super) struct World {
 }
 
 impl World {
-    /// A machine that was just switched on, with `storage` in it.
+    /// A machine with `storage` in it.
     pub(super) fn new(
         seed: u64,
+        boot: Option<u64>,
         has_threads: bool,
         storage: Storage,
         wall: Timestamp,
     ) -> Arc<Self> {
         Arc::new(Self {
             seed,
+            boot,
             has_threads,
             clock: Arc::new(SimulatedClock::new(wall)),
             random: Arc::new(SimulatedRandom::new(mix(seed))),

@@ -220,6 +220,10 @@ async fn txn_commit_all(
 /// The code that clients of the version understand as it is meant.
 fn txn_code(code: ErrorCode, version: i16) -> ErrorCode {
     match code {
+        // The transaction was ended, but nobody replaced the producer. Clients take the code for a fencing, which is final.
+        ErrorCode::InvalidProducerEpoch if version >= ABORTABLE_FROM => {
+            ErrorCode::TransactionAbortable
+        }
         // librdkafka takes only this one for a fencing here.
         ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
         ErrorCode::TransactionAbortable if version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,

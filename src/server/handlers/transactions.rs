@@ -82,7 +82,7 @@ async fn init(
         transactional_id,
         transaction_timeout: Duration::from_millis(timeout),
     };
-    call.broker().init_producer_id(init).await
+    call.broker().init_remote_producer_id(init).await
 }
 
 fn transactional_id(id: &str) -> Result<TransactionalId, BrokerError> {
@@ -247,8 +247,9 @@ async fn end_one(
 
 fn end_code(code: ErrorCode, version: i16) -> ErrorCode {
     match code {
+        // Older clients may abort after this one, and renew their identity, which is what they must do after a power loss.
         ErrorCode::TransactionAbortable if version < END_ABORTABLE_FROM => {
-            ErrorCode::InvalidTxnState
+            ErrorCode::InvalidProducerIdMapping
         }
         code => fenced_code(code, version, TXN_FENCED_FROM),
     }

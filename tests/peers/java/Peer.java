@@ -33,6 +33,7 @@ public final class Peer {
         switch (arguments[0]) {
             case "write" -> peer.write();
             case "read" -> peer.read();
+            case "live" -> peer.live();
             default -> throw new IllegalArgumentException(arguments[0]);
         }
     }
@@ -65,6 +66,36 @@ public final class Peer {
                 send(plain, topic, "p", count);
                 transact(topic, codec, prefix, count);
                 plain.send(new ProducerRecord<>(topic, 0, null, "end")).get();
+            }
+        }
+    }
+
+    /** A transactional producer that does what each line says, and answers "ok" or the error. */
+    private void live() throws Exception {
+        var topic = new TopicPartition(options.get("topic"), 0);
+        try (var producer = producer("transactional.id", options.get("id"), "linger.ms", "0");
+                var in = new java.io.BufferedReader(new java.io.InputStreamReader(System.in))) {
+            for (String line = in.readLine(); line != null; line = in.readLine()) {
+                String[] words = line.split(" ");
+                String answer = "ok";
+                try {
+                    switch (words[0]) {
+                        case "init" -> producer.initTransactions();
+                        case "begin" -> producer.beginTransaction();
+                        case "send" -> producer.send(new ProducerRecord<>(topic.topic(), 0, null, words[1])).get();
+                        case "offsets" -> producer.sendOffsetsToTransaction(
+                                Map.of(topic, new OffsetAndMetadata(Long.parseLong(words[1]))),
+                                new ConsumerGroupMetadata(options.get("id")));
+                        case "commit" -> producer.commitTransaction();
+                        case "abort" -> producer.abortTransaction();
+                        default -> throw new IllegalArgumentException(line);
+                    }
+                } catch (Exception error) {
+                    Throwable cause = error instanceof java.util.concurrent.ExecutionException ? error.getCause() : error;
+                    answer = cause.toString().replace('\n', ' ');
+                }
+                System.out.println(answer);
+                System.out.flush();
             }
         }
     }

@@ -15,6 +15,8 @@ mod oracle;
 mod oracle_tests;
 mod parts;
 mod plan;
+#[cfg(feature = "cli")]
+mod remote;
 mod zombie;
 
 use std::time::Duration;

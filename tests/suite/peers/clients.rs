@@ -80,7 +80,7 @@ pub(super) const CONSOLE: Client = Client {
     program: console,
 };
 
-fn java() -> Command {
+pub(super) fn java() -> Command {
     let classes = [
         peers::cache().join("kafka/libs/*"),
         peers::cache().join("java"),

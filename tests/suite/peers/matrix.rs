@@ -263,7 +263,7 @@ fn every_client_agrees_with_every_other_on_the_embedded_log() {
     if !peers::are_wanted(&GROUPS) {
         return;
     }
-    let mut server = super::server::Server::start();
+    let mut server = crate::support::broker::Server::start();
     judge(&server.address(), "onceflow broker");
     // The same again after a kill: what was acknowledged is there.
     server.kill();

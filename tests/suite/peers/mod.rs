@@ -7,4 +7,4 @@ mod matrix; // Every writer × reader × codec × commit and abort.
 #[cfg(feature = "cli")]
 mod own_suites; // Clients' own integration tests.
 #[cfg(feature = "cli")]
-mod server; // Our broker as a process of its own.
+mod restarts; // A producer that outlives the broker, ours and a real Kafka.

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::clients::run;
-use super::server::Server;
+use crate::support::broker::Server;
 use crate::support::peers;
 
 /// How long one suite may take, on a busy machine.

@@ -1,5 +1,7 @@
 //! What several test modules share.
 
+#[cfg(feature = "cli")]
+pub(crate) mod broker;
 pub(crate) mod kafka;
 pub(crate) mod peers;
 pub(crate) mod raw;

@@ -26,6 +26,13 @@ impl World {
         if self.crashes_left > 0 {
             self.crash_actions(&mut actions);
         }
+        if self.kills_left > 0 {
+            let has_front = matches!(self.queue.front(), Some(Effect::AppendJournal { .. }));
+            actions.push(Action::Kill { has_begun: false });
+            if has_front {
+                actions.push(Action::Kill { has_begun: true });
+            }
+        }
         actions
     }
 

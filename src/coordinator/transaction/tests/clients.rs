@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::partition::Item;
 use super::world::{Message, Mutant, World, id, partition};
 use crate::coordinator::RequestId;
-use crate::coordinator::transaction::{Input, PartitionCheck, Reply};
+use crate::coordinator::transaction::{Input, PartitionCheck, Reply, Residence};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{EndTxnRequest, InitProducerIdRequest, TransactionResult};
 use crate::types::ProducerIdentity;
@@ -38,10 +38,14 @@ impl World {
 
     pub(super) fn deliver(&mut self, message: Message) {
         match message {
-            Message::Init { client } => self.step(Input::Init {
-                request: request_id(client, 0),
-                message: init_request(),
-            }),
+            Message::Init { client } => {
+                let holder = self.clients[client].holder;
+                self.step(Input::Init {
+                    request: request_id(client, 0),
+                    message: init_request(),
+                    holder,
+                });
+            }
             Message::Produce {
                 client,
                 producer,
@@ -101,7 +105,7 @@ impl World {
                 self.fence(client, producer);
             }
             // The client gives up on the transaction: it may only abort.
-            Err(_) => {}
+            Err(error) => self.check_excused(label, producer, error),
         }
     }
 
@@ -122,6 +126,23 @@ impl World {
         let state = &mut self.clients[client];
         if state.label == label && state.identity == Some(producer) {
             state.acked.insert(at);
+        }
+    }
+
+    /// B15: nobody but its client ends the transaction of a living producer, unless time ran out or power was lost.
+    fn check_excused(&mut self, label: u8, producer: ProducerIdentity, error: ErrorCode) {
+        let is_final = matches!(
+            error,
+            ErrorCode::TransactionAbortable | ErrorCode::InvalidProducerEpoch
+        );
+        let is_living = self.newest == Some(producer)
+            && self.clients.iter().any(|it| {
+                it.label == label && it.identity == Some(producer) && it.holder == Residence::Remote
+            });
+        if is_final && is_living && !self.excused.contains(&label) {
+            self.violate(format!(
+                "(9) transaction {label} of a living producer was taken from it: {error:?}"
+            ));
         }
     }
 
@@ -202,6 +223,9 @@ impl World {
                 state.transactions_left -= 1;
                 self.labels += 1;
                 state.label = self.labels;
+                if std::mem::take(&mut state.is_in_doubt) {
+                    self.excused.insert(self.labels);
+                }
                 self.newest = Some(next);
                 self.issue(next, client);
             }
@@ -212,6 +236,10 @@ impl World {
                     self.told.insert(state.label, told);
                 }
                 state.ending = Some(TransactionResult::Abort);
+                let (label, identity) = (state.label, state.identity);
+                if let (Err(error), Some(producer)) = (result, identity) {
+                    self.check_excused(label, producer, error);
+                }
             }
             Err(ErrorCode::ProducerFenced | ErrorCode::InvalidProducerIdMapping) => {
                 state.is_fenced = true;

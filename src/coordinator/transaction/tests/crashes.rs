@@ -206,3 +206,106 @@ fn requests_wait_for_recovery() {
     driver.world.settle();
     assert!(!driver.world.coordinator.is_recovering());
 }
+
+#[test]
+fn x15_an_open_transaction_goes_on_over_the_end_of_the_process() {
+    let mut driver = Driver::new();
+    let producer = driver.init();
+    driver.write(producer, 0).unwrap();
+    for at in 0..3 {
+        driver.kill();
+        assert!(!driver.world.coordinator.is_recovering(), "nothing to do");
+        assert_eq!(driver.state(), TransactionState::Ongoing);
+        driver.write(producer, at).unwrap();
+    }
+    let next = driver.end(producer, COMMIT).unwrap();
+    assert_eq!(next.epoch, ProducerEpoch(producer.epoch.0 + 1));
+    for at in 0..3 {
+        assert_eq!(driver.markers(at), [COMMIT]);
+    }
+    driver.kill();
+    driver.write(next, 1).unwrap();
+    driver.end(next, COMMIT).unwrap();
+}
+
+#[test]
+fn x15_a_power_loss_is_not_forgotten_when_the_process_ends_next() {
+    let mut driver = Driver::new();
+    let producer = driver.init();
+    driver.write(producer, 0).unwrap();
+    // The data is lost, and the record that the partition joined.
+    driver.crash(false);
+    driver.world.settle();
+    for _ in 0..2 {
+        driver.kill();
+        assert_eq!(
+            driver.end(producer, COMMIT),
+            Err(ErrorCode::TransactionAbortable)
+        );
+    }
+    let next = driver.end(producer, ABORT).unwrap();
+    driver.write(next, 0).unwrap();
+    driver.kill();
+    driver.end(next, COMMIT).unwrap();
+}
+
+#[test]
+fn x15_what_a_power_loss_left_of_an_undone_completion_is_doubted_after_a_kill_too() {
+    let mut driver = Driver::new();
+    let producer = driver.init();
+    driver.write(producer, 0).unwrap();
+    let next = driver.end(producer, COMMIT).unwrap();
+    // Of the next transaction, and of the completion before it, nothing was synced.
+    driver.write(next, 1).unwrap();
+    driver.crash(false);
+    driver.world.settle();
+    driver.kill();
+    assert_eq!(
+        driver.end(next, COMMIT),
+        Err(ErrorCode::TransactionAbortable)
+    );
+    assert_eq!(driver.markers(0), [COMMIT]);
+}
+
+#[test]
+fn x15_the_timeout_goes_on_by_the_wall_clock_over_the_end_of_the_process() {
+    // The timeout is 60 s; so much passed before the end, and so much after it.
+    for (before_ms, after, is_over) in [
+        (30_000, Duration::from_secs(29), false),
+        (30_000, Duration::from_secs(30), true),
+        (60_000, Duration::ZERO, true),
+        (-5_000, Duration::from_secs(59), false),
+        (-5_000, Duration::from_secs(60), true),
+    ] {
+        let mut driver = Driver::new();
+        let producer = driver.init();
+        driver.write(producer, 0).unwrap();
+        driver.world.now.wall.0 += before_ms;
+        driver.kill();
+        driver.pass(after);
+        driver.world.settle();
+        let expected = match is_over {
+            true => TransactionState::CompleteAbort,
+            false => TransactionState::Ongoing,
+        };
+        assert_eq!(driver.state(), expected, "{before_ms} ms and {after:?}");
+        let committed = driver.end(producer, COMMIT);
+        assert_eq!(committed.is_ok(), !is_over, "{committed:?}");
+    }
+}
+
+#[test]
+fn x15_a_transaction_in_a_damaged_partition_does_not_go_on() {
+    let mut driver = Driver::new();
+    let producer = driver.init();
+    driver.write(producer, 0).unwrap();
+    driver.write(producer, 1).unwrap();
+    driver.world.unreadable.insert(partition(1));
+    driver.kill();
+    assert!(driver.world.coordinator.is_recovering());
+    driver.world.settle();
+    assert_eq!(
+        driver.end(producer, COMMIT),
+        Err(ErrorCode::TransactionAbortable)
+    );
+}

@@ -44,6 +44,7 @@ impl Driver {
         self.send(|request| Input::Init {
             request,
             message: init_request(),
+            holder: Residence::Remote,
         })
     }
 
@@ -129,6 +130,10 @@ impl Driver {
     pub(super) fn crash(&mut self, keeps_unsynced: bool) {
         let kept = if keeps_unsynced { 0xff } else { 0 };
         self.world.crash(kept, false);
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.world.kill(false);
     }
 
     pub(super) fn pass(&mut self, time: Duration) {

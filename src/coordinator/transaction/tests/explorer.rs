@@ -6,6 +6,7 @@ use std::collections::{HashSet, VecDeque};
 use proptest::prelude::*;
 
 use super::world::{Action, Mutant, World};
+use crate::coordinator::transaction::Residence;
 
 /// How far each search of a larger world goes: seconds in a debug build. The random histories go deeper.
 const STATES_MAX: usize = 15_000;
@@ -95,8 +96,10 @@ fn assert_safe_everywhere(name: &str, world: World) {
 }
 
 /// What may go wrong in a small world, and how often.
+#[derive(Default)]
 struct Mishaps {
     crashes: u8,
+    kills: u8,
     timeouts: u8,
     copies: u8,
 }
@@ -104,6 +107,7 @@ struct Mishaps {
 fn small_world(clients: usize, partitions: usize, transactions: u8, mishaps: Mishaps) -> World {
     let mut world = world(clients, partitions, Mutant::None);
     world.crashes_left = mishaps.crashes;
+    world.kills_left = mishaps.kills;
     world.timeouts_left = mishaps.timeouts;
     world.copies_left = mishaps.copies;
     for client in &mut world.clients {
@@ -121,7 +125,7 @@ fn every_order_of_one_producer_with_crashes_and_a_timeout_is_safe() {
     let mishaps = |crashes| Mishaps {
         crashes,
         timeouts: 1,
-        copies: 0,
+        ..Mishaps::default()
     };
     let name = "1 producer, 1 transaction, 2 crashes, 1 timeout";
     assert_safe_everywhere(name, small_world(1, 1, 1, mishaps(2)));
@@ -135,8 +139,7 @@ fn every_order_of_one_producer_with_crashes_and_a_timeout_is_safe() {
 fn every_order_of_two_transactions_over_two_partitions_with_a_crash_is_safe() {
     let mishaps = Mishaps {
         crashes: 1,
-        timeouts: 0,
-        copies: 0,
+        ..Mishaps::default()
     };
     let name = "1 producer, 2 transactions, 2 partitions, 1 crash";
     assert_safe_everywhere(name, small_world(1, 2, 2, mishaps));
@@ -146,8 +149,7 @@ fn every_order_of_two_transactions_over_two_partitions_with_a_crash_is_safe() {
 fn c11_every_order_of_two_producers_with_a_crash_is_safe() {
     let mishaps = Mishaps {
         crashes: 1,
-        timeouts: 0,
-        copies: 0,
+        ..Mishaps::default()
     };
     assert_safe_everywhere("2 producers, 1 crash", small_world(2, 1, 1, mishaps));
 }
@@ -155,9 +157,8 @@ fn c11_every_order_of_two_producers_with_a_crash_is_safe() {
 #[test]
 fn c11_c12_every_order_of_two_producers_with_a_timeout_is_safe() {
     let mishaps = |timeouts| Mishaps {
-        crashes: 0,
         timeouts,
-        copies: 0,
+        ..Mishaps::default()
     };
     let name = "2 producers, 1 timeout";
     assert_safe_everywhere(name, small_world(2, 1, 1, mishaps(1)));
@@ -171,11 +172,68 @@ fn c14_every_order_with_a_copy_is_safe() {
         crashes,
         timeouts,
         copies: 1,
+        ..Mishaps::default()
     };
     let name = "1 producer, 1 copy, 1 crash, 1 timeout";
     assert_safe_everywhere(name, small_world(1, 1, 1, mishaps(1, 1)));
     let name = "2 producers, 1 copy";
     assert_safe_everywhere(name, small_world(2, 1, 1, mishaps(0, 0)));
+}
+
+#[test]
+fn x15_every_order_of_a_producer_that_outlives_the_process_is_safe() {
+    let name = "1 producer, 2 kills, 1 timeout";
+    let mishaps = Mishaps {
+        kills: 2,
+        timeouts: 1,
+        ..Mishaps::default()
+    };
+    assert_safe_everywhere(name, small_world(1, 1, 1, mishaps));
+    let kill = || Mishaps {
+        kills: 1,
+        ..Mishaps::default()
+    };
+    let name = "1 producer, 2 transactions, 2 partitions, 1 kill";
+    assert_safe_everywhere(name, small_world(1, 2, 2, kill()));
+    let name = "2 producers, 1 kill";
+    assert_safe_everywhere(name, small_world(2, 1, 1, kill()));
+    let name = "1 producer, 1 kill, 1 copy";
+    let mishaps = Mishaps {
+        copies: 1,
+        ..kill()
+    };
+    assert_safe_everywhere(name, small_world(1, 1, 1, mishaps));
+}
+
+#[test]
+fn x15_every_order_of_a_kill_and_a_power_loss_is_safe() {
+    let mishaps = Mishaps {
+        crashes: 1,
+        kills: 1,
+        ..Mishaps::default()
+    };
+    let name = "1 producer, 1 crash, 1 kill";
+    assert_safe_everywhere(name, small_world(1, 1, 1, mishaps));
+}
+
+#[test]
+fn x15_an_embedded_producers_transaction_ends_with_its_process() {
+    let mishaps = Mishaps {
+        crashes: 1,
+        kills: 1,
+        ..Mishaps::default()
+    };
+    let mut world = small_world(1, 1, 1, mishaps);
+    world.clients[0].holder = Residence::Embedded;
+    assert_safe_everywhere("1 embedded producer, 1 crash, 1 kill", world);
+}
+
+#[test]
+fn x15_kills_power_losses_and_copies_are_safe_as_far_as_the_search_goes() {
+    let mut world = world(2, 2, Mutant::None);
+    (world.crashes_left, world.kills_left) = (1, 2);
+    (world.copies_left, world.timeouts_left) = (1, 1);
+    assert_safe_so_far("kills", world);
 }
 
 #[test]
@@ -220,6 +278,11 @@ fn broken_worlds() -> Vec<World> {
         world.copies_left = copies;
         world
     };
+    let killed = |mutant, crashes| {
+        let mut world = of(mutant, 1, 1, crashes, 0);
+        world.kills_left = 1;
+        world
+    };
     vec![
         of(Mutant::SkipAppendCheck, 2, 1, 0, 0),
         of(Mutant::ForgetMarker, 1, 1, 0, 0),
@@ -233,6 +296,9 @@ fn broken_worlds() -> Vec<World> {
         of(Mutant::EndIgnoresEpoch, 1, 1, 0, 1),
         of(Mutant::MarkersBeforeDecision, 1, 1, 0, 0),
         of(Mutant::CommitOpenOnRecovery, 1, 1, 1, 0),
+        of(Mutant::OverlookPowerLoss, 1, 1, 1, 0),
+        killed(Mutant::ForgetPowerLoss, 1),
+        killed(Mutant::SuspectPowerLoss, 0),
     ]
 }
 
@@ -255,10 +321,13 @@ proptest! {
     #[test]
     fn long_random_histories_are_safe(choices in prop::collection::vec(any::<prop::sample::Index>(), 1..150), epoch_max in 1i16..4) {
         let mut world = world(3, 3, Mutant::None).with_epoch_max(epoch_max);
-        (world.crashes_left, world.copies_left, world.timeouts_left) = (4, 8, 3);
+        (world.crashes_left, world.copies_left, world.timeouts_left) = (3, 8, 3);
+        world.kills_left = 4;
         for client in &mut world.clients {
             (client.inits_left, client.transactions_left) = (2, 6);
         }
+        // Its process is the broker's: it does not outlive it in truth, but its late requests may.
+        world.clients[2].holder = Residence::Embedded;
         let mut history = Vec::new();
         for choice in choices {
             let actions = world.actions();

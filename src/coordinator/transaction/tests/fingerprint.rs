@@ -28,6 +28,8 @@ impl World {
         // A sum, since any message may be delivered next.
         messages.fold(0, u64::wrapping_add).hash(&mut to);
         (self.copies_left, self.timeouts_left, self.crashes_left).hash(&mut to);
+        (self.kills_left, &self.excused).hash(&mut to);
+        (self.whole_since, self.config.opening).hash(&mut to);
         (&self.wanted, &self.told, &self.issued).hash(&mut to);
         (self.newest, &self.lso_seen, self.labels).hash(&mut to);
         to.finish()

@@ -178,6 +178,8 @@ enum Operation {
     },
     /// The machine dies.
     Crash { kept: u8 },
+    /// The process ends; the client goes on.
+    Kill,
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -187,6 +189,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (any::<bool>(), 0..10usize, any::<u8>())
             .prop_map(|(is_commit, effects, kept)| Operation::CrashInEnd { is_commit, effects, kept }),
         1 => any::<u8>().prop_map(|kept| Operation::Crash { kept }),
+        2 => Just(Operation::Kill),
     ]
 }
 
@@ -283,6 +286,12 @@ fn run(operations: &[Operation]) -> Result<(), TestCaseError> {
                 crash = Some(kept);
             }
             Operation::Crash { kept } => crash = Some(kept),
+            Operation::Kill => {
+                driver.kill();
+                prop_assert!(!driver.world.coordinator.is_recovering());
+                prop_assert!(!driver.world.coordinator.must_renew(&id(), producer));
+                continue;
+            }
         }
         model.label += 1;
         if let Some(kept) = crash {
@@ -309,7 +318,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn c1_to_c9_transactions_that_keep_their_epoch_are_whole_through_power_loss(
+    fn c1_to_c9_x15_transactions_that_keep_their_epoch_are_whole_through_power_loss_and_kills(
         operations in prop::collection::vec(operation(), 1..40),
     ) {
         run(&operations)?;

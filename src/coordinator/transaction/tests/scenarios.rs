@@ -79,6 +79,7 @@ fn c11_a_repeated_init_of_the_owner_does_not_bump_again_and_a_foreign_one_is_fen
                 current: Some(current),
                 ..init_request()
             },
+            holder: Residence::Remote,
         });
         driver.finish(request)
     };
@@ -336,6 +337,7 @@ fn a_timeout_that_is_zero_or_too_long_is_refused() {
                 transaction_timeout: timeout,
                 ..init_request()
             },
+            holder: Residence::Remote,
         });
         assert_eq!(
             driver.finish(request),
@@ -355,6 +357,7 @@ fn idempotent_producers_get_ids_that_no_restart_repeats() {
                 transactional_id: None,
                 ..init_request()
             },
+            holder: Residence::Remote,
         });
         let producer = driver.finish(request).unwrap();
         assert!(seen.insert(producer.id), "{producer:?} was given twice");

@@ -42,6 +42,12 @@ pub(super) enum Mutant {
     MarkersBeforeDecision,
     /// Recovery takes an open transaction for a committed one.
     CommitOpenOnRecovery,
+    /// A power loss is taken for the end of a process.
+    OverlookPowerLoss,
+    /// The end of a process makes a power loss before it forgotten.
+    ForgetPowerLoss,
+    /// The end of a process is taken for a power loss.
+    SuspectPowerLoss,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,7 +69,7 @@ pub(super) enum Message {
     },
 }
 
-#[derive(Debug, Clone, Default, Hash)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Client {
     pub(super) identity: Option<ProducerIdentity>,
     /// The number of the current transaction over all clients.
@@ -73,8 +79,12 @@ pub(super) struct Client {
     pub(super) ending: Option<TransactionResult>,
     pub(super) is_fenced: bool,
     pub(super) is_initialising: bool,
+    /// Whether power was lost while its transaction ended, by it or by a recovery: nobody knows whether it had the next
+    /// identity before.
+    pub(super) is_in_doubt: bool,
     pub(super) inits_left: u8,
     pub(super) transactions_left: u8,
+    pub(super) holder: Residence,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -86,9 +96,13 @@ pub(super) enum Action {
     DeliverCopy(usize),
     RunEffect,
     Timeout,
-    /// Which files keep their unsynced bytes, and whether the next effect had begun.
+    /// The machine loses power. Which files keep their unsynced bytes, and whether the next effect had begun.
     Crash {
         kept: u8,
+        has_begun: bool,
+    },
+    /// The process ends, and the machine lives on. Whether the next effect had begun.
+    Kill {
         has_begun: bool,
     },
 }
@@ -109,6 +123,14 @@ pub(super) struct World {
     pub(super) copies_left: u8,
     pub(super) timeouts_left: u8,
     pub(super) crashes_left: u8,
+    pub(super) kills_left: u8,
+    /// As the data directory keeps it: the first opening since which no power was lost.
+    pub(super) whole_since: i32,
+    /// The transactions that somebody else than their client may have aborted: all that there were when power was lost or
+    /// time ran out.
+    pub(super) excused: BTreeSet<u8>,
+    /// Partitions that the next recovery cannot read.
+    pub(super) unreadable: BTreeSet<TopicPartition>,
     pub(super) mutant: Mutant,
     /// What clients were told of each transaction: how it ended, and what they know to be in it.
     pub(super) told: BTreeMap<u8, (TransactionResult, BTreeSet<usize>)>,
@@ -146,9 +168,17 @@ impl World {
             ..Config::default()
         };
         let client = Client {
+            identity: None,
+            label: 0,
+            sent: BTreeSet::new(),
+            acked: BTreeSet::new(),
+            ending: None,
+            is_fenced: false,
+            is_initialising: false,
+            is_in_doubt: false,
             inits_left: 1,
             transactions_left: 2,
-            ..Client::default()
+            holder: Residence::Remote,
         };
         let mut world = Self {
             coordinator: TransactionCoordinator::new(config.clone()),
@@ -166,6 +196,10 @@ impl World {
             copies_left: 0,
             timeouts_left: 0,
             crashes_left: 0,
+            kills_left: 0,
+            whole_since: 0,
+            excused: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             mutant,
             told: BTreeMap::new(),
             wanted: BTreeSet::new(),
@@ -177,7 +211,7 @@ impl World {
         };
         let effects = world
             .coordinator
-            .step(Input::ReplayDone { open: vec![] }, world.now);
+            .step(Input::ReplayDone(Found::default()), world.now);
         assert_eq!(effects, [Effect::Recovered]);
         world
     }
@@ -212,12 +246,17 @@ impl World {
             Action::RunEffect => self.run_effect(),
             Action::Timeout => {
                 self.timeouts_left -= 1;
+                self.excused.extend(0..=self.labels);
                 self.now.instant = self.now.instant.plus(Duration::from_secs(3600));
                 self.step(Input::Tick);
             }
             Action::Crash { kept, has_begun } => {
                 self.crashes_left -= 1;
                 self.crash(kept, has_begun);
+            }
+            Action::Kill { has_begun } => {
+                self.kills_left -= 1;
+                self.kill(has_begun);
             }
         }
         self.check();
@@ -353,19 +392,39 @@ impl World {
     }
 
     pub(super) fn crash(&mut self, kept: u8, has_begun: bool) {
-        if has_begun && let Some(Effect::AppendJournal { key, value, .. }) = self.queue.pop_front()
-        {
-            self.append_journal(key, value);
-        }
+        self.begin_effect(has_begun);
         self.journal.crash(kept & 1 != 0);
         for (at, file) in self.partitions.iter_mut().enumerate() {
             file.crash(kept >> (at + 1) & 1 != 0);
         }
-        self.restart();
+        for client in &mut self.clients {
+            client.is_in_doubt |= client.ending.is_some() || self.excused.contains(&client.label);
+        }
+        self.excused.extend(0..=self.labels);
+        self.restart(self.mutant == Mutant::OverlookPowerLoss);
     }
 
-    fn restart(&mut self) {
+    pub(super) fn kill(&mut self, has_begun: bool) {
+        self.begin_effect(has_begun);
+        if self.mutant == Mutant::ForgetPowerLoss {
+            self.whole_since = 0;
+        }
+        self.restart(self.mutant != Mutant::SuspectPowerLoss);
+    }
+
+    fn begin_effect(&mut self, has_begun: bool) {
+        if has_begun && let Some(Effect::AppendJournal { key, value, .. }) = self.queue.pop_front()
+        {
+            self.append_journal(key, value);
+        }
+    }
+
+    fn restart(&mut self, is_whole: bool) {
         self.queue.clear();
+        self.config.opening += 1;
+        if !is_whole {
+            self.whole_since = self.config.opening;
+        }
         self.coordinator = TransactionCoordinator::new(self.config.clone());
         for client in &mut self.clients {
             if std::mem::take(&mut client.is_initialising) {
@@ -388,7 +447,11 @@ impl World {
             Mutant::ForgetOpenTransactions => Vec::new(),
             _ => self.open_transactions(),
         };
-        self.step(Input::ReplayDone { open });
+        self.step(Input::ReplayDone(Found {
+            open,
+            unreadable: self.unreadable.clone(),
+            whole_since: self.whole_since,
+        }));
     }
 
     pub(super) fn open_transactions(&self) -> Vec<OpenTransaction> {

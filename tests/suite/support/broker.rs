@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::kafka::free_ports;
+use super::kafka::free_ports;
 
 /// How long it may take until it serves, on a busy machine.
 const READY_MAX: Duration = Duration::from_secs(60);
 
 /// `onceflow broker` on a directory and a port of its own.
-pub(super) struct Server {
+pub(crate) struct Server {
     directory: tempfile::TempDir,
     port: u16,
     /// Arguments besides the address and the directory.
@@ -21,17 +21,17 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts it and waits until it serves.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
     /// As [`Server::start`], with more arguments.
-    pub(super) fn start_with(more: &[&str]) -> Self {
+    pub(crate) fn start_with(more: &[&str]) -> Self {
         Self::start_at(free_ports(1)[0], more)
     }
 
     /// As [`Server::start_with`], on a given port.
-    pub(super) fn start_at(port: u16, more: &[&str]) -> Self {
+    pub(crate) fn start_at(port: u16, more: &[&str]) -> Self {
         let mut server = Self {
             directory: tempfile::tempdir().unwrap(),
             port,
@@ -43,25 +43,48 @@ impl Server {
     }
 
     /// Where clients find it.
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// Its data directory.
-    pub(super) fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
     /// Kills it with SIGKILL.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
+    /// Ends it with SIGTERM.
+    pub(crate) fn terminate(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            let status = child.wait().unwrap();
+            assert!(status.success(), "{status}: {}", self.log());
+        }
+    }
+
+    /// Puts a copy in the place of the data of a broker that was killed: nobody can tell any more what the page cache held.
+    pub(crate) fn forget_page_cache(&self) {
+        let kept = self.data().with_extension("original");
+        std::fs::rename(self.data(), &kept).unwrap();
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(&kept)
+            .arg(self.data())
+            .status();
+        assert!(copied.unwrap().success());
+        std::fs::remove_dir_all(kept).unwrap();
+    }
+
     /// Starts it on its old data and waits until it serves.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let log = std::fs::File::create(self.log_file()).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_onceflow"))
             .args(["broker", "--listen", &self.address(), "--data"])
@@ -86,7 +109,7 @@ impl Server {
     }
 
     /// What it said.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
