@@ -83,7 +83,7 @@ impl TopicAppender {
         let target = &mut self.partitions[partition as usize];
         if target.builder.size_bytes() + size_bytes >= self.batch_bytes {
             if size_bytes + HEADER_BYTES >= self.batch_bytes {
-                self.check_size(partition, key, value)?;
+                self.check_size(partition, key, value, &[])?;
             }
             self.flush(partition)?;
         }
@@ -98,8 +98,9 @@ impl TopicAppender {
         partition: u32,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
+        headers: &[(&str, Option<&[u8]>)],
     ) -> Result<(), Failure> {
-        let size_bytes = record_size_bytes(0, 0, key, value, &[]) + HEADER_BYTES;
+        let size_bytes = record_size_bytes(0, 0, key, value, headers) + HEADER_BYTES;
         match size_bytes > self.record_bytes_max {
             true => Err(Failure::poison(format_args!(
                 "a record of {size_bytes} bytes is larger than {}-{partition} takes ({} bytes): raise max.message.bytes of the topic, or send less",
@@ -118,7 +119,7 @@ impl TopicAppender {
         value: Option<&[u8]>,
         headers: &[(&str, Option<&[u8]>)],
     ) -> Result<(), Failure> {
-        self.check_size(partition, key, value)?;
+        self.check_size(partition, key, value, headers)?;
         self.flush(partition)?;
         self.partitions[partition as usize]
             .builder

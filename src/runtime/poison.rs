@@ -8,8 +8,9 @@ use super::appender::TopicAppender;
 use super::context::JobContext;
 use super::error::{Failure, FailureInner, JobError};
 use super::quarantine::Attempt;
-use super::record::Origin;
+use super::record::{Meta, Origin};
 use super::source::Raw;
+use crate::protocol::batch::Headers;
 use crate::state::Trace;
 use crate::types::TopicName;
 
@@ -19,7 +20,7 @@ pub enum PoisonPolicy {
     /// The job stops and says which record it was. Nothing of the cycle is committed.
     #[default]
     Fail,
-    /// The record of the source goes to this topic, in the same transaction, with headers that say where it was and what was wrong.
+    /// The record of the source goes to this topic, in the same transaction, with its key, value and headers as they are, and headers that say where it was, its time, and what was wrong.
     ///
     /// A source record is processed whole or is a dead letter: nothing that it pushed or changed before it failed stays, also
     /// behind shuffles and in stores. Where there is such a part, the cycle is given up and done again without the record. In a
@@ -65,14 +66,14 @@ impl Poison {
     pub(crate) fn handle_raw(
         &mut self,
         failure: Failure,
-        at: Origin,
+        meta: Meta,
         raw: Raw<'_>,
     ) -> Result<(), JobError> {
         match self.trace.is_left() {
-            true => self.set_apart(failure, at),
+            true => self.set_apart(failure, meta.origin),
             false => match failure.into_inner() {
                 FailureInner::Job(e) => Err(e),
-                FailureInner::Poison(why) => self.letter(&why, at, raw),
+                FailureInner::Poison(why) => self.letter(&why, meta, raw),
             },
         }
     }
@@ -113,28 +114,39 @@ impl Poison {
 
     /// Writes a dead letter of a record that has no effects.
     #[cold]
-    pub(crate) fn letter(&mut self, why: &str, at: Origin, raw: Raw<'_>) -> Result<(), JobError> {
+    pub(crate) fn letter(&mut self, why: &str, meta: Meta, raw: Raw<'_>) -> Result<(), JobError> {
+        let at = meta.origin;
         let Some(dead_letters) = self.dead_letters.clone() else {
             return Err(self.poisoned(at, why.to_owned()));
         };
         let mut encoded = Vec::new();
-        let (key, value) = match raw {
-            Raw::Bytes { key, value } => (key, value),
+        let (key, value, own) = match raw {
+            Raw::Bytes {
+                key,
+                value,
+                headers,
+            } => (key, value, headers),
             Raw::Encode(encode) => {
                 encode(&mut encoded).map_err(|e| {
                     self.poisoned(at, format!("{why}; nor can it become a dead letter: {e}"))
                 })?;
-                (None, Some(&*encoded))
+                (None, Some(&*encoded), Headers::default())
             }
         };
         let split = self.job.split_name(at.split);
         let offset = at.offset.to_string();
-        let headers = [
+        let time = meta.timestamp.0.to_string();
+        let told: [(&str, Option<&[u8]>); 5] = [
             ("onceflow.error", Some(why.as_bytes())),
             ("onceflow.job", Some(self.job.name().as_bytes())),
             ("onceflow.source", Some(split.as_bytes())),
             ("onceflow.offset", Some(offset.as_bytes())),
+            ("onceflow.timestamp", Some(time.as_bytes())),
         ];
+        // A letter that was sent again, and failed again, tells of its last failure.
+        let is_kept = |own: &(&str, Option<&[u8]>)| told.iter().all(|told| told.0 != own.0);
+        let headers: Vec<_> = own.filter(is_kept).chain(told).collect();
+        // Its own time would have retention delete it early.
         let timestamp = self.job.env().clock.wall();
         let appended = dead_letters
             .borrow_mut()

@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::context::JobContext;
-use super::error::{Failure, JobError};
+use super::error::JobError;
 use super::operator::{Flow, Stage};
 use super::pace::{Pace, Turn};
 use super::poison::Poison;
@@ -16,6 +16,7 @@ use super::record::{Key, Meta, Origin, Record};
 use super::stream::{Attach, StageFactory};
 use super::topology::{Graph, SourceNode};
 use crate::codec::CodecError;
+use crate::protocol::batch::Headers;
 use crate::state::CycleStore;
 use crate::types::{Offset, Timestamp, TopicPartition};
 
@@ -87,12 +88,14 @@ impl Read {
 /// A record's bytes as they were in the source, for a dead-letter topic.
 #[derive(Clone, Copy)]
 pub enum Raw<'a> {
-    /// The bytes that were read.
+    /// The bytes that were read, and the headers.
     Bytes {
         /// The key.
         key: Option<&'a [u8]>,
         /// The value; `None` is null, which is not the same as empty.
         value: Option<&'a [u8]>,
+        /// The headers; none if the source has no such thing.
+        headers: Headers<'a>,
     },
     /// The source has values, not bytes; this encodes the value.
     Encode(&'a dyn Fn(&mut Vec<u8>) -> Result<(), CodecError>),
@@ -313,8 +316,11 @@ impl<G> StageEmit<'_, G> {
         self.turn.trace().wipe();
         *self.records += 1;
         self.current.offset = emitted.offset;
-        self.poison
-            .handle_raw(Failure::poison(why), *self.current, emitted.raw)?;
+        let meta = Meta {
+            timestamp: emitted.timestamp,
+            origin: *self.current,
+        };
+        self.poison.letter(&why, meta, emitted.raw)?;
         Ok(self.turn.end_record(*self.current))
     }
 }
@@ -342,8 +348,7 @@ impl<K: ?Sized, V: ?Sized, G: Stage<K, V>> Emit<K, V> for StageEmit<'_, G> {
             Err(e) => Err(e.into()),
         };
         if let Err(failure) = result {
-            self.poison
-                .handle_raw(failure, *self.current, emitted.raw)?;
+            self.poison.handle_raw(failure, meta, emitted.raw)?;
         }
         Ok(self.turn.end_record(*self.current))
     }

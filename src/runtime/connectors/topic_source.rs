@@ -223,6 +223,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
                 raw: Raw::Bytes {
                     key: record.key,
                     value: record.value,
+                    headers: record.headers,
                 },
             });
             emitted.map(Taken::Yes)

@@ -227,6 +227,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> RepartitionFeed<K, V,
             let raw = Raw::Bytes {
                 key: record.key,
                 value: record.value,
+                headers: record.headers,
             };
             if record.offset >= apart.next_offset() {
                 if !taken.batch.is_empty() {
@@ -238,7 +239,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> RepartitionFeed<K, V,
                     Admission::Waits => return Ok(Taken::Yes(Pace::Pause)),
                     Admission::IsPoison(why) => {
                         *records += 1;
-                        poison.letter(&why, meta.origin, raw)?;
+                        poison.letter(&why, meta, raw)?;
                         return Ok(Taken::Yes(Pace::GoOn));
                     }
                 }
@@ -248,7 +249,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> RepartitionFeed<K, V,
                     return Ok(Taken::NotYet);
                 }
                 *records += 1;
-                poison.letter(&e.to_string(), meta.origin, raw)?;
+                poison.letter(&e.to_string(), meta, raw)?;
             }
             Ok(Taken::Yes(match taken.batch.is_full(records_max) {
                 true => Pace::Pause,

@@ -5,10 +5,11 @@ use std::io::Cursor;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::wait;
 use onceflow::prelude::*;
 use onceflow::runtime::lines_of;
-use onceflow::types::TopicName;
+use onceflow::types::{Timestamp, TopicName};
 
 use super::support::{
     AT_THE_END, OFTEN, Place, Seen, committed, committed_by_key, committed_values, fill_topic,
@@ -245,4 +246,35 @@ fn x9_in_a_spread_job_the_unit_is_the_record_of_the_repartition_topic() {
         source.starts_with("sums-exchange-0-repartition-"),
         "{source}"
     );
+}
+
+#[test]
+fn x9_a_letter_holds_the_key_value_headers_and_time_of_the_source() {
+    let place = Place::new();
+    let log = place.log();
+    let source = TopicName::new("in").unwrap();
+    wait(log.admin().create_topic(&source, 1)).unwrap();
+    let producer = Producer::<str, str>::new(log.transport(), ProducerConfig::default()).unwrap();
+    wait(async {
+        for value in ["3", "-9"] {
+            let record = ProducerRecord::new(&source).key("a key").value(value);
+            let record = record.header("trace", b"one").header("trace", b"two");
+            let _ = producer
+                .send(record.timestamp(Timestamp(77)))
+                .await
+                .unwrap();
+        }
+        producer.flush().await;
+    });
+    let launch = running_sum(false).exactly_once(Commit::every(OFTEN));
+    run(launch.on_poison(dead()).workers(2), &log).unwrap();
+    let letters = committed(&log, "dead");
+    assert_eq!(letters.len(), 1);
+    let letter = &letters[0];
+    assert_eq!(letter.key.as_deref(), Some(&b"a key"[..]));
+    assert_eq!(letter.value.as_deref(), Some(&b"-9"[..]));
+    let traces = letter.headers.iter().filter(|(name, _)| name == "trace");
+    assert!(traces.map(|(_, value)| &**value).eq([&b"one"[..], b"two"]));
+    assert_eq!(letter.header("onceflow.timestamp"), "77");
+    assert_eq!(letter.header("onceflow.offset"), "1");
 }

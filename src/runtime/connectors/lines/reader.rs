@@ -14,6 +14,7 @@ use super::fingerprint::{Fingerprint, Unended};
 use super::input::{Followed, InputFile, Opened, TAIL_BYTES};
 use crate::codec::{Codec, Text};
 use crate::env::FileIdentity;
+use crate::protocol::batch::Headers;
 use crate::runtime::{Emit, Emitted, JobError, Key, Pace, Raw, Read, SplitReader, Unkeyed};
 use crate::types::{Offset, Timestamp};
 
@@ -199,6 +200,7 @@ impl LinesReader {
         let raw = Raw::Bytes {
             key: None,
             value: Some(line),
+            headers: Headers::default(),
         };
         // The position moves first: should the record stop the job, nothing of the cycle is committed anyway.
         self.consumed = next;
