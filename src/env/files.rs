@@ -10,6 +10,8 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
+use crate::types::Timestamp;
+
 /// How [`Files::open`] treats a file that is absent or present. No mode follows a symbolic link
 /// in the last component (F19: `O_NOFOLLOW`), and all set `O_CLOEXEC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +170,12 @@ pub trait Files: Send + Sync + 'static {
         let _ = path;
         Ok(None)
     }
+
+    /// When the file's bytes were last changed, by the wall clock.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn modified(&self, path: &Path) -> io::Result<Timestamp>;
 
     /// How many files this process may have open at once, if somebody set a bound.
     fn open_files_max(&self) -> Option<u64> {

@@ -116,6 +116,13 @@ impl Files for RealFiles {
         Ok(boot.map(|boot| format!("{boot} {}:{}", found.st_dev, found.st_ino)))
     }
 
+    fn modified(&self, path: &Path) -> io::Result<Timestamp> {
+        let modified = std::fs::metadata(path)?.modified()?;
+        let since_1970 = modified.duration_since(std::time::UNIX_EPOCH);
+        let millis = since_1970.map_or(0, |since| since.as_millis());
+        Ok(Timestamp(i64::try_from(millis).unwrap_or(i64::MAX)))
+    }
+
     fn open_files_max(&self) -> Option<u64> {
         rustix::process::getrlimit(rustix::process::Resource::Nofile).current
     }

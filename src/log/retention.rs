@@ -108,13 +108,28 @@ impl PartitionLog {
     }
 
     fn is_expired(&self, segment: &Segment, now: Timestamp) -> bool {
-        let largest = segment.range.largest;
+        let Some(retention_ms) = self.config.retention_ms else {
+            return false;
+        };
         self.config.cleanup.is_deleting()
-            && largest != Timestamp::NONE
             && self
-                .config
-                .retention_ms
-                .is_some_and(|retention_ms| now.0.saturating_sub(largest.0) > retention_ms)
+                .newest_in(segment)
+                .is_some_and(|newest| now.0.saturating_sub(newest.0) > retention_ms)
+    }
+
+    /// The time from which a segment ages: its largest timestamp, or when its file was last changed if no record has one.
+    /// `None` if that cannot be told.
+    pub(super) fn newest_in(&self, segment: &Segment) -> Option<Timestamp> {
+        if segment.range.largest > Timestamp::NONE {
+            return Some(segment.range.largest);
+        }
+        let modified = self.env.files.modified(&segment.path);
+        modified
+            .inspect_err(|error| {
+                let path = segment.path.display();
+                tracing::warn!(%path, %error, "a segment's age is not known: it is kept");
+            })
+            .ok()
     }
 
     fn is_first_deletable(&self, now: Timestamp) -> bool {

@@ -60,6 +60,9 @@ impl Files for GatedFiles {
     fn access(&self, path: &Path) -> io::Result<Access> {
         self.files.access(path)
     }
+    fn modified(&self, path: &Path) -> io::Result<Timestamp> {
+        self.files.modified(path)
+    }
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError> {
         self.files.lock(path)
     }

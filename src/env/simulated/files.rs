@@ -10,8 +10,9 @@ use super::fault::Call;
 use super::storage::{ByteChange, Change, Inode, Node};
 use super::world::{State, World};
 use crate::env::{
-    Access, Dir, DirEntry, File, FileIdentity, FileStatus, Files, Lock, LockError, OpenMode,
+    Access, Clock, Dir, DirEntry, File, FileIdentity, FileStatus, Files, Lock, LockError, OpenMode,
 };
+use crate::types::Timestamp;
 
 /// The disk of one world.
 pub(super) struct SimulatedFiles {
@@ -134,6 +135,15 @@ impl Files for SimulatedFiles {
 
     fn cache_life(&self, _path: &Path) -> io::Result<Option<String>> {
         Ok(self.world.boot.map(|boot| format!("{boot:016x}")))
+    }
+
+    fn modified(&self, path: &Path) -> io::Result<Timestamp> {
+        let now = self.world.clock.wall();
+        self.world.call(Call::Exists, path, |state, verdict| {
+            verdict.check()?;
+            state.storage.resolve(path)?;
+            Ok(state.modified.get(path).copied().unwrap_or(now))
+        })
     }
 
     fn open_files_max(&self) -> Option<u64> {

@@ -194,6 +194,12 @@ impl SimulatedWorld {
         self.world.state.lock().storage.used_pages() * image::PAGE_BYTES
     }
 
+    /// Lets a file look as if it was last changed then.
+    pub fn set_modified(&self, path: &Path, at: crate::types::Timestamp) {
+        let mut state = self.world.state.lock();
+        state.modified.insert(path.to_owned(), at);
+    }
+
     /// Gives the file or directory at `path` another owner or mode (F18); until then all is the process's alone.
     pub fn set_access(&self, path: &Path, access: super::Access) {
         let mut state = self.world.state.lock();

@@ -93,6 +93,8 @@ pub(super) struct State {
     pub(super) locks: BTreeSet<PathBuf>,
     /// Of what is not the process's alone.
     pub(super) access: BTreeMap<PathBuf, Access>,
+    /// When files were last changed, where that is not just now.
+    pub(super) modified: BTreeMap<PathBuf, Timestamp>,
     pub(super) calls: [u64; Call::ALL.len()],
     pub(super) trace_hash: u64,
     pub(super) recording: Option<Recording>,
@@ -112,6 +114,7 @@ impl State {
             open_files_max: u64::MAX,
             locks: BTreeSet::new(),
             access: BTreeMap::new(),
+            modified: BTreeMap::new(),
             calls: [0; Call::ALL.len()],
             trace_hash: 0,
             recording: None,
