@@ -7,8 +7,9 @@ use super::super::dispatch::Call;
 use super::super::security::{Operation, Resource};
 use super::fetch_session::TopicKey;
 use super::topic_name;
-use crate::broker::{RecordSource, RecordStream};
+use crate::broker::{BrokerError, RecordSource, RecordStream};
 use crate::protocol::ErrorCode;
+use crate::protocol::batch::{Batch, Batches, Compression};
 use crate::protocol::messages::{
     FetchPartition as Read, FetchRequest as ReadRequest, FetchedPartition, FetchedRecords,
 };
@@ -21,6 +22,8 @@ use crate::types::{Isolation, Offset, TopicId, TopicName, TopicPartition};
 
 /// The longest that a client may have a fetch wait, so that a connection that is gone is noticed some time.
 const WAIT_MAX: Duration = Duration::from_secs(300);
+/// From this version on clients read zstd.
+const ZSTD_FROM: i16 = 10;
 /// From this version on topics are named by their ids.
 const TOPIC_IDS_FROM: i16 = 13;
 /// The most bytes of records in one answer (Kafka's broker has the same, as `fetch.max.bytes`).
@@ -97,9 +100,7 @@ async fn read(
             max_wait.min(WAIT_MAX)
         },
     };
-    let held_bytes_max = call.session.fetch_bytes_max(max_bytes);
-    let fetched = call.broker().fetch_streams(request, held_bytes_max);
-    let mut answers = match fetched.await {
+    let mut answers = match fetch_for(call, request, max_bytes).await {
         Ok(fetched) => fetched
             .into_iter()
             .zip(&keys)
@@ -114,6 +115,46 @@ async fn read(
     };
     refused.append(&mut answers);
     refused
+}
+
+/// Reads what a client of the call's version can read.
+async fn fetch_for(
+    call: &Call<'_>,
+    mut request: ReadRequest,
+    max_bytes: usize,
+) -> Result<Vec<FetchedPartition<RecordSource>>, BrokerError> {
+    let held_bytes_max = call.session.fetch_bytes_max(max_bytes);
+    if call.version() >= ZSTD_FROM {
+        let fetched = call.broker().fetch_streams(request, held_bytes_max);
+        return fetched.await;
+    }
+    request.max_bytes = request.max_bytes.min(held_bytes_max);
+    let fetched = call.broker().fetch(request).await?;
+    Ok(fetched.into_iter().map(without_zstd).collect())
+}
+
+/// The batches before the first one that is compressed with zstd; an error if that comes first.
+fn without_zstd(fetched: FetchedPartition) -> FetchedPartition<RecordSource> {
+    let result = fetched.result.and_then(|read| {
+        let is_readable = |batch: &Batch| batch.header().compression() != Compression::Zstd;
+        let batches = Batches::new(read.records.clone()).map_while(Result::ok);
+        let readable = batches.take_while(is_readable);
+        let length: usize = readable.map(|batch| batch.bytes().len()).sum();
+        match length == 0 && !read.records.is_empty() {
+            true => Err(ErrorCode::UnsupportedCompressionType),
+            false => Ok(FetchedRecords {
+                records: RecordSource::Read(read.records.slice(..length)),
+                aborted_transactions: read.aborted_transactions,
+                high_watermark: read.high_watermark,
+                last_stable_offset: read.last_stable_offset,
+                log_start_offset: read.log_start_offset,
+            }),
+        }
+    });
+    FetchedPartition {
+        partition: fetched.partition,
+        result,
+    }
 }
 
 /// The topics' names, each looked up and permitted once.
