@@ -293,7 +293,8 @@ impl Cluster {
             OffsetSpec::Latest => -1,
             OffsetSpec::Earliest => -2,
             OffsetSpec::MaxTimestamp => -3,
-            OffsetSpec::Timestamp(timestamp) => timestamp.0,
+            // Negative ones have meanings of their own, and no record has a time before 1970.
+            OffsetSpec::Timestamp(timestamp) => timestamp.0.max(0),
         };
         let request = ListOffsetsRequest {
             replica_id: -1,
