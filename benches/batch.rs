@@ -5,7 +5,8 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use onceflow::protocol::batch::{
-    Batch, BatchBuilder, BatchError, BatchProducer, Compression, DecompressionLimit,
+    Batch, BatchBuilder, BatchError, BatchProducer, Compression, DecompressionLimit, RecordRules,
+    check_client_batch, check_client_records,
 };
 use onceflow::types::Timestamp;
 
@@ -31,6 +32,17 @@ fn read(bytes: Bytes) -> Result<usize, BatchError> {
         value_bytes += record?.value.map_or(0, <[u8]>::len);
     }
     Ok(value_bytes)
+}
+
+/// Checks a batch that somebody else built, as the log does before it appends it.
+fn check(bytes: Bytes) -> Result<Timestamp, BatchError> {
+    let batch = Batch::parse(bytes)?;
+    check_client_batch(batch.header())?;
+    check_client_records(
+        &batch,
+        &DecompressionLimit::default(),
+        &RecordRules::default(),
+    )
 }
 
 fn uncompressed(criterion: &mut Criterion) {
@@ -64,6 +76,9 @@ fn uncompressed(criterion: &mut Criterion) {
         group.bench_function("parse, CRC and records", |bencher| {
             bencher.iter(|| read(black_box(&batch).clone()));
         });
+        group.bench_function("check of a foreign batch, without CRC", |bencher| {
+            bencher.iter(|| check(black_box(&batch).clone()));
+        });
         group.finish();
     }
 }
@@ -81,6 +96,9 @@ fn compressed(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("read", compression), |bencher| {
             bencher.iter(|| read(black_box(&batch).clone()));
+        });
+        group.bench_function(BenchmarkId::new("check", compression), |bencher| {
+            bencher.iter(|| check(black_box(&batch).clone()));
         });
     }
     group.finish();

@@ -105,15 +105,19 @@ static SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "message.timestamp.after.max.ms",
-        default: UNLIMITED,
-        documentation: "How far a record's timestamp may lie ahead of the clock, in milliseconds. There is no such limit.",
-        apply: |_, value| fixed(value, UNLIMITED),
+        default: "3600000",
+        documentation: "How far a record's timestamp may lie ahead of the clock, in milliseconds.",
+        apply: |config, value| {
+            number(value, 0, i64::MAX).map(|n| config.timestamp_after_max_ms = n)
+        },
     },
     Setting {
         name: "message.timestamp.before.max.ms",
         default: UNLIMITED,
-        documentation: "How far a record's timestamp may lie behind the clock, in milliseconds. There is no such limit.",
-        apply: |_, value| fixed(value, UNLIMITED),
+        documentation: "How far a record's timestamp may lie behind the clock, in milliseconds.",
+        apply: |config, value| {
+            number(value, 0, i64::MAX).map(|n| config.timestamp_before_max_ms = n)
+        },
     },
     Setting {
         name: "message.timestamp.type",

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::env::is_out_of_files;
 use crate::log::LogError;
+use crate::protocol::batch::BadRecord;
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::NameError;
 
@@ -17,6 +18,8 @@ pub struct BrokerError {
     pub code: ErrorCode,
     /// What happened, to what, and what to do.
     pub message: String,
+    /// The records of a batch that were bad, if it was refused for them (KIP-467).
+    pub bad_records: Vec<BadRecord>,
     kind: ErrorKind,
 }
 
@@ -27,6 +30,7 @@ impl BrokerError {
         Self {
             code,
             message: message.into(),
+            bad_records: Vec::new(),
             kind: code.kind(),
         }
     }
@@ -37,6 +41,7 @@ impl BrokerError {
         Self {
             code,
             message: message.into(),
+            bad_records: Vec::new(),
             kind: ErrorKind::Fatal,
         }
     }
@@ -67,9 +72,14 @@ impl From<LogError> for BrokerError {
             LogError::Refused { why, .. } => why.clone(),
             _ => error.to_string(),
         };
+        let bad_records = match &error {
+            LogError::InvalidBatch(why) => why.bad_records().to_vec(),
+            _ => Vec::new(),
+        };
         Self {
             code: error.code(),
             message,
+            bad_records,
             kind: error.kind(),
         }
     }

@@ -3,10 +3,10 @@
 //! The first record of each batch has a header, `durable-end`: up to where the journal was durable when the batch was
 //! written. A torn tail and rot look alike; what a whole batch behind the damage says tells them apart (F9).
 
-use bytes::Bytes;
-
 use crate::coordinator::{TRANSACTION_STATE_TOPIC, transaction_log};
-use crate::protocol::batch::{Batch, BatchBuilder, BatchProducer, Compression, DecompressionLimit};
+use crate::protocol::batch::{
+    Batch, BatchBuilder, BatchProducer, BuiltBatch, Compression, DecompressionLimit,
+};
 use crate::types::{Offset, Timestamp, TopicId, TopicName};
 
 /// The header's name; its value is an i64.
@@ -18,7 +18,7 @@ pub(super) fn journal_batch<'a>(
     records: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
     producer: BatchProducer,
     durable_end: Offset,
-) -> Bytes {
+) -> BuiltBatch {
     let durable_end = durable_end.0.to_be_bytes();
     let headers = [(DURABLE_END, Some(&durable_end[..]))];
     let mut headers = &headers[..];
@@ -27,7 +27,7 @@ pub(super) fn journal_batch<'a>(
         builder.push_with_headers(wall, Some(key), value, headers);
         headers = &[];
     }
-    builder.finish(producer).freeze()
+    builder.build(producer)
 }
 
 /// Up to where the journal of that name and id was durable when this batch of it was written, if the batch says so.

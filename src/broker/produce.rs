@@ -13,7 +13,7 @@ use super::{BrokerError, Reply};
 use crate::env::failpoint;
 use crate::log::{AppendOrigin, Appended, PartitionLog};
 use crate::protocol::ErrorCode;
-use crate::protocol::batch::Header;
+use crate::protocol::batch::{Header, NewRecords};
 use crate::protocol::messages::{Acks, ProduceRequest, ProduceResponse};
 use crate::types::{ProducerIdentity, Sequence, TransactionalId};
 
@@ -143,7 +143,7 @@ impl Core {
                 ),
             ));
         }
-        let transaction = check_transaction(&records, transactional_id)?;
+        let transaction = check_transaction(records.bytes(), transactional_id)?;
         let partition = self.partition(&name)?;
         let mut log = partition.lock()?;
         // Checked under the partition's lock: a transaction that ends waits for this lock before it syncs the
@@ -152,7 +152,7 @@ impl Core {
             self.join_or_check(id, *producer, &partition, joining)?;
         }
         if joining == Joining::ByAppend {
-            check_first_sequence(&log, &records)?;
+            check_first_sequence(&log, records.bytes())?;
         }
         failpoint("produce.before_append");
         let appended = self.append_to(&mut log, records)?;
@@ -176,7 +176,11 @@ impl Core {
         })
     }
 
-    fn append_to(&self, log: &mut LockedLog<'_>, records: Bytes) -> Result<Appended, BrokerError> {
+    fn append_to(
+        &self,
+        log: &mut LockedLog<'_>,
+        records: NewRecords,
+    ) -> Result<Appended, BrokerError> {
         let result = log.append(records, AppendOrigin::Client);
         result.map_err(|e| self.append_failed(e, log.poisoned().is_some()))
     }

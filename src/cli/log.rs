@@ -12,8 +12,8 @@ use super::format::{self, ByteFormat, Formatter};
 use super::output::{self, Table};
 use super::time;
 use crate::env::Env;
-use crate::log::{self, DumpedBatch, Finding, SegmentReport};
-use crate::protocol::batch::{Batch, DecompressionLimit};
+use crate::log::{self, DumpedBatch, Finding, FindingKind, SegmentReport, VerifyReport};
+use crate::protocol::batch::{Batch, BatchError, DecompressionLimit};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -166,9 +166,15 @@ fn print_records(
         is_terminal: output::is_terminal(),
         null: format::NULL,
     };
-    let mut records = batch.records(&DecompressionLimit::default())?;
+    let mut records = match batch.records(&DecompressionLimit::default()) {
+        Ok(records) => records,
+        Err(error) => return print_bad(out, &error),
+    };
     while let Some(record) = records.next() {
-        let record = record?;
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => return print_bad(out, &error),
+        };
         writeln!(
             out,
             "    offset: {} time: {} key: {} value: {}",
@@ -179,6 +185,11 @@ fn print_records(
         )?;
     }
     Ok(())
+}
+
+fn print_bad(out: &mut impl Write, error: &BatchError) -> anyhow::Result<()> {
+    let error = error.to_string();
+    Ok(writeln!(out, "    BAD: {}", output::printable(&error))?)
 }
 
 fn verify(env: &Env, path: &Path) -> anyhow::Result<ExitCode> {
@@ -208,12 +219,7 @@ fn verify(env: &Env, path: &Path) -> anyhow::Result<ExitCode> {
                 "to be rebuilt"
             }
             .to_owned(),
-            if report.is_sound() {
-                "sound"
-            } else {
-                "DAMAGED"
-            }
-            .to_owned(),
+            state_of(&report).to_owned(),
         ]);
         findings.extend(report.findings);
     }
@@ -222,18 +228,35 @@ fn verify(env: &Env, path: &Path) -> anyhow::Result<ExitCode> {
     print_findings(&mut out, &findings)
 }
 
-/// Prints the damage found; the exit code says whether there was any.
+/// The partition's state in a word.
+fn state_of(report: &VerifyReport) -> &'static str {
+    let is_damage = |finding: &Finding| finding.kind != FindingKind::BadBatch;
+    match (report.is_sound(), report.findings.iter().any(is_damage)) {
+        (true, _) => "sound",
+        (false, true) => "DAMAGED",
+        (false, false) => "BAD BATCHES",
+    }
+}
+
+/// Prints what was found; the exit code says whether there was any.
 fn print_findings(out: &mut impl Write, findings: &[Finding]) -> anyhow::Result<ExitCode> {
     for finding in findings {
         let why = output::printable(&finding.why);
+        let kind = match finding.kind {
+            FindingKind::BadBatch => "BAD BATCH",
+            _ => "DAMAGE",
+        };
+        let (file, position) = (finding.file.display(), finding.position);
+        writeln!(out, "{kind} {file}, byte {position}: {why}")?;
+    }
+    let has = |kind| findings.iter().any(|finding| finding.kind == kind);
+    if has(FindingKind::BadBatch) {
         writeln!(
             out,
-            "DAMAGE {}, byte {}: {why}",
-            finding.file.display(),
-            finding.position
+            "A bad batch is as its producer sent it: a consumer goes on behind it by a seek."
         )?;
     }
-    if !findings.is_empty() {
+    if has(FindingKind::Damage) {
         writeln!(
             out,
             "Damage at the very end of a partition's last segment may be a torn write, which the next opening cuts."

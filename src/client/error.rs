@@ -124,6 +124,20 @@ pub enum ClientError {
         /// What is wrong.
         why: String,
     },
+    /// A batch that was read is as its producer sent it, but from some record on nobody can read it.
+    #[error(
+        "{partition} at offset {offset}: {why}; nothing was skipped: to go on behind the batch, seek to {next_offset}"
+    )]
+    Unreadable {
+        /// Where it was read.
+        partition: TopicPartition,
+        /// The first offset that cannot be read.
+        offset: Offset,
+        /// One past the batch's last offset.
+        next_offset: Offset,
+        /// What is wrong.
+        why: String,
+    },
     /// The position is outside the partition, for example because retention deleted what is
     /// there (S14). Nothing is skipped unless the reader seeks.
     #[error(
@@ -223,7 +237,7 @@ impl ClientError {
             Self::DeliveryTimeout { .. } | Self::NotSent { .. } | Self::MustAbort { .. } => {
                 ErrorKind::Abortable
             }
-            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Corrupt { .. } | Self::Unreadable { .. } => ErrorKind::Corrupt,
             _ => ErrorKind::Fatal,
         }
     }

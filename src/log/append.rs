@@ -1,6 +1,6 @@
 //! Appends: checks, place, one write, and what is then known.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::error::LogError;
 use super::partition::{AppendOrigin, Appended, PartitionLog};
@@ -11,8 +11,8 @@ use crate::env::{File, failpoint};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{
     Batch, BatchError, ControlRecord, ControlType, DecompressionLimit, HEADER_BYTES, Header,
-    RecordRules, check_client_batch, check_client_records, encode_marker, stamp,
-    stamp_log_append_time,
+    NewRecords, RecordRules, check_client_batch, check_client_records, encode_marker, stamp,
+    stamp_log_append_time, stamp_max_timestamp,
 };
 use crate::types::{Durability, EpochAtEnd, Offset, ProducerIdentity, Timestamp, TimestampType};
 
@@ -22,15 +22,24 @@ const WRITEBACK_BYTES: u64 = 4 << 20;
 impl PartitionLog {
     /// Appends whole record batches. Batches of an idempotent or transactional producer come one at a time.
     ///
+    /// Of a batch that somebody else built every record is read first, and the header gets what follows from them.
+    ///
     /// # Errors
     /// [`LogError::Refused`] and [`LogError::InvalidBatch`] if the batches are not allowed, and
     /// [`LogError::StorageFull`]: then nothing was written. [`LogError::Io`] poisons the log.
-    pub fn append(&mut self, records: Bytes, origin: AppendOrigin) -> Result<Appended, LogError> {
+    pub fn append(
+        &mut self,
+        records: impl Into<NewRecords>,
+        origin: AppendOrigin,
+    ) -> Result<Appended, LogError> {
         self.check_usable()?;
+        let records = records.into();
         let mut headers = self.check_batches(&records, origin)?;
         if let Some(duplicate) = self.judge(&headers, origin)? {
             return Ok(duplicate);
         }
+        self.check_records(&records, origin, &mut headers)?;
+        let records = records.into_bytes();
         let mut bytes = match self.recompressed(&records, origin, &mut headers)? {
             Some(bytes) => bytes,
             None => records
@@ -153,12 +162,13 @@ impl PartitionLog {
         self.advance_last_stable();
     }
 
-    /// Checks each batch by itself; returns the headers.
+    /// Checks each batch's header and checksum; returns the headers.
     fn check_batches(
         &self,
-        records: &Bytes,
+        records: &NewRecords,
         origin: AppendOrigin,
     ) -> Result<Vec<Header>, LogError> {
+        let records = records.bytes();
         let mut headers = Vec::with_capacity(1);
         let mut rest = records.clone();
         while !rest.is_empty() {
@@ -206,12 +216,31 @@ impl PartitionLog {
             check_client_batch(header)?;
             self.check_fits_message(header)?;
         }
-        batch.check_crc()?;
-        if origin == AppendOrigin::Client && self.config.cleanup.is_compacting() {
-            let rules = RecordRules {
-                is_key_required: true,
-            };
-            check_client_records(batch, &DecompressionLimit::default(), rules)?;
+        Ok(batch.check_crc()?)
+    }
+
+    /// Reads the records of what somebody else built, and of what does not surely keep the topic's rules. Afterwards
+    /// `headers` say nothing that the records do not.
+    fn check_records(
+        &self,
+        records: &NewRecords,
+        origin: AppendOrigin,
+        headers: &mut [Header],
+    ) -> Result<(), LogError> {
+        let rules = match origin {
+            AppendOrigin::Client => self.record_rules(),
+            AppendOrigin::Coordinator => RecordRules::default(),
+        };
+        if let NewRecords::Built(batch) = records
+            && batch.surely_keeps(&rules)
+        {
+            return Ok(());
+        }
+        let mut rest = records.bytes().clone();
+        for header in headers {
+            let batch = Batch::parse(rest.split_to(header.total_bytes()))?;
+            let limit = DecompressionLimit::default();
+            header.max_timestamp = check_client_records(&batch, &limit, &rules)?;
         }
         Ok(())
     }
@@ -226,6 +255,18 @@ impl PartitionLog {
                 ),
             )),
             false => Ok(()),
+        }
+    }
+
+    /// The demands of the topic on each record that a client appends now.
+    fn record_rules(&self) -> RecordRules {
+        let now = self.env.clock.wall();
+        let is_checked = self.config.timestamp_type == TimestampType::CreateTime;
+        let earliest = now.0.saturating_sub(self.config.timestamp_before_max_ms);
+        let latest = now.0.saturating_add(self.config.timestamp_after_max_ms);
+        RecordRules {
+            is_key_required: self.config.cleanup.is_compacting(),
+            timestamps: is_checked.then_some(Timestamp(earliest)..=Timestamp(latest)),
         }
     }
 
@@ -273,6 +314,8 @@ impl PartitionLog {
             if is_stamped && !header.is_control() {
                 stamp_log_append_time(batch, log_append_time);
                 header.max_timestamp = log_append_time;
+            } else {
+                stamp_max_timestamp(batch, header.max_timestamp);
             }
             offset = header.next_offset();
             rest = behind;

@@ -13,7 +13,9 @@ use super::error::LogError;
 use super::segment::{Density, Segment};
 use super::{derived, names};
 use crate::env::{File, OpenMode};
-use crate::protocol::batch::{Batch, DecompressionLimit, Header, rewrite};
+use crate::protocol::batch::{
+    Batch, BatchError, DecompressionLimit, Header, Record, Records, emptied, rewrite,
+};
 use crate::types::{Offset, ProducerId};
 
 /// What a key costs in the map, besides its bytes: 16 of the allocator, and up to 57 in a table that has just grown.
@@ -41,24 +43,34 @@ impl LatestOffsets {
             return Ok(false);
         }
         let batch = Batch::parse(Bytes::copy_from_slice(batch))?;
-        let mut records = batch.records(&DecompressionLimit::default())?;
-        while let Some(record) = records.next() {
-            let record = record?;
-            let Some(key) = record.key else { continue };
-            match self.offsets.get_mut(key) {
-                Some(offset) => *offset = record.offset,
-                None => {
-                    self.used_bytes += key.len() + KEY_OVERHEAD_BYTES;
-                    self.offsets.insert(key.into(), record.offset);
-                }
-            }
+        // Nobody can read what an older release took unseen: such a batch supersedes nothing.
+        if let Ok(records) = readable(&batch) {
+            records.iter().flatten().for_each(|it| self.add_record(&it));
         }
         Ok(true)
+    }
+
+    fn add_record(&mut self, record: &Record<'_>) {
+        let Some(key) = record.key else { return };
+        match self.offsets.get_mut(key) {
+            Some(offset) => *offset = record.offset,
+            None => {
+                self.used_bytes += key.len() + KEY_OVERHEAD_BYTES;
+                self.offsets.insert(key.into(), record.offset);
+            }
+        }
     }
 
     fn has_later(&self, key: &[u8], offset: Offset) -> bool {
         self.offsets.get(key).is_some_and(|&latest| latest > offset)
     }
+}
+
+/// The records of a batch, if every one of them can be read.
+fn readable(batch: &Batch) -> Result<Records, BatchError> {
+    let records = batch.records(&DecompressionLimit::default())?;
+    records.iter().try_for_each(|record| record.map(drop))?;
+    Ok(records)
 }
 
 /// What becomes of a batch.
@@ -126,7 +138,7 @@ impl<'a> Cleaner<'a> {
             .last()
             .map_or(first.base_offset, |last| last.next_offset);
         if writer.segment.next_offset < end {
-            let bytes = emptied(discarded)?;
+            let bytes = emptied(&Batch::parse(discarded)?);
             writer.write(&Header::parse(&bytes)?, &bytes, self.plan)?;
         }
         assert_eq!(
@@ -160,9 +172,19 @@ impl<'a> Cleaner<'a> {
             return Ok(Fate::Discard);
         }
         let batch = Batch::parse(Bytes::copy_from_slice(bytes))?;
-        let (kept_count, has_tombstone) = match is_aborted {
-            true => (0, false),
-            false => self.count_kept(&batch)?,
+        if is_aborted {
+            return Ok(match header.records_count {
+                0 => Fate::Keep,
+                _ => Fate::Rewrite(emptied(&batch).freeze()),
+            });
+        }
+        let (kept_count, has_tombstone) = match self.count_kept(&batch) {
+            Ok(counted) => counted,
+            Err(error) => {
+                let dir = self.plan.dir.display();
+                tracing::warn!(%dir, offset = %header.base_offset, %error, "compaction keeps a batch that nobody can read");
+                return Ok(Fate::Keep);
+            }
         };
         if kept_count == 0 && !is_kept_empty {
             return Ok(Fate::Discard);
@@ -174,13 +196,13 @@ impl<'a> Cleaner<'a> {
         }
         let horizon = needs_horizon.then_some(self.plan.horizon);
         let bytes = rewrite(&batch, &DecompressionLimit::default(), horizon, |record| {
-            !is_aborted && self.is_kept(header, record.key, record.value, record.offset)
+            self.is_kept(header, record.key, record.value, record.offset)
         })?;
         Ok(Fate::Rewrite(bytes.freeze()))
     }
 
     /// How many records stay, and whether one of them is a tombstone.
-    fn count_kept(&self, batch: &Batch) -> Result<(i32, bool), LogError> {
+    fn count_kept(&self, batch: &Batch) -> Result<(i32, bool), BatchError> {
         let mut kept_count = 0;
         let mut has_tombstone = false;
         let mut records = batch.records(&DecompressionLimit::default())?;
@@ -229,13 +251,6 @@ impl<'a> Cleaner<'a> {
         let bytes = rewrite(&batch, &DecompressionLimit::default(), horizon, |_| true)?;
         Ok(Fate::Rewrite(bytes.freeze()))
     }
-}
-
-/// The batch without its records: it only says that its offsets were there.
-fn emptied(batch: Bytes) -> Result<Bytes, LogError> {
-    let batch = Batch::parse(batch)?;
-    let bytes = rewrite(&batch, &DecompressionLimit::default(), None, |_| false)?;
-    Ok(bytes.freeze())
 }
 
 /// Writes a compacted segment.

@@ -186,7 +186,7 @@ impl PartitionLog {
         let lag_ms = self.config.min_compaction_lag_ms;
         let sealed = &self.segments[..self.segments.len() - 1];
         sealed.iter().take_while(move |segment| {
-            let newest = || self.newest_in(segment);
+            let newest = || self.ages_from(segment);
             let is_old = lag_ms == 0
                 || newest().is_some_and(|newest| now.0.saturating_sub(newest.0) >= lag_ms);
             segment.next_offset <= stable && is_old

@@ -64,6 +64,10 @@ pub struct LogConfig {
     pub zstd_level: Option<i32>,
     /// Who sets record timestamps (`message.timestamp.type`).
     pub timestamp_type: TimestampType,
+    /// A record's timestamp may lie so many milliseconds behind the clock (`message.timestamp.before.max.ms`).
+    pub timestamp_before_max_ms: i64,
+    /// A record's timestamp may lie so many milliseconds ahead of the clock (`message.timestamp.after.max.ms`).
+    pub timestamp_after_max_ms: i64,
     /// Records younger than so many milliseconds are not compacted (`min.compaction.lag.ms`).
     pub min_compaction_lag_ms: i64,
     /// Records older than so many milliseconds are compacted whatever the share of dirty bytes (`max.compaction.lag.ms`).
@@ -104,6 +108,8 @@ impl Default for LogConfig {
             gzip_level: None,
             zstd_level: None,
             timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: 60 * 60 * 1000,
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: i64::MAX,
             min_cleanable_dirty_ratio: 0.5,

@@ -53,4 +53,4 @@ pub use read::ReadPlan;
 pub use retention::DeletedSegment;
 pub use stream::{RecordSource, RecordStream};
 pub use sync::SyncPlan;
-pub use verify::{DumpedBatch, Finding, SegmentReport, VerifyReport, dump, verify};
+pub use verify::{DumpedBatch, Finding, FindingKind, SegmentReport, VerifyReport, dump, verify};

@@ -113,13 +113,13 @@ impl PartitionLog {
         };
         self.config.cleanup.is_deleting()
             && self
-                .newest_in(segment)
+                .ages_from(segment)
                 .is_some_and(|newest| now.0.saturating_sub(newest.0) > retention_ms)
     }
 
     /// The time from which a segment ages: its largest timestamp, or when its file was last changed if no record has one.
     /// `None` if that cannot be told.
-    pub(super) fn newest_in(&self, segment: &Segment) -> Option<Timestamp> {
+    pub(super) fn ages_from(&self, segment: &Segment) -> Option<Timestamp> {
         if segment.range.largest > Timestamp::NONE {
             return Some(segment.range.largest);
         }

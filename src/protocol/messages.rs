@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::ErrorCode;
+use super::batch::NewRecords;
 use crate::types::{
     GroupId, Isolation, Offset, PartitionIndex, ProducerEpoch, ProducerId, ProducerIdentity,
     Timestamp, TopicId, TopicName, TopicPartition, TransactionalId,
@@ -34,7 +35,7 @@ pub struct ProduceRequest {
     /// Where to.
     pub partition: TopicPartition,
     /// Concatenated record batches, format v2. A batch whose bytes nobody else holds is stamped in place, without a copy.
-    pub records: Bytes,
+    pub records: NewRecords,
     /// When to answer.
     pub acks: Acks,
     /// The transactional id, if the batches are transactional. The partition joins the

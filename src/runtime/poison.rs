@@ -145,6 +145,8 @@ impl Poison {
         ];
         // A letter that was sent again, and failed again, tells of its last failure.
         let is_kept = |own: &(&str, Option<&[u8]>)| told.iter().all(|told| told.0 != own.0);
+        let own: Vec<_> = own.collect();
+        let own = own.iter().map(|(name, value)| (&**name, *value));
         let headers: Vec<_> = own.filter(is_kept).chain(told).collect();
         // Its own time would have retention delete it early.
         let timestamp = self.job.env().clock.wall();

@@ -131,7 +131,7 @@ pub(crate) fn job_topics(
             name: name.clone(),
             role: TopicRole::DeadLetter,
             partitions_count: Some(1),
-            configs: with_large_records(BTreeMap::new(), DEAD_LETTER_BYTES_MAX),
+            configs: with_large_records(of_any_time(), DEAD_LETTER_BYTES_MAX),
         });
     }
     Ok(topics)
@@ -201,6 +201,12 @@ pub(crate) fn with_large_records(
 ) -> BTreeMap<String, String> {
     configs.insert("max.message.bytes".to_owned(), record_bytes.to_string());
     configs
+}
+
+/// Settings of a topic that takes what a source topic took, whatever its event time.
+fn of_any_time() -> BTreeMap<String, String> {
+    let name = "message.timestamp.after.max.ms".to_owned();
+    BTreeMap::from([(name, i64::MAX.to_string())])
 }
 
 fn compacted_configs() -> BTreeMap<String, String> {

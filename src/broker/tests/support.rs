@@ -123,7 +123,7 @@ pub(super) fn batch(values: &[&str], producer: BatchProducer) -> Bytes {
 pub(super) fn produce_request(to: &TopicPartition, records: Bytes, acks: Acks) -> ProduceRequest {
     ProduceRequest {
         partition: to.clone(),
-        records,
+        records: records.into(),
         acks,
         transactional_id: None,
     }
@@ -206,7 +206,7 @@ impl Producer {
         *sequence = sequence.plus(i32::try_from(values.len()).unwrap());
         ProduceRequest {
             partition: to.clone(),
-            records: batch(values, producer),
+            records: batch(values, producer).into(),
             acks: Acks::All,
             transactional_id: Some(self.id.clone()),
         }

@@ -10,7 +10,7 @@ use super::{Bench, create_topic, per_second};
 use crate::cli::session::Session;
 use crate::client::wait;
 use crate::env::OpenMode;
-use crate::protocol::batch::{BatchBuilder, BatchProducer, Compression};
+use crate::protocol::batch::{BatchBuilder, BatchProducer, BuiltBatch, Compression, NewRecords};
 use crate::protocol::messages::{Acks, FetchPartition, FetchRequest, ProduceRequest};
 use crate::types::{Durability, Isolation, Offset, TopicPartition};
 
@@ -28,7 +28,10 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
     let total = bench.scaled(TOTAL_BYTES);
     let session = bench.open("log", Durability::Process)?;
     let partition = create_topic(&session, "bench", 1)?.remove(0);
-    let appended = append(bench, &session, &partition, total)?;
+    let appended = append(bench, &session, &partition, total, NewRecords::Built)?;
+    let other = create_topic(&session, "bench-foreign", 1)?.remove(0);
+    let foreign = |batch: BuiltBatch| NewRecords::Foreign(NewRecords::Built(batch).into_bytes());
+    let foreign = append(bench, &session, &other, total, foreign)?;
     let fetched = fetch(bench, &session, &partition, appended.bytes)?;
     session.close()?;
     let bare = bare_file(bench, appended.bytes)?;
@@ -39,6 +42,12 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
             "GiB/s",
         )
         .against(gib_per_second(appended.bytes, bare.write)),
+        Figure::new(
+            "log.produce.foreign",
+            gib_per_second(foreign.bytes, foreign.elapsed),
+            "GiB/s",
+        )
+        .against(gib_per_second(appended.bytes, appended.elapsed)),
         Figure::new(
             "log.fetch",
             gib_per_second(appended.bytes, fetched),
@@ -58,12 +67,14 @@ struct Appended {
     elapsed: Duration,
 }
 
-/// Builds batches of 1 KiB records and appends them, from one thread, until there are `total` bytes.
+/// Builds batches of 1 KiB records and appends them, from one thread, until there are `total` bytes. `origin` says whose
+/// they are: a foreign batch is read before it is appended.
 fn append(
     bench: &Bench<'_>,
     session: &Session,
     partition: &TopicPartition,
     total: u64,
+    origin: impl Fn(BuiltBatch) -> NewRecords,
 ) -> anyhow::Result<Appended> {
     let payload = vec![b'x'; RECORD_BYTES];
     let timestamp = bench.env.clock.wall();
@@ -74,11 +85,11 @@ fn append(
         while builder.size_bytes() < BATCH_BYTES {
             builder.push(timestamp, None, Some(&payload));
         }
-        let batch = builder.finish(BatchProducer::Plain);
-        bytes += batch.len() as u64;
+        let batch = builder.build(BatchProducer::Plain);
+        bytes += batch.bytes().len() as u64;
         wait(session.transport().produce(ProduceRequest {
             partition: partition.clone(),
-            records: batch.freeze(),
+            records: origin(batch),
             acks: Acks::Leader,
             transactional_id: None,
         }))?;

@@ -15,7 +15,8 @@ use crate::protocol::batch::{
 use crate::protocol::messages::{AbortedTransaction, FetchedRecords};
 use crate::types::{Isolation, Offset, ProducerId, TopicPartition};
 
-/// The batches of one fetch from one partition, filtered; an iterator. After an error there is nothing more.
+/// The batches of one fetch from one partition, filtered; an iterator. A batch whose records nobody can read is an error, and
+/// the next call goes on behind it; after damage there is nothing more.
 #[derive(Debug)]
 pub struct FetchedBatches {
     partition: TopicPartition,
@@ -25,7 +26,19 @@ pub struct FetchedBatches {
     /// One past everything that was yielded or left out.
     next_offset: Offset,
     end: Offset,
+    unreadable: Option<UnreadableBatch>,
     is_failed: bool,
+}
+
+/// A batch that arrived as it was sent, and whose records, or some of them, nobody can read.
+#[derive(Debug, Clone)]
+pub struct UnreadableBatch {
+    /// The whole batch.
+    pub batch: Batch,
+    /// The first offset that was not shown.
+    pub offset: Offset,
+    /// Why it cannot be read.
+    pub why: BatchError,
 }
 
 impl FetchedBatches {
@@ -48,8 +61,14 @@ impl FetchedBatches {
             filter: AbortFilter::new(aborted),
             from,
             next_offset: from,
+            unreadable: None,
             is_failed: false,
         }
+    }
+
+    /// The batch of the last error, if only its records cannot be read: the next call goes on behind it.
+    pub fn take_unreadable(&mut self) -> Option<UnreadableBatch> {
+        self.unreadable.take()
     }
 
     /// The partition.
@@ -76,17 +95,26 @@ impl FetchedBatches {
         corrupt(&self.partition, self.next_offset, error)
     }
 
-    /// The batch's records; `None` if the batch is not to be seen.
-    fn visible(&mut self, batch: &Batch) -> Result<Option<CommittedBatch>, BatchError> {
-        let header = *batch.header();
-        if header.next_offset() <= self.from || !self.filter.admits(batch)? {
-            return Ok(None);
+    /// Whether the batch is to be seen.
+    fn is_visible(&mut self, batch: &Batch) -> Result<bool, BatchError> {
+        Ok(batch.header().next_offset() > self.from && self.filter.admits(batch)?)
+    }
+
+    fn read(&mut self, batch: Batch) -> Result<CommittedBatch, ClientError> {
+        let from = self.from;
+        match batch.records(&DecompressionLimit::default()) {
+            Ok(records) => Ok(CommittedBatch {
+                batch,
+                records,
+                from,
+            }),
+            Err(why) => {
+                let offset = from.max(batch.header().base_offset);
+                let error = unreadable(&self.partition, offset, batch.header(), &why);
+                self.unreadable = Some(UnreadableBatch { batch, offset, why });
+                Err(error)
+            }
         }
-        let records = batch.records(&DecompressionLimit::default())?;
-        Ok(Some(CommittedBatch {
-            records,
-            from: self.from,
-        }))
     }
 }
 
@@ -99,13 +127,13 @@ impl Iterator for FetchedBatches {
                 Ok(batch) => batch,
                 Err(error) => return Some(Err(self.corrupt(&error))),
             };
-            let visible = match self.visible(&batch) {
-                Ok(visible) => visible,
+            let is_visible = match self.is_visible(&batch) {
+                Ok(is_visible) => is_visible,
                 Err(error) => return Some(Err(self.corrupt(&error))),
             };
             self.next_offset = self.next_offset.max(batch.header().next_offset());
-            if let Some(visible) = visible {
-                return Some(Ok(visible));
+            if is_visible {
+                return Some(self.read(batch));
             }
         }
         None
@@ -130,9 +158,25 @@ pub(super) fn corrupt(
     }
 }
 
+/// The error for a batch of which nobody can read the records from `offset` on.
+pub(super) fn unreadable(
+    partition: &TopicPartition,
+    offset: Offset,
+    header: &Header,
+    why: &BatchError,
+) -> ClientError {
+    ClientError::Unreadable {
+        partition: partition.clone(),
+        offset,
+        next_offset: header.next_offset(),
+        why: why.to_string(),
+    }
+}
+
 /// One batch whose records may be seen. Its checksum was checked by the log.
 #[derive(Debug, Clone)]
 pub struct CommittedBatch {
+    batch: Batch,
     records: Records,
     from: Offset,
 }
@@ -160,6 +204,16 @@ impl CommittedBatch {
         self.records
             .iter()
             .skip_while(move |record| is_before(record))
+    }
+
+    /// The batch, from whose record at `offset` on nobody can read it, for `why`.
+    #[must_use]
+    pub fn unreadable_from(&self, offset: Offset, why: BatchError) -> UnreadableBatch {
+        UnreadableBatch {
+            batch: self.batch.clone(),
+            offset,
+            why,
+        }
     }
 
     /// The decompressed records with the bytes that they borrow from; they may begin before the

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use committed::{CommittedBatch, FetchedBatches};
+pub use committed::{CommittedBatch, FetchedBatches, UnreadableBatch};
 pub use config::{
     AssignmentStrategies, AssignmentStrategy, ConsumerConfig, GroupProtocol, OffsetReset,
 };
@@ -29,7 +29,7 @@ pub use reader::PartitionReader;
 pub use records::{ConsumerRecord, ConsumerRecords};
 pub use subscription::RebalanceListener;
 
-use self::committed::corrupt;
+use self::committed::unreadable;
 use self::reader::{fetch_error, visible_end};
 use self::records::{Codecs, RawRecord};
 use self::subscription::Subscribed;
@@ -37,7 +37,7 @@ use super::producer::serializer::default_serializer;
 use super::{ClientError, Transport};
 use crate::codec::{Codec, Datum};
 use crate::env::Instant;
-use crate::protocol::batch::BatchError;
+use crate::protocol::batch::{BatchError, Header};
 use crate::protocol::messages::{FetchPartition, FetchRequest, FetchedPartition};
 use crate::types::{Offset, TopicPartition};
 
@@ -135,7 +135,10 @@ impl Assigned {
                     self.position = Some(record.next_offset());
                     out.push(record);
                 }
-                Some(Err(error)) => return Err(self.damaged(partition, &error)),
+                Some(Err(error)) => {
+                    let header = *cursor.records.header();
+                    return Err(self.damaged(partition, &header, &error));
+                }
                 None => {
                     self.position = Some(cursor.records.header().next_offset());
                     self.current = None;
@@ -171,10 +174,15 @@ impl Assigned {
         }
     }
 
-    fn damaged(&mut self, partition: &TopicPartition, error: &BatchError) -> ClientError {
+    fn damaged(
+        &mut self,
+        partition: &TopicPartition,
+        header: &Header,
+        error: &BatchError,
+    ) -> ClientError {
         self.current = None;
         self.fetched = None;
-        corrupt(partition, self.position.unwrap_or_default(), error)
+        unreadable(partition, self.position.unwrap_or_default(), header, error)
     }
 }
 

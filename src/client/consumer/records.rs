@@ -38,7 +38,8 @@ impl RawRecord {
             value: record.value.map(share),
             headers: record
                 .headers
-                .map(|(name, value)| (share(name.as_bytes()), value.map(share)))
+                .raw()
+                .map(|(name, value)| (share(name), value.map(share)))
                 .collect(),
         }
     }

@@ -8,15 +8,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::config::ProducerConfig;
 use super::delivery::{Completion, RecordPlace, Written};
 use super::memory::Reservation;
 use super::queue::{Queue, Sent};
 use crate::client::ClientError;
 use crate::env::Instant;
-use crate::protocol::batch::{Compression, HEADER_BYTES, record_size_bytes};
+use crate::protocol::batch::{Compression, HEADER_BYTES, NewRecords, record_size_bytes};
 use crate::protocol::messages::{Acks, ProduceResponse};
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{ProducerIdentity, Timestamp, TopicPartition};
@@ -97,7 +95,7 @@ pub(super) struct Identity {
 pub(super) struct Outgoing {
     pub(super) partition: TopicPartition,
     pub(super) number: u64,
-    pub(super) records: Bytes,
+    pub(super) records: NewRecords,
     pub(super) timeout: Duration,
 }
 

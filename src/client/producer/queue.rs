@@ -4,14 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::accumulator::{Encoded, Fate, Identity, Outgoing, Rules};
 use super::delivery::{Completion, RecordPlace};
 use super::memory::Reservation;
 use crate::client::ClientError;
 use crate::env::Instant;
-use crate::protocol::batch::{Batch, BatchBuilder, BatchProducer, DecompressionLimit};
+use crate::protocol::batch::{Batch, BatchBuilder, BatchProducer, BuiltBatch, DecompressionLimit};
 use crate::types::{Sequence, TopicPartition};
 
 /// A batch that has no sequence yet.
@@ -29,7 +27,7 @@ pub(super) struct Sent {
     pub(super) number: u64,
     /// How many batches of the partition were handed over for the first time before it.
     ordinal: u64,
-    bytes: Bytes,
+    batch: BuiltBatch,
     completion: Arc<Completion>,
     created: Instant,
     pub(super) attempts_count: u32,
@@ -83,11 +81,11 @@ impl Unsent {
     }
 
     fn finish(mut self, producer: BatchProducer, ordinal: u64) -> (Sent, BatchBuilder) {
-        let bytes = self.builder.finish(producer).freeze();
+        let batch = self.builder.build(producer);
         let sent = Sent {
             number: self.number,
             ordinal,
-            bytes,
+            batch,
             completion: self.completion,
             created: self.created,
             attempts_count: self.attempts_count,
@@ -243,7 +241,7 @@ impl Queue {
         let outgoing = Outgoing {
             partition: self.partition.clone(),
             number: sent.number,
-            records: sent.bytes.clone(),
+            records: sent.batch.clone().into(),
             timeout: rules.request_timeout.min(sent.deadline(rules).since(now)),
         };
         let place = self.in_flight.partition_point(|s| s.number < sent.number);
@@ -332,7 +330,7 @@ impl Queue {
     /// Gives a batch that was certainly not written back to those without a sequence, so that it gets
     /// one of the next identity. It fails with `error` if its bytes cannot be read back.
     pub(super) fn unsend(&mut self, sent: Sent, error: ClientError, rules: &Rules) -> Option<Fate> {
-        let Some(builder) = rebuild(&sent.bytes, rules) else {
+        let Some(builder) = rebuild(&sent.batch, rules) else {
             return Some(sent.fate(Err(error)));
         };
         let unsent = Unsent {
@@ -410,13 +408,15 @@ impl Queue {
 }
 
 /// A builder that holds the batch's records again.
-fn rebuild(bytes: &Bytes, rules: &Rules) -> Option<BatchBuilder> {
-    let batch = Batch::parse(bytes.clone()).ok()?;
+fn rebuild(batch: &BuiltBatch, rules: &Rules) -> Option<BatchBuilder> {
+    let batch = Batch::parse(batch.bytes().clone()).ok()?;
     let records = batch.records(&DecompressionLimit::default()).ok()?;
     let mut builder = BatchBuilder::new(rules.compression, rules.compression_level);
     for record in records.iter() {
         let record = record.ok()?;
         let headers: Vec<_> = record.headers.collect();
+        let headers = headers.iter().map(|(name, value)| (&**name, *value));
+        let headers: Vec<(&str, Option<&[u8]>)> = headers.collect();
         builder.push_with_headers(record.timestamp, record.key, record.value, &headers);
     }
     Some(builder)

@@ -267,15 +267,15 @@ impl Transport for Scripted {
         let fault = state.produce_faults.pop_front().unwrap_or(fallback);
         state.produced.push(Produced {
             partition: request.partition.partition,
-            header: Header::parse(&request.records).unwrap(),
+            header: Header::parse(request.records.bytes()).unwrap(),
         });
         self.answer(&mut state, "Produce", fault, |state| {
-            if request.records.len() > state.max_message_bytes {
+            if request.records.bytes().len() > state.max_message_bytes {
                 return Err(ErrorCode::MessageTooLarge);
             }
             let log = state.logs.entry(request.partition).or_default();
             Ok(ProduceResponse {
-                base_offset: log.append(&request.records)?,
+                base_offset: log.append(request.records.bytes())?,
                 log_append_time: Timestamp::NONE,
                 log_start_offset: Offset::ZERO,
             })

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::ready;
 
@@ -16,6 +15,7 @@ use crate::client::ClientError;
 use crate::client::transport::Reply;
 use crate::client::wait::pause;
 use crate::env::Env;
+use crate::protocol::batch::BuiltBatch;
 use crate::protocol::messages::ProduceResponse;
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::Offset;
@@ -35,7 +35,7 @@ pub(super) struct InFlight {
     records_count: i32,
     size_bytes: usize,
     /// What is sent again; `None` where an answer is never lost.
-    again: Option<Bytes>,
+    again: Option<BuiltBatch>,
     /// Whether others were under way before it when it was sent: it may have overtaken them.
     is_behind: bool,
 }
@@ -45,7 +45,7 @@ impl InFlight {
         reply: Reply<ProduceResponse>,
         records_count: i32,
         size_bytes: usize,
-        again: Option<Bytes>,
+        again: Option<BuiltBatch>,
     ) -> Self {
         Self {
             reply,
@@ -128,7 +128,7 @@ impl Flight {
     pub(super) async fn land(
         &mut self,
         env: &Env,
-        send: impl Fn(Bytes) -> Reply<ProduceResponse>,
+        send: impl Fn(BuiltBatch) -> Reply<ProduceResponse>,
     ) -> Result<Option<Landed>, ClientError> {
         let (mut delay, mut attempts) = (PAUSE_MIN, 1);
         loop {
@@ -163,15 +163,15 @@ impl Flight {
     }
 
     /// Sends what was not written again, in order. Everything is answered.
-    fn send_again(&mut self, send: &impl Fn(Bytes) -> Reply<ProduceResponse>) {
+    fn send_again(&mut self, send: &impl Fn(BuiltBatch) -> Reply<ProduceResponse>) {
         let mut context = Context::from_waker(Waker::noop());
         let mut is_behind = false;
         for batch in &mut self.batches {
             let answer = batch.reply.poll_unpin(&mut context);
             batch.reply = match (answer, &batch.again) {
-                (Poll::Ready(Err(_)), Some(bytes)) => {
+                (Poll::Ready(Err(_)), Some(again)) => {
                     batch.is_behind = std::mem::replace(&mut is_behind, true);
-                    send(bytes.clone())
+                    send(again.clone())
                 }
                 (Poll::Ready(answer), _) => ready(answer).boxed(),
                 (Poll::Pending, _) => unreachable!("every answer was awaited"),

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Inner;
@@ -12,7 +11,7 @@ use super::flight::{BATCHES_MAX, Flight, InFlight, Landed};
 use crate::client::ClientError;
 use crate::client::transport::Reply;
 use crate::client::wait::wait;
-use crate::protocol::batch::{BatchBuilder, BatchProducer};
+use crate::protocol::batch::{BatchBuilder, BatchProducer, BuiltBatch};
 use crate::protocol::messages::{Acks, ProduceRequest, ProduceResponse};
 use crate::types::{Offset, Sequence, TopicPartition};
 
@@ -78,7 +77,7 @@ pub(super) async fn settle(
     let mut result = Ok(());
     for (partition, mut flight) in flights {
         while !flight.is_empty() && result.is_ok() {
-            let send = |bytes| inner.produce(&partition, bytes);
+            let send = |batch| inner.produce(&partition, batch);
             result = flight.land(inner.transport.env(), send).await.map(drop);
         }
         // Once one failed, nothing is sent again; what is under way arrives before the transaction's end does.
@@ -91,11 +90,11 @@ impl Inner {
     pub(super) fn produce(
         &self,
         partition: &TopicPartition,
-        records: Bytes,
+        records: BuiltBatch,
     ) -> Reply<ProduceResponse> {
         self.transport.produce(ProduceRequest {
             partition: partition.clone(),
-            records,
+            records: records.into(),
             acks: Acks::All,
             transactional_id: Some(self.id.clone()),
         })
@@ -180,16 +179,15 @@ impl PartitionWriter {
         self.make_room(state)
             .map_err(|e| self.inner.fail(generation, e))?;
         let records_count = builder.records_count();
-        let batch = builder.finish(BatchProducer::Transactional(identity, state.next));
-        let bytes = batch.freeze();
-        let size_bytes = bytes.len();
+        let batch = builder.build(BatchProducer::Transactional(identity, state.next));
+        let size_bytes = batch.bytes().len();
         // Where no answer is lost, the log may stamp the bytes in place, which nobody else holds then.
         let again = self
             .inner
             .transport
             .may_lose_answers()
-            .then(|| bytes.clone());
-        let reply = self.inner.produce(&self.partition, bytes);
+            .then(|| batch.clone());
+        let reply = self.inner.produce(&self.partition, batch);
         state.next = state.next.plus(records_count);
         let partitions = &self.inner.partitions;
         partitions
@@ -222,7 +220,7 @@ impl PartitionWriter {
     }
 
     fn land(&self, state: &mut PartitionState) -> Result<(), ClientError> {
-        let send = |bytes| self.inner.produce(&self.partition, bytes);
+        let send = |batch| self.inner.produce(&self.partition, batch);
         if let Some(landed) = wait(state.flight.land(self.inner.transport.env(), send))? {
             self.inner.partitions.note(state, &landed);
         }

@@ -2,6 +2,7 @@
 
 mod compaction;
 mod faults;
+mod foreign;
 mod formats;
 mod leader_epochs;
 mod many_segments;

@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 
+use super::built::{BuiltBatch, RecordTraits};
 use super::writer::{Parts, RecordWriter, SLACK_BYTES, headers_size_bytes};
 use super::{Attributes, Compression, HEADER_BYTES, Header};
 use crate::types::{Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, Timestamp};
@@ -50,7 +51,7 @@ pub struct BatchBuilder {
     capacity_bytes: usize,
     records_count: i32,
     base_timestamp: Timestamp,
-    max_timestamp: Timestamp,
+    traits: RecordTraits,
 }
 
 impl BatchBuilder {
@@ -76,7 +77,7 @@ impl BatchBuilder {
             capacity_bytes,
             records_count: 0,
             base_timestamp: Timestamp::NONE,
-            max_timestamp: Timestamp::NONE,
+            traits: RecordTraits::of_none(),
         }
     }
 
@@ -102,8 +103,7 @@ impl BatchBuilder {
         headers: &[(&str, Option<&[u8]>)],
     ) {
         let parts = self.place(timestamp, key, value);
-        self.writer
-            .write_with_headers(parts, headers.iter().copied());
+        self.writer.write_with_headers(parts, as_bytes(headers));
     }
 
     /// Gives a record its place in the batch, which it begins if need be.
@@ -117,7 +117,11 @@ impl BatchBuilder {
         if self.records_count == 0 {
             self.writer.begin(self.capacity_bytes);
             self.base_timestamp = timestamp;
-            self.max_timestamp = timestamp;
+            self.traits = RecordTraits {
+                min_timestamp: timestamp,
+                max_timestamp: timestamp,
+                has_keyless: false,
+            };
         }
         let parts = Parts {
             // Wraps as the Java client's does: any two times have a delta.
@@ -127,7 +131,9 @@ impl BatchBuilder {
             value,
         };
         self.records_count += 1;
-        self.max_timestamp = self.max_timestamp.max(timestamp);
+        self.traits.max_timestamp = self.traits.max_timestamp.max(timestamp);
+        self.traits.min_timestamp = self.traits.min_timestamp.min(timestamp);
+        self.traits.has_keyless |= key.is_none();
         parts
     }
 
@@ -170,7 +176,7 @@ impl BatchBuilder {
     /// The largest timestamp; [`Timestamp::NONE`] if there is no record.
     #[must_use]
     pub fn max_timestamp(&self) -> Timestamp {
-        self.max_timestamp
+        self.traits.max_timestamp
     }
 
     /// Ends the batch, with base offset 0 and no leader epoch, and leaves the builder empty.
@@ -197,6 +203,17 @@ impl BatchBuilder {
         }
     }
 
+    /// As [`BatchBuilder::finish`], with the proof that the batch came from here, so that a log in this process need not
+    /// look into it.
+    ///
+    /// # Panics
+    /// If there is no record.
+    #[must_use]
+    pub fn build(&mut self, producer: BatchProducer) -> BuiltBatch {
+        let traits = self.traits;
+        BuiltBatch::new(self.finish(producer), traits)
+    }
+
     pub(super) fn finish_as(
         &mut self,
         attributes: Attributes,
@@ -212,7 +229,7 @@ impl BatchBuilder {
             attributes,
             last_offset_delta: self.records_count - 1,
             base_timestamp: self.base_timestamp,
-            max_timestamp: self.max_timestamp,
+            max_timestamp: self.traits.max_timestamp,
             producer,
             base_sequence,
             records_count: self.records_count,
@@ -224,7 +241,7 @@ impl BatchBuilder {
 
     fn clear(&mut self) {
         self.records_count = 0;
-        self.max_timestamp = Timestamp::NONE;
+        self.traits = RecordTraits::of_none();
     }
 }
 
@@ -244,5 +261,12 @@ pub fn record_size_bytes(
         key,
         value,
     };
-    parts.size_bytes(headers_size_bytes(headers.iter().copied()))
+    parts.size_bytes(headers_size_bytes(as_bytes(headers)))
+}
+
+fn as_bytes<'a>(
+    headers: &'a [(&'a str, Option<&'a [u8]>)],
+) -> impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone {
+    let headers = headers.iter();
+    headers.map(|&(name, value)| (name.as_bytes(), value))
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use bytes::buf::Writer;
 use bytes::{BufMut, Bytes, BytesMut};
-use flate2::{read::MultiGzDecoder, write::GzEncoder};
+use flate2::{bufread::GzDecoder, write::GzEncoder};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
 use super::{BatchError, xerial};
@@ -14,6 +14,8 @@ use super::{BatchError, xerial};
 /// Kafka's default levels.
 const GZIP_LEVEL_DEFAULT: i32 = 6;
 const GZIP_LEVEL_MAX: i32 = 9;
+/// The smallest gzip member, in bytes: header, an empty block, and trailer.
+const GZIP_MEMBER_BYTES_MIN: usize = 10 + 2 + 8;
 const ZSTD_LEVEL_DEFAULT: i32 = 3;
 /// The largest zstd window that a reader must give room to, as a power of two: 8 MiB. Our writer stays within.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -193,7 +195,7 @@ pub(super) fn decompress(
     let out = match compression {
         Compression::None => return Ok(input),
         Compression::Snappy => return xerial::decompress(&input, ceiling),
-        Compression::Gzip => read_up_to(MultiGzDecoder::new(&mut rest), input.len(), ceiling),
+        Compression::Gzip => gunzip(&mut rest, ceiling),
         Compression::Lz4 => read_up_to(FrameDecoder::new(&mut rest), input.len(), ceiling),
         Compression::Zstd => zstd_decoder(&mut rest, ceiling)
             .and_then(|decoder| read_up_to(decoder, input.len(), ceiling)),
@@ -208,6 +210,23 @@ pub(super) fn decompress(
         [] => Ok(out.into()),
         _ => Err(damaged(compression, "bytes follow its end")),
     }
+}
+
+/// Reads gzip members one after the other, as the Java client does: what follows a member and does not begin another one
+/// is left alone, and so is what is too short to be one.
+fn gunzip(rest: &mut &[u8], ceiling: usize) -> io::Result<Vec<u8>> {
+    let input_bytes = rest.len();
+    let mut out = read_up_to(GzDecoder::new(&mut *rest), input_bytes, ceiling)?;
+    while rest.len() >= GZIP_MEMBER_BYTES_MIN && out.len() <= ceiling {
+        let member = GzDecoder::new(&mut *rest);
+        if member.header().is_none() {
+            break;
+        }
+        let left = ceiling - out.len();
+        out.append(&mut read_up_to(member, 0, left)?);
+    }
+    *rest = &[];
+    Ok(out)
 }
 
 /// A decoder that gives room to a window of 8 MiB, or as much as the output may have.

@@ -1,6 +1,6 @@
 //! Why record batches were refused.
 
-use super::Compression;
+use super::{BadRecord, Compression};
 use crate::protocol::{ErrorCode, ErrorKind};
 
 /// What is wrong with a record batch.
@@ -95,16 +95,45 @@ pub enum BatchError {
         /// Which rule it breaks.
         why: &'static str,
     },
+    /// The batch is sound, but some of its records break a rule of the topic, so that none of them is taken.
+    #[error("{}", bad_records(bad, *bad_count))]
+    BadRecords {
+        /// The first of them; never empty.
+        bad: Vec<BadRecord>,
+        /// How many there are.
+        bad_count: usize,
+    },
+}
+
+/// The sentence about records that break a rule, with the first one.
+fn bad_records(bad: &[BadRecord], bad_count: usize) -> String {
+    match bad {
+        [] => format!("{bad_count} records break a rule of the topic"),
+        [first, ..] => format!(
+            "{bad_count} of the batch's records break a rule of the topic; the first is record {}: {}",
+            first.index, first.fault
+        ),
+    }
 }
 
 impl BatchError {
+    /// The records that break a rule of the topic.
+    #[must_use]
+    pub fn bad_records(&self) -> &[BadRecord] {
+        match self {
+            Self::BadRecords { bad, .. } => bad,
+            _ => &[],
+        }
+    }
+
     /// What a caller may do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::UnknownCompression { .. } | Self::TooLarge { .. } | Self::Refused { .. } => {
-                ErrorKind::Fatal
-            }
+            Self::UnknownCompression { .. }
+            | Self::TooLarge { .. }
+            | Self::Refused { .. }
+            | Self::BadRecords { .. } => ErrorKind::Fatal,
             _ => ErrorKind::Corrupt,
         }
     }
@@ -115,6 +144,10 @@ impl BatchError {
         match self {
             Self::UnknownCompression { .. } => ErrorCode::UnsupportedCompressionType,
             Self::TooLarge { .. } => ErrorCode::MessageTooLarge,
+            Self::BadRecords { bad, .. } => match bad.iter().any(BadRecord::is_of_timestamp) {
+                true => ErrorCode::InvalidTimestamp,
+                false => ErrorCode::InvalidRecord,
+            },
             Self::Refused { .. } | Self::BadRecord { .. } => ErrorCode::InvalidRecord,
             _ => ErrorCode::CorruptMessage,
         }

@@ -380,6 +380,22 @@ pub fn stamp_log_append_time(batch: &mut [u8], timestamp: Timestamp) {
     put(batch, CRC_AT, checksum(batch).to_be_bytes());
 }
 
+/// Gives a batch the largest timestamp of its records, and its new checksum, if its header says another one.
+///
+/// # Panics
+/// If `batch` is shorter than a header; [`Header::parse`] it first.
+pub fn stamp_max_timestamp(batch: &mut [u8], max_timestamp: Timestamp) {
+    assert!(
+        batch.len() >= HEADER_BYTES,
+        "only a parsed batch is stamped"
+    );
+    let told = &batch[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8];
+    if told != max_timestamp.0.to_be_bytes() {
+        put(batch, MAX_TIMESTAMP_AT, max_timestamp.0.to_be_bytes());
+        put(batch, CRC_AT, checksum(batch).to_be_bytes());
+    }
+}
+
 /// The `N` bytes at the constant `at`, which with `N` lies within a header.
 fn field<const N: usize>(head: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     std::array::from_fn(|i| head[at + i])

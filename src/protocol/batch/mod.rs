@@ -1,16 +1,17 @@
 //! Record batches, Kafka's format v2: the only record format, in memory, on disk and on the wire (design D2).
 //!
-//! A batch is built once, by a [`BatchBuilder`]; the log checks it, stamps its offset and stores the
-//! bytes; a reader gets the same bytes back as [`Batch`]es, whose [`Records`] borrow from them.
+//! A batch is built once, by a [`BatchBuilder`]; the log checks it, record by record if somebody else built it
+//! ([`NewRecords`]), stamps its offset and stores the bytes; a reader gets the same bytes back as [`Batch`]es, whose [`Records`] borrow from them.
 //! Nothing read here is trusted: each length is checked before it is used, decompression has a
 //! [`DecompressionLimit`], and no input can make these functions panic.
 //!
 //! Not here: sequences and epochs across batches (`log`), and topics' rules (`log`).
 //!
-//! In reading order: `header.rs`, `record.rs`, `whole.rs`, `writer.rs`, `builder.rs`,
-//! `control.rs`, `check.rs`, `rewrite.rs`, `compression.rs`, `xerial.rs`.
+//! In reading order: `header.rs`, `record.rs`, `whole.rs`, `writer.rs`, `builder.rs`, `built.rs`, `control.rs`,
+//! `check.rs`, `rewrite.rs`, `compression.rs`, `xerial.rs`.
 
 mod builder;
+mod built;
 mod check;
 mod compression;
 mod control;
@@ -25,11 +26,14 @@ mod writer;
 mod xerial;
 
 pub use builder::{BATCH_BYTES_MAX, BatchBuilder, BatchProducer, record_size_bytes};
-pub use check::{RecordRules, check_client_batch, check_client_records};
+pub use built::{BuiltBatch, NewRecords};
+pub use check::{BadRecord, RecordFault, RecordRules, check_client_batch, check_client_records};
 pub use compression::{Compression, DecompressionLimit, UnknownCompressionName};
 pub use control::{ControlRecord, ControlType, MARKER_BYTES, encode_marker};
 pub use error::BatchError;
-pub use header::{Attributes, HEADER_BYTES, Header, stamp, stamp_log_append_time};
-pub use record::{Headers, Record, RecordIter, Records};
-pub use rewrite::{recompress, rewrite};
+pub use header::{
+    Attributes, HEADER_BYTES, Header, stamp, stamp_log_append_time, stamp_max_timestamp,
+};
+pub use record::{Headers, RawHeaders, Record, RecordIter, Records};
+pub use rewrite::{emptied, recompress, rewrite};
 pub use whole::{Batch, Batches};

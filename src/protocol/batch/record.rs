@@ -10,6 +10,8 @@
 //! ```
 //! A length of −1 is an absent key or value. `length` counts what follows it.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::{BatchError, Header};
@@ -37,6 +39,8 @@ pub struct Record<'a> {
 }
 
 /// A record's headers in order; a name may occur more than once. Copying it is cheap, and starts anew.
+///
+/// Kafka's brokers take names that are not UTF-8, and so does our log: what is not is read as U+FFFD, as in Java.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Headers<'a> {
     /// Checked when the record was read.
@@ -60,6 +64,12 @@ impl<'a> Headers<'a> {
         }
     }
 
+    /// The names and values as they are stored.
+    #[must_use]
+    pub fn raw(self) -> RawHeaders<'a> {
+        RawHeaders(self)
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -74,11 +84,12 @@ impl<'a> Headers<'a> {
 }
 
 impl<'a> Iterator for Headers<'a> {
-    type Item = (&'a str, Option<&'a [u8]>);
+    type Item = (Cow<'a, str>, Option<&'a [u8]>);
 
     fn next(&mut self) -> Option<Self::Item> {
         self.count = self.count.checked_sub(1)?;
-        parse_header(&mut self.bytes)
+        let (name, value) = parse_header(&mut self.bytes)?;
+        Some((String::from_utf8_lossy(name), value))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -88,8 +99,27 @@ impl<'a> Iterator for Headers<'a> {
 
 impl ExactSizeIterator for Headers<'_> {}
 
-fn parse_header<'a>(bytes: &mut &'a [u8]) -> Option<(&'a str, Option<&'a [u8]>)> {
-    let name = std::str::from_utf8(take_field(bytes)??).ok()?;
+/// A record's headers as they are stored.
+#[derive(Debug, Clone)]
+pub struct RawHeaders<'a>(Headers<'a>);
+
+impl<'a> Iterator for RawHeaders<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.count = self.0.count.checked_sub(1)?;
+        parse_header(&mut self.0.bytes)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for RawHeaders<'_> {}
+
+fn parse_header<'a>(bytes: &mut &'a [u8]) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+    let name = take_field(bytes)??;
     Some((name, take_field(bytes)?))
 }
 
@@ -141,6 +171,47 @@ impl<'a> RawRecord<'a> {
             headers,
         })
     }
+}
+
+/// The part of a record that rules for all records of a batch ask for.
+pub(super) struct Glance {
+    pub(super) timestamp: Timestamp,
+    pub(super) has_key: bool,
+}
+
+/// Shows `keep` each record of a batch without gaps, until it returns `false`. Returns whether it never did and every record
+/// is sound; who wants to know why not reads them one by one.
+pub(super) fn are_sound(
+    header: &Header,
+    bytes: &[u8],
+    mut keep: impl FnMut(Glance) -> bool,
+) -> bool {
+    let mut rest = bytes;
+    for offset_delta in 0..header.records_count {
+        let glance = glance(&mut rest, offset_delta, header.base_timestamp);
+        if !glance.is_some_and(&mut keep) {
+            return false;
+        }
+    }
+    rest.is_empty()
+}
+
+#[inline]
+fn glance(rest: &mut &[u8], expected: i32, base_timestamp: Timestamp) -> Option<Glance> {
+    let mut body = take_field(rest).flatten()?;
+    body.split_off_first()?;
+    let timestamp_delta = varint::read_i64(&mut body)?;
+    let offset_delta = varint::read_i32(&mut body)?;
+    let key = take_field(&mut body)?;
+    take_field(&mut body)?;
+    let headers_count = varint::read_i32(&mut body)?;
+    if headers_count != 0 || !body.is_empty() {
+        Headers::parse(headers_count, body).ok()?;
+    }
+    (offset_delta == expected).then_some(Glance {
+        timestamp: Timestamp(base_timestamp.0.wrapping_add(timestamp_delta)),
+        has_key: key.is_some(),
+    })
 }
 
 /// Where in a batch's records a reader stands.

@@ -26,15 +26,14 @@ pub fn rewrite(
     for record in &batch.records(limit)? {
         let record = record?;
         if keep(&record) {
-            writer.write_with_headers(parts(&record, &header)?, record.headers);
+            writer.write_with_headers(parts(&record, &header)?, record.headers.raw());
             max_timestamp = max_timestamp.max(Some(record.timestamp));
             header.records_count += 1;
         }
     }
     match max_timestamp {
         Some(max_timestamp) => header.max_timestamp = max_timestamp,
-        // An emptied batch is a header alone, as Kafka leaves it.
-        None => header.attributes = header.attributes.uncompressed(),
+        None => return Ok(empty(header)),
     }
     Ok(writer.seal(header, None))
 }
@@ -55,9 +54,24 @@ pub fn recompress(
     writer.begin(batch.bytes().len());
     for record in &batch.records(limit)? {
         let record = record?;
-        writer.write_with_headers(parts(&record, batch.header())?, record.headers);
+        writer.write_with_headers(parts(&record, batch.header())?, record.headers.raw());
     }
     Ok(writer.seal(header, level))
+}
+
+/// Builds `batch` again without records, which are not looked at: a header alone, as Kafka leaves it, that says who
+/// wrote the offsets that were here.
+#[must_use]
+pub fn emptied(batch: &Batch) -> BytesMut {
+    empty(*batch.header())
+}
+
+fn empty(mut header: Header) -> BytesMut {
+    header.records_count = 0;
+    header.attributes = header.attributes.uncompressed();
+    let mut writer = RecordWriter::default();
+    writer.begin(0);
+    writer.seal(header, None)
 }
 
 fn with_horizon(header: &Header, delete_horizon: Option<Timestamp>) -> Header {

@@ -147,7 +147,7 @@ impl RecordWriter {
     pub(super) fn write_with_headers<'a>(
         &mut self,
         parts: Parts<'_>,
-        headers: impl ExactSizeIterator<Item = (&'a str, Option<&'a [u8]>)> + Clone,
+        headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone,
     ) {
         let body_bytes = parts.body_bytes(headers_size_bytes(headers.clone()));
         self.check_size(body_bytes + SLACK_BYTES);
@@ -161,7 +161,7 @@ impl RecordWriter {
         self.write_field(parts.value);
         varint::write_signed(&mut self.buffer, length_of(headers.len()));
         for (name, value) in headers {
-            self.write_field(Some(name.as_bytes()));
+            self.write_field(Some(name));
             self.write_field(value);
         }
         self.end = self.buffer.len();
@@ -212,11 +212,11 @@ fn put_register(out: &mut [u8], at: usize, register: u64) {
 
 /// The size of all headers with their count, in bytes.
 pub(super) fn headers_size_bytes<'a>(
-    headers: impl ExactSizeIterator<Item = (&'a str, Option<&'a [u8]>)>,
+    headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
 ) -> usize {
     let count_bytes = varint::size_signed(length_of(headers.len()));
-    let each = |(name, value): (&str, Option<&[u8]>)| {
-        field_size_bytes(Some(name.as_bytes())) + field_size_bytes(value)
+    let each = |(name, value): (&[u8], Option<&[u8]>)| {
+        field_size_bytes(Some(name)) + field_size_bytes(value)
     };
     count_bytes + headers.map(each).sum::<usize>()
 }

@@ -200,6 +200,8 @@ pub(crate) fn repartition_configs() -> BTreeMap<String, String> {
         ("cleanup.policy", "delete".to_owned()),
         ("retention.ms", "-1".to_owned()),
         ("segment.bytes", REPARTITION_SEGMENT_BYTES.to_string()),
+        // What the job could read it can send on to itself, whatever its event time.
+        ("message.timestamp.after.max.ms", i64::MAX.to_string()),
     ]
     .map(|(key, value)| (key.to_owned(), value));
     with_large_records(configs.into(), RECORD_BYTES_MAX)

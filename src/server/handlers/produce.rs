@@ -7,11 +7,11 @@ use super::super::security::Operation;
 use super::{NODE_ID, topic_name};
 use crate::broker::{BrokerError, Reply};
 use crate::protocol::ErrorCode;
-use crate::protocol::batch::{Compression, Header};
+use crate::protocol::batch::{BadRecord, Compression, HEADER_BYTES, Header};
 use crate::protocol::messages::{Acks, ProduceRequest as Append, ProduceResponse as Appended};
 use crate::protocol::wire::messages::produce::{
-    LeaderIdAndEpoch, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
-    ProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, PartitionProduceData, PartitionProduceResponse,
+    ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
 use crate::types::{TopicName, TopicPartition, TransactionalId};
 
@@ -36,6 +36,7 @@ pub(in crate::server) async fn produce(
 ) -> Option<ProduceResponse> {
     let is_answered = request.acks != 0;
     let terms = terms(call, &request);
+    let repeated = repeated(&request);
     // All appends are begun before the first answer is waited for: one sync covers them.
     let mut begun = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
@@ -45,10 +46,11 @@ pub(in crate::server) async fn produce(
         });
         let partitions = topic.partition_data.into_iter().map(|data| {
             let index = data.index;
-            let reply = name
-                .as_ref()
-                .map_err(Clone::clone)
-                .and_then(|(terms, name)| append(call, terms, name, data));
+            let reply = name.as_ref().map_err(Clone::clone);
+            let reply = reply.and_then(|(terms, name)| {
+                check_once(&repeated, name, index)?;
+                append(call, terms, name, data)
+            });
             (index, reply)
         });
         begun.push((topic.name, partitions.collect::<Vec<_>>()));
@@ -73,6 +75,39 @@ pub(in crate::server) async fn produce(
         responses,
         ..ProduceResponse::default()
     })
+}
+
+/// The partitions that a request names more than once.
+fn repeated(request: &ProduceRequest) -> Vec<(String, i32)> {
+    let topics = request.topic_data.iter();
+    let places = topics.flat_map(|topic| {
+        let partitions = topic.partition_data.iter();
+        partitions.map(|data| (topic.name.as_str(), data.index))
+    });
+    let mut places: Vec<_> = places.collect();
+    places.sort_unstable();
+    let twice = places.windows(2).filter(|pair| pair[0] == pair[1]);
+    twice
+        .map(|pair| (pair[0].0.to_owned(), pair[0].1))
+        .collect()
+}
+
+/// Refuses a partition that has several batches in one request: which of them comes first, nobody said.
+fn check_once(
+    repeated: &[(String, i32)],
+    topic: &TopicName,
+    index: i32,
+) -> Result<(), BrokerError> {
+    let is_repeated = |place: &(String, i32)| place.0 == topic.as_str() && place.1 == index;
+    match repeated.iter().any(is_repeated) {
+        true => Err(BrokerError::new(
+            ErrorCode::InvalidRequest,
+            format!(
+                "a produce request named {topic}-{index} more than once: send one batch a partition, this is an error of the client"
+            ),
+        )),
+        false => Ok(()),
+    }
 }
 
 fn terms(call: &Call<'_>, request: &ProduceRequest) -> Result<Terms, BrokerError> {
@@ -107,7 +142,7 @@ fn append(
     check_records(&records, terms.version)?;
     let append = Append {
         partition: TopicPartition::new(topic.clone(), data.index),
-        records,
+        records: records.into(),
         acks: terms.acks,
         transactional_id: terms.transactional_id.clone(),
     };
@@ -122,14 +157,21 @@ fn append(
 
 /// Refuses what the version does not allow; what the bytes say besides is checked by the log.
 fn check_records(records: &Bytes, version: i16) -> Result<(), BrokerError> {
+    let invalid = |message: &str| Err(BrokerError::new(ErrorCode::InvalidRecord, message));
     if records.is_empty() {
-        let message = "a produce request held no record batch: this is an error of the client";
-        return Err(BrokerError::new(ErrorCode::InvalidRecord, message));
+        return invalid("a produce request held no record batch: this is an error of the client");
     }
-    let is_zstd =
-        Header::parse(records).is_ok_and(|header| header.compression() == Compression::Zstd);
-    match is_zstd && version < ZSTD_FROM {
-        true => Err(ErrorCode::UnsupportedCompressionType.into()),
+    // What is no batch at all is refused by the log.
+    let Ok(header) = Header::parse(records) else {
+        return Ok(());
+    };
+    if header.compression() == Compression::Zstd && version < ZSTD_FROM {
+        return Err(ErrorCode::UnsupportedCompressionType.into());
+    }
+    match records.len() >= header.total_bytes() + HEADER_BYTES {
+        true => invalid(
+            "a produce request held several record batches for one partition: send one, this is an error of the client",
+        ),
         false => Ok(()),
     }
 }
@@ -154,6 +196,7 @@ fn answer(
                 error_code: code_for(error.code, call.version()).code(),
                 base_offset: -1,
                 error_message: Some(error.message),
+                record_errors: error.bad_records.iter().map(record_error).collect(),
                 current_leader: LeaderIdAndEpoch {
                     leader_id: match error.code {
                         ErrorCode::NotLeaderOrFollower => NODE_ID,
@@ -167,6 +210,15 @@ fn answer(
                 ..PartitionProduceResponse::default()
             }
         }
+    }
+}
+
+/// A bad record as a client is told of it: it fails that record with this reason, and the others of the batch with another
+/// (KIP-467).
+fn record_error(bad: &BadRecord) -> BatchIndexAndErrorMessage {
+    BatchIndexAndErrorMessage {
+        batch_index: bad.index,
+        batch_index_error_message: Some(bad.fault.to_string()),
     }
 }
 

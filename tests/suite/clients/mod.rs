@@ -10,6 +10,7 @@
 mod administration;
 #[cfg(feature = "server")]
 mod differential;
+mod forged;
 mod reading;
 mod subscribing;
 mod transactions;
@@ -60,6 +61,14 @@ suite! {
         offsets_are_listed_and_records_deleted,
         groups_are_listed_described_and_deleted,
         transactions_and_producers_are_described;
+    forged:
+        x1_the_newest_record_is_named_whatever_the_batchs_header_says,
+        x2_a_batch_that_nobody_could_read_is_refused,
+        x2_records_that_cannot_be_decompressed_are_refused,
+        x2_a_headers_name_that_is_not_utf_8_is_read_as_in_java,
+        x13_records_too_far_from_the_clock_are_refused,
+        x13_a_time_before_1970_is_before_every_record,
+        x14_bytes_behind_a_gzip_member_are_left_alone;
     reading:
         a_poll_returns_at_most_max_poll_records_and_the_next_one_goes_on,
         a_seek_into_the_middle_of_a_batch_begins_exactly_there,

@@ -56,7 +56,7 @@ fn produce(
     for _ in 0..100 {
         let request = ProduceRequest {
             partition: partition(0),
-            records: records.clone(),
+            records: records.clone().into(),
             acks,
             transactional_id: transactional_id.cloned(),
         };

@@ -22,7 +22,7 @@ fn append(log: &Log, topic: &str, records: &[Record<'_>]) {
     }
     let request = ProduceRequest {
         partition: TopicPartition::new(topic, 0),
-        records: builder.finish(BatchProducer::Plain).freeze(),
+        records: builder.finish(BatchProducer::Plain).freeze().into(),
         acks: Acks::Leader,
         transactional_id: None,
     };

@@ -146,8 +146,8 @@ fn partition_of(log: &Log, place: TopicPartition) -> Vec<Seen> {
         for batch in reader.fetch_now().unwrap() {
             for record in batch.unwrap().iter() {
                 let record = record.unwrap();
-                let header = |(name, value): (&str, Option<&[u8]>)| {
-                    (name.to_owned(), value.unwrap().to_vec())
+                let header = |(name, value): (std::borrow::Cow<'_, str>, Option<&[u8]>)| {
+                    (name.into_owned(), value.unwrap().to_vec())
                 };
                 seen.push(Seen {
                     partition,
@@ -198,7 +198,7 @@ pub(crate) fn fill_topic<V: AsRef<str>>(log: &Log, topic: &str, partitions: i32,
         }
         let request = ProduceRequest {
             partition: TopicPartition::new(topic.clone(), partition),
-            records: batch_at(log.env().clock.wall(), BatchProducer::Plain, &own),
+            records: batch_at(log.env().clock.wall(), BatchProducer::Plain, &own).into(),
             acks: Acks::Leader,
             transactional_id: None,
         };

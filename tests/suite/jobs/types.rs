@@ -215,7 +215,7 @@ fn x3_what_is_under_way_between_instances_is_not_read_as_another_type() {
     builder.push(log.env().clock.wall(), Some(&[1]), Some(&[5]));
     let request = ProduceRequest {
         partition: TopicPartition::new(TopicName::new(BETWEEN).unwrap(), 0),
-        records: builder.finish(BatchProducer::Plain).freeze(),
+        records: builder.finish(BatchProducer::Plain).freeze().into(),
         acks: Acks::Leader,
         transactional_id: None,
     };

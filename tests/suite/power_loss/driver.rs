@@ -84,7 +84,7 @@ pub(super) fn produce_plain(
 ) -> Result<Seen, BrokerError> {
     let response = now(broker.produce(ProduceRequest {
         partition: partition.clone(),
-        records: batch(BatchProducer::Plain, &[value]),
+        records: batch(BatchProducer::Plain, &[value]).into(),
         acks: Acks::All,
         transactional_id: None,
     }))?;
@@ -149,7 +149,7 @@ impl Transactor {
         let producer = BatchProducer::Transactional(self.identity, *sequence);
         let response = now(broker.produce(ProduceRequest {
             partition: partition.clone(),
-            records: batch(producer, values),
+            records: batch(producer, values).into(),
             acks: Acks::Leader,
             transactional_id: Some(self.id.clone()),
         }))?;
@@ -319,7 +319,7 @@ pub(super) fn is_refused(
     );
     let request = ProduceRequest {
         partition: partition.clone(),
-        records: bytes,
+        records: bytes.into(),
         acks: Acks::Leader,
         transactional_id: Some(old.id.clone()),
     };

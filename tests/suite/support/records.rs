@@ -97,3 +97,33 @@ fn values_of(batch: &Batch, seen: &mut Vec<Seen>) {
         });
     }
 }
+
+/// Places of fields in a batch, in bytes; the records stand behind the last one.
+pub(crate) const LAST_OFFSET_DELTA_AT: usize = 23;
+pub(crate) const MAX_TIMESTAMP_AT: usize = 35;
+pub(crate) const RECORDS_COUNT_AT: usize = 57;
+pub(crate) const RECORDS_AT: usize = 61;
+
+/// The batch changed by `change`, with the length and checksum that belong to it: what a client may send that lies.
+pub(crate) fn forged(batch: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut bytes = batch.to_vec();
+    change(&mut bytes);
+    let counted = i32::try_from(bytes.len() - 12).unwrap();
+    bytes[8..12].copy_from_slice(&counted.to_be_bytes());
+    let checksum = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&checksum.to_be_bytes());
+    bytes.into()
+}
+
+/// Writes `value` over the bytes at `at`.
+pub(crate) fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
+    bytes[at..at + N].copy_from_slice(&value);
+}
+
+/// The batch with another count of records, and the last offset that belongs to it.
+pub(crate) fn miscounted(batch: &[u8], count: i32) -> Bytes {
+    forged(batch, |bytes| {
+        put(bytes, LAST_OFFSET_DELTA_AT, (count - 1).to_be_bytes());
+        put(bytes, RECORDS_COUNT_AT, count.to_be_bytes());
+    })
+}

@@ -51,7 +51,7 @@ fn records_within_the_linger_share_a_batch() {
     assert_eq!(accumulator.next_deadline(NOW), Some(NOW.plus(millis(5))));
     let batches = accumulator.drain(false, NOW.plus(millis(5)));
     assert_eq!(batches.len(), 1);
-    let batch = crate::protocol::batch::Header::parse(&batches[0].records).unwrap();
+    let batch = crate::protocol::batch::Header::parse(batches[0].records.bytes()).unwrap();
     assert_eq!(batch.records_count, 2);
 }
 
@@ -66,7 +66,11 @@ fn a_full_batch_does_not_wait_for_its_linger() {
     }
     let batches = accumulator.drain(false, NOW);
     assert_eq!(batches.len(), 4, "each but the open one is full");
-    assert!(batches.iter().all(|batch| batch.records.len() <= 200));
+    assert!(
+        batches
+            .iter()
+            .all(|batch| batch.records.bytes().len() <= 200)
+    );
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl<A> Outbox<A> {
         while let Some(batch) = self.waiting.pop_front() {
             // A batch that stays keeps those of its partition behind it from overtaking.
             let is_next = seen.insert(batch.request.partition.clone());
-            let size = batch.request.records.len();
+            let size = batch.request.records.bytes().len();
             let fits = taken.first().is_none_or(|first| {
                 first.is_like(&batch.request) && bytes + size <= REQUEST_BYTES_MAX
             });

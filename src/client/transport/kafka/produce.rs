@@ -291,7 +291,7 @@ fn topic_data(batches: &[Batch]) -> Vec<wire::TopicProduceData> {
         let partitions = topics.entry(&request.partition.topic).or_default();
         partitions.push(wire::PartitionProduceData {
             index: request.partition.partition,
-            records: Some(request.records.clone()),
+            records: Some(request.records.bytes().clone()),
         });
     }
     let topics = topics.into_iter().map(|(topic, partition_data)| {
@@ -314,7 +314,7 @@ fn tell(batches: Vec<Batch>, error: &ClientError) {
 
 /// Who the batch says wrote it, and where it belongs.
 fn header(request: &ProduceRequest) -> Result<Header, ClientError> {
-    Header::parse(&request.records).map_err(|e| {
+    Header::parse(request.records.bytes()).map_err(|e| {
         refused(
             "Produce",
             ErrorCode::CorruptMessage,

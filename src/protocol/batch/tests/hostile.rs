@@ -18,9 +18,10 @@ const LIMIT: DecompressionLimit = DecompressionLimit {
 fn read_carelessly(bytes: Bytes) -> Result<usize, BatchError> {
     let batch = Batch::parse(bytes)?;
     batch.control()?;
-    check_client_records(&batch, &LIMIT, RecordRules::default())?;
+    check_client_records(&batch, &LIMIT, &RecordRules::default())?;
     rewrite(&batch, &LIMIT, Some(Timestamp(1)), |_| true)?;
-    read(&batch).map(|records| records.len())
+    let records = read(&batch).expect("what the log's check takes can be read");
+    Ok(records.len())
 }
 
 #[test]
@@ -222,10 +223,6 @@ fn malformed_records_are_refused_with_their_place() {
         in_body(&[0, 0, 0, 1, 1, 2, 1, 1]),
         "one of its headers is not valid"
     );
-    assert_eq!(
-        in_body(&[0, 0, 0, 1, 1, 2, 2, 0xff, 1]),
-        "one of its headers is not valid"
-    );
     assert_eq!(in_body(&[0, 0, 1, 1, 1, 0]), "its offset is out of order");
     assert_eq!(in_body(&[0, 0, 4, 1, 1, 0]), "its offset is out of order");
 
@@ -322,11 +319,33 @@ fn bytes_behind_the_compressed_records_are_refused() {
     for compression in Compression::ALL {
         let header = Header::parse(&sample(compression)).unwrap();
         let records = [&sample(compression)[HEADER_BYTES..], b"more"].concat();
-        assert!(
-            read(&parse(with_records(header, &records))).is_err(),
+        assert_eq!(
+            read(&parse(with_records(header, &records))).is_ok(),
+            compression == Compression::Gzip,
             "{compression}"
         );
     }
+}
+
+#[test]
+fn x14_gzip_members_are_read_one_after_the_other_and_what_is_none_is_left_alone() {
+    let limit = DecompressionLimit::default();
+    let member = |content: &[u8]| compression::compress(Compression::Gzip, None, 0, content);
+    let (a, b) = (member(b"first").unwrap(), member(b"second").unwrap());
+    for (tail, expected) in [
+        (&b""[..], &b"first"[..]),
+        (&b"\x1f\x8b\x08\0 too short for one"[..18], b"first"),
+        (&[0; 100], b"first"),
+        (&b, b"firstsecond"),
+        (&[&b[..], &[7; 40]].concat(), b"firstsecond"),
+    ] {
+        let bytes = [&a[..], tail].concat();
+        let read = compression::decompress(Compression::Gzip, bytes.into(), &limit);
+        assert_eq!(&read.unwrap()[..], expected);
+    }
+    // A member that begins, and is damaged.
+    let bytes = [&a[..], &b[..b.len() - 1]].concat();
+    assert!(compression::decompress(Compression::Gzip, bytes.into(), &limit).is_err());
 }
 
 proptest! {

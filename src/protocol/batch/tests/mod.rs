@@ -30,7 +30,7 @@ impl OwnedRecord {
             value: record.value.map(<[u8]>::to_vec),
             headers: record
                 .headers
-                .map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
+                .map(|(name, value)| (name.into_owned(), value.map(<[u8]>::to_vec)))
                 .collect(),
         }
     }

@@ -83,17 +83,23 @@ fn clients_records_have_no_gaps_and_keys_where_they_must() {
     let free = RecordRules::default();
     let keyed = RecordRules {
         is_key_required: true,
+        ..RecordRules::default()
     };
-    assert_eq!(check_client_records(&batch, &LIMIT(), free), Ok(()));
-    let why = "a record has no key, and the topic is compacted by key";
-    let refused = Err(BatchError::Refused { why });
-    assert_eq!(check_client_records(&batch, &LIMIT(), keyed), refused);
+    let newest = Ok(Timestamp(1064));
+    assert_eq!(check_client_records(&batch, &LIMIT(), &free), newest);
+    let refused = check_client_records(&batch, &LIMIT(), &keyed).unwrap_err();
+    let bad = BadRecord {
+        index: 1,
+        fault: RecordFault::NoKey,
+    };
+    assert_eq!(refused.bad_records(), [bad]);
+    assert_eq!(refused.code(), ErrorCode::InvalidRecord);
 
     let second_only = rewrite(&batch, &LIMIT(), None, |record| record.key.is_none()).unwrap();
     let why = "its records' offsets have gaps";
     let refused = Err(BatchError::Refused { why });
     assert_eq!(
-        check_client_records(&parse(second_only), &LIMIT(), free),
+        check_client_records(&parse(second_only), &LIMIT(), &free),
         refused
     );
 }

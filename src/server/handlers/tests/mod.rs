@@ -148,12 +148,16 @@ fn produce_request(topic: &str, transactional_id: Option<&str>, records: Bytes) 
     }
 }
 
+/// A time that is neither too old for retention nor too new for a topic.
+fn now() -> Timestamp {
+    Env::real().clock.wall()
+}
+
 /// A batch of records with these values.
 fn batch(values: &[&str], producer: BatchProducer) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None, None);
     for value in values {
-        let now = Timestamp(2_000_000_000_000);
-        builder.push(now, None, Some(value.as_bytes()));
+        builder.push(now(), None, Some(value.as_bytes()));
     }
     builder.finish(producer).freeze()
 }

@@ -12,7 +12,7 @@ fn batch(partition: i32, id: bool, bytes: usize, number: usize) -> Waiting<usize
     Waiting {
         request: ProduceRequest {
             partition: TopicPartition::new(TopicName::new("t").unwrap(), partition),
-            records: Bytes::from(vec![0; bytes]),
+            records: Bytes::from(vec![0; bytes]).into(),
             acks: Acks::All,
             transactional_id: Some(TransactionalId::new(if id { "a" } else { "b" }).unwrap()),
         },

@@ -39,7 +39,7 @@ fn records() -> Bytes {
 fn batch(partition: i32) -> ProduceRequest {
     ProduceRequest {
         partition: place(partition),
-        records: records(),
+        records: records().into(),
         acks: Acks::All,
         transactional_id: None,
     }
