@@ -80,7 +80,8 @@ fn push_keyed<K: Datum + ?Sized, T: ?Sized>(
 }
 
 impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
-    /// Gives each record the key that `function` borrows from its value.
+    /// Gives each record the key that `function` borrows from its value: `|event: &Event| &event.user`. A key that is
+    /// cloned or computed (`event.user.clone()`) is for [`key_from`](Stream::key_from).
     ///
     /// ```
     /// use onceflow::prelude::*;

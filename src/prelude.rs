@@ -3,7 +3,7 @@
 pub use crate::codec::{Bincode, Codec, Datum, Json, Postcard, Raw, Text};
 pub use crate::operators::Collector;
 pub use crate::runtime::{
-    Commit, Failure, Flow, Job, JobArguments, JobError, Keyed, Log, Operator, OperatorContext,
-    Output, PoisonPolicy, Record, ScaleOut, Stream, Table, Unkeyed, at_least_once, files,
-    keyed_topic, lines, stdin_lines, topic, values,
+    Commit, Failure, Flow, Job, JobArguments, JobError, JobErrorKind, Keyed, Log, Operator,
+    OperatorContext, Output, PoisonPolicy, Record, ScaleOut, Stream, Table, Unkeyed, at_least_once,
+    files, keyed_topic, lines, stdin_lines, topic, values,
 };

@@ -163,7 +163,7 @@ impl Core {
             drop(partition.take(why));
         }
         if let Err(error) = self.directory.clear_unfinished(&mut list, name) {
-            tracing::warn!(topic = %name, error = error.message, "a deleted topic's files are still there: housekeeping will remove them");
+            crate::env::warn!(topic = %name, error = error.message, "a deleted topic's files are still there: housekeeping will remove them");
         }
         drop(list);
         self.forget_offsets(name);

@@ -34,7 +34,7 @@ impl Ballast {
         match self.fill() {
             Ok(()) => self.is_held.store(true, Ordering::Relaxed),
             Err(error) => {
-                tracing::warn!(%error, "no space is reserved for finishing transactions on a full disk");
+                crate::env::warn!(%error, "no space is reserved for finishing transactions on a full disk");
                 self.release_space();
             }
         }

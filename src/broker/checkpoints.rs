@@ -99,7 +99,7 @@ impl Checkpoints {
             .map_err(|e| io_error(&e, "read", &path))?;
         Ok(parse(&bytes).unwrap_or_else(|| {
             // I11: it only makes recovery shorter and its refusals sharper; decision records carry the same marks.
-            tracing::warn!(path = %path.display(), "ignored a damaged checkpoint");
+            crate::env::warn!(path = %path.display(), "ignored a damaged checkpoint");
             Offsets::new()
         }))
     }

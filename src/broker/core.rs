@@ -76,9 +76,9 @@ impl Core {
             ),
         );
         if self.refusal.set(refusal.clone()).is_ok() {
-            tracing::error!(why = why.message, "the log stopped");
+            crate::env::error!(why = why.message, "the log stopped");
             if let Err(error) = self.directory.distrust_cache() {
-                tracing::error!(error = error.message, "the failure could not be noted");
+                crate::env::error!(error = error.message, "the failure could not be noted");
             }
         }
         self.topics.wake_all();

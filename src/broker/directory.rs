@@ -281,7 +281,7 @@ fn check_access(env: &Env, root: &Path) -> Result<(), BrokerError> {
         )));
     }
     if found.is_open_to_others() {
-        tracing::warn!(%path, mode = format!("{mode:04o}"), "the data directory is open to others than its owner");
+        crate::env::warn!(%path, mode = format!("{mode:04o}"), "the data directory is open to others than its owner");
     }
     Ok(())
 }
@@ -293,7 +293,7 @@ fn check_complete(root: &Path, entries: &[DirEntry]) -> Result<(), BrokerError> 
         }
     }
     for entry in entries.iter().filter(|entry| !is_one_of(entry, KNOWN)) {
-        tracing::warn!(
+        crate::env::warn!(
             name = entry.name,
             "ignored a foreign file in the data directory"
         );

@@ -118,11 +118,11 @@ impl Core {
                 return;
             }
             if let Err(error) = tidied {
-                tracing::warn!(partition = %partition.name, error = error.message, "housekeeping failed");
+                crate::env::warn!(partition = %partition.name, error = error.message, "housekeeping failed");
             }
         }
         if let Err(error) = self.finish_deletions() {
-            tracing::warn!(
+            crate::env::warn!(
                 error = error.message,
                 "the files of a deleted topic could not be removed"
             );
@@ -133,7 +133,7 @@ impl Core {
 
     fn checkpoint(&self) {
         if let Err(error) = self.write_checkpoints() {
-            tracing::warn!(
+            crate::env::warn!(
                 error = error.message,
                 "the checkpoints could not be written"
             );

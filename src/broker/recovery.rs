@@ -271,7 +271,7 @@ impl Opener {
     ) -> Result<Arc<Partition>, BrokerError> {
         let log = match self.open_log(log_dir, &name, id, configs) {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                tracing::error!(partition = %name, error = error.message, "the partition stays offline");
+                crate::env::error!(partition = %name, error = error.message, "the partition stays offline");
                 Err(error)
             }
             Err(error) => return Err(error),

@@ -96,7 +96,7 @@ fn join(handles: &Mutex<Vec<Box<dyn JoinHandle>>>) {
     }
     for handle in handles {
         if let Err(panic) = handle.join() {
-            tracing::error!(panic, "a thread of the broker panicked");
+            crate::env::error!(panic, "a thread of the broker panicked");
         }
     }
 }

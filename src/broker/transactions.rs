@@ -376,7 +376,7 @@ impl Core {
                 continue;
             };
             if let Err(failure) = self.write_marker(&partition, markers) {
-                tracing::warn!(partition = %name, error = failure.error.message, "a marker could not be written");
+                crate::env::warn!(partition = %name, error = failure.error.message, "a marker could not be written");
                 if failure.is_poisoned {
                     self.halt(&failure.error);
                 }
@@ -421,7 +421,7 @@ impl Core {
     ) -> Result<T, Failure> {
         match write() {
             Err(failure) if failure.is_storage_full && self.ballast.release() => {
-                tracing::warn!(
+                crate::env::warn!(
                     "the disk is full: the reserved space was given up to finish transactions"
                 );
                 write()

@@ -17,6 +17,7 @@ pub mod simulated;
 mod spawn;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ pub use files::{
 };
 pub use random::Random;
 pub use spawn::{JoinHandle, Spawn};
+pub(crate) use warnings::heard;
+pub(crate) use warnings::{error, warn};
 
 /// Everything that a decision may depend on and that is not its input. Cheap to clone.
 #[derive(Clone)]

@@ -447,7 +447,7 @@ impl PartitionLog {
         match written {
             Ok(written) => sealed.leave_index_to_files(written),
             Err(error) => {
-                tracing::warn!(%error, "derived files were not written: they will be rebuilt");
+                crate::env::warn!(%error, "derived files were not written: they will be rebuilt");
             }
         }
         failpoint("log.after_roll");

@@ -327,7 +327,7 @@ impl PartitionLog {
         match derived::write_segment(&self.env, &self.dir, &segment, index) {
             Ok(written) => segment.leave_index_to_files(written),
             Err(error) => {
-                tracing::warn!(%error, "indexes were not written: they will be rebuilt");
+                crate::env::warn!(%error, "indexes were not written: they will be rebuilt");
             }
         }
         self.segments

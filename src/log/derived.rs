@@ -266,7 +266,7 @@ pub(super) fn newest_snapshot(
             Ok(Err(why)) => why.to_owned(),
             Err(error) => error.to_string(),
         };
-        tracing::warn!(path = %path.display(), why, "a producer snapshot is not used: an older one or the log itself is");
+        crate::env::warn!(path = %path.display(), why, "a producer snapshot is not used: an older one or the log itself is");
     }
     None
 }

@@ -52,7 +52,7 @@ impl Listing {
                 Name::Leftover => listing.leftovers.push(entry.name),
                 Name::Partition => {}
                 Name::Foreign => {
-                    tracing::warn!(dir = %dir.display(), name = entry.name, "not a file of the log: left alone");
+                    crate::env::warn!(dir = %dir.display(), name = entry.name, "not a file of the log: left alone");
                 }
             }
         }

@@ -32,7 +32,7 @@ impl PartitionLog {
                     let written = derived::write_segment(&self.env, &self.dir, segment, &index);
                     match written {
                         Ok(written) => *files.lock() = written,
-                        Err(error) => tracing::warn!(%error, "a rebuilt index was not written"),
+                        Err(error) => crate::env::warn!(%error, "a rebuilt index was not written"),
                     }
                     Ok(index)
                 }
@@ -47,7 +47,7 @@ impl PartitionLog {
     /// # Errors
     /// [`LogError::Io`]; [`LogError::Corrupt`] if a batch is damaged.
     fn rebuild_index(&self, segment: &Segment) -> Result<SegmentIndex, LogError> {
-        tracing::warn!(path = %segment.path.display(), "the segment's index is lost or damaged: it is rebuilt");
+        crate::env::warn!(path = %segment.path.display(), "the segment's index is lost or damaged: it is rebuilt");
         let first = self.segments[0].base_offset;
         let mut snapshots = Listing::read(&self.env, &self.dir)?.snapshots;
         snapshots.retain(|&offset| offset >= first);

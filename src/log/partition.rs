@@ -309,7 +309,7 @@ impl PartitionLog {
     /// Refuses every later append and sync, because a write or a sync failed (F11). The first reason stays.
     pub fn poison(&mut self, why: &str) {
         if self.poisoned.is_none() {
-            tracing::error!(dir = %self.dir.display(), why, "the partition stops");
+            crate::env::error!(dir = %self.dir.display(), why, "the partition stops");
             self.poisoned = Some(why.to_owned());
         }
     }
@@ -379,7 +379,7 @@ impl PartitionLog {
     pub(super) fn write_checkpoint(&self) {
         let files = derived::Checkpoint::of(self.active(), &self.producers);
         if let Err(error) = files.write(&self.env, &self.dir) {
-            tracing::warn!(%error, "derived files were not written: they will be rebuilt");
+            crate::env::warn!(%error, "derived files were not written: they will be rebuilt");
         }
         self.write_leader_epochs();
     }
@@ -391,7 +391,7 @@ impl PartitionLog {
             return;
         }
         if let Err(error) = metadata::write_epochs(&self.env, &self.dir, epochs) {
-            tracing::warn!(%error, "the leader epochs were not written: they will be at the next opening");
+            crate::env::warn!(%error, "the leader epochs were not written: they will be at the next opening");
         }
     }
 }

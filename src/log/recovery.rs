@@ -267,7 +267,7 @@ impl<'a> Recovery<'a> {
         let written =
             derived::write_snapshot(self.env, self.dir, next.base_offset, &self.producers);
         if let Err(error) = written {
-            tracing::warn!(%error, "a producer snapshot was not written");
+            crate::env::warn!(%error, "a producer snapshot was not written");
         }
     }
 
@@ -346,7 +346,7 @@ impl<'a> Recovery<'a> {
             ));
         }
         let lost_bytes = self.trusts[index].length_bytes - damage.position;
-        tracing::warn!(path = %segment.path.display(), position = damage.position, lost_bytes, why = damage.why, "a torn tail is cut");
+        crate::env::warn!(path = %segment.path.display(), position = damage.position, lost_bytes, why = damage.why, "a torn tail is cut");
         self.report.has_lost_batches |= is_sealed || !(is_foreign || damage.is_unfinished);
         self.report.cut_bytes += lost_bytes;
         // From the end to the front: a crash in between leaves a shorter torn tail.
@@ -417,7 +417,7 @@ impl<'a> Recovery<'a> {
 
     /// Under `Process`, a power loss took records back that had been deleted anyway: go on where the owner knows the log to begin.
     fn restart_at_log_start(&mut self) -> Result<(), LogError> {
-        tracing::warn!(dir = %self.dir.display(), log_start = %self.marks.log_start, "the log begins anew behind its end");
+        crate::env::warn!(dir = %self.dir.display(), log_start = %self.marks.log_start, "the log begins anew behind its end");
         self.report.has_lost_batches = true;
         for segment in self.segments.drain(..).rev() {
             derived::remove(self.env, self.dir, segment.base_offset)?;
@@ -441,7 +441,7 @@ impl<'a> Recovery<'a> {
         match derived::write_segment(self.env, self.dir, segment, rebuilt) {
             Ok(written) => segment.leave_index_to_files(written),
             Err(error) => {
-                tracing::warn!(%error, "rebuilt indexes were not written: they will be rebuilt again");
+                crate::env::warn!(%error, "rebuilt indexes were not written: they will be rebuilt again");
             }
         }
     }

@@ -175,7 +175,7 @@ impl PartitionLog {
             .exists(&path)
             .map_err(LogError::io("look for", &path))?
         {
-            tracing::warn!(path = %path.display(), "no producer snapshot: producers without later records will be forgotten");
+            crate::env::warn!(path = %path.display(), "no producer snapshot: producers without later records will be forgotten");
             return Ok(());
         }
         let file = self.cache.open(&path, OpenMode::Write);

@@ -105,7 +105,7 @@ impl SyncPlan {
         if let Some(checkpoint) = &self.checkpoint {
             // Only now: a checkpoint vouches for bytes that are on the disk.
             if let Err(error) = checkpoint.write(&self.env, &self.dir) {
-                tracing::warn!(%error, "derived files were not written: they will be rebuilt");
+                crate::env::warn!(%error, "derived files were not written: they will be rebuilt");
             }
         }
         Ok(())

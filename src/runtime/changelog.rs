@@ -4,14 +4,12 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tracing::warn;
-
 use super::appender::TopicAppender;
 use super::context::JobContext;
 use super::error::{Failure, JobError};
 use crate::client::consumer::PartitionReader;
 use crate::client::wait;
-use crate::env::failpoint;
+use crate::env::{failpoint, warn};
 use crate::protocol::batch::Record;
 use crate::protocol::messages::OffsetSpec;
 use crate::state::{BoxError, CycleStore, FlushBatch, FlushUrgency};

@@ -10,6 +10,7 @@ use crate::state::{CycleStore, HashedKey};
 /// Takes records and does nothing with them.
 pub(crate) struct Discard;
 
+#[diagnostic::do_not_recommend]
 impl<K: ?Sized, V: ?Sized> StageFactory<K, V> for Discard {
     type Stage = Self;
 

@@ -130,6 +130,7 @@ impl Driver {
     }
 
     fn drive(&mut self) -> Result<(), JobError> {
+        self.progress.begun();
         loop {
             let now = self.job.env.clock.now();
             self.watch(now);
@@ -181,7 +182,10 @@ impl Driver {
                     continue;
                 }
                 Ok(Report::StateFailed(e)) => return Err(e.into()),
-                Err(RecvTimeoutError::Timeout) => Event::Tick,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.progress.changed();
+                    Event::Tick
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(JobError::Worker {
                         worker: 0,
@@ -284,7 +288,7 @@ impl Driver {
         let began = self.drained_began.or(self.began);
         let lasted = began.map_or(Duration::ZERO, |began| now.since(began));
         let timeout = self.job.transaction_timeout;
-        let is_aborted = matches!(error.kind(), ErrorKind::Abortable | ErrorKind::Retriable);
+        let is_aborted = matches!(error.cause(), ErrorKind::Abortable | ErrorKind::Retriable);
         if !is_aborted || lasted < timeout {
             return error;
         }
@@ -314,6 +318,7 @@ impl Driver {
                 job: self.job.name.clone(),
             });
         }
+        let begin = self.job.env.clock.now();
         let (mut moved, mut flushes) = (BTreeMap::new(), Vec::new());
         let mut marks = Vec::new();
         for drained in self.drained.drain(..) {
@@ -346,7 +351,8 @@ impl Driver {
             }
         }
         failpoint("cycle.committed");
-        self.progress.committed(&moved);
+        let latency = self.job.env.clock.now().since(begin);
+        self.progress.committed(&moved, latency);
         self.note_committed(&moved);
         self.note_read_for_good(&moved);
         self.committed.append(&mut moved);

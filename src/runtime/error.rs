@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::broker::BrokerError;
 use crate::client::ClientError;
 use crate::codec::CodecError;
-use crate::protocol::ErrorKind;
 use crate::protocol::batch::BatchError;
+use crate::protocol::{ErrorCode, ErrorKind};
 use crate::state::StateError;
 use crate::types::{NameError, Offset, TopicName};
 
@@ -147,6 +147,12 @@ pub enum JobError {
         /// The transaction timeout.
         timeout: Duration,
     },
+    /// The job ended before what was waited for.
+    #[error("the job {job} has ended before it caught up: `finished` says why")]
+    Ended {
+        /// The job.
+        job: String,
+    },
     /// A source could not be read.
     #[error("cannot read the source {source_name}: {why}")]
     Source {
@@ -204,10 +210,80 @@ pub enum JobError {
     },
 }
 
+/// What whoever runs a job does when it has ended with an error ([`JobError::kind`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum JobErrorKind {
+    /// It may run later as it is: start it again, after a pause. It tried a few times by itself.
+    Retriable,
+    /// A record cannot be processed: mend the data or the function, or have such records sent to a dead-letter topic.
+    /// Started again as it is, it stops at the same record.
+    Poison,
+    /// A function of the job panicked: mend the program.
+    Bug,
+    /// A disk is full: free some space, then start it again.
+    DiskFull,
+    /// The job as built does not fit what is there (its settings, its topics, its earlier state), or a source or sink cannot
+    /// be used: the message says what to change. Started again as it is, it stops again.
+    Setup,
+    /// Another instance of the job took over: leave it to that one.
+    Fenced,
+    /// Stored bytes are damaged: the message says which, and what can be done.
+    Corrupt,
+    /// None of these: somebody must look at the message.
+    Fatal,
+}
+
+/// What every message of a full disk says, also that of a broker elsewhere.
+const DISK_FULL: [&str; 3] = ["disk is full", "No space left on device", "quota exceeded"];
+
 impl JobError {
-    /// What a caller may do about it.
+    /// What whoever runs the job does about it.
     #[must_use]
-    pub fn kind(&self) -> ErrorKind {
+    pub fn kind(&self) -> JobErrorKind {
+        if self.is_disk_full() {
+            return JobErrorKind::DiskFull;
+        }
+        match self {
+            Self::Poison { .. } => JobErrorKind::Poison,
+            Self::Panicked { .. } | Self::Worker { .. } => JobErrorKind::Bug,
+            Self::Topology { .. }
+            | Self::Incompatible { .. }
+            | Self::Source { .. }
+            | Self::Sink { .. }
+            | Self::UnsafeTopic { .. }
+            | Self::Folder { .. }
+            | Self::Name(_) => JobErrorKind::Setup,
+            Self::State(
+                StateError::StatePartitionsChanged { .. }
+                | StateError::CodecChanged { .. }
+                | StateError::TypeChanged { .. }
+                | StateError::StoreMissing { .. }
+                | StateError::NewerFormat { .. }
+                | StateError::UnknownStore { .. },
+            ) => JobErrorKind::Setup,
+            _ => match self.cause() {
+                ErrorKind::Retriable | ErrorKind::Abortable => JobErrorKind::Retriable,
+                ErrorKind::Fenced => JobErrorKind::Fenced,
+                ErrorKind::Corrupt => JobErrorKind::Corrupt,
+                ErrorKind::Fatal => JobErrorKind::Fatal,
+            },
+        }
+    }
+
+    fn is_disk_full(&self) -> bool {
+        let is_of_a_disk = match self {
+            Self::State(_) | Self::Sink { .. } | Self::Folder { .. } => true,
+            Self::Broker(e) => e.code == ErrorCode::KafkaStorageError,
+            Self::Client(e) => e.code() == Some(ErrorCode::KafkaStorageError),
+            _ => false,
+        };
+        let said = self.to_string();
+        is_of_a_disk && DISK_FULL.iter().any(|words| said.contains(words))
+    }
+
+    /// What the layer below says of it: a job starts again by itself where that mends it.
+    pub(crate) fn cause(&self) -> ErrorKind {
         match self {
             Self::Fenced { .. } => ErrorKind::Fenced,
             Self::NotCommitted { .. } | Self::TimedOut { .. } => ErrorKind::Abortable,
@@ -216,6 +292,92 @@ impl JobError {
             Self::State(e) => e.kind(),
             Self::Batch(_) => ErrorKind::Corrupt,
             _ => ErrorKind::Fatal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn x18_the_kind_of_an_error_tells_a_supervisor_what_to_do() {
+        let text = String::new;
+        let disk = std::io::Error::from_raw_os_error(28);
+        let full = BrokerError::new(
+            ErrorCode::KafkaStorageError,
+            "the disk is full: nothing was appended to 0.log",
+        );
+        let refused = ClientError::Refused {
+            request: "Produce",
+            code: ErrorCode::KafkaStorageError,
+            message: full.message.clone(),
+            kind: ErrorKind::Retriable,
+        };
+        let kinds = [
+            (
+                JobError::Poison {
+                    split: text(),
+                    offset: Offset::ZERO,
+                    why: text(),
+                },
+                JobErrorKind::Poison,
+            ),
+            (
+                JobError::Panicked {
+                    split: text(),
+                    offset: Offset::ZERO,
+                    message: text(),
+                },
+                JobErrorKind::Bug,
+            ),
+            (
+                JobError::NotCommitted { job: text() },
+                JobErrorKind::Retriable,
+            ),
+            (
+                JobError::Fenced {
+                    job: text(),
+                    why: text(),
+                },
+                JobErrorKind::Fenced,
+            ),
+            (
+                JobError::Topology {
+                    job: text(),
+                    why: text(),
+                },
+                JobErrorKind::Setup,
+            ),
+            (
+                JobError::Source {
+                    source_name: text(),
+                    why: text(),
+                },
+                JobErrorKind::Setup,
+            ),
+            (
+                JobError::Sink {
+                    sink: text(),
+                    why: disk.to_string(),
+                },
+                JobErrorKind::DiskFull,
+            ),
+            (full.into(), JobErrorKind::DiskFull),
+            (refused.into(), JobErrorKind::DiskFull),
+            (
+                StateError::Io {
+                    operation: "write",
+                    path: "x".into(),
+                    source: disk,
+                }
+                .into(),
+                JobErrorKind::DiskFull,
+            ),
+            (BrokerError::corrupt("rot").into(), JobErrorKind::Corrupt),
+        ];
+        for (error, kind) in kinds {
+            assert_eq!(error.kind(), kind, "{error}");
         }
     }
 }

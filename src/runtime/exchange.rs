@@ -192,6 +192,7 @@ struct SenderFactory<KV> {
     types: PhantomData<KV>,
 }
 
+#[diagnostic::do_not_recommend]
 impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<fn(&K, &V)> {
     type Stage = AnySender<K, V>;
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
-use tracing::{debug_span, error};
+use tracing::debug_span;
 
 use super::changelog::Flush;
 use super::context::JobContext;
 use super::error::JobError;
 use super::inbox::Message;
 use super::report::{Report, Reports};
-use crate::env::{Env, Instant, JoinHandle, release_free_memory};
+use crate::env::{Env, Instant, JoinHandle, error, release_free_memory};
 
 /// Flushes that wait at most. Their bytes count in the stores' own bound: entries stay until they are flushed.
 const QUEUE_MAX: usize = 64;

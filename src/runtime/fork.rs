@@ -103,6 +103,7 @@ struct ForkFactory<R, K: ?Sized, V: ?Sized> {
     second: BoxedFactory<K, V>,
 }
 
+#[diagnostic::do_not_recommend]
 impl<K, V, R> StageFactory<K, V> for ForkFactory<R, K, V>
 where
     K: ?Sized + 'static,

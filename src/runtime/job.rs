@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::channel::oneshot;
 use parking_lot::Mutex;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::cycle::Commit;
 use super::error::JobError;
@@ -23,6 +23,8 @@ use super::start::{self, Settings};
 use super::stream::{Keyed, Stream};
 use super::topics::{JobTopic, job_topics, with_configs};
 use super::topology::Graph;
+use super::watching::Sources;
+use crate::env::warn;
 use crate::protocol::ErrorKind;
 use crate::protocol::batch::Compression;
 use crate::state::StateConfig;
@@ -281,6 +283,7 @@ impl Launch {
             None => log.claim(&self.name)?,
         };
         let progress = Arc::<Progress>::default();
+        let sources = Sources::new(log.transport(), &self.name, &topology)?;
         let stopper = Stopper(Arc::new(Mutex::new(StopState::default())));
         let (done, finished) = oneshot::channel();
         let body = {
@@ -296,6 +299,7 @@ impl Launch {
                 );
                 drop(claim);
                 stopper.0.lock().is_finished = true;
+                progress.changed();
                 // Nobody waits for the end of a job that was dropped.
                 let _ = done.send(result.map(|()| progress.summary()));
             }
@@ -309,6 +313,7 @@ impl Launch {
             finished,
             stopper,
             progress,
+            sources,
         })
     }
 }
@@ -420,9 +425,10 @@ fn supervise_incarnations(
                 );
             }
             Err(e)
-                if matches!(e.kind(), ErrorKind::Abortable | ErrorKind::Retriable)
+                if matches!(e.cause(), ErrorKind::Abortable | ErrorKind::Retriable)
                     && failures <= RESTARTS_MAX =>
             {
+                progress.restarts(&e);
                 warn!(job = name, error = %e, failures, "starting again from the last commit");
                 commit = match &e {
                     JobError::TimedOut { records, .. } => whole.smaller(*records, failures),
@@ -442,7 +448,8 @@ fn supervise_incarnations(
 pub struct Running {
     finished: oneshot::Receiver<Result<Summary, JobError>>,
     stopper: Stopper,
-    progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) sources: Sources,
 }
 
 impl Running {

@@ -11,6 +11,7 @@
 //! ```
 //! Reading order: `operator.rs` (the contract), `stream.rs` (the builder), `cycle.rs` (the heart), `driver.rs`, `worker.rs`.
 
+mod advice;
 mod appender;
 mod arguments;
 mod changelog;
@@ -48,6 +49,7 @@ mod stream;
 mod surprises;
 mod topics;
 mod topology;
+mod watching;
 mod worker;
 
 pub use arguments::{JobArguments, UsageError};
@@ -57,7 +59,7 @@ pub use connectors::{
 };
 pub use context::{JobContext, OperatorContext};
 pub use cycle::Commit;
-pub use error::{Failure, JobError};
+pub use error::{Failure, JobError, JobErrorKind};
 pub use exchange::Exchange;
 pub use fork::Route;
 pub use job::{Job, Launch, Running, Stopper};
@@ -65,7 +67,7 @@ pub use log_handle::Log;
 pub use operator::{Flow, Operator, Output};
 pub use pace::Pace;
 pub use poison::PoisonPolicy;
-pub use progress::{ShareReport, Summary};
+pub use progress::{JobProgress, ShareReport, Summary};
 pub use record::{Key, Meta, Origin, Record, Unkeyed};
 pub use scale::ScaleOut;
 pub use sink::Sink;

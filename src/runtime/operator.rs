@@ -38,6 +38,10 @@ pub trait Output<K: ?Sized, V: ?Sized> {
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an operator on these records (key `{K}`, value `{V}`)",
+    note = "implement `Operator<{K}, {V}>` for it"
+)]
 pub trait Operator<K: ?Sized, V: ?Sized> {
     /// The key type of the records pushed on.
     type OutKey: ?Sized;

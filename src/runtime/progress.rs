@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
+use super::error::JobError;
 use super::quarantine::Quarantine;
 use super::source::Position;
 use crate::types::{Offset, TopicId, TopicName, TopicPartition};
@@ -22,6 +25,28 @@ pub(crate) struct Progress {
     share: Mutex<ShareReport>,
     /// Source records that are set apart, from attempt to attempt.
     pub(crate) quarantine: Quarantine,
+    report: Mutex<JobProgress>,
+    is_begun: AtomicBool,
+    /// Told at every commit, every second, and at the end.
+    changes: watch::Sender<()>,
+}
+
+/// How far a job came in this run: see [`Running::progress`](super::Running::progress).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobProgress {
+    /// The cycles that were committed.
+    pub commits: u64,
+    /// The source records in them.
+    pub records: u64,
+    /// How long the last commit took, from the end of its cycle to the answer.
+    pub last_commit: Option<Duration>,
+    /// How long the slowest commit took.
+    pub slowest_commit: Option<Duration>,
+    /// How often the job started again from its last commit.
+    pub restarts: u64,
+    /// Why it did so the last time.
+    pub last_restart: Option<String>,
 }
 
 /// What a finished job did.
@@ -52,10 +77,48 @@ pub struct ShareReport {
 }
 
 impl Progress {
-    pub(crate) fn committed(&self, moved: &BTreeMap<u32, Position>) {
+    pub(crate) fn committed(&self, moved: &BTreeMap<u32, Position>, latency: Duration) {
         let moved = moved.iter().map(|(&number, at)| (number, at.offset));
         self.positions.lock().extend(moved);
         self.commits.fetch_add(1, Ordering::Relaxed);
+        let mut report = self.report.lock();
+        report.commits += 1;
+        report.last_commit = Some(latency);
+        report.slowest_commit = report.slowest_commit.max(Some(latency));
+        drop(report);
+        self.changed();
+    }
+
+    pub(crate) fn restarts(&self, why: &JobError) {
+        let mut report = self.report.lock();
+        report.restarts += 1;
+        report.last_restart = Some(why.to_string());
+    }
+
+    pub(crate) fn report(&self) -> JobProgress {
+        JobProgress {
+            records: self.records.load(Ordering::Relaxed),
+            ..self.report.lock().clone()
+        }
+    }
+
+    /// The job's topics are there, and its workers run.
+    pub(crate) fn begun(&self) {
+        self.is_begun.store(true, Ordering::Release);
+        self.changed();
+    }
+
+    pub(crate) fn is_begun(&self) -> bool {
+        self.is_begun.load(Ordering::Acquire)
+    }
+
+    /// Wakes those who wait for a change.
+    pub(crate) fn changed(&self) {
+        self.changes.send_replace(());
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Who a topic was when this process first read it; `None` if that is now.

@@ -2,10 +2,10 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::job::Stopper;
-use crate::env::Env;
+use crate::env::{Env, warn};
 
 /// Stops the job at a signal, until something is sent to what is returned. On a thread of its own: the caller's runtime, if it has one,
 /// may not be able to wait for signals.

@@ -8,6 +8,12 @@ use super::topology::Graph;
 
 /// Where records leave the job. The sinks that come with the crate are functions: [`topic`](super::topic),
 /// [`at_least_once`](super::at_least_once), …
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a sink for these records (key `{K}`, value `{V}`)",
+    label = "not a sink for them",
+    note = "sinks are made by `topic`, `files` and `at_least_once`; one of your own is a function given to `at_least_once`",
+    note = "a `topic` or `files` takes one type of values: `map` the records to it, or give it another codec"
+)]
 pub trait Sink<K: ?Sized, V: ?Sized>: 'static {
     /// Says what is needed before the job runs.
     #[doc(hidden)]

@@ -142,6 +142,10 @@ pub trait SplitReader<K: ?Sized, V: ?Sized> {
 }
 
 /// A source of records: where a stream begins.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a source",
+    note = "sources are made by `topic`, `keyed_topic`, `lines`, `stdin_lines` and `values`; one of your own implements `Source`"
+)]
 pub trait Source: Send + Sync + 'static {
     /// The key type; [`Unkeyed`](super::Unkeyed) for sources without.
     type Key: ?Sized + 'static;

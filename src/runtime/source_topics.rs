@@ -9,17 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
 use std::time::Duration;
-
-use tracing::warn;
 
 use super::context::JobContext;
 use super::error::JobError;
 use super::progress::Progress;
 use super::topics::ensure_topic;
 use crate::client::{Transport, wait};
-use crate::env::Env;
+use crate::env::{Env, warn};
 use crate::protocol::ErrorKind;
 use crate::protocol::messages::{NewTopic, TopicMetadata};
 use crate::types::{TopicId, TopicName};
@@ -193,7 +190,7 @@ impl SourceTopics {
 
     /// Why the job stops: what went wrong for good may have its reason in a topic that is another one by now.
     pub(crate) fn explain(&self, error: JobError) -> JobError {
-        if error.kind() != ErrorKind::Fatal {
+        if error.cause() != ErrorKind::Fatal {
             return error;
         }
         let read = self.progress.read_topics.lock().clone();

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use tracing::{info, info_span, warn};
+use tracing::{info, info_span};
 
 use super::changelog::changelog_topic;
 use super::connectors::FileDirectory;
@@ -36,7 +36,7 @@ use super::topics::{
 use super::topology::Topology;
 use super::worker::run_worker;
 use crate::client::{TransactionalWriter, Transport, wait};
-use crate::env::{Env, failpoint};
+use crate::env::{Env, failpoint, warn};
 use crate::protocol::batch::Compression;
 use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
 use crate::state::{StateBackend, StateConfig, StoreDeclaration};

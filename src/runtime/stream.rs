@@ -16,6 +16,10 @@ use super::topology::Graph;
 use crate::codec::{Datum, Schema};
 
 /// Builds one worker's instance of a stage, on that worker's thread.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot end a stream",
+    note = "what ends a stream comes with the crate: `topic`, `files`, and `at_least_once`, which calls a function of yours"
+)]
 pub trait StageFactory<K: ?Sized, V: ?Sized>: Send + Sync + 'static {
     /// What it builds.
     type Stage: Stage<K, V> + 'static;
@@ -50,6 +54,7 @@ pub struct Boxed<K: ?Sized, V: ?Sized> {
 /// A stage factory with its type hidden.
 pub(crate) struct BoxedFactory<K: ?Sized, V: ?Sized>(pub(crate) DynFactory<K, V>);
 
+#[diagnostic::do_not_recommend]
 impl<K: ?Sized + 'static, V: ?Sized + 'static> StageFactory<K, V> for BoxedFactory<K, V> {
     type Stage = Box<dyn Stage<K, V>>;
 
@@ -113,6 +118,7 @@ struct StepFactory<M, F, O> {
     operator: PhantomData<fn() -> O>,
 }
 
+#[diagnostic::do_not_recommend]
 impl<K, V, O, M, F> StageFactory<K, V> for StepFactory<M, F, O>
 where
     K: ?Sized + 'static,

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use tracing::warn;
-
 use super::changelog::changelog_topic;
 use super::error::JobError;
 use super::positions::{positions_topic, read_positions};
 use super::topology::Topology;
 use crate::client::{Transport, wait};
+use crate::env::warn;
 use crate::protocol::messages::{OffsetFetchRequest, OffsetSpec};
 use crate::types::{GroupId, Isolation, TopicName, TopicPartition};
 

@@ -65,10 +65,10 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming, place: Place)
             match end {
                 Ok(()) => tracing::debug!(%peer, "disconnected"),
                 Err(End::Unreadable(error)) => {
-                    tracing::error!(%peer, %error, "hung up on a client: its answer had begun when records could not be read");
+                    crate::env::error!(%peer, %error, "hung up on a client: its answer had begun when records could not be read");
                 }
                 Err(end @ End::NotLoggedIn(_)) => {
-                    tracing::warn!(target: "onceflow::audit", %peer, reason = ?end.to_string(), "login refused");
+                    crate::env::warn!(target: "onceflow::audit", %peer, reason = ?end.to_string(), "login refused");
                 }
                 Err(end) => {
                     tracing::debug!(%peer, reason = ?end.to_string(), "hung up on a client")

@@ -183,7 +183,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
                     None => tracing::debug!(peer = %incoming.peer(), "turned away: too many connections"),
                 },
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    crate::env::warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -199,7 +199,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
         .await
         .is_err()
     {
-        tracing::warn!(
+        crate::env::warn!(
             count = connections.len(),
             "cut the connections that did not finish"
         );
@@ -218,7 +218,7 @@ fn report(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!(%error, "a request's handler panicked; its connection was cut");
+        crate::env::error!(%error, "a request's handler panicked; its connection was cut");
     }
 }
 
@@ -232,7 +232,7 @@ async fn refresh(security: Security, mut stop: watch::Receiver<bool>) {
         let security = security.clone();
         let refreshed = tokio::task::spawn_blocking(move || security.refresh()).await;
         if let Ok(Err(error)) = refreshed {
-            tracing::error!(%error, "users and rules stay as they were");
+            crate::env::error!(%error, "users and rules stay as they were");
         }
     }
 }

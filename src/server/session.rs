@@ -128,7 +128,7 @@ impl Session {
     fn report(&self, operation: Operation, kind: ResourceKind, name: &str) {
         let count = self.refusals_count.fetch_add(1, Ordering::Relaxed) + 1;
         if count <= REFUSALS_REPORTED || count.is_power_of_two() {
-            tracing::warn!(
+            crate::env::warn!(
                 target: "onceflow::audit",
                 principal = ?self.principal.name(),
                 peer = %self.peer,

@@ -89,7 +89,7 @@ impl StateBackend {
             rocks::options_and_memtables(shares.rocks_bytes.max(ROCKS_BYTES_MIN));
         let opened = open_or_rebuild(env, directory, &config, &options, &mut rebuilt)?;
         if let Some(why) = &rebuilt {
-            tracing::warn!(directory = %directory.display(), why, "state is rebuilt from the changelog");
+            crate::env::warn!(directory = %directory.display(), why, "state is rebuilt from the changelog");
         }
         let names = config
             .stores

@@ -180,7 +180,7 @@ impl RecordWriter {
             Compression::None => std::mem::take(&mut self.buffer),
             compression => self.compressed(compression, level).unwrap_or_else(|error| {
                 // Still a valid batch, only a larger one.
-                tracing::warn!(%compression, %error, "a batch is sent uncompressed");
+                crate::env::warn!(%compression, %error, "a batch is sent uncompressed");
                 header.attributes = header.attributes.uncompressed();
                 std::mem::take(&mut self.buffer)
             }),

@@ -43,6 +43,7 @@ struct CallFactory<F, KV> {
     types: PhantomData<KV>,
 }
 
+#[diagnostic::do_not_recommend]
 impl<K, V, F> StageFactory<K, V> for CallFactory<F, fn(&K, &V)>
 where
     K: ?Sized + 'static,

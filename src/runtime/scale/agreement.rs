@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::assignor::{Member, Task, assign};
 use super::plan::Plan;
+use crate::env::warn;
 use crate::protocol::consumer_protocol::{Assignment, Subscription};
 use crate::protocol::messages::groups::JoinGroupMember;
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::ScaleOut;
 use super::agreement::{self, Given, Meeting, Words};
@@ -26,7 +26,7 @@ use super::assignor::Task;
 use super::plan::Plan;
 use super::replicas::{ReadyTask, Replicas};
 use crate::client::{ClientError, Transport, wait};
-use crate::env::Env;
+use crate::env::{Env, warn};
 use crate::protocol::consumer_protocol::Subscription;
 use crate::protocol::messages::GroupMember;
 use crate::protocol::messages::groups::{

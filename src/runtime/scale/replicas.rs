@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::assignor::Task;
 use super::plan::Plan;
 use crate::client::consumer::FetchedBatches;
 use crate::client::{ClientError, Transport, wait};
-use crate::env::{Env, JoinHandle};
+use crate::env::{Env, JoinHandle, warn};
 use crate::protocol::messages::{
     FetchPartition, FetchRequest, FetchedRecords, OffsetFetchRequest, OffsetSpec,
 };
@@ -212,7 +212,7 @@ impl Replicas {
         while let Some(round) = self.next_round() {
             match self.go_round(&round, &mut tails) {
                 Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::Retriable => {
+                Err(error) if error.cause() == ErrorKind::Retriable => {
                     debug!(%error, "the changelogs are asked again");
                     let mut orders = self.orders.lock();
                     self.changed.wait_for(&mut orders, RETRY_PAUSE);

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use onceflow::client::wait;
 use onceflow::prelude::*;
-use onceflow::protocol::ErrorKind;
-use onceflow::runtime::Launch;
+use onceflow::runtime::{JobErrorKind, Launch};
 use onceflow::types::TopicName;
 
 use super::support::{OFTEN, Place, committed_values, fill_topic, until};
@@ -63,7 +62,7 @@ fn c30_a_process_that_ran_the_job_alone_is_fenced_once_the_job_is_spread() {
         alone.is_finished()
     });
     let ended = wait(alone.finished()).unwrap_err();
-    assert_eq!(ended.kind(), ErrorKind::Fenced, "{ended}");
+    assert_eq!(ended.kind(), JobErrorKind::Fenced, "{ended}");
     until("the instance commits", || {
         feeder.feed();
         instance.commits() > 2
@@ -88,7 +87,7 @@ fn s16_a_topic_that_is_created_anew_under_a_job_stops_it_with_the_reason() {
     }
     until("the job has stopped", || running.is_finished());
     let ended = wait(running.finished()).unwrap_err();
-    assert_eq!(ended.kind(), ErrorKind::Fatal, "{ended}");
+    assert_eq!(ended.kind(), JobErrorKind::Setup, "{ended}");
     assert!(ended.to_string().contains("created anew"), "{ended}");
     // Started again, it begins with the new one's first record.
     let running = copy().start(&log).unwrap();

@@ -6,10 +6,10 @@ use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::transport::KafkaSettings;
 use onceflow::client::wait;
 use onceflow::prelude::*;
+use onceflow::protocol::ErrorCode;
 use onceflow::protocol::wire::messages::end_txn::{EndTxnRequest, EndTxnResponse};
 use onceflow::protocol::wire::{RequestHeader, encode_response};
-use onceflow::protocol::{ErrorCode, ErrorKind};
-use onceflow::runtime::Running;
+use onceflow::runtime::{JobErrorKind, Running};
 use onceflow::types::TopicName;
 
 use super::proxy::{END_TXN, Fate, until};
@@ -71,7 +71,7 @@ fn take_over(
     join_them();
     until("the first one stops", || first.is_finished());
     let ended = wait(first.finished()).unwrap_err();
-    assert_eq!(ended.kind(), ErrorKind::Fenced, "{ended}");
+    assert_eq!(ended.kind(), JobErrorKind::Fenced, "{ended}");
     let commits = second.commits();
     until("the second one goes on", || {
         feed();

@@ -8,9 +8,8 @@ use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::transport::KafkaSettings;
 use onceflow::client::wait;
 use onceflow::prelude::*;
-use onceflow::protocol::ErrorKind;
 use onceflow::protocol::messages::OffsetSpec;
-use onceflow::runtime::{Launch, Running};
+use onceflow::runtime::{JobErrorKind, Launch, Running};
 use onceflow::types::{Isolation, Offset, TopicName, TopicPartition};
 
 use super::proxy::until;
@@ -116,7 +115,7 @@ fn a_second_process_of_an_instance_fences_the_first(shared: &Shared<'_>) {
         second.commits() > 0
     });
     let error = wait(first.finished()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
+    assert_eq!(error.kind(), JobErrorKind::Fenced, "{error}");
     let commits = second.commits();
     until("the second one goes on", || {
         shared.feed(&log, 4, 4);

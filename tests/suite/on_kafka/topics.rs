@@ -7,8 +7,7 @@ use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::transport::KafkaSettings;
 use onceflow::client::wait;
 use onceflow::prelude::*;
-use onceflow::protocol::ErrorKind;
-use onceflow::runtime::Running;
+use onceflow::runtime::{JobErrorKind, Running};
 use onceflow::types::{GroupId, TopicName, TopicPartition};
 
 use super::proxy::until;
@@ -108,7 +107,7 @@ fn s6_s16_topics_that_are_created_anew_under_a_job_stop_it_and_leave_nothing_beh
     site.write(5);
     until("the job has stopped", || running.is_finished());
     let ended = wait(running.finished()).unwrap_err();
-    assert_eq!(ended.kind(), ErrorKind::Fatal, "{ended}");
+    assert_eq!(ended.kind(), JobErrorKind::Setup, "{ended}");
     assert!(ended.to_string().contains("created anew"), "{ended}");
     site.until_counted(&[1, 2, 3]);
     // S6: everything of the job is deleted but the folder of its state, which belongs to nobody now.

@@ -133,7 +133,7 @@ impl InputFile {
         if prefix_crc != known.prefix_crc {
             return Err(was_replaced(position));
         }
-        tracing::warn!(
+        crate::env::warn!(
             path = %self.path.display(),
             "it is another file than the one that was read before (moved or restored, or the machine was started again), and \
              begins with the same {position} bytes: goes on behind them"

@@ -1,0 +1,84 @@
+//! Methods that are not there, so that the compiler says which ones are meant (X18).
+
+#![allow(
+    private_bounds,
+    reason = "nothing implements these bounds: they are there for their messages"
+)]
+
+use super::stream::{Stream, Table};
+
+/// What a stream would need for a step that works by key. Nothing implements it.
+#[diagnostic::on_unimplemented(
+    message = "this step works by key, and the stream has none",
+    label = "give the records a key first: `key_by` borrows it from the value, `key_from` computes or clones it",
+    note = "`stream.key_by(|event: &Event| &event.user).count(\"counts\")`, or `stream.key_from(|event: &Event| event.user.clone())`"
+)]
+trait HasKeys {}
+
+/// What a table would need to end in a sink. Nothing implements it.
+#[diagnostic::on_unimplemented(
+    message = "a table is not a stream of records",
+    label = "take its changes first: `.changes()`",
+    note = "`table.changes().sink(topic(\"counts\"))` writes every change; `table.materialize()` keeps the table without a sink"
+)]
+trait HasRecords {}
+
+impl<T: ?Sized, U> Stream<T, U> {
+    /// Not there: records are counted by key, see `Keyed::count`.
+    #[doc(hidden)]
+    pub fn count(self, _name: &str)
+    where
+        Self: HasKeys,
+    {
+    }
+
+    /// Not there: records are reduced by key, see `Keyed::reduce`.
+    #[doc(hidden)]
+    pub fn reduce<F>(self, _name: &str, _combine: F)
+    where
+        Self: HasKeys,
+    {
+    }
+
+    /// Not there: records are aggregated by key, see `Keyed::aggregate`.
+    #[doc(hidden)]
+    pub fn aggregate<I, F>(self, _name: &str, _init: I, _add: F)
+    where
+        Self: HasKeys,
+    {
+    }
+
+    /// Not there: stores are declared on keyed streams, see `Keyed::with_store`.
+    #[doc(hidden)]
+    pub fn with_store<S>(self, _name: &str)
+    where
+        Self: HasKeys,
+    {
+    }
+}
+
+impl<K: ?Sized, V: ?Sized, U> Table<K, V, U> {
+    /// Not there: a table's changes end in a sink, see [`Table::changes`].
+    #[doc(hidden)]
+    pub fn sink<S>(self, _sink: S)
+    where
+        Self: HasRecords,
+    {
+    }
+
+    /// Not there: see [`Table::changes`].
+    #[doc(hidden)]
+    pub fn map<F>(self, _function: F)
+    where
+        Self: HasRecords,
+    {
+    }
+
+    /// Not there: see [`Table::changes`].
+    #[doc(hidden)]
+    pub fn filter<F>(self, _function: F)
+    where
+        Self: HasRecords,
+    {
+    }
+}
