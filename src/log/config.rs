@@ -60,7 +60,7 @@ pub struct LogConfig {
     pub compression: Option<Compression>,
     /// The level of gzip; `None` for its default (`compression.gzip.level`).
     pub gzip_level: Option<i32>,
-    /// The level of zstd; `None` for its default (`compression.zstd.level`).
+    /// The level of zstd; `None` for that of the library (`compression.zstd.level`).
     pub zstd_level: Option<i32>,
     /// Who sets record timestamps (`message.timestamp.type`).
     pub timestamp_type: TimestampType,
@@ -106,7 +106,7 @@ impl Default for LogConfig {
             max_message_bytes: (1 << 20) + 12,
             compression: None,
             gzip_level: None,
-            zstd_level: None,
+            zstd_level: Some(3),
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 60 * 60 * 1000,
