@@ -41,6 +41,14 @@ pub struct UnreadableBatch {
     pub why: BatchError,
 }
 
+impl UnreadableBatch {
+    /// Says that nobody can read it, and where it is.
+    #[must_use]
+    pub fn error(&self, partition: &TopicPartition) -> ClientError {
+        unreadable(partition, self.offset, self.batch.header(), &self.why)
+    }
+}
+
 impl FetchedBatches {
     /// What is visible of `fetched` from offset `from` on.
     #[must_use]
@@ -110,8 +118,9 @@ impl FetchedBatches {
             }),
             Err(why) => {
                 let offset = from.max(batch.header().base_offset);
-                let error = unreadable(&self.partition, offset, batch.header(), &why);
-                self.unreadable = Some(UnreadableBatch { batch, offset, why });
+                let bad = UnreadableBatch { batch, offset, why };
+                let error = bad.error(&self.partition);
+                self.unreadable = Some(bad);
                 Err(error)
             }
         }

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::client::ClientError;
-use crate::client::consumer::{CommittedBatch, FetchedBatches, PartitionReader};
+use crate::client::consumer::{CommittedBatch, FetchedBatches, PartitionReader, UnreadableBatch};
 use crate::protocol::batch::{Record, Records};
 use crate::runtime::{JobError, Pace, Read};
 use crate::types::Offset;
@@ -48,6 +48,9 @@ impl FetchState {
     }
 }
 
+/// The next record of a partition, or the rest of a batch whose records nobody can read.
+pub(in crate::runtime) type Offered<'a> = Result<Record<'a>, &'a UnreadableBatch>;
+
 /// What became of a record that was offered.
 pub(in crate::runtime) enum Taken {
     /// It is behind the position.
@@ -65,6 +68,8 @@ pub(in crate::runtime) struct FetchCursor {
     batch: Option<CommittedBatch>,
     /// The rest of it.
     records: Option<Records>,
+    /// A batch that was fetched, and from where on nobody can read it.
+    unreadable: Option<UnreadableBatch>,
     /// Behind the last record taken.
     position: Offset,
 }
@@ -77,6 +82,7 @@ impl FetchCursor {
             batches: None,
             batch: None,
             records: None,
+            unreadable: None,
         }
     }
 
@@ -88,7 +94,7 @@ impl FetchCursor {
     pub(in crate::runtime) fn read(
         &mut self,
         waker: &Waker,
-        take: impl FnMut(Record<'_>) -> Result<Taken, JobError>,
+        take: impl FnMut(Offered<'_>) -> Result<Taken, JobError>,
     ) -> Result<Read, JobError> {
         if self.batches.is_none() {
             match self.fetch.poll(waker) {
@@ -109,41 +115,95 @@ impl FetchCursor {
 
     fn take_fetched(
         &mut self,
-        mut take: impl FnMut(Record<'_>) -> Result<Taken, JobError>,
+        mut take: impl FnMut(Offered<'_>) -> Result<Taken, JobError>,
     ) -> Result<Pace, JobError> {
-        while let Some(batches) = &mut self.batches {
-            if let Some(records) = &mut self.records {
-                while let Some(record) = records.next() {
-                    let record = record?;
-                    // A fetch begins with the whole batch that holds the position.
-                    if record.offset < self.position {
-                        continue;
-                    }
-                    let next = record.offset.plus(1);
-                    match take(record)? {
-                        Taken::Yes(Pace::GoOn) => self.position = next,
-                        Taken::Yes(Pace::Pause) => {
-                            self.position = next;
-                            return Ok(Pace::Pause);
-                        }
-                        Taken::NotYet => {
-                            // From the batch's start; what is before the position is passed over.
-                            let begun = self.batch.as_ref();
-                            self.records = begun.map(|batch| batch.records().clone());
-                            return Ok(Pace::Pause);
-                        }
-                    }
+        while self.batches.is_some() {
+            if let Pace::Pause = self.take_records(&mut take)? {
+                return Ok(Pace::Pause);
+            }
+            if let Some(bad) = &self.unreadable {
+                let next = bad.batch.header().next_offset();
+                let taken = take(Err(bad))?;
+                if let Taken::NotYet = taken {
+                    return Ok(Pace::Pause);
+                }
+                self.unreadable = None;
+                self.position = next;
+                if let Taken::Yes(Pace::Pause) = taken {
+                    return Ok(Pace::Pause);
                 }
             }
-            self.batch = batches.next().transpose()?;
-            let begun = self.batch.as_ref();
-            self.records = begun.map(|batch| batch.records().clone());
-            if self.records.is_none() {
-                // Markers and aborted records at the end are behind the reader, too.
-                self.position = self.position.max(batches.end());
-                self.batches = None;
+            self.begin_batch()?;
+        }
+        Ok(Pace::GoOn)
+    }
+
+    /// Offers the rest of the batch that is begun.
+    fn take_records(
+        &mut self,
+        take: &mut impl FnMut(Offered<'_>) -> Result<Taken, JobError>,
+    ) -> Result<Pace, JobError> {
+        let Some(records) = &mut self.records else {
+            return Ok(Pace::GoOn);
+        };
+        while let Some(record) = records.next() {
+            let record = match record {
+                Ok(record) => record,
+                Err(why) => {
+                    let begun = self.batch.as_ref();
+                    let from = |batch: &CommittedBatch| {
+                        let first = batch.header().base_offset;
+                        batch.unreadable_from(first.max(self.position), why)
+                    };
+                    self.unreadable = begun.map(from);
+                    self.records = None;
+                    return Ok(Pace::GoOn);
+                }
+            };
+            // A fetch begins with the whole batch that holds the position.
+            if record.offset < self.position {
+                continue;
+            }
+            let next = record.offset.plus(1);
+            match take(Ok(record))? {
+                Taken::Yes(Pace::GoOn) => self.position = next,
+                Taken::Yes(Pace::Pause) => {
+                    self.position = next;
+                    return Ok(Pace::Pause);
+                }
+                Taken::NotYet => {
+                    // From the batch's start; what is before the position is passed over.
+                    let begun = self.batch.as_ref();
+                    self.records = begun.map(|batch| batch.records().clone());
+                    return Ok(Pace::Pause);
+                }
             }
         }
         Ok(Pace::GoOn)
+    }
+
+    /// Goes on to the next batch of what was fetched, or lets go of it.
+    fn begin_batch(&mut self) -> Result<(), JobError> {
+        let Some(batches) = &mut self.batches else {
+            return Ok(());
+        };
+        self.batch = match (batches.next(), batches.take_unreadable()) {
+            (None, _) => None,
+            (Some(Ok(batch)), _) => Some(batch),
+            (Some(Err(_)), Some(bad)) => {
+                (self.batch, self.records) = (None, None);
+                self.unreadable = Some(bad);
+                return Ok(());
+            }
+            (Some(Err(error)), None) => return Err(error.into()),
+        };
+        let begun = self.batch.as_ref();
+        self.records = begun.map(|batch| batch.records().clone());
+        if self.records.is_none() {
+            // Markers and aborted records at the end are behind the reader, too.
+            self.position = self.position.max(batches.end());
+            self.batches = None;
+        }
+        Ok(())
     }
 }

@@ -6,13 +6,14 @@ use std::task::Waker;
 
 use super::fetched::{FetchCursor, Taken};
 use super::topic_sink::Topic;
-use crate::client::consumer::PartitionReader;
+use crate::client::consumer::{PartitionReader, UnreadableBatch};
 use crate::client::wait;
 use crate::codec::{Codec, CodecError, Datum};
+use crate::protocol::batch::Headers;
 use crate::protocol::messages::{NewTopic, OffsetSpec};
 use crate::runtime::source_topics::{Wanted, find_source_topic};
 use crate::runtime::{
-    Emit, Emitted, JobContext, JobError, Key, Raw, Read, Source, Split, SplitReader, Unkeyed,
+    Emit, Emitted, JobContext, JobError, Key, Pace, Raw, Read, Source, Split, SplitReader, Unkeyed,
 };
 use crate::types::{Isolation, Offset, TopicName, TopicPartition};
 
@@ -206,7 +207,11 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             return Ok(Read::Exhausted);
         }
         let codec = &self.codec;
-        self.cursor.read(waker, |record| {
+        self.cursor.read(waker, |offered| {
+            let record = match offered {
+                Ok(record) => record,
+                Err(bad) => return emit_unreadable(emit, bad).map(Taken::Yes),
+            };
             let decoded: Result<Cow<'_, V>, CodecError> = match record.value {
                 Some(value) => codec.decode(value),
                 None => Err(NO_VALUE),
@@ -229,6 +234,35 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             emitted.map(Taken::Yes)
         })
     }
+}
+
+/// Hands over, as one poison record, the part of a batch that nobody can read: the job's policy decides. A dead letter of it
+/// holds the whole batch as it is stored.
+#[cold]
+fn emit_unreadable<K: ?Sized, V: ?Sized>(
+    emit: &mut impl Emit<K, V>,
+    bad: &UnreadableBatch,
+) -> Result<Pace, JobError> {
+    let header = bad.batch.header();
+    let bytes = bad.batch.bytes();
+    let last = header.last_offset();
+    emit.emit(Emitted {
+        record: Err(CodecError::Decode {
+            codec: "a record batch",
+            length_bytes: bytes.len(),
+            why: format!(
+                "nobody can read offsets {} to {last}: {}",
+                bad.offset, bad.why
+            ),
+        }),
+        timestamp: header.max_timestamp,
+        offset: bad.offset,
+        raw: Raw::Bytes {
+            key: None,
+            value: Some(bytes),
+            headers: Headers::default(),
+        },
+    })
 }
 
 impl<V: Datum + ?Sized, C: Codec<V>> SplitReader<Unkeyed, V> for TopicReader<V, C> {

@@ -216,7 +216,16 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> RepartitionFeed<K, V,
         let (taken, poison, records) = (&mut self.taken, self.receiver.poison(), &mut self.records);
         taken.index = index;
         let apart = &mut partition.apart;
-        let read = partition.cursor.read(waker, |record| {
+        let place = partition.split.clone();
+        let read = partition.cursor.read(waker, |offered| {
+            let record = match (offered, &place) {
+                (Ok(record), _) => record,
+                // The job wrote it itself: no policy makes this a poison record.
+                (Err(bad), Split::Partition(place)) => return Err(bad.error(place).into()),
+                (Err(_), Split::Named { .. }) => {
+                    unreachable!("the splits of an exchange are partitions")
+                }
+            };
             let meta = Meta {
                 timestamp: record.timestamp,
                 origin: Origin {

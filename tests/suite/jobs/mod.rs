@@ -1,5 +1,6 @@
 //! Jobs end to end, on real directories: what comes out is what a plain program computes, exactly once.
 
+mod bad_batches;
 mod changed_input;
 mod cycles;
 mod files;
