@@ -122,9 +122,22 @@ pub(super) struct Transactor {
 }
 
 impl Transactor {
+    /// One that lives in the broker's process.
     pub(super) fn init(broker: &Broker, id: &str) -> Result<Self, BrokerError> {
+        Self::with(id, |request| broker.init_producer_id(request))
+    }
+
+    /// One that outlives the broker.
+    pub(super) fn init_remote(broker: &Broker, id: &str) -> Result<Self, BrokerError> {
+        Self::with(id, |request| broker.init_remote_producer_id(request))
+    }
+
+    fn with(
+        id: &str,
+        ask: impl FnOnce(InitProducerIdRequest) -> Reply<ProducerIdentity>,
+    ) -> Result<Self, BrokerError> {
         let id = transactional_id(id);
-        let identity = now(broker.init_producer_id(InitProducerIdRequest {
+        let identity = now(ask(InitProducerIdRequest {
             transactional_id: Some(id.clone()),
             transaction_timeout: Duration::from_secs(60),
             current: None,

@@ -12,6 +12,7 @@ mod commits;
 mod driver;
 mod faults;
 mod partition;
+mod remote;
 
 use std::collections::HashSet;
 use std::hash::Hash;
