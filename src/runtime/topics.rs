@@ -124,7 +124,11 @@ pub(crate) fn job_topics(
         name: name.clone(),
         role: TopicRole::Sink,
         partitions_count: sink.partitions_count,
-        configs: sink.configs.clone(),
+        configs: {
+            let mut configs = of_any_time();
+            configs.extend(sink.configs.clone());
+            configs
+        },
     }));
     if let PoisonPolicy::DeadLetter(name) = poison {
         topics.push(JobTopic {
@@ -203,16 +207,19 @@ pub(crate) fn with_large_records(
     configs
 }
 
-/// Settings of a topic that takes what a source topic took, whatever its event time.
+/// The setting of a topic that takes records of any event time.
+const OF_ANY_TIME: &str = "message.timestamp.after.max.ms";
+
+/// Settings of a topic that takes what a source topic took, whatever its event time and however the clock was set meanwhile.
 fn of_any_time() -> BTreeMap<String, String> {
-    let name = "message.timestamp.after.max.ms".to_owned();
-    BTreeMap::from([(name, i64::MAX.to_string())])
+    BTreeMap::from([(OF_ANY_TIME.to_owned(), i64::MAX.to_string())])
 }
 
 fn compacted_configs() -> BTreeMap<String, String> {
     [
         ("cleanup.policy", "compact".to_owned()),
         ("segment.bytes", CHANGELOG_SEGMENT_BYTES.to_string()),
+        (OF_ANY_TIME, i64::MAX.to_string()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()

@@ -115,8 +115,12 @@ fn x11_settings_for_a_topic_that_the_job_does_not_write_are_refused() {
         .iter()
         .find(|topic| topic.name.as_str() == "out")
         .unwrap();
-    let expected = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
-    assert_eq!(out.configs, expected);
+    let any_time = (
+        "message.timestamp.after.max.ms".to_owned(),
+        i64::MAX.to_string(),
+    );
+    let compact = ("cleanup.policy".to_owned(), "compact".to_owned());
+    assert_eq!(out.configs, BTreeMap::from([compact, any_time]));
     let error = launch
         .topic_config("uot", "retention.ms", "1")
         .topics()
