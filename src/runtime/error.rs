@@ -343,20 +343,6 @@ mod tests {
                 JobErrorKind::Fenced,
             ),
             (
-                JobError::Topology {
-                    job: text(),
-                    why: text(),
-                },
-                JobErrorKind::Setup,
-            ),
-            (
-                JobError::Source {
-                    source_name: text(),
-                    why: text(),
-                },
-                JobErrorKind::Setup,
-            ),
-            (
                 JobError::Sink {
                     sink: text(),
                     why: disk.to_string(),
@@ -379,5 +365,18 @@ mod tests {
         for (error, kind) in kinds {
             assert_eq!(error.kind(), kind, "{error}");
         }
+    }
+
+    #[test]
+    fn x18_a_job_that_cannot_run_as_it_is_built_is_a_matter_of_its_setup() {
+        let (job, source_name) = (String::new(), String::new());
+        let why = String::new;
+        let topology = JobError::Topology { job, why: why() };
+        let source = JobError::Source {
+            source_name,
+            why: why(),
+        };
+        assert_eq!(topology.kind(), JobErrorKind::Setup);
+        assert_eq!(source.kind(), JobErrorKind::Setup);
     }
 }

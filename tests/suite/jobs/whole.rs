@@ -259,10 +259,8 @@ fn x9_a_letter_holds_the_key_value_headers_and_time_of_the_source() {
         for value in ["3", "-9"] {
             let record = ProducerRecord::new(&source).key("a key").value(value);
             let record = record.header("trace", b"one").header("trace", b"two");
-            let _ = producer
-                .send(record.timestamp(Timestamp(77)))
-                .await
-                .unwrap();
+            let sent = producer.send(record.timestamp(Timestamp(77))).await;
+            drop(sent.unwrap());
         }
         producer.flush().await;
     });

@@ -123,7 +123,7 @@ impl Idle {
         let value = format!("idle {}", self.told.len());
         self.producer.begin_transaction().unwrap();
         // A transaction of positions alone, now and then, and first of all.
-        if self.told.len() % 3 == 0 {
+        if self.told.len().is_multiple_of(3) {
             let offsets = vec![(partition(1), position(self.told.len()))];
             let sent = self
                 .producer

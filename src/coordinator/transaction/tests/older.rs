@@ -269,11 +269,8 @@ fn run(operations: &[Operation]) -> Result<(), TestCaseError> {
                 effects,
                 kept,
             } => {
-                send_end(
-                    &mut driver,
-                    producer,
-                    if is_commit { COMMIT } else { ABORT },
-                );
+                let result = if is_commit { COMMIT } else { ABORT };
+                send_end(&mut driver, producer, result);
                 for _ in 0..effects.min(driver.world.queue.len() * 10) {
                     if driver.world.queue.is_empty() {
                         break;
