@@ -174,7 +174,7 @@ static SETTINGS: &[Setting] = &[
         default: "10485760",
         documentation: "The size of an offset index at which a new segment file is begun, in bytes.",
         apply: |config, value| {
-            number(value, 8, i64::from(i32::MAX)).map(|n| config.segment_index_bytes = n)
+            number(value, 4, i64::from(i32::MAX)).map(|n| config.segment_index_bytes = n)
         },
     },
     Setting {

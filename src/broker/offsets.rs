@@ -3,8 +3,9 @@
 use super::BrokerError;
 use super::core::Core;
 use super::partition::Partition;
-use crate::protocol::ErrorKind;
+use crate::log::CleanupPolicy;
 use crate::protocol::messages::{ListedOffset, OffsetSpec};
+use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{Isolation, Offset, Timestamp, TopicPartition};
 
 /// Stands for all records, but for those from the first open transaction on.
@@ -43,6 +44,14 @@ impl Core {
         let partition = self.partition(name)?;
         self.sync_to_delete(&partition, before)?;
         let mut log = partition.lock()?;
+        if log.config().cleanup == CleanupPolicy::Compact {
+            return Err(BrokerError::new(
+                ErrorCode::PolicyViolation,
+                format!(
+                    "{name} is compacted: write tombstones, or add delete to its cleanup.policy first"
+                ),
+            ));
+        }
         let before = match before {
             ALL_RECORDS => log.last_stable_offset(),
             before => before,

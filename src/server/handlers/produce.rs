@@ -111,6 +111,12 @@ fn check_once(
 }
 
 fn terms(call: &Call<'_>, request: &ProduceRequest) -> Result<Terms, BrokerError> {
+    if request.transactional_id.is_none() && has_transactional_batch(request) {
+        return Err(BrokerError::new(
+            ErrorCode::TransactionalIdAuthorizationFailed,
+            "a produce request held a batch of a transaction and no transactional id: this is an error of the client",
+        ));
+    }
     let acks = match request.acks {
         -1 => Acks::All,
         0 => Acks::None,
@@ -130,6 +136,16 @@ fn terms(call: &Call<'_>, request: &ProduceRequest) -> Result<Terms, BrokerError
         acks,
         transactional_id,
     })
+}
+
+/// Whether one of the batches says that it is part of a transaction. Unreadable ones are refused later, by the log.
+fn has_transactional_batch(request: &ProduceRequest) -> bool {
+    let topics = request.topic_data.iter();
+    let records = topics.flat_map(|topic| topic.partition_data.iter());
+    let mut headers = records
+        .filter_map(|data| data.records.as_ref())
+        .filter_map(|records| Header::parse(records).ok());
+    headers.any(|header| header.is_transactional())
 }
 
 fn append(

@@ -15,7 +15,7 @@ use crate::protocol::wire::messages::metadata::{MetadataRequest, MetadataRequest
 use crate::protocol::wire::messages::offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
-use crate::types::{Timestamp, TopicName};
+use crate::types::{ProducerEpoch, ProducerId, ProducerIdentity, Sequence, Timestamp, TopicName};
 
 #[tokio::test]
 async fn records_are_written_and_read_back_at_every_version() {
@@ -119,6 +119,20 @@ async fn what_cannot_be_appended_is_refused_by_its_code() {
     let answer = fixture.ask(9, &request).await;
     let code = answer.responses[0].partition_responses[0].error_code;
     assert_eq!(code, ErrorCode::InvalidRequiredAcks.code());
+}
+
+#[tokio::test]
+async fn x16_a_batch_of_a_transaction_without_a_transactional_id_is_refused_as_by_kafka() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1).await;
+    let identity = ProducerIdentity {
+        id: ProducerId(7),
+        epoch: ProducerEpoch(0),
+    };
+    let producer = BatchProducer::Transactional(identity, Sequence(0));
+    let answer = fixture.produce(9, "t", None, batch(&["v"], producer)).await;
+    let code = ErrorCode::TransactionalIdAuthorizationFailed.code();
+    assert_eq!(answer.error_code, code);
 }
 
 #[tokio::test]
