@@ -110,6 +110,7 @@ impl Side {
         self.has_topic = code == 0;
         if self.has_topic {
             self.until_led();
+            self.until_served();
             self.until_coordinated();
         }
         format!("created with {:?}: {}\n", round.settings, name(code))
@@ -147,6 +148,30 @@ impl Side {
                 "the topic has no leader: {answer:?}"
             );
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the partitions answer: a broker is named as the leader before it knows that it is.
+    fn until_served(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        for partition in 0..PARTITIONS {
+            let request = self.list_request(partition, 0, -2);
+            let not_yet = [
+                ErrorCode::NotLeaderOrFollower,
+                ErrorCode::UnknownTopicOrPartition,
+            ];
+            loop {
+                let answer = self.ask(4, &request).expect("offsets are listed");
+                let code = ErrorCode::from_code(answer.topics[0].partitions[0].error_code);
+                if !code.is_some_and(|code| not_yet.contains(&code)) {
+                    break;
+                }
+                assert!(
+                    Instant::now() < deadline,
+                    "partition {partition} is not served: {answer:?}"
+                );
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
 
