@@ -217,7 +217,19 @@ pub(super) fn log_config(base: &LogConfig, configs: &Configs) -> Result<LogConfi
             ))
         })?;
     }
+    check_lags(&config)?;
     Ok(config)
+}
+
+/// A record cannot be due for compaction before it may be compacted.
+fn check_lags(config: &LogConfig) -> Result<(), BrokerError> {
+    let (min, max) = (config.min_compaction_lag_ms, config.max_compaction_lag_ms);
+    match max < min {
+        true => Err(invalid(format!(
+            "max.compaction.lag.ms={max} is less than min.compaction.lag.ms={min}: set both, the first one no lower"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Every setting with the value in force: that of `configs`, else that of `defaults`, else Kafka's.
@@ -365,6 +377,21 @@ mod tests {
         assert_eq!(value("retention.ms"), ("-1", false));
         assert_eq!(value("segment.ms"), ("5", true));
         assert_eq!(value("retention.bytes"), ("-1", true));
+    }
+
+    #[test]
+    fn x16_a_record_that_is_due_before_it_may_be_compacted_is_refused() {
+        let lags = |min, max| {
+            let set = [
+                ("min.compaction.lag.ms", min),
+                ("max.compaction.lag.ms", max),
+            ];
+            log_config(&LogConfig::default(), &configs(&set))
+        };
+        assert!(lags("1000", "1000").is_ok());
+        let error = lags("1000", "1").unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidConfig);
+        assert!(error.message.contains("set both"), "{}", error.message);
     }
 
     #[test]
