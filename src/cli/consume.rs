@@ -102,7 +102,7 @@ struct Shown {
     /// How to show values
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     value_format: ByteFormat,
-    /// What stands for a key or a value that is not there
+    /// The text that stands for a key or a value that is not there
     #[arg(long, value_name = "TEXT", default_value = format::NULL)]
     null: String,
     /// One JSON object a line, with everything
@@ -137,7 +137,7 @@ pub(super) enum From {
     End,
     /// This offset.
     At(Offset),
-    /// So many records before the end.
+    /// This many records before the end.
     Last(i64),
     /// The first record of this time or later.
     Time(Timestamp),

@@ -34,7 +34,7 @@ pub(super) const NULL: &str = r"\N";
 pub(super) struct Formatter<'a> {
     /// Whether control characters are escaped, because a terminal is listening.
     pub(super) is_terminal: bool,
-    /// What stands for `None`: no key, or a deletion.
+    /// The text that stands for `None`: no key, or a deletion.
     pub(super) null: &'a str,
 }
 
@@ -66,7 +66,7 @@ fn escape(text: String, null: &str) -> String {
     }
 }
 
-/// What was meant by `field` where `null` stands for no value.
+/// The meaning of `field` where `null` stands for no value.
 pub(super) fn unescape<'a>(field: &'a [u8], null: &str) -> Option<&'a [u8]> {
     if field == null.as_bytes() {
         return None;

@@ -27,7 +27,7 @@ Each line becomes one record; it may hold any bytes but line ends. Lines with eq
 same partition. With --null '\\N', a key or value that is \\N is none at all, and \\\\N is the text \\N, as `onceflow
 consume` shows them. The command returns once all records are durable.";
 
-/// What a batch with one record takes beside its key, value and headers, generously.
+/// The size of a batch with one record beside its key, value and headers, generously.
 const BATCH_OVERHEAD_BYTES: usize = 4 << 10;
 /// So many records may be unacknowledged; the oldest is waited for before more are sent.
 const UNACKNOWLEDGED_MAX: usize = 10_000;
@@ -44,7 +44,7 @@ pub(super) struct ProduceArguments {
     /// What separates a line's key from its value; without it, records have no key
     #[arg(long, short = 'k', value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
-    /// What stands for no key, or for no value (a tombstone); without it, all lines have a value
+    /// The text that stands for no key, or for no value (a tombstone); without it, all lines have a value
     #[arg(long, value_name = "TEXT")]
     null: Option<String>,
     /// Write to this partition, whatever the keys say
@@ -195,7 +195,7 @@ impl Sender<'_> {
         Ok(())
     }
 
-    /// What a key or a value of a line stands for.
+    /// The meaning of a key or a value of a line.
     fn meant<'a>(&self, field: &'a [u8]) -> Option<&'a [u8]> {
         match &self.arguments.null {
             Some(null) => unescape(field, null),

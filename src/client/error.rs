@@ -121,7 +121,7 @@ pub enum ClientError {
         partition: TopicPartition,
         /// The reader's position.
         offset: Offset,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// A batch that was read is as its producer sent it, but from some record on nobody can read it.

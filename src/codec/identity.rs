@@ -56,7 +56,7 @@ impl fmt::Display for TypeIdentity {
     }
 }
 
-/// What is stored under keys: the codec of the values, and both types.
+/// The types of stored keys and values: the codec of the values, and both types.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schema {
     /// The codec of the values.
@@ -119,9 +119,9 @@ impl Schema {
 pub struct SchemaDifference {
     /// Keys or values.
     pub part: &'static str,
-    /// What they were.
+    /// The stored type.
     pub stored: String,
-    /// What they are now.
+    /// The type asked for.
     pub asked: String,
 }
 

@@ -7,7 +7,7 @@
 
 use super::stream::{Stream, Table};
 
-/// What a stream would need for a step that works by key. Nothing implements it.
+/// The trait that a stream would need for a step that works by key. Nothing implements it.
 #[diagnostic::on_unimplemented(
     message = "this step works by key, and the stream has none",
     label = "give the records a key first: `key_by` borrows it from the value, `key_from` computes or clones it",
@@ -15,7 +15,7 @@ use super::stream::{Stream, Table};
 )]
 trait HasKeys {}
 
-/// What a table would need to end in a sink. Nothing implements it.
+/// The trait that a table would need to end in a sink. Nothing implements it.
 #[diagnostic::on_unimplemented(
     message = "a table is not a stream of records",
     label = "take its changes first: `.changes()`",

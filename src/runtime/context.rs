@@ -185,7 +185,7 @@ impl JobContext {
         })
     }
 
-    /// What is set apart of a split that is about to be read.
+    /// The records set apart of a split that is about to be read.
     pub(crate) fn apart_ahead(&self, assigned: &AssignedSplit) -> ApartAhead {
         let position = assigned.position.as_ref();
         let offset = position.map_or(Offset::ZERO, |position| position.offset);

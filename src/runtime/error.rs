@@ -210,7 +210,7 @@ pub enum JobError {
     },
 }
 
-/// What whoever runs a job does when it has ended with an error ([`JobError::kind`]).
+/// The answer of whoever runs a job that has ended with an error ([`JobError::kind`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum JobErrorKind {
@@ -234,11 +234,11 @@ pub enum JobErrorKind {
     Fatal,
 }
 
-/// What every message of a full disk says, also that of a broker elsewhere.
+/// The words that every message of a full disk has, also that of a broker elsewhere.
 const DISK_FULL: [&str; 3] = ["disk is full", "No space left on device", "quota exceeded"];
 
 impl JobError {
-    /// What whoever runs the job does about it.
+    /// The answer of whoever runs the job.
     #[must_use]
     pub fn kind(&self) -> JobErrorKind {
         if self.is_disk_full() {
@@ -282,7 +282,7 @@ impl JobError {
         is_of_a_disk && DISK_FULL.iter().any(|words| said.contains(words))
     }
 
-    /// What the layer below says of it: a job starts again by itself where that mends it.
+    /// The kind that the layer below gives: a job starts again by itself where that mends it.
     pub(crate) fn cause(&self) -> ErrorKind {
         match self {
             Self::Fenced { .. } => ErrorKind::Fenced,

@@ -17,7 +17,7 @@ use crate::state::Trace;
 /// How often at most a worker warns of records that take longer than the commit interval.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-/// What a reader does after a record that it emitted.
+/// The reader's next step after a record that it emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a reader that emits on holds up the commit"]
 pub enum Pace {

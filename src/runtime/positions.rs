@@ -131,7 +131,7 @@ impl Positions {
 /// The committed positions, by source and split.
 pub(crate) type NamedPositions = HashMap<(String, String), Position>;
 
-/// What a job keeps in its topic of positions.
+/// The contents of a job's topic of positions.
 #[derive(Default)]
 pub(crate) struct Kept {
     pub(crate) positions: NamedPositions,

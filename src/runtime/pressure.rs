@@ -1,4 +1,4 @@
-//! What workers tell each other about memory and time: when sources stand still, and how large a shuffle's batches are (I10).
+//! News that workers share about memory and time: when sources stand still, and how large a shuffle's batches are (I10).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;

@@ -49,7 +49,7 @@ pub struct JobProgress {
     pub last_restart: Option<String>,
 }
 
-/// What a finished job did.
+/// The account of a finished job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
@@ -132,12 +132,12 @@ impl Progress {
         }
     }
 
-    /// So many records were read in the cycle that was committed.
+    /// The records read in the cycle that was committed.
     pub(crate) fn kept(&self, records: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// So many records were read in cycles that were not committed; they are read again.
+    /// The records read in cycles that were not committed; they are read again.
     pub(crate) fn discarded(&self, records: u64) {
         self.discarded_records.fetch_add(records, Ordering::Relaxed);
     }

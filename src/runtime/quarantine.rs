@@ -16,7 +16,7 @@ use crate::types::Offset;
 
 /// The records that are set apart at once, at most. A cycle with more is given up early.
 const APART_MAX: usize = 16_384;
-/// What is kept of a reason, in bytes.
+/// The most that is kept of a reason, in bytes.
 const WHY_BYTES_MAX: usize = 1_024;
 
 /// Why a record is set apart.
@@ -85,7 +85,7 @@ impl Quarantine {
         std::mem::take(&mut self.0.lock().is_doomed)
     }
 
-    /// What is set apart of a split from a position on, in order.
+    /// The records set apart of a split from a position on, in order.
     pub(crate) fn of(&self, split: &Split, position: Offset) -> Vec<(Offset, Apart)> {
         let inner = self.0.lock();
         let records = inner.records.get(split);
@@ -149,7 +149,7 @@ pub(crate) struct ApartAhead {
     next_offset: Offset,
 }
 
-/// What becomes of a record that may be set apart.
+/// The decision about a record that may be set apart.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// It is processed.

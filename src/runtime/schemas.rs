@@ -25,7 +25,7 @@ const VERSION: u32 = 1;
 /// A schema as the log knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NotedSchema {
-    /// What it is of.
+    /// The thing that it belongs to.
     pub(crate) name: String,
     /// The incarnation of the topic that holds the bytes.
     topic: String,
@@ -86,7 +86,7 @@ impl NotedSchema {
     }
 }
 
-/// What a job keeps in a topic of its own.
+/// The contents of one of a job's own topics.
 pub(crate) struct Stored {
     noted: NotedSchema,
     /// The store.
@@ -117,7 +117,7 @@ impl Stored {
         }
     }
 
-    /// What it is called where a change is accepted.
+    /// Its name where a change is accepted.
     fn accepted_name(&self) -> &str {
         self.store.as_deref().unwrap_or(self.topic.name.as_str())
     }

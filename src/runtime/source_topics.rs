@@ -25,7 +25,7 @@ use crate::types::{TopicId, TopicName};
 const LOOK_FOR: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// What a source topic is to a job that wants it.
+/// A source topic as a job wants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// It was read before: it is never created.

@@ -352,7 +352,7 @@ impl Opened {
     }
 }
 
-/// What the job keeps under a schema: its stores, and what is under way between its processes.
+/// A thing that the job keeps under a schema: its stores, and what is under way between its processes.
 fn stored_by(
     name: &str,
     topology: &Topology,

@@ -33,7 +33,7 @@ pub(crate) struct SourceNode {
 pub(crate) struct ExchangeNode {
     pub(crate) receive: ReceiveFactory,
     pub(crate) repartition: FeedFactory,
-    /// What the topic holds.
+    /// The contents of the topic.
     pub(crate) schema: Schema,
 }
 

@@ -1,4 +1,4 @@
-//! What whoever runs a job can see of it: progress, lag, and when it has caught up (X21).
+//! The view of a running job: progress, lag, and when it has caught up (X21).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::client::Transport;
 use crate::protocol::messages::{OffsetFetchRequest, OffsetSpec};
 use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
 
-/// What it takes to ask how far a job is behind its sources.
+/// The means to ask how far a job is behind its sources.
 pub(super) struct Sources {
     transport: Arc<dyn Transport>,
     job: String,

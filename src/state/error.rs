@@ -98,7 +98,7 @@ pub enum StateError {
     TypeChanged {
         /// The store.
         store: String,
-        /// What was stored, and what is asked for.
+        /// The stored type and the one asked for.
         difference: SchemaDifference,
     },
     /// The topology no longer has a store that holds state.

@@ -1,4 +1,4 @@
-//! What was acknowledged is visible to those who ask for uncommitted records, at once; nobody else sees it before it is
+//! Acknowledged records are visible to those who ask for uncommitted records, at once; nobody else sees it before it is
 //! durable.
 
 use std::time::Duration;

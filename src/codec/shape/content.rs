@@ -1,4 +1,4 @@
-//! What stands within a place of a type: elements, fields, entries, a variant.
+//! The parts of a place of a type: elements, fields, entries, a variant.
 
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,

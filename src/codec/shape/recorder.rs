@@ -7,7 +7,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error, Visitor};
 
 use super::content::{Content, Variant};
 
-/// What is known of a type more than this is not wanted: a description is to be read by people.
+/// The most places of a type that are described: a description is to be read by people.
 const NODES_MAX: usize = 16 << 10;
 /// Types within types, beside those that contain themselves.
 const DEPTH_MAX: usize = 64;

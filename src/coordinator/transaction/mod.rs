@@ -97,7 +97,7 @@ pub struct OpenTransaction {
     pub producer: ProducerIdentity,
 }
 
-/// What recovery found.
+/// The findings of a recovery.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     /// Every open transaction of every partition, the offsets journal's included.

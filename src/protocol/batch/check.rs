@@ -8,7 +8,7 @@ use super::record::are_sound;
 use super::{Batch, BatchError, DecompressionLimit, Header, Records};
 use crate::types::{Timestamp, TimestampType};
 
-/// So many bad records of a batch are named; a batch may hold a million, and each is answered with a sentence.
+/// The most bad records of a batch that are named; a batch may hold a million, and each is answered with a sentence.
 const BAD_RECORDS_MAX: usize = 1000;
 
 /// Checks the header of a batch that a client sent. Looks at no record and no checksum.

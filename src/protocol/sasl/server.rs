@@ -58,7 +58,7 @@ impl From<SaslError> for Refusal {
     }
 }
 
-/// What the server knows of who logs in.
+/// The server's knowledge of who logs in.
 #[derive(Clone, Copy)]
 enum Knowledge {
     Credential,

@@ -130,7 +130,7 @@ fn copy(
     }
 }
 
-/// What was read before: only its length and checksum count.
+/// The part that was read before: only its length and checksum count.
 #[derive(Default)]
 struct Skipped {
     bytes: u64,

@@ -24,7 +24,7 @@ enum FetchState {
 }
 
 impl FetchState {
-    /// What was fetched, or nothing yet; then `waker` is called when there is something.
+    /// The fetched batches, or nothing yet; then `waker` is called when there is something.
     fn poll(&mut self, waker: &Waker) -> Poll<Result<FetchedBatches, ClientError>> {
         let mut fetch = match std::mem::replace(self, Self::Moved) {
             Self::Idle(mut reader) => async move {
@@ -51,7 +51,7 @@ impl FetchState {
 /// The next record of a partition, or the rest of a batch whose records nobody can read.
 pub(in crate::runtime) type Offered<'a> = Result<Record<'a>, &'a UnreadableBatch>;
 
-/// What became of a record that was offered.
+/// The fate of a record that was offered.
 pub(in crate::runtime) enum Taken {
     /// It is behind the position.
     Yes(Pace),
@@ -62,7 +62,7 @@ pub(in crate::runtime) enum Taken {
 /// Where the reading of a partition stands, to the record.
 pub(in crate::runtime) struct FetchCursor {
     fetch: FetchState,
-    /// What was fetched and not begun.
+    /// The batches that were fetched and not begun.
     batches: Option<FetchedBatches>,
     /// The batch that is begun.
     batch: Option<CommittedBatch>,

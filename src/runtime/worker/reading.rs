@@ -1,4 +1,4 @@
-//! What a worker processes while a cycle is open: the batches that it gets, and its sources where they may read.
+//! A worker's work while a cycle is open: the batches that it gets, and its sources where they may read.
 
 use std::any::Any;
 use std::sync::atomic::Ordering;

@@ -23,7 +23,7 @@ pub(in crate::server) async fn write(
     WriteTxnMarkersResponse { markers }
 }
 
-/// What brokers do among themselves is for who may act as one, or may alter the cluster.
+/// The requests of brokers among themselves are for who may act as one, or may alter the cluster.
 fn allowed(call: &Call<'_>) -> Result<(), BrokerError> {
     call.allow_cluster(Operation::Alter)
         .or_else(|_| call.allow_cluster(Operation::ClusterAction))

@@ -43,7 +43,7 @@ impl Root {
         std::fs::write(path, bytes).unwrap();
     }
 
-    /// What a line of shell prints once it has the script's functions; `$root` is this root.
+    /// The output of a line of shell once it has the script's functions; `$root` is this root.
     fn shell(&self, line: &str, variables: &[(&str, &str)]) -> String {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/setup");
         let mut command = Command::new("bash");

@@ -1,4 +1,4 @@
-//! What readers see, and when: records and not markers, uncommitted ones as soon as they are acknowledged.
+//! The view of readers, and when it changes: records and not markers, uncommitted ones as soon as they are acknowledged.
 
 use bytes::Bytes;
 use futures::FutureExt;

@@ -16,7 +16,7 @@ fn library() -> PathBuf {
     libraries.max().unwrap().1
 }
 
-/// What the compiler says of a job with these lines in it.
+/// The compiler's words about a job with these lines in it.
 fn compile(lines: &str) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("job.rs");

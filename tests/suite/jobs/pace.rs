@@ -12,7 +12,7 @@ use super::support::{AT_THE_END, Place, committed_values, fill_topic, run, until
 
 const SLOW: Duration = Duration::from_millis(2);
 const INTERVAL: Duration = Duration::from_millis(40);
-/// What one fetch returns whole.
+/// A fetch's answer as a whole.
 const RECORDS: u64 = 4_000;
 
 fn fill(log: &Log, partitions: i32) {

@@ -36,7 +36,7 @@ fn connect(server: &Server) -> Arc<dyn Transport> {
     Arc::new(KafkaTransport::connect(Env::real(), settings).unwrap())
 }
 
-/// What was told of one producer's transactions: the values of those that were committed, by partition.
+/// One producer's transactions as it was told of them: the values of those that were committed, by partition.
 type Told = BTreeMap<i32, Vec<String>>;
 
 /// A producer that sends into every partition, moves a position, and commits; on and on, and none of it may fail.

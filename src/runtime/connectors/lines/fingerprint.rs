@@ -12,7 +12,7 @@ const LENGTH_BYTES: usize = 34;
 const IS_UNENDED: u8 = 1;
 const IS_RETURN: u8 = 2;
 
-/// What is known of the input before a position.
+/// The knowledge of the input before a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Fingerprint {
     /// The last line, if it had no end when it was committed.

@@ -40,7 +40,7 @@ fn refused(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// What to do about an input that is not the one that was read.
+/// The advice about an input that is not the one that was read.
 const WHAT_TO_DO: &str = "put back what was read, or give the source another name (`named`) to read the file from its start, on top of the state that there is";
 
 impl InputFile {

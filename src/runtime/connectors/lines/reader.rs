@@ -32,7 +32,7 @@ pub(super) struct Settings {
     pub(super) line_bytes_max: usize,
 }
 
-/// What happens at the end of a file.
+/// The behaviour at the end of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AtEnd {
     /// A last line without an end counts, and the split ends.

@@ -221,7 +221,7 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     },
 ];
 
-/// What a lie adds to make a number that 32 bits cannot hold.
+/// The addition of a lie that makes a number that 32 bits cannot hold.
 const BEYOND: i64 = 1 << 31;
 
 /// Whether one line of an answer says that a batch was written.

@@ -6,7 +6,7 @@ use super::seen;
 use super::side::{Side, line, name};
 use super::steps::{Ask, PARTITIONS, Step};
 
-/// What is said when there was no answer.
+/// The text where there was no answer.
 const CLOSED: &str = "closed the connection\n";
 
 impl Side {
@@ -36,7 +36,7 @@ impl Side {
         answer.unwrap_or_else(|| CLOSED.to_owned())
     }
 
-    /// What every reader sees in the end: by both isolations, by every place and time that can be looked up.
+    /// The view of every reader in the end: by both isolations, by every place and time that can be looked up.
     pub(super) fn outcome(&mut self) -> String {
         self.until_ended();
         let mut text = String::new();

@@ -27,7 +27,7 @@ pub(super) enum SequencePlan {
     Next,
     /// The last one again.
     Again,
-    /// So many too late.
+    /// Late by this much.
     Ahead(i32),
     Exactly(i32),
 }
@@ -72,11 +72,11 @@ pub(super) enum Lie {
     RecordAttributes(usize, u8),
     /// Bytes behind the last record.
     Behind(u8),
-    /// So many bytes of the records, as they are sent, are missing.
+    /// This many bytes of the records, as they are sent, are missing.
     Cut(usize),
     /// The compressed bytes are none.
     Garbage,
-    /// So many bytes of the whole batch are missing; its header knows nothing of it.
+    /// This many bytes of the whole batch are missing; its header knows nothing of it.
     Truncated(usize),
 }
 
@@ -91,7 +91,7 @@ pub(super) struct BatchPlan {
     pub(super) lies: Vec<Lie>,
 }
 
-/// What a batch's header says of its producer.
+/// The producer as a batch's header names it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stamp {
     pub(super) id: i64,

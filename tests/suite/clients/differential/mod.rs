@@ -39,7 +39,7 @@ const SECONDS: u64 = 75;
 /// The seeds of the rounds that every run plays, so that what it finds does not depend on the day. Random ones are played
 /// where the environment says for how long.
 const FIXED_SEEDS: RangeInclusive<u64> = 1..=100;
-/// So many rounds that differ are enough to look at.
+/// The most rounds that differ before the run ends: enough to look at.
 const FAILURES_MAX: usize = 60;
 
 /// Seeds of rounds that differed once; they are played first.

@@ -38,7 +38,7 @@ impl Difference {
 }
 
 impl Difference {
-    /// What kind of difference it is: the request, and the first lines that differ, without their numbers.
+    /// The kind of the difference: the request, and the first lines that differ, without their numbers.
     pub(super) fn kind(&self) -> String {
         let asked = self.step.as_ref().map(|step| format!("{:?}", step.ask));
         let asked = asked.as_deref().unwrap_or("outcome");

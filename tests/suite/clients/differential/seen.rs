@@ -1,4 +1,4 @@
-//! What a reader sees in the bytes of a fetch, as text.
+//! The bytes of a fetch as a reader sees them, in text.
 
 use bytes::Bytes;
 use onceflow::protocol::batch::{Batch, Batches, DecompressionLimit, Record};

@@ -48,7 +48,7 @@ pub(super) struct Identity {
 pub(super) struct Side {
     address: String,
     stream: Option<TcpStream>,
-    /// What all names of the round end with.
+    /// The ending of all names of the round.
     pub(super) suffix: String,
     /// The run's time.
     pub(super) base_time: i64,
