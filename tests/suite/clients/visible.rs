@@ -157,8 +157,11 @@ pub(super) fn x14_a_producer_that_a_partition_does_not_know_begins_with_any_sequ
         return;
     }
     for (sequence, expected) in [(57, vec!["57"]), (58, vec!["57", "58"])] {
-        send(sequence).unwrap();
-        world.until_committed(&expected);
+        // Without an answer a batch that came before the partition was led is lost; one that comes twice is written once.
+        world.until("the next one is written", || {
+            send(sequence).unwrap();
+            world.committed_values() == expected
+        });
     }
     // From here on it is known.
     send(60).unwrap();

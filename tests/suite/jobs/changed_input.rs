@@ -1,24 +1,19 @@
 //! X5: a file is read as long as it only grows. Whatever else happens to it is an error, never a line that nobody wrote.
 
 use std::fs;
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::Path;
 
 use onceflow::client::wait;
 use onceflow::prelude::*;
 use onceflow::runtime::{Lines, Running, lines_of};
 
-use super::support::{OFTEN, Place, committed_values, run, until};
+use super::support::{OFTEN, Place, append, committed_values, run, until};
 
 fn launch(source: Lines) -> onceflow::runtime::Launch {
     let job = Job::new("copy");
     job.source(source).sink(topic("out").partitions(1));
     job.exactly_once(Commit::every(OFTEN))
-}
-
-fn append(path: &Path, bytes: impl AsRef<[u8]>) {
-    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
-    file.write_all(bytes.as_ref()).unwrap();
 }
 
 /// Puts another file with this content in the place of the one at `path`.

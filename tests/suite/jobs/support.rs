@@ -1,7 +1,9 @@
 //! A place for a job, what it is fed, and what a `read_committed` reader sees of what it wrote.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
@@ -72,6 +74,12 @@ impl Place {
         std::fs::write(&path, content).unwrap();
         path
     }
+}
+
+/// Makes a file grow.
+pub(crate) fn append(path: &Path, bytes: impl AsRef<[u8]>) {
+    let mut file = OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(bytes.as_ref()).unwrap();
 }
 
 /// Runs a job to its end.
