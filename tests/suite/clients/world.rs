@@ -12,6 +12,7 @@ use onceflow::client::producer::{Producer, ProducerConfig};
 use onceflow::client::transport::{KafkaSettings, KafkaTransport};
 use onceflow::client::{Admin, InProcess, Transport, wait};
 use onceflow::env::Env;
+use onceflow::protocol::messages::OffsetSpec;
 use onceflow::types::{Durability, GroupId, Isolation, TopicName, TopicPartition, TransactionalId};
 
 use super::{PATIENCE, earliest, offsets_and_values, quick};
@@ -149,7 +150,17 @@ impl World {
             .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
         let configs: BTreeMap<_, _> = configs.collect();
         wait(world.admin.create_topic_with(&topic(), 3, configs)).unwrap();
+        world.until("the partitions are served", || {
+            (0..3).all(|n| world.is_served(n))
+        });
         world
+    }
+
+    /// Whether a partition answers: Kafka names a leader before that one knows that it leads.
+    fn is_served(&self, number: i32) -> bool {
+        let place = partition(number);
+        let (first, isolation) = (OffsetSpec::Earliest, Isolation::ReadUncommitted);
+        wait(self.transport.list_offset(&place, first, isolation)).is_ok()
     }
 
     /// Closes the log and opens it again; on Kafka, all connections.
