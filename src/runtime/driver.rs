@@ -352,8 +352,9 @@ impl Driver {
         }
         failpoint("cycle.committed");
         let latency = self.job.env.clock.now().since(begin);
-        self.progress.committed(&moved, latency);
+        // Counted before the positions tell that the job has come so far.
         self.note_committed(&moved);
+        self.progress.committed(&moved, latency);
         self.note_read_for_good(&moved);
         self.committed.append(&mut moved);
         // I7: the decision is durable; from here on RocksDB may hold what the cycle wrote.

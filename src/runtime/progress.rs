@@ -78,14 +78,15 @@ pub struct ShareReport {
 
 impl Progress {
     pub(crate) fn committed(&self, moved: &BTreeMap<u32, Position>, latency: Duration) {
-        let moved = moved.iter().map(|(&number, at)| (number, at.offset));
-        self.positions.lock().extend(moved);
         self.commits.fetch_add(1, Ordering::Relaxed);
         let mut report = self.report.lock();
         report.commits += 1;
         report.last_commit = Some(latency);
         report.slowest_commit = report.slowest_commit.max(Some(latency));
         drop(report);
+        // Last: whoever waits for a position finds all else that is told of its commit.
+        let moved = moved.iter().map(|(&number, at)| (number, at.offset));
+        self.positions.lock().extend(moved);
         self.changed();
     }
 
