@@ -3,12 +3,11 @@
 use std::marker::PhantomData;
 
 use crate::codec::Datum;
-use crate::runtime::{Flow, Keyed, Operator, Output, Record, Table, Upstream};
-use crate::state::{CycleStore, HashedKey, Store};
+use crate::runtime::{Flow, KeyValueStore, Keyed, Operator, Output, Record, Table, Upstream};
 
 /// Folds values by key.
 struct Aggregate<A, I, F, V: ?Sized> {
-    store: Store<A>,
+    store: KeyValueStore<A>,
     initial: I,
     add: F,
     value: PhantomData<fn(&V)>,
@@ -29,19 +28,11 @@ where
     #[inline]
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, A>) -> Flow {
         let (initial, add) = (&self.initial, &self.add);
-        self.store.update(record.key.hashed(), |aggregate| {
+        self.store.update(record.key, |aggregate| {
             let aggregate = aggregate.get_or_insert_with(initial);
             add(aggregate, record.value);
             out.push(record.with_value(aggregate))
         })?
-    }
-
-    fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
-        Ok(self.store.prefetch(keys)?)
-    }
-
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
-        visit(&mut self.store);
     }
 }
 

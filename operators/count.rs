@@ -1,8 +1,7 @@
 //! `count`: how many records each key had.
 
 use crate::codec::Datum;
-use crate::runtime::{Flow, Keyed, Operator, Output, Record, Table, Upstream};
-use crate::state::{CycleStore, HashedKey, Store};
+use crate::runtime::{Flow, KeyValueStore, Keyed, Operator, Output, Record, Table, Upstream};
 
 /// Forgets values before the shuffle, which then moves keys only.
 struct Forget;
@@ -20,7 +19,7 @@ impl<K: ?Sized, V: ?Sized> Operator<K, V> for Forget {
 
 /// Counts records by key.
 struct Count {
-    store: Store<u64>,
+    store: KeyValueStore<u64>,
 }
 
 impl<K: ?Sized> Operator<K, ()> for Count {
@@ -30,20 +29,12 @@ impl<K: ?Sized> Operator<K, ()> for Count {
 
     #[inline]
     fn process(&mut self, record: Record<'_, K, ()>, out: &mut impl Output<K, u64>) -> Flow {
-        let count = self.store.update(record.key.hashed(), |count| {
+        let count = self.store.update(record.key, |count| {
             let next = count.unwrap_or(0) + 1;
             *count = Some(next);
             next
         })?;
         out.push(record.with_value(&count))
-    }
-
-    fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
-        Ok(self.store.prefetch(keys)?)
-    }
-
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
-        visit(&mut self.store);
     }
 }
 

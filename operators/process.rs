@@ -9,10 +9,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// ```
     /// use onceflow::prelude::*;
-    /// use onceflow::state::{CycleStore, Store};
     ///
     /// /// Passes on each value the first time its key is seen.
-    /// struct First { seen: Store<bool> }
+    /// struct First { seen: KeyValueStore<bool> }
     ///
     /// impl Operator<u64, u64> for First {
     ///     type OutKey = u64;
@@ -20,13 +19,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///     const KEEPS_KEY: bool = true;
     ///
     ///     fn process(&mut self, record: Record<'_, u64, u64>, out: &mut impl Output<u64, u64>) -> Flow {
-    ///         let key = record.key.hashed();
-    ///         let was_seen = self.seen.update(key, |seen| seen.replace(true).is_some())?;
+    ///         let was_seen = self.seen.update(record.key, |seen| seen.replace(true).is_some())?;
     ///         if was_seen { Ok(()) } else { out.push(record) }
-    ///     }
-    ///
-    ///     fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
-    ///         visit(&mut self.seen);
     ///     }
     /// }
     ///

@@ -1,12 +1,11 @@
 //! `reduce`: the values of each key, combined.
 
 use crate::codec::Datum;
-use crate::runtime::{Flow, Keyed, Operator, Output, Record, Table, Upstream};
-use crate::state::{CycleStore, HashedKey, Store};
+use crate::runtime::{Flow, KeyValueStore, Keyed, Operator, Output, Record, Table, Upstream};
 
 /// Combines values by key.
 struct Reduce<V, F> {
-    store: Store<V>,
+    store: KeyValueStore<V>,
     combine: F,
 }
 
@@ -23,7 +22,7 @@ where
     #[inline]
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, V>) -> Flow {
         let combine = &self.combine;
-        self.store.update(record.key.hashed(), |reduced| {
+        self.store.update(record.key, |reduced| {
             let reduced = match reduced {
                 Some(reduced) => {
                     combine(reduced, record.value);
@@ -33,14 +32,6 @@ where
             };
             out.push(record.with_value(reduced))
         })?
-    }
-
-    fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
-        Ok(self.store.prefetch(keys)?)
-    }
-
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
-        visit(&mut self.store);
     }
 }
 

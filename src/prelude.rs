@@ -1,9 +1,9 @@
 //! The names that a job needs: `use onceflow::prelude::*;`.
 
 pub use crate::codec::{Bincode, Codec, Datum, Json, Postcard, Raw, Text};
-pub use crate::operators::Collector;
+pub use crate::operators::{Collector, Results};
 pub use crate::runtime::{
-    Commit, Failure, Flow, Job, JobArguments, JobError, JobErrorKind, Keyed, Log, Operator,
-    OperatorContext, Output, PoisonPolicy, Record, ScaleOut, Stream, Table, Unkeyed, at_least_once,
-    files, keyed_topic, lines, stdin_lines, topic, values,
+    Commit, Failure, Flow, Job, JobArguments, JobError, JobErrorKind, KeyValueStore, Keyed, Log,
+    Operator, OperatorContext, Output, PoisonPolicy, Record, ScaleOut, Stream, Table, Unkeyed,
+    at_least_once, files, keyed_topic, lines, stdin_lines, topic, values,
 };

@@ -27,6 +27,7 @@ use super::report::Reports;
 use super::scale::Share;
 use super::schemas::NotedSchema;
 use super::source::{AssignedSplit, Position, Split};
+use super::stores::{KeyValueStore, OpenStore, SharedStore};
 use crate::client::{TransactionalWriter, Transport};
 use crate::codec::{Datum, Schema};
 use crate::env::Env;
@@ -214,7 +215,7 @@ pub struct OperatorContext {
     writer: Rc<Cell<usize>>,
     edges: Vec<(Producer, usize)>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
-    changelogs: HashMap<String, Changelog>,
+    stores: Vec<OpenStore>,
     marks: SinkMarks,
     turn: Rc<Turn>,
     spent_batches: HashMap<usize, SpentBatches>,
@@ -244,7 +245,7 @@ impl OperatorContext {
             writer,
             edges: vec![],
             dead_letters,
-            changelogs: HashMap::new(),
+            stores: Vec::new(),
             marks: SinkMarks::default(),
             turn: Rc::new(turn),
             spent_batches: HashMap::new(),
@@ -264,11 +265,15 @@ impl OperatorContext {
     }
 
     /// Opens this worker's part of a store that was declared with
-    /// [`Keyed::with_store`](super::Keyed::with_store), restored to the last committed cycle.
+    /// [`Keyed::with_store`](super::Keyed::with_store), restored to the last committed cycle. From here on its changes
+    /// are committed with the cycles, and the values of each batch's keys are read in one go.
     ///
     /// # Errors
     /// If the store was not declared or is open already, or cannot be restored.
-    pub fn store<V: Datum + Sized + Clone>(&mut self, name: &str) -> Result<Store<V>, JobError> {
+    pub fn store<V: Datum + Sized + Clone>(
+        &mut self,
+        name: &str,
+    ) -> Result<KeyValueStore<V>, JobError> {
         let refuse = |why: &str| JobError::Topology {
             job: self.job.name.clone(),
             why: format!("the store {name:?} {why}"),
@@ -285,7 +290,11 @@ impl OperatorContext {
                 V::identity()
             )));
         }
-        if self.changelogs.contains_key(name) {
+        if self
+            .stores
+            .iter()
+            .any(|open| open.store.borrow().name() == name)
+        {
             return Err(refuse("is open already: give every operator its own store"));
         }
         let own: Vec<u16> = (0..self.job.state_partitions)
@@ -295,8 +304,22 @@ impl OperatorContext {
         let mut store = Store::open(&self.job.backend, name, &own, V::DefaultCodec::default())?;
         store.trace_changes(self.trace());
         let changelog = Changelog::open(&self.job, Rc::clone(&self.writer), &mut store)?;
-        self.changelogs.insert(name.to_owned(), changelog);
+        let store = KeyValueStore::new(store);
+        self.stores.push(OpenStore {
+            store: store.shared(),
+            changelog,
+        });
         Ok(store)
+    }
+
+    pub(crate) fn stores_count(&self) -> usize {
+        self.stores.len()
+    }
+
+    /// The stores that were opened since there were so many.
+    pub(crate) fn stores_since(&self, count: usize) -> Vec<SharedStore> {
+        let opened = self.stores.iter().skip(count);
+        opened.map(|open| Rc::clone(&open.store)).collect()
     }
 
     pub(crate) fn shared_job(&self) -> Arc<JobContext> {
@@ -379,7 +402,7 @@ impl OperatorContext {
             writer: self.writer,
             edges: self.edges,
             dead_letters: self.dead_letters,
-            changelogs: self.changelogs,
+            stores: self.stores,
             marks: self.marks,
             turn: self.turn,
         }
@@ -391,7 +414,7 @@ pub(crate) struct ContextParts {
     pub(crate) writer: Rc<Cell<usize>>,
     pub(crate) edges: Vec<(Producer, usize)>,
     pub(crate) dead_letters: Option<Rc<RefCell<TopicAppender>>>,
-    pub(crate) changelogs: HashMap<String, Changelog>,
+    pub(crate) stores: Vec<OpenStore>,
     pub(crate) marks: SinkMarks,
     pub(crate) turn: Rc<Turn>,
 }

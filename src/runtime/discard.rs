@@ -2,10 +2,9 @@
 
 use super::context::OperatorContext;
 use super::error::JobError;
-use super::operator::{Flow, Output, Stage};
+use super::operator::{Flow, Output, Signal, Stage};
 use super::record::Record;
 use super::stream::StageFactory;
-use crate::state::{CycleStore, HashedKey};
 
 /// Takes records and does nothing with them.
 pub(crate) struct Discard;
@@ -26,13 +25,7 @@ impl<K: ?Sized, V: ?Sized> Output<K, V> for Discard {
 }
 
 impl<K: ?Sized, V: ?Sized> Stage<K, V> for Discard {
-    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
+    fn signal(&mut self, _signal: Signal) -> Flow {
         Ok(())
     }
-
-    fn end_cycle(&mut self) -> Flow {
-        Ok(())
-    }
-
-    fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
 }

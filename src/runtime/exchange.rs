@@ -16,15 +16,16 @@ use std::sync::Arc;
 use super::context::{JobContext, OperatorContext};
 use super::error::JobError;
 use super::inbox::Message;
-use super::operator::{Flow, Output, Stage};
+use super::operator::{Flow, Output, Signal, Stage};
 use super::pace::{Pace, Turn};
 use super::poison::Poison;
 use super::record::{Key, Meta, Origin, Record};
 use super::scale::{RepartitionSender, repartition_feed};
+use super::stores::{SharedStore, prefetch};
 use super::stream::{Attach, StageFactory};
 use super::topology::{ExchangeNode, Graph};
 use crate::codec::{Datum, Schema};
-use crate::state::{CycleStore, HashedKey, Trace};
+use crate::state::{HashedKey, Trace};
 use crate::types::{Offset, Timestamp};
 
 /// Bytes of keys and values a batch holds at most, for those that are long. What a value keeps elsewhere in
@@ -57,9 +58,7 @@ where
         let stage = Arc::new(stage);
         let behind_topic = Arc::clone(&stage);
         let id = graph.add_exchange(ExchangeNode {
-            receive: Arc::new(move |context| {
-                Ok(Box::new(Receiver::new(stage.build(context)?, context)?))
-            }),
+            receive: Arc::new(move |context| Ok(Box::new(Receiver::new(&*stage, context)?))),
             repartition: Arc::new(move |context| {
                 repartition_feed::<K, V, _>(&*behind_topic, context)
             }),
@@ -174,7 +173,7 @@ impl<V: Datum + ?Sized> Batch<V> {
             + self.key_ends.len() * (4 + 4 + 8 + 8 + size_of::<V::Owned>())
     }
 
-    fn keys(&self) -> impl Iterator<Item = (&[u8], u32)> {
+    fn keys(&self) -> impl Iterator<Item = (&[u8], u32)> + Clone {
         let mut start = 0;
         self.key_ends
             .iter()
@@ -239,18 +238,12 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Output<K, V> for AnySender<K, V> {
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for AnySender<K, V> {
-    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
-        Ok(())
-    }
-
-    fn end_cycle(&mut self) -> Flow {
-        match self {
-            Self::Memory(sender) => sender.end_cycle(),
-            Self::Topic(sender) => sender.end_cycle(),
+    fn signal(&mut self, signal: Signal) -> Flow {
+        match (signal, self) {
+            (Signal::EndOfCycle, Self::Memory(sender)) => sender.end_cycle(),
+            (Signal::EndOfCycle, Self::Topic(sender)) => sender.end_cycle(),
         }
     }
-
-    fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
 }
 
 /// One worker's sending end, by memory.
@@ -331,15 +324,15 @@ pub(crate) trait Receive {
     /// Processes a batch that a sender of the same exchange sent.
     fn receive(&mut self, batch: Box<dyn Any + Send>, current: &mut Origin)
     -> Result<(), JobError>;
-    /// Ends the cycle: every batch of it was received.
-    fn end_cycle(&mut self) -> Flow;
-    /// Visits the stores behind the exchange.
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore));
+    /// Tells the chain behind.
+    fn signal(&mut self, signal: Signal) -> Flow;
 }
 
 /// The end of an exchange: what comes out of it runs through the chain behind.
 pub(crate) struct Receiver<K: ?Sized, V: ?Sized, S> {
     stage: S,
+    /// The stores of the chain, whose keys are those of the exchange.
+    stores: Vec<SharedStore>,
     poison: Poison,
     turn: Rc<Turn>,
     spent: SpentBatches,
@@ -347,9 +340,15 @@ pub(crate) struct Receiver<K: ?Sized, V: ?Sized, S> {
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
-    pub(crate) fn new(stage: S, context: &mut OperatorContext) -> Result<Self, JobError> {
+    /// Builds the chain behind the exchange, with this end of it.
+    pub(crate) fn new<F>(chain: &F, context: &mut OperatorContext) -> Result<Self, JobError>
+    where
+        F: StageFactory<K, V, Stage = S>,
+    {
+        let stores_before = context.stores_count();
         Ok(Self {
-            stage,
+            stage: chain.build(context)?,
+            stores: context.stores_since(stores_before),
             poison: context.poison()?,
             turn: context.turn(),
             spent: context.spent_batches_here(),
@@ -391,11 +390,11 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
         current: &mut Origin,
         look: impl Fn(&Turn, Origin) -> Pace,
     ) -> Result<usize, JobError> {
-        let mut keys = batch
+        let keys = batch
             .keys()
             .skip(first_row)
             .map(|(bytes, hash)| HashedKey::with_partition_hash(bytes, hash));
-        if let Err(failure) = self.stage.prepare(&mut keys) {
+        if let Err(failure) = prefetch(&self.stores, keys) {
             return self.poison.fatal(failure, *current).map(|()| first_row);
         }
         let mut runs = batch.runs.iter().copied().peekable();
@@ -445,11 +444,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<
         Ok(())
     }
 
-    fn end_cycle(&mut self) -> Flow {
-        self.stage.end_cycle()
-    }
-
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
-        self.stage.stores(visit);
+    fn signal(&mut self, signal: Signal) -> Flow {
+        self.stage.signal(signal)
     }
 }

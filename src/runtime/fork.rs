@@ -6,11 +6,10 @@ use std::rc::Rc;
 use super::context::OperatorContext;
 use super::discard::Discard;
 use super::error::JobError;
-use super::operator::{Flow, Output, Stage};
+use super::operator::{Flow, Output, Signal, Stage};
 use super::record::{Record, Unkeyed};
 use super::stream::{Boxed, BoxedFactory, DynFactory, Keyed, StageFactory, Stream, Upstream};
 use super::topology::Graph;
-use crate::state::{CycleStore, HashedKey};
 
 /// Which way a record goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,19 +140,9 @@ impl<K: ?Sized, V: ?Sized, R: Fn(&Record<'_, K, V>) -> Route> Output<K, V> for F
 }
 
 impl<K: ?Sized, V: ?Sized, R: Fn(&Record<'_, K, V>) -> Route> Stage<K, V> for ForkStage<R, K, V> {
-    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
-        // Which keys go which way is not known yet; each side reads what it misses.
-        Ok(())
-    }
-
-    fn end_cycle(&mut self) -> Flow {
-        self.first.end_cycle()?;
-        self.second.end_cycle()
-    }
-
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
-        self.first.stores(visit);
-        self.second.stores(visit);
+    fn signal(&mut self, signal: Signal) -> Flow {
+        self.first.signal(signal)?;
+        self.second.signal(signal)
     }
 }
 

@@ -1,12 +1,11 @@
 //! The contract of an operator: the one trait on which everything that users chain is built.
 //!
 //! An operator sees one record at a time and pushes any number of records on. Operators of one
-//! chain are fused into one monomorphised function; nothing is boxed between them. A stateful
-//! operator owns its stores, and lets the runtime visit them at the end of each cycle.
+//! chain are fused into one monomorphised function; nothing is boxed between them. What is not a record
+//! reaches a chain as a [`Signal`], in order with its records.
 
 use super::error::Failure;
 use super::record::Record;
-use crate::state::{CycleStore, HashedKey};
 
 /// What a step answers: go on, or why not.
 pub type Flow = Result<(), Failure>;
@@ -61,14 +60,6 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
         out: &mut impl Output<Self::OutKey, Self::Out>,
     ) -> Flow;
 
-    /// Told which keys the next batch of records has, so that a store can bring them into memory in one go.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
-        Ok(())
-    }
-
     /// Called when a cycle closes and every record of it was processed; may push more.
     ///
     /// # Errors
@@ -76,9 +67,13 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
     fn end_cycle(&mut self, _out: &mut impl Output<Self::OutKey, Self::Out>) -> Flow {
         Ok(())
     }
+}
 
-    /// Shows the operator's stores to the runtime, always in the same order.
-    fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
+/// News that reach every step of a chain, in order with its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Every record of the cycle was processed.
+    EndOfCycle,
 }
 
 /// An operator with what follows it: itself an output.
@@ -89,12 +84,27 @@ pub(crate) struct Step<O, D> {
 
 /// What the runtime asks of a fused chain besides pushing records.
 pub trait Stage<K: ?Sized, V: ?Sized>: Output<K, V> {
-    /// See [`Operator::prepare`].
-    fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow;
-    /// Ends the cycle in this step and then in all behind it.
-    fn end_cycle(&mut self) -> Flow;
-    /// Visits the stores of this step and of all behind it.
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore));
+    /// Tells this step, and then all behind it. What the step pushes because of it comes before it.
+    fn signal(&mut self, signal: Signal) -> Flow;
+}
+
+/// An output that holds an operator to its word: with [`Operator::KEEPS_KEY`], what it pushes stays with the worker that
+/// owns the key.
+struct SameKey<'a, D> {
+    down: &'a mut D,
+    partition_hash: u32,
+}
+
+impl<K: ?Sized, V: ?Sized, D: Output<K, V>> Output<K, V> for SameKey<'_, D> {
+    #[inline]
+    fn push(&mut self, record: Record<'_, K, V>) -> Flow {
+        assert_eq!(
+            record.key.partition_hash(),
+            self.partition_hash,
+            "an operator with KEEPS_KEY pushed a record of another key: its state would be looked for on another worker"
+        );
+        self.down.push(record)
+    }
 }
 
 impl<K: ?Sized, V: ?Sized, O, D> Output<K, V> for Step<O, D>
@@ -104,6 +114,13 @@ where
 {
     #[inline]
     fn push(&mut self, record: Record<'_, K, V>) -> Flow {
+        if O::KEEPS_KEY {
+            let mut down = SameKey {
+                partition_hash: record.key.partition_hash(),
+                down: &mut self.down,
+            };
+            return self.operator.process(record, &mut down);
+        }
         self.operator.process(record, &mut self.down)
     }
 }
@@ -113,18 +130,11 @@ where
     O: Operator<K, V>,
     D: Stage<O::OutKey, O::Out>,
 {
-    fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
-        self.operator.prepare(keys)
-    }
-
-    fn end_cycle(&mut self) -> Flow {
-        self.operator.end_cycle(&mut self.down)?;
-        self.down.end_cycle()
-    }
-
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
-        self.operator.stores(visit);
-        self.down.stores(visit);
+    fn signal(&mut self, signal: Signal) -> Flow {
+        match signal {
+            Signal::EndOfCycle => self.operator.end_cycle(&mut self.down)?,
+        }
+        self.down.signal(signal)
     }
 }
 
@@ -135,15 +145,7 @@ impl<K: ?Sized, V: ?Sized> Output<K, V> for Box<dyn Stage<K, V>> {
 }
 
 impl<K: ?Sized, V: ?Sized> Stage<K, V> for Box<dyn Stage<K, V>> {
-    fn prepare(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
-        (**self).prepare(keys)
-    }
-
-    fn end_cycle(&mut self) -> Flow {
-        (**self).end_cycle()
-    }
-
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
-        (**self).stores(visit);
+    fn signal(&mut self, signal: Signal) -> Flow {
+        (**self).signal(signal)
     }
 }

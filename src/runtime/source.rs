@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::context::JobContext;
 use super::error::JobError;
-use super::operator::{Flow, Stage};
+use super::operator::{Flow, Signal, Stage};
 use super::pace::{Pace, Turn};
 use super::poison::Poison;
 use super::quarantine::{Admission, ApartAhead};
@@ -17,7 +17,6 @@ use super::stream::{Attach, StageFactory};
 use super::topology::{Graph, SourceNode};
 use crate::codec::CodecError;
 use crate::protocol::batch::Headers;
-use crate::state::CycleStore;
 use crate::types::{Offset, Timestamp, TopicPartition};
 
 /// A part of a source that is read in order by one worker.
@@ -264,10 +263,8 @@ pub(crate) trait Feed {
     fn poll(&mut self, waker: &Waker, current: &mut Origin) -> Result<Read, JobError>;
     /// How many records were read since this was last asked.
     fn take_records(&mut self) -> u64;
-    /// Ends the cycle in the chain.
-    fn end_cycle(&mut self) -> Flow;
-    /// Visits the stores of the chain.
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore));
+    /// Tells the chain.
+    fn signal(&mut self, signal: Signal) -> Flow;
     /// Where each split stands: its number and position.
     fn positions(&self, visit: &mut dyn FnMut(u32, Position));
     /// Reads this split, too.
@@ -415,12 +412,8 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
         std::mem::take(&mut self.records)
     }
 
-    fn end_cycle(&mut self) -> Flow {
-        self.stage.end_cycle()
-    }
-
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
-        self.stage.stores(visit);
+    fn signal(&mut self, signal: Signal) -> Flow {
+        self.stage.signal(signal)
     }
 
     fn positions(&self, visit: &mut dyn FnMut(u32, Position)) {

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,14 +15,16 @@ use super::cycle::Commit;
 use super::error::{Failure, FailureInner, JobError};
 use super::exchange::Receive;
 use super::inbox::{Message, TaskChange};
+use super::operator::Signal;
 use super::pace::Turn;
 use super::positions::SinkMarks;
 use super::record::Origin;
 use super::report::{Drained, Report, Reports};
 use super::source::{Feed, Read};
+use super::stores::OpenStore;
 use super::topology::Topology;
 use crate::env::failpoint;
-use crate::state::FlushUrgency;
+use crate::state::{CycleStore, FlushUrgency};
 
 mod reading;
 
@@ -43,7 +44,7 @@ pub(crate) struct Worker {
     source_edges: Vec<Vec<usize>>,
     writer: Rc<std::cell::Cell<usize>>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
-    changelogs: HashMap<String, Changelog>,
+    stores: Vec<OpenStore>,
     marks: SinkMarks,
     turn: Rc<Turn>,
     /// The feed that reads next.
@@ -178,7 +179,7 @@ impl Worker {
             source_edges,
             writer: parts.writer,
             dead_letters: parts.dead_letters,
-            changelogs: parts.changelogs,
+            stores: parts.stores,
             marks: parts.marks,
             turn: parts.turn,
             next_feed: 0,
@@ -267,17 +268,11 @@ impl Worker {
         for feed in &mut self.feeds {
             feed.close_splits(&change.closed_splits);
         }
-        let mut changelogs = std::mem::take(&mut self.changelogs);
         let job = Arc::clone(&self.job);
-        let changed = self.each_store(&mut |store, _| {
-            if let Some(changelog) = changelogs.get_mut(store.name()) {
-                changelog.remove(store, &change.closed_state);
-                changelog.add(&job, store, &change.opened_state)?;
-            }
-            Ok(())
-        });
-        self.changelogs = changelogs;
-        changed?;
+        self.each_store(&mut |store, changelog| {
+            changelog.remove(store, &change.closed_state);
+            Ok(changelog.add(&job, store, &change.opened_state)?)
+        })?;
         for (feed, assigned) in &change.opened_splits {
             self.feeds[*feed].open_split(assigned)?;
         }
@@ -318,22 +313,17 @@ impl Worker {
     fn must_wait_for_flush(&mut self) -> Result<bool, JobError> {
         let mut must_wait = false;
         let (number, reports) = (self.number, self.reports.clone());
-        let changelogs = std::mem::take(&mut self.changelogs);
-        let looked = self.each_store(&mut |store, _| {
+        self.each_store(&mut |store, changelog| {
             if !store.must_wait_for_flush() {
                 return Ok(());
             }
             must_wait = true;
-            let Some(changelog) = changelogs.get(store.name()) else {
-                return Ok(());
-            };
             if let Some(flush) = changelog.take_flush(store, FlushUrgency::Now)? {
                 reports.send(Report::Flush(number, flush));
             }
             Ok(())
-        });
-        self.changelogs = changelogs;
-        looked.map(|()| must_wait)
+        })?;
+        Ok(must_wait)
     }
 
     /// The sources stand still: ends the cycle in their chains, and then wherever nothing more can come.
@@ -341,7 +331,7 @@ impl Worker {
         assert_eq!(self.state, State::Open, "a cycle closes once");
         self.state = State::Closing;
         for index in 0..self.feeds.len() {
-            let ended = self.feeds[index].end_cycle();
+            let ended = self.feeds[index].signal(Signal::EndOfCycle);
             ended.map_err(|failure| self.failed(failure))?;
             self.tell_ended(&self.source_edges[index]);
         }
@@ -369,7 +359,7 @@ impl Worker {
                 continue;
             }
             receiver.is_closed = true;
-            let ended = receiver.receive.end_cycle();
+            let ended = receiver.receive.signal(Signal::EndOfCycle);
             ended.map_err(|failure| self.failed(failure))?;
             self.tell_ended(&self.receivers[index].feeds);
         }
@@ -386,15 +376,10 @@ impl Worker {
         failpoint("cycle.drained");
         let mut flushes: Vec<Flush> = Vec::new();
         let timestamp = self.job.env.clock.wall();
-        let mut changelogs = std::mem::take(&mut self.changelogs);
-        let drained = self.each_store(&mut |store, _| {
-            if let Some(changelog) = changelogs.get_mut(store.name()) {
-                flushes.extend(changelog.drain(store, timestamp)?);
-            }
+        self.each_store(&mut |store, changelog| {
+            flushes.extend(changelog.drain(store, timestamp)?);
             Ok(())
-        });
-        self.changelogs = changelogs;
-        drained?;
+        })?;
         failpoint("cycle.changelog_written");
         if let Some(dead_letters) = &self.dead_letters {
             dead_letters
@@ -415,25 +400,15 @@ impl Worker {
         Ok(())
     }
 
+    /// Shows each store of this worker with its changelog, until one fails.
     fn each_store(
         &mut self,
-        visit: &mut dyn FnMut(&mut dyn crate::state::CycleStore, usize) -> Result<(), Failure>,
+        visit: &mut dyn FnMut(&mut dyn CycleStore, &mut Changelog) -> Result<(), Failure>,
     ) -> Result<(), JobError> {
-        let mut result = Ok(());
-        let mut index = 0;
-        let mut once = |store: &mut dyn crate::state::CycleStore| {
-            if result.is_ok() {
-                result = visit(store, index);
-                index += 1;
-            }
-        };
-        self.feeds
-            .iter_mut()
-            .for_each(|feed| feed.stores(&mut once));
-        self.receivers
-            .iter_mut()
-            .for_each(|receiver| receiver.receive.stores(&mut once));
-        result.map_err(|failure| self.failed(failure))
+        let mut stores = self.stores.iter_mut();
+        let visited =
+            stores.try_for_each(|open| visit(&mut *open.store.borrow_mut(), &mut open.changelog));
+        visited.map_err(|failure| self.failed(failure))
     }
 
     fn failed(&self, failure: Failure) -> JobError {

@@ -1,6 +1,6 @@
 //! What the runtime asks of a store when a cycle closes and when a job starts, whatever its values are.
 
-use super::{FlushBatch, FlushTicket, FlushUrgency, StateError, Store};
+use super::{FlushBatch, FlushTicket, FlushUrgency, HashedKey, StateError, Store};
 use crate::types::Offset;
 
 /// Any error of whoever takes the changes of a cycle.
@@ -16,6 +16,13 @@ pub trait CycleStore: Send {
 
     /// The state partitions that it owns.
     fn partitions(&self) -> &[u16];
+
+    /// See [`Store::prefetch`].
+    ///
+    /// # Errors
+    /// If RocksDB fails or holds a value that is not of the store's type.
+    fn prefetch(&mut self, keys: &mut dyn Iterator<Item = HashedKey<'_>>)
+    -> Result<(), StateError>;
 
     /// See [`Store::overlay_bytes`].
     fn overlay_bytes(&self) -> usize;
@@ -67,6 +74,13 @@ impl<V: Clone + Send + 'static> CycleStore for Store<V> {
 
     fn partitions(&self) -> &[u16] {
         Store::partitions(self)
+    }
+
+    fn prefetch(
+        &mut self,
+        keys: &mut dyn Iterator<Item = HashedKey<'_>>,
+    ) -> Result<(), StateError> {
+        Store::prefetch(self, keys)
     }
 
     fn overlay_bytes(&self) -> usize {

@@ -2,12 +2,11 @@
 
 use std::marker::PhantomData;
 
-use crate::runtime::operator::Stage;
+use crate::runtime::operator::{Signal, Stage};
 use crate::runtime::sink::Sink;
 use crate::runtime::stream::StageFactory;
 use crate::runtime::topology::Graph;
 use crate::runtime::{Flow, JobError, OperatorContext, Output, Record};
-use crate::state::{CycleStore, HashedKey};
 
 /// A function as a sink; see [`at_least_once`].
 pub struct AtLeastOnce<F> {
@@ -68,13 +67,7 @@ impl<K: ?Sized, V: ?Sized, F: Fn(Record<'_, K, V>)> Output<K, V> for CallStage<F
 }
 
 impl<K: ?Sized, V: ?Sized, F: Fn(Record<'_, K, V>)> Stage<K, V> for CallStage<F> {
-    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
+    fn signal(&mut self, _signal: Signal) -> Flow {
         Ok(())
     }
-
-    fn end_cycle(&mut self) -> Flow {
-        Ok(())
-    }
-
-    fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
 }

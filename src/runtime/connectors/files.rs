@@ -18,13 +18,13 @@ use parking_lot::Mutex;
 
 use crate::codec::{Codec, CodecError, Text};
 use crate::env::{Env, File, OpenMode, failpoint};
-use crate::runtime::operator::Stage;
+use crate::runtime::operator::{Signal, Stage};
 use crate::runtime::positions::{NamedPositions, SinkMark, SinkMarks};
 use crate::runtime::sink::Sink;
 use crate::runtime::stream::StageFactory;
 use crate::runtime::topology::Graph;
 use crate::runtime::{Failure, Flow, JobError, OperatorContext, Output, Record};
-use crate::state::{CycleStore, HashedKey, Trace};
+use crate::state::Trace;
 use crate::types::Offset;
 
 /// Bytes written to a part at once.
@@ -416,10 +416,15 @@ impl<K: ?Sized, V: ?Sized, F: LineFormat<K, V>> Output<K, V> for FilesStage<F> {
 }
 
 impl<K: ?Sized, V: ?Sized, F: LineFormat<K, V>> Stage<K, V> for FilesStage<F> {
-    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
-        Ok(())
+    fn signal(&mut self, signal: Signal) -> Flow {
+        match signal {
+            Signal::EndOfCycle => self.end_cycle(),
+        }
     }
+}
 
+impl<F> FilesStage<F> {
+    /// Makes what the cycle wrote durable, and marks how much that is.
     fn end_cycle(&mut self) -> Flow {
         self.seal()?;
         self.write()?;
@@ -445,8 +450,6 @@ impl<K: ?Sized, V: ?Sized, F: LineFormat<K, V>> Stage<K, V> for FilesStage<F> {
         }
         Ok(())
     }
-
-    fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::marker::PhantomData;
 
 use crate::codec::{Codec, Datum};
 use crate::runtime::appender::TopicAppender;
-use crate::runtime::operator::Stage;
+use crate::runtime::operator::{Signal, Stage};
 use crate::runtime::sink::Sink;
 use crate::runtime::stream::StageFactory;
 use crate::runtime::topology::{Graph, SinkTopic};
 use crate::runtime::{Flow, JobError, OperatorContext, Output, Record, Unkeyed};
-use crate::state::{CycleStore, HashedKey, Trace};
+use crate::state::Trace;
 use crate::types::TopicName;
 
 /// A topic as a source or a sink; see [`topic`].
@@ -169,13 +169,9 @@ impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Output<K, V> for TopicStage<V, C
 }
 
 impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Stage<K, V> for TopicStage<V, C> {
-    fn prepare(&mut self, _keys: &mut dyn Iterator<Item = HashedKey<'_>>) -> Flow {
-        Ok(())
+    fn signal(&mut self, signal: Signal) -> Flow {
+        match signal {
+            Signal::EndOfCycle => self.appender.flush_all(),
+        }
     }
-
-    fn end_cycle(&mut self) -> Flow {
-        self.appender.flush_all()
-    }
-
-    fn stores(&mut self, _visit: &mut dyn FnMut(&mut dyn CycleStore)) {}
 }

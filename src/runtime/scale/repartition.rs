@@ -16,14 +16,14 @@ use crate::runtime::appender::TopicAppender;
 use crate::runtime::connectors::{FetchCursor, Taken};
 use crate::runtime::error::JobError;
 use crate::runtime::exchange::{Batch, Receiver};
-use crate::runtime::operator::{Flow, Stage};
+use crate::runtime::operator::{Flow, Signal, Stage};
 use crate::runtime::pace::{Pace, Turn};
 use crate::runtime::quarantine::{Admission, ApartAhead};
 use crate::runtime::record::{Key, Meta, Origin, Record};
 use crate::runtime::source::{AssignedSplit, Feed, Position, Raw, Read, Split};
 use crate::runtime::stream::StageFactory;
 use crate::runtime::{JobContext, OperatorContext};
-use crate::state::{CycleStore, Trace};
+use crate::state::Trace;
 use crate::types::{Isolation, NameError, Offset, TopicName};
 
 /// The topic of an exchange.
@@ -149,7 +149,7 @@ where
     V: Datum + ?Sized,
     F: StageFactory<K, V>,
 {
-    let receiver = Receiver::new(stage.build(context)?, context)?;
+    let receiver = Receiver::new(stage, context)?;
     Ok(Box::new(RepartitionFeed {
         receiver,
         // They come as the group gives them.
@@ -350,12 +350,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Feed for RepartitionF
         std::mem::take(&mut self.records)
     }
 
-    fn end_cycle(&mut self) -> Flow {
-        self.receiver.stage().end_cycle()
-    }
-
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
-        self.receiver.stage().stores(visit);
+    fn signal(&mut self, signal: Signal) -> Flow {
+        self.receiver.stage().signal(signal)
     }
 
     fn positions(&self, visit: &mut dyn FnMut(u32, Position)) {

@@ -99,7 +99,7 @@ impl Life {
             };
             self.stage.push(record).unwrap();
         }
-        Stage::<str, str>::end_cycle(&mut self.stage).unwrap();
+        Stage::<str, str>::signal(&mut self.stage, Signal::EndOfCycle).unwrap();
         let writer = self.cycle % 2;
         let position = Offset(i64::try_from(to).unwrap());
         let positions = &mut self.positions;
