@@ -2,9 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::runtime::{
-    Failure, Flow, Key, Meta, Operator, Output, Record, Stream, Unkeyed, Upstream,
-};
+use crate::runtime::{Flow, Keyed, Operator, Output, Record, Stream, Unkeyed, Upstream};
 
 /// A function from a value to items that borrow from it: any `fn(&T) -> impl Iterator<Item = &U>`.
 pub trait Expand<'a, T: ?Sized, U: ?Sized + 'a> {
@@ -28,23 +26,15 @@ impl<'a, T: ?Sized + 'a, U: ?Sized + 'a, I: Iterator<Item = &'a U>, F: Fn(&'a T)
 
 /// Takes the results of a [`Stream::flat_map_with`] function.
 pub struct Collector<'a, U: ?Sized> {
-    out: &'a mut dyn Output<Unkeyed, U>,
-    meta: Meta,
-    failure: Option<Failure>,
+    push: &'a mut dyn FnMut(&U) -> Flow,
+    flow: Flow,
 }
 
 impl<U: ?Sized> Collector<'_, U> {
     /// Passes `item` on.
     pub fn collect(&mut self, item: &U) {
-        if self.failure.is_none() {
-            self.failure = self
-                .out
-                .push(Record {
-                    key: Key::none(),
-                    value: item,
-                    meta: self.meta,
-                })
-                .err();
+        if self.flow.is_ok() {
+            self.flow = (self.push)(item);
         }
     }
 }
@@ -55,21 +45,19 @@ struct FlatMap<F, U: ?Sized> {
     out: PhantomData<fn() -> Box<U>>,
 }
 
-impl<T, U, F> Operator<Unkeyed, T> for FlatMap<F, U>
+impl<K, T, U, F> Operator<K, T> for FlatMap<F, U>
 where
+    K: ?Sized,
     T: ?Sized,
     U: ?Sized + 'static,
     F: for<'a> Expand<'a, T, U>,
 {
-    type OutKey = Unkeyed;
+    type OutKey = K;
     type Out = U;
+    const KEEPS_KEY: bool = true;
 
     #[inline]
-    fn process(
-        &mut self,
-        record: Record<'_, Unkeyed, T>,
-        out: &mut impl Output<Unkeyed, U>,
-    ) -> Flow {
+    fn process(&mut self, record: Record<'_, K, T>, out: &mut impl Output<K, U>) -> Flow {
         self.function
             .expand(record.value)
             .try_for_each(|item| out.push(record.with_value(item)))
@@ -82,16 +70,13 @@ struct FlatMapInto<F, I> {
     items: PhantomData<fn() -> I>,
 }
 
-impl<T: ?Sized, I: IntoIterator, F: Fn(&T) -> I> Operator<Unkeyed, T> for FlatMapInto<F, I> {
-    type OutKey = Unkeyed;
+impl<K: ?Sized, T: ?Sized, I: IntoIterator, F: Fn(&T) -> I> Operator<K, T> for FlatMapInto<F, I> {
+    type OutKey = K;
     type Out = I::Item;
+    const KEEPS_KEY: bool = true;
 
     #[inline]
-    fn process(
-        &mut self,
-        record: Record<'_, Unkeyed, T>,
-        out: &mut impl Output<Unkeyed, I::Item>,
-    ) -> Flow {
+    fn process(&mut self, record: Record<'_, K, T>, out: &mut impl Output<K, I::Item>) -> Flow {
         (self.function)(record.value)
             .into_iter()
             .try_for_each(|item| out.push(record.with_value(&item)))
@@ -104,24 +89,21 @@ struct FlatMapWith<F, U: ?Sized> {
     out: PhantomData<fn() -> Box<U>>,
 }
 
-impl<T: ?Sized, U: ?Sized, F: Fn(&T, &mut Collector<'_, U>)> Operator<Unkeyed, T>
+impl<K: ?Sized, T: ?Sized, U: ?Sized, F: Fn(&T, &mut Collector<'_, U>)> Operator<K, T>
     for FlatMapWith<F, U>
 {
-    type OutKey = Unkeyed;
+    type OutKey = K;
     type Out = U;
+    const KEEPS_KEY: bool = true;
 
-    fn process(
-        &mut self,
-        record: Record<'_, Unkeyed, T>,
-        out: &mut impl Output<Unkeyed, U>,
-    ) -> Flow {
+    fn process(&mut self, record: Record<'_, K, T>, out: &mut impl Output<K, U>) -> Flow {
+        let mut push = |item: &U| out.push(record.with_value(item));
         let mut collector = Collector {
-            out,
-            meta: record.meta,
-            failure: None,
+            push: &mut push,
+            flow: Ok(()),
         };
         (self.function)(record.value, &mut collector);
-        collector.failure.map_or(Ok(()), Err)
+        collector.flow
     }
 }
 
@@ -195,6 +177,69 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     where
         U: ?Sized + 'static,
         F: Fn(&T, &mut Collector<'_, U>) + Clone + Send + Sync + 'static,
+    {
+        self.operator(move |_| {
+            Ok(FlatMapWith {
+                function: function.clone(),
+                out: PhantomData,
+            })
+        })
+    }
+}
+
+impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up> {
+    /// Replaces each value by the items that `function`, a named function, borrows from it, under the same key. See
+    /// [`Stream::flat_map`].
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// fn words(line: &str) -> impl Iterator<Item = &str> {
+    ///     line.split_whitespace()
+    /// }
+    ///
+    /// let job = Job::new("words-by-length");
+    /// job.source(lines(["book.txt"])).key_from(|line| line.len() as u64).flat_map(words).sink(topic("words"));
+    /// ```
+    pub fn flat_map<U, F>(self, function: F) -> Keyed<K, U, impl Upstream<K, U>>
+    where
+        U: ?Sized + 'static,
+        F: for<'a> Expand<'a, V, U> + Clone + Send + Sync + 'static,
+    {
+        self.operator(move |_| {
+            Ok(FlatMap {
+                function: function.clone(),
+                out: PhantomData,
+            })
+        })
+    }
+
+    /// Replaces each value by the owned items that `function` makes of it, under the same key.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("multiples");
+    /// job.source(values("n", 0..10u64)).key_from(|n| n % 3).flat_map_into(|n| [*n, n * 10]).sink(topic("multiples"));
+    /// ```
+    pub fn flat_map_into<I, F>(self, function: F) -> Keyed<K, I::Item, impl Upstream<K, I::Item>>
+    where
+        I: IntoIterator<Item: 'static> + 'static,
+        F: Fn(&V) -> I + Clone + Send + Sync + 'static,
+    {
+        self.operator(move |_| {
+            Ok(FlatMapInto {
+                function: function.clone(),
+                items: PhantomData,
+            })
+        })
+    }
+
+    /// Replaces each value by the items that `function` collects, under the same key. See [`Stream::flat_map_with`].
+    pub fn flat_map_with<U, F>(self, function: F) -> Keyed<K, U, impl Upstream<K, U>>
+    where
+        U: ?Sized + 'static,
+        F: Fn(&V, &mut Collector<'_, U>) + Clone + Send + Sync + 'static,
     {
         self.operator(move |_| {
             Ok(FlatMapWith {

@@ -5,7 +5,8 @@
 //! | [`map`](crate::runtime::Stream::map) | stream, keyed | one record for each | – |
 //! | [`try_map`](crate::runtime::Stream::try_map) | stream, keyed | one for each, or a poison record | – |
 //! | [`filter`](crate::runtime::Stream::filter) | stream, keyed | the records for which a predicate holds | – |
-//! | [`flat_map`](crate::runtime::Stream::flat_map) | stream | any number for each | – |
+//! | [`filter_map`](crate::runtime::Stream::filter_map) | stream, keyed | at most one for each | – |
+//! | [`flat_map`](crate::runtime::Stream::flat_map) | stream, keyed | any number for each | – |
 //! | [`inspect`](crate::runtime::Stream::inspect) | stream, keyed | the same records | – |
 //! | [`branch`](crate::runtime::Stream::branch), [`tee`](crate::runtime::Stream::tee) | stream, keyed | two streams | – |
 //! | [`merge`](crate::runtime::Stream::merge) | stream, keyed | one stream of two | – |
@@ -14,12 +15,14 @@
 //! | [`reduce`](crate::runtime::Keyed::reduce) | keyed | the values of each key, combined | one store |
 //! | [`aggregate`](crate::runtime::Keyed::aggregate) | keyed | anything folded from each key's values | one store |
 //! | [`changes_per_commit`](crate::runtime::Table::changes_per_commit) | table | the last change of each key in a cycle | – |
+//! | [`stateful`](crate::runtime::Keyed::stateful) | keyed | any number for each, with a value of state for the key | one store |
 //! | [`process`](crate::runtime::Keyed::process) | keyed | what your own [`Operator`](crate::runtime::Operator) gives | your stores |
 
 mod aggregate;
 mod branch;
 mod count;
 mod filter;
+mod filter_map;
 mod flat_map;
 mod inspect;
 mod key_by;
@@ -27,6 +30,8 @@ mod map;
 mod per_commit;
 mod process;
 mod reduce;
+mod stateful;
 mod try_map;
 
 pub use flat_map::{Collector, Expand};
+pub use stateful::Results;

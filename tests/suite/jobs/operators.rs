@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use onceflow::prelude::*;
-use onceflow::state::{CycleStore, Store};
 
 use super::support::{
     AT_THE_END, OFTEN, Place, committed, committed_by_key, committed_values, run, words,
@@ -211,7 +210,7 @@ impl<K: ?Sized, V: ?Sized> Operator<K, V> for Values {
 
 /// Passes on each value the first time its key is seen, and forgets the key at the third: a store that also deletes.
 struct FirstOfThree {
-    seen: Store<u64>,
+    seen: KeyValueStore<u64>,
 }
 
 impl<K: ?Sized, V: ?Sized> Operator<K, V> for FirstOfThree {
@@ -220,17 +219,12 @@ impl<K: ?Sized, V: ?Sized> Operator<K, V> for FirstOfThree {
     const KEEPS_KEY: bool = true;
 
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, V>) -> Flow {
-        let key = record.key.hashed();
-        let seen = self.seen.update(key, |seen| {
+        let seen = self.seen.update(record.key, |seen| {
             let count = seen.take().unwrap_or(0) + 1;
             *seen = (count < 3).then_some(count);
             count
         })?;
         if seen == 1 { out.push(record) } else { Ok(()) }
-    }
-
-    fn stores(&mut self, visit: &mut dyn FnMut(&mut dyn CycleStore)) {
-        visit(&mut self.seen);
     }
 }
 
@@ -331,4 +325,73 @@ fn a_keyed_topic_is_read_with_the_keys_it_was_written_with() {
     assert_eq!(sums, expected.collect());
     // Without keys the same topic is its values.
     assert_eq!(committed(&log, "keyed").len(), 30);
+}
+
+/// Claims to keep the key, and does not.
+struct Liar;
+
+impl Operator<u64, u64> for Liar {
+    type OutKey = u64;
+    type Out = u64;
+    const KEEPS_KEY: bool = true;
+
+    fn process(&mut self, record: Record<'_, u64, u64>, out: &mut impl Output<u64, u64>) -> Flow {
+        out.push(Record {
+            key: onceflow::runtime::Key::new(b"another"),
+            ..record
+        })
+    }
+}
+
+#[test]
+fn an_operator_that_says_it_keeps_the_key_and_does_not_stops_the_job() {
+    let place = Place::new();
+    let log = place.log();
+    let job = Job::new("liar");
+    job.source(values("n", 0..10u64))
+        .key_from(|n| n % 3)
+        .operator(|_| Ok(Liar))
+        .sink(topic("out"));
+    let stopped = run(job.exactly_once(Commit::every(OFTEN)), &log).unwrap_err();
+    assert!(stopped.to_string().contains("KEEPS_KEY"), "{stopped}");
+    assert!(committed(&log, "out").is_empty());
+}
+
+/// A store is opened and nothing else is said of it; a filter stands in front; the results are several a record.
+#[test]
+fn a_function_with_state_finds_it_again_after_a_restart_whatever_stands_in_front() {
+    let place = Place::new();
+    for (run_number, workers) in [2, 1, 3].into_iter().enumerate() {
+        let log = place.log();
+        let job = Job::new("totals");
+        let n = run_number as u64;
+        job.source(values(&format!("run-{n}"), 0..30u64))
+            .key_from(|n| n % 3)
+            .partitioned()
+            .filter(|n| n % 2 == 0)
+            .filter_map(|n| (*n != 4).then_some(n * 2))
+            .stateful("totals", |total: &mut Option<u64>, n, results| {
+                let total = total.get_or_insert(0);
+                *total += n;
+                results.push(*total);
+            })
+            .flat_map_into(|total| [*total, total + 1])
+            .sink(topic(&format!("out-{n}")));
+        let launch = job.exactly_once(Commit::every(OFTEN)).workers(workers);
+        run(launch.drop_store("nothing"), &log).unwrap();
+        let each = |key: u64| {
+            (0..30)
+                .filter(move |n| n % 2 == 0 && *n != 4 && n % 3 == key)
+                .map(|n| n * 2)
+        };
+        let last: BTreeMap<u64, u64> = (0..3)
+            .map(|key| (key, each(key).sum::<u64>() * (n + 1) + 1))
+            .collect();
+        let seen = committed_by_key::<u64, u64>(&log, &format!("out-{n}"));
+        let found = seen
+            .into_iter()
+            .map(|(key, totals)| (key, *totals.last().unwrap()));
+        assert_eq!(found.collect::<BTreeMap<_, _>>(), last);
+        log.close().unwrap();
+    }
 }
