@@ -53,6 +53,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///     .changes()
     ///     .sink(topic("extremes"));
     /// ```
+    #[track_caller]
     pub fn aggregate<A, I, F>(
         self,
         name: &str,
@@ -64,18 +65,15 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
         I: Fn() -> A + Clone + Send + Sync + 'static,
         F: Fn(&mut A, &V) + Clone + Send + Sync + 'static,
     {
-        let name = name.to_owned();
-        let folded = self
-            .with_store::<A>(&name)
-            .partitioned()
-            .operator(move |context| {
-                Ok(Aggregate {
-                    store: context.store(&name)?,
-                    initial: initial.clone(),
-                    add: add.clone(),
-                    value: PhantomData,
-                })
-            });
+        let store = name.to_owned();
+        let folded = self.with_store::<A>(name).process(name, move |context| {
+            Ok(Aggregate {
+                store: context.store(&store)?,
+                initial: initial.clone(),
+                add: add.clone(),
+                value: PhantomData,
+            })
+        });
         Table::from_changes(folded)
     }
 }

@@ -13,6 +13,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// even.sink(topic("even"));
     /// odd.sink(topic("odd"));
     /// ```
+    #[track_caller]
     pub fn branch<F>(self, predicate: F) -> (Stream<T>, Stream<T>)
     where
         F: Fn(&T) -> bool + Clone + Send + Sync + 'static,
@@ -36,6 +37,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// a.sink(topic("numbers"));
     /// b.map(|n| n * n).sink(topic("squares"));
     /// ```
+    #[track_caller]
     pub fn tee(self) -> (Stream<T>, Stream<T>) {
         self.fork(|_| Route::Both)
     }
@@ -43,6 +45,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// As [`Stream::branch`].
+    #[track_caller]
     pub fn branch<F>(self, predicate: F) -> (Keyed<K, V>, Keyed<K, V>)
     where
         F: Fn(&V) -> bool + Clone + Send + Sync + 'static,
@@ -57,6 +60,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     }
 
     /// As [`Stream::tee`].
+    #[track_caller]
     pub fn tee(self) -> (Keyed<K, V>, Keyed<K, V>) {
         self.fork(|_| Route::Both)
     }

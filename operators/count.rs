@@ -47,15 +47,15 @@ impl<K: Datum + ?Sized, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up>
     /// let job = Job::new("parity");
     /// job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("counts").changes().sink(topic("counts"));
     /// ```
+    #[track_caller]
     pub fn count(self, name: &str) -> Table<K, u64, impl Upstream<K, u64>> {
-        let name = name.to_owned();
+        let store = name.to_owned();
         let counted = self
             .operator(|_| Ok(Forget))
-            .with_store::<u64>(&name)
-            .partitioned()
-            .operator(move |context| {
+            .with_store::<u64>(name)
+            .process(name, move |context| {
                 Ok(Count {
-                    store: context.store(&name)?,
+                    store: context.store(&store)?,
                 })
             });
         Table::from_changes(counted)

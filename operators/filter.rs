@@ -31,6 +31,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// let job = Job::new("comments");
     /// job.source(lines(["main.rs"])).filter(|line: &str| line.contains("//")).sink(topic("comments"));
     /// ```
+    #[track_caller]
     pub fn filter<F>(self, predicate: F) -> Stream<T, impl Upstream<Unkeyed, T>>
     where
         F: Fn(&T) -> bool + Clone + Send + Sync + 'static,
@@ -45,6 +46,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// Keeps the records for whose value `predicate` holds.
+    #[track_caller]
     pub fn filter<F>(self, predicate: F) -> Keyed<K, V, impl Upstream<K, V>>
     where
         F: Fn(&V) -> bool + Clone + Send + Sync + 'static,

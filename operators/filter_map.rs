@@ -32,6 +32,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// let job = Job::new("halves");
     /// job.source(values("n", 0..10u64)).filter_map(|n| (n % 2 == 0).then_some(n / 2)).sink(topic("halves"));
     /// ```
+    #[track_caller]
     pub fn filter_map<U, F>(self, function: F) -> Stream<U, impl Upstream<Unkeyed, U>>
     where
         U: 'static,
@@ -58,6 +59,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     ///     .filter_map(|n| (n % 2 == 0).then_some(n / 2))
     ///     .sink(topic("halves"));
     /// ```
+    #[track_caller]
     pub fn filter_map<U, F>(self, function: F) -> Keyed<K, U, impl Upstream<K, U>>
     where
         U: 'static,

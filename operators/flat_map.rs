@@ -122,6 +122,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// let job = Job::new("words");
     /// job.source(lines(["book.txt"])).flat_map(words).sink(topic("words"));
     /// ```
+    #[track_caller]
     pub fn flat_map<U, F>(self, function: F) -> Stream<U, impl Upstream<Unkeyed, U>>
     where
         U: ?Sized + 'static,
@@ -145,6 +146,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     ///     .flat_map_into(|line: &str| line.split(' ').map(|word| word.len() as u64).collect::<Vec<_>>())
     ///     .sink(topic("sizes"));
     /// ```
+    #[track_caller]
     pub fn flat_map_into<I, F>(
         self,
         function: F,
@@ -173,6 +175,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     ///     })
     ///     .sink(topic("words"));
     /// ```
+    #[track_caller]
     pub fn flat_map_with<U, F>(self, function: F) -> Stream<U, impl Upstream<Unkeyed, U>>
     where
         U: ?Sized + 'static,
@@ -201,6 +204,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     /// let job = Job::new("words-by-length");
     /// job.source(lines(["book.txt"])).key_from(|line| line.len() as u64).flat_map(words).sink(topic("words"));
     /// ```
+    #[track_caller]
     pub fn flat_map<U, F>(self, function: F) -> Keyed<K, U, impl Upstream<K, U>>
     where
         U: ?Sized + 'static,
@@ -222,6 +226,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     /// let job = Job::new("multiples");
     /// job.source(values("n", 0..10u64)).key_from(|n| n % 3).flat_map_into(|n| [*n, n * 10]).sink(topic("multiples"));
     /// ```
+    #[track_caller]
     pub fn flat_map_into<I, F>(self, function: F) -> Keyed<K, I::Item, impl Upstream<K, I::Item>>
     where
         I: IntoIterator<Item: 'static> + 'static,
@@ -236,6 +241,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     }
 
     /// Replaces each value by the items that `function` collects, under the same key. See [`Stream::flat_map_with`].
+    #[track_caller]
     pub fn flat_map_with<U, F>(self, function: F) -> Keyed<K, U, impl Upstream<K, U>>
     where
         U: ?Sized + 'static,

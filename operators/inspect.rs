@@ -29,6 +29,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// let job = Job::new("seen");
     /// job.source(lines(["a.txt"])).inspect(|line: &str| println!("{line}")).sink(topic("seen"));
     /// ```
+    #[track_caller]
     pub fn inspect<F>(self, function: F) -> Stream<T, impl Upstream<Unkeyed, T>>
     where
         F: Fn(&T) + Clone + Send + Sync + 'static,
@@ -43,6 +44,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// As [`Stream::inspect`].
+    #[track_caller]
     pub fn inspect<F>(self, function: F) -> Keyed<K, V, impl Upstream<K, V>>
     where
         F: Fn(&V) + Clone + Send + Sync + 'static,

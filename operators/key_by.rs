@@ -89,6 +89,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// let job = Job::new("lines");
     /// job.source(lines(["a.txt"])).key_by(|line: &str| line).count("lines").changes().sink(topic("line-counts"));
     /// ```
+    #[track_caller]
     pub fn key_by<K, F>(self, function: F) -> Keyed<K, T, impl Upstream<K, T>>
     where
         K: Datum + ?Sized,
@@ -112,6 +113,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// let by_length = job.source(lines(["a.txt"])).key_from(|line: &str| line.len() as u64);
     /// by_length.count("lengths").changes().sink(topic("length-counts"));
     /// ```
+    #[track_caller]
     pub fn key_from<K, F>(self, function: F) -> Keyed<K, T, impl Upstream<K, T>>
     where
         K: Datum,

@@ -30,6 +30,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// let job = Job::new("lengths");
     /// job.source(lines(["words.txt"])).map(|line: &str| line.len() as u64).sink(topic("lengths"));
     /// ```
+    #[track_caller]
     pub fn map<U, F>(self, function: F) -> Stream<U, impl Upstream<Unkeyed, U>>
     where
         U: 'static,
@@ -54,6 +55,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     /// let counts = job.source(values("n", 0..9u64)).key_from(|n| n % 3).count("counts").changes();
     /// counts.map(|n| n % 2 == 0).sink(topic("even"));
     /// ```
+    #[track_caller]
     pub fn map<U, F>(self, function: F) -> Keyed<K, U, impl Upstream<K, U>>
     where
         U: 'static,

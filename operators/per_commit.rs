@@ -56,6 +56,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Table<K, V, Up> {
     /// let counts = job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("counts");
     /// counts.changes_per_commit().sink(topic("counts"));
     /// ```
+    #[track_caller]
     pub fn changes_per_commit(self) -> Keyed<K, V, impl Upstream<K, V>> {
         self.changes().operator(|_| {
             Ok(PerCommit::<V> {

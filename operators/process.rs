@@ -4,7 +4,7 @@ use crate::codec::Datum;
 use crate::runtime::{JobError, Keyed, Operator, OperatorContext, Upstream};
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
-    /// Runs an operator of your own where all records of a key meet. Its stores are declared with
+    /// Runs an operator of your own, called `name`, where all records of a key meet. Its stores are declared with
     /// [`Keyed::with_store`] and opened with [`OperatorContext::store`].
     ///
     /// ```
@@ -28,17 +28,19 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// job.source(values("n", 0..100u64))
     ///     .key_from(|n| n % 7)
     ///     .with_store::<bool>("seen")
-    ///     .process(|context| Ok(First { seen: context.store("seen")? }))
+    ///     .process("distinct", |context| Ok(First { seen: context.store("seen")? }))
     ///     .sink(topic("distinct"));
     /// ```
+    #[track_caller]
     pub fn process<O, M>(
         self,
+        name: &str,
         make: M,
     ) -> Keyed<O::OutKey, O::Out, impl Upstream<O::OutKey, O::Out>>
     where
         O: Operator<K, V, OutKey: 'static, Out: 'static> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
     {
-        self.partitioned().operator(make)
+        self.partitioned(name).operator(make)
     }
 }

@@ -45,20 +45,18 @@ impl<K: Datum + ?Sized, V: Datum + Clone, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// let job = Job::new("sums");
     /// job.source(values("n", 0..10u64)).key_from(|n| n % 2).reduce("sums", |sum, n| *sum += n).changes().sink(topic("sums"));
     /// ```
+    #[track_caller]
     pub fn reduce<F>(self, name: &str, combine: F) -> Table<K, V, impl Upstream<K, V>>
     where
         F: Fn(&mut V, &V) + Clone + Send + Sync + 'static,
     {
-        let name = name.to_owned();
-        let reduced = self
-            .with_store::<V>(&name)
-            .partitioned()
-            .operator(move |context| {
-                Ok(Reduce {
-                    store: context.store(&name)?,
-                    combine: combine.clone(),
-                })
-            });
+        let store = name.to_owned();
+        let reduced = self.with_store::<V>(name).process(name, move |context| {
+            Ok(Reduce {
+                store: context.store(&store)?,
+                combine: combine.clone(),
+            })
+        });
         Table::from_changes(reduced)
     }
 }

@@ -69,16 +69,17 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///     })
     ///     .sink(topic("changes"));
     /// ```
+    #[track_caller]
     pub fn stateful<S, W, F>(self, name: &str, function: F) -> Keyed<K, W, impl Upstream<K, W>>
     where
         S: Datum + Clone,
         W: 'static,
         F: Fn(&mut Option<S>, &V, &mut Results<'_, W>) + Clone + Send + Sync + 'static,
     {
-        let name = name.to_owned();
-        self.with_store::<S>(&name).process(move |context| {
+        let store = name.to_owned();
+        self.with_store::<S>(name).process(name, move |context| {
             Ok(Stateful {
-                store: context.store(&name)?,
+                store: context.store(&store)?,
                 function: function.clone(),
                 types: PhantomData,
             })

@@ -37,6 +37,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// let job = Job::new("numbers");
     /// job.source(lines(["numbers.txt"])).try_map(|line: &str| line.parse::<u64>()).sink(topic("numbers"));
     /// ```
+    #[track_caller]
     pub fn try_map<U, E, F>(self, function: F) -> Stream<U, impl Upstream<Unkeyed, U>>
     where
         U: 'static,
@@ -54,6 +55,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// As [`Stream::try_map`]; the key stays.
+    #[track_caller]
     pub fn try_map<U, E, F>(self, function: F) -> Keyed<K, U, impl Upstream<K, U>>
     where
         U: 'static,

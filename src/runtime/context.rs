@@ -51,6 +51,8 @@ pub struct JobContext {
     pub(crate) unnoted: Vec<NotedSchema>,
     /// Partition count and largest record of each topic that the job writes.
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
+    /// The exchanges by their numbers, in the order of their names.
+    pub(crate) exchanges: Vec<Arc<str>>,
     pub(crate) splits: Splits,
     /// The topics that the job has read before, and who they were.
     pub(crate) read_topics: BTreeMap<TopicName, TopicId>,
@@ -359,6 +361,17 @@ impl OperatorContext {
     /// From here on, what is built belongs to `producer`.
     pub(crate) fn begin(&mut self, producer: Producer) {
         self.producer = producer;
+    }
+
+    /// The number of an exchange.
+    ///
+    /// # Panics
+    /// If the job has none of that name: it was added when the sender's factory was made.
+    pub(crate) fn exchange(&self, name: &str) -> usize {
+        let mut exchanges = self.job.exchanges.iter();
+        exchanges
+            .position(|exchange| **exchange == *name)
+            .unwrap_or_else(|| panic!("the job has no exchange {name:?}"))
     }
 
     /// This worker's empty batches of `exchange`.

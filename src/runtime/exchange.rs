@@ -41,6 +41,8 @@ pub(crate) type SpentBatches = Rc<RefCell<Vec<Box<dyn Any + Send>>>>;
 /// The point at which records are brought to the worker of their key.
 pub struct Exchange<U> {
     pub(crate) upstream: U,
+    /// The name of the node behind it.
+    pub(crate) name: Arc<str>,
 }
 
 impl<K, V, U> Attach<K, V> for Exchange<U>
@@ -57,7 +59,8 @@ where
         }
         let stage = Arc::new(stage);
         let behind_topic = Arc::clone(&stage);
-        let id = graph.add_exchange(ExchangeNode {
+        graph.add_exchange(ExchangeNode {
+            name: Arc::clone(&self.name),
             receive: Arc::new(move |context| Ok(Box::new(Receiver::new(&*stage, context)?))),
             repartition: Arc::new(move |context| {
                 repartition_feed::<K, V, _>(&*behind_topic, context)
@@ -67,7 +70,7 @@ where
         self.upstream.attach(
             graph,
             SenderFactory {
-                id,
+                exchange: self.name,
                 types: PhantomData::<fn(&K, &V)>,
             },
         );
@@ -187,7 +190,7 @@ impl<V: Datum + ?Sized> Batch<V> {
 }
 
 struct SenderFactory<KV> {
-    id: usize,
+    exchange: Arc<str>,
     types: PhantomData<KV>,
 }
 
@@ -197,19 +200,23 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<
 
     fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
         if context.job().share.is_some() {
-            return Ok(AnySender::Topic(RepartitionSender::new(self.id, context)?));
+            return Ok(AnySender::Topic(RepartitionSender::new(
+                &self.exchange,
+                context,
+            )?));
         }
-        context.note_edge_to(self.id);
+        let id = context.exchange(&self.exchange);
+        context.note_edge_to(id);
         let job = context.shared_job();
         let records_max = job.pressure.batch_records_max();
         Ok(AnySender::Memory(Sender {
-            id: self.id,
+            id,
             batches: job
                 .inboxes
                 .iter()
                 .map(|_| Box::new(Batch::new(records_max)))
                 .collect(),
-            spent: context.spent_batches(self.id),
+            spent: context.spent_batches(id),
             records_max,
             workers: u32::try_from(job.inboxes.len()).unwrap_or(u32::MAX),
             state_partitions: u32::from(job.state_partitions),

@@ -148,28 +148,32 @@ impl<K: ?Sized, V: ?Sized, R: Fn(&Record<'_, K, V>) -> Route> Stage<K, V> for Fo
 
 impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
     /// Two streams; `route` says of each record which way it goes. Either stream may be dropped.
+    #[track_caller]
     pub fn fork<R>(self, route: R) -> (Stream<T>, Stream<T>)
     where
         R: Fn(&Record<'_, Unkeyed, T>) -> Route + Clone + Send + Sync + 'static,
     {
+        let place = self.place.then(&self.graph, "fork".to_owned());
         let (first, second) = fork(&self.graph, self.upstream, route);
         (
-            Stream::new(self.graph.clone(), first),
-            Stream::new(self.graph, second),
+            Stream::new(self.graph.clone(), place.clone(), first),
+            Stream::new(self.graph, place, second),
         )
     }
 }
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U> {
     /// Two streams; `route` says of each record which way it goes. Either stream may be dropped.
+    #[track_caller]
     pub fn fork<R>(self, route: R) -> (Keyed<K, V>, Keyed<K, V>)
     where
         R: Fn(&Record<'_, K, V>) -> Route + Clone + Send + Sync + 'static,
     {
+        let place = self.place.then(&self.graph, "fork".to_owned());
         let (first, second) = fork(&self.graph, self.upstream, route);
         (
-            Keyed::new(self.graph.clone(), first),
-            Keyed::new(self.graph, second),
+            Keyed::new(self.graph.clone(), place.clone(), first),
+            Keyed::new(self.graph, place, second),
         )
     }
 }

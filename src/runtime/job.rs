@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tracing::info;
 
 use super::cycle::Commit;
+use super::description::Description;
 use super::error::JobError;
 use super::log_handle::Log;
 use super::poison::PoisonPolicy;
@@ -20,7 +21,7 @@ use super::scale::{Participation, ScaleOut};
 use super::signals;
 use super::source::{From, Source};
 use super::start::{self, Settings};
-use super::stream::{Keyed, Stream};
+use super::stream::{Keyed, Place, Stream};
 use super::topics::{JobTopic, job_topics, with_configs};
 use super::topology::Graph;
 use super::watching::Sources;
@@ -74,26 +75,40 @@ impl Job {
     }
 
     /// Begins a stream at a source without keys.
+    #[track_caller]
     pub fn source<S: Source<Key = Unkeyed>>(&self, source: S) -> Stream<S::Value, From<S>> {
         Stream {
             graph: self.graph.clone(),
+            place: Place::source(&self.graph, source.name()),
             upstream: From(source),
             item: PhantomData,
         }
     }
 
     /// Begins a stream at a source with keys.
+    #[track_caller]
     pub fn keyed_source<S: Source>(&self, source: S) -> Keyed<S::Key, S::Value, From<S>> {
         Keyed {
             graph: self.graph.clone(),
+            place: Place::source(&self.graph, source.name()),
             upstream: From(source),
             types: PhantomData,
         }
     }
 
-    /// The topology in words.
+    /// The graph of the job as it is so far: displayed it is text, a line a node with its inputs, its stores and where it was made;
+    /// [`Description::json`] and [`Description::dot`] give it to programs.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("parity");
+    /// job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("counts").changes().sink(topic("counts"));
+    /// let text = job.describe().to_string();
+    /// assert!(text.contains("count counts  <- shuffle of 2  [store counts: u64 by u64]"), "{text}");
+    /// ```
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub fn describe(&self) -> Description {
         self.graph.describe(&self.name)
     }
 

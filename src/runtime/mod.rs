@@ -18,6 +18,7 @@ mod changelog;
 mod connectors;
 mod context;
 mod cycle;
+mod description;
 mod discard;
 mod driver;
 mod error;
@@ -60,6 +61,7 @@ pub use connectors::{
 };
 pub use context::{JobContext, OperatorContext};
 pub use cycle::Commit;
+pub use description::Description;
 pub use error::{Failure, JobError, JobErrorKind};
 pub use exchange::Exchange;
 pub use fork::Route;

@@ -15,6 +15,10 @@ use super::topology::Graph;
     note = "a `topic` or `files` takes one type of values: `map` the records to it, or give it another codec"
 )]
 pub trait Sink<K: ?Sized, V: ?Sized>: 'static {
+    /// What it is called in the job's graph.
+    #[doc(hidden)]
+    fn name(&self) -> String;
+
     /// Says what is needed before the job runs.
     #[doc(hidden)]
     fn declare(&self, graph: &Graph);
@@ -39,23 +43,27 @@ fn declare<K: ?Sized, V: ?Sized>(sink: &impl Sink<K, V>, graph: &Graph) {
 
 impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
     /// Ends the stream in a sink.
+    #[track_caller]
     pub fn sink(self, sink: impl Sink<Unkeyed, T>) {
         declare(&sink, &self.graph);
-        self.end(sink.into_factory());
+        self.end(sink.name(), sink.into_factory());
     }
 }
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U> {
     /// Ends the stream in a sink.
+    #[track_caller]
     pub fn sink(self, sink: impl Sink<K, V>) {
         declare(&sink, &self.graph);
-        self.end(sink.into_factory());
+        self.end(sink.name(), sink.into_factory());
     }
 }
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Table<K, V, U> {
     /// Keeps the table up to date without using its changes.
+    #[track_caller]
     pub fn materialize(self) {
-        self.changes().end(super::discard::Discard);
+        self.changes()
+            .end("materialize".to_owned(), super::discard::Discard);
     }
 }

@@ -171,6 +171,11 @@ fn prepare(
         },
         stores: topology.stores.clone(),
         unnoted: opened.unnoted,
+        exchanges: topology
+            .exchanges
+            .iter()
+            .map(|exchange| Arc::clone(&exchange.name))
+            .collect(),
         splits: Splits::default(),
         read_topics: BTreeMap::new(),
         progress: Arc::clone(progress),
@@ -268,11 +273,10 @@ pub(crate) fn state_partitions(
         .stores
         .keys()
         .map(|store| changelog_topic(name, store));
-    let exchanges = match settings.scale_out {
-        Some(_) => topology.exchanges.len(),
-        None => 0,
-    };
-    let between = (0..exchanges).map(|exchange| repartition_topic(name, exchange));
+    let exchanges = topology.exchanges.iter();
+    let between = exchanges
+        .filter(|_| settings.scale_out.is_some())
+        .map(|exchange| repartition_topic(name, &exchange.name));
     for topic in changelogs.chain(between) {
         let Some(changelog) = wait(transport.topic(&topic?))? else {
             continue;
@@ -303,19 +307,19 @@ fn refuse_to_run_alone(
     name: &str,
     topology: &Topology,
 ) -> Result<(), JobError> {
-    if topology.exchanges.is_empty() {
-        return Ok(());
+    for exchange in &topology.exchanges {
+        let topic = repartition_topic(name, &exchange.name)?;
+        if wait(transport.topic(&topic))?.is_some() {
+            return Err(JobError::Incompatible {
+                job: name.to_owned(),
+                why: format!(
+                    "it was spread over several processes before, and {topic} may hold what is under way between them: \
+                     run it with `scale_out`, which one process can do as well"
+                ),
+            });
+        }
     }
-    let topic = repartition_topic(name, 0)?;
-    match wait(transport.topic(&topic))? {
-        None => Ok(()),
-        Some(_) => Err(JobError::Incompatible {
-            job: name.to_owned(),
-            why: format!(
-                "it was spread over several processes before, and {topic} may hold what is under way between them:                  run it with `scale_out`, which one process can do as well"
-            ),
-        }),
-    }
+    Ok(())
 }
 
 /// What a job opens once, also where it is spread and has several incarnations.
@@ -364,9 +368,9 @@ fn stored_by(
         let topic = &topics.found[&changelog_topic(name, store)?];
         stored.push(Stored::store(store, topic, schema));
     }
-    let exchanges = topology.exchanges.iter().enumerate();
-    for (exchange, node) in exchanges.filter(|_| settings.scale_out.is_some()) {
-        let topic = &topics.found[&repartition_topic(name, exchange)?];
+    let exchanges = topology.exchanges.iter();
+    for node in exchanges.filter(|_| settings.scale_out.is_some()) {
+        let topic = &topics.found[&repartition_topic(name, &node.name)?];
         stored.push(Stored::repartition(topic, &node.schema));
     }
     Ok(stored)

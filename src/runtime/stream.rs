@@ -5,9 +5,11 @@
 //! themselves are in `operators/`; they use only what is public here.
 
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::context::OperatorContext;
+use super::description::{Edge, EdgeKind, Node, kind_of};
 use super::error::JobError;
 use super::exchange::Exchange;
 use super::operator::{Operator, Stage, Step};
@@ -159,10 +161,84 @@ where
     }
 }
 
+/// Where a stream under construction stands in the graph.
+#[derive(Clone)]
+pub(crate) struct Place {
+    /// The node that it comes from, and how it gets to the next one.
+    edges: Vec<Edge>,
+    /// The name of the next node, if it has one.
+    name: Option<String>,
+    /// The stores that were declared for the next node.
+    stores: Vec<String>,
+}
+
+impl Place {
+    /// Behind a node.
+    fn behind(node: usize) -> Self {
+        Self {
+            edges: vec![Edge {
+                from: node,
+                kind: EdgeKind::Fused,
+            }],
+            name: None,
+            stores: Vec::new(),
+        }
+    }
+
+    /// At a new source.
+    #[track_caller]
+    pub(crate) fn source(graph: &Graph, name: String) -> Self {
+        Self::behind(graph.add_node(Node {
+            name: Some(name),
+            kind: "source".to_owned(),
+            inputs: Vec::new(),
+            stores: Vec::new(),
+            location: Location::caller(),
+        }))
+    }
+
+    /// Adds a node here; returns the place behind it.
+    #[track_caller]
+    pub(crate) fn then(self, graph: &Graph, kind: String) -> Self {
+        Self::behind(graph.add_node(Node {
+            name: self.name,
+            kind,
+            inputs: self.edges,
+            stores: self.stores,
+            location: Location::caller(),
+        }))
+    }
+
+    /// Ends the stream in a sink.
+    #[track_caller]
+    pub(crate) fn end(mut self, graph: &Graph, sink: String) {
+        self.name = Some(sink);
+        self.then(graph, "sink".to_owned());
+    }
+
+    /// Both streams at once.
+    fn and(mut self, other: Self) -> Self {
+        self.edges.extend(other.edges);
+        self.stores.extend(other.stores);
+        self
+    }
+
+    /// The way to the next node, which is called `name`, leads to the worker of the key.
+    fn shuffled(mut self, name: &str, is_needed: bool) -> Self {
+        if is_needed {
+            let edges = self.edges.iter_mut();
+            edges.for_each(|edge| edge.kind = EdgeKind::Shuffle);
+        }
+        self.name = Some(name.to_owned());
+        self
+    }
+}
+
 /// Records without a key. Made by [`Job::source`](super::Job::source) and by operators.
 #[must_use = "a stream does nothing until it ends in a sink"]
 pub struct Stream<T: ?Sized, U = Boxed<Unkeyed, T>> {
     pub(crate) graph: Graph,
+    pub(crate) place: Place,
     pub(crate) upstream: U,
     pub(crate) item: PhantomData<fn(&T)>,
 }
@@ -171,6 +247,7 @@ pub struct Stream<T: ?Sized, U = Boxed<Unkeyed, T>> {
 #[must_use = "a stream does nothing until it ends in a sink"]
 pub struct Keyed<K: ?Sized, V: ?Sized, U = Boxed<K, V>> {
     pub(crate) graph: Graph,
+    pub(crate) place: Place,
     pub(crate) upstream: U,
     pub(crate) types: PhantomData<fn(&K, &V)>,
 }
@@ -183,21 +260,24 @@ pub struct Table<K: ?Sized, V: ?Sized, U = Boxed<K, V>> {
 
 impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
     /// Starts a stream at `upstream`.
-    pub(crate) fn new(graph: Graph, upstream: U) -> Self {
+    pub(crate) fn new(graph: Graph, place: Place, upstream: U) -> Self {
         Self {
             graph,
+            place,
             upstream,
             item: PhantomData,
         }
     }
 
     /// Puts an operator of your own behind this stream. `make` builds one instance per worker.
+    #[track_caller]
     pub fn operator<O, M>(self, make: M) -> Stream<O::Out, Then<U, O, M, Unkeyed, T>>
     where
         O: Operator<Unkeyed, T, OutKey = Unkeyed> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
     {
         Stream {
+            place: self.place.then(&self.graph, kind_of::<O>()),
             graph: self.graph,
             upstream: Then {
                 upstream: self.upstream,
@@ -213,6 +293,7 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
         clippy::type_complexity,
         reason = "the type says what is in front; nobody writes it out"
     )]
+    #[track_caller]
     pub fn keying_operator<O, M>(
         self,
         make: M,
@@ -222,6 +303,7 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
     {
         Keyed {
+            place: self.place.then(&self.graph, kind_of::<O>()),
             graph: self.graph,
             upstream: Then {
                 upstream: self.upstream,
@@ -237,6 +319,7 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
         Stream {
             upstream: Boxed::new(self.upstream),
             graph: self.graph,
+            place: self.place,
             item: PhantomData,
         }
     }
@@ -253,6 +336,7 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
     ///
     /// # Panics
     /// If the streams belong to different jobs.
+    #[track_caller]
     pub fn merge<W: Upstream<Unkeyed, T>>(
         self,
         other: Stream<T, W>,
@@ -263,23 +347,27 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
         );
         let inputs = vec![Boxed::new(self.upstream), Boxed::new(other.upstream)];
         Stream {
+            place: self.place.and(other.place),
             graph: self.graph,
             upstream: Merged { inputs },
             item: PhantomData,
         }
     }
 
-    /// Ends the stream in `stage`.
-    pub(crate) fn end<F: StageFactory<Unkeyed, T>>(self, stage: F) {
+    /// Ends the stream in `stage`, a sink called `name`.
+    #[track_caller]
+    pub(crate) fn end<F: StageFactory<Unkeyed, T>>(self, name: String, stage: F) {
+        self.place.end(&self.graph, name);
         self.upstream.attach(&self.graph, stage);
     }
 }
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U> {
     /// Starts a keyed stream at `upstream`.
-    pub(crate) fn new(graph: Graph, upstream: U) -> Self {
+    pub(crate) fn new(graph: Graph, place: Place, upstream: U) -> Self {
         Self {
             graph,
+            place,
             upstream,
             types: PhantomData,
         }
@@ -290,12 +378,14 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         clippy::type_complexity,
         reason = "the type says what is in front; nobody writes it out"
     )]
+    #[track_caller]
     pub fn operator<O, M>(self, make: M) -> Keyed<O::OutKey, O::Out, Then<U, O, M, K, V>>
     where
         O: Operator<K, V> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
     {
         Keyed {
+            place: self.place.then(&self.graph, kind_of::<O>()),
             graph: self.graph,
             upstream: Then {
                 upstream: self.upstream,
@@ -307,12 +397,14 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     }
 
     /// Puts an operator behind this stream that takes the key away.
+    #[track_caller]
     pub fn unkeying_operator<O, M>(self, make: M) -> Stream<O::Out, Then<U, O, M, K, V>>
     where
         O: Operator<K, V, OutKey = Unkeyed> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
     {
         Stream {
+            place: self.place.then(&self.graph, kind_of::<O>()),
             graph: self.graph,
             upstream: Then {
                 upstream: self.upstream,
@@ -328,11 +420,12 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     ///
     /// # Panics
     /// If the job has a store of that name already, or the name is not a valid part of a topic name.
-    pub fn with_store<S: Datum>(self, name: &str) -> Self
+    pub fn with_store<S: Datum>(mut self, name: &str) -> Self
     where
         K: Datum,
     {
         self.graph.declare_store(name, Schema::of::<K, S>());
+        self.place.stores.push(name.to_owned());
         self
     }
 
@@ -341,6 +434,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         Keyed {
             upstream: Boxed::new(self.upstream),
             graph: self.graph,
+            place: self.place,
             types: PhantomData,
         }
     }
@@ -349,6 +443,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     ///
     /// # Panics
     /// If the streams belong to different jobs.
+    #[track_caller]
     pub fn merge<W: Upstream<K, V>>(self, other: Keyed<K, V, W>) -> Keyed<K, V, Merged<K, V>> {
         assert!(
             self.graph.is_same(&other.graph),
@@ -356,25 +451,32 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         );
         let inputs = vec![Boxed::new(self.upstream), Boxed::new(other.upstream)];
         Keyed {
+            place: self.place.and(other.place),
             graph: self.graph,
             upstream: Merged { inputs },
             types: PhantomData,
         }
     }
 
-    /// Ends the stream in `stage`.
-    pub(crate) fn end<F: StageFactory<K, V>>(self, stage: F) {
+    /// Ends the stream in `stage`, a sink called `name`.
+    #[track_caller]
+    pub(crate) fn end<F: StageFactory<K, V>>(self, name: String, stage: F) {
+        self.place.end(&self.graph, name);
         self.upstream.attach(&self.graph, stage);
     }
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, U: Upstream<K, V>> Keyed<K, V, U> {
     /// Brings all records of one key to one worker. Stateful operators call it themselves; it costs nothing where they are together already.
-    pub fn partitioned(self) -> Keyed<K, V, Exchange<U>> {
+    /// `name` is that of the step behind: where a job is spread over several processes, the topic between them is called
+    /// `<job>-<name>-repartition`.
+    pub fn partitioned(self, name: &str) -> Keyed<K, V, Exchange<U>> {
         Keyed {
+            place: self.place.shuffled(name, !U::IS_PARTITIONED),
             graph: self.graph,
             upstream: Exchange {
                 upstream: self.upstream,
+                name: name.into(),
             },
             types: PhantomData,
         }

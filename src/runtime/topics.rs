@@ -107,14 +107,9 @@ pub(crate) fn job_topics(
             configs: with_large_records(compacted_configs(), RECORD_BYTES_MAX),
         });
     }
-    let exchanges = if is_spread {
-        topology.exchanges.len()
-    } else {
-        0
-    };
-    for exchange in 0..exchanges {
+    for exchange in topology.exchanges.iter().filter(|_| is_spread) {
         topics.push(JobTopic {
-            name: repartition_topic(job, exchange)?,
+            name: repartition_topic(job, &exchange.name)?,
             role: TopicRole::Repartition,
             partitions_count: None,
             configs: repartition_configs(),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::context::OperatorContext;
+use super::description::{Description, Node};
 use super::error::JobError;
 use super::exchange::Receive;
 use super::source::{Feed, SplitLister};
@@ -31,6 +32,8 @@ pub(crate) struct SourceNode {
 /// An exchange of the job: its receiving end, behind the inboxes of this process or behind a topic.
 #[derive(Clone)]
 pub(crate) struct ExchangeNode {
+    /// The name of the node behind it.
+    pub(crate) name: Arc<str>,
     pub(crate) receive: ReceiveFactory,
     pub(crate) repartition: FeedFactory,
     /// The contents of the topic.
@@ -51,32 +54,31 @@ pub(crate) struct Topology {
     pub(crate) exchanges: Vec<ExchangeNode>,
     pub(crate) stores: BTreeMap<String, Schema>,
     pub(crate) sink_topics: BTreeMap<TopicName, SinkTopic>,
-    pub(crate) sinks: Vec<String>,
     /// The directories that sinks of files write.
     pub(crate) directories: Vec<PathBuf>,
     pub(crate) faults: Vec<String>,
+    pub(crate) nodes: Vec<Node>,
 }
 
 impl Topology {
-    /// Names everything that state depends on: another fingerprint means another topology.
+    /// Names everything that state depends on, in an order of its own: another fingerprint means another topology, and the
+    /// order of a program's lines means nothing.
     pub(crate) fn fingerprint(&self) -> String {
         let stores = self
             .stores
             .iter()
             .map(|(name, schema)| format!("store {name} {:016x}", schema.fingerprint()));
-        let exchanges = self
-            .exchanges
-            .iter()
-            .map(|exchange| format!("exchange {:016x}", exchange.schema.fingerprint()));
+        let exchanges = self.exchanges.iter().map(|exchange| {
+            let fingerprint = exchange.schema.fingerprint();
+            format!("exchange {} {fingerprint:016x}", exchange.name)
+        });
         let sources = self
             .sources
             .iter()
             .map(|source| format!("source {}", source.name));
-        sources
-            .chain(stores)
-            .chain(exchanges)
-            .collect::<Vec<_>>()
-            .join("; ")
+        let mut all: Vec<String> = sources.chain(stores).chain(exchanges).collect();
+        all.sort();
+        all.join("; ")
     }
 }
 
@@ -89,13 +91,26 @@ impl Graph {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    pub(crate) fn add_exchange(&self, exchange: ExchangeNode) -> usize {
+    pub(crate) fn add_exchange(&self, exchange: ExchangeNode) {
         let mut topology = self.0.borrow_mut();
+        let is_taken = |other: &ExchangeNode| other.name == exchange.name;
+        if topology.exchanges.iter().any(is_taken) {
+            topology.faults.push(format!(
+                "records are brought together by key for two steps that are called {:?}: the name is what the topic between \
+                 processes is known by for good, choose another for one of them",
+                exchange.name
+            ));
+        }
+        if let Err(e) = TopicName::new(&exchange.name) {
+            topology.faults.push(format!(
+                "the name {:?} of a step cannot be part of a topic name: {e}",
+                exchange.name
+            ));
+        }
         topology.exchanges.push(exchange);
-        topology.exchanges.len() - 1
     }
 
-    pub(crate) fn add_source(&self, source: SourceNode) -> usize {
+    pub(crate) fn add_source(&self, source: SourceNode) {
         let mut topology = self.0.borrow_mut();
         if source.name.is_empty() || source.name.contains('\0') {
             // Positions are kept under the name, with a 0 byte behind it.
@@ -115,7 +130,6 @@ impl Graph {
             ));
         }
         topology.sources.push(source);
-        topology.sources.len() - 1
     }
 
     /// Declares a store; its name becomes part of its changelog topic's name.
@@ -131,8 +145,11 @@ impl Graph {
         }
     }
 
-    pub(crate) fn add_sink(&self, description: String) {
-        self.0.borrow_mut().sinks.push(description);
+    /// Adds a node; returns its number.
+    pub(crate) fn add_node(&self, node: Node) -> usize {
+        let mut topology = self.0.borrow_mut();
+        topology.nodes.push(node);
+        topology.nodes.len() - 1
     }
 
     pub(crate) fn add_directory(&self, path: &Path) {
@@ -156,7 +173,10 @@ impl Graph {
 
     /// The graph as it is now, checked.
     pub(crate) fn topology(&self, job: &str) -> Result<Topology, JobError> {
-        let topology = self.0.borrow().clone();
+        let mut topology = self.0.borrow().clone();
+        // Names decide, not the order of the program's lines.
+        topology.sources.sort_by(|a, b| a.name.cmp(&b.name));
+        topology.exchanges.sort_by(|a, b| a.name.cmp(&b.name));
         let refuse = |why: String| {
             Err(JobError::Topology {
                 job: job.to_owned(),
@@ -172,22 +192,9 @@ impl Graph {
         Ok(topology)
     }
 
-    /// The graph in words, a line an element.
-    pub(crate) fn describe(&self, job: &str) -> String {
+    /// The graph as data that can be shown.
+    pub(crate) fn describe(&self, job: &str) -> Description {
         let topology = self.0.borrow();
-        let mut lines = vec![format!("job {job}")];
-        lines.extend(
-            topology
-                .sources
-                .iter()
-                .map(|s| format!("  source {}", s.name)),
-        );
-        lines.extend(
-            topology.stores.iter().map(|(name, schema)| {
-                format!("  store {name} of {} by {}", schema.value, schema.key)
-            }),
-        );
-        lines.extend(topology.sinks.iter().map(|s| format!("  sink {s}")));
-        lines.join("\n")
+        Description::new(job, &topology.nodes, &topology.stores)
     }
 }

@@ -25,9 +25,11 @@ where
     V: ?Sized + 'static,
     F: Fn(Record<'_, K, V>) + Clone + Send + Sync + 'static,
 {
-    fn declare(&self, graph: &Graph) {
-        graph.add_sink("a function (at least once)".to_owned());
+    fn name(&self) -> String {
+        "a function (at least once)".to_owned()
     }
+
+    fn declare(&self, _graph: &Graph) {}
 
     fn into_factory(self) -> impl StageFactory<K, V> {
         CallFactory {

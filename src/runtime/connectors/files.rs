@@ -128,9 +128,11 @@ impl<F> Files<F> {
 }
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static, F: LineFormat<K, V>> Sink<K, V> for Files<F> {
-    fn declare(&self, graph: &Graph) {
-        graph.add_sink(format!("files {}", self.directory.display()));
+    fn name(&self) -> String {
+        format!("files {}", self.directory.display())
     }
+
+    fn declare(&self, _graph: &Graph) {}
 
     fn into_factory(self) -> impl StageFactory<K, V> {
         self

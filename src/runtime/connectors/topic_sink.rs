@@ -82,6 +82,10 @@ impl<V: Datum + ?Sized, C: Codec<V>> Topic<V, C> {
 }
 
 impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> Sink<K, V> for Topic<V, C> {
+    fn name(&self) -> String {
+        format!("topic {}", self.name)
+    }
+
     fn declare(&self, graph: &Graph) {
         match TopicName::new(&self.name) {
             Ok(topic) => graph.add_sink_topic(
@@ -93,7 +97,6 @@ impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> Sink<K, V> for Topic<V
             ),
             Err(e) => graph.add_fault(e.to_string()),
         }
-        graph.add_sink(format!("topic {}", self.name));
     }
 
     fn into_factory(self) -> impl StageFactory<K, V> {

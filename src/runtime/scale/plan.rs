@@ -76,8 +76,9 @@ impl Plan {
         let state = match topology.exchanges.is_empty() {
             true => None,
             false => {
-                let topics = (0..topology.exchanges.len())
-                    .map(|exchange| ensure_repartition(transport, job, exchange, state_partitions));
+                let topics = topology.exchanges.iter().map(|exchange| {
+                    ensure_repartition(transport, job, &exchange.name, state_partitions)
+                });
                 groups.push(Alike {
                     topics: topics.collect::<Result<_, JobError>>()?,
                     partitions_count: i32::from(state_partitions),
@@ -210,7 +211,7 @@ pub(crate) fn repartition_configs() -> BTreeMap<String, String> {
 fn ensure_repartition(
     transport: &Arc<dyn Transport>,
     job: &str,
-    exchange: usize,
+    exchange: &str,
     state_partitions: u16,
 ) -> Result<TopicName, JobError> {
     let name = repartition_topic(job, exchange)?;

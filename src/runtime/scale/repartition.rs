@@ -26,9 +26,9 @@ use crate::runtime::{JobContext, OperatorContext};
 use crate::state::Trace;
 use crate::types::{Isolation, NameError, Offset, TopicName};
 
-/// The topic of an exchange.
-pub(crate) fn repartition_topic(job: &str, exchange: usize) -> Result<TopicName, NameError> {
-    TopicName::new(&format!("{job}-exchange-{exchange}-repartition"))
+/// The topic of an exchange, which is named by the node behind it.
+pub(crate) fn repartition_topic(job: &str, exchange: &str) -> Result<TopicName, NameError> {
+    TopicName::new(&format!("{job}-{exchange}-repartition"))
 }
 
 /// One worker's sending end of an exchange between processes.
@@ -42,7 +42,7 @@ pub(crate) struct RepartitionSender<K: ?Sized, V: Datum + ?Sized> {
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized> RepartitionSender<K, V> {
-    pub(crate) fn new(exchange: usize, context: &mut OperatorContext) -> Result<Self, JobError> {
+    pub(crate) fn new(exchange: &str, context: &mut OperatorContext) -> Result<Self, JobError> {
         let job = context.job();
         let topic = repartition_topic(job.name(), exchange)?;
         let appender = TopicAppender::new(job, context.writer_cell(), topic, job.compression)?;

@@ -212,7 +212,7 @@ fn s13_a_slow_sink_holds_back_the_source() {
             peak.fetch_max(read.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         })
         .key_from(|_: &str| 0u64)
-        .partitioned()
+        .partitioned("slow")
         .sink(at_least_once(move |_: Record<'_, u64, str>| {
             std::thread::yield_now();
             let begin = std::time::Instant::now();

@@ -4,6 +4,7 @@ mod bad_batches;
 mod changed_input;
 mod cycles;
 mod files;
+mod graph;
 mod input;
 mod large;
 mod memory;

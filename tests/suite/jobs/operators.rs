@@ -243,7 +243,7 @@ fn process_keeps_its_store_across_runs() {
         job.source(lines([&path]))
             .key_by(|line: &str| line)
             .with_store::<u64>("seen")
-            .process(|context| {
+            .process("thirds", |context| {
                 Ok(FirstOfThree {
                     seen: context.store("seen")?,
                 })
@@ -367,7 +367,7 @@ fn a_function_with_state_finds_it_again_after_a_restart_whatever_stands_in_front
         let n = run_number as u64;
         job.source(values(&format!("run-{n}"), 0..30u64))
             .key_from(|n| n % 3)
-            .partitioned()
+            .partitioned("even")
             .filter(|n| n % 2 == 0)
             .filter_map(|n| (*n != 4).then_some(n * 2))
             .stateful("totals", |total: &mut Option<u64>, n, results| {

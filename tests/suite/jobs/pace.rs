@@ -31,7 +31,7 @@ fn copy(slow: Duration, is_shuffled: bool) -> Job {
         false => numbers.inspect(work).sink(topic("out")),
         true => numbers
             .key_from(|n| *n)
-            .partitioned()
+            .partitioned("slow")
             .inspect(work)
             .sink(topic("out")),
     }

@@ -117,7 +117,7 @@ fn s10_poison_behind_a_shuffle_names_the_source_record_too() {
     let job = Job::new("shuffled");
     job.source(topic::<str>("in").until_end())
         .key_by(|value: &str| value)
-        .partitioned()
+        .partitioned("checked")
         .try_map(|value: &str| match value {
             "d" => Err("no d please"),
             other => Ok(other.to_owned()),

@@ -224,10 +224,7 @@ fn a_spread_job_shares_all_its_work() {
         .map(|(partition, _)| partition.topic.as_str())
         .collect();
     assert!(topics.contains(&"lines"), "{topics:?}");
-    assert!(
-        topics.contains(&"spread-exchange-0-repartition"),
-        "{topics:?}"
-    );
+    assert!(topics.contains(&"spread-counts-repartition"), "{topics:?}");
 }
 
 #[test]

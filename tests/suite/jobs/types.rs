@@ -169,7 +169,9 @@ fn x3_a_store_opened_with_another_type_than_it_was_declared_with_is_refused() {
     job.source(values("n", 0..3u64))
         .key_from(|n| *n)
         .with_store::<u64>("seen")
-        .process(|context| context.store::<i64>("seen").map(|_| Never))
+        .process("never", |context| {
+            context.store::<i64>("seen").map(|_| Never)
+        })
         .sink(topic("out"));
     let error = run(job.exactly_once(Commit::every(OFTEN)), &place.log()).unwrap_err();
     let text = error.to_string();
@@ -185,7 +187,7 @@ fn spread<T: Datum + Clone>(of: fn(&str) -> T) -> Launch {
     job.source(topic::<str>("in"))
         .map(move |text: &str| of(text))
         .key_from(|_| 1u8)
-        .partitioned()
+        .partitioned("ones")
         .map(|_: &T| 1u64)
         .sink(topic("out"));
     job.exactly_once(Commit::every(OFTEN))
@@ -193,7 +195,7 @@ fn spread<T: Datum + Clone>(of: fn(&str) -> T) -> Launch {
         .scale_out(ScaleOut::instance("a"))
 }
 
-const BETWEEN: &str = "spread-exchange-0-repartition";
+const BETWEEN: &str = "spread-ones-repartition";
 
 /// Runs until `count` records came out.
 fn run_spread(launch: Launch, log: &Log, count: usize) {

@@ -242,10 +242,7 @@ fn x9_in_a_spread_job_the_unit_is_the_record_of_the_repartition_topic() {
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].value::<i64>(), -9);
     let source = letters[0].header("onceflow.source");
-    assert!(
-        source.starts_with("sums-exchange-0-repartition-"),
-        "{source}"
-    );
+    assert!(source.starts_with("sums-sum-repartition-"), "{source}");
 }
 
 #[test]

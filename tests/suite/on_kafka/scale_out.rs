@@ -195,7 +195,7 @@ fn on_kafka_repartition_topics_are_purged_behind_the_committed_position() {
             shared.feed(&log, 20, 20);
             running.commits() > 3
         });
-        let between = TopicName::new("purged-exchange-0-repartition").unwrap();
+        let between = TopicName::new("purged-counts-repartition").unwrap();
         let configs = wait(log.transport().describe_configs(&between)).unwrap();
         let value = |name: &str| {
             let found = configs.iter().find(|entry| entry.name == name);

@@ -28,7 +28,7 @@ fn needed() -> Vec<Rule> {
         (TOPIC, "-lines", READ),
         (TOPIC, "-lines", DESCRIBE),
         // Whether the job was spread over several processes before.
-        (TOPIC, "-exchange-0-repartition", DESCRIBE),
+        (TOPIC, "-counts-repartition", DESCRIBE),
         (GROUP, "", READ),
         (GROUP, "", DESCRIBE),
     ];

@@ -1,0 +1,108 @@
+//! The job as a graph: what it shows of itself, and that names decide where the order of a program's lines could.
+
+use onceflow::prelude::*;
+use onceflow::runtime::{Launch, TopicRole};
+
+use super::support::{OFTEN, Place, committed_by_key, fill_topic, run};
+
+/// Two counts by the same type of key; `is_swapped` declares the second one first.
+fn two_counts(is_swapped: bool) -> Job {
+    let job = Job::new("two");
+    let numbers = |from: &str| {
+        job.source(topic::<str>(from).until_end())
+            .try_map(|text: &str| text.parse::<u64>())
+    };
+    let halves = || {
+        let by_half = numbers("a").key_from(|n| n / 2);
+        by_half.count("halves").changes().sink(topic("halves"));
+    };
+    let thirds = || {
+        let by_third = numbers("b").key_from(|n| n / 3);
+        by_third.count("thirds").changes().sink(topic("thirds"));
+    };
+    match is_swapped {
+        false => (halves(), thirds()),
+        true => {
+            thirds();
+            (halves(), ())
+        }
+    };
+    job
+}
+
+fn launch(is_swapped: bool) -> Launch {
+    two_counts(is_swapped).exactly_once(Commit::every(OFTEN))
+}
+
+#[test]
+fn u7_swapped_lines_of_a_program_change_nothing() {
+    let place = Place::new();
+    let log = place.log();
+    let numbers = ["0", "1", "2", "3", "4", "5"];
+    for is_swapped in [false, true] {
+        fill_topic(&log, "a", 2, &numbers);
+        fill_topic(&log, "b", 2, &numbers);
+        run(launch(is_swapped).workers(2), &log).unwrap();
+    }
+    let last = |topic: &str| {
+        let counts = committed_by_key::<u64, u64>(&log, topic).into_iter();
+        counts
+            .map(|(key, counts)| (key, *counts.last().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(last("halves"), [(0, 4), (1, 4), (2, 4)]);
+    assert_eq!(last("thirds"), [(0, 6), (1, 6)]);
+}
+
+#[test]
+fn u7_topics_between_processes_are_named_by_the_step_behind_them() {
+    for is_swapped in [false, true] {
+        let spread = launch(is_swapped).scale_out(ScaleOut::instance("one"));
+        let topics = spread.topics().unwrap().into_iter();
+        let between = topics.filter(|topic| topic.role == TopicRole::Repartition);
+        let names: Vec<String> = between.map(|topic| topic.name.to_string()).collect();
+        assert_eq!(names, ["two-halves-repartition", "two-thirds-repartition"]);
+    }
+}
+
+#[test]
+fn a_job_shows_its_graph_as_text_json_and_graphviz() {
+    let job = two_counts(false);
+    let described = job.describe();
+    let text = described.to_string();
+    assert!(
+        text.starts_with("job two\n   0  source a  (tests/suite/jobs/graph.rs:"),
+        "{text}"
+    );
+    let halves = "   4  count halves  <- shuffle of 3  [store halves: u64 by u64]  (tests/";
+    assert!(text.contains(halves), "{text}");
+    assert!(text.contains("   5  sink topic halves  <- 4  ("), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&described.json()).unwrap();
+    let count = &json["nodes"][4];
+    assert_eq!(count["name"], "halves");
+    assert_eq!(count["inputs"][0]["kind"], "shuffle");
+    assert_eq!(count["stores"][0]["value"], "u64");
+    let dot = described.dot();
+    assert!(
+        dot.contains("n3 -> n4 [label=\"shuffle\", style=dashed];"),
+        "{dot}"
+    );
+}
+
+#[test]
+fn two_steps_of_one_name_are_refused() {
+    let job = Job::new("same");
+    let numbers = || job.source(values("n", 0..3u64));
+    let (a, b) = numbers().key_from(|n| *n).tee();
+    a.partitioned("step").sink(topic("a"));
+    b.partitioned("step").sink(topic("b"));
+    let error = job
+        .exactly_once(Commit::every(OFTEN))
+        .topics()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("two steps that are called \"step\""),
+        "{error}"
+    );
+}
