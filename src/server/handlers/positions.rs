@@ -221,6 +221,7 @@ async fn txn_commit_all(
 fn txn_code(code: ErrorCode, version: i16) -> ErrorCode {
     match code {
         // The transaction was ended, but nobody replaced the producer. Clients take the code for a fencing, which is final.
+        // Those of earlier versions know no other that makes them abort, and get this one as from Kafka.
         ErrorCode::InvalidProducerEpoch if version >= ABORTABLE_FROM => {
             ErrorCode::TransactionAbortable
         }

@@ -140,3 +140,73 @@ fn x16_kafkas_own_tool_ends_an_open_transaction() {
     }
     served.stop();
 }
+
+/// The answers to a group's positions, and to its addition, under an epoch that is no longer the transaction's, version by
+/// version: a newer producer took the id over (`is_replaced`), or the transaction ran into its timeout.
+fn positions_under_an_earlier_epoch(side: &mut Side, is_replaced: bool) -> [Vec<String>; 2] {
+    let (slot, group) = (IDEMPOTENT, 0);
+    let init = Ask::InitProducer {
+        slot,
+        timeout_ms: if is_replaced { 60_000 } else { 1000 },
+        current: None,
+    };
+    let add = |epoch| Ask::AddOffsets { slot, group, epoch };
+    let nothing = Round {
+        settings: Vec::new(),
+        steps: Vec::new(),
+    };
+    side.begin(
+        &nothing,
+        &format!("-earlier-{is_replaced}-{}", std::process::id()),
+    );
+    let mut run = |version, ask| side.run(&Step { version, ask });
+    run(3, init.clone());
+    assert_eq!(run(2, add(0)), "ok\n");
+    if is_replaced {
+        run(3, init);
+        assert_eq!(run(2, add(0)), "ok\n");
+    } else {
+        let deadline = Instant::now() + PATIENCE;
+        while !run(0, Ask::DescribeTransaction { slot }).contains("CompleteAbort") {
+            assert!(Instant::now() < deadline, "the timeout does not end it");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let epoch = if is_replaced { -1 } else { 0 };
+    let commit = Ask::TxnOffsets {
+        slot,
+        group,
+        epoch,
+        partition: 0,
+        offset: 1,
+    };
+    let committed = (0..=5).map(|version| run(version, commit.clone()));
+    let committed = committed.collect();
+    [
+        committed,
+        (0..=4).map(|version| run(version, add(epoch))).collect(),
+    ]
+}
+
+#[test]
+fn x15_positions_under_an_earlier_epoch_are_answered_as_kafka_answers_them() {
+    if !world::has_kafka() {
+        return;
+    }
+    let served = Served::start();
+    let of_both = |is_replaced| {
+        sides(&served).map(|mut side| positions_under_an_earlier_epoch(&mut side, is_replaced))
+    };
+    let [kafka, ours] = of_both(true);
+    assert_eq!(kafka, ours);
+    let [[kafka, _], [ours, added]] = of_both(false);
+    let final_code = "InvalidProducerEpoch\n";
+    assert_eq!(kafka, [final_code; 6]);
+    // Older clients know no code that would make them abort; the others get the one that is not final.
+    let not_final = "TransactionAbortable\n";
+    assert_eq!(ours[..4], [final_code; 4]);
+    assert_eq!(ours[4..], [not_final; 2]);
+    // Clients abort and go on after this one, but not after `ProducerFenced`, which Kafka says.
+    assert_eq!(added, ["InvalidProducerEpoch\n"; 5]);
+    served.stop();
+}
