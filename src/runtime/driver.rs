@@ -24,12 +24,15 @@ use super::scale::{Placement, Plan, ReadyTask, Task};
 use super::schemas::NotedSchema;
 use super::source::{AssignedSplit, Position, Split};
 use super::source_topics::{SourceTopics, require_read_topics};
+use super::worker::worker_thread;
 use crate::client::{CommitOutcome, Offered, wait};
 use crate::env::{Instant, failpoint};
 use crate::protocol::ErrorKind;
 use crate::protocol::messages::{CommittedOffset, GroupMember};
 use crate::types::{GroupId, TopicName};
 
+/// The name of the driver's thread.
+pub(crate) const DRIVER_THREAD: &str = "of-driver";
 /// The longest wait for a report when nothing is due.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -169,12 +172,10 @@ impl Driver {
                     self.drained.push(drained);
                     Event::Drained
                 }
-                Ok(Report::Ended(result)) => {
+                Ok(Report::Ended(worker, result)) => {
                     self.running -= 1;
-                    return result.and(Err(JobError::Worker {
-                        worker: 0,
-                        why: "it ended before the job did".to_owned(),
-                    }));
+                    let why = "it ended before the job did";
+                    return result.and(Err(JobError::thread(&worker_thread(worker), why)));
                 }
                 Ok(Report::Flush(worker, flush)) => {
                     // I7: the commit of the cycle drained last was carried out before this report was read.
@@ -187,10 +188,7 @@ impl Driver {
                     Event::Tick
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(JobError::Worker {
-                        worker: 0,
-                        why: "all workers are gone".to_owned(),
-                    });
+                    return Err(JobError::thread(DRIVER_THREAD, "all workers are gone"));
                 }
             };
             if self.carry_out(event)? {
@@ -524,7 +522,7 @@ impl Driver {
         let mut result = Ok(());
         while self.running > 0 {
             match self.reports.recv() {
-                Ok(Report::Ended(ended)) => {
+                Ok(Report::Ended(_, ended)) => {
                     self.running -= 1;
                     result = result.and(ended);
                 }

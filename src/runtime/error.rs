@@ -200,11 +200,11 @@ pub enum JobError {
     /// A name was refused.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// A worker of the job died.
-    #[error("worker {worker} of the job died: {why}")]
-    Worker {
-        /// Its number.
-        worker: usize,
+    /// A thread of the job died, or could not be started.
+    #[error("the thread {thread} of the job is not running: {why}")]
+    Thread {
+        /// Its name: `of-driver`, `of-worker-0`, `of-flush`, `of-member` or `of-replica`.
+        thread: String,
         /// Its last words.
         why: String,
     },
@@ -238,6 +238,18 @@ pub enum JobErrorKind {
 const DISK_FULL: [&str; 3] = ["disk is full", "No space left on device", "quota exceeded"];
 
 impl JobError {
+    pub(crate) fn thread(name: &str, why: impl Into<String>) -> Self {
+        Self::Thread {
+            thread: name.to_owned(),
+            why: why.into(),
+        }
+    }
+
+    /// The system gave no thread.
+    pub(crate) fn no_thread(name: &str, why: &impl fmt::Display) -> Self {
+        Self::thread(name, format!("it could not be started: {why}"))
+    }
+
     /// The answer of whoever runs the job.
     #[must_use]
     pub fn kind(&self) -> JobErrorKind {
@@ -246,7 +258,7 @@ impl JobError {
         }
         match self {
             Self::Poison { .. } => JobErrorKind::Poison,
-            Self::Panicked { .. } | Self::Worker { .. } => JobErrorKind::Bug,
+            Self::Panicked { .. } | Self::Thread { .. } => JobErrorKind::Bug,
             Self::Topology { .. }
             | Self::Incompatible { .. }
             | Self::Source { .. }

@@ -13,6 +13,8 @@ use super::inbox::Message;
 use super::report::{Report, Reports};
 use crate::env::{Env, Instant, JoinHandle, error, release_free_memory};
 
+/// The thread that writes to the state store.
+const THREAD: &str = "of-flush";
 /// Flushes that wait at most. Their bytes count in the stores' own bound: entries stay until they are flushed.
 const QUEUE_MAX: usize = 64;
 
@@ -68,11 +70,8 @@ impl Flusher {
                 release.after_flush(&shared.env);
             }
         };
-        let spawned = job.env.spawn.spawn("of-flush", Box::new(body));
-        let thread = spawned.map_err(|e| JobError::Worker {
-            worker: 0,
-            why: format!("no thread for the state store: {e}"),
-        })?;
+        let spawned = job.env.spawn.spawn(THREAD, Box::new(body));
+        let thread = spawned.map_err(|e| JobError::no_thread(THREAD, &e))?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
@@ -103,18 +102,12 @@ impl Flusher {
     pub(crate) fn close(mut self) -> Result<(), JobError> {
         drop(self.queue.take());
         let joined = self.thread.take().map_or(Ok(()), JoinHandle::join);
-        joined.map_err(|why| JobError::Worker {
-            worker: 0,
-            why: format!("the state store's thread panicked: {why}"),
-        })
+        joined.map_err(|why| JobError::thread(THREAD, format!("it panicked: {why}")))
     }
 }
 
 fn gone() -> JobError {
-    JobError::Worker {
-        worker: 0,
-        why: "the state store's thread is gone".to_owned(),
-    }
+    JobError::thread(THREAD, "it ended before the job did")
 }
 
 /// When free memory is given back to the system: after a flush, whose values may now be evicted as others come.

@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::cycle::Commit;
 use super::description::Description;
+use super::driver::DRIVER_THREAD;
 use super::error::JobError;
 use super::log_handle::Log;
 use super::poison::PoisonPolicy;
@@ -319,11 +320,8 @@ impl Launch {
                 let _ = done.send(result.map(|()| progress.summary()));
             }
         };
-        let spawned = log.env().spawn.spawn("of-driver", Box::new(body));
-        spawned.map_err(|e| JobError::Worker {
-            worker: 0,
-            why: format!("no thread for the driver: {e}"),
-        })?;
+        let spawned = log.env().spawn.spawn(DRIVER_THREAD, Box::new(body));
+        spawned.map_err(|e| JobError::no_thread(DRIVER_THREAD, &e))?;
         Ok(Running {
             finished,
             stopper,
@@ -512,10 +510,7 @@ impl Running {
     /// # Errors
     /// What stopped the job.
     pub async fn finished(self) -> Result<Summary, JobError> {
-        let lost = || JobError::Worker {
-            worker: 0,
-            why: "the driver's thread died".to_owned(),
-        };
+        let lost = || JobError::thread(DRIVER_THREAD, "it ended without a word");
         self.finished.await.unwrap_or_else(|_| Err(lost()))
     }
 }

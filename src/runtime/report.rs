@@ -35,8 +35,8 @@ pub(crate) enum Report {
     /// The worker waits until RocksDB has these values. The cycle that they are of is the one drained last, whose
     /// commit the driver finishes before it reads on.
     Flush(usize, Flush),
-    /// The worker, or another thread of the job, stopped.
-    Ended(Result<(), JobError>),
+    /// The worker of this number stopped.
+    Ended(usize, Result<(), JobError>),
     /// RocksDB refused committed values.
     StateFailed(StateError),
     /// Somebody wants the job to end well.

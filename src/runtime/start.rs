@@ -34,7 +34,7 @@ use super::topics::{
     JobTopic, TopicConfigs, TopicRole, ensure_topic, job_topics, record_bytes_max, with_configs,
 };
 use super::topology::Topology;
-use super::worker::run_worker;
+use super::worker::{run_worker, worker_thread};
 use crate::client::{TransactionalWriter, Transport, wait};
 use crate::env::{Env, failpoint, warn};
 use crate::protocol::batch::Compression;
@@ -550,14 +550,11 @@ fn spawn_worker(
     let (shared, topology, reports) = (Arc::clone(job), topology.clone(), reports.clone());
     let body = move || {
         let ended = run_worker(shared, number, &topology, commit, &reports);
-        reports.send(Report::Ended(ended));
+        reports.send(Report::Ended(number, ended));
     };
-    let spawned = job
-        .env
-        .spawn
-        .spawn(&format!("of-worker-{number}"), Box::new(body));
-    spawned.map(drop).map_err(|e| JobError::Worker {
-        worker: number,
-        why: format!("no thread: {e}"),
-    })
+    let name = worker_thread(number);
+    let spawned = job.env.spawn.spawn(&name, Box::new(body));
+    spawned
+        .map(drop)
+        .map_err(|e| JobError::no_thread(&name, &e))
 }

@@ -31,6 +31,11 @@ mod reading;
 /// The longest sleep without a message; a guard against a lost wake-up, not a way to notice work.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 
+/// The name of a worker's thread.
+pub(crate) fn worker_thread(number: usize) -> String {
+    format!("of-worker-{number}")
+}
+
 /// A worker at work, on its own thread.
 pub(crate) struct Worker {
     job: Arc<JobContext>,
@@ -109,13 +114,11 @@ pub(crate) fn run_worker(
 ) -> Result<(), JobError> {
     let whole = || Worker::build(job, number, topology, commit, reports.clone())?.run();
     catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
-        Err(JobError::Worker {
-            worker: number,
-            why: format!(
-                "a function of the job panicked while it was made or dropped: {}",
-                panic_message(panic)
-            ),
-        })
+        let why = format!(
+            "a function of the job panicked while it was made or dropped: {}",
+            panic_message(panic)
+        );
+        Err(JobError::thread(&worker_thread(number), why))
     })
 }
 

@@ -39,6 +39,8 @@ use crate::runtime::progress::Progress;
 use crate::runtime::report::{Report, Reports};
 use crate::types::{GroupId, Offset, TopicPartition};
 
+/// The thread that keeps the membership.
+const THREAD: &str = "of-member";
 /// The name of the assignor, by which all members must know it.
 const ASSIGNOR: &str = "onceflow-sticky";
 const PROTOCOL_TYPE: &str = "consumer";
@@ -145,11 +147,8 @@ impl Membership {
             let membership = Arc::clone(&membership);
             move || membership.run()
         };
-        let spawned = env.spawn.spawn("of-member", Box::new(body));
-        spawned.map_err(|e| JobError::Worker {
-            worker: 0,
-            why: format!("no thread for the membership: {e}"),
-        })?;
+        let spawned = env.spawn.spawn(THREAD, Box::new(body));
+        spawned.map_err(|e| JobError::no_thread(THREAD, &e))?;
         Ok(membership)
     }
 

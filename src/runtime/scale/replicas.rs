@@ -32,6 +32,8 @@ use crate::runtime::report::{Report, Reports};
 use crate::state::StateBackend;
 use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
 
+/// The thread that follows changelogs.
+const THREAD: &str = "of-replica";
 /// What one partition gives at a time, and all together.
 const PARTITION_BYTES_MAX: usize = 1 << 20;
 const FETCH_BYTES_MAX: usize = 8 << 20;
@@ -126,11 +128,8 @@ impl Replicas {
             let replicas = Arc::clone(&replicas);
             move || replicas.run()
         };
-        let spawned = env.spawn.spawn("of-replica", Box::new(body));
-        let thread = spawned.map_err(|e| JobError::Worker {
-            worker: 0,
-            why: format!("no thread for copies of state: {e}"),
-        })?;
+        let spawned = env.spawn.spawn(THREAD, Box::new(body));
+        let thread = spawned.map_err(|e| JobError::no_thread(THREAD, &e))?;
         *replicas.thread.lock() = Some(thread);
         Ok(replicas)
     }

@@ -1,6 +1,10 @@
 //! What a job refuses, with the reason, before it touches anything.
 
+use std::io;
+use std::sync::Arc;
+
 use onceflow::client::wait;
+use onceflow::env::{Env, JoinHandle, Spawn};
 use onceflow::prelude::*;
 
 use super::support::{
@@ -183,4 +187,45 @@ fn a_job_without_a_source_or_with_two_of_one_name_is_refused() {
     job.source(lines([&path, &path])).sink(topic("out"));
     let error = run(job.exactly_once(Commit::every(AT_THE_END)), &log).unwrap_err();
     assert!(error.to_string().contains("twice"), "{error}");
+}
+
+/// A machine that has no thread of this name left.
+struct Without {
+    name: &'static str,
+    spawn: Arc<dyn Spawn>,
+}
+
+impl Spawn for Without {
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn JoinHandle>> {
+        match name == self.name {
+            true => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+            false => self.spawn.spawn(name, body),
+        }
+    }
+
+    fn parallelism(&self) -> usize {
+        self.spawn.parallelism()
+    }
+}
+
+#[test]
+fn a_thread_that_cannot_be_started_is_named() {
+    for name in ["of-driver", "of-flush", "of-worker-1"] {
+        let place = Place::new();
+        let path = place.file("book", "a b c\n");
+        let real = Env::real();
+        let spawn: Arc<dyn Spawn> = Arc::new(Without {
+            name,
+            spawn: Arc::clone(&real.spawn),
+        });
+        let log = place.log_in(Env { spawn, ..real });
+        let launch = word_count(lines([&path])).exactly_once(Commit::every(OFTEN));
+        match run(launch.workers(2), &log).unwrap_err() {
+            JobError::Thread { thread, why } => {
+                assert_eq!(thread, name);
+                assert!(why.contains("could not be started"), "{why}");
+            }
+            other => panic!("{other}"),
+        }
+    }
 }
