@@ -104,7 +104,7 @@ pub enum Raw<'a> {
 pub struct Emitted<'a, K: ?Sized, V: ?Sized> {
     /// Its key ([`Key::none`] for sources without) and value.
     pub record: Result<(Key<'a, K>, &'a V), CodecError>,
-    /// Its event time.
+    /// Its event time, the same whenever the record is read again; [`Timestamp::NONE`] if the source knows none.
     pub timestamp: Timestamp,
     /// Its offset in the split.
     pub offset: Offset,

@@ -147,16 +147,13 @@ impl Lines {
         let (env, path) = (context.env(), PathBuf::from(name));
         let start = u64::try_from(position.offset.0).unwrap_or(0);
         let known = Fingerprint::decode(&position.fingerprint).map_err(|e| failed(&path, e))?;
-        let timestamp = env.clock.wall();
         match &self.input {
             Input::Files(_) => {
                 let is_rotating = self.settings.is_rotating;
                 let opened = InputFile::resume(env, &path, start, known.as_ref(), is_rotating);
                 let opened = opened.map_err(|e| failed(&path, e))?;
                 let settings = self.settings;
-                Ok(LinesReader::of_file(
-                    path, start, opened, known, settings, timestamp,
-                ))
+                Ok(LinesReader::of_file(path, start, opened, known, settings))
             }
             Input::Once(input) => {
                 let expected = known.map(|known| known.prefix_crc);
@@ -168,7 +165,6 @@ impl Lines {
                     input,
                     known,
                     self.settings,
-                    timestamp,
                 ))
             }
         }

@@ -3,8 +3,10 @@
 use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use crate::codec::{Codec, Datum};
+use crate::env::Clock;
 use crate::runtime::appender::TopicAppender;
 use crate::runtime::operator::{Signal, Stage};
 use crate::runtime::sink::Sink;
@@ -12,7 +14,7 @@ use crate::runtime::stream::StageFactory;
 use crate::runtime::topology::{Graph, SinkTopic};
 use crate::runtime::{Flow, JobError, OperatorContext, Output, Record, Unkeyed};
 use crate::state::Trace;
-use crate::types::TopicName;
+use crate::types::{Timestamp, TopicName};
 
 /// A topic as a source or a sink; see [`topic`].
 pub struct Topic<V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
@@ -28,7 +30,7 @@ pub struct Topic<V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
 /// same as an empty one, is poison); as a sink, one that
 /// writes each record to the topic `name`. A topic that is absent is created. Keys are written as
 /// they are, and placed as the Java client's default partitioner would; records without a key go to
-/// the partitions in turn, a batch each.
+/// the partitions in turn, a batch each. A record without a time gets that of its writing, as a producer would give it.
 pub fn topic<V: Datum + ?Sized>(name: &str) -> Topic<V> {
     Topic {
         name: name.to_owned(),
@@ -122,6 +124,8 @@ impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> StageFactory<K, V> for
             scratch: Vec::with_capacity(64),
             is_keyed: TypeId::of::<Key<K>>() != TypeId::of::<Key<Unkeyed>>(),
             records: 0,
+            clock: Arc::clone(&job.env().clock),
+            written_at: Timestamp::NONE,
             trace: context.trace(),
             value: PhantomData,
         })
@@ -142,8 +146,21 @@ pub struct TopicStage<V: ?Sized, C> {
     scratch: Vec<u8>,
     is_keyed: bool,
     records: u32,
+    clock: Arc<dyn Clock>,
+    /// The time of the cycle's records that have none; [`Timestamp::NONE`] until there is one.
+    written_at: Timestamp,
     trace: Trace,
     value: PhantomData<fn(&V)>,
+}
+
+impl<V: Datum + ?Sized, C: Codec<V>> TopicStage<V, C> {
+    /// The time for a record that has none: one look at the clock a cycle.
+    fn time_of_writing(&mut self) -> Timestamp {
+        if self.written_at == Timestamp::NONE {
+            self.written_at = self.clock.wall();
+        }
+        self.written_at
+    }
 }
 
 impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Output<K, V> for TopicStage<V, C> {
@@ -164,8 +181,12 @@ impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Output<K, V> for TopicStage<V, C
                 )
             }
         };
+        let timestamp = match record.meta.timestamp {
+            Timestamp::NONE => self.time_of_writing(),
+            of_the_record => of_the_record,
+        };
         self.appender
-            .append(partition, record.meta.timestamp, key, Some(&self.scratch))?;
+            .append(partition, timestamp, key, Some(&self.scratch))?;
         self.trace.leave();
         Ok(())
     }
@@ -174,7 +195,10 @@ impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Output<K, V> for TopicStage<V, C
 impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Stage<K, V> for TopicStage<V, C> {
     fn signal(&mut self, signal: Signal) -> Flow {
         match signal {
-            Signal::EndOfCycle => self.appender.flush_all(),
+            Signal::EndOfCycle => {
+                self.written_at = Timestamp::NONE;
+                self.appender.flush_all()
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Values<T> {
 }
 
 /// A source of the values that `values` gives, in order. It must give the same values every time:
-/// after a restart the source skips as many as were committed.
+/// after a restart the source skips as many as were committed. They have no time of their own ([`Timestamp::NONE`]).
 ///
 /// ```
 /// use onceflow::prelude::*;
@@ -58,7 +58,7 @@ impl<T: Datum + Sized + Clone> Source for Values<T> {
         &self,
         _split: &Split,
         position: Option<Offset>,
-        context: &JobContext,
+        _context: &JobContext,
     ) -> Result<Self::Reader, JobError> {
         let position = position.unwrap_or_default();
         let mut values = (self.make)();
@@ -66,11 +66,7 @@ impl<T: Datum + Sized + Clone> Source for Values<T> {
         if let Some(last) = skip.checked_sub(1) {
             values.nth(last);
         }
-        Ok(ValuesReader {
-            values,
-            position,
-            timestamp: context.env().clock.wall(),
-        })
+        Ok(ValuesReader { values, position })
     }
 }
 
@@ -78,7 +74,6 @@ impl<T: Datum + Sized + Clone> Source for Values<T> {
 pub struct ValuesReader<T> {
     values: Box<dyn Iterator<Item = T>>,
     position: Offset,
-    timestamp: Timestamp,
 }
 
 impl<T: Datum + Sized + Clone> SplitReader<Unkeyed, T> for ValuesReader<T> {
@@ -91,7 +86,7 @@ impl<T: Datum + Sized + Clone> SplitReader<Unkeyed, T> for ValuesReader<T> {
             self.position = offset.plus(1);
             let pace = emit.emit(Emitted {
                 record: Ok((Key::none(), &value)),
-                timestamp: self.timestamp,
+                timestamp: Timestamp::NONE,
                 offset,
                 raw: Raw::Encode(&|out| T::DefaultCodec::default().encode(&value, out)),
             })?;

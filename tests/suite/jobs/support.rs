@@ -16,7 +16,7 @@ use onceflow::prelude::*;
 use onceflow::protocol::batch::BatchProducer;
 use onceflow::protocol::messages::{Acks, OffsetSpec, ProduceRequest};
 use onceflow::runtime::{Launch, Summary};
-use onceflow::types::{Durability, Isolation, Offset, TopicName, TopicPartition};
+use onceflow::types::{Durability, Isolation, Offset, Timestamp, TopicName, TopicPartition};
 use tempfile::TempDir;
 
 use crate::support::records::batch_at;
@@ -100,6 +100,7 @@ pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) partition: i32,
+    pub(crate) timestamp: Timestamp,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: Vec<(String, Vec<u8>)>,
@@ -159,6 +160,7 @@ fn partition_of(log: &Log, place: TopicPartition) -> Vec<Seen> {
                 };
                 seen.push(Seen {
                     partition,
+                    timestamp: record.timestamp,
                     key: record.key.map(<[u8]>::to_vec),
                     value: record.value.map(<[u8]>::to_vec),
                     headers: record.headers.map(header).collect(),

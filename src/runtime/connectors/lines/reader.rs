@@ -76,7 +76,6 @@ pub struct LinesReader {
     unended: Option<Unended>,
     is_ended: bool,
     settings: Settings,
-    timestamp: Timestamp,
 }
 
 impl LinesReader {
@@ -87,7 +86,6 @@ impl LinesReader {
         opened: Opened,
         known: Option<Fingerprint>,
         settings: Settings,
-        timestamp: Timestamp,
     ) -> Self {
         let tail_bytes = opened.tail.len();
         Self {
@@ -96,14 +94,7 @@ impl LinesReader {
             consumed: tail_bytes,
             hashed: tail_bytes,
             prefix_crc: Some(opened.prefix_crc),
-            ..Self::of_input(
-                path,
-                position,
-                Input::File(opened.input),
-                known,
-                settings,
-                timestamp,
-            )
+            ..Self::of_input(path, position, Input::File(opened.input), known, settings)
         }
     }
 
@@ -114,7 +105,6 @@ impl LinesReader {
         input: Input,
         known: Option<Fingerprint>,
         settings: Settings,
-        timestamp: Timestamp,
     ) -> Self {
         Self {
             path: Arc::from(path),
@@ -132,7 +122,6 @@ impl LinesReader {
             unended: known.and_then(|known| known.unended),
             is_ended: false,
             settings,
-            timestamp,
         }
     }
 
@@ -216,7 +205,7 @@ impl LinesReader {
         };
         emit.emit(Emitted {
             record,
-            timestamp: self.timestamp,
+            timestamp: Timestamp::NONE,
             offset,
             raw,
         })
