@@ -9,72 +9,38 @@
 //!                               ▲                      feeds ─► chains ─► exchanges ─► chains ─► sinks
 //!                               └───────Drained────────┘
 //! ```
-//! Reading order: `operator.rs` (the contract), `stream.rs` (the builder), `cycle.rs` (the heart), `driver.rs`, `worker.rs`.
+//! Rooms, in reading order: `contract/` (operators, sources and sinks are written against it), `graph/` (the builder),
+//! `task/` (the workers; `task/cycle.rs` is the heart), `topics/`, `connectors/`, `scale/`, `life/` (start, driver, end).
 
-mod advice;
-mod appender;
-mod arguments;
-mod changelog;
 mod connectors;
-mod context;
-mod cycle;
-mod description;
-mod discard;
-mod driver;
-mod error;
-mod exchange;
-mod flusher;
-mod fork;
-mod inbox;
-mod job;
-#[cfg(feature = "server")]
-mod listen;
-mod log_handle;
-mod operator;
-mod pace;
-mod poison;
-mod positions;
-mod pressure;
-mod progress;
-mod quarantine;
-mod record;
-mod report;
+mod contract;
+mod graph;
+mod life;
 mod scale;
-mod schemas;
-mod signals;
-mod sink;
-mod source;
-mod source_topics;
-mod start;
-mod stores;
-mod stream;
-mod surprises;
+mod task;
 mod topics;
-mod topology;
-mod watching;
-mod worker;
 
-pub use arguments::{JobArguments, UsageError};
 pub use connectors::{
     AtLeastOnce, Files, Formatted, KeyedTopic, LineFormat, Lines, Topic, TopicReader, ValueLines,
     Values, at_least_once, files, keyed_topic, lines, lines_of, stdin_lines, topic, values,
 };
-pub use context::{JobContext, OperatorContext};
-pub use cycle::Commit;
-pub use description::Description;
-pub use error::{Failure, JobError, JobErrorKind};
-pub use exchange::Exchange;
-pub use fork::Route;
-pub use job::{Job, Launch, Running, Stopper};
-pub use log_handle::Log;
-pub use operator::{Flow, Operator, Output, Signal};
-pub use pace::Pace;
-pub use poison::PoisonPolicy;
-pub use progress::{JobProgress, ShareReport, Summary};
-pub use record::{Key, Meta, Origin, Record, Unkeyed};
+pub use contract::error::{Failure, JobError, JobErrorKind};
+pub use contract::operator::{Flow, Operator, Output, Signal};
+pub use contract::record::{Key, Meta, Origin, Record, Unkeyed};
+pub use contract::sink::Sink;
+pub use contract::source::{Emit, Emitted, From, Position, Raw, Read, Source, Split, SplitReader};
+pub use graph::description::Description;
+pub use graph::fork::Route;
+pub use graph::stream::{Boxed, Keyed, Merged, Stream, Table, Then, Upstream};
+pub use life::arguments::{JobArguments, UsageError};
+pub use life::job::{Job, Launch, Running, Stopper};
+pub use life::log_handle::Log;
+pub use life::progress::{JobProgress, ShareReport, Summary};
 pub use scale::ScaleOut;
-pub use sink::Sink;
-pub use source::{Emit, Emitted, From, Position, Raw, Read, Source, Split, SplitReader};
-pub use stores::KeyValueStore;
-pub use stream::{Boxed, Keyed, Merged, Stream, Table, Then, Upstream};
-pub use topics::{JobTopic, TopicRole};
+pub use task::context::{JobContext, OperatorContext};
+pub use task::cycle::Commit;
+pub use task::exchange::Exchange;
+pub use task::pace::Pace;
+pub use task::poison::PoisonPolicy;
+pub use task::stores::KeyValueStore;
+pub use topics::job_topics::{JobTopic, TopicRole};

@@ -2,10 +2,10 @@
 
 use std::marker::PhantomData;
 
-use crate::runtime::operator::{Signal, Stage};
-use crate::runtime::sink::Sink;
-use crate::runtime::stream::StageFactory;
-use crate::runtime::topology::Graph;
+use crate::runtime::contract::operator::{Signal, Stage};
+use crate::runtime::contract::sink::Sink;
+use crate::runtime::graph::stream::StageFactory;
+use crate::runtime::graph::topology::Graph;
 use crate::runtime::{Flow, JobError, OperatorContext, Output, Record};
 
 /// A function as a sink; see [`at_least_once`].

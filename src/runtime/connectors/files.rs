@@ -18,11 +18,11 @@ use parking_lot::Mutex;
 
 use crate::codec::{Codec, CodecError, Text};
 use crate::env::{Env, File, OpenMode, failpoint};
-use crate::runtime::operator::{Signal, Stage};
-use crate::runtime::positions::{NamedPositions, SinkMark, SinkMarks};
-use crate::runtime::sink::Sink;
-use crate::runtime::stream::StageFactory;
-use crate::runtime::topology::Graph;
+use crate::runtime::contract::operator::{Signal, Stage};
+use crate::runtime::contract::sink::Sink;
+use crate::runtime::graph::stream::StageFactory;
+use crate::runtime::graph::topology::Graph;
+use crate::runtime::topics::positions::{NamedPositions, SinkMark, SinkMarks};
 use crate::runtime::{Failure, Flow, JobError, OperatorContext, Output, Record};
 use crate::state::Trace;
 use crate::types::Offset;

@@ -2,7 +2,6 @@
 
 mod byte_stream;
 mod callback;
-mod fetched;
 mod files;
 mod lines;
 mod topic_sink;
@@ -10,7 +9,6 @@ mod topic_source;
 mod values;
 
 pub use callback::{AtLeastOnce, at_least_once};
-pub(in crate::runtime) use fetched::{FetchCursor, Taken};
 pub(crate) use files::FileDirectory;
 pub use files::{Files, Formatted, LineFormat, ValueLines, files};
 pub use lines::{Lines, lines, lines_of, stdin_lines};

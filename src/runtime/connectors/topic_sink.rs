@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use crate::codec::{Codec, Datum};
 use crate::env::Clock;
-use crate::runtime::appender::TopicAppender;
-use crate::runtime::operator::{Signal, Stage};
-use crate::runtime::sink::Sink;
-use crate::runtime::stream::StageFactory;
-use crate::runtime::topology::{Graph, SinkTopic};
+use crate::runtime::contract::operator::{Signal, Stage};
+use crate::runtime::contract::sink::Sink;
+use crate::runtime::graph::stream::StageFactory;
+use crate::runtime::graph::topology::{Graph, SinkTopic};
+use crate::runtime::task::appender::TopicAppender;
 use crate::runtime::{Flow, JobError, OperatorContext, Output, Record, Unkeyed};
 use crate::state::Trace;
 use crate::types::{Timestamp, TopicName};

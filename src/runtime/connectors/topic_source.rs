@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::task::Waker;
 
-use super::fetched::{FetchCursor, Taken};
 use super::topic_sink::Topic;
 use crate::client::consumer::{PartitionReader, UnreadableBatch};
 use crate::client::wait;
 use crate::codec::{Codec, CodecError, Datum};
 use crate::protocol::batch::Headers;
 use crate::protocol::messages::{NewTopic, OffsetSpec};
-use crate::runtime::source_topics::{Wanted, find_source_topic};
+use crate::runtime::task::fetched::{FetchCursor, Taken};
+use crate::runtime::topics::source_topics::{Wanted, find_source_topic};
 use crate::runtime::{
     Emit, Emitted, JobContext, JobError, Key, Pace, Raw, Read, Source, Split, SplitReader, Unkeyed,
 };

@@ -34,9 +34,9 @@ use crate::protocol::messages::groups::{
     JoinGroupResponse, JoinedGroup, LeaveGroupRequest, LeavingMember, SyncGroupRequest,
 };
 use crate::protocol::{ErrorCode, ErrorKind};
-use crate::runtime::error::JobError;
-use crate::runtime::progress::Progress;
-use crate::runtime::report::{Report, Reports};
+use crate::runtime::contract::error::JobError;
+use crate::runtime::life::progress::Progress;
+use crate::runtime::task::report::{Report, Reports};
 use crate::types::{GroupId, Offset, TopicPartition};
 
 /// The thread that keeps the membership.

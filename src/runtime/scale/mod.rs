@@ -6,14 +6,13 @@
 //! group went on without cannot commit (KIP-447).
 //!
 //! Reading order: `assignor.rs` (who gets what, pure), `plan.rs`, `agreement.rs` (what members say), `membership.rs`, `replicas.rs`
-//! (state before and beside its use), `placement.rs`, `repartition.rs` (the shuffle between processes).
+//! (state before and beside its use), `placement.rs`. The shuffle between processes is `task/repartition.rs`.
 
 mod agreement;
 mod assignor;
 mod membership;
 mod placement;
 mod plan;
-mod repartition;
 mod replicas;
 
 use std::sync::Arc;
@@ -24,16 +23,15 @@ use membership::Candidate;
 pub(crate) use membership::Membership;
 pub(crate) use placement::Placement;
 pub(crate) use plan::{Plan, repartition_configs};
-pub(crate) use repartition::{RepartitionSender, repartition_feed, repartition_topic};
 pub(crate) use replicas::ReadyTask;
 
-use super::error::JobError;
-use super::log_handle::Log;
-use super::progress::Progress;
-use super::report::Reports;
-use super::source_topics::{Wanted, find_source_topic};
-use super::start::{self, Opened, Settings};
-use super::topology::Topology;
+use crate::runtime::contract::error::JobError;
+use crate::runtime::graph::topology::Topology;
+use crate::runtime::life::log_handle::Log;
+use crate::runtime::life::progress::Progress;
+use crate::runtime::life::start::{self, Opened, Settings};
+use crate::runtime::task::report::Reports;
+use crate::runtime::topics::source_topics::{Wanted, find_source_topic};
 use replicas::Replicas;
 
 /// Spreads a job over several processes that reach one log.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::assignor::{Task, TopicGroup};
-use super::repartition::repartition_topic;
 use crate::client::Transport;
 use crate::protocol::messages::{NewTopic, TopicMetadata};
-use crate::runtime::error::JobError;
-use crate::runtime::topics::{RECORD_BYTES_MAX, ensure_topic, with_large_records};
-use crate::runtime::topology::Topology;
+use crate::runtime::contract::error::JobError;
+use crate::runtime::graph::topology::Topology;
+use crate::runtime::task::repartition::repartition_topic;
+use crate::runtime::topics::job_topics::{RECORD_BYTES_MAX, ensure_topic, with_large_records};
 use crate::types::{TopicName, TopicPartition};
 
 /// Segments of a repartition topic are small, so that what was read can be deleted soon. A record fits.

@@ -25,10 +25,10 @@ use crate::protocol::messages::{
     FetchPartition, FetchRequest, FetchedRecords, OffsetFetchRequest, OffsetSpec,
 };
 use crate::protocol::{ErrorCode, ErrorKind};
-use crate::runtime::changelog::{changelog_topic, key_of};
-use crate::runtime::error::JobError;
-use crate::runtime::progress::Progress;
-use crate::runtime::report::{Report, Reports};
+use crate::runtime::contract::error::JobError;
+use crate::runtime::life::progress::Progress;
+use crate::runtime::task::changelog::{changelog_topic, key_of};
+use crate::runtime::task::report::{Report, Reports};
 use crate::state::StateBackend;
 use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
 

@@ -9,7 +9,7 @@ use crate::broker::{Broker, BrokerConfig, SyncMode};
 use crate::client::{CommitOutcome, InProcess, TransactionalWriter, Transport, wait};
 use crate::env::simulated::{PowerLoss, Replay, SimulatedWorld};
 use crate::protocol::messages::NewTopic;
-use crate::runtime::positions::{Positions, positions_topic, read_positions};
+use crate::runtime::topics::positions::{Positions, positions_topic, read_positions};
 use crate::runtime::{Key, Meta, Origin};
 use crate::types::{Timestamp, TransactionalId};
 

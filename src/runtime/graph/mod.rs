@@ -1,0 +1,9 @@
+//! The job as a graph: the builder that users chain, and all that was declared before anything runs.
+//!
+//! Reading order: `stream.rs` (the builder), `topology.rs` (what was declared), `description.rs` (what people see of it), `fork.rs`.
+
+pub(in crate::runtime) mod advice;
+pub(in crate::runtime) mod description;
+pub(in crate::runtime) mod fork;
+pub(in crate::runtime) mod stream;
+pub(in crate::runtime) mod topology;

@@ -1,0 +1,200 @@
+//! The job as a graph: what was declared, checked, named and printed before anything runs.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::description::{Description, Node};
+use crate::codec::Schema;
+use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::source::{Feed, SplitLister};
+use crate::runtime::task::context::OperatorContext;
+use crate::runtime::task::exchange::Receive;
+use crate::types::TopicName;
+
+/// Builds one worker's receiving end of an exchange.
+pub(crate) type ReceiveFactory =
+    Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Receive>, JobError> + Send + Sync>;
+/// Builds one worker's reader of a source.
+pub(crate) type FeedFactory =
+    Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Feed>, JobError> + Send + Sync>;
+
+/// A source of the job.
+#[derive(Clone)]
+pub(crate) struct SourceNode {
+    pub(crate) name: String,
+    pub(crate) lister: Arc<dyn SplitLister>,
+    pub(crate) feed: FeedFactory,
+}
+
+/// An exchange of the job: its receiving end, behind the inboxes of this process or behind a topic.
+#[derive(Clone)]
+pub(crate) struct ExchangeNode {
+    /// The name of the node behind it.
+    pub(crate) name: Arc<str>,
+    pub(crate) receive: ReceiveFactory,
+    pub(crate) repartition: FeedFactory,
+    /// The contents of the topic.
+    pub(crate) schema: Schema,
+}
+
+/// A topic that a sink writes, as the job creates it if it is absent.
+#[derive(Clone, Default)]
+pub(crate) struct SinkTopic {
+    pub(crate) partitions_count: Option<i32>,
+    pub(crate) configs: BTreeMap<String, String>,
+}
+
+/// Everything that was declared.
+#[derive(Clone, Default)]
+pub(crate) struct Topology {
+    pub(crate) sources: Vec<SourceNode>,
+    pub(crate) exchanges: Vec<ExchangeNode>,
+    pub(crate) stores: BTreeMap<String, Schema>,
+    pub(crate) sink_topics: BTreeMap<TopicName, SinkTopic>,
+    /// The directories that sinks of files write.
+    pub(crate) directories: Vec<PathBuf>,
+    pub(crate) faults: Vec<String>,
+    pub(crate) nodes: Vec<Node>,
+}
+
+impl Topology {
+    /// Names everything that state depends on, in an order of its own: another fingerprint means another topology, and the
+    /// order of a program's lines means nothing.
+    pub(crate) fn fingerprint(&self) -> String {
+        let stores = self
+            .stores
+            .iter()
+            .map(|(name, schema)| format!("store {name} {:016x}", schema.fingerprint()));
+        let exchanges = self.exchanges.iter().map(|exchange| {
+            let fingerprint = exchange.schema.fingerprint();
+            format!("exchange {} {fingerprint:016x}", exchange.name)
+        });
+        let sources = self
+            .sources
+            .iter()
+            .map(|source| format!("source {}", source.name));
+        let mut all: Vec<String> = sources.chain(stores).chain(exchanges).collect();
+        all.sort();
+        all.join("; ")
+    }
+}
+
+/// The graph under construction, shared by the streams of one job.
+#[derive(Clone, Default)]
+pub struct Graph(Rc<RefCell<Topology>>);
+
+impl Graph {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn add_exchange(&self, exchange: ExchangeNode) {
+        let mut topology = self.0.borrow_mut();
+        let is_taken = |other: &ExchangeNode| other.name == exchange.name;
+        if topology.exchanges.iter().any(is_taken) {
+            topology.faults.push(format!(
+                "records are brought together by key for two steps that are called {:?}: the name is what the topic between \
+                 processes is known by for good, choose another for one of them",
+                exchange.name
+            ));
+        }
+        if let Err(e) = TopicName::new(&exchange.name) {
+            topology.faults.push(format!(
+                "the name {:?} of a step cannot be part of a topic name: {e}",
+                exchange.name
+            ));
+        }
+        topology.exchanges.push(exchange);
+    }
+
+    pub(crate) fn add_source(&self, source: SourceNode) {
+        let mut topology = self.0.borrow_mut();
+        if source.name.is_empty() || source.name.contains('\0') {
+            // Positions are kept under the name, with a 0 byte behind it.
+            topology.faults.push(format!(
+                "a source cannot be called {:?}: give it a name without 0 bytes",
+                source.name
+            ));
+        }
+        if topology
+            .sources
+            .iter()
+            .any(|other| other.name == source.name)
+        {
+            topology.faults.push(format!(
+                "two sources are called {:?}: give one another name, or merge their streams",
+                source.name
+            ));
+        }
+        topology.sources.push(source);
+    }
+
+    /// Declares a store; its name becomes part of its changelog topic's name.
+    pub(crate) fn declare_store(&self, name: &str, schema: Schema) {
+        let mut topology = self.0.borrow_mut();
+        if let Err(e) = TopicName::new(name) {
+            topology.faults.push(format!(
+                "the store name {name:?} cannot be part of a topic name: {e}"
+            ));
+        }
+        if topology.stores.insert(name.to_owned(), schema).is_some() {
+            topology.faults.push(format!("two stores are called {name:?}: a store's name is its identity for good, choose another"));
+        }
+    }
+
+    /// Adds a node; returns its number.
+    pub(crate) fn add_node(&self, node: Node) -> usize {
+        let mut topology = self.0.borrow_mut();
+        topology.nodes.push(node);
+        topology.nodes.len() - 1
+    }
+
+    pub(crate) fn add_directory(&self, path: &Path) {
+        let mut topology = self.0.borrow_mut();
+        if !topology.directories.iter().any(|other| other == path) {
+            topology.directories.push(path.to_owned());
+        }
+    }
+
+    /// Several sinks may write one topic: what each says of it holds.
+    pub(crate) fn add_sink_topic(&self, name: TopicName, topic: SinkTopic) {
+        let mut topology = self.0.borrow_mut();
+        let known = topology.sink_topics.entry(name).or_default();
+        known.partitions_count = topic.partitions_count.or(known.partitions_count);
+        known.configs.extend(topic.configs);
+    }
+
+    pub(crate) fn add_fault(&self, why: String) {
+        self.0.borrow_mut().faults.push(why);
+    }
+
+    /// The graph as it is now, checked.
+    pub(crate) fn topology(&self, job: &str) -> Result<Topology, JobError> {
+        let mut topology = self.0.borrow().clone();
+        // Names decide, not the order of the program's lines.
+        topology.sources.sort_by(|a, b| a.name.cmp(&b.name));
+        topology.exchanges.sort_by(|a, b| a.name.cmp(&b.name));
+        let refuse = |why: String| {
+            Err(JobError::Topology {
+                job: job.to_owned(),
+                why,
+            })
+        };
+        if let Some(fault) = topology.faults.first() {
+            return refuse(fault.clone());
+        }
+        if topology.sources.is_empty() {
+            return refuse("it has no source that leads to a sink: begin with `job.source(…)` and end with `.sink(…)`".to_owned());
+        }
+        Ok(topology)
+    }
+
+    /// The graph as data that can be shown.
+    pub(crate) fn describe(&self, job: &str) -> Description {
+        let topology = self.0.borrow();
+        Description::new(job, &topology.nodes, &topology.stores)
+    }
+}

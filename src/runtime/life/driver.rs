@@ -1,0 +1,584 @@
+//! The driver: carries out what [`Cycle`] decides, and commits (design §4).
+//!
+//! The commit of a cycle, in the order that matters: positions and changelog are appended already, pending in
+//! the cycle's transaction; `commit` makes the data durable, then decides; only then do values go to RocksDB (I7).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tracing::{Span, debug, info_span, warn};
+
+use super::flusher::Flusher;
+use super::progress::Progress;
+use crate::client::{CommitOutcome, Offered, wait};
+use crate::env::{Instant, failpoint};
+use crate::protocol::ErrorKind;
+use crate::protocol::messages::{CommittedOffset, GroupMember};
+use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::source::{AssignedSplit, Position, Split};
+use crate::runtime::scale::{Placement, Plan, ReadyTask, Task};
+use crate::runtime::task::changelog::Flush;
+use crate::runtime::task::context::{JobContext, SplitPlan};
+use crate::runtime::task::cycle::{Commit, Cycle, Effect, Event};
+use crate::runtime::task::inbox::{Message, TaskChange};
+use crate::runtime::task::report::{Drained, Report};
+use crate::runtime::task::worker::worker_thread;
+use crate::runtime::topics::positions::Positions;
+use crate::runtime::topics::schemas::NotedSchema;
+use crate::runtime::topics::source_topics::{SourceTopics, require_read_topics};
+use crate::types::{GroupId, TopicName};
+
+/// The name of the driver's thread.
+pub(crate) const DRIVER_THREAD: &str = "of-driver";
+/// The longest wait for a report when nothing is due.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Drives one incarnation of a job, from its first cycle to its end.
+pub(crate) struct Driver {
+    job: Arc<JobContext>,
+    group: GroupId,
+    cycle: Cycle,
+    reports: Receiver<Report>,
+    drained: Vec<Drained>,
+    /// The positions committed last, by split number.
+    committed: BTreeMap<u32, Position>,
+    positions: Positions,
+    /// Schemas that the log does not know yet.
+    unnoted: Vec<NotedSchema>,
+    sources: SourceTopics,
+    flusher: Flusher,
+    progress: Arc<Progress>,
+    commit: Commit,
+    /// How many records the open cycle may have.
+    records_max: u64,
+    /// When the open cycle began, and the drained one.
+    began: Option<Instant>,
+    drained_began: Option<Instant>,
+    /// The records of the drained cycle, until it is committed.
+    drained_records: u64,
+    /// Whether it was said that a cycle does not close.
+    is_standstill_told: bool,
+    /// Splits whose next record is to have a cycle of its own.
+    held: BTreeSet<u32>,
+    running: usize,
+    /// Which worker has which task of a spread job.
+    placement: Placement,
+    /// The tasks that are going, and how many workers have not changed yet.
+    changing: Option<(BTreeSet<Task>, usize)>,
+    /// The open cycle, from its first record to its commit.
+    span: Option<Span>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        job: Arc<JobContext>,
+        commit: Commit,
+        reports: Receiver<Report>,
+        positions: Positions,
+        flusher: Flusher,
+        sources: SourceTopics,
+        progress: Arc<Progress>,
+    ) -> Result<Self, JobError> {
+        let workers = job.inboxes.len();
+        let committed = job
+            .splits
+            .all()
+            .iter()
+            .filter_map(|(number, plan)| Some((*number, plan.position.clone()?)))
+            .collect();
+        Ok(Self {
+            sources,
+            group: GroupId::new(&job.name)?,
+            unnoted: job.unnoted.clone(),
+            job,
+            cycle: Cycle::new(commit, workers),
+            reports,
+            drained: Vec::new(),
+            committed,
+            positions,
+            flusher,
+            progress,
+            commit,
+            records_max: commit.records_first,
+            began: None,
+            drained_began: None,
+            drained_records: 0,
+            is_standstill_told: false,
+            held: BTreeSet::new(),
+            running: workers,
+            placement: Placement::new(workers),
+            changing: None,
+            span: None,
+        })
+    }
+
+    /// Runs until the sources end, somebody stops the job, or something fails.
+    pub(crate) fn run(mut self) -> Result<(), JobError> {
+        let driven = self.drive().map_err(|e| self.name_timeout(e));
+        self.job.pressure.stop_sources();
+        self.broadcast(|| Message::Stop);
+        let ended = self.wait_for_workers();
+        let fenced = match driven.is_err() || ended.is_err() {
+            true => self.abort(),
+            false => Ok(()),
+        };
+        let open = self.job.cycle_records.load(Ordering::Relaxed);
+        self.progress.discarded(self.drained_records + open);
+        let flushed = self.flusher.close();
+        let result = fenced.and(driven).and(ended).and(flushed);
+        result.map_err(|e| self.sources.explain(e))
+    }
+
+    fn drive(&mut self) -> Result<(), JobError> {
+        self.progress.begun();
+        loop {
+            let now = self.job.env.clock.now();
+            self.watch(now);
+            let wait_for = self
+                .cycle
+                .deadline()
+                .map_or(WAIT_MAX, |deadline| deadline.since(now))
+                .min(WAIT_MAX);
+            let event = match self.reports.recv_timeout(wait_for) {
+                Ok(Report::Dirty(at)) => {
+                    let (job, span) = (&self.job, &mut self.span);
+                    span.get_or_insert_with(|| info_span!("cycle", job = %job.name));
+                    self.began.get_or_insert(at);
+                    let effects = self.cycle.step(Event::Dirty, at);
+                    debug_assert!(effects.is_empty(), "a first record only sets the deadline");
+                    Event::Tick
+                }
+                Ok(Report::OverBudget) => Event::OverBudget,
+                Ok(Report::Held(split)) => {
+                    self.held.insert(split);
+                    Event::OverBudget
+                }
+                Ok(Report::Exhausted) => Event::Exhausted,
+                Ok(Report::Stop) => Event::Stop,
+                Ok(Report::Reassigned) => Event::Reassign,
+                Ok(Report::TasksChanged) => match self.tasks_changed() {
+                    true => Event::Reassigned,
+                    false => continue,
+                },
+                Ok(Report::Lost) => {
+                    return Err(JobError::NotCommitted {
+                        job: self.job.name.clone(),
+                    });
+                }
+                Ok(Report::Drained(drained)) => {
+                    self.drained.push(drained);
+                    Event::Drained
+                }
+                Ok(Report::Ended(worker, result)) => {
+                    self.running -= 1;
+                    let why = "it ended before the job did";
+                    return result.and(Err(JobError::thread(&worker_thread(worker), why)));
+                }
+                Ok(Report::Flush(worker, flush)) => {
+                    // I7: the commit of the cycle drained last was carried out before this report was read.
+                    self.flusher.flush(worker, flush)?;
+                    continue;
+                }
+                Ok(Report::StateFailed(e)) => return Err(e.into()),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.progress.changed();
+                    Event::Tick
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(JobError::thread(DRIVER_THREAD, "all workers are gone"));
+                }
+            };
+            if self.carry_out(event)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// `true` once the job is finished.
+    fn carry_out(&mut self, event: Event) -> Result<bool, JobError> {
+        let now = self.job.env.clock.now();
+        let effects = self.cycle.step(event, now);
+        let is_drained = |effect: &Effect| matches!(effect, Effect::Commit { .. });
+        if effects.iter().any(is_drained) {
+            // Every worker is drained, so nobody counts now.
+            self.drained_records = self.job.cycle_records.swap(0, Ordering::Relaxed);
+            self.drained_began = self.began.take();
+        }
+        for effect in effects {
+            match effect {
+                Effect::Close => {
+                    // Workers see this within a batch, and `Close` once they are out of it.
+                    self.job.pressure.ask_to_close(now);
+                    self.broadcast(|| Message::Close);
+                }
+                Effect::Open { writer } => {
+                    let alone = self.held.pop_first();
+                    self.job.alone.set(alone);
+                    let records_max = alone.map_or(self.records_max, |_| 1);
+                    self.job.record_budget.refill(records_max);
+                    self.job.pressure.release_sources();
+                    self.broadcast(|| Message::Open { writer });
+                }
+                Effect::Commit { writer } => self.commit(writer)?,
+                Effect::Reassign => {
+                    // Who still has such a split after this says so again.
+                    self.held.clear();
+                    self.reassign()?;
+                }
+                Effect::Finish => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The drained cycle is committed: the next ones may have more records, if it left time for them.
+    fn note_committed(&mut self, moved: &BTreeMap<u32, Position>) {
+        let quarantine = &self.progress.quarantine;
+        if !quarantine.is_empty() {
+            for (&number, position) in moved {
+                if let Some(plan) = self.job.splits.get(number) {
+                    quarantine.forget_before(&plan.split, position.offset);
+                }
+            }
+        }
+        self.progress
+            .kept(std::mem::take(&mut self.drained_records));
+        self.is_standstill_told = false;
+        let now = self.job.env.clock.now();
+        if let Some(began) = self.drained_began.take() {
+            let timeout = self.job.transaction_timeout;
+            let lasted = now.since(began);
+            self.records_max = self.commit.records_after(self.records_max, lasted, timeout);
+        }
+    }
+
+    /// Says so, once, where a cycle does not close although it should: it will be aborted.
+    fn watch(&mut self, now: Instant) {
+        let (Some(asked), timeout) = (
+            self.job.pressure.close_asked(),
+            self.job.transaction_timeout,
+        ) else {
+            return;
+        };
+        if self.is_standstill_told || now.since(asked) < timeout / 2 {
+            return;
+        }
+        self.is_standstill_told = true;
+        let workers = 0..self.job.inboxes.len();
+        let is_drained = |worker: &usize| self.drained.iter().any(|done| done.worker == *worker);
+        let at_work: Vec<usize> = workers.filter(|worker| !is_drained(worker)).collect();
+        warn!(
+            job = %self.job.name,
+            workers_at_work = ?at_work,
+            waited_millis = now.since(asked).as_millis(),
+            transaction_timeout_millis = timeout.as_millis(),
+            "a commit waits for records that are still being processed, and the transaction is aborted at its timeout: make \
+             the function faster or let it give up earlier, or raise `transaction_timeout`"
+        );
+    }
+
+    /// A cycle that was open for longer than the transaction timeout was aborted for that, whatever it was told.
+    fn name_timeout(&self, error: JobError) -> JobError {
+        let now = self.job.env.clock.now();
+        let began = self.drained_began.or(self.began);
+        let lasted = began.map_or(Duration::ZERO, |began| now.since(began));
+        let timeout = self.job.transaction_timeout;
+        let is_aborted = matches!(error.cause(), ErrorKind::Abortable | ErrorKind::Retriable);
+        if !is_aborted || lasted < timeout {
+            return error;
+        }
+        let open = self.job.cycle_records.load(Ordering::Relaxed);
+        JobError::TimedOut {
+            job: self.job.name.clone(),
+            records: self.drained_records.max(open),
+            lasted,
+            timeout,
+        }
+    }
+
+    fn broadcast(&self, message: impl Fn() -> Message) {
+        self.job
+            .inboxes
+            .iter()
+            .for_each(|inbox| inbox.send(message()));
+    }
+
+    /// Commits the drained cycle: positions, then the decision, then what RocksDB may know.
+    fn commit(&mut self, writer: usize) -> Result<(), JobError> {
+        let cycle = self.span.take().unwrap_or_else(Span::none);
+        let span = info_span!(parent: &cycle, "commit", job = %self.job.name, writer);
+        let _entered = span.enter();
+        if self.progress.quarantine.is_doomed() {
+            return Err(JobError::NotCommitted {
+                job: self.job.name.clone(),
+            });
+        }
+        let begin = self.job.env.clock.now();
+        let (mut moved, mut flushes) = (BTreeMap::new(), Vec::new());
+        let mut marks = Vec::new();
+        for drained in self.drained.drain(..) {
+            moved.extend(drained.positions);
+            marks.extend(drained.marks);
+            flushes.extend(
+                drained
+                    .flushes
+                    .into_iter()
+                    .map(|flush| (drained.worker, flush)),
+            );
+        }
+        moved.retain(|split, at| self.committed.get(split) != Some(at));
+        for mark in &marks {
+            self.positions.append_mark(writer, mark)?;
+        }
+        // With the first values of their types, so that nobody finds the one without the other.
+        for noted in self.unnoted.drain(..) {
+            self.positions.append_schema(writer, &noted)?;
+        }
+        self.send_positions(writer, &moved)?;
+        failpoint("cycle.offsets_sent");
+        match wait(self.job.writers[writer].commit())? {
+            CommitOutcome::Committed => {}
+            outcome @ (CommitOutcome::Aborted | CommitOutcome::Unknown) => {
+                debug!(?outcome, "the cycle did not commit for certain");
+                return Err(JobError::NotCommitted {
+                    job: self.job.name.clone(),
+                });
+            }
+        }
+        failpoint("cycle.committed");
+        let latency = self.job.env.clock.now().since(begin);
+        // Counted before the positions tell that the job has come so far.
+        self.note_committed(&moved);
+        self.progress.committed(&moved, latency);
+        self.note_read_for_good(&moved);
+        self.committed.append(&mut moved);
+        // I7: the decision is durable; from here on RocksDB may hold what the cycle wrote.
+        flushes
+            .into_iter()
+            .try_for_each(|(worker, flush): (usize, Flush)| self.flusher.flush(worker, flush))?;
+        failpoint("cycle.applied");
+        Ok(())
+    }
+
+    fn send_positions(
+        &mut self,
+        writer: usize,
+        moved: &BTreeMap<u32, Position>,
+    ) -> Result<(), JobError> {
+        let mut offsets = Vec::new();
+        for (&number, at) in moved {
+            let Some(plan) = self.job.splits.get(number) else {
+                unreachable!("workers report splits that they were given")
+            };
+            match &plan.split {
+                Split::Partition(partition) => {
+                    let committed = CommittedOffset {
+                        offset: at.offset,
+                        leader_epoch: -1,
+                        metadata: String::new(),
+                    };
+                    offsets.push((partition.clone(), committed));
+                }
+                Split::Named { source, name } => self.positions.append(writer, source, name, at)?,
+            }
+        }
+        let read: Vec<SplitPlan> = moved
+            .keys()
+            .filter_map(|&number| self.job.splits.get(number))
+            .collect();
+        let read: BTreeSet<&TopicName> = read.iter().filter_map(source_topic).collect();
+        self.sources.check(read.iter().copied())?;
+        for (topic, id) in self.sources.unkept(read) {
+            self.positions.append_topic(writer, topic, id)?;
+        }
+        self.positions.flush(writer)?;
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let (group, writer) = (self.group.clone(), &self.job.writers[writer]);
+        let Some(share) = &self.job.share else {
+            return Ok(wait(writer.send_offsets(
+                group,
+                GroupMember::default(),
+                offsets,
+            ))?);
+        };
+        // A process that the others went on without is refused by its generation (KIP-447). One that is still a member
+        // may have been overtaken by the next generation: it sends the same again as who it is now.
+        let mut refused = None;
+        loop {
+            let member = share.membership.member_for_commit(refused)?;
+            let (generation, member_id) = (member.generation, member.member_id.clone());
+            let offered = writer.offer_offsets(group.clone(), member, offsets.clone());
+            match wait(offered) {
+                Ok(Offered::Taken) => return Ok(()),
+                Ok(Offered::AnotherGeneration) => refused = Some(generation),
+                Err(error) => {
+                    share.membership.check_not_replaced(&member_id, &error)?;
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// What was read of repartition topics is not needed any more.
+    fn note_read_for_good(&self, moved: &BTreeMap<u32, Position>) {
+        let Some(share) = &self.job.share else {
+            return;
+        };
+        let read = moved.iter().filter_map(|(&number, at)| {
+            let plan = self.job.splits.get(number)?;
+            match (&plan.split, plan.state_partition) {
+                (Split::Partition(partition), Some(_)) => Some((partition.clone(), at.offset)),
+                _ => None,
+            }
+        });
+        share.membership.read_for_good(read);
+    }
+
+    /// The cycle is committed and none is open: tells each worker what it lets go of and takes on.
+    fn reassign(&mut self) -> Result<(), JobError> {
+        let Some(share) = self.job.share.clone() else {
+            unreachable!("the tasks of a job that runs alone stay")
+        };
+        let change = share.membership.begin_change();
+        debug!(job = %self.job.name, revoked = change.revoked.len(), added = change.added.len(), "changes tasks");
+        if !change.revoked.is_empty() {
+            // What is on its way to RocksDB must not overtake the next owner of the state in this process.
+            self.flusher.wait_until_idle()?;
+        }
+        let mut changes: Vec<TaskChange> = Vec::new();
+        changes.resize_with(self.job.inboxes.len(), TaskChange::default);
+        let plan = share.membership.plan();
+        for &task in &change.revoked {
+            if let Some(worker) = self.placement.remove(task) {
+                self.close_task(plan, task, &mut changes[worker]);
+            }
+        }
+        for ready in &change.added {
+            let worker = self.placement.add(ready.task);
+            self.open_task(plan, ready, &mut changes[worker]);
+        }
+        self.changing = Some((change.revoked, changes.len()));
+        for (inbox, change) in self.job.inboxes.iter().zip(changes) {
+            inbox.send(Message::Reassign(Box::new(change)));
+        }
+        Ok(())
+    }
+
+    fn close_task(&mut self, plan: &Plan, task: Task, change: &mut TaskChange) {
+        change.closed_state.extend(plan.state_partition(task));
+        for (_, place) in plan.feeds(task) {
+            if let Some(number) = self.job.splits.number(&Split::Partition(place)) {
+                self.committed.remove(&number);
+                change.closed_splits.push(number);
+            }
+        }
+    }
+
+    fn open_task(&mut self, plan: &Plan, ready: &ReadyTask, change: &mut TaskChange) {
+        let state_partition = plan.state_partition(ready.task);
+        change.opened_state.extend(state_partition);
+        for (feed, place) in plan.feeds(ready.task) {
+            let position = ready.positions.get(&place).copied().map(Position::from);
+            let split = Split::Partition(place);
+            let number = self.job.splits.add(SplitPlan {
+                source: feed,
+                split: split.clone(),
+                position: position.clone(),
+                is_rereadable: true,
+                state_partition,
+            });
+            self.committed
+                .extend(position.clone().map(|at| (number, at)));
+            let assigned = AssignedSplit {
+                number,
+                split,
+                position,
+            };
+            change.opened_splits.push((feed, assigned));
+        }
+    }
+
+    /// A worker has changed its tasks; `true` once all have.
+    fn tasks_changed(&mut self) -> bool {
+        let Some((revoked, workers)) = self.changing.take() else {
+            unreachable!("tasks change when they are told to")
+        };
+        if workers > 1 {
+            self.changing = Some((revoked, workers - 1));
+            return false;
+        }
+        if let Some(share) = &self.job.share {
+            share.membership.end_change(&revoked);
+        }
+        true
+    }
+
+    fn wait_for_workers(&mut self) -> Result<(), JobError> {
+        let mut result = Ok(());
+        while self.running > 0 {
+            match self.reports.recv() {
+                Ok(Report::Ended(_, ended)) => {
+                    self.running -= 1;
+                    result = result.and(ended);
+                }
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        result
+    }
+
+    /// Rolls back whatever is open. What cannot be rolled back now is when the job starts again, or times out.
+    ///
+    /// I4: whoever took over is found out here for certain, whatever failed first. A partition says of a fenced
+    /// producer only that its epoch is old; starting again would fence the new owner in turn.
+    fn abort(&self) -> Result<(), JobError> {
+        let mut fenced = Ok(());
+        for writer in &self.job.writers {
+            let Err(error) = wait(writer.abort()) else {
+                continue;
+            };
+            debug!(%error, "could not abort; the next start does");
+            if error.kind() == ErrorKind::Fenced {
+                fenced = Err(JobError::Fenced {
+                    job: self.job.name.clone(),
+                    why: error.to_string(),
+                });
+            }
+        }
+        fenced
+    }
+}
+
+/// Remembers who the topics are that the job reads. Call it before anything runs beside the driver: if one of them is
+/// another by now, nothing is left to be stopped.
+///
+/// # Errors
+/// As [`SourceTopics::new`].
+pub(crate) fn source_topics(
+    job: &JobContext,
+    progress: &Arc<Progress>,
+) -> Result<SourceTopics, JobError> {
+    if job.share.is_some() {
+        // Its plan was made when the process began.
+        require_read_topics(job, progress)?;
+    }
+    let splits = job.splits.all();
+    let plans = splits.iter().map(|(_, plan)| plan);
+    let read: BTreeSet<&TopicName> = plans.filter_map(source_topic).collect();
+    let reads_all = job.share.is_none();
+    SourceTopics::new(job, progress, read, reads_all)
+}
+
+/// The topic behind a split, unless it is one between the job's own processes.
+fn source_topic(plan: &SplitPlan) -> Option<&TopicName> {
+    match (&plan.split, plan.state_partition) {
+        (Split::Partition(partition), None) => Some(&partition.topic),
+        _ => None,
+    }
+}

@@ -1,0 +1,549 @@
+//! [`Job`]: what users build, configure and run.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use futures::channel::oneshot;
+use parking_lot::Mutex;
+use tracing::info;
+
+use super::driver::DRIVER_THREAD;
+use super::log_handle::Log;
+use super::progress::{Progress, ShareReport, Summary};
+use super::start::{self, Settings};
+use super::watching::Sources;
+use crate::env::warn;
+use crate::protocol::ErrorKind;
+use crate::protocol::batch::Compression;
+use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::record::Unkeyed;
+use crate::runtime::contract::source::{From, Source};
+use crate::runtime::graph::description::Description;
+use crate::runtime::graph::stream::{Keyed, Place, Stream};
+use crate::runtime::graph::topology::{Graph, Topology};
+use crate::runtime::life::signals;
+use crate::runtime::scale::{Participation, ScaleOut};
+use crate::runtime::task::cycle::Commit;
+use crate::runtime::task::poison::PoisonPolicy;
+use crate::runtime::task::report::{Report, Reports};
+use crate::runtime::topics::job_topics::{JobTopic, job_topics, with_configs};
+use crate::state::StateConfig;
+use crate::types::Offset;
+
+/// How often in a row a job starts again from its last commit without having committed anything new.
+const RESTARTS_MAX: u32 = 5;
+
+/// A stream-processing job under construction.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> anyhow::Result<()> {
+/// # let folder = tempfile::tempdir()?;
+/// # let data = folder.path().join("data");
+/// use std::time::Duration;
+/// use onceflow::prelude::*;
+///
+/// let log = Log::embedded(&data)?;
+/// let job = Job::new("word-count");
+/// let greetings = ["hello hello", "world"].map(str::to_owned);
+/// job.source(values("greetings", greetings))
+///     .flat_map_with(|line: &String, out: &mut Collector<'_, str>| {
+///         line.split(' ').for_each(|word| out.collect(word));
+///     })
+///     .key_by(|word: &str| word)
+///     .count("counts")
+///     .changes()
+///     .sink(topic("word-counts"));
+/// job.exactly_once(Commit::every(Duration::from_millis(10))).run(&log).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Job {
+    name: String,
+    graph: Graph,
+}
+
+impl Job {
+    /// A job of this name. The name is its identity for good: its state, positions and internal topics carry it.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            graph: Graph::default(),
+        }
+    }
+
+    /// Begins a stream at a source without keys.
+    #[track_caller]
+    pub fn source<S: Source<Key = Unkeyed>>(&self, source: S) -> Stream<S::Value, From<S>> {
+        Stream {
+            graph: self.graph.clone(),
+            place: Place::source(&self.graph, source.name()),
+            upstream: From(source),
+            item: PhantomData,
+        }
+    }
+
+    /// Begins a stream at a source with keys.
+    #[track_caller]
+    pub fn keyed_source<S: Source>(&self, source: S) -> Keyed<S::Key, S::Value, From<S>> {
+        Keyed {
+            graph: self.graph.clone(),
+            place: Place::source(&self.graph, source.name()),
+            upstream: From(source),
+            types: PhantomData,
+        }
+    }
+
+    /// The graph of the job as it is so far: displayed it is text, a line a node with its inputs, its stores and where it was made;
+    /// [`Description::json`] and [`Description::dot`] give it to programs.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("parity");
+    /// job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("counts").changes().sink(topic("counts"));
+    /// let text = job.describe().to_string();
+    /// assert!(text.contains("count counts  <- shuffle of 2  [store counts: u64 by u64]"), "{text}");
+    /// ```
+    #[must_use]
+    pub fn describe(&self) -> Description {
+        self.graph.describe(&self.name)
+    }
+
+    /// The topics that the job writes and creates where they are absent, with their settings. A dead-letter topic is
+    /// among those of [`Launch::topics`].
+    ///
+    /// # Errors
+    /// If the job as built cannot run.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("word-count");
+    /// job.source(topic::<str>("words")).key_by(|word: &str| word).count("counts").changes().sink(topic("word-counts"));
+    /// let topics: Vec<String> = job.topics()?.iter().map(|topic| topic.name.to_string()).collect();
+    /// assert_eq!(topics, ["word-count-positions", "word-count-counts-changelog", "word-counts"]);
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
+    pub fn topics(&self) -> Result<Vec<JobTopic>, JobError> {
+        let topology = self.graph.topology(&self.name)?;
+        job_topics(&self.name, &topology, &PoisonPolicy::Fail, false)
+    }
+
+    /// Processes exactly once, committing as `commit` says.
+    pub fn exactly_once(self, commit: Commit) -> Launch {
+        Launch {
+            name: self.name,
+            graph: self.graph,
+            settings: Settings {
+                commit,
+                workers: None,
+                state_partitions: None,
+                memory_bytes: 512 << 20,
+                poison: PoisonPolicy::Fail,
+                compression: Compression::None,
+                topic_partitions: None,
+                transaction_timeout: std::time::Duration::from_secs(60),
+                changelog_tail_bytes_max: StateConfig::default().changelog_tail_bytes_max,
+                dropped_stores: Vec::new(),
+                retyped: Vec::new(),
+                topic_configs: BTreeMap::new(),
+                scale_out: None,
+            },
+        }
+    }
+}
+
+/// A job ready to run, with its settings.
+#[must_use = "nothing runs until `run` or `start`"]
+pub struct Launch {
+    name: String,
+    graph: Graph,
+    settings: Settings,
+}
+
+impl Launch {
+    /// The topics that the job writes and creates where they are absent, with their settings.
+    ///
+    /// # Errors
+    /// If the job as built cannot run.
+    pub fn topics(&self) -> Result<Vec<JobTopic>, JobError> {
+        let topology = self.graph.topology(&self.name)?;
+        let is_spread = self.settings.scale_out.is_some();
+        let topics = job_topics(&self.name, &topology, &self.settings.poison, is_spread)?;
+        with_configs(topics, &self.settings.topic_configs, &self.name)
+    }
+
+    /// How many worker threads; the default is one a core. May change from run to run: state is kept.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.settings.workers = Some(count.max(1));
+        self
+    }
+
+    /// Into how many parts state is cut: the most workers that can share it. Fixed when the job first runs.
+    pub fn state_partitions(mut self, count: u16) -> Self {
+        self.settings.state_partitions = Some(count.max(1));
+        self
+    }
+
+    /// The memory that state may take, with what is on its way to and from it, in bytes. The default is 512 MiB.
+    pub fn memory_bytes(mut self, bytes: usize) -> Self {
+        self.settings.memory_bytes = bytes;
+        self
+    }
+
+    /// What happens to records that cannot be processed. The default is to fail.
+    pub fn on_poison(mut self, policy: PoisonPolicy) -> Self {
+        self.settings.poison = policy;
+        self
+    }
+
+    /// Gives up the state of the store `name`, which no step of the job has any more. Without this such a job is
+    /// refused, because a step that was renamed by mistake would lose its state. Its changelog topic stays.
+    pub fn drop_store(mut self, name: &str) -> Self {
+        self.settings.dropped_stores.push(name.to_owned());
+        self
+    }
+
+    /// Accepts that the types of the store `name` (or of the repartition topic of that name) are others than those that an earlier build
+    /// of the job wrote. Without this such a job is refused, because it would read the old bytes as other values. The bytes are not
+    /// converted: say it only if they mean the same in both types, as after a field was renamed. Once is enough.
+    pub fn accept_type_change(mut self, name: &str) -> Self {
+        self.settings.retyped.push(name.to_owned());
+        self
+    }
+
+    /// How record batches of sinks and changelogs are compressed. The default is not at all.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.settings.compression = compression;
+        self
+    }
+
+    /// A setting that the topic of a sink or of dead letters gets if the job creates it, by Kafka's name. A topic that is there
+    /// already keeps its own. A dead-letter topic takes records of 96 MiB unless this says otherwise.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use onceflow::prelude::*;
+    /// # use onceflow::types::TopicName;
+    /// # let job = Job::new("parse");
+    /// # job.source(topic::<str>("in")).try_map(|text: &str| text.parse::<u64>()).sink(topic("out"));
+    /// job.exactly_once(Commit::every(Duration::from_millis(100)))
+    ///     .on_poison(PoisonPolicy::DeadLetter(TopicName::new("dead")?))
+    ///     .topic_config("dead", "retention.ms", "604800000");
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
+    pub fn topic_config(mut self, topic: &str, name: &str, value: &str) -> Self {
+        let configs = self.settings.topic_configs.entry(topic.to_owned());
+        configs
+            .or_default()
+            .insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// How many partitions a topic gets that the job creates. The default is the number of state partitions.
+    pub fn topic_partitions(mut self, count: i32) -> Self {
+        self.settings.topic_partitions = Some(count.max(1));
+        self
+    }
+
+    /// After so long without a commit the coordinator aborts a cycle. The default is 60 s.
+    pub fn transaction_timeout(mut self, timeout: std::time::Duration) -> Self {
+        self.settings.transaction_timeout = timeout;
+        self
+    }
+
+    /// How much changelog a restart may have to replay, about, in bytes: state is brought to RocksDB's disk whenever
+    /// it lacks more. The default is 256 MiB; less makes restarts shorter, and RocksDB write more.
+    pub fn changelog_tail_bytes_max(mut self, bytes: u64) -> Self {
+        self.settings.changelog_tail_bytes_max = bytes;
+        self
+    }
+
+    /// Shares the job with other processes that reach the same log: each runs it with an instance name of its own.
+    /// Its sources and sinks must be topics, and it runs until it is stopped. A job that ran alone may be spread; one that was
+    /// spread stays so, if only over one process.
+    pub fn scale_out(mut self, scale_out: ScaleOut) -> Self {
+        self.settings.scale_out = Some(scale_out);
+        self
+    }
+
+    /// Runs the job until its sources end, or SIGTERM or SIGINT comes: then what is in flight is finished and committed.
+    ///
+    /// # Errors
+    /// What stopped the job. Nothing of an unfinished cycle is visible; the next run goes on behind the last commit.
+    pub fn run(self, log: &Log) -> impl Future<Output = Result<Summary, JobError>> + Send + use<> {
+        let started = self.start(log);
+        let env = log.env().clone();
+        async move {
+            let running = started?;
+            let watched = signals::watch(&env, running.stopper());
+            let result = running.finished().await;
+            // The thread may have ended by itself.
+            let _ = watched.send(());
+            result
+        }
+    }
+
+    /// Starts the job on threads of its own and returns at once.
+    ///
+    /// # Errors
+    /// If the job as built cannot run.
+    pub fn start(self, log: &Log) -> Result<Running, JobError> {
+        let topology = self.graph.topology(&self.name)?;
+        let claim = match &self.settings.scale_out {
+            Some(scale_out) => log.claim(&format!("{}@{}", self.name, scale_out.instance))?,
+            None => log.claim(&self.name)?,
+        };
+        let progress = Arc::<Progress>::default();
+        let sources = Sources::new(log.transport(), &self.name, &topology)?;
+        let stopper = Stopper(Arc::new(Mutex::new(StopState::default())));
+        let (done, finished) = oneshot::channel();
+        let body = {
+            let (log, progress, stopper) = (log.clone(), Arc::clone(&progress), stopper.clone());
+            move || {
+                let result = supervise(
+                    &log,
+                    &self.name,
+                    &topology,
+                    &self.settings,
+                    &progress,
+                    &stopper,
+                );
+                drop(claim);
+                stopper.0.lock().is_finished = true;
+                progress.changed();
+                // Nobody waits for the end of a job that was dropped.
+                let _ = done.send(result.map(|()| progress.summary()));
+            }
+        };
+        let spawned = log.env().spawn.spawn(DRIVER_THREAD, Box::new(body));
+        spawned.map_err(|e| JobError::no_thread(DRIVER_THREAD, &e))?;
+        Ok(Running {
+            finished,
+            stopper,
+            progress,
+            sources,
+        })
+    }
+}
+
+/// Runs a job, again from its last commit where an attempt ended in a way that this mends.
+fn supervise(
+    log: &Log,
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+    progress: &Arc<Progress>,
+    stopper: &Stopper,
+) -> Result<(), JobError> {
+    if settings.scale_out.is_some() {
+        start::fence_the_job_alone(log, name, settings)?;
+    }
+    let participation = Participation::begin(log, name, topology, settings, progress)?;
+    let ran = supervise_incarnations(
+        log,
+        name,
+        topology,
+        settings,
+        progress,
+        stopper,
+        participation.as_ref(),
+    );
+    let closed = participation.map_or(Ok(()), Participation::close);
+    ran.and(closed)
+}
+
+/// When to commit: soon enough for the transaction timeout.
+fn commit_within_timeout(name: &str, settings: &Settings) -> Commit {
+    let whole = settings.commit.within(settings.transaction_timeout);
+    if whole != settings.commit {
+        warn!(
+            job = name,
+            interval_millis = settings.commit.interval.as_millis(),
+            transaction_timeout_millis = settings.transaction_timeout.as_millis(),
+            "a cycle as long as the commit interval could not be committed within the transaction timeout: the job commits \
+             after a third of the timeout; raise `transaction_timeout`, or commit more often (`Commit::every`)"
+        );
+    }
+    whole
+}
+
+/// Nothing of the last cycle is lost, but neither is it done.
+fn tell_discarded(name: &str, progress: &Progress) {
+    let summary = progress.summary();
+    if summary.discarded_records > 0 {
+        warn!(
+            job = name,
+            ?summary,
+            "stopped after a cycle that was not committed: the next run reads its records again"
+        );
+    }
+}
+
+fn supervise_incarnations(
+    log: &Log,
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+    progress: &Arc<Progress>,
+    stopper: &Stopper,
+    participation: Option<&Participation>,
+) -> Result<(), JobError> {
+    let mut failures = 0;
+    let whole = commit_within_timeout(name, settings);
+    let mut commit = whole;
+    loop {
+        let commits = progress.commits();
+        let (reports, receiver) = Reports::channel();
+        if !stopper.attach(reports.clone()) {
+            tell_discarded(name, progress);
+            return Ok(());
+        }
+        let share = match participation {
+            Some(participation) => {
+                let share = participation.wait_for_share(&reports, || stopper.is_stopped())?;
+                let Some(share) = share else {
+                    return Ok(());
+                };
+                Some(share)
+            }
+            None => None,
+        };
+        let channel = (reports, receiver);
+        let attempt = Settings {
+            commit,
+            ..settings.clone()
+        };
+        let result = start::run_once(log, name, topology, &attempt, progress, channel, share);
+        if let Some(participation) = participation {
+            participation.ended();
+        }
+        let is_apart = progress.quarantine.end_attempt();
+        failures = if progress.commits() > commits {
+            1
+        } else {
+            failures + 1
+        };
+        match result {
+            // Each such attempt sets another record apart, so it is no failure without progress.
+            Err(JobError::NotCommitted { .. }) if is_apart => {
+                failures = 0;
+                info!(
+                    job = name,
+                    "a record failed after part of its effects: the cycle is done again without it"
+                );
+            }
+            Err(e)
+                if matches!(e.cause(), ErrorKind::Abortable | ErrorKind::Retriable)
+                    && failures <= RESTARTS_MAX =>
+            {
+                progress.restarts(&e);
+                warn!(job = name, error = %e, failures, "starting again from the last commit");
+                commit = match &e {
+                    JobError::TimedOut { records, .. } => whole.smaller(*records, failures),
+                    _ => whole,
+                };
+            }
+            Err(e) => return Err(e),
+            Ok(()) => {
+                info!(job = name, commits = progress.commits(), "finished");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A job that runs on threads of its own. Dropping it lets the job go on; [`Running::stop`] ends it.
+pub struct Running {
+    finished: oneshot::Receiver<Result<Summary, JobError>>,
+    stopper: Stopper,
+    pub(super) progress: Arc<Progress>,
+    pub(super) sources: Sources,
+}
+
+impl Running {
+    /// How many cycles were committed so far.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.progress.commits()
+    }
+
+    /// The committed position of each split that moved in this run, by its number.
+    #[must_use]
+    pub fn positions(&self) -> BTreeMap<u32, Offset> {
+        self.progress.positions()
+    }
+
+    /// What this process has of the job, if the job is spread over several ([`Launch::scale_out`]).
+    #[must_use]
+    pub fn share(&self) -> ShareReport {
+        self.progress.share()
+    }
+
+    /// Whether the job has ended; [`Running::finished`] then answers at once.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.stopper.0.lock().is_finished
+    }
+
+    /// A handle that stops the job, for another place.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Finishes and commits what is in flight, then ends the job.
+    ///
+    /// # Errors
+    /// What stopped the job before.
+    pub async fn stop(self) -> Result<Summary, JobError> {
+        self.stopper.stop();
+        self.finished().await
+    }
+
+    /// Waits for the job's end.
+    ///
+    /// # Errors
+    /// What stopped the job.
+    pub async fn finished(self) -> Result<Summary, JobError> {
+        let lost = || JobError::thread(DRIVER_THREAD, "it ended without a word");
+        self.finished.await.unwrap_or_else(|_| Err(lost()))
+    }
+}
+
+/// Stops a job.
+#[derive(Clone)]
+pub struct Stopper(Arc<Mutex<StopState>>);
+
+#[derive(Default)]
+struct StopState {
+    is_stopped: bool,
+    is_finished: bool,
+    reports: Option<Reports>,
+}
+
+impl Stopper {
+    /// Asks the job to finish and commit what is in flight, and end.
+    pub fn stop(&self) {
+        let mut state = self.0.lock();
+        state.is_stopped = true;
+        if let Some(reports) = &state.reports {
+            reports.send(Report::Stop);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.0.lock().is_stopped
+    }
+
+    /// Connects the next incarnation; `false` if the job was stopped before.
+    fn attach(&self, reports: Reports) -> bool {
+        let mut state = self.0.lock();
+        state.reports = Some(reports);
+        !state.is_stopped
+    }
+}

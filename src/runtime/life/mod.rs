@@ -1,0 +1,16 @@
+//! A job's life: its start, its driver, its restarts and its end.
+//!
+//! Reading order: `job.rs` (what users call, and the supervision), `start.rs`, `driver.rs`, `flusher.rs`, `progress.rs`.
+
+pub(in crate::runtime) mod arguments;
+pub(in crate::runtime) mod driver;
+pub(in crate::runtime) mod flusher;
+pub(in crate::runtime) mod job;
+#[cfg(feature = "server")]
+pub(in crate::runtime) mod listen;
+pub(in crate::runtime) mod log_handle;
+pub(in crate::runtime) mod progress;
+pub(in crate::runtime) mod signals;
+pub(in crate::runtime) mod start;
+pub(in crate::runtime) mod surprises;
+pub(in crate::runtime) mod watching;

@@ -1,0 +1,181 @@
+//! What a running job tells about itself.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::source::Position;
+use crate::runtime::task::quarantine::Quarantine;
+use crate::types::{Offset, TopicId, TopicName, TopicPartition};
+
+/// Counters of a running job, shared with whoever watches it.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    commits: AtomicU64,
+    records: AtomicU64,
+    discarded_records: AtomicU64,
+    positions: Mutex<BTreeMap<u32, Offset>>,
+    /// Who the topics that it reads were when it first read them (S16).
+    pub(crate) read_topics: Mutex<BTreeMap<TopicName, TopicId>>,
+    share: Mutex<ShareReport>,
+    /// Source records that are set apart, from attempt to attempt.
+    pub(crate) quarantine: Quarantine,
+    report: Mutex<JobProgress>,
+    is_begun: AtomicBool,
+    /// Told at every commit, every second, and at the end.
+    changes: watch::Sender<()>,
+}
+
+/// How far a job came in this run: see [`Running::progress`](crate::runtime::Running::progress).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobProgress {
+    /// The cycles that were committed.
+    pub commits: u64,
+    /// The source records in them.
+    pub records: u64,
+    /// How long the last commit took, from the end of its cycle to the answer.
+    pub last_commit: Option<Duration>,
+    /// How long the slowest commit took.
+    pub slowest_commit: Option<Duration>,
+    /// How often the job started again from its last commit.
+    pub restarts: u64,
+    /// Why it did so the last time.
+    pub last_restart: Option<String>,
+}
+
+/// The account of a finished job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// How many cycles it committed.
+    pub commits: u64,
+    /// The records of its sources that these cycles had; in a job that is spread, those between its processes, too.
+    pub records: u64,
+    /// The records that were read in cycles that were not committed: a cycle was done again, or the job was stopped
+    /// before. Nothing of them is visible, and nothing is lost: they are read again, by the next run at the latest.
+    pub discarded_records: u64,
+}
+
+/// What a process has of a job that is spread over several: see [`Running::share`](crate::runtime::Running::share).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShareReport {
+    /// The generation of the job's group that was agreed on last; -1 before the first.
+    pub generation: i32,
+    /// The partitions of topics that it reads, those of repartition topics included.
+    pub partitions: Vec<TopicPartition>,
+    /// The state partitions that it stands by for, and how many changelog records it lacks of each.
+    pub standby_lags: BTreeMap<u16, u64>,
+    /// How many changelog records were replayed for tasks before they could be taken on. What a standby had replayed does not count.
+    pub restored_records: u64,
+}
+
+impl Progress {
+    pub(crate) fn committed(&self, moved: &BTreeMap<u32, Position>, latency: Duration) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        let mut report = self.report.lock();
+        report.commits += 1;
+        report.last_commit = Some(latency);
+        report.slowest_commit = report.slowest_commit.max(Some(latency));
+        drop(report);
+        // Last: whoever waits for a position finds all else that is told of its commit.
+        let moved = moved.iter().map(|(&number, at)| (number, at.offset));
+        self.positions.lock().extend(moved);
+        self.changed();
+    }
+
+    pub(crate) fn restarts(&self, why: &JobError) {
+        let mut report = self.report.lock();
+        report.restarts += 1;
+        report.last_restart = Some(why.to_string());
+    }
+
+    pub(crate) fn report(&self) -> JobProgress {
+        JobProgress {
+            records: self.records.load(Ordering::Relaxed),
+            ..self.report.lock().clone()
+        }
+    }
+
+    /// The job's topics are there, and its workers run.
+    pub(crate) fn begun(&self) {
+        self.is_begun.store(true, Ordering::Release);
+        self.changed();
+    }
+
+    pub(crate) fn is_begun(&self) -> bool {
+        self.is_begun.load(Ordering::Acquire)
+    }
+
+    /// Wakes those who wait for a change.
+    pub(crate) fn changed(&self) {
+        self.changes.send_replace(());
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Who a topic was when this process first read it; `None` if that is now.
+    pub(crate) fn first_id(&self, topic: &TopicName, id: TopicId) -> Option<TopicId> {
+        match self.read_topics.lock().entry(topic.clone()) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(vacant) => {
+                vacant.insert(id);
+                None
+            }
+        }
+    }
+
+    /// The records read in the cycle that was committed.
+    pub(crate) fn kept(&self, records: u64) {
+        self.records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// The records read in cycles that were not committed; they are read again.
+    pub(crate) fn discarded(&self, records: u64) {
+        self.discarded_records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        Summary {
+            commits: self.commits(),
+            records: self.records.load(Ordering::Relaxed),
+            discarded_records: self.discarded_records.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn agreed(&self, generation: i32) {
+        self.share.lock().generation = generation;
+    }
+
+    pub(crate) fn reads(&self, partitions: Vec<TopicPartition>) {
+        self.share.lock().partitions = partitions;
+    }
+
+    pub(crate) fn restored(&self, records: u64) {
+        self.share.lock().restored_records += records;
+    }
+
+    pub(crate) fn standbys_lag(&self, lags: BTreeMap<u16, u64>) {
+        self.share.lock().standby_lags = lags;
+    }
+
+    pub(crate) fn share(&self) -> ShareReport {
+        self.share.lock().clone()
+    }
+
+    pub(crate) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn positions(&self) -> BTreeMap<u32, Offset> {
+        self.positions.lock().clone()
+    }
+}

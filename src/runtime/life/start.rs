@@ -1,0 +1,563 @@
+//! From a topology to running threads: fence, create, restore, go. Every start is a recovery.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use tracing::{info, info_span};
+
+use super::driver::{Driver, source_topics};
+use super::flusher::Flusher;
+use super::log_handle::Log;
+use super::progress::Progress;
+use super::surprises::warn_of_surprises;
+use crate::client::{TransactionalWriter, Transport, wait};
+use crate::env::{Env, failpoint, warn};
+use crate::protocol::batch::Compression;
+use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
+use crate::runtime::connectors::FileDirectory;
+use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::source::{Position, Split};
+use crate::runtime::graph::topology::Topology;
+use crate::runtime::scale::{ScaleOut, Share};
+use crate::runtime::task::changelog::changelog_topic;
+use crate::runtime::task::context::{JobContext, SplitPlan, Splits};
+use crate::runtime::task::cycle::{Commit, WRITERS_COUNT};
+use crate::runtime::task::inbox::Inbox;
+use crate::runtime::task::pace::RecordBudget;
+use crate::runtime::task::poison::PoisonPolicy;
+use crate::runtime::task::pressure::Pressure;
+use crate::runtime::task::quarantine::Alone;
+use crate::runtime::task::repartition::repartition_topic;
+use crate::runtime::task::report::{Report, Reports};
+use crate::runtime::task::worker::{run_worker, worker_thread};
+use crate::runtime::topics::job_topics::{
+    JobTopic, TopicConfigs, TopicRole, ensure_topic, job_topics, record_bytes_max, with_configs,
+};
+use crate::runtime::topics::positions::{
+    NamedPositions, Positions, positions_topic, read_positions,
+};
+use crate::runtime::topics::schemas::{NotedSchema, Stored, check_schemas};
+use crate::state::{StateBackend, StateConfig, StoreDeclaration};
+use crate::types::{GroupId, Offset, TopicId, TopicName, TopicPartition, TransactionalId};
+
+/// State partitions of a job that says nothing: enough to spread over twice these cores later.
+const STATE_PARTITIONS_MIN: usize = 4;
+const STATE_PARTITIONS_MAX: usize = 64;
+
+/// How a job is to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) commit: Commit,
+    pub(crate) workers: Option<usize>,
+    pub(crate) state_partitions: Option<u16>,
+    pub(crate) memory_bytes: usize,
+    pub(crate) poison: PoisonPolicy,
+    pub(crate) compression: Compression,
+    pub(crate) topic_partitions: Option<i32>,
+    pub(crate) transaction_timeout: Duration,
+    pub(crate) changelog_tail_bytes_max: u64,
+    pub(crate) dropped_stores: Vec<String>,
+    /// Stores and repartition topics whose types may change.
+    pub(crate) retyped: Vec<String>,
+    /// Settings of topics of results and dead letters.
+    pub(crate) topic_configs: TopicConfigs,
+    pub(crate) scale_out: Option<ScaleOut>,
+}
+
+impl Settings {
+    pub(crate) fn partitions_of_new_topics(&self, state_partitions: u16) -> i32 {
+        self.topic_partitions.unwrap_or(i32::from(state_partitions))
+    }
+}
+
+/// Runs one incarnation of a job to its end.
+pub(crate) fn run_once(
+    log: &Log,
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+    progress: &Arc<Progress>,
+    (reports, receiver): (Reports, Receiver<Report>),
+    share: Option<Share>,
+) -> Result<(), JobError> {
+    let span = info_span!("start", job = name);
+    let entered = span.enter();
+    let is_spread = share.is_some();
+    let job = Arc::new(prepare(log, name, topology, settings, progress, share)?);
+    let sources = source_topics(&job, progress)?;
+    let flusher = Flusher::start(&job, reports.clone())?;
+    for number in 0..job.inboxes.len() {
+        spawn_worker(&job, number, topology, settings.commit, &reports)?;
+    }
+    info!(
+        workers = job.inboxes.len(),
+        splits = job.splits.count(),
+        "running"
+    );
+    drop(entered);
+    let positions = Positions::new(job.env.clone(), positions_topic(name)?, &job.writers);
+    // That of a spread job is closed when the process leaves.
+    let backend = (!is_spread).then(|| job.backend.clone());
+    let result = Driver::new(
+        Arc::clone(&job),
+        settings.commit,
+        receiver,
+        positions,
+        flusher,
+        sources,
+        Arc::clone(progress),
+    )?
+    .run()
+    .and_then(|()| close_directories(&job));
+    let closed = backend.map_or(Ok(()), |backend| backend.close());
+    result.and(closed.map_err(JobError::from))
+}
+
+/// Everything is committed and nobody writes any more: seals what sinks of files hold.
+fn close_directories(job: &JobContext) -> Result<(), JobError> {
+    if job.directories.is_empty() {
+        return Ok(());
+    }
+    let committed = read_positions(&job.transport, &positions_topic(&job.name)?)?.positions;
+    job.directories
+        .values()
+        .try_for_each(|directory| directory.close(&job.env, &committed))
+}
+
+/// Everything that happens before a worker may exist. The order matters: first the earlier instance is
+/// fenced (I4), so that nothing it does can change what is then read.
+fn prepare(
+    log: &Log,
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+    progress: &Arc<Progress>,
+    share: Option<Share>,
+) -> Result<JobContext, JobError> {
+    let transport = log.transport();
+    let group = GroupId::new(name)?;
+    let identity = identity(name, settings)?;
+    let writers = init_writers(&transport, &identity, settings.transaction_timeout)?;
+    failpoint("start.fenced");
+    let (state_partitions, opened) = match &share {
+        Some(share) => (share.state_partitions_count, share.opened.clone()),
+        None => {
+            refuse_to_run_alone(&transport, name, topology)?;
+            let count = state_partitions(log, name, topology, settings)?;
+            (count, Opened::new(log, name, topology, settings, count)?)
+        }
+    };
+    let workers = workers(log, settings).min(usize::from(state_partitions));
+    let limits = opened.topics.found.iter().map(|(topic, metadata)| {
+        let record_bytes_max = wait(writers[0].max_message_bytes(topic))?;
+        Ok((topic.clone(), (metadata.partitions_count, record_bytes_max)))
+    });
+    let is_spread = share.is_some();
+    let mut job = JobContext {
+        name: name.to_owned(),
+        env: log.env().clone(),
+        topics: limits.collect::<Result<_, JobError>>()?,
+        transport,
+        backend: opened.backend,
+        writers,
+        inboxes: (0..workers).map(|_| Inbox::new()).collect(),
+        state_partitions,
+        poison_policy: settings.poison.clone(),
+        compression: match settings.compression {
+            Compression::None => log.producer_config()?.compression,
+            chosen => chosen,
+        },
+        stores: topology.stores.clone(),
+        unnoted: opened.unnoted,
+        exchanges: topology
+            .exchanges
+            .iter()
+            .map(|exchange| Arc::clone(&exchange.name))
+            .collect(),
+        splits: Splits::default(),
+        read_topics: BTreeMap::new(),
+        progress: Arc::clone(progress),
+        topic_partitions: settings.partitions_of_new_topics(state_partitions),
+        directories: HashMap::new(),
+        cycle_records: AtomicU64::new(0),
+        record_budget: RecordBudget::new(settings.commit.records_first),
+        transaction_timeout: settings.transaction_timeout,
+        pressure: Pressure::new(settings.memory_bytes, settings.commit.interval),
+        alone: Alone::default(),
+        share: share.map(Arc::new),
+    };
+    let kept = read_positions(&job.transport, &positions_topic(&job.name)?)?;
+    let named = kept.positions;
+    job.read_topics = kept.read_topics;
+    if !is_spread {
+        // The splits of a spread job come later, as the group gives them.
+        job.splits = Splits::new(plan_splits(&job, &group, topology, &named)?);
+    }
+    for path in &topology.directories {
+        let directory = FileDirectory::open(&job.env, name, path, &named)?;
+        job.directories.insert(path.clone(), Arc::new(directory));
+    }
+    Ok(job)
+}
+
+/// The topics that a job has read before.
+pub(crate) fn read_topics(
+    transport: &Arc<dyn Transport>,
+    name: &str,
+) -> Result<BTreeMap<TopicName, TopicId>, JobError> {
+    let positions = positions_topic(name)?;
+    match wait(transport.topic(&positions))? {
+        Some(_) => Ok(read_positions(transport, &positions)?.read_topics),
+        None => Ok(BTreeMap::new()),
+    }
+}
+
+/// How many workers the settings and the machine give.
+pub(crate) fn workers(log: &Log, settings: &Settings) -> usize {
+    let cores = log.env().spawn.parallelism();
+    settings.workers.unwrap_or(cores)
+}
+
+/// What the job's state and transactions are known by: its name, with that of the instance if there are several.
+/// `@` is in no job's name, so no two identities meet.
+fn identity(name: &str, settings: &Settings) -> Result<String, JobError> {
+    // The name becomes part of topics' and folders' names; so does an instance's.
+    TopicName::new(name)?;
+    match &settings.scale_out {
+        Some(scale_out) => {
+            TopicName::new(&scale_out.instance)?;
+            Ok(format!("{name}@{}", scale_out.instance))
+        }
+        None => Ok(name.to_owned()),
+    }
+}
+
+fn init_writers(
+    transport: &Arc<dyn Transport>,
+    name: &str,
+    timeout: Duration,
+) -> Result<[TransactionalWriter; WRITERS_COUNT], JobError> {
+    let init = |number: usize| {
+        let id = TransactionalId::new(&format!("{name}-{number}"))?;
+        Ok::<_, JobError>(wait(TransactionalWriter::init(
+            Arc::clone(transport),
+            id,
+            timeout,
+        ))?)
+    };
+    Ok([init(0)?, init(1)?])
+}
+
+/// C30: a process that ran the job alone, before it was spread, knows nothing of the others, and the group does not refuse
+/// positions that come without a member. Its transactional ids are other ones than the instances', and are taken from it here.
+pub(crate) fn fence_the_job_alone(
+    log: &Log,
+    name: &str,
+    settings: &Settings,
+) -> Result<(), JobError> {
+    TopicName::new(name)?;
+    init_writers(&log.transport(), name, settings.transaction_timeout).map(drop)
+}
+
+/// The number that the job began with, as its changelogs show it; else the one asked for, or one that suits the machine.
+pub(crate) fn state_partitions(
+    log: &Log,
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+) -> Result<u16, JobError> {
+    let transport = log.transport();
+    let changelogs = topology
+        .stores
+        .keys()
+        .map(|store| changelog_topic(name, store));
+    let exchanges = topology.exchanges.iter();
+    let between = exchanges
+        .filter(|_| settings.scale_out.is_some())
+        .map(|exchange| repartition_topic(name, &exchange.name));
+    for topic in changelogs.chain(between) {
+        let Some(changelog) = wait(transport.topic(&topic?))? else {
+            continue;
+        };
+        let began_with = u16::try_from(changelog.partitions_count).unwrap_or(u16::MAX);
+        return match settings.state_partitions {
+            Some(asked) if asked != began_with => Err(JobError::Incompatible {
+                job: name.to_owned(),
+                why: format!(
+                    "it was first run with {began_with} state partitions, not {asked}, and the number is fixed then: \
+                     ask for {began_with}, or give the job another name"
+                ),
+            }),
+            _ => Ok(began_with),
+        };
+    }
+    let suits = (2 * log.env().spawn.parallelism())
+        .next_power_of_two()
+        .clamp(STATE_PARTITIONS_MIN, STATE_PARTITIONS_MAX);
+    Ok(settings
+        .state_partitions
+        .unwrap_or(u16::try_from(suits).unwrap_or(u16::MAX)))
+}
+
+/// What is under way between the processes of a job that was spread is in its repartition topics, which a job alone does not read.
+fn refuse_to_run_alone(
+    transport: &Arc<dyn Transport>,
+    name: &str,
+    topology: &Topology,
+) -> Result<(), JobError> {
+    for exchange in &topology.exchanges {
+        let topic = repartition_topic(name, &exchange.name)?;
+        if wait(transport.topic(&topic))?.is_some() {
+            return Err(JobError::Incompatible {
+                job: name.to_owned(),
+                why: format!(
+                    "it was spread over several processes before, and {topic} may hold what is under way between them: \
+                     run it with `scale_out`, which one process can do as well"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What a job opens once, also where it is spread and has several incarnations.
+#[derive(Clone)]
+pub(crate) struct Opened {
+    topics: Arc<Topics>,
+    unnoted: Vec<NotedSchema>,
+    pub(crate) backend: StateBackend,
+}
+
+impl Opened {
+    /// Creates the topics that are absent and opens the state.
+    pub(crate) fn new(
+        log: &Log,
+        name: &str,
+        topology: &Topology,
+        settings: &Settings,
+        state_partitions: u16,
+    ) -> Result<Self, JobError> {
+        let transport = log.transport();
+        warn_of_surprises(&transport, name, topology)?;
+        let topics = Topics::create(&transport, name, topology, settings, state_partitions)?;
+        failpoint("start.topics_created");
+        // Before the state is opened, which takes on the types that the job has now.
+        let stored = stored_by(name, topology, settings, &topics)?;
+        let unnoted = check_schemas(&transport, name, stored, &settings.retyped)?;
+        let backend = open_state(log, name, topology, settings, state_partitions, &topics)?;
+        failpoint("start.state_opened");
+        Ok(Self {
+            topics: Arc::new(topics),
+            unnoted,
+            backend,
+        })
+    }
+}
+
+/// A thing that the job keeps under a schema: its stores, and what is under way between its processes.
+fn stored_by(
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+    topics: &Topics,
+) -> Result<Vec<Stored>, JobError> {
+    let mut stored = Vec::new();
+    for (store, schema) in &topology.stores {
+        let topic = &topics.found[&changelog_topic(name, store)?];
+        stored.push(Stored::store(store, topic, schema));
+    }
+    let exchanges = topology.exchanges.iter();
+    for node in exchanges.filter(|_| settings.scale_out.is_some()) {
+        let topic = &topics.found[&repartition_topic(name, &node.name)?];
+        stored.push(Stored::repartition(topic, &node.schema));
+    }
+    Ok(stored)
+}
+
+fn open_state(
+    log: &Log,
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+    state_partitions: u16,
+    topics: &Topics,
+) -> Result<StateBackend, JobError> {
+    let stores = topology.stores.iter().map(|(store, schema)| {
+        let changelog = topics.found[&changelog_topic(name, store)?].id;
+        Ok(StoreDeclaration {
+            name: store.clone(),
+            schema: schema.clone(),
+            changelog,
+        })
+    });
+    let config = StateConfig {
+        memory_bytes: settings.memory_bytes,
+        changelog_tail_bytes_max: settings.changelog_tail_bytes_max,
+        state_partitions,
+        topology: topology.fingerprint(),
+        dropped_stores: settings.dropped_stores.clone(),
+        retyped_stores: settings.retyped.clone(),
+        stores: stores.collect::<Result<_, JobError>>()?,
+        ..StateConfig::default()
+    };
+    let folder = log.state_dir();
+    let created = create_folders(log.env(), folder);
+    created.map_err(|e| JobError::Folder {
+        path: folder.to_owned(),
+        why: e.to_string(),
+    })?;
+    // Names of jobs and instances are valid names of topics, so this is a valid name of a folder.
+    Ok(StateBackend::open(
+        log.env(),
+        &log.state_dir().join(identity(name, settings)?),
+        config,
+    )?)
+}
+
+/// Creates the folder, and those above it that are absent.
+fn create_folders(env: &Env, folder: &Path) -> io::Result<()> {
+    let is_absent = |path: &&Path| {
+        let is_named = !path.as_os_str().is_empty();
+        is_named && !env.files.exists(path).unwrap_or(false)
+    };
+    let absent: Vec<&Path> = folder.ancestors().take_while(is_absent).collect();
+    absent
+        .into_iter()
+        .rev()
+        .try_for_each(|path| env.files.create_dir(path))
+}
+
+/// The topics that the job writes.
+struct Topics {
+    found: HashMap<TopicName, TopicMetadata>,
+}
+
+impl Topics {
+    /// Creates what is missing.
+    fn create(
+        transport: &Arc<dyn Transport>,
+        name: &str,
+        topology: &Topology,
+        settings: &Settings,
+        state_partitions: u16,
+    ) -> Result<Self, JobError> {
+        let mut topics = Self {
+            found: HashMap::new(),
+        };
+        let default_count = settings.partitions_of_new_topics(state_partitions);
+        let is_spread = settings.scale_out.is_some();
+        let wanted = job_topics(name, topology, &settings.poison, is_spread)?;
+        let largest_read = largest_source_record(transport, topology);
+        for topic in with_configs(wanted, &settings.topic_configs, name)? {
+            let partitions_count = topic.partitions_count.unwrap_or(match topic.role {
+                TopicRole::Changelog | TopicRole::Repartition => i32::from(state_partitions),
+                _ => default_count,
+            });
+            topics.ensure(transport, topic, partitions_count, largest_read)?;
+        }
+        Ok(topics)
+    }
+
+    fn ensure(
+        &mut self,
+        transport: &Arc<dyn Transport>,
+        topic: JobTopic,
+        partitions_count: i32,
+        largest_read: u64,
+    ) -> Result<(), JobError> {
+        let metadata = ensure_topic(
+            transport,
+            NewTopic {
+                name: topic.name.clone(),
+                partitions_count,
+                configs: topic.configs.clone(),
+            },
+        )?;
+        let configs = wait(transport.describe_configs(&topic.name))?;
+        topic.check(&configs)?;
+        let is_between = !matches!(topic.role, TopicRole::Sink | TopicRole::Positions);
+        let limit = record_bytes_max(&configs).filter(|limit| is_between && *limit < largest_read);
+        if let Some(limit) = limit {
+            warn!(topic = %topic.name, limit, largest_read, "the topic takes smaller records than the job reads: a large one will stop the job; raise max.message.bytes of the topic");
+        }
+        self.found.insert(topic.name, metadata);
+        Ok(())
+    }
+}
+
+/// The limit of the source topics' records; 0 if none is known, because the job may not ask or the topics are absent.
+fn largest_source_record(transport: &Arc<dyn Transport>, topology: &Topology) -> u64 {
+    let sources = topology.sources.iter();
+    let topics = sources.filter_map(|source| TopicName::new(&source.lister.topic()?.0).ok());
+    let limits = topics.filter_map(|topic| {
+        wait(transport.topic(&topic)).ok().flatten()?;
+        record_bytes_max(&wait(transport.describe_configs(&topic)).ok()?)
+    });
+    limits.max().unwrap_or(0)
+}
+
+/// Lists every split with the position that was committed for it.
+fn plan_splits(
+    job: &JobContext,
+    group: &GroupId,
+    topology: &Topology,
+    named: &NamedPositions,
+) -> Result<Vec<SplitPlan>, JobError> {
+    let mut plans = Vec::new();
+    for (source, node) in topology.sources.iter().enumerate() {
+        for split in node.lister.splits(job)? {
+            plans.push(SplitPlan {
+                source,
+                split,
+                position: None,
+                is_rereadable: node.lister.is_rereadable(),
+                state_partition: None,
+            });
+        }
+    }
+    let partitions = plans.iter().filter_map(|plan| match &plan.split {
+        Split::Partition(partition) => Some(partition.clone()),
+        Split::Named { .. } => None,
+    });
+    let partitions: Vec<TopicPartition> = partitions.collect();
+    let request = OffsetFetchRequest {
+        group: group.clone(),
+        partitions: Some(partitions),
+        require_stable: true,
+    };
+    let committed: HashMap<TopicPartition, Offset> = wait(job.transport.offset_fetch(request))?
+        .into_iter()
+        .filter_map(|(partition, committed)| Some((partition, committed?.offset)))
+        .collect();
+    for plan in &mut plans {
+        plan.position = match &plan.split {
+            Split::Partition(partition) => committed.get(partition).copied().map(Position::from),
+            Split::Named { source, name } => named.get(&(source.clone(), name.clone())).cloned(),
+        };
+    }
+    Ok(plans)
+}
+
+fn spawn_worker(
+    job: &Arc<JobContext>,
+    number: usize,
+    topology: &Topology,
+    commit: Commit,
+    reports: &Reports,
+) -> Result<(), JobError> {
+    let (shared, topology, reports) = (Arc::clone(job), topology.clone(), reports.clone());
+    let body = move || {
+        let ended = run_worker(shared, number, &topology, commit, &reports);
+        reports.send(Report::Ended(number, ended));
+    };
+    let name = worker_thread(number);
+    let spawned = job.env.spawn.spawn(&name, Box::new(body));
+    spawned
+        .map(drop)
+        .map_err(|e| JobError::no_thread(&name, &e))
+}

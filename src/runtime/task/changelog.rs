@@ -1,0 +1,238 @@
+//! A store's changelog: its write-ahead log, a compacted topic with one partition a state partition (design D6).
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::appender::TopicAppender;
+use super::context::JobContext;
+use crate::client::consumer::PartitionReader;
+use crate::client::wait;
+use crate::env::{failpoint, warn};
+use crate::protocol::batch::Record;
+use crate::protocol::messages::OffsetSpec;
+use crate::runtime::contract::error::{Failure, JobError};
+use crate::state::{BoxError, CycleStore, FlushBatch, FlushUrgency};
+use crate::types::{Isolation, NameError, Offset, Timestamp, TopicName, TopicPartition};
+
+/// The topic of a store's changelog.
+pub(crate) fn changelog_topic(job: &str, store: &str) -> Result<TopicName, NameError> {
+    TopicName::new(&format!("{job}-{store}-changelog"))
+}
+
+/// How long a restore waits at once for what is not decided yet.
+const RESTORE_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// One worker's part of a changelog.
+pub(crate) struct Changelog {
+    appender: TopicAppender,
+    /// Per owned state partition, the offset behind the last change that the store holds.
+    positions: Vec<(u16, Offset)>,
+}
+
+/// Values for RocksDB, to be written once their cycle is committed.
+pub(crate) struct Flush {
+    pub(crate) batch: FlushBatch,
+    pub(crate) positions: Vec<(u16, Offset)>,
+}
+
+impl Changelog {
+    /// Replays what RocksDB lacks into the store.
+    pub(crate) fn open(
+        job: &JobContext,
+        writer: Rc<Cell<usize>>,
+        store: &mut dyn CycleStore,
+    ) -> Result<Self, JobError> {
+        let topic = changelog_topic(&job.name, store.name())?;
+        let appender = TopicAppender::new(job, writer, topic.clone(), job.compression)?;
+        let mut positions = Vec::new();
+        for partition in store.partitions().to_vec() {
+            let from = job.backend.position(store.name(), partition);
+            let place = TopicPartition::new(topic.clone(), i32::from(partition));
+            positions.push((partition, restore(job, &place, from, store, partition)?));
+            failpoint("start.partition_restored");
+        }
+        Ok(Self {
+            appender,
+            positions,
+        })
+    }
+
+    /// Takes on state partitions, between two cycles. RocksDB holds all that their changelogs do.
+    pub(crate) fn add(
+        &mut self,
+        job: &JobContext,
+        store: &mut dyn CycleStore,
+        partitions: &[u16],
+    ) -> Result<(), JobError> {
+        store.add_partitions(partitions)?;
+        self.positions.extend(partitions.iter().map(|&partition| {
+            let position = job.backend.position(store.name(), partition);
+            // Without one its changelog is empty.
+            (partition, position.unwrap_or(Offset::ZERO))
+        }));
+        Ok(())
+    }
+
+    /// Lets state partitions go, between two cycles; none of their values is on its way to RocksDB.
+    pub(crate) fn remove(&mut self, store: &mut dyn CycleStore, partitions: &[u16]) {
+        store.remove_partitions(partitions);
+        self.positions.retain(|(it, _)| !partitions.contains(it));
+    }
+
+    /// Writes what the cycle changed; nothing of the store is in flight any more.
+    pub(crate) fn drain(
+        &mut self,
+        store: &mut dyn CycleStore,
+        timestamp: Timestamp,
+    ) -> Result<Option<Flush>, Failure> {
+        let appender = &mut self.appender;
+        let drained = store.drain_cycle(&mut |partition, key, value| {
+            appender
+                .append(u32::from(partition), timestamp, Some(key), value)
+                .map_err(|f| BoxError::from(ChangelogFailure(f)))
+        });
+        drained.map_err(unbox)?;
+        appender.flush_all()?;
+        for (partition, position) in &mut self.positions {
+            // The log's answer is awaited here: a flush must not name a position that was not written.
+            let end_offset = appender.settle(u32::from(*partition))?;
+            *position = end_offset.map_or(*position, |end| end.max(*position));
+        }
+        self.take_flush(store, FlushUrgency::WhenDue)
+    }
+
+    /// What RocksDB lacks of the drained cycle and those before it, unless a flush is under way.
+    pub(crate) fn take_flush(
+        &self,
+        store: &mut dyn CycleStore,
+        urgency: FlushUrgency,
+    ) -> Result<Option<Flush>, Failure> {
+        let batch = store.take_flush(urgency)?;
+        Ok(batch.map(|batch| Flush {
+            batch,
+            positions: self.positions.clone(),
+        }))
+    }
+}
+
+/// Carries a failure through the store's drain.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?}")]
+struct ChangelogFailure(Failure);
+
+fn unbox(error: BoxError) -> Failure {
+    match error.downcast::<ChangelogFailure>() {
+        Ok(failure) => failure.0,
+        Err(other) => Failure::poison(other),
+    }
+}
+
+/// The key of a changelog record. A null key is not the empty one, and the job writes none.
+pub(crate) fn key_of<'a>(
+    record: &Record<'a>,
+    place: &TopicPartition,
+) -> Result<&'a [u8], JobError> {
+    record.key.ok_or_else(|| JobError::Source {
+        source_name: place.to_string(),
+        why: format!(
+            "record {} has no key, so it is no change of a store: the topic is the job's own, write nothing into it",
+            record.offset
+        ),
+    })
+}
+
+/// The first and the end offset of a changelog partition. The end is that of all records, also those of transactions
+/// that are being decided: positions of a cycle can be visible before the markers of its changelog are written (I2).
+fn bounds(job: &JobContext, place: &TopicPartition) -> Result<(Offset, Offset), JobError> {
+    let list = |spec| {
+        wait(
+            job.transport
+                .list_offset(place, spec, Isolation::ReadUncommitted),
+        )
+    };
+    let start = list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset);
+    let end = list(OffsetSpec::Latest)?.map_or(Offset::ZERO, |found| found.offset);
+    Ok((start, end))
+}
+
+/// Forgets what RocksDB holds of state partitions whose changelog does not reach that far, or begins
+/// behind it: they are restored in full (S6). Called before the store is opened.
+pub(crate) fn wipe_what_cannot_be_continued(
+    job: &JobContext,
+    store: &str,
+    partitions: &[u16],
+) -> Result<(), JobError> {
+    let topic = changelog_topic(&job.name, store)?;
+    for &partition in partitions {
+        let place = TopicPartition::new(topic.clone(), i32::from(partition));
+        let (start, end) = bounds(job, &place)?;
+        let Some(position) = job.backend.position(store, partition) else {
+            continue;
+        };
+        if position < start || position > end {
+            warn!(%position, %start, %end, changelog = %place, "the state on disk does not fit its changelog; restoring all of it");
+            job.backend.wipe(store, partition)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads a changelog partition from `from` (all of it, if RocksDB has nothing) to its end.
+fn restore(
+    job: &JobContext,
+    place: &TopicPartition,
+    from: Option<Offset>,
+    store: &mut dyn CycleStore,
+    partition: u16,
+) -> Result<Offset, JobError> {
+    let (start, end) = bounds(job, place)?;
+    let mut position = from.unwrap_or(start);
+    assert!(
+        (start..=end).contains(&position),
+        "what cannot be continued was wiped"
+    );
+    let mut reader = PartitionReader::new(
+        job.transport.clone(),
+        place.clone(),
+        position,
+        Isolation::ReadCommitted,
+    );
+    while position < end {
+        // Waits while a transaction of another process, or one that is being decided, stands before the end.
+        for batch in wait(reader.fetch(RESTORE_WAIT_MAX))? {
+            let batch = batch?;
+            for record in batch.iter() {
+                let record = record?;
+                let next = record.offset.plus(1);
+                store.restore(partition, key_of(&record, place)?, record.value, next)?;
+            }
+        }
+        position = reader.position();
+    }
+    Ok(position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::batch::{
+        BatchBuilder, BatchProducer, Batches, Compression, DecompressionLimit,
+    };
+
+    /// A compacted topic refuses such a record; a changelog that was not always compacted may hold one.
+    #[test]
+    fn x6_a_record_without_a_key_is_no_change_of_a_store() {
+        let mut builder = BatchBuilder::new(Compression::None, None);
+        builder.push(Timestamp(0), Some(b""), Some(b"1"));
+        builder.push(Timestamp(0), None, Some(b"1"));
+        let bytes = builder.finish(BatchProducer::Plain).freeze();
+        let batch = Batches::new(bytes).next().unwrap().unwrap();
+        let records = batch.records(&DecompressionLimit::default()).unwrap();
+        let records: Vec<_> = records.iter().map(Result::unwrap).collect();
+        let place = TopicPartition::new(TopicName::new("job-s-changelog").unwrap(), 0);
+        assert_eq!(key_of(&records[0], &place).unwrap(), b"");
+        let refused = key_of(&records[1], &place).unwrap_err().to_string();
+        assert!(refused.contains("record 1 has no key"), "{refused}");
+    }
+}

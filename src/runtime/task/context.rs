@@ -1,0 +1,433 @@
+//! What the parts of a running job share: the job's, and each worker's own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+use super::appender::TopicAppender;
+use super::changelog::{Changelog, wipe_what_cannot_be_continued};
+use super::cycle::{Commit, WRITERS_COUNT};
+use super::exchange::SpentBatches;
+use super::inbox::Inbox;
+use super::pace::{RecordBudget, Turn};
+use super::poison::{Poison, PoisonPolicy};
+use super::pressure::Pressure;
+use super::quarantine::{Alone, ApartAhead};
+use super::report::Reports;
+use super::stores::{KeyValueStore, OpenStore, SharedStore};
+use crate::client::{TransactionalWriter, Transport};
+use crate::codec::{Datum, Schema};
+use crate::env::Env;
+use crate::protocol::batch::Compression;
+use crate::runtime::connectors::FileDirectory;
+use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::source::{AssignedSplit, Position, Split};
+use crate::runtime::life::progress::Progress;
+use crate::runtime::scale::Share;
+use crate::runtime::topics::positions::SinkMarks;
+use crate::runtime::topics::schemas::NotedSchema;
+use crate::state::{StateBackend, Store, Trace};
+use crate::types::{Offset, TopicId, TopicName};
+
+/// What all workers of a running job share.
+pub struct JobContext {
+    pub(crate) name: String,
+    pub(crate) env: Env,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) backend: StateBackend,
+    pub(crate) writers: [TransactionalWriter; WRITERS_COUNT],
+    pub(crate) inboxes: Arc<[Inbox]>,
+    pub(crate) state_partitions: u16,
+    pub(crate) poison_policy: PoisonPolicy,
+    pub(crate) compression: Compression,
+    pub(crate) stores: std::collections::BTreeMap<String, Schema>,
+    /// Schemas that the log does not know yet; the first commit tells it.
+    pub(crate) unnoted: Vec<NotedSchema>,
+    /// Partition count and largest record of each topic that the job writes.
+    pub(crate) topics: HashMap<TopicName, (i32, usize)>,
+    /// The exchanges by their numbers, in the order of their names.
+    pub(crate) exchanges: Vec<Arc<str>>,
+    pub(crate) splits: Splits,
+    /// The topics that the job has read before, and who they were.
+    pub(crate) read_topics: BTreeMap<TopicName, TopicId>,
+    pub(crate) progress: Arc<Progress>,
+    /// How many partitions a topic gets that the job creates and that says nothing itself.
+    pub(crate) topic_partitions: i32,
+    /// The directories that sinks of files write, by their path as given.
+    pub(crate) directories: HashMap<PathBuf, Arc<FileDirectory>>,
+    /// The records that all workers read in the open cycle.
+    pub(crate) cycle_records: AtomicU64,
+    pub(crate) transaction_timeout: Duration,
+    /// The records that they may still read in it.
+    pub(crate) record_budget: RecordBudget,
+    pub(crate) pressure: Pressure,
+    /// The split whose next record has the open cycle to itself, if one has.
+    pub(crate) alone: Alone,
+    /// What this process has of the job, if the job is spread over several.
+    pub(crate) share: Option<Arc<Share>>,
+}
+
+/// The splits that this process reads or has read, numbered by their place in the list.
+#[derive(Default)]
+pub(crate) struct Splits(RwLock<Vec<SplitPlan>>);
+
+impl Splits {
+    pub(crate) fn new(plans: Vec<SplitPlan>) -> Self {
+        Self(RwLock::new(plans))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.read().len()
+    }
+
+    pub(crate) fn get(&self, number: u32) -> Option<SplitPlan> {
+        self.0.read().get(number as usize).cloned()
+    }
+
+    /// All of them with their numbers.
+    pub(crate) fn all(&self) -> Vec<(u32, SplitPlan)> {
+        (0u32..).zip(self.0.read().iter().cloned()).collect()
+    }
+
+    /// Adds a split, which has its old number if it was there before; returns the number.
+    pub(crate) fn add(&self, plan: SplitPlan) -> u32 {
+        let mut plans = self.0.write();
+        let known = plans.iter().position(|known| known.split == plan.split);
+        let place = known.unwrap_or(plans.len());
+        match known {
+            Some(place) => plans[place] = plan,
+            None => plans.push(plan),
+        }
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    /// The number of a split.
+    pub(crate) fn number(&self, split: &Split) -> Option<u32> {
+        let place = self.0.read().iter().position(|known| known.split == *split);
+        place.and_then(|place| u32::try_from(place).ok())
+    }
+}
+
+/// One split of the job.
+#[derive(Clone)]
+pub(crate) struct SplitPlan {
+    pub(crate) source: usize,
+    pub(crate) split: Split,
+    pub(crate) position: Option<Position>,
+    /// Whether a record can be read again, after a failure.
+    pub(crate) is_rereadable: bool,
+    /// The state partition that the split's records are for, if it belongs to a repartition topic.
+    pub(crate) state_partition: Option<u16>,
+}
+
+impl JobContext {
+    /// The job's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The world.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// The way to the log.
+    #[must_use]
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+
+    /// How many parts the job's state has; fixed when the job first ran.
+    #[must_use]
+    pub fn state_partitions(&self) -> u16 {
+        self.state_partitions
+    }
+
+    /// The worker that owns a state partition from the start. Those of a spread job come later.
+    fn worker_of_state(&self, partition: u16) -> Option<usize> {
+        let is_alone = self.share.is_none();
+        is_alone.then(|| usize::from(partition) % self.inboxes.len())
+    }
+
+    /// Whether the job has read a topic, now or in an earlier run.
+    pub(crate) fn has_read(&self, topic: &TopicName) -> bool {
+        let read_now = self.progress.read_topics.lock();
+        read_now.contains_key(topic) || self.read_topics.contains_key(topic)
+    }
+
+    /// Whether the worker has more waiting than should be in flight.
+    pub(crate) fn is_crowded(&self, worker: usize) -> bool {
+        let inbox = &self.inboxes[worker];
+        self.pressure
+            .is_crowded(inbox.size_bytes(), inbox.records_count())
+    }
+
+    pub(crate) fn writers(&self) -> &[TransactionalWriter; WRITERS_COUNT] {
+        &self.writers
+    }
+
+    pub(crate) fn topic(&self, topic: &TopicName) -> Result<(i32, usize), JobError> {
+        self.topics.get(topic).copied().ok_or_else(|| JobError::Sink {
+            sink: topic.to_string(),
+            why: "it was not declared before the job started: end the stream in a sink of this topic".to_owned(),
+        })
+    }
+
+    pub(crate) fn file_directory(&self, path: &Path) -> Result<Arc<FileDirectory>, JobError> {
+        self.directories.get(path).cloned().ok_or_else(|| JobError::Sink {
+            sink: path.display().to_string(),
+            why: "it was not declared before the job started: end the stream in a sink of this directory".to_owned(),
+        })
+    }
+
+    /// The records set apart of a split that is about to be read.
+    pub(crate) fn apart_ahead(&self, assigned: &AssignedSplit) -> ApartAhead {
+        let position = assigned.position.as_ref();
+        let offset = position.map_or(Offset::ZERO, |position| position.offset);
+        ApartAhead::new(self.progress.quarantine.of(&assigned.split, offset))
+    }
+
+    pub(crate) fn split_name(&self, number: u32) -> String {
+        self.splits
+            .get(number)
+            .map_or_else(|| format!("split {number}"), |plan| plan.split.to_string())
+    }
+}
+
+/// What feeds an exchange: it ends its cycle before the exchange can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Producer {
+    Source(usize),
+    Exchange(usize),
+}
+
+/// What an operator finds when one worker's instance of it is made.
+pub struct OperatorContext {
+    job: Arc<JobContext>,
+    worker: usize,
+    producer: Producer,
+    writer: Rc<Cell<usize>>,
+    edges: Vec<(Producer, usize)>,
+    dead_letters: Option<Rc<RefCell<TopicAppender>>>,
+    stores: Vec<OpenStore>,
+    marks: SinkMarks,
+    turn: Rc<Turn>,
+    spent_batches: HashMap<usize, SpentBatches>,
+}
+
+impl OperatorContext {
+    pub(crate) fn new(
+        job: Arc<JobContext>,
+        worker: usize,
+        commit: Commit,
+        reports: Reports,
+    ) -> Result<Self, JobError> {
+        let turn = Turn::new(Arc::clone(&job), reports, commit.interval);
+        let writer = Rc::new(Cell::new(0));
+        let dead_letters = match &job.poison_policy {
+            PoisonPolicy::Fail => None,
+            PoisonPolicy::DeadLetter(topic) => {
+                let appender =
+                    TopicAppender::new(&job, Rc::clone(&writer), topic.clone(), job.compression)?;
+                Some(Rc::new(RefCell::new(appender)))
+            }
+        };
+        Ok(Self {
+            job,
+            worker,
+            producer: Producer::Source(0),
+            writer,
+            edges: vec![],
+            dead_letters,
+            stores: Vec::new(),
+            marks: SinkMarks::default(),
+            turn: Rc::new(turn),
+            spent_batches: HashMap::new(),
+        })
+    }
+
+    /// The job.
+    #[must_use]
+    pub fn job(&self) -> &JobContext {
+        &self.job
+    }
+
+    /// Which worker the instance is for, from 0.
+    #[must_use]
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// Opens this worker's part of a store that was declared with
+    /// [`Keyed::with_store`](crate::runtime::Keyed::with_store), restored to the last committed cycle. From here on its changes
+    /// are committed with the cycles, and the values of each batch's keys are read in one go.
+    ///
+    /// # Errors
+    /// If the store was not declared or is open already, or cannot be restored.
+    pub fn store<V: Datum + Sized + Clone>(
+        &mut self,
+        name: &str,
+    ) -> Result<KeyValueStore<V>, JobError> {
+        let refuse = |why: &str| JobError::Topology {
+            job: self.job.name.clone(),
+            why: format!("the store {name:?} {why}"),
+        };
+        let Some(schema) = self.job.stores.get(name) else {
+            return Err(refuse(
+                "was not declared: call `.with_store` on the keyed stream before the operator",
+            ));
+        };
+        if schema.value != V::identity() {
+            return Err(refuse(&format!(
+                "was declared with values of the type {}, and is opened with {}: name the same type at `.with_store`",
+                schema.value,
+                V::identity()
+            )));
+        }
+        if self
+            .stores
+            .iter()
+            .any(|open| open.store.borrow().name() == name)
+        {
+            return Err(refuse("is open already: give every operator its own store"));
+        }
+        let own: Vec<u16> = (0..self.job.state_partitions)
+            .filter(|partition| self.job.worker_of_state(*partition) == Some(self.worker))
+            .collect();
+        wipe_what_cannot_be_continued(&self.job, name, &own)?;
+        let mut store = Store::open(&self.job.backend, name, &own, V::DefaultCodec::default())?;
+        store.trace_changes(self.trace());
+        let changelog = Changelog::open(&self.job, Rc::clone(&self.writer), &mut store)?;
+        let store = KeyValueStore::new(store);
+        self.stores.push(OpenStore {
+            store: store.shared(),
+            changelog,
+        });
+        Ok(store)
+    }
+
+    pub(crate) fn stores_count(&self) -> usize {
+        self.stores.len()
+    }
+
+    /// The stores that were opened since there were so many.
+    pub(crate) fn stores_since(&self, count: usize) -> Vec<SharedStore> {
+        let opened = self.stores.iter().skip(count);
+        opened.map(|open| Rc::clone(&open.store)).collect()
+    }
+
+    pub(crate) fn shared_job(&self) -> Arc<JobContext> {
+        Arc::clone(&self.job)
+    }
+
+    /// How many parts the job's state has.
+    #[must_use]
+    pub fn state_partitions(&self) -> u16 {
+        self.job.state_partitions
+    }
+
+    pub(crate) fn writer_cell(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.writer)
+    }
+
+    pub(crate) fn sink_marks(&self) -> SinkMarks {
+        Rc::clone(&self.marks)
+    }
+
+    pub(crate) fn turn(&self) -> Rc<Turn> {
+        Rc::clone(&self.turn)
+    }
+
+    pub(crate) fn trace(&self) -> Trace {
+        self.turn.trace().clone()
+    }
+
+    pub(crate) fn poison(&self) -> Result<Poison, JobError> {
+        Ok(Poison::new(
+            Arc::clone(&self.job),
+            self.dead_letters.clone(),
+            self.trace(),
+        ))
+    }
+
+    /// From here on, what is built belongs to `producer`.
+    pub(crate) fn begin(&mut self, producer: Producer) {
+        self.producer = producer;
+    }
+
+    /// The number of an exchange.
+    ///
+    /// # Panics
+    /// If the job has none of that name: it was added when the sender's factory was made.
+    pub(crate) fn exchange(&self, name: &str) -> usize {
+        let mut exchanges = self.job.exchanges.iter();
+        exchanges
+            .position(|exchange| **exchange == *name)
+            .unwrap_or_else(|| panic!("the job has no exchange {name:?}"))
+    }
+
+    /// This worker's empty batches of `exchange`.
+    pub(crate) fn spent_batches(&mut self, exchange: usize) -> SpentBatches {
+        Rc::clone(self.spent_batches.entry(exchange).or_default())
+    }
+
+    /// This worker's empty batches of the exchange being built.
+    pub(crate) fn spent_batches_here(&mut self) -> SpentBatches {
+        match self.producer {
+            Producer::Exchange(exchange) => self.spent_batches(exchange),
+            Producer::Source(_) => SpentBatches::default(),
+        }
+    }
+
+    /// Notes that the producer being built feeds `exchange`.
+    pub(crate) fn note_edge_to(&mut self, exchange: usize) {
+        self.edges.push((self.producer, exchange));
+    }
+
+    /// The splits of the source being built that fall to this worker.
+    pub(crate) fn take_splits(&mut self) -> Vec<AssignedSplit> {
+        let Producer::Source(source) = self.producer else {
+            return vec![];
+        };
+        let workers = self.job.inboxes.len();
+        let all = self.job.splits.all().into_iter();
+        all.filter(|(number, plan)| {
+            plan.source == source && *number as usize % workers == self.worker
+        })
+        .map(|(number, plan)| AssignedSplit {
+            number,
+            split: plan.split,
+            position: plan.position,
+        })
+        .collect()
+    }
+
+    pub(crate) fn into_parts(self) -> ContextParts {
+        ContextParts {
+            writer: self.writer,
+            edges: self.edges,
+            dead_letters: self.dead_letters,
+            stores: self.stores,
+            marks: self.marks,
+            turn: self.turn,
+        }
+    }
+}
+
+/// What a worker keeps of the context when everything is built.
+pub(crate) struct ContextParts {
+    pub(crate) writer: Rc<Cell<usize>>,
+    pub(crate) edges: Vec<(Producer, usize)>,
+    pub(crate) dead_letters: Option<Rc<RefCell<TopicAppender>>>,
+    pub(crate) stores: Vec<OpenStore>,
+    pub(crate) marks: SinkMarks,
+    pub(crate) turn: Rc<Turn>,
+}

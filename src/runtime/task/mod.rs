@@ -1,0 +1,23 @@
+//! The task: the work of each worker of a running job on its share of the records.
+//!
+//! A worker reads its splits, runs the chains, and owns its part of the state. All workers close a cycle together.
+//!
+//! Reading order: `cycle.rs` (the heart: when a cycle opens and closes), `worker.rs`, `inbox.rs`, `exchange.rs` (the shuffle),
+//! `context.rs` (what the parts share), `changelog.rs`, `pace.rs`, `quarantine.rs`.
+
+pub(in crate::runtime) mod appender;
+pub(in crate::runtime) mod changelog;
+pub(in crate::runtime) mod context;
+pub(in crate::runtime) mod cycle;
+pub(in crate::runtime) mod discard;
+pub(in crate::runtime) mod exchange;
+pub(in crate::runtime) mod fetched;
+pub(in crate::runtime) mod inbox;
+pub(in crate::runtime) mod pace;
+pub(in crate::runtime) mod poison;
+pub(in crate::runtime) mod pressure;
+pub(in crate::runtime) mod quarantine;
+pub(in crate::runtime) mod repartition;
+pub(in crate::runtime) mod report;
+pub(in crate::runtime) mod stores;
+pub(in crate::runtime) mod worker;

@@ -1,0 +1,172 @@
+//! What happens to a record that cannot be processed (design D11): never a silent skip.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::appender::TopicAppender;
+use super::context::JobContext;
+use super::quarantine::Attempt;
+use crate::protocol::batch::Headers;
+use crate::runtime::contract::error::{Failure, FailureInner, JobError};
+use crate::runtime::contract::record::{Meta, Origin};
+use crate::runtime::contract::source::Raw;
+use crate::state::Trace;
+use crate::types::TopicName;
+
+/// What a job does with a record whose bytes do not decode, or for which a user's function returned an error.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PoisonPolicy {
+    /// The job stops and says which record it was. Nothing of the cycle is committed.
+    #[default]
+    Fail,
+    /// The record of the source goes to this topic, in the same transaction, with its key, value and headers as they are, and headers that say where it was, its time, and what was wrong.
+    ///
+    /// A source record is processed whole or is a dead letter: nothing that it pushed or changed before it failed stays, also
+    /// behind shuffles and in stores. Where there is such a part, the cycle is given up and done again without the record. In a
+    /// job with stores that takes two attempts a record, in one without two a cycle. In a job that is spread over processes,
+    /// the unit ends at a repartition topic: what fails behind one is the record of that topic, and its letter holds that.
+    ///
+    /// What fails at the end of a cycle (behind `changes_per_commit`) is of no single record, and stops the job.
+    DeadLetter(TopicName),
+}
+
+/// One worker's hand on the policy.
+#[derive(Clone)]
+pub(crate) struct Poison {
+    job: Arc<JobContext>,
+    dead_letters: Option<Rc<RefCell<TopicAppender>>>,
+    trace: Trace,
+}
+
+impl Poison {
+    pub(crate) fn new(
+        job: Arc<JobContext>,
+        dead_letters: Option<Rc<RefCell<TopicAppender>>>,
+        trace: Trace,
+    ) -> Self {
+        Self {
+            job,
+            dead_letters,
+            trace,
+        }
+    }
+
+    /// For a failure that is no record's fault.
+    #[cold]
+    pub(crate) fn fatal(&self, failure: Failure, at: Origin) -> Result<(), JobError> {
+        match failure.into_inner() {
+            FailureInner::Job(e) => Err(e),
+            FailureInner::Poison(why) => Err(self.poisoned(at, why)),
+        }
+    }
+
+    /// Applies the policy to a source's record, which failed before or after it left a trace.
+    #[cold]
+    pub(crate) fn handle_raw(
+        &mut self,
+        failure: Failure,
+        meta: Meta,
+        raw: Raw<'_>,
+    ) -> Result<(), JobError> {
+        match self.trace.is_left() {
+            true => self.set_apart(failure, meta.origin),
+            false => match failure.into_inner() {
+                FailureInner::Job(e) => Err(e),
+                FailureInner::Poison(why) => self.letter(&why, meta, raw),
+            },
+        }
+    }
+
+    /// Applies the policy to a record that has effects, or may have: to make it a dead letter whole, its cycle is done again
+    /// without it.
+    #[cold]
+    pub(crate) fn set_apart(&mut self, failure: Failure, at: Origin) -> Result<(), JobError> {
+        let why = match failure.into_inner() {
+            FailureInner::Job(e) => return Err(e),
+            FailureInner::Poison(why) => why,
+        };
+        let plan = match (&self.dead_letters, self.job.splits.get(at.split)) {
+            (Some(_), Some(plan)) => plan,
+            _ => return Err(self.poisoned(at, why)),
+        };
+        if !plan.is_rereadable {
+            let why = format!(
+                "{why}; it left part of its effects, so it can become a dead letter only if it is read again, which its source does not allow: \
+                 read a file or a topic, or let records fail before the first step that writes, counts or shuffles"
+            );
+            return Err(self.poisoned(at, why));
+        }
+        let quarantine = &self.job.progress.quarantine;
+        // Without stores nothing goes from record to record; with them, only a record alone is to blame for certain.
+        let is_certain = self.job.stores.is_empty() || self.job.alone.split() == Some(at.split);
+        let attempt = match is_certain {
+            true => quarantine.poison(plan.split, at.offset, why),
+            false => quarantine.suspect(plan.split, at.offset),
+        };
+        match attempt {
+            Attempt::GoesOn if self.job.stores.is_empty() => Ok(()),
+            _ => Err(JobError::NotCommitted {
+                job: self.job.name().to_owned(),
+            }),
+        }
+    }
+
+    /// Writes a dead letter of a record that has no effects.
+    #[cold]
+    pub(crate) fn letter(&mut self, why: &str, meta: Meta, raw: Raw<'_>) -> Result<(), JobError> {
+        let at = meta.origin;
+        let Some(dead_letters) = self.dead_letters.clone() else {
+            return Err(self.poisoned(at, why.to_owned()));
+        };
+        let mut encoded = Vec::new();
+        let (key, value, own) = match raw {
+            Raw::Bytes {
+                key,
+                value,
+                headers,
+            } => (key, value, headers),
+            Raw::Encode(encode) => {
+                encode(&mut encoded).map_err(|e| {
+                    self.poisoned(at, format!("{why}; nor can it become a dead letter: {e}"))
+                })?;
+                (None, Some(&*encoded), Headers::default())
+            }
+        };
+        let split = self.job.split_name(at.split);
+        let offset = at.offset.to_string();
+        let time = meta.timestamp.0.to_string();
+        let told: [(&str, Option<&[u8]>); 5] = [
+            ("onceflow.error", Some(why.as_bytes())),
+            ("onceflow.job", Some(self.job.name().as_bytes())),
+            ("onceflow.source", Some(split.as_bytes())),
+            ("onceflow.offset", Some(offset.as_bytes())),
+            ("onceflow.timestamp", Some(time.as_bytes())),
+        ];
+        // A letter that was sent again, and failed again, tells of its last failure.
+        let is_kept = |own: &(&str, Option<&[u8]>)| told.iter().all(|told| told.0 != own.0);
+        let own: Vec<_> = own.collect();
+        let own = own.iter().map(|(name, value)| (&**name, *value));
+        let headers: Vec<_> = own.filter(is_kept).chain(told).collect();
+        // Its own time would have retention delete it early.
+        let timestamp = self.job.env().clock.wall();
+        let appended = dead_letters
+            .borrow_mut()
+            .append_with_headers(0, timestamp, key, value, &headers);
+        appended.map_err(|failure| match failure.into_inner() {
+            FailureInner::Job(e) => e,
+            FailureInner::Poison(refused) => JobError::Sink {
+                sink: dead_letters.borrow().topic().to_string(),
+                why: format!("record {} of {split} cannot become a dead letter: {refused}; it is one because: {why}", at.offset),
+            },
+        })
+    }
+
+    fn poisoned(&self, at: Origin, why: String) -> JobError {
+        JobError::Poison {
+            split: self.job.split_name(at.split),
+            offset: at.offset,
+            why,
+        }
+    }
+}

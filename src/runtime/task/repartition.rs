@@ -1,0 +1,394 @@
+//! The shuffle between processes: an exchange through a topic of the job, one partition a state partition.
+//!
+//! What one process sends belongs to its cycle's transaction; the owner of the state partition reads it once it is
+//! committed, and its position in the topic belongs to its own cycle. So each hop costs one commit (design D9).
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::appender::TopicAppender;
+use super::exchange::{Batch, Receiver};
+use super::fetched::{FetchCursor, Taken};
+use super::pace::{Pace, Turn};
+use super::quarantine::{Admission, ApartAhead};
+use crate::client::consumer::PartitionReader;
+use crate::client::wait;
+use crate::codec::{Codec, CodecError, Datum};
+use crate::protocol::messages::OffsetSpec;
+use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::operator::{Flow, Signal, Stage};
+use crate::runtime::contract::record::{Key, Meta, Origin, Record};
+use crate::runtime::contract::source::{AssignedSplit, Feed, Position, Raw, Read, Split};
+use crate::runtime::graph::stream::StageFactory;
+use crate::runtime::{JobContext, OperatorContext};
+use crate::state::Trace;
+use crate::types::{Isolation, NameError, Offset, TopicName};
+
+/// The topic of an exchange, which is named by the node behind it.
+pub(crate) fn repartition_topic(job: &str, exchange: &str) -> Result<TopicName, NameError> {
+    TopicName::new(&format!("{job}-{exchange}-repartition"))
+}
+
+/// One worker's sending end of an exchange between processes.
+pub(crate) struct RepartitionSender<K: ?Sized, V: Datum + ?Sized> {
+    appender: TopicAppender,
+    partitions_count: u32,
+    codec: V::DefaultCodec,
+    scratch: Vec<u8>,
+    trace: Trace,
+    types: PhantomData<fn(&K)>,
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized> RepartitionSender<K, V> {
+    pub(crate) fn new(exchange: &str, context: &mut OperatorContext) -> Result<Self, JobError> {
+        let job = context.job();
+        let topic = repartition_topic(job.name(), exchange)?;
+        let appender = TopicAppender::new(job, context.writer_cell(), topic, job.compression)?;
+        Ok(Self {
+            partitions_count: appender.partitions_count(),
+            appender,
+            codec: V::DefaultCodec::default(),
+            scratch: Vec::with_capacity(64),
+            trace: context.trace(),
+            types: PhantomData,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, record: Record<'_, K, V>) -> Flow {
+        let value = match self.codec.as_encoded(record.value) {
+            Some(bytes) => bytes,
+            None => {
+                self.scratch.clear();
+                self.codec.encode(record.value, &mut self.scratch)?;
+                &self.scratch
+            }
+        };
+        self.appender.append(
+            record.key.partition(self.partitions_count),
+            record.meta.timestamp,
+            Some(record.key.bytes()),
+            Some(value),
+        )?;
+        self.trace.leave();
+        Ok(())
+    }
+
+    pub(crate) fn end_cycle(&mut self) -> Flow {
+        self.appender.flush_all()
+    }
+}
+
+/// One partition of the topic, being read.
+struct PartitionState {
+    number: u32,
+    split: Split,
+    cursor: FetchCursor,
+    apart: ApartAhead,
+}
+
+impl PartitionState {
+    fn open(assigned: &AssignedSplit, job: &JobContext) -> Result<Self, JobError> {
+        let Split::Partition(partition) = &assigned.split else {
+            unreachable!("the splits of an exchange are partitions")
+        };
+        let list = || {
+            let earliest = OffsetSpec::Earliest;
+            wait(
+                job.transport
+                    .list_offset(partition, earliest, Isolation::ReadCommitted),
+            )
+        };
+        let position = match &assigned.position {
+            Some(position) => position.offset,
+            None => list()?.map_or(Offset::ZERO, |found| found.offset),
+        };
+        let reader = PartitionReader::new(
+            job.transport.clone(),
+            partition.clone(),
+            position,
+            Isolation::ReadCommitted,
+        );
+        Ok(Self {
+            number: assigned.number,
+            split: assigned.split.clone(),
+            cursor: FetchCursor::new(reader),
+            apart: job.apart_ahead(assigned),
+        })
+    }
+}
+
+/// Records that were read of one partition and are not all processed yet.
+struct Rows<V: Datum + ?Sized> {
+    batch: Batch<V>,
+    /// The place of their partition in the feed.
+    index: usize,
+    /// The first row that is not processed.
+    row: usize,
+}
+
+/// One worker's receiving end of an exchange between processes, with the chain behind it.
+struct RepartitionFeed<K: ?Sized, V: Datum + ?Sized, S> {
+    job: Arc<JobContext>,
+    receiver: Receiver<K, V, S>,
+    taken: Rows<V>,
+    partitions: Vec<PartitionState>,
+    next: usize,
+    records: u64,
+}
+
+/// Builds a worker's receiving end; it reads the partitions of the state that the worker owns.
+pub(crate) fn repartition_feed<K, V, F>(
+    stage: &F,
+    context: &mut OperatorContext,
+) -> Result<Box<dyn Feed>, JobError>
+where
+    K: Datum + ?Sized,
+    V: Datum + ?Sized,
+    F: StageFactory<K, V>,
+{
+    let receiver = Receiver::new(stage, context)?;
+    Ok(Box::new(RepartitionFeed {
+        receiver,
+        // They come as the group gives them.
+        partitions: Vec::new(),
+        taken: Rows {
+            batch: Batch::new(context.job().pressure.batch_records_max()),
+            index: 0,
+            row: 0,
+        },
+        job: context.shared_job(),
+        next: 0,
+        records: 0,
+    }))
+}
+
+impl<V: Datum + ?Sized> Rows<V> {
+    /// Adds a record, or says why it cannot be.
+    fn push<K: Datum + ?Sized>(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        meta: Meta,
+    ) -> Result<(), CodecError> {
+        let (key, value, end) = decode::<V>(key, value, &self.batch)?;
+        let key: Key<'_, K> = Key::new(key);
+        self.batch.push(key, value.into_owned(), meta, end);
+        Ok(())
+    }
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> RepartitionFeed<K, V, S> {
+    /// Reads a partition again from a place on.
+    fn seek(&mut self, index: usize, position: Offset) -> Result<(), JobError> {
+        let partition = &mut self.partitions[index];
+        let assigned = AssignedSplit {
+            number: partition.number,
+            split: partition.split.clone(),
+            position: Some(position.into()),
+        };
+        partition.cursor = PartitionState::open(&assigned, &self.job)?.cursor;
+        Ok(())
+    }
+
+    /// What was taken of another partition than the one that has the cycle to itself is read again later.
+    fn put_back(&mut self) -> Result<(), JobError> {
+        let position = self.taken.batch.offset(self.taken.row);
+        self.seek(self.taken.index, position)?;
+        self.taken.batch.clear();
+        self.taken.row = 0;
+        Ok(())
+    }
+
+    /// Reads what was fetched of one partition, a batch of the shuffle at a time, and runs it through the chain.
+    fn read(
+        &mut self,
+        index: usize,
+        waker: &Waker,
+        current: &mut Origin,
+    ) -> Result<Read, JobError> {
+        let partition = &mut self.partitions[index];
+        current.split = partition.number;
+        let split = partition.number;
+        let records_max = self.job.pressure.batch_records_max();
+        let (taken, poison, records) = (&mut self.taken, self.receiver.poison(), &mut self.records);
+        taken.index = index;
+        let apart = &mut partition.apart;
+        let place = partition.split.clone();
+        let read = partition.cursor.read(waker, |offered| {
+            let record = match (offered, &place) {
+                (Ok(record), _) => record,
+                // The job wrote it itself: no policy makes this a poison record.
+                (Err(bad), Split::Partition(place)) => return Err(bad.error(place).into()),
+                (Err(_), Split::Named { .. }) => {
+                    unreachable!("the splits of an exchange are partitions")
+                }
+            };
+            let meta = Meta {
+                timestamp: record.timestamp,
+                origin: Origin {
+                    split,
+                    offset: record.offset,
+                },
+            };
+            let raw = Raw::Bytes {
+                key: record.key,
+                value: record.value,
+                headers: record.headers,
+            };
+            if record.offset >= apart.next_offset() {
+                if !taken.batch.is_empty() {
+                    // First those before it: a letter is of the cycle whose position is behind it.
+                    return Ok(Taken::NotYet);
+                }
+                match apart.admit(record.offset) {
+                    Admission::Enters => {}
+                    Admission::Waits => return Ok(Taken::Yes(Pace::Pause)),
+                    Admission::IsPoison(why) => {
+                        *records += 1;
+                        poison.letter(&why, meta, raw)?;
+                        return Ok(Taken::Yes(Pace::GoOn));
+                    }
+                }
+            }
+            if let Err(e) = taken.push::<K>(record.key, record.value, meta) {
+                if !taken.batch.is_empty() {
+                    return Ok(Taken::NotYet);
+                }
+                *records += 1;
+                poison.letter(&e.to_string(), meta, raw)?;
+            }
+            Ok(Taken::Yes(match taken.batch.is_full(records_max) {
+                true => Pace::Pause,
+                false => Pace::GoOn,
+            }))
+        })?;
+        self.process(current)?;
+        Ok(read)
+    }
+
+    /// Processes what was taken, as far as the open cycle may have it.
+    fn process(&mut self, current: &mut Origin) -> Result<(), JobError> {
+        let Rows { batch, row, .. } = &mut self.taken;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.receiver.turn().begin_record();
+        let first_row = *row;
+        *row = self
+            .receiver
+            .process_from(batch, first_row, current, Turn::end_record)?;
+        self.records += (*row - first_row) as u64;
+        if *row == batch.len() {
+            batch.clear();
+            *row = 0;
+        }
+        Ok(())
+    }
+}
+
+/// The key, the value, and where the key would end in the batch. The sender writes neither without bytes: a null is somebody else's.
+fn decode<'r, V: Datum + ?Sized>(
+    key: Option<&'r [u8]>,
+    value: Option<&'r [u8]>,
+    batch: &Batch<V>,
+) -> Result<(&'r [u8], Cow<'r, V>, u32), CodecError> {
+    let absent = |part| CodecError::Absent {
+        part,
+        advice: "the topic is the job's own, write nothing into it",
+    };
+    let key = key.ok_or_else(|| absent("key"))?;
+    let value = value.ok_or_else(|| absent("value"))?;
+    let end = batch.end_of(key).ok_or_else(|| CodecError::Decode {
+        codec: "a key",
+        length_bytes: key.len(),
+        why: "it is too long".to_owned(),
+    })?;
+    Ok((key, V::DefaultCodec::default().decode(value)?, end))
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Feed for RepartitionFeed<K, V, S> {
+    fn poll(&mut self, waker: &Waker, current: &mut Origin) -> Result<Read, JobError> {
+        let alone = self.job.alone.split();
+        let is_other = |number: u32| alone.is_some_and(|alone| alone != number);
+        if !self.taken.batch.is_empty() && is_other(self.partitions[self.taken.index].number) {
+            self.put_back()?;
+        }
+        if !self.taken.batch.is_empty() {
+            self.process(current)?;
+            return Ok(Read::Progress);
+        }
+        let mut idle = Read::Exhausted;
+        for _ in 0..self.partitions.len() {
+            let index = self.next;
+            self.next = (self.next + 1) % self.partitions.len();
+            let partition = &self.partitions[index];
+            if is_other(partition.number) {
+                idle = idle.sooner(Read::Pending);
+                continue;
+            }
+            if let Some(held) = partition.apart.held() {
+                if alone.is_none() {
+                    self.receiver.turn().hold(partition.number);
+                    idle = idle.sooner(Read::Pending);
+                    continue;
+                }
+                self.seek(index, held)?;
+                self.partitions[index].apart.release();
+            }
+            match self.read(index, waker, current)? {
+                Read::Progress => return Ok(Read::Progress),
+                waiting => idle = idle.sooner(waiting),
+            }
+        }
+        Ok(idle)
+    }
+
+    fn take_records(&mut self) -> u64 {
+        std::mem::take(&mut self.records)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Flow {
+        self.receiver.stage().signal(signal)
+    }
+
+    fn positions(&self, visit: &mut dyn FnMut(u32, Position)) {
+        let Rows { batch, index, row } = &self.taken;
+        for (place, partition) in self.partitions.iter().enumerate() {
+            let position = match place == *index && !batch.is_empty() {
+                true => batch.offset(*row),
+                false => {
+                    let held = partition.apart.held();
+                    held.unwrap_or_else(|| partition.cursor.position())
+                }
+            };
+            visit(partition.number, position.into());
+        }
+    }
+
+    fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError> {
+        self.partitions
+            .push(PartitionState::open(assigned, &self.job)?);
+        Ok(())
+    }
+
+    fn close_splits(&mut self, numbers: &[u32]) {
+        // What was taken of a partition that goes is its next owner's; of one that stays, it keeps its place.
+        let index = self.taken.index;
+        let number = self.partitions.get(index).map(|partition| partition.number);
+        self.partitions
+            .retain(|partition| !numbers.contains(&partition.number));
+        let stays = self
+            .partitions
+            .iter()
+            .position(|partition| Some(partition.number) == number);
+        self.taken.index = stays.unwrap_or(0);
+        if stays.is_none() {
+            self.taken.batch.clear();
+            self.taken.row = 0;
+        }
+        self.next = 0;
+    }
+}

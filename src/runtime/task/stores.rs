@@ -1,0 +1,99 @@
+//! The stores of a worker: opened by operators, visited by the worker at the end of each cycle.
+//!
+//! Opening a store registers it, so that no operator can have one whose changes are never committed.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::changelog::Changelog;
+use crate::runtime::contract::error::Failure;
+use crate::runtime::contract::record::Key;
+use crate::state::{CycleStore, HashedKey, Store};
+
+/// A store whose values may be of any type, shared by its operator and its worker, which are on one thread.
+pub(crate) type SharedStore = Rc<RefCell<dyn CycleStore>>;
+
+/// An open store with its changelog.
+pub(crate) struct OpenStore {
+    pub(crate) store: SharedStore,
+    pub(crate) changelog: Changelog,
+}
+
+/// One value for each key: this worker's part of a named store, as its operator sees it. Made by
+/// [`OperatorContext::store`](crate::runtime::OperatorContext::store).
+///
+/// Changes belong to the open cycle: they are committed with its results and positions, or none of them is.
+pub struct KeyValueStore<V> {
+    store: Rc<RefCell<Store<V>>>,
+}
+
+impl<V: Clone + Send + 'static> KeyValueStore<V> {
+    pub(crate) fn new(store: Store<V>) -> Self {
+        Self {
+            store: Rc::new(RefCell::new(store)),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> SharedStore {
+        Rc::clone(&self.store) as SharedStore
+    }
+
+    /// Changes the value of a key; `None` is absent. Returns what `change` returns.
+    ///
+    /// # Errors
+    /// If the value was not in memory and cannot be read from disk.
+    ///
+    /// # Panics
+    /// If the key belongs to another worker: only the keys of records that an operator is given are its own.
+    #[inline]
+    pub fn update<K: ?Sized, R>(
+        &mut self,
+        key: Key<'_, K>,
+        change: impl FnOnce(&mut Option<V>) -> R,
+    ) -> Result<R, Failure> {
+        let key = key.hashed();
+        Ok(self.store.borrow_mut().update(key, change)?)
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// If the value was not in memory and cannot be read from disk.
+    pub fn get<K: ?Sized>(&self, key: Key<'_, K>) -> Result<Option<V>, Failure> {
+        let key = key.hashed();
+        Ok(self.store.borrow_mut().get(key)?.cloned())
+    }
+
+    /// Sets the value of a key.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    ///
+    /// # Panics
+    /// As [`update`](Self::update).
+    pub fn put<K: ?Sized>(&mut self, key: Key<'_, K>, value: V) -> Result<(), Failure> {
+        self.update(key, |stored| *stored = Some(value))
+    }
+
+    /// Removes the value of a key, and returns it.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    ///
+    /// # Panics
+    /// As [`update`](Self::update).
+    pub fn remove<K: ?Sized>(&mut self, key: Key<'_, K>) -> Result<Option<V>, Failure> {
+        self.update(key, Option::take)
+    }
+}
+
+/// Brings the keys of a batch into the memory of each of these stores, in one sorted read a store.
+pub(crate) fn prefetch<'k>(
+    stores: &[SharedStore],
+    keys: impl Iterator<Item = HashedKey<'k>> + Clone,
+) -> Result<(), Failure> {
+    for store in stores {
+        store.borrow_mut().prefetch(&mut keys.clone())?;
+    }
+    Ok(())
+}

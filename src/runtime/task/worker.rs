@@ -1,0 +1,427 @@
+//! A worker: one thread that reads its splits, runs the chains, and owns its part of the state (design D8).
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::appender::TopicAppender;
+use super::changelog::{Changelog, Flush};
+use super::context::{JobContext, OperatorContext, Producer};
+use super::cycle::Commit;
+use super::exchange::Receive;
+use super::inbox::{Message, TaskChange};
+use super::pace::Turn;
+use super::report::{Drained, Report, Reports};
+use super::stores::OpenStore;
+use crate::env::failpoint;
+use crate::runtime::contract::error::{Failure, FailureInner, JobError};
+use crate::runtime::contract::operator::Signal;
+use crate::runtime::contract::record::Origin;
+use crate::runtime::contract::source::{Feed, Read};
+use crate::runtime::graph::topology::Topology;
+use crate::runtime::topics::positions::SinkMarks;
+use crate::state::{CycleStore, FlushUrgency};
+
+mod reading;
+
+/// The longest sleep without a message; a guard against a lost wake-up, not a way to notice work.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+
+/// The name of a worker's thread.
+pub(crate) fn worker_thread(number: usize) -> String {
+    format!("of-worker-{number}")
+}
+
+/// A worker at work, on its own thread.
+pub(crate) struct Worker {
+    job: Arc<JobContext>,
+    number: usize,
+    commit: Commit,
+    reports: Reports,
+    waker: Waker,
+    feeds: Vec<Box<dyn Feed>>,
+    receivers: Vec<Receiver>,
+    /// What each source feeds, by source.
+    source_edges: Vec<Vec<usize>>,
+    writer: Rc<std::cell::Cell<usize>>,
+    dead_letters: Option<Rc<RefCell<TopicAppender>>>,
+    stores: Vec<OpenStore>,
+    marks: SinkMarks,
+    turn: Rc<Turn>,
+    /// The feed that reads next.
+    next_feed: usize,
+    state: State,
+    current: Origin,
+    is_exhausted: bool,
+    /// What the stores of this worker changed in the open cycle, as of the last look.
+    overlay_bytes: usize,
+    /// The writer of the next cycle, once the driver said to open it.
+    open_due: Option<usize>,
+    /// Messages of the next cycle that came before this worker could open it.
+    early: Vec<Message>,
+}
+
+struct Receiver {
+    receive: Box<dyn Receive>,
+    /// The exchanges that this one's chain feeds.
+    feeds: Vec<usize>,
+    /// How many senders there are in all workers.
+    senders: usize,
+    /// How many of them ended the cycle.
+    ended: usize,
+    is_closed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The cycle is open.
+    Open,
+    /// Sources stand still; what is in flight runs out.
+    Closing,
+    /// Everything ran out; waiting for the next cycle.
+    Drained,
+}
+
+/// What a worker does next.
+enum Next {
+    GoOn,
+    Stop,
+}
+
+/// What a panic said.
+fn panic_message(panic: Box<dyn Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(message) => *message,
+        Err(other) => (*other
+            .downcast_ref::<&str>()
+            .unwrap_or(&"a panic without a message"))
+        .to_owned(),
+    }
+}
+
+/// Builds worker `number`, lets it work, and puts it away. A panic while it is built or put away, where no
+/// record is to blame, is contained too (C18): the driver waits for every worker's end.
+pub(crate) fn run_worker(
+    job: Arc<JobContext>,
+    number: usize,
+    topology: &Topology,
+    commit: Commit,
+    reports: &Reports,
+) -> Result<(), JobError> {
+    let whole = || Worker::build(job, number, topology, commit, reports.clone())?.run();
+    catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
+        let why = format!(
+            "a function of the job panicked while it was made or dropped: {}",
+            panic_message(panic)
+        );
+        Err(JobError::thread(&worker_thread(number), why))
+    })
+}
+
+impl Worker {
+    /// Builds this worker's instances of everything, and restores its state.
+    fn build(
+        job: Arc<JobContext>,
+        number: usize,
+        topology: &Topology,
+        commit: Commit,
+        reports: Reports,
+    ) -> Result<Self, JobError> {
+        let mut context = OperatorContext::new(Arc::clone(&job), number, commit, reports.clone())?;
+        let mut feeds = Vec::new();
+        for (index, source) in topology.sources.iter().enumerate() {
+            context.begin(Producer::Source(index));
+            feeds.push((source.feed)(&mut context)?);
+        }
+        let mut receives = Vec::new();
+        for (index, exchange) in topology.exchanges.iter().enumerate() {
+            if job.share.is_some() {
+                context.begin(Producer::Source(topology.sources.len() + index));
+                feeds.push((exchange.repartition)(&mut context)?);
+            } else {
+                context.begin(Producer::Exchange(index));
+                receives.push((exchange.receive)(&mut context)?);
+            }
+        }
+        let parts = context.into_parts();
+        let workers = job.inboxes.len();
+        let fed_by = |producer| {
+            parts
+                .edges
+                .iter()
+                .filter(move |edge| edge.0 == producer)
+                .map(|edge| edge.1)
+                .collect::<Vec<_>>()
+        };
+        let receivers = receives
+            .into_iter()
+            .enumerate()
+            .map(|(index, receive)| Receiver {
+                receive,
+                feeds: fed_by(Producer::Exchange(index)),
+                senders: parts.edges.iter().filter(|edge| edge.1 == index).count() * workers,
+                ended: 0,
+                is_closed: false,
+            });
+        let receivers = receivers.collect();
+        let source_edges = (0..feeds.len())
+            .map(|index| fed_by(Producer::Source(index)))
+            .collect();
+        Ok(Self {
+            waker: job.inboxes[number].waker(),
+            job,
+            number,
+            commit,
+            reports,
+            feeds,
+            receivers,
+            source_edges,
+            writer: parts.writer,
+            dead_letters: parts.dead_letters,
+            stores: parts.stores,
+            marks: parts.marks,
+            turn: parts.turn,
+            next_feed: 0,
+            state: State::Open,
+            current: Origin::default(),
+            is_exhausted: false,
+            overlay_bytes: 0,
+            open_due: None,
+            early: Vec::new(),
+        })
+    }
+
+    /// Works until told to stop; a panic in a user's function is contained and reported (C18).
+    fn run(mut self) -> Result<(), JobError> {
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work()));
+        worked.unwrap_or_else(|panic| {
+            Err(JobError::Panicked {
+                split: self.job.split_name(self.current.split),
+                offset: self.current.offset,
+                message: panic_message(panic),
+            })
+        })
+    }
+
+    fn work(&mut self) -> Result<(), JobError> {
+        loop {
+            while let Some(message) = self.job.inboxes[self.number].receive() {
+                if let Next::Stop = self.handle(message)? {
+                    return Ok(());
+                }
+            }
+            match self.read_sources()? {
+                Read::Progress => {}
+                Read::Later(after) => self.job.inboxes[self.number].wait(after),
+                Read::Pending | Read::Exhausted => self.job.inboxes[self.number].wait(SLEEP_MAX),
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) -> Result<Next, JobError> {
+        match message {
+            // Another worker opened the next cycle first: what it sends waits for our own `Open`.
+            Message::Batch { .. } | Message::EndOfCycle { .. } if self.state == State::Drained => {
+                self.early.push(message)
+            }
+            Message::Batch {
+                exchange,
+                batch,
+                records_count,
+                ..
+            } => self.receive(exchange, batch, records_count)?,
+            Message::EndOfCycle { exchange } => {
+                self.receivers[exchange].ended += 1;
+                self.close_receivers()?;
+            }
+            Message::Close if self.state == State::Drained => self.early.push(message),
+            Message::Close => self.close()?,
+            Message::Open { writer } => {
+                self.open_due = Some(writer);
+                self.open_if_due()?;
+            }
+            Message::Flushed { tickets } => {
+                self.each_store(&mut |store, _| {
+                    for (name, ticket) in &tickets {
+                        if name == store.name() {
+                            store.flushed(*ticket);
+                        }
+                    }
+                    Ok(())
+                })?;
+                self.open_if_due()?;
+            }
+            Message::Reassign(change) => self.reassign(&change)?,
+            Message::Stop => return Ok(Next::Stop),
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// Lets tasks go and takes others on; those that stay keep all that they have in memory.
+    fn reassign(&mut self, change: &TaskChange) -> Result<(), JobError> {
+        assert_eq!(
+            self.state,
+            State::Drained,
+            "tasks change where the last cycle was drained"
+        );
+        for feed in &mut self.feeds {
+            feed.close_splits(&change.closed_splits);
+        }
+        let job = Arc::clone(&self.job);
+        self.each_store(&mut |store, changelog| {
+            changelog.remove(store, &change.closed_state);
+            Ok(changelog.add(&job, store, &change.opened_state)?)
+        })?;
+        for (feed, assigned) in &change.opened_splits {
+            self.feeds[*feed].open_split(assigned)?;
+        }
+        self.reports.send(Report::TasksChanged);
+        Ok(())
+    }
+
+    /// Opens the next cycle, unless a store must first be rid of what waits for its flush: memory stays
+    /// within its bound (I10). Messages of that cycle wait meanwhile.
+    fn open_if_due(&mut self) -> Result<(), JobError> {
+        let Some(writer) = self.open_due else {
+            return Ok(());
+        };
+        if self.must_wait_for_flush()? {
+            return Ok(());
+        }
+        assert_eq!(
+            self.state,
+            State::Drained,
+            "a cycle opens where the last one was drained"
+        );
+        self.open_due = None;
+        self.writer.set(writer);
+        self.state = State::Open;
+        self.turn.open_cycle();
+        self.overlay_bytes = 0;
+        for receiver in &mut self.receivers {
+            (receiver.ended, receiver.is_closed) = (0, false);
+        }
+        for message in std::mem::take(&mut self.early) {
+            self.handle(message)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a store must first be rid of what waits for RocksDB. Where no flush is under way that could help, the
+    /// next one is taken here: the last one may have been under way when the cycle was drained.
+    fn must_wait_for_flush(&mut self) -> Result<bool, JobError> {
+        let mut must_wait = false;
+        let (number, reports) = (self.number, self.reports.clone());
+        self.each_store(&mut |store, changelog| {
+            if !store.must_wait_for_flush() {
+                return Ok(());
+            }
+            must_wait = true;
+            if let Some(flush) = changelog.take_flush(store, FlushUrgency::Now)? {
+                reports.send(Report::Flush(number, flush));
+            }
+            Ok(())
+        })?;
+        Ok(must_wait)
+    }
+
+    /// The sources stand still: ends the cycle in their chains, and then wherever nothing more can come.
+    fn close(&mut self) -> Result<(), JobError> {
+        assert_eq!(self.state, State::Open, "a cycle closes once");
+        self.state = State::Closing;
+        for index in 0..self.feeds.len() {
+            let ended = self.feeds[index].signal(Signal::EndOfCycle);
+            ended.map_err(|failure| self.failed(failure))?;
+            self.tell_ended(&self.source_edges[index]);
+        }
+        self.close_receivers()
+    }
+
+    fn tell_ended(&self, exchanges: &[usize]) {
+        for &exchange in exchanges {
+            self.job
+                .inboxes
+                .iter()
+                .for_each(|inbox| inbox.send(Message::EndOfCycle { exchange }));
+        }
+    }
+
+    /// Ends the cycle in every chain whose senders have all ended it. Messages of one sender come in
+    /// order, so all its batches were received before its end.
+    fn close_receivers(&mut self) -> Result<(), JobError> {
+        if self.state != State::Closing {
+            return Ok(());
+        }
+        for index in 0..self.receivers.len() {
+            let receiver = &mut self.receivers[index];
+            if receiver.is_closed || receiver.ended < receiver.senders {
+                continue;
+            }
+            receiver.is_closed = true;
+            let ended = receiver.receive.signal(Signal::EndOfCycle);
+            ended.map_err(|failure| self.failed(failure))?;
+            self.tell_ended(&self.receivers[index].feeds);
+        }
+        if self.receivers.iter().all(|receiver| receiver.is_closed) {
+            self.drain()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Nothing is in flight: writes the changelogs, and tells the driver where the sources stand.
+    fn drain(&mut self) -> Result<(), JobError> {
+        self.state = State::Drained;
+        failpoint("cycle.drained");
+        let mut flushes: Vec<Flush> = Vec::new();
+        let timestamp = self.job.env.clock.wall();
+        self.each_store(&mut |store, changelog| {
+            flushes.extend(changelog.drain(store, timestamp)?);
+            Ok(())
+        })?;
+        failpoint("cycle.changelog_written");
+        if let Some(dead_letters) = &self.dead_letters {
+            dead_letters
+                .borrow_mut()
+                .flush_all()
+                .map_err(|failure| self.failed(failure))?;
+        }
+        let mut positions = Vec::new();
+        self.feeds
+            .iter()
+            .for_each(|feed| feed.positions(&mut |split, at| positions.push((split, at))));
+        self.reports.send(Report::Drained(Drained {
+            worker: self.number,
+            positions,
+            marks: self.marks.take(),
+            flushes,
+        }));
+        Ok(())
+    }
+
+    /// Shows each store of this worker with its changelog, until one fails.
+    fn each_store(
+        &mut self,
+        visit: &mut dyn FnMut(&mut dyn CycleStore, &mut Changelog) -> Result<(), Failure>,
+    ) -> Result<(), JobError> {
+        let mut stores = self.stores.iter_mut();
+        let visited =
+            stores.try_for_each(|open| visit(&mut *open.store.borrow_mut(), &mut open.changelog));
+        visited.map_err(|failure| self.failed(failure))
+    }
+
+    fn failed(&self, failure: Failure) -> JobError {
+        match failure.into_inner() {
+            FailureInner::Job(e) => e,
+            FailureInner::Poison(why) => JobError::Poison {
+                split: self.job.split_name(self.current.split),
+                offset: self.current.offset,
+                why,
+            },
+        }
+    }
+}

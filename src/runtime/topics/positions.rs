@@ -1,0 +1,250 @@
+//! Positions of sources that are not topics: a compacted topic of the job, written in the cycle's transaction.
+//!
+//! Key: the source's name and the split's name, joined by a 0 byte. Value: the position, eight bytes, big-endian, and
+//! behind it the source's fingerprint of the input before it, if it has one. Sinks of files keep the lengths of their
+//! parts here, too.
+//!
+//! And the topics that the job has read, because it never creates one of them anew (X8). Key: a 0 byte and the topic's
+//! name. Value: the version, 1, in a byte, and the topic's id, 16 bytes. And the schemas of what else it keeps (`schemas.rs`).
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::schemas::NotedSchema;
+use crate::client::consumer::PartitionReader;
+use crate::client::{PartitionWriter, TransactionalWriter, Transport, wait};
+use crate::env::Env;
+use crate::protocol::batch::{BatchBuilder, Compression};
+use crate::protocol::messages::OffsetSpec;
+use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::source::Position;
+use crate::runtime::task::cycle::WRITERS_COUNT;
+use crate::types::{Isolation, NameError, Offset, TopicId, TopicName, TopicPartition};
+
+/// The version of the rows that say which topics were read.
+const TOPIC_VERSION: u8 = 1;
+
+/// How much of a sink's part a cycle commits; `None` forgets the part.
+pub(crate) struct SinkMark {
+    pub(crate) sink: String,
+    pub(crate) part: String,
+    pub(crate) position: Option<Offset>,
+}
+
+/// The marks of one worker's sinks, collected while a cycle closes.
+pub(crate) type SinkMarks = Rc<RefCell<Vec<SinkMark>>>;
+
+/// The topic of a job's positions.
+pub(crate) fn positions_topic(job: &str) -> Result<TopicName, NameError> {
+    TopicName::new(&format!("{job}-positions"))
+}
+
+/// Writes positions.
+pub(crate) struct Positions {
+    env: Env,
+    builder: BatchBuilder,
+    writers: [PartitionWriter; WRITERS_COUNT],
+}
+
+impl Positions {
+    pub(crate) fn new(
+        env: Env,
+        topic: TopicName,
+        writers: &[TransactionalWriter; WRITERS_COUNT],
+    ) -> Self {
+        let partition = TopicPartition::new(topic, 0);
+        Self {
+            env,
+            builder: BatchBuilder::new(Compression::None, None),
+            writers: writers
+                .each_ref()
+                .map(|writer| writer.partition(&partition)),
+        }
+    }
+
+    pub(crate) fn append(
+        &mut self,
+        writer: usize,
+        source: &str,
+        split: &str,
+        position: &Position,
+    ) -> Result<(), JobError> {
+        let key = [source.as_bytes(), &[0], split.as_bytes()].concat();
+        let value = [&position.offset.0.to_be_bytes(), &*position.fingerprint].concat();
+        let now = self.env.clock.wall();
+        self.builder.push(now, Some(&key), Some(&value));
+        if self.builder.size_bytes() > 256 * 1024 {
+            self.flush(writer)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Notes what a sink's part holds by this cycle, or that it need no longer be known.
+    pub(crate) fn append_mark(&mut self, writer: usize, mark: &SinkMark) -> Result<(), JobError> {
+        match mark.position {
+            Some(length) => self.append(writer, &mark.sink, &mark.part, &length.into()),
+            None => {
+                let key = [mark.sink.as_bytes(), &[0], mark.part.as_bytes()].concat();
+                self.builder.push(self.env.clock.wall(), Some(&key), None);
+                Ok(())
+            }
+        }
+    }
+
+    /// Notes that the job has read a topic.
+    pub(crate) fn append_topic(
+        &mut self,
+        writer: usize,
+        topic: &TopicName,
+        id: TopicId,
+    ) -> Result<(), JobError> {
+        let key = [&[0], topic.as_str().as_bytes()].concat();
+        let value = [&[TOPIC_VERSION], &id.0.to_be_bytes()[..]].concat();
+        let now = self.env.clock.wall();
+        self.builder.push(now, Some(&key), Some(&value));
+        self.flush(writer)
+    }
+
+    /// Notes of what types a store's changelog or a repartition topic is.
+    pub(crate) fn append_schema(
+        &mut self,
+        writer: usize,
+        noted: &NotedSchema,
+    ) -> Result<(), JobError> {
+        let (key, value) = noted.to_record();
+        self.builder
+            .push(self.env.clock.wall(), Some(&key), Some(&value));
+        self.flush(writer)
+    }
+
+    pub(crate) fn flush(&mut self, writer: usize) -> Result<(), JobError> {
+        if !self.builder.is_empty() {
+            self.writers[writer].hand_over(&mut self.builder)?;
+        }
+        Ok(())
+    }
+}
+
+/// The committed positions, by source and split.
+pub(crate) type NamedPositions = HashMap<(String, String), Position>;
+
+/// The contents of a job's topic of positions.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) positions: NamedPositions,
+    /// The topics that it has read, and who they were at its last commit.
+    pub(crate) read_topics: BTreeMap<TopicName, TopicId>,
+    /// The types of what it stored.
+    pub(crate) schemas: Vec<NotedSchema>,
+}
+
+/// Reads all that a job keeps in its topic of positions.
+pub(crate) fn read_positions(
+    transport: &Arc<dyn Transport>,
+    topic: &TopicName,
+) -> Result<Kept, JobError> {
+    let place = TopicPartition::new(topic.clone(), 0);
+    let list = |spec| wait(transport.list_offset(&place, spec, Isolation::ReadCommitted));
+    let start = list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset);
+    let end = list(OffsetSpec::Latest)?.map_or(Offset::ZERO, |found| found.offset);
+    let mut reader = PartitionReader::new(
+        Arc::clone(transport),
+        place.clone(),
+        start,
+        Isolation::ReadCommitted,
+    );
+    let mut kept = Kept::default();
+    while reader.position() < end {
+        for batch in reader.fetch_now()? {
+            let batch = batch?;
+            for record in batch.iter() {
+                let record = record?;
+                if let Some(noted) = NotedSchema::of_record(&record, topic)? {
+                    kept.schemas.retain(|it| it.name != noted.name);
+                    kept.schemas.push(noted);
+                    continue;
+                }
+                let entry = parse(record.key, record.value).ok_or_else(|| JobError::Source {
+                    source_name: topic.to_string(),
+                    why: format!("record {} is no position: the topic is the job's own, write nothing into it", record.offset),
+                })?;
+                match entry {
+                    Entry::Position(key, Some(position)) => {
+                        kept.positions.insert(key, position);
+                    }
+                    Entry::Position(key, None) => {
+                        kept.positions.remove(&key);
+                    }
+                    Entry::Topic(topic, id) => {
+                        kept.read_topics.insert(topic, id);
+                    }
+                }
+            }
+        }
+    }
+    Ok(kept)
+}
+
+enum Entry {
+    Position((String, String), Option<Position>),
+    Topic(TopicName, TopicId),
+}
+
+fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Entry> {
+    let key = std::str::from_utf8(key?).ok()?;
+    if let Some(topic) = parse_topic(key, value) {
+        return Some(topic);
+    }
+    let (source, split) = key.split_once('\0')?;
+    let position = match value {
+        Some(value) => {
+            let (offset, fingerprint) = value.split_first_chunk()?;
+            Some(Position {
+                offset: Offset(i64::from_be_bytes(*offset)),
+                fingerprint: fingerprint.to_vec(),
+            })
+        }
+        None => None,
+    };
+    Some(Entry::Position(
+        (source.to_owned(), split.to_owned()),
+        position,
+    ))
+}
+
+/// No position looks like this: a source has a name, or its split is a path, which no topic's name is.
+fn parse_topic(key: &str, value: Option<&[u8]>) -> Option<Entry> {
+    let topic = TopicName::new(key.strip_prefix('\0')?).ok()?;
+    let (&version, id) = value?.split_first()?;
+    let id = u128::from_be_bytes(id.try_into().ok()?);
+    (version == TOPIC_VERSION).then_some(Entry::Topic(topic, TopicId(id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_was_read_has_these_bytes() {
+        let value: Vec<u8> = [1].into_iter().chain(16..32).collect();
+        let Some(Entry::Topic(topic, id)) = parse(Some(b"\0in"), Some(&value)) else {
+            panic!("it is no topic")
+        };
+        assert_eq!(topic.as_str(), "in");
+        assert_eq!(id.0, 0x1011_1213_1415_1617_1819_1a1b_1c1d_1e1f);
+    }
+
+    #[test]
+    fn a_position_has_these_bytes() {
+        let value = [0, 0, 0, 0, 0, 0, 1, 2, 1, 9];
+        let Some(Entry::Position(key, Some(at))) = parse(Some(b"lines\0/in"), Some(&value)) else {
+            panic!("it is no position")
+        };
+        assert_eq!(key, ("lines".to_owned(), "/in".to_owned()));
+        assert_eq!((at.offset, &at.fingerprint[..]), (Offset(258), &[1, 9][..]));
+        assert!(parse(Some(b"lines\0/in"), Some(&value[..7])).is_none());
+    }
+}

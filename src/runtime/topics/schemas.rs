@@ -1,0 +1,290 @@
+//! The schemas of what a job keeps in the log, noted in the log: another build that would misread it is refused, also where it
+//! finds no local state.
+//!
+//! A schema is a record of the job's positions topic, written in the transaction of the first cycle that may use it. Key: a 0 byte, then
+//! `store NAME` or `repartition TOPIC`. Value, in JSON: `{"version":1,"topic":…,"codec":1,"key":"text","value":"u64"}`. A note about another
+//! incarnation of the topic binds nobody. A log without a note takes on the types of the first build that commits.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::positions::{positions_topic, read_positions};
+use crate::client::consumer::PartitionReader;
+use crate::client::{Transport, wait};
+use crate::codec::Schema;
+use crate::protocol::batch::Record;
+use crate::protocol::messages::{OffsetFetchRequest, OffsetSpec, TopicMetadata};
+use crate::runtime::contract::error::JobError;
+use crate::state::StateError;
+use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
+
+/// The version of the value that this build writes.
+const VERSION: u32 = 1;
+
+/// A schema as the log knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NotedSchema {
+    /// The thing that it belongs to.
+    pub(crate) name: String,
+    /// The incarnation of the topic that holds the bytes.
+    topic: String,
+    schema: Schema,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Value {
+    version: u32,
+    topic: String,
+    #[serde(flatten)]
+    schema: Schema,
+}
+
+impl NotedSchema {
+    /// The key and the value of its record.
+    pub(crate) fn to_record(&self) -> (Vec<u8>, Vec<u8>) {
+        let value = Value {
+            version: VERSION,
+            topic: self.topic.clone(),
+            schema: self.schema.clone(),
+        };
+        let key = [&[0], self.name.as_bytes()].concat();
+        (key, serde_json::to_vec(&value).unwrap_or_default())
+    }
+
+    /// The schema in a record of the positions topic; `None` if it is something else. No name of a topic has a space.
+    pub(crate) fn of_record(
+        record: &Record<'_>,
+        topic: &TopicName,
+    ) -> Result<Option<Self>, JobError> {
+        let key = record.key.and_then(|key| key.strip_prefix(&[0]));
+        let Some(name) = key.filter(|name| name.contains(&b' ')) else {
+            return Ok(None);
+        };
+        let refuse = |why: &str| JobError::Source {
+            source_name: topic.to_string(),
+            why: format!("record {} {why}", record.offset),
+        };
+        #[derive(Deserialize)]
+        struct VersionOnly {
+            version: u32,
+        }
+        let bytes = record.value.unwrap_or_default();
+        if serde_json::from_slice::<VersionOnly>(bytes).is_ok_and(|it| it.version > VERSION) {
+            return Err(refuse(
+                "notes a schema as a newer version of Onceflow does: use that version",
+            ));
+        }
+        let foreign =
+            || refuse("notes no schema: the topic is the job's own, write nothing into it");
+        let value: Value = serde_json::from_slice(bytes).map_err(|_| foreign())?;
+        Ok(Some(Self {
+            name: String::from_utf8(name.to_vec()).map_err(|_| foreign())?,
+            topic: value.topic,
+            schema: value.schema,
+        }))
+    }
+}
+
+/// The contents of one of a job's own topics.
+pub(crate) struct Stored {
+    noted: NotedSchema,
+    /// The store.
+    store: Option<String>,
+    topic: TopicMetadata,
+}
+
+impl Stored {
+    /// A store, whose changelog is `topic`.
+    pub(crate) fn store(store: &str, topic: &TopicMetadata, schema: &Schema) -> Self {
+        Self::new(format!("store {store}"), Some(store), topic, schema)
+    }
+
+    /// Records under way between the processes of a job.
+    pub(crate) fn repartition(topic: &TopicMetadata, schema: &Schema) -> Self {
+        Self::new(format!("repartition {}", topic.name), None, topic, schema)
+    }
+
+    fn new(name: String, store: Option<&str>, topic: &TopicMetadata, schema: &Schema) -> Self {
+        Self {
+            noted: NotedSchema {
+                name,
+                topic: topic.id.to_string(),
+                schema: schema.clone(),
+            },
+            store: store.map(str::to_owned),
+            topic: topic.clone(),
+        }
+    }
+
+    /// Its name where a change is accepted.
+    fn accepted_name(&self) -> &str {
+        self.store.as_deref().unwrap_or(self.topic.name.as_str())
+    }
+}
+
+/// Refuses a build that would misread what an earlier one left in the log; returns what the log does not know yet.
+///
+/// # Errors
+/// If types differ and the change is not among those `accepted`.
+pub(crate) fn check_schemas(
+    transport: &Arc<dyn Transport>,
+    job: &str,
+    stored: Vec<Stored>,
+    accepted: &[String],
+) -> Result<Vec<NotedSchema>, JobError> {
+    let known = read_positions(transport, &positions_topic(job)?)?.schemas;
+    let mut unnoted = Vec::new();
+    for now in stored {
+        let before = known.iter().find(|it| it.name == now.noted.name);
+        let before = before.filter(|it| it.topic == now.noted.topic);
+        if before == Some(&now.noted) {
+            continue;
+        }
+        let is_accepted = accepted.iter().any(|it| it == now.accepted_name());
+        if let Some(before) = before {
+            check(transport, job, before, &now, is_accepted)?;
+        }
+        unnoted.push(now.noted);
+    }
+    Ok(unnoted)
+}
+
+fn check(
+    transport: &Arc<dyn Transport>,
+    job: &str,
+    before: &NotedSchema,
+    now: &Stored,
+    is_accepted: bool,
+) -> Result<(), JobError> {
+    let (before, asked) = (&before.schema, &now.noted.schema);
+    let Some(difference) = before.difference(asked) else {
+        return Ok(());
+    };
+    // Another codec is another way to write: no bytes of the one mean anything to the other.
+    if is_accepted && before.codec == asked.codec {
+        return Ok(());
+    }
+    if let Some(store) = &now.store {
+        let store = store.clone();
+        return Err(match before.codec == asked.codec {
+            true => StateError::TypeChanged { store, difference },
+            false => StateError::CodecChanged {
+                store,
+                stored: before.codec,
+                asked: asked.codec,
+            },
+        }
+        .into());
+    }
+    if is_read_to_the_end(transport, job, &now.topic)? {
+        return Ok(());
+    }
+    Err(JobError::Incompatible {
+        job: job.to_owned(),
+        why: format!(
+            "records are under way between its processes in {0}, with {1} of the type {2}, and the job now has {3} there: \
+             run the earlier build until they are read; if the bytes mean the same in both types, accept the change of {0:?} \
+             where the job is launched",
+            now.topic.name.as_str(),
+            difference.part,
+            difference.stored,
+            difference.asked
+        ),
+    })
+}
+
+/// Whether the job has read all that it sent through a repartition topic.
+fn is_read_to_the_end(
+    transport: &Arc<dyn Transport>,
+    job: &str,
+    topic: &TopicMetadata,
+) -> Result<bool, JobError> {
+    let partitions = 0..topic.partitions_count;
+    let partitions = partitions.map(|it| TopicPartition::new(topic.name.clone(), it));
+    let request = OffsetFetchRequest {
+        group: GroupId::new(job)?,
+        partitions: Some(partitions.collect()),
+        require_stable: true,
+    };
+    for (partition, committed) in wait(transport.offset_fetch(request))? {
+        let committed = committed.map_or(Offset::ZERO, |it| it.offset);
+        if has_records(transport, &partition, committed)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether there is a committed record from `position` on; markers are none.
+fn has_records(
+    transport: &Arc<dyn Transport>,
+    partition: &TopicPartition,
+    position: Offset,
+) -> Result<bool, JobError> {
+    let list = |spec| wait(transport.list_offset(partition, spec, Isolation::ReadCommitted));
+    let start = list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset);
+    let end = list(OffsetSpec::Latest)?.map_or(Offset::ZERO, |found| found.offset);
+    let mut reader = PartitionReader::new(
+        Arc::clone(transport),
+        partition.clone(),
+        position.max(start),
+        Isolation::ReadCommitted,
+    );
+    while reader.position() < end {
+        for batch in reader.fetch_now()? {
+            if batch?.iter().next().is_some() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::batch::{
+        BatchBuilder, BatchProducer, Batches, Compression, DecompressionLimit,
+    };
+    use crate::types::Timestamp;
+
+    fn noted() -> NotedSchema {
+        NotedSchema {
+            name: "store counts".to_owned(),
+            topic: "AAAAAAAAAAAAAAAAAAAAAQ".to_owned(),
+            schema: Schema::of::<str, u64>(),
+        }
+    }
+
+    fn read(key: &[u8], value: &[u8]) -> Result<Option<NotedSchema>, JobError> {
+        let mut builder = BatchBuilder::new(Compression::None, None);
+        builder.push(Timestamp(0), Some(key), Some(value));
+        let bytes = builder.finish(BatchProducer::Plain).freeze();
+        let batch = Batches::new(bytes).next().unwrap().unwrap();
+        let records = batch.records(&DecompressionLimit::default()).unwrap();
+        let record = records.iter().next().unwrap().unwrap();
+        NotedSchema::of_record(&record, &TopicName::new("job-positions").unwrap())
+    }
+
+    #[test]
+    fn x3_the_bytes_of_a_noted_schema_stand() {
+        let (key, value) = noted().to_record();
+        assert_eq!(key, b"\0store counts");
+        assert_eq!(
+            std::str::from_utf8(&value).unwrap(),
+            r#"{"version":1,"topic":"AAAAAAAAAAAAAAAAAAAAAQ","codec":1,"key":"text","value":"u64"}"#
+        );
+        assert_eq!(read(&key, &value).unwrap(), Some(noted()));
+        assert_eq!(read(b"lines\0all", &[0; 8]).unwrap(), None);
+        assert_eq!(read(b"\0a-topic", &[1; 17]).unwrap(), None);
+    }
+
+    #[test]
+    fn x3_a_newer_note_and_one_that_is_none_are_refused() {
+        let newer = read(b"\0store counts", br#"{"version":2,"more":true}"#).unwrap_err();
+        assert!(newer.to_string().contains("newer version"), "{newer}");
+        let foreign = read(b"\0store counts", b"{}").unwrap_err();
+        assert!(foreign.to_string().contains("job's own"), "{foreign}");
+    }
+}
