@@ -35,10 +35,11 @@ impl PartitionLog {
         self.check_usable()?;
         let records = records.into();
         let mut headers = self.check_batches(&records, origin)?;
+        // As in Kafka, a batch that comes again must keep the topic's rules too: the clock and the settings go on.
+        self.check_records(&records, origin, &mut headers)?;
         if let Some(duplicate) = self.judge(&headers, origin)? {
             return Ok(duplicate);
         }
-        self.check_records(&records, origin, &mut headers)?;
         let records = records.into_bytes();
         let mut bytes = match self.recompressed(&records, origin, &mut headers)? {
             Some(bytes) => bytes,

@@ -1,7 +1,7 @@
 //! The four compressions of a batch's records, and the ceiling that decompression never passes.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::str::FromStr;
 
 use bytes::buf::Writer;
@@ -196,7 +196,7 @@ pub(super) fn decompress(
         Compression::None => return Ok(input),
         Compression::Snappy => return xerial::decompress(&input, ceiling),
         Compression::Gzip => gunzip(&mut rest, ceiling),
-        Compression::Lz4 => read_up_to(FrameDecoder::new(&mut rest), input.len(), ceiling),
+        Compression::Lz4 => unlz4(&mut rest, ceiling),
         Compression::Zstd => zstd_decoder(&mut rest, ceiling)
             .and_then(|decoder| read_up_to(decoder, input.len(), ceiling)),
     };
@@ -227,6 +227,43 @@ fn gunzip(rest: &mut &[u8], ceiling: usize) -> io::Result<Vec<u8>> {
     }
     *rest = &[];
     Ok(out)
+}
+
+/// Reads one LZ4 frame. A frame without its end mark is refused, as the Java client refuses it; the decoder takes the end
+/// of the input for one.
+fn unlz4(rest: &mut &[u8], ceiling: usize) -> io::Result<Vec<u8>> {
+    let first_guess = rest.len().saturating_mul(FIRST_GUESS_RATIO).min(ceiling);
+    let mut out = Vec::with_capacity(first_guess);
+    let mut decoder = FrameDecoder::new(Whole {
+        rest,
+        is_passed: false,
+    });
+    while out.len() <= ceiling {
+        let block = decoder.fill_buf()?;
+        if block.is_empty() {
+            break;
+        }
+        out.extend_from_slice(block);
+        let block_bytes = block.len();
+        decoder.consume(block_bytes);
+    }
+    match decoder.get_ref().is_passed {
+        true => Err(io::ErrorKind::UnexpectedEof.into()),
+        false => Ok(out),
+    }
+}
+
+/// Bytes that remember whether somebody wanted to read past their end.
+struct Whole<'a, 'b> {
+    rest: &'a mut &'b [u8],
+    is_passed: bool,
+}
+
+impl Read for Whole<'_, '_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.is_passed |= self.rest.is_empty() && !into.is_empty();
+        self.rest.read(into)
+    }
 }
 
 /// A decoder that gives room to a window of 8 MiB, or as much as the output may have.

@@ -8,9 +8,9 @@ use onceflow::client::{ClientError, wait};
 use onceflow::protocol::ErrorCode;
 use onceflow::protocol::batch::{BatchBuilder, BatchProducer, Compression};
 use onceflow::protocol::messages::{
-    Acks, ListedOffset, OffsetSpec, ProduceRequest, ProduceResponse,
+    Acks, InitProducerIdRequest, ListedOffset, OffsetSpec, ProduceRequest, ProduceResponse,
 };
-use onceflow::types::{Isolation, Offset, Timestamp};
+use onceflow::types::{Isolation, Offset, Sequence, Timestamp};
 
 use super::PATIENCE;
 use super::world::{Backend, World, partition};
@@ -161,6 +161,16 @@ pub(super) fn x2_records_that_cannot_be_decompressed_are_refused(backend: Backen
         });
         let refused = world.refusal(batch);
         assert!(refused.is_some(), "{compression}");
+        for missing in [1, 3, 4] {
+            let batch = forged(&at_times(*compression, &[recent(), recent()]), |bytes| {
+                bytes.truncate(bytes.len() - missing);
+            });
+            let refused = world.refusal(batch);
+            assert!(
+                refused.is_some(),
+                "{compression}: {missing} bytes are missing"
+            );
+        }
     }
     world
         .append(at_times(Compression::None, &[recent()]))
@@ -221,6 +231,28 @@ pub(super) fn x13_a_time_before_1970_is_before_every_record(backend: Backend) {
 }
 
 /// Kafka reads a gzip member and leaves alone what follows and is no other one.
+pub(super) fn x13_a_repeated_batch_is_checked_against_the_clock_like_any_other(backend: Backend) {
+    let world = World::with_topic(backend, &[("message.timestamp.before.max.ms", "60000")]);
+    let request = InitProducerIdRequest {
+        transactional_id: None,
+        transaction_timeout: Duration::from_secs(60),
+        current: None,
+    };
+    let producer = wait(world.transport.init_producer_id(request)).unwrap();
+    let batch = |time| {
+        let mut builder = BatchBuilder::new(Compression::None, None);
+        builder.push(Timestamp(time), None, Some(b"value"));
+        let producer = BatchProducer::Idempotent(producer, Sequence(0));
+        builder.finish(producer).freeze()
+    };
+    let first = world.append(batch(recent())).unwrap();
+    let again = world.append(batch(recent())).unwrap();
+    assert_eq!(again.base_offset, first.base_offset);
+    let refused = world.refusal(batch(recent() - HOUR_MS));
+    assert_eq!(refused, Some(ErrorCode::InvalidTimestamp));
+    assert_eq!(world.read(Isolation::ReadCommitted).len(), 1);
+}
+
 pub(super) fn x14_bytes_behind_a_gzip_member_are_left_alone(backend: Backend) {
     let world = World::new(backend);
     for (number, tail) in [&b"\0\0\0\0"[..], &[0xab; 100]].into_iter().enumerate() {

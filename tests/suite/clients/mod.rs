@@ -68,6 +68,7 @@ suite! {
         x2_a_headers_name_that_is_not_utf_8_is_read_as_in_java,
         x13_records_too_far_from_the_clock_are_refused,
         x13_a_time_before_1970_is_before_every_record,
+        x13_a_repeated_batch_is_checked_against_the_clock_like_any_other,
         x14_bytes_behind_a_gzip_member_are_left_alone;
     reading:
         a_poll_returns_at_most_max_poll_records_and_the_next_one_goes_on,

@@ -348,6 +348,25 @@ fn x14_gzip_members_are_read_one_after_the_other_and_what_is_none_is_left_alone(
     assert!(compression::decompress(Compression::Gzip, bytes.into(), &limit).is_err());
 }
 
+#[test]
+fn x2_compressed_records_without_their_end_are_refused() {
+    let limit = DecompressionLimit::default();
+    for compression in &Compression::ALL[1..] {
+        let whole = compression::compress(*compression, None, 0, b"some records").unwrap();
+        for missing in 1..whole.len() {
+            let cut = whole.clone().freeze().slice(..whole.len() - missing);
+            let read = compression::decompress(*compression, cut, &limit);
+            // Framed Snappy ends where a block does: nothing shows that its only block is missing.
+            let is_empty = read.as_ref().is_ok_and(|it| it.is_empty());
+            let is_unseen = *compression == Compression::Snappy && is_empty;
+            assert!(
+                read.is_err() || is_unseen,
+                "{compression}: {missing} are missing"
+            );
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
