@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use crate::runtime::contract::operator::{Signal, Stage};
 use crate::runtime::contract::sink::Sink;
-use crate::runtime::graph::stream::StageFactory;
 use crate::runtime::graph::topology::Graph;
+use crate::runtime::task::chains::StageFactory;
 use crate::runtime::{Flow, JobError, OperatorContext, Output, Record};
 
 /// A function as a sink; see [`at_least_once`].

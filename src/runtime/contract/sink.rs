@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::record::Unkeyed;
-use crate::runtime::graph::stream::{Keyed, StageFactory, Stream, Table, Upstream};
+use crate::runtime::graph::stream::{Keyed, Stream, Table, Upstream};
 use crate::runtime::graph::topology::Graph;
+use crate::runtime::task::chains::StageFactory;
 use crate::runtime::task::discard::Discard;
 
 /// Where records leave the job. The sinks that come with the crate are functions: [`topic`](crate::runtime::topic),

@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::stream::{Boxed, BoxedFactory, DynFactory, Keyed, StageFactory, Stream, Upstream};
+use super::stream::{Boxed, BoxedFactory, DynFactory, Keyed, Stream, Upstream};
 use super::topology::Graph;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::{Flow, Output, Signal, Stage};
 use crate::runtime::contract::record::{Record, Unkeyed};
+use crate::runtime::task::chains::StageFactory;
 use crate::runtime::task::context::OperatorContext;
 use crate::runtime::task::discard::Discard;
 

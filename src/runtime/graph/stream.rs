@@ -14,20 +14,9 @@ use crate::codec::{Datum, Schema};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::{Operator, Stage, Step};
 use crate::runtime::contract::record::Unkeyed;
+use crate::runtime::task::chains::StageFactory;
 use crate::runtime::task::context::OperatorContext;
 use crate::runtime::task::exchange::Exchange;
-
-/// Builds one worker's instance of a stage, on that worker's thread.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot end a stream",
-    note = "what ends a stream comes with the crate: `topic`, `files`, and `at_least_once`, which calls a function of yours"
-)]
-pub trait StageFactory<K: ?Sized, V: ?Sized>: Send + Sync + 'static {
-    /// What it builds.
-    type Stage: Stage<K, V> + 'static;
-    /// Builds it.
-    fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError>;
-}
 
 /// Everything in front of a step: a source, or a step with what is in front of it.
 pub trait Attach<K: ?Sized, V: ?Sized>: 'static {

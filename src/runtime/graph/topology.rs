@@ -9,17 +9,9 @@ use std::sync::Arc;
 use super::description::{Description, Node};
 use crate::codec::Schema;
 use crate::runtime::contract::error::JobError;
-use crate::runtime::contract::source::{Feed, SplitLister};
-use crate::runtime::task::context::OperatorContext;
-use crate::runtime::task::exchange::Receive;
+use crate::runtime::contract::source::SplitLister;
+use crate::runtime::task::chains::{Chains, ExchangeChain, FeedFactory, ReceiveFactory};
 use crate::types::TopicName;
-
-/// Builds one worker's receiving end of an exchange.
-pub(crate) type ReceiveFactory =
-    Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Receive>, JobError> + Send + Sync>;
-/// Builds one worker's reader of a source.
-pub(crate) type FeedFactory =
-    Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Feed>, JobError> + Send + Sync>;
 
 /// A source of the job.
 #[derive(Clone)]
@@ -79,6 +71,18 @@ impl Topology {
         let mut all: Vec<String> = sources.chain(stores).chain(exchanges).collect();
         all.sort();
         all.join("; ")
+    }
+
+    /// All that its workers need.
+    pub(crate) fn chains(&self) -> Chains {
+        let exchanges = self.exchanges.iter().map(|exchange| ExchangeChain {
+            receive: Arc::clone(&exchange.receive),
+            repartition: Arc::clone(&exchange.repartition),
+        });
+        Chains {
+            sources: self.sources.iter().map(|it| Arc::clone(&it.feed)).collect(),
+            exchanges: exchanges.collect(),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{Span, debug, info_span, warn};
 
 use super::flusher::Flusher;
-use super::progress::Progress;
+use super::participation::Share;
 use crate::client::{CommitOutcome, Offered, wait};
 use crate::env::{Instant, failpoint};
 use crate::protocol::ErrorKind;
@@ -24,6 +24,7 @@ use crate::runtime::task::changelog::Flush;
 use crate::runtime::task::context::{JobContext, SplitPlan};
 use crate::runtime::task::cycle::{Commit, Cycle, Effect, Event};
 use crate::runtime::task::inbox::{Message, TaskChange};
+use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::{Drained, Report};
 use crate::runtime::task::worker::worker_thread;
 use crate::runtime::topics::positions::Positions;
@@ -39,6 +40,8 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Drives one incarnation of a job, from its first cycle to its end.
 pub(crate) struct Driver {
     job: Arc<JobContext>,
+    /// What this process has of the job, if the job is spread over several.
+    share: Option<Arc<Share>>,
     group: GroupId,
     cycle: Cycle,
     reports: Receiver<Report>,
@@ -75,6 +78,8 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(
         job: Arc<JobContext>,
+        share: Option<Arc<Share>>,
+        unnoted: Vec<NotedSchema>,
         commit: Commit,
         reports: Receiver<Report>,
         positions: Positions,
@@ -92,8 +97,9 @@ impl Driver {
         Ok(Self {
             sources,
             group: GroupId::new(&job.name)?,
-            unnoted: job.unnoted.clone(),
+            unnoted,
             job,
+            share,
             cycle: Cycle::new(commit, workers),
             reports,
             drained: Vec::new(),
@@ -399,7 +405,7 @@ impl Driver {
             return Ok(());
         }
         let (group, writer) = (self.group.clone(), &self.job.writers[writer]);
-        let Some(share) = &self.job.share else {
+        let Some(share) = &self.share else {
             return Ok(wait(writer.send_offsets(
                 group,
                 GroupMember::default(),
@@ -426,7 +432,7 @@ impl Driver {
 
     /// What was read of repartition topics is not needed any more.
     fn note_read_for_good(&self, moved: &BTreeMap<u32, Position>) {
-        let Some(share) = &self.job.share else {
+        let Some(share) = &self.share else {
             return;
         };
         let read = moved.iter().filter_map(|(&number, at)| {
@@ -441,7 +447,7 @@ impl Driver {
 
     /// The cycle is committed and none is open: tells each worker what it lets go of and takes on.
     fn reassign(&mut self) -> Result<(), JobError> {
-        let Some(share) = self.job.share.clone() else {
+        let Some(share) = self.share.clone() else {
             unreachable!("the tasks of a job that runs alone stay")
         };
         let change = share.membership.begin_change();
@@ -512,7 +518,7 @@ impl Driver {
             self.changing = Some((revoked, workers - 1));
             return false;
         }
-        if let Some(share) = &self.job.share {
+        if let Some(share) = &self.share {
             share.membership.end_change(&revoked);
         }
         true
@@ -564,14 +570,14 @@ pub(crate) fn source_topics(
     job: &JobContext,
     progress: &Arc<Progress>,
 ) -> Result<SourceTopics, JobError> {
-    if job.share.is_some() {
+    if job.is_spread {
         // Its plan was made when the process began.
         require_read_topics(job, progress)?;
     }
     let splits = job.splits.all();
     let plans = splits.iter().map(|(_, plan)| plan);
     let read: BTreeSet<&TopicName> = plans.filter_map(source_topic).collect();
-    let reads_all = job.share.is_none();
+    let reads_all = !job.is_spread;
     SourceTopics::new(job, progress, read, reads_all)
 }
 

@@ -1,6 +1,6 @@
 //! A job's life: its start, its driver, its restarts and its end.
 //!
-//! Reading order: `job.rs` (what users call, and the supervision), `start.rs`, `driver.rs`, `flusher.rs`, `progress.rs`.
+//! Reading order: `job.rs` (what users call, and the supervision), `start.rs`, `driver.rs`, `participation.rs` (a job that is spread), `flusher.rs`.
 
 pub(in crate::runtime) mod arguments;
 pub(in crate::runtime) mod driver;
@@ -9,7 +9,7 @@ pub(in crate::runtime) mod job;
 #[cfg(feature = "server")]
 pub(in crate::runtime) mod listen;
 pub(in crate::runtime) mod log_handle;
-pub(in crate::runtime) mod progress;
+pub(in crate::runtime) mod participation;
 pub(in crate::runtime) mod signals;
 pub(in crate::runtime) mod start;
 pub(in crate::runtime) mod surprises;

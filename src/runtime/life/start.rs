@@ -13,7 +13,7 @@ use tracing::{info, info_span};
 use super::driver::{Driver, source_topics};
 use super::flusher::Flusher;
 use super::log_handle::Log;
-use super::progress::Progress;
+use super::participation::Share;
 use super::surprises::warn_of_surprises;
 use crate::client::{TransactionalWriter, Transport, wait};
 use crate::env::{Env, failpoint, warn};
@@ -23,7 +23,8 @@ use crate::runtime::connectors::FileDirectory;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::{Position, Split};
 use crate::runtime::graph::topology::Topology;
-use crate::runtime::scale::{ScaleOut, Share};
+use crate::runtime::scale::ScaleOut;
+use crate::runtime::task::chains::Chains;
 use crate::runtime::task::changelog::changelog_topic;
 use crate::runtime::task::context::{JobContext, SplitPlan, Splits};
 use crate::runtime::task::cycle::{Commit, WRITERS_COUNT};
@@ -31,6 +32,7 @@ use crate::runtime::task::inbox::Inbox;
 use crate::runtime::task::pace::RecordBudget;
 use crate::runtime::task::poison::PoisonPolicy;
 use crate::runtime::task::pressure::Pressure;
+use crate::runtime::task::progress::Progress;
 use crate::runtime::task::quarantine::Alone;
 use crate::runtime::task::repartition::repartition_topic;
 use crate::runtime::task::report::{Report, Reports};
@@ -88,11 +90,12 @@ pub(crate) fn run_once(
     let span = info_span!("start", job = name);
     let entered = span.enter();
     let is_spread = share.is_some();
-    let job = Arc::new(prepare(log, name, topology, settings, progress, share)?);
+    let (job, unnoted) = prepare(log, name, topology, settings, progress, share.as_ref())?;
+    let job = Arc::new(job);
     let sources = source_topics(&job, progress)?;
     let flusher = Flusher::start(&job, reports.clone())?;
     for number in 0..job.inboxes.len() {
-        spawn_worker(&job, number, topology, settings.commit, &reports)?;
+        spawn_worker(&job, number, topology.chains(), settings.commit, &reports)?;
     }
     info!(
         workers = job.inboxes.len(),
@@ -105,6 +108,8 @@ pub(crate) fn run_once(
     let backend = (!is_spread).then(|| job.backend.clone());
     let result = Driver::new(
         Arc::clone(&job),
+        share.map(Arc::new),
+        unnoted,
         settings.commit,
         receiver,
         positions,
@@ -130,21 +135,21 @@ fn close_directories(job: &JobContext) -> Result<(), JobError> {
 }
 
 /// Everything that happens before a worker may exist. The order matters: first the earlier instance is
-/// fenced (I4), so that nothing it does can change what is then read.
+/// fenced (I4), so that nothing it does can change what is then read. With the schemas that the log does not know yet.
 fn prepare(
     log: &Log,
     name: &str,
     topology: &Topology,
     settings: &Settings,
     progress: &Arc<Progress>,
-    share: Option<Share>,
-) -> Result<JobContext, JobError> {
+    share: Option<&Share>,
+) -> Result<(JobContext, Vec<NotedSchema>), JobError> {
     let transport = log.transport();
     let group = GroupId::new(name)?;
     let identity = identity(name, settings)?;
     let writers = init_writers(&transport, &identity, settings.transaction_timeout)?;
     failpoint("start.fenced");
-    let (state_partitions, opened) = match &share {
+    let (state_partitions, opened) = match share {
         Some(share) => (share.state_partitions_count, share.opened.clone()),
         None => {
             refuse_to_run_alone(&transport, name, topology)?;
@@ -173,7 +178,6 @@ fn prepare(
             chosen => chosen,
         },
         stores: topology.stores.clone(),
-        unnoted: opened.unnoted,
         exchanges: topology
             .exchanges
             .iter()
@@ -189,7 +193,7 @@ fn prepare(
         transaction_timeout: settings.transaction_timeout,
         pressure: Pressure::new(settings.memory_bytes, settings.commit.interval),
         alone: Alone::default(),
-        share: share.map(Arc::new),
+        is_spread,
     };
     let kept = read_positions(&job.transport, &positions_topic(&job.name)?)?;
     let named = kept.positions;
@@ -202,7 +206,7 @@ fn prepare(
         let directory = FileDirectory::open(&job.env, name, path, &named)?;
         job.directories.insert(path.clone(), Arc::new(directory));
     }
-    Ok(job)
+    Ok((job, opened.unnoted))
 }
 
 /// The topics that a job has read before.
@@ -546,13 +550,13 @@ fn plan_splits(
 fn spawn_worker(
     job: &Arc<JobContext>,
     number: usize,
-    topology: &Topology,
+    chains: Chains,
     commit: Commit,
     reports: &Reports,
 ) -> Result<(), JobError> {
-    let (shared, topology, reports) = (Arc::clone(job), topology.clone(), reports.clone());
+    let (shared, reports) = (Arc::clone(job), reports.clone());
     let body = move || {
-        let ended = run_worker(shared, number, &topology, commit, &reports);
+        let ended = run_worker(shared, number, &chains, commit, &reports);
         reports.send(Report::Ended(number, ended));
     };
     let name = worker_thread(number);

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::job::Running;
-use super::progress::JobProgress;
 use crate::client::Transport;
 use crate::protocol::messages::{OffsetFetchRequest, OffsetSpec};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
+use crate::runtime::task::progress::JobProgress;
 use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
 
 /// The means to ask how far a job is behind its sources.

@@ -35,7 +35,7 @@ use crate::protocol::messages::groups::{
 };
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::runtime::contract::error::JobError;
-use crate::runtime::life::progress::Progress;
+use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::{Report, Reports};
 use crate::types::{GroupId, Offset, TopicPartition};
 

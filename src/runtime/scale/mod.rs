@@ -15,24 +15,13 @@ mod placement;
 mod plan;
 mod replicas;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use assignor::Task;
-use membership::Candidate;
-pub(crate) use membership::Membership;
+pub(crate) use membership::{Candidate, Membership};
 pub(crate) use placement::Placement;
-pub(crate) use plan::{Plan, repartition_configs};
-pub(crate) use replicas::ReadyTask;
-
-use crate::runtime::contract::error::JobError;
-use crate::runtime::graph::topology::Topology;
-use crate::runtime::life::log_handle::Log;
-use crate::runtime::life::progress::Progress;
-use crate::runtime::life::start::{self, Opened, Settings};
-use crate::runtime::task::report::Reports;
-use crate::runtime::topics::source_topics::{Wanted, find_source_topic};
-use replicas::Replicas;
+pub(crate) use plan::Plan;
+pub(crate) use replicas::{ReadyTask, Replicas};
 
 /// Spreads a job over several processes that reach one log.
 ///
@@ -123,127 +112,5 @@ impl ScaleOut {
     /// A third of the session, as Kafka advises, so that two heartbeats may be lost; at most Kafka's default of 3 s.
     pub(crate) fn heartbeat_interval(&self) -> Duration {
         (self.session_timeout / 3).min(Duration::from_secs(3))
-    }
-}
-
-/// An incarnation's hold on the group of its job.
-pub(crate) struct Share {
-    pub(crate) membership: Arc<Membership>,
-    /// How many state partitions the job has in all.
-    pub(crate) state_partitions_count: u16,
-    /// What outlives incarnations.
-    pub(crate) opened: Opened,
-}
-
-/// This process's part in a job that is spread over several.
-pub(crate) struct Participation {
-    membership: Arc<Membership>,
-    replicas: Arc<Replicas>,
-    opened: Opened,
-    state_partitions_count: u16,
-    has_left: bool,
-}
-
-impl Participation {
-    /// Opens the state and joins the job's processes; `None` if the job runs in this process alone.
-    pub(crate) fn begin(
-        log: &Log,
-        name: &str,
-        topology: &Topology,
-        settings: &Settings,
-        progress: &Arc<Progress>,
-    ) -> Result<Option<Self>, JobError> {
-        let Some(scale_out) = settings.scale_out.clone() else {
-            return Ok(None);
-        };
-        let state_partitions_count = start::state_partitions(log, name, topology, settings)?;
-        let topic_partitions = settings.partitions_of_new_topics(state_partitions_count);
-        let transport = log.transport();
-        let read_before = start::read_topics(&transport, name)?;
-        let plan = Arc::new(Plan::new(
-            &transport,
-            name,
-            topology,
-            state_partitions_count,
-            topic_partitions,
-            |topic| {
-                let wanted = match read_before.contains_key(&topic.name) {
-                    true => Wanted::Again,
-                    false => Wanted::Anyway,
-                };
-                find_source_topic(log.env(), &transport, name, topic, wanted)
-            },
-        )?);
-        // Before the first join: what is on the disk decides where tasks go.
-        let opened = Opened::new(log, name, topology, settings, state_partitions_count)?;
-        let env = log.env();
-        let stores = topology.stores.keys().cloned();
-        let backend = &opened.backend;
-        let replicas = Replicas::start(env, &transport, backend, name, stores, &plan, progress)?;
-        let membership = Membership::start(Candidate {
-            env,
-            transport: &transport,
-            job: name,
-            settings: scale_out,
-            topology: format!(
-                "{}; {} exchanges; {state_partitions_count} state partitions",
-                topology.fingerprint(),
-                topology.exchanges.len()
-            ),
-            workers: start::workers(log, settings),
-            plan,
-            replicas: &replicas,
-            progress: Arc::clone(progress),
-        })
-        .inspect_err(|_| replicas.end())?;
-        Ok(Some(Self {
-            membership,
-            replicas,
-            opened,
-            state_partitions_count,
-            has_left: false,
-        }))
-    }
-
-    /// Waits until the group has this process in it; `None` if the job was stopped meanwhile.
-    pub(crate) fn wait_for_share(
-        &self,
-        reports: &Reports,
-        is_stopped: impl Fn() -> bool,
-    ) -> Result<Option<Share>, JobError> {
-        let is_in = self.membership.wait_for_share(reports, is_stopped)?;
-        Ok(is_in.then(|| Share {
-            membership: Arc::clone(&self.membership),
-            state_partitions_count: self.state_partitions_count,
-            opened: self.opened.clone(),
-        }))
-    }
-
-    /// The incarnation that ran the share has ended.
-    pub(crate) fn ended(&self) {
-        self.membership.ended();
-    }
-
-    /// A process that goes says so, and brings its state to the disk.
-    ///
-    /// # Errors
-    /// If RocksDB fails.
-    pub(crate) fn close(mut self) -> Result<(), JobError> {
-        self.leave();
-        Ok(self.opened.backend.close()?)
-    }
-
-    fn leave(&mut self) {
-        if !std::mem::replace(&mut self.has_left, true) {
-            self.membership.leave();
-            self.replicas.end();
-        }
-    }
-}
-
-impl Drop for Participation {
-    /// Whatever it ended with.
-    fn drop(&mut self) {
-        self.leave();
     }
 }

@@ -9,11 +9,8 @@ use crate::protocol::messages::{NewTopic, TopicMetadata};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
 use crate::runtime::task::repartition::repartition_topic;
-use crate::runtime::topics::job_topics::{RECORD_BYTES_MAX, ensure_topic, with_large_records};
+use crate::runtime::topics::job_topics::{ensure_topic, repartition_configs};
 use crate::types::{TopicName, TopicPartition};
-
-/// Segments of a repartition topic are small, so that what was read can be deleted soon. A record fits.
-const REPARTITION_SEGMENT_BYTES: u64 = RECORD_BYTES_MAX;
 
 /// Topics that are partitioned alike: a task has the same partition of all of them.
 struct Alike {
@@ -193,19 +190,6 @@ impl Plan {
 #[expect(clippy::expect_used, reason = "a source is a statement of the job's")]
 fn number(index: usize) -> u16 {
     u16::try_from(index).expect("a job has far fewer than 65,536 sources")
-}
-
-/// What is in a repartition topic is deleted once it was read for good, and never by time.
-pub(crate) fn repartition_configs() -> BTreeMap<String, String> {
-    let configs = [
-        ("cleanup.policy", "delete".to_owned()),
-        ("retention.ms", "-1".to_owned()),
-        ("segment.bytes", REPARTITION_SEGMENT_BYTES.to_string()),
-        // What the job could read it can send on to itself, whatever its event time.
-        ("message.timestamp.after.max.ms", i64::MAX.to_string()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value));
-    with_large_records(configs.into(), RECORD_BYTES_MAX)
 }
 
 fn ensure_repartition(

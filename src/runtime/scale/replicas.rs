@@ -26,8 +26,8 @@ use crate::protocol::messages::{
 };
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::runtime::contract::error::JobError;
-use crate::runtime::life::progress::Progress;
 use crate::runtime::task::changelog::{changelog_topic, key_of};
+use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::{Report, Reports};
 use crate::state::StateBackend;
 use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};

@@ -28,10 +28,8 @@ use crate::protocol::batch::Compression;
 use crate::runtime::connectors::FileDirectory;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::{AssignedSplit, Position, Split};
-use crate::runtime::life::progress::Progress;
-use crate::runtime::scale::Share;
+use crate::runtime::task::progress::Progress;
 use crate::runtime::topics::positions::SinkMarks;
-use crate::runtime::topics::schemas::NotedSchema;
 use crate::state::{StateBackend, Store, Trace};
 use crate::types::{Offset, TopicId, TopicName};
 
@@ -47,8 +45,6 @@ pub struct JobContext {
     pub(crate) poison_policy: PoisonPolicy,
     pub(crate) compression: Compression,
     pub(crate) stores: std::collections::BTreeMap<String, Schema>,
-    /// Schemas that the log does not know yet; the first commit tells it.
-    pub(crate) unnoted: Vec<NotedSchema>,
     /// Partition count and largest record of each topic that the job writes.
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
     /// The exchanges by their numbers, in the order of their names.
@@ -69,8 +65,8 @@ pub struct JobContext {
     pub(crate) pressure: Pressure,
     /// The split whose next record has the open cycle to itself, if one has.
     pub(crate) alone: Alone,
-    /// What this process has of the job, if the job is spread over several.
-    pub(crate) share: Option<Arc<Share>>,
+    /// Whether several processes share the job.
+    pub(crate) is_spread: bool,
 }
 
 /// The splits that this process reads or has read, numbered by their place in the list.
@@ -153,8 +149,7 @@ impl JobContext {
 
     /// The worker that owns a state partition from the start. Those of a spread job come later.
     fn worker_of_state(&self, partition: u16) -> Option<usize> {
-        let is_alone = self.share.is_none();
-        is_alone.then(|| usize::from(partition) % self.inboxes.len())
+        (!self.is_spread).then(|| usize::from(partition) % self.inboxes.len())
     }
 
     /// Whether the job has read a topic, now or in an earlier run.

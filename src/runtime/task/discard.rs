@@ -1,10 +1,10 @@
 //! The end of a stream that nobody wants.
 
+use super::chains::StageFactory;
 use super::context::OperatorContext;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::{Flow, Output, Signal, Stage};
 use crate::runtime::contract::record::Record;
-use crate::runtime::graph::stream::StageFactory;
 
 /// Takes records and does nothing with them.
 pub(crate) struct Discard;

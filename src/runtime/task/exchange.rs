@@ -13,6 +13,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::chains::StageFactory;
 use super::context::{JobContext, OperatorContext};
 use super::inbox::Message;
 use super::pace::{Pace, Turn};
@@ -23,7 +24,7 @@ use crate::codec::{Datum, Schema};
 use crate::runtime::contract::error::{Failure, JobError};
 use crate::runtime::contract::operator::{Flow, Output, Signal, Stage};
 use crate::runtime::contract::record::{Key, Meta, Origin, Record};
-use crate::runtime::graph::stream::{Attach, StageFactory};
+use crate::runtime::graph::stream::Attach;
 use crate::runtime::graph::topology::{ExchangeNode, Graph};
 use crate::state::{HashedKey, Trace};
 use crate::types::{Offset, Timestamp};
@@ -199,7 +200,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<
     type Stage = AnySender<K, V>;
 
     fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
-        if context.job().share.is_some() {
+        if context.job().is_spread {
             return Ok(AnySender::Topic(RepartitionSender::new(
                 &self.exchange,
                 context,

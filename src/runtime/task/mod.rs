@@ -6,6 +6,7 @@
 //! `context.rs` (what the parts share), `changelog.rs`, `pace.rs`, `quarantine.rs`.
 
 pub(in crate::runtime) mod appender;
+pub(in crate::runtime) mod chains;
 pub(in crate::runtime) mod changelog;
 pub(in crate::runtime) mod context;
 pub(in crate::runtime) mod cycle;
@@ -16,6 +17,7 @@ pub(in crate::runtime) mod inbox;
 pub(in crate::runtime) mod pace;
 pub(in crate::runtime) mod poison;
 pub(in crate::runtime) mod pressure;
+pub(in crate::runtime) mod progress;
 pub(in crate::runtime) mod quarantine;
 pub(in crate::runtime) mod repartition;
 pub(in crate::runtime) mod report;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::appender::TopicAppender;
+use super::chains::StageFactory;
 use super::exchange::{Batch, Receiver};
 use super::fetched::{FetchCursor, Taken};
 use super::pace::{Pace, Turn};
@@ -21,7 +22,6 @@ use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::{Flow, Signal, Stage};
 use crate::runtime::contract::record::{Key, Meta, Origin, Record};
 use crate::runtime::contract::source::{AssignedSplit, Feed, Position, Raw, Read, Split};
-use crate::runtime::graph::stream::StageFactory;
 use crate::runtime::{JobContext, OperatorContext};
 use crate::state::Trace;
 use crate::types::{Isolation, NameError, Offset, TopicName};

@@ -9,6 +9,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::appender::TopicAppender;
+use super::chains::Chains;
 use super::changelog::{Changelog, Flush};
 use super::context::{JobContext, OperatorContext, Producer};
 use super::cycle::Commit;
@@ -22,7 +23,6 @@ use crate::runtime::contract::error::{Failure, FailureInner, JobError};
 use crate::runtime::contract::operator::Signal;
 use crate::runtime::contract::record::Origin;
 use crate::runtime::contract::source::{Feed, Read};
-use crate::runtime::graph::topology::Topology;
 use crate::runtime::topics::positions::SinkMarks;
 use crate::state::{CycleStore, FlushUrgency};
 
@@ -108,11 +108,11 @@ fn panic_message(panic: Box<dyn Any + Send>) -> String {
 pub(crate) fn run_worker(
     job: Arc<JobContext>,
     number: usize,
-    topology: &Topology,
+    chains: &Chains,
     commit: Commit,
     reports: &Reports,
 ) -> Result<(), JobError> {
-    let whole = || Worker::build(job, number, topology, commit, reports.clone())?.run();
+    let whole = || Worker::build(job, number, chains, commit, reports.clone())?.run();
     catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
         let why = format!(
             "a function of the job panicked while it was made or dropped: {}",
@@ -127,20 +127,20 @@ impl Worker {
     fn build(
         job: Arc<JobContext>,
         number: usize,
-        topology: &Topology,
+        chains: &Chains,
         commit: Commit,
         reports: Reports,
     ) -> Result<Self, JobError> {
         let mut context = OperatorContext::new(Arc::clone(&job), number, commit, reports.clone())?;
         let mut feeds = Vec::new();
-        for (index, source) in topology.sources.iter().enumerate() {
+        for (index, source) in chains.sources.iter().enumerate() {
             context.begin(Producer::Source(index));
-            feeds.push((source.feed)(&mut context)?);
+            feeds.push(source(&mut context)?);
         }
         let mut receives = Vec::new();
-        for (index, exchange) in topology.exchanges.iter().enumerate() {
-            if job.share.is_some() {
-                context.begin(Producer::Source(topology.sources.len() + index));
+        for (index, exchange) in chains.exchanges.iter().enumerate() {
+            if job.is_spread {
+                context.begin(Producer::Source(chains.sources.len() + index));
                 feeds.push((exchange.repartition)(&mut context)?);
             } else {
                 context.begin(Producer::Exchange(index));

@@ -9,16 +9,17 @@ use crate::client::{ClientError, Transport, wait};
 use crate::protocol::messages::{ConfigEntry, NewTopic, TopicMetadata};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
-use crate::runtime::scale::repartition_configs;
 use crate::runtime::task::changelog::changelog_topic;
 use crate::runtime::task::poison::PoisonPolicy;
 use crate::runtime::task::repartition::repartition_topic;
 use crate::types::TopicName;
 
 /// The largest record that the topics between a job's parts take: as long as the longest line that a source reads.
-pub(crate) const RECORD_BYTES_MAX: u64 = 64 << 20;
+const RECORD_BYTES_MAX: u64 = 64 << 20;
 /// Segments of a changelog are small, so that compaction, which leaves the active one alone, has something to do. A record fits.
 const CHANGELOG_SEGMENT_BYTES: u64 = RECORD_BYTES_MAX;
+/// Segments of a repartition topic are small, so that what was read can be deleted soon. A record fits.
+const REPARTITION_SEGMENT_BYTES: u64 = RECORD_BYTES_MAX;
 /// A dead letter has headers beside what its source took. Less than the largest request that a Kafka broker takes, 100 MiB.
 const DEAD_LETTER_BYTES_MAX: u64 = 96 << 20;
 
@@ -195,7 +196,7 @@ pub(crate) fn ensure_topic(
 }
 
 /// Settings with a limit of records that is no smaller than those of what the job reads.
-pub(crate) fn with_large_records(
+fn with_large_records(
     mut configs: BTreeMap<String, String>,
     record_bytes: u64,
 ) -> BTreeMap<String, String> {
@@ -219,6 +220,19 @@ fn compacted_configs() -> BTreeMap<String, String> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+/// What is in a repartition topic is deleted once it was read for good, and never by time.
+pub(crate) fn repartition_configs() -> BTreeMap<String, String> {
+    let configs = [
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", "-1".to_owned()),
+        ("segment.bytes", REPARTITION_SEGMENT_BYTES.to_string()),
+        // What the job could read it can send on to itself, whatever its event time.
+        ("message.timestamp.after.max.ms", i64::MAX.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value));
+    with_large_records(configs.into(), RECORD_BYTES_MAX)
 }
 
 #[cfg(test)]

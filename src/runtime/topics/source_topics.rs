@@ -17,8 +17,8 @@ use crate::env::{Env, warn};
 use crate::protocol::ErrorKind;
 use crate::protocol::messages::{NewTopic, TopicMetadata};
 use crate::runtime::contract::error::JobError;
-use crate::runtime::life::progress::Progress;
 use crate::runtime::task::context::JobContext;
+use crate::runtime::task::progress::Progress;
 use crate::types::{TopicId, TopicName};
 
 /// How long a topic that was read before is looked for: brokers may not have heard of it for a while (K7).

@@ -59,7 +59,7 @@ impl Worker {
             self.check_overlay();
             return Ok(Read::Progress);
         }
-        if idle == Read::Exhausted && self.job.share.is_some() {
+        if idle == Read::Exhausted && self.job.is_spread {
             // The others may give this process a share later.
             return Ok(Read::Pending);
         }
