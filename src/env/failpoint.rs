@@ -58,11 +58,14 @@ pub const NAMES: &[&str] = &[
     "cycle.offsets_sent",
     "cycle.committed",
     "cycle.applied",
+    "sink.recovered",
     "sink.part_created",
     "sink.before_sync",
     "sink.after_sync",
+    "sink.prepared",
     "sink.parts_renamed",
     "sink.parts_sealed",
+    "sink.committed",
     "sink.parts_settled",
 ];
 

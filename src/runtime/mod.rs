@@ -27,7 +27,7 @@ pub use connectors::{
 pub use contract::error::{Failure, JobError, JobErrorKind};
 pub use contract::operator::{Flow, Operator, Output, Signal};
 pub use contract::record::{Key, Meta, Origin, Record, Unkeyed};
-pub use contract::sink::Sink;
+pub use contract::sink::{MarkChanges, Marks, Sink, SinkWriter};
 pub use contract::source::{Emit, Emitted, From, Position, Raw, Read, Source, Split, SplitReader};
 pub use graph::description::Description;
 pub use graph::fork::Route;

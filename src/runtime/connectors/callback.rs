@@ -1,12 +1,6 @@
 //! A sink that calls a function: at least once, because what the function does is outside the transaction.
 
-use std::marker::PhantomData;
-
-use crate::runtime::contract::operator::{Signal, Stage};
-use crate::runtime::contract::sink::Sink;
-use crate::runtime::graph::topology::Graph;
-use crate::runtime::task::chains::StageFactory;
-use crate::runtime::{Flow, JobError, OperatorContext, Output, Record};
+use crate::runtime::{Flow, JobError, OperatorContext, Record, Sink, SinkWriter};
 
 /// A function as a sink; see [`at_least_once`].
 pub struct AtLeastOnce<F> {
@@ -25,51 +19,24 @@ where
     V: ?Sized + 'static,
     F: Fn(Record<'_, K, V>) + Clone + Send + Sync + 'static,
 {
+    type Writer = Caller<F>;
+    const IS_TRANSACTIONAL: bool = false;
+
     fn name(&self) -> String {
         "a function (at least once)".to_owned()
     }
 
-    fn declare(&self, _graph: &Graph) {}
-
-    fn into_factory(self) -> impl StageFactory<K, V> {
-        CallFactory {
-            function: self.function,
-            types: PhantomData::<fn(&K, &V)>,
-        }
+    fn open(&self, _context: &mut OperatorContext) -> Result<Caller<F>, JobError> {
+        Ok(Caller(self.function.clone()))
     }
 }
 
-struct CallFactory<F, KV> {
-    function: F,
-    types: PhantomData<KV>,
-}
+/// One worker's end of the sink.
+pub struct Caller<F>(F);
 
-#[diagnostic::do_not_recommend]
-impl<K, V, F> StageFactory<K, V> for CallFactory<F, fn(&K, &V)>
-where
-    K: ?Sized + 'static,
-    V: ?Sized + 'static,
-    F: Fn(Record<'_, K, V>) + Clone + Send + Sync + 'static,
-{
-    type Stage = CallStage<F>;
-
-    fn build(&self, _context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
-        Ok(CallStage(self.function.clone()))
-    }
-}
-
-/// Calls the function.
-pub(crate) struct CallStage<F>(F);
-
-impl<K: ?Sized, V: ?Sized, F: Fn(Record<'_, K, V>)> Output<K, V> for CallStage<F> {
-    fn push(&mut self, record: Record<'_, K, V>) -> Flow {
+impl<K: ?Sized, V: ?Sized, F: Fn(Record<'_, K, V>)> SinkWriter<K, V> for Caller<F> {
+    fn write(&mut self, record: Record<'_, K, V>) -> Flow {
         (self.0)(record);
-        Ok(())
-    }
-}
-
-impl<K: ?Sized, V: ?Sized, F: Fn(Record<'_, K, V>)> Stage<K, V> for CallStage<F> {
-    fn signal(&mut self, _signal: Signal) -> Flow {
         Ok(())
     }
 }

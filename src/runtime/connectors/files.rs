@@ -5,8 +5,8 @@
 //! part-<job>-00000007                sealed: committed, and never changed again
 //! ```
 //! A cycle's lines are synced before its transaction commits their length. A part is sealed only once the
-//! commit that covers it is decided (I1): when the next cycle closes, at a clean end, or at the next start, which
-//! cuts what is not committed.
+//! commit that covers it is decided (I1): when the worker is told, at a clean end, or at the next start, which
+//! cuts what is not committed. A part's mark is its length, eight bytes, big-endian.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,14 +18,10 @@ use parking_lot::Mutex;
 
 use crate::codec::{Codec, CodecError, Text};
 use crate::env::{Env, File, OpenMode, failpoint};
-use crate::runtime::contract::operator::{Signal, Stage};
-use crate::runtime::contract::sink::Sink;
-use crate::runtime::graph::topology::Graph;
-use crate::runtime::task::chains::StageFactory;
-use crate::runtime::topics::positions::{NamedPositions, SinkMark, SinkMarks};
-use crate::runtime::{Failure, Flow, JobError, OperatorContext, Output, Record};
-use crate::state::Trace;
-use crate::types::Offset;
+use crate::runtime::{
+    Failure, Flow, JobContext, JobError, MarkChanges, Marks, OperatorContext, Record, Sink,
+    SinkWriter,
+};
 
 /// Bytes written to a part at once.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -76,6 +72,8 @@ pub struct Files<F> {
     directory: PathBuf,
     part_bytes: u64,
     format: F,
+    /// The directory as the running attempt found it.
+    opened: Mutex<Option<Arc<FileDirectory>>>,
 }
 
 /// A sink that writes a line a record to files in `directory` (created if it is absent; its parent must exist),
@@ -93,6 +91,7 @@ pub fn files(directory: impl AsRef<Path>) -> Files<ValueLines> {
         directory: directory.as_ref().to_owned(),
         part_bytes: PART_BYTES,
         format: ValueLines,
+        opened: Mutex::default(),
     }
 }
 
@@ -123,48 +122,72 @@ impl<F> Files<F> {
             directory: self.directory,
             part_bytes: self.part_bytes,
             format: Formatted(format),
+            opened: Mutex::default(),
         }
     }
 }
 
-impl<K: ?Sized + 'static, V: ?Sized + 'static, F: LineFormat<K, V>> Sink<K, V> for Files<F> {
-    fn name(&self) -> String {
-        format!("files {}", self.directory.display())
+impl<F> Files<F> {
+    fn failed(&self, why: &dyn std::fmt::Display) -> JobError {
+        failed(&self.directory, why)
     }
 
-    fn declare(&self, _graph: &Graph) {}
-
-    fn into_factory(self) -> impl StageFactory<K, V> {
-        self
-    }
-
-    fn directory(&self) -> Option<&Path> {
-        Some(&self.directory)
+    fn opened(&self) -> Result<Arc<FileDirectory>, JobError> {
+        let opened = self.opened.lock().clone();
+        opened.ok_or_else(|| self.failed(&"it is opened before the job looked at it"))
     }
 }
 
-impl<K: ?Sized + 'static, V: ?Sized + 'static, F: LineFormat<K, V>> StageFactory<K, V>
-    for Files<F>
+impl<K, V, F> Sink<K, V> for Files<F>
+where
+    K: ?Sized + 'static,
+    V: ?Sized + 'static,
+    F: LineFormat<K, V>,
 {
-    type Stage = FilesStage<F>;
+    type Writer = FilesWriter<F>;
 
-    fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
-        Ok(FilesStage {
-            directory: context.job().file_directory(&self.directory)?,
+    fn name(&self) -> String {
+        // Marks are kept by path, so the path must mean the same directory whatever folder the job is started in.
+        let path = std::path::absolute(&self.directory);
+        let path = path.as_deref().unwrap_or(&self.directory);
+        format!("files {}", path.display())
+    }
+
+    fn recover(&self, marks: &Marks, job: &JobContext) -> Result<(), JobError> {
+        let opened = FileDirectory::open(job.env(), job.name(), &self.directory, marks)?;
+        *self.opened.lock() = Some(Arc::new(opened));
+        Ok(())
+    }
+
+    fn open(&self, context: &mut OperatorContext) -> Result<FilesWriter<F>, JobError> {
+        Ok(FilesWriter {
+            directory: self.opened()?,
             env: context.job().env().clone(),
-            marks: context.sink_marks(),
             part_bytes: self.part_bytes,
             format: self.format.clone(),
             lines: Vec::with_capacity(WRITE_BYTES),
             part: None,
             covered: Vec::new(),
-            trace: context.trace(),
+            sealed: Vec::new(),
         })
+    }
+
+    fn close(&self, marks: &Marks, job: &JobContext) -> Result<(), JobError> {
+        self.opened()?.close(job.env(), marks)
     }
 }
 
+/// The committed lengths of parts. A mark that is none has no length: its part is removed, or said to be cut.
+fn lengths_of(marks: &Marks) -> HashMap<String, u64> {
+    let lengths = marks.iter().map(|(part, mark)| {
+        let length = mark.try_into().map_or(0, u64::from_be_bytes);
+        (part.to_owned(), length)
+    });
+    lengths.collect()
+}
+
 /// A directory that this job writes; shared by its workers.
-pub(crate) struct FileDirectory {
+struct FileDirectory {
     path: PathBuf,
     job: String,
     /// The number of the next part.
@@ -175,12 +198,7 @@ pub(crate) struct FileDirectory {
 
 impl FileDirectory {
     /// Creates the job's directory if it is absent, and settles what an earlier run left in it.
-    pub(crate) fn open(
-        env: &Env,
-        job: &str,
-        path: &Path,
-        committed: &NamedPositions,
-    ) -> Result<Self, JobError> {
+    fn open(env: &Env, job: &str, path: &Path, committed: &Marks) -> Result<Self, JobError> {
         let failed = |e: std::io::Error| failed(path, &e);
         let absolute = std::path::absolute(path).map_err(failed)?;
         env.files.create_dir(path).map_err(failed)?;
@@ -194,22 +212,10 @@ impl FileDirectory {
             next: AtomicU64::new(0),
             settled: Mutex::default(),
         };
-        let lengths = directory.lengths(committed);
+        let lengths = lengths_of(committed);
         directory.settle(env, &lengths)?;
         *directory.settled.lock() = lengths.into_keys().collect();
         Ok(directory)
-    }
-
-    /// What the lengths are kept under among the job's positions.
-    fn source(&self) -> String {
-        format!("files {}", self.path.display())
-    }
-
-    fn lengths(&self, committed: &NamedPositions) -> HashMap<String, u64> {
-        let source = self.source();
-        let own = committed.iter().filter(|((of, _), _)| *of == source);
-        own.map(|((_, part), length)| (part.clone(), u64::try_from(length.offset.0).unwrap_or(0)))
-            .collect()
     }
 
     /// Seals the parts in progress at their committed lengths, and removes those of which nothing is committed.
@@ -255,8 +261,8 @@ impl FileDirectory {
     }
 
     /// Seals everything; `lengths` are those of the last commit, after which nobody wrote.
-    pub(crate) fn close(&self, env: &Env, committed: &NamedPositions) -> Result<(), JobError> {
-        self.settle(env, &self.lengths(committed))
+    fn close(&self, env: &Env, committed: &Marks) -> Result<(), JobError> {
+        self.settle(env, &lengths_of(committed))
     }
 
     /// The part that a file of this job is, sealed or not.
@@ -301,10 +307,9 @@ fn failed(directory: &Path, why: &dyn std::fmt::Display) -> JobError {
 }
 
 /// One worker's end of the sink.
-pub struct FilesStage<F> {
+pub struct FilesWriter<F> {
     directory: Arc<FileDirectory>,
     env: Env,
-    marks: SinkMarks,
     part_bytes: u64,
     format: F,
     /// Lines that are not written yet.
@@ -312,7 +317,8 @@ pub struct FilesStage<F> {
     part: Option<Part>,
     /// Parts to seal once the cycle that closed last is committed.
     covered: Vec<String>,
-    trace: Trace,
+    /// Parts that were sealed, whose lengths need no longer be kept.
+    sealed: Vec<String>,
 }
 
 /// The part that grows.
@@ -324,13 +330,13 @@ struct Part {
     marked_bytes: u64,
 }
 
-impl<F> FilesStage<F> {
+impl<F> FilesWriter<F> {
     fn failed(&self, why: &dyn std::fmt::Display) -> Failure {
         failed(&self.directory.path, why).into()
     }
 
     /// Writes what waits to the part, which is created if there is none.
-    fn write(&mut self) -> Flow {
+    fn write_lines(&mut self) -> Flow {
         if self.lines.is_empty() {
             return Ok(());
         }
@@ -361,43 +367,44 @@ impl<F> FilesStage<F> {
         })
     }
 
-    fn mark(&self, part: &str, length_bytes: Option<u64>) {
-        self.marks.borrow_mut().push(SinkMark {
-            sink: self.directory.source(),
-            part: part.to_owned(),
-            position: length_bytes.map(|bytes| Offset(i64::try_from(bytes).unwrap_or(i64::MAX))),
-        });
+    /// Seals the parts that the last commit covers.
+    fn seal(&mut self) -> Flow {
+        if self.covered.is_empty() {
+            return Ok(());
+        }
+        let directory = &self.directory;
+        let files = &self.env.files;
+        for part in &self.covered {
+            files
+                .rename(&directory.in_progress(part), &directory.path.join(part))
+                .map_err(|e| self.failed(&e))?;
+        }
+        failpoint("sink.parts_renamed");
+        // I9: a length is forgotten only when the name that needs none is durable.
+        files
+            .sync_dir(&directory.path)
+            .map_err(|e| self.failed(&e))?;
+        failpoint("sink.parts_sealed");
+        self.sealed.append(&mut self.covered);
+        Ok(())
     }
 
-    /// Seals the parts of the cycle before this one: it is committed, or this one would not close.
-    fn seal(&mut self) -> Flow {
-        let covered = std::mem::take(&mut self.covered);
-        if !covered.is_empty() {
-            let directory = &self.directory;
-            let files = &self.env.files;
-            for part in &covered {
-                files
-                    .rename(&directory.in_progress(part), &directory.path.join(part))
-                    .map_err(|e| self.failed(&e))?;
-            }
-            failpoint("sink.parts_renamed");
-            // I9: a length is forgotten only when the name that needs none is durable.
-            files
-                .sync_dir(&directory.path)
-                .map_err(|e| self.failed(&e))?;
-            failpoint("sink.parts_sealed");
+    /// Makes durable what the cycle wrote.
+    fn sync(&self, part: &Part) -> Flow {
+        failpoint("sink.before_sync");
+        // I1: what the transaction commits is durable before it does.
+        part.file.sync_data().map_err(|e| self.failed(&e))?;
+        if part.marked_bytes == 0 {
+            let synced = self.env.files.sync_dir(&self.directory.path);
+            synced.map_err(|e| self.failed(&e))?;
         }
-        let settled = std::mem::take(&mut *self.directory.settled.lock());
-        covered
-            .iter()
-            .chain(&settled)
-            .for_each(|part| self.mark(part, None));
+        failpoint("sink.after_sync");
         Ok(())
     }
 }
 
-impl<K: ?Sized, V: ?Sized, F: LineFormat<K, V>> Output<K, V> for FilesStage<F> {
-    fn push(&mut self, record: Record<'_, K, V>) -> Flow {
+impl<K: ?Sized, V: ?Sized, F: LineFormat<K, V>> SinkWriter<K, V> for FilesWriter<F> {
+    fn write(&mut self, record: Record<'_, K, V>) -> Flow {
         let start = self.lines.len();
         let written = self.format.write(record, &mut self.lines);
         let is_one_line = memchr(b'\n', &self.lines[start..]).is_none();
@@ -409,40 +416,23 @@ impl<K: ?Sized, V: ?Sized, F: LineFormat<K, V>> Output<K, V> for FilesStage<F> {
             ));
         }
         self.lines.push(b'\n');
-        self.trace.leave();
         if self.lines.len() >= WRITE_BYTES {
-            self.write()?;
+            self.write_lines()?;
         }
         Ok(())
     }
-}
 
-impl<K: ?Sized, V: ?Sized, F: LineFormat<K, V>> Stage<K, V> for FilesStage<F> {
-    fn signal(&mut self, signal: Signal) -> Flow {
-        match signal {
-            Signal::EndOfCycle => self.end_cycle(),
-        }
-    }
-}
-
-impl<F> FilesStage<F> {
-    /// Makes what the cycle wrote durable, and marks how much that is.
-    fn end_cycle(&mut self) -> Flow {
-        self.seal()?;
-        self.write()?;
+    fn prepare_commit(&mut self, marks: &mut MarkChanges) -> Flow {
+        let settled = std::mem::take(&mut *self.directory.settled.lock());
+        let done = settled.into_iter().chain(self.sealed.drain(..));
+        done.for_each(|part| marks.forget(part));
+        self.write_lines()?;
         let Some(mut part) = self.part.take() else {
             return Ok(());
         };
         if part.length_bytes > part.marked_bytes {
-            failpoint("sink.before_sync");
-            // I1: what the transaction commits is durable before it does.
-            part.file.sync_data().map_err(|e| self.failed(&e))?;
-            if part.marked_bytes == 0 {
-                let synced = self.env.files.sync_dir(&self.directory.path);
-                synced.map_err(|e| self.failed(&e))?;
-            }
-            failpoint("sink.after_sync");
-            self.mark(&part.name, Some(part.length_bytes));
+            self.sync(&part)?;
+            marks.set(part.name.as_str(), part.length_bytes.to_be_bytes());
             part.marked_bytes = part.length_bytes;
         }
         if part.length_bytes >= self.part_bytes {
@@ -451,6 +441,10 @@ impl<F> FilesStage<F> {
             self.part = Some(part);
         }
         Ok(())
+    }
+
+    fn commit(&mut self) -> Flow {
+        self.seal()
     }
 }
 

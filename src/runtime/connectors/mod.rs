@@ -9,7 +9,6 @@ mod topic_source;
 mod values;
 
 pub use callback::{AtLeastOnce, at_least_once};
-pub(crate) use files::FileDirectory;
 pub use files::{Files, Formatted, LineFormat, ValueLines, files};
 pub use lines::{Lines, lines, lines_of, stdin_lines};
 pub use topic_sink::{Topic, topic};

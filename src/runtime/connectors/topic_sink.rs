@@ -7,13 +7,11 @@ use std::sync::Arc;
 
 use crate::codec::{Codec, Datum};
 use crate::env::Clock;
-use crate::runtime::contract::operator::{Signal, Stage};
-use crate::runtime::contract::sink::Sink;
 use crate::runtime::graph::topology::{Graph, SinkTopic};
 use crate::runtime::task::appender::TopicAppender;
-use crate::runtime::task::chains::StageFactory;
-use crate::runtime::{Flow, JobError, OperatorContext, Output, Record, Unkeyed};
-use crate::state::Trace;
+use crate::runtime::{
+    Flow, JobError, MarkChanges, OperatorContext, Record, Sink, SinkWriter, Unkeyed,
+};
 use crate::types::{Timestamp, TopicName};
 
 /// A topic as a source or a sink; see [`topic`].
@@ -84,11 +82,35 @@ impl<V: Datum + ?Sized, C: Codec<V>> Topic<V, C> {
 }
 
 impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> Sink<K, V> for Topic<V, C> {
+    type Writer = TopicWriter<V, C>;
+
     fn name(&self) -> String {
         format!("topic {}", self.name)
     }
 
-    fn declare(&self, graph: &Graph) {
+    fn open(&self, context: &mut OperatorContext) -> Result<TopicWriter<V, C>, JobError> {
+        let job = context.job();
+        let appender = TopicAppender::new(
+            job,
+            context.writer_cell(),
+            TopicName::new(&self.name)?,
+            job.compression,
+        )?;
+        Ok(TopicWriter {
+            partitions_count: appender.partitions_count(),
+            appender,
+            codec: self.codec.clone(),
+            scratch: Vec::with_capacity(64),
+            is_keyed: TypeId::of::<Key<K>>() != TypeId::of::<Key<Unkeyed>>(),
+            records: 0,
+            clock: Arc::clone(&job.env().clock),
+            written_at: Timestamp::NONE,
+            value: PhantomData,
+        })
+    }
+
+    /// It keeps no marks: its records are in the job's own transaction.
+    fn declare(self: Arc<Self>, graph: &Graph) {
         match TopicName::new(&self.name) {
             Ok(topic) => graph.add_sink_topic(
                 topic,
@@ -100,36 +122,6 @@ impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> Sink<K, V> for Topic<V
             Err(e) => graph.add_fault(e.to_string()),
         }
     }
-
-    fn into_factory(self) -> impl StageFactory<K, V> {
-        self
-    }
-}
-
-impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> StageFactory<K, V> for Topic<V, C> {
-    type Stage = TopicStage<V, C>;
-
-    fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
-        let job = context.job();
-        let appender = TopicAppender::new(
-            job,
-            context.writer_cell(),
-            TopicName::new(&self.name)?,
-            job.compression,
-        )?;
-        Ok(TopicStage {
-            partitions_count: appender.partitions_count(),
-            appender,
-            codec: self.codec.clone(),
-            scratch: Vec::with_capacity(64),
-            is_keyed: TypeId::of::<Key<K>>() != TypeId::of::<Key<Unkeyed>>(),
-            records: 0,
-            clock: Arc::clone(&job.env().clock),
-            written_at: Timestamp::NONE,
-            trace: context.trace(),
-            value: PhantomData,
-        })
-    }
 }
 
 /// Stands for a key type that may be unsized, where a `TypeId` is wanted.
@@ -139,7 +131,7 @@ struct Key<K: ?Sized>(PhantomData<K>);
 const UNKEYED_RUN_RECORDS: u32 = 1024;
 
 /// One worker's end of the sink.
-pub struct TopicStage<V: ?Sized, C> {
+pub struct TopicWriter<V: ?Sized, C> {
     appender: TopicAppender,
     partitions_count: u32,
     codec: C,
@@ -149,11 +141,10 @@ pub struct TopicStage<V: ?Sized, C> {
     clock: Arc<dyn Clock>,
     /// The time of the cycle's records that have none; [`Timestamp::NONE`] until there is one.
     written_at: Timestamp,
-    trace: Trace,
     value: PhantomData<fn(&V)>,
 }
 
-impl<V: Datum + ?Sized, C: Codec<V>> TopicStage<V, C> {
+impl<V: Datum + ?Sized, C: Codec<V>> TopicWriter<V, C> {
     /// The time for a record that has none: one look at the clock a cycle.
     fn time_of_writing(&mut self) -> Timestamp {
         if self.written_at == Timestamp::NONE {
@@ -163,9 +154,9 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicStage<V, C> {
     }
 }
 
-impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Output<K, V> for TopicStage<V, C> {
+impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> SinkWriter<K, V> for TopicWriter<V, C> {
     #[inline]
-    fn push(&mut self, record: Record<'_, K, V>) -> Flow {
+    fn write(&mut self, record: Record<'_, K, V>) -> Flow {
         self.scratch.clear();
         self.codec.encode(record.value, &mut self.scratch)?;
         let (partition, key) = match self.is_keyed {
@@ -186,19 +177,11 @@ impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Output<K, V> for TopicStage<V, C
             of_the_record => of_the_record,
         };
         self.appender
-            .append(partition, timestamp, key, Some(&self.scratch))?;
-        self.trace.leave();
-        Ok(())
+            .append(partition, timestamp, key, Some(&self.scratch))
     }
-}
 
-impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> Stage<K, V> for TopicStage<V, C> {
-    fn signal(&mut self, signal: Signal) -> Flow {
-        match signal {
-            Signal::EndOfCycle => {
-                self.written_at = Timestamp::NONE;
-                self.appender.flush_all()
-            }
-        }
+    fn prepare_commit(&mut self, _marks: &mut MarkChanges) -> Flow {
+        self.written_at = Timestamp::NONE;
+        self.appender.flush_all()
     }
 }

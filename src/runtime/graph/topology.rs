@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use crate::codec::Schema;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::SplitLister;
 use crate::runtime::task::chains::{Chains, ExchangeChain, FeedFactory, ReceiveFactory};
+use crate::runtime::task::sink_stage::AnySink;
 use crate::types::TopicName;
 
 /// A source of the job.
@@ -39,6 +39,13 @@ pub(crate) struct SinkTopic {
     pub(crate) configs: BTreeMap<String, String>,
 }
 
+/// A sink that keeps marks.
+#[derive(Clone)]
+pub(crate) struct SinkNode {
+    pub(crate) name: String,
+    pub(crate) sink: Arc<dyn AnySink>,
+}
+
 /// Everything that was declared.
 #[derive(Clone, Default)]
 pub(crate) struct Topology {
@@ -46,8 +53,8 @@ pub(crate) struct Topology {
     pub(crate) exchanges: Vec<ExchangeNode>,
     pub(crate) stores: BTreeMap<String, Schema>,
     pub(crate) sink_topics: BTreeMap<TopicName, SinkTopic>,
-    /// The directories that sinks of files write.
-    pub(crate) directories: Vec<PathBuf>,
+    /// The sinks that keep marks.
+    pub(crate) sinks: Vec<SinkNode>,
     pub(crate) faults: Vec<String>,
     pub(crate) nodes: Vec<Node>,
 }
@@ -156,11 +163,22 @@ impl Graph {
         topology.nodes.len() - 1
     }
 
-    pub(crate) fn add_directory(&self, path: &Path) {
+    pub(crate) fn add_sink(&self, sink: SinkNode) {
         let mut topology = self.0.borrow_mut();
-        if !topology.directories.iter().any(|other| other == path) {
-            topology.directories.push(path.to_owned());
+        if sink.name.is_empty() || sink.name.contains('\0') {
+            // Marks are kept under the name, with a 0 byte behind it.
+            topology.faults.push(format!(
+                "a sink cannot be called {:?}: give it a name without 0 bytes",
+                sink.name
+            ));
         }
+        if topology.sinks.iter().any(|other| other.name == sink.name) {
+            topology.faults.push(format!(
+                "two sinks are called {:?}: give one another name, or merge their streams",
+                sink.name
+            ));
+        }
+        topology.sinks.push(sink);
     }
 
     /// Several sinks may write one topic: what each says of it holds.
@@ -189,6 +207,13 @@ impl Graph {
         };
         if let Some(fault) = topology.faults.first() {
             return refuse(fault.clone());
+        }
+        let is_source = |sink: &&SinkNode| topology.sources.iter().any(|it| it.name == sink.name);
+        if let Some(sink) = topology.sinks.iter().find(is_source) {
+            return refuse(format!(
+                "a source and a sink are called {:?}, under which positions and marks are kept: give one another name",
+                sink.name
+            ));
         }
         if topology.sources.is_empty() {
             return refuse("it has no source that leads to a sink: begin with `job.source(…)` and end with `.sink(…)`".to_owned());

@@ -336,8 +336,8 @@ impl Driver {
             );
         }
         moved.retain(|split, at| self.committed.get(split) != Some(at));
-        for mark in &marks {
-            self.positions.append_mark(writer, mark)?;
+        for (sink, changes) in &marks {
+            self.positions.append_marks(writer, sink, changes)?;
         }
         // With the first values of their types, so that nobody finds the one without the other.
         for noted in self.unnoted.drain(..) {
@@ -355,6 +355,9 @@ impl Driver {
             }
         }
         failpoint("cycle.committed");
+        if self.job.has_sinks {
+            self.broadcast(|| Message::Committed);
+        }
         let latency = self.job.env.clock.now().since(begin);
         // Counted before the positions tell that the job has come so far.
         self.note_committed(&moved);

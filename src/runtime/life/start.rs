@@ -19,7 +19,6 @@ use crate::client::{TransactionalWriter, Transport, wait};
 use crate::env::{Env, failpoint, warn};
 use crate::protocol::batch::Compression;
 use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
-use crate::runtime::connectors::FileDirectory;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::{Position, Split};
 use crate::runtime::graph::topology::Topology;
@@ -118,20 +117,19 @@ pub(crate) fn run_once(
         Arc::clone(progress),
     )?
     .run()
-    .and_then(|()| close_directories(&job));
+    .and_then(|()| close_sinks(&job, topology));
     let closed = backend.map_or(Ok(()), |backend| backend.close());
     result.and(closed.map_err(JobError::from))
 }
 
-/// Everything is committed and nobody writes any more: seals what sinks of files hold.
-fn close_directories(job: &JobContext) -> Result<(), JobError> {
-    if job.directories.is_empty() {
+/// Everything is committed and nobody writes any more: puts the sinks in order.
+fn close_sinks(job: &JobContext, topology: &Topology) -> Result<(), JobError> {
+    if topology.sinks.is_empty() {
         return Ok(());
     }
     let committed = read_positions(&job.transport, &positions_topic(&job.name)?)?.positions;
-    job.directories
-        .values()
-        .try_for_each(|directory| directory.close(&job.env, &committed))
+    let mut sinks = topology.sinks.iter();
+    sinks.try_for_each(|node| node.sink.close(&committed.marks(&node.name), job))
 }
 
 /// Everything that happens before a worker may exist. The order matters: first the earlier instance is
@@ -187,7 +185,7 @@ fn prepare(
         read_topics: BTreeMap::new(),
         progress: Arc::clone(progress),
         topic_partitions: settings.partitions_of_new_topics(state_partitions),
-        directories: HashMap::new(),
+        has_sinks: !topology.sinks.is_empty(),
         cycle_records: AtomicU64::new(0),
         record_budget: RecordBudget::new(settings.commit.records_first),
         transaction_timeout: settings.transaction_timeout,
@@ -202,9 +200,9 @@ fn prepare(
         // The splits of a spread job come later, as the group gives them.
         job.splits = Splits::new(plan_splits(&job, &group, topology, &named)?);
     }
-    for path in &topology.directories {
-        let directory = FileDirectory::open(&job.env, name, path, &named)?;
-        job.directories.insert(path.clone(), Arc::new(directory));
+    for node in &topology.sinks {
+        node.sink.recover(&named.marks(&node.name), &job)?;
+        failpoint("sink.recovered");
     }
     Ok((job, opened.unnoted))
 }
@@ -541,7 +539,7 @@ fn plan_splits(
     for plan in &mut plans {
         plan.position = match &plan.split {
             Split::Partition(partition) => committed.get(partition).copied().map(Position::from),
-            Split::Named { source, name } => named.get(&(source.clone(), name.clone())).cloned(),
+            Split::Named { source, name } => named.position(source, name)?,
         };
     }
     Ok(plans)

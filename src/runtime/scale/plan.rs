@@ -43,11 +43,11 @@ impl Plan {
             job: job.to_owned(),
             why,
         };
-        if let Some(directory) = topology.directories.first() {
+        if let Some(sink) = topology.sinks.first() {
             return Err(refuse(format!(
-                "it writes files in {}, which one machine has, but is spread over several processes: \
-                 end in a topic, and write the files with a job of its own",
-                directory.display()
+                "its sink {} belongs to one process, but the job is spread over several: end in a topic, and write the sink \
+                 with a job of its own",
+                sink.name
             )));
         }
         let mut groups = Vec::new();

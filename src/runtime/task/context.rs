@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -20,16 +19,15 @@ use super::poison::{Poison, PoisonPolicy};
 use super::pressure::Pressure;
 use super::quarantine::{Alone, ApartAhead};
 use super::report::Reports;
+use super::sink_stage::OpenSink;
 use super::stores::{KeyValueStore, OpenStore, SharedStore};
 use crate::client::{TransactionalWriter, Transport};
 use crate::codec::{Datum, Schema};
 use crate::env::Env;
 use crate::protocol::batch::Compression;
-use crate::runtime::connectors::FileDirectory;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::{AssignedSplit, Position, Split};
 use crate::runtime::task::progress::Progress;
-use crate::runtime::topics::positions::SinkMarks;
 use crate::state::{StateBackend, Store, Trace};
 use crate::types::{Offset, TopicId, TopicName};
 
@@ -55,8 +53,8 @@ pub struct JobContext {
     pub(crate) progress: Arc<Progress>,
     /// How many partitions a topic gets that the job creates and that says nothing itself.
     pub(crate) topic_partitions: i32,
-    /// The directories that sinks of files write, by their path as given.
-    pub(crate) directories: HashMap<PathBuf, Arc<FileDirectory>>,
+    /// Whether sinks are told of commits.
+    pub(crate) has_sinks: bool,
     /// The records that all workers read in the open cycle.
     pub(crate) cycle_records: AtomicU64,
     pub(crate) transaction_timeout: Duration,
@@ -176,13 +174,6 @@ impl JobContext {
         })
     }
 
-    pub(crate) fn file_directory(&self, path: &Path) -> Result<Arc<FileDirectory>, JobError> {
-        self.directories.get(path).cloned().ok_or_else(|| JobError::Sink {
-            sink: path.display().to_string(),
-            why: "it was not declared before the job started: end the stream in a sink of this directory".to_owned(),
-        })
-    }
-
     /// The records set apart of a split that is about to be read.
     pub(crate) fn apart_ahead(&self, assigned: &AssignedSplit) -> ApartAhead {
         let position = assigned.position.as_ref();
@@ -213,7 +204,7 @@ pub struct OperatorContext {
     edges: Vec<(Producer, usize)>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     stores: Vec<OpenStore>,
-    marks: SinkMarks,
+    sinks: Vec<OpenSink>,
     turn: Rc<Turn>,
     spent_batches: HashMap<usize, SpentBatches>,
 }
@@ -243,7 +234,7 @@ impl OperatorContext {
             edges: vec![],
             dead_letters,
             stores: Vec::new(),
-            marks: SinkMarks::default(),
+            sinks: Vec::new(),
             turn: Rc::new(turn),
             spent_batches: HashMap::new(),
         })
@@ -333,8 +324,12 @@ impl OperatorContext {
         Rc::clone(&self.writer)
     }
 
-    pub(crate) fn sink_marks(&self) -> SinkMarks {
-        Rc::clone(&self.marks)
+    pub(crate) fn sinks(&self) -> &[OpenSink] {
+        &self.sinks
+    }
+
+    pub(crate) fn add_sink(&mut self, sink: OpenSink) {
+        self.sinks.push(sink);
     }
 
     pub(crate) fn turn(&self) -> Rc<Turn> {
@@ -411,7 +406,7 @@ impl OperatorContext {
             edges: self.edges,
             dead_letters: self.dead_letters,
             stores: self.stores,
-            marks: self.marks,
+            sinks: self.sinks,
             turn: self.turn,
         }
     }
@@ -423,6 +418,6 @@ pub(crate) struct ContextParts {
     pub(crate) edges: Vec<(Producer, usize)>,
     pub(crate) dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     pub(crate) stores: Vec<OpenStore>,
-    pub(crate) marks: SinkMarks,
+    pub(crate) sinks: Vec<OpenSink>,
     pub(crate) turn: Rc<Turn>,
 }

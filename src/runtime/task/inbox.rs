@@ -37,6 +37,8 @@ pub(crate) enum Message {
         /// Index of the transactional writer.
         writer: usize,
     },
+    /// The cycle that was drained last is committed.
+    Committed,
     /// The state store holds what these flushes collected.
     Flushed {
         /// Store name and ticket of each.

@@ -21,5 +21,6 @@ pub(in crate::runtime) mod progress;
 pub(in crate::runtime) mod quarantine;
 pub(in crate::runtime) mod repartition;
 pub(in crate::runtime) mod report;
+pub(in crate::runtime) mod sink_stage;
 pub(in crate::runtime) mod stores;
 pub(in crate::runtime) mod worker;

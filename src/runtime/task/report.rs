@@ -5,8 +5,8 @@ use crossbeam_channel::{Receiver, Sender};
 use super::changelog::Flush;
 use crate::env::Instant;
 use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::sink::MarkChanges;
 use crate::runtime::contract::source::Position;
-use crate::runtime::topics::positions::SinkMark;
 use crate::state::StateError;
 
 /// A worker's part of a drained cycle.
@@ -14,8 +14,8 @@ pub(crate) struct Drained {
     pub(crate) worker: usize,
     /// Where each of its splits stands.
     pub(crate) positions: Vec<(u32, Position)>,
-    /// What its sinks of files hold.
-    pub(crate) marks: Vec<SinkMark>,
+    /// The changes of its sinks' marks, by the sink's name.
+    pub(crate) marks: Vec<(String, MarkChanges)>,
     /// What RocksDB is to get once the cycle is committed.
     pub(crate) flushes: Vec<Flush>,
 }

@@ -17,13 +17,14 @@ use super::exchange::Receive;
 use super::inbox::{Message, TaskChange};
 use super::pace::Turn;
 use super::report::{Drained, Report, Reports};
+use super::sink_stage::OpenSink;
 use super::stores::OpenStore;
 use crate::env::failpoint;
 use crate::runtime::contract::error::{Failure, FailureInner, JobError};
 use crate::runtime::contract::operator::Signal;
 use crate::runtime::contract::record::Origin;
+use crate::runtime::contract::sink::MarkChanges;
 use crate::runtime::contract::source::{Feed, Read};
-use crate::runtime::topics::positions::SinkMarks;
 use crate::state::{CycleStore, FlushUrgency};
 
 mod reading;
@@ -50,7 +51,7 @@ pub(crate) struct Worker {
     writer: Rc<std::cell::Cell<usize>>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     stores: Vec<OpenStore>,
-    marks: SinkMarks,
+    sinks: Vec<OpenSink>,
     turn: Rc<Turn>,
     /// The feed that reads next.
     next_feed: usize,
@@ -183,7 +184,7 @@ impl Worker {
             writer: parts.writer,
             dead_letters: parts.dead_letters,
             stores: parts.stores,
-            marks: parts.marks,
+            sinks: parts.sinks,
             turn: parts.turn,
             next_feed: 0,
             state: State::Open,
@@ -244,6 +245,7 @@ impl Worker {
                 self.open_due = Some(writer);
                 self.open_if_due()?;
             }
+            Message::Committed => self.commit_sinks()?,
             Message::Flushed { tickets } => {
                 self.each_store(&mut |store, _| {
                     for (name, ticket) in &tickets {
@@ -377,6 +379,7 @@ impl Worker {
     fn drain(&mut self) -> Result<(), JobError> {
         self.state = State::Drained;
         failpoint("cycle.drained");
+        let marks = self.prepare_sinks()?;
         let mut flushes: Vec<Flush> = Vec::new();
         let timestamp = self.job.env.clock.wall();
         self.each_store(&mut |store, changelog| {
@@ -397,9 +400,32 @@ impl Worker {
         self.reports.send(Report::Drained(Drained {
             worker: self.number,
             positions,
-            marks: self.marks.take(),
+            marks,
             flushes,
         }));
+        Ok(())
+    }
+
+    /// Makes durable what this worker's sinks were given, and collects the marks that say how much that is.
+    fn prepare_sinks(&mut self) -> Result<Vec<(String, MarkChanges)>, JobError> {
+        let mut marks = Vec::new();
+        for open in &self.sinks {
+            let mut changes = MarkChanges::default();
+            let prepared = open.writer.borrow_mut().prepare_commit(&mut changes);
+            prepared.map_err(|failure| self.failed(failure))?;
+            marks.push((open.name.clone(), changes));
+        }
+        failpoint("sink.prepared");
+        Ok(marks)
+    }
+
+    /// Has this worker's sinks show what is committed.
+    fn commit_sinks(&mut self) -> Result<(), JobError> {
+        for open in &self.sinks {
+            let committed = open.writer.borrow_mut().commit();
+            committed.map_err(|failure| self.failed(failure))?;
+        }
+        failpoint("sink.committed");
         Ok(())
     }
 

@@ -1,15 +1,13 @@
 //! Positions of sources that are not topics: a compacted topic of the job, written in the cycle's transaction.
 //!
 //! Key: the source's name and the split's name, joined by a 0 byte. Value: the position, eight bytes, big-endian, and
-//! behind it the source's fingerprint of the input before it, if it has one. Sinks of files keep the lengths of their
-//! parts here, too.
+//! behind it the source's fingerprint of the input before it, if it has one. Sinks keep their marks here, too: key, the
+//! sink's name and the part's, joined by a 0 byte; value, the mark.
 //!
 //! And the topics that the job has read, because it never creates one of them anew (X8). Key: a 0 byte and the topic's
 //! name. Value: the version, 1, in a byte, and the topic's id, 16 bytes. And the schemas of what else it keeps (`schemas.rs`).
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::schemas::NotedSchema;
@@ -19,22 +17,13 @@ use crate::env::Env;
 use crate::protocol::batch::{BatchBuilder, Compression};
 use crate::protocol::messages::OffsetSpec;
 use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::sink::{MarkChanges, Marks};
 use crate::runtime::contract::source::Position;
 use crate::runtime::task::cycle::WRITERS_COUNT;
 use crate::types::{Isolation, NameError, Offset, TopicId, TopicName, TopicPartition};
 
 /// The version of the rows that say which topics were read.
 const TOPIC_VERSION: u8 = 1;
-
-/// How much of a sink's part a cycle commits; `None` forgets the part.
-pub(crate) struct SinkMark {
-    pub(crate) sink: String,
-    pub(crate) part: String,
-    pub(crate) position: Option<Offset>,
-}
-
-/// The marks of one worker's sinks, collected while a cycle closes.
-pub(crate) type SinkMarks = Rc<RefCell<Vec<SinkMark>>>;
 
 /// The topic of a job's positions.
 pub(crate) fn positions_topic(job: &str) -> Result<TopicName, NameError> {
@@ -71,10 +60,19 @@ impl Positions {
         split: &str,
         position: &Position,
     ) -> Result<(), JobError> {
-        let key = [source.as_bytes(), &[0], split.as_bytes()].concat();
         let value = [&position.offset.0.to_be_bytes(), &*position.fingerprint].concat();
-        let now = self.env.clock.wall();
-        self.builder.push(now, Some(&key), Some(&value));
+        self.append_named(writer, source, split, Some(&value))
+    }
+
+    fn append_named(
+        &mut self,
+        writer: usize,
+        name: &str,
+        part: &str,
+        value: Option<&[u8]>,
+    ) -> Result<(), JobError> {
+        let key = [name.as_bytes(), &[0], part.as_bytes()].concat();
+        self.builder.push(self.env.clock.wall(), Some(&key), value);
         if self.builder.size_bytes() > 256 * 1024 {
             self.flush(writer)
         } else {
@@ -82,16 +80,15 @@ impl Positions {
         }
     }
 
-    /// Notes what a sink's part holds by this cycle, or that it need no longer be known.
-    pub(crate) fn append_mark(&mut self, writer: usize, mark: &SinkMark) -> Result<(), JobError> {
-        match mark.position {
-            Some(length) => self.append(writer, &mark.sink, &mark.part, &length.into()),
-            None => {
-                let key = [mark.sink.as_bytes(), &[0], mark.part.as_bytes()].concat();
-                self.builder.push(self.env.clock.wall(), Some(&key), None);
-                Ok(())
-            }
-        }
+    /// Notes what a cycle changes of a sink's marks.
+    pub(crate) fn append_marks(
+        &mut self,
+        writer: usize,
+        sink: &str,
+        changes: &MarkChanges,
+    ) -> Result<(), JobError> {
+        let mut changes = changes.iter();
+        changes.try_for_each(|(part, mark)| self.append_named(writer, sink, part, mark))
     }
 
     /// Notes that the job has read a topic.
@@ -128,8 +125,42 @@ impl Positions {
     }
 }
 
-/// The committed positions, by source and split.
-pub(crate) type NamedPositions = HashMap<(String, String), Position>;
+/// The committed positions by source and split, and the marks by sink and part, as they are stored.
+#[derive(Default)]
+pub(crate) struct NamedPositions(HashMap<(String, String), Vec<u8>>);
+
+impl NamedPositions {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The position of a split, if it has one.
+    pub(crate) fn position(&self, source: &str, split: &str) -> Result<Option<Position>, JobError> {
+        let stored = self.0.get(&(source.to_owned(), split.to_owned()));
+        stored
+            .map(|value| {
+                let (offset, fingerprint) =
+                    value.split_first_chunk().ok_or_else(|| JobError::Source {
+                        source_name: source.to_owned(),
+                        why: format!(
+                            "the committed position of {split} is none: the name was another thing's; give the source another one"
+                        ),
+                    })?;
+                Ok(Position {
+                    offset: Offset(i64::from_be_bytes(*offset)),
+                    fingerprint: fingerprint.to_vec(),
+                })
+            })
+            .transpose()
+    }
+
+    /// The marks of a sink.
+    pub(crate) fn marks(&self, sink: &str) -> Marks {
+        let own = self.0.iter().filter(|((of, _), _)| of == sink);
+        own.map(|((_, part), mark)| (part.clone(), mark.clone()))
+            .collect()
+    }
+}
 
 /// The contents of a job's topic of positions.
 #[derive(Default)]
@@ -172,11 +203,11 @@ pub(crate) fn read_positions(
                     why: format!("record {} is no position: the topic is the job's own, write nothing into it", record.offset),
                 })?;
                 match entry {
-                    Entry::Position(key, Some(position)) => {
-                        kept.positions.insert(key, position);
+                    Entry::Named(key, Some(value)) => {
+                        kept.positions.0.insert(key, value);
                     }
-                    Entry::Position(key, None) => {
-                        kept.positions.remove(&key);
+                    Entry::Named(key, None) => {
+                        kept.positions.0.remove(&key);
                     }
                     Entry::Topic(topic, id) => {
                         kept.read_topics.insert(topic, id);
@@ -189,7 +220,8 @@ pub(crate) fn read_positions(
 }
 
 enum Entry {
-    Position((String, String), Option<Position>),
+    /// A position or a mark.
+    Named((String, String), Option<Vec<u8>>),
     Topic(TopicName, TopicId),
 }
 
@@ -199,19 +231,9 @@ fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Entry> {
         return Some(topic);
     }
     let (source, split) = key.split_once('\0')?;
-    let position = match value {
-        Some(value) => {
-            let (offset, fingerprint) = value.split_first_chunk()?;
-            Some(Position {
-                offset: Offset(i64::from_be_bytes(*offset)),
-                fingerprint: fingerprint.to_vec(),
-            })
-        }
-        None => None,
-    };
-    Some(Entry::Position(
+    Some(Entry::Named(
         (source.to_owned(), split.to_owned()),
-        position,
+        value.map(<[u8]>::to_vec),
     ))
 }
 
@@ -240,11 +262,26 @@ mod tests {
     #[test]
     fn a_position_has_these_bytes() {
         let value = [0, 0, 0, 0, 0, 0, 1, 2, 1, 9];
-        let Some(Entry::Position(key, Some(at))) = parse(Some(b"lines\0/in"), Some(&value)) else {
+        let Some(Entry::Named(key, Some(value))) = parse(Some(b"lines\0/in"), Some(&value)) else {
             panic!("it is no position")
         };
-        assert_eq!(key, ("lines".to_owned(), "/in".to_owned()));
+        let short = ("lines".to_owned(), "/short".to_owned());
+        let named = NamedPositions([(key, value), (short, vec![1])].into());
+        let at = named.position("lines", "/in").unwrap().unwrap();
         assert_eq!((at.offset, &at.fingerprint[..]), (Offset(258), &[1, 9][..]));
-        assert!(parse(Some(b"lines\0/in"), Some(&value[..7])).is_none());
+        assert_eq!(named.position("lines", "/other").unwrap(), None);
+        assert!(named.position("lines", "/short").is_err());
+    }
+
+    #[test]
+    fn a_mark_has_these_bytes() {
+        let parsed = parse(Some(b"ledger\0worker-0"), Some(&[7]));
+        let Some(Entry::Named(key, Some(mark))) = parsed else {
+            panic!("it is no mark")
+        };
+        let named = NamedPositions([(key, mark)].into());
+        let marks = named.marks("ledger");
+        assert_eq!(marks.iter().collect::<Vec<_>>(), [("worker-0", &[7][..])]);
+        assert_eq!(named.marks("other"), Marks::default());
     }
 }

@@ -12,6 +12,7 @@ mod memory;
 mod messages;
 mod nulls;
 mod operators;
+mod own_sinks;
 mod pace;
 mod parallelism;
 mod poison;

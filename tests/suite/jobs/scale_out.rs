@@ -243,7 +243,7 @@ fn what_only_one_machine_has_cannot_be_shared_out() {
     let launch = job.exactly_once(Commit::every(OFTEN));
     let error = run(launch.scale_out(ScaleOut::instance("a")), &log).unwrap_err();
     assert!(
-        error.to_string().contains("which one machine has"),
+        error.to_string().contains("belongs to one process"),
         "{error}"
     );
 }

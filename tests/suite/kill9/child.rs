@@ -18,9 +18,10 @@ use onceflow::protocol::messages::{OffsetSpec, TransactionState};
 use onceflow::runtime::{Key, Launch, Running, Stopper};
 use onceflow::types::{Durability, GroupId, Isolation, Offset, TopicName, TopicPartition};
 
+use super::ledger::Ledger;
 use super::plan::{
-    CHAINED_JOB, FILES_FOLDER, FILES_JOB, JOB, LINES_PARTITIONS, OUTPUT_PARTITIONS, Plan,
-    STATE_PARTITIONS, VARIABLE, line,
+    CHAINED_JOB, FILES_FOLDER, FILES_JOB, JOB, LEDGER_FOLDER, LINES_PARTITIONS, OUTPUT_PARTITIONS,
+    Plan, STATE_PARTITIONS, VARIABLE, line,
 };
 
 /// Whether the job has ended well, and the log is about to be closed.
@@ -174,12 +175,13 @@ fn mirror(plan: &Plan) -> anyhow::Result<Launch> {
     configured(job, plan)
 }
 
-/// Copies the input into files, of which each is small.
+/// Copies the input into files, of which each is small, and into a sink that is not one of the crate's.
 fn copy(plan: &Plan) -> anyhow::Result<Launch> {
     let job = Job::new(FILES_JOB);
     let folder = plan.data.with_file_name(FILES_FOLDER);
-    job.source(topic::<str>("lines"))
-        .sink(files(folder).part_bytes(3_000));
+    let (left, right) = job.source(topic::<str>("lines")).tee();
+    left.sink(files(folder).part_bytes(3_000));
+    right.sink(Ledger::new(plan.data.with_file_name(LEDGER_FOLDER)));
     configured(job, plan)
 }
 

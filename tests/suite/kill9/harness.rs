@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::life::{Fate, Life, live};
 use super::oracle::Oracle;
 use super::parts::Parts;
-use super::plan::{FILES_FOLDER, Plan, Random};
+use super::plan::{FILES_FOLDER, LEDGER_FOLDER, Plan, Random};
 
 /// Chooses the seed, which otherwise the clock does.
 const SEED_VARIABLE: &str = "ONCEFLOW_KILL_SEED";
@@ -110,7 +110,10 @@ impl Harness {
         self.lives += 1;
         plan.from = self.oracle.ends().clone();
         self.now = format!("fate {fate:?}, plan {plan:?}");
-        let parts = Parts::read(&self.folder.path().join(FILES_FOLDER));
+        let parts = [FILES_FOLDER, LEDGER_FOLDER].map(|folder| {
+            let parts = Parts::read(&self.folder.path().join(folder));
+            (folder, parts)
+        });
         let life = live(&plan, fate);
         self.kills += u64::from(life.was_killed());
         if let (Fate::Failpoint(name, _) | Fate::Terminate(_, Some(name)), true) =
@@ -120,7 +123,9 @@ impl Harness {
         }
         self.oracle.judge(&life.lines);
         if self.has_files && life.said("checked") {
-            self.oracle.judge_files(parts);
+            for (folder, parts) in parts {
+                self.oracle.judge_files(folder, parts);
+            }
         }
         let ended_well = life.status.success() && life.said("finished");
         assert!(
@@ -194,9 +199,11 @@ impl Harness {
             "the job did not read all its input"
         );
         if self.has_files {
-            let lines = self.oracle.files_complete();
-            let lines = lines.expect("sealed files hold every line once");
-            println!("{}: {lines} lines in files exactly once", self.name);
+            for folder in [FILES_FOLDER, LEDGER_FOLDER] {
+                let lines = self.oracle.files_complete(folder);
+                let lines = lines.expect("sealed files hold every line once");
+                println!("{}: {lines} lines in {folder} exactly once", self.name);
+            }
         }
         let (words, checks, lives) = (
             self.oracle.words_count(),

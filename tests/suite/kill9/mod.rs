@@ -10,6 +10,7 @@
 
 mod child;
 mod harness;
+mod ledger;
 mod life;
 mod oracle;
 mod oracle_tests;
@@ -98,9 +99,15 @@ fn kill_at(harness: &mut Harness, name: &'static str, round: u64) {
         // S8: there is all of the changelog to restore.
         harness.lose_the_state();
     }
-    let is_once_a_life = ["open.", "start.", "topic.", "sink.parts_settled"]
-        .iter()
-        .any(|of| name.starts_with(of));
+    let is_once_a_life = [
+        "open.",
+        "start.",
+        "topic.",
+        "sink.parts_settled",
+        "sink.recovered",
+    ]
+    .iter()
+    .any(|of| name.starts_with(of));
     let hit = if is_once_a_life || round > 1 {
         1
     } else {

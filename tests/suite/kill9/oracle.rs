@@ -44,15 +44,21 @@ pub(super) struct Oracle {
     to_mirror: BTreeMap<(Place, i64), Seen>,
     /// What it is to have written.
     mirrored: HashMap<String, u64>,
-    /// What the job of files has committed, and the files that it sealed.
+    /// What the job of files has committed, and the files that it sealed, by folder.
     copied: Lines,
-    sealed: BTreeMap<String, u64>,
-    sealed_lines: Lines,
+    sealed: BTreeMap<&'static str, Sealed>,
     /// Where each input partition must at least end.
     acked: Vec<i64>,
     /// What the readers of the lives since the last check saw, and where they had begun.
     readers: Vec<(BTreeMap<Place, i64>, HashMap<String, Reader>)>,
     pub(super) checks_count: u64,
+}
+
+/// The sealed files of a folder, with their sizes, and their lines.
+#[derive(Debug, Default)]
+struct Sealed {
+    sizes: BTreeMap<String, u64>,
+    lines: Lines,
 }
 
 /// What one life said, sorted.
@@ -345,33 +351,38 @@ impl Oracle {
     ///
     /// # Panics
     /// If a line is lost, doubled, or seen too early.
-    pub(super) fn judge_files(&mut self, parts: Parts) {
-        for (name, length_bytes) in &self.sealed {
+    pub(super) fn judge_files(&mut self, folder: &'static str, parts: Parts) {
+        let known = self.sealed.entry(folder).or_default();
+        for (name, length_bytes) in &known.sizes {
             let now = parts.sealed.get(name).map(|text| text.len() as u64);
             assert_eq!(now, Some(*length_bytes), "the sealed file {name} changed");
         }
         for (name, text) in parts.sealed {
             let length_bytes = text.len() as u64;
-            if self.sealed.insert(name, length_bytes).is_none() {
-                self.sealed_lines.add_all(&text);
+            if known.sizes.insert(name, length_bytes).is_none() {
+                known.lines.add_all(&text);
             }
         }
-        let early = self.sealed_lines.beyond(&self.copied);
+        let early = known.lines.beyond(&self.copied);
         assert!(early.is_empty(), "sealed and not committed: {early:?}");
-        let mut all = self.sealed_lines.clone();
+        let mut all = known.lines.clone();
         all.add_all(&parts.in_progress);
         let lost = self.copied.beyond(&all);
-        assert!(lost.is_empty(), "committed and in no file: {lost:?}");
+        assert!(
+            lost.is_empty(),
+            "committed and in no file of {folder}: {lost:?}"
+        );
     }
 
     /// How many lines are in sealed files, if those are all that were acknowledged.
-    pub(super) fn files_complete(&self) -> Option<u64> {
-        let is_complete = self.sealed_lines == self.copied;
+    pub(super) fn files_complete(&self, folder: &str) -> Option<u64> {
+        let sealed = &self.sealed.get(folder)?.lines;
+        let is_complete = *sealed == self.copied;
         let ends = self
             .ends
             .iter()
             .filter(|(place, _)| place.starts_with("lines "));
-        let count = self.sealed_lines.count();
+        let count = sealed.count();
         let fed = ends.map(|(_, end)| end.unsigned_abs()).sum::<u64>();
         (is_complete && count == fed).then_some(count)
     }

@@ -24,6 +24,8 @@ pub(super) const CHAINED_JOB: &str = "mirror-job";
 pub(super) const FILES_JOB: &str = "copy-job";
 /// The folder of its files, in the data's.
 pub(super) const FILES_FOLDER: &str = "files";
+/// The folder of a sink that is not one of the crate's, in the data's.
+pub(super) const LEDGER_FOLDER: &str = "ledger";
 
 /// One life of the child.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,7 +1,5 @@
 //! The sink under power loss: it fails after every change of the disk, and each committed line is there once.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
@@ -11,7 +9,7 @@ use crate::env::simulated::{PowerLoss, Replay, SimulatedWorld};
 use crate::protocol::messages::NewTopic;
 use crate::runtime::topics::positions::{Positions, positions_topic, read_positions};
 use crate::runtime::{Key, Meta, Origin};
-use crate::types::{Timestamp, TransactionalId};
+use crate::types::{Offset, Timestamp, TransactionalId};
 
 const OUT: &str = "/out";
 const JOB: &str = "copy";
@@ -27,7 +25,8 @@ struct Life {
     transport: Arc<dyn Transport>,
     writers: [TransactionalWriter; 2],
     positions: Positions,
-    stage: FilesStage<ValueLines>,
+    sink: String,
+    writer: FilesWriter<ValueLines>,
     /// How many lines are committed.
     committed: u64,
     cycle: usize,
@@ -60,20 +59,21 @@ impl Life {
             broker.create_topic(&new).unwrap();
         }
         let named = read_positions(&transport, &topic).unwrap().positions;
-        let of_lines = named.get(&("lines".to_owned(), "all".to_owned()));
+        let of_lines = named.position("lines", "all").unwrap();
         let committed = of_lines.map_or(0, |position| u64::try_from(position.offset.0).unwrap());
-        let directory = FileDirectory::open(&env, JOB, OUT.as_ref(), &named).unwrap();
+        let sink = Sink::<str, str>::name(&files(OUT));
+        let directory = FileDirectory::open(&env, JOB, OUT.as_ref(), &named.marks(&sink)).unwrap();
         Self {
-            stage: FilesStage {
+            sink,
+            writer: FilesWriter {
                 directory: Arc::new(directory),
                 env: env.clone(),
-                marks: Rc::new(RefCell::default()),
                 part_bytes,
                 format: ValueLines,
                 lines: Vec::new(),
                 part: None,
                 covered: Vec::new(),
-                trace: crate::state::Trace::default(),
+                sealed: Vec::new(),
             },
             positions: Positions::new(env.clone(), topic, &writers),
             env,
@@ -97,21 +97,23 @@ impl Life {
                     origin: Origin::default(),
                 },
             };
-            self.stage.push(record).unwrap();
+            self.writer.write(record).unwrap();
         }
-        Stage::<str, str>::signal(&mut self.stage, Signal::EndOfCycle).unwrap();
+        let mut marks = MarkChanges::default();
+        let sink: &mut dyn SinkWriter<str, str> = &mut self.writer;
+        sink.prepare_commit(&mut marks).unwrap();
         let writer = self.cycle % 2;
         let position = Offset(i64::try_from(to).unwrap());
         let positions = &mut self.positions;
         positions
             .append(writer, "lines", "all", &position.into())
             .unwrap();
-        for mark in self.stage.marks.take() {
-            positions.append_mark(writer, &mark).unwrap();
-        }
+        positions.append_marks(writer, &self.sink, &marks).unwrap();
         positions.flush(writer).unwrap();
         let outcome = wait(self.writers[writer].commit()).unwrap();
         assert_eq!(outcome, CommitOutcome::Committed);
+        let sink: &mut dyn SinkWriter<str, str> = &mut self.writer;
+        sink.commit().unwrap();
         (self.committed, self.cycle) = (to, self.cycle + 1);
     }
 
@@ -122,8 +124,8 @@ impl Life {
         }
         let topic = positions_topic(JOB).unwrap();
         let committed = read_positions(&self.transport, &topic).unwrap();
-        let committed = committed.positions;
-        self.stage.directory.close(&self.env, &committed).unwrap();
+        let marks = committed.positions.marks(&self.sink);
+        self.writer.directory.close(&self.env, &marks).unwrap();
     }
 }
 
