@@ -1,9 +1,12 @@
 //! The job as a graph: the builder that users chain, and all that was declared before anything runs.
 //!
-//! Reading order: `stream.rs` (the builder), `topology.rs` (what was declared), `description.rs` (what people see of it), `fork.rs`.
+//! Reading order: `stream.rs` (the builder), `topology.rs` (what was declared), `description.rs` (what people see of it), `sink.rs`,
+//! `exchange.rs`, `fork.rs`.
 
 pub(in crate::runtime) mod advice;
 pub(in crate::runtime) mod description;
+pub(in crate::runtime) mod exchange;
 pub(in crate::runtime) mod fork;
+pub(in crate::runtime) mod sink;
 pub(in crate::runtime) mod stream;
 pub(in crate::runtime) mod topology;

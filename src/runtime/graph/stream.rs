@@ -9,6 +9,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use super::description::{Edge, EdgeKind, Node, kind_of};
+use super::exchange::Exchange;
 use super::topology::Graph;
 use crate::codec::{Datum, Schema};
 use crate::runtime::contract::error::JobError;
@@ -16,7 +17,6 @@ use crate::runtime::contract::operator::{Operator, Stage, Step};
 use crate::runtime::contract::record::Unkeyed;
 use crate::runtime::task::chains::StageFactory;
 use crate::runtime::task::context::OperatorContext;
-use crate::runtime::task::exchange::Exchange;
 
 /// Everything in front of a step: a source, or a step with what is in front of it.
 pub trait Attach<K: ?Sized, V: ?Sized>: 'static {

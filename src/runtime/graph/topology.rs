@@ -10,7 +10,7 @@ use crate::codec::Schema;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::SplitLister;
 use crate::runtime::task::chains::{Chains, ExchangeChain, FeedFactory, ReceiveFactory};
-use crate::runtime::task::sink_stage::AnySink;
+use crate::runtime::task::open_sink::AnySink;
 use crate::types::TopicName;
 
 /// A source of the job.

@@ -18,14 +18,12 @@ use super::context::{JobContext, OperatorContext};
 use super::inbox::Message;
 use super::pace::{Pace, Turn};
 use super::poison::Poison;
-use super::repartition::{RepartitionSender, repartition_feed};
+use super::repartition::RepartitionSender;
 use super::stores::{SharedStore, prefetch};
-use crate::codec::{Datum, Schema};
+use crate::codec::Datum;
 use crate::runtime::contract::error::{Failure, JobError};
 use crate::runtime::contract::operator::{Flow, Output, Signal, Stage};
 use crate::runtime::contract::record::{Key, Meta, Origin, Record};
-use crate::runtime::graph::stream::Attach;
-use crate::runtime::graph::topology::{ExchangeNode, Graph};
 use crate::state::{HashedKey, Trace};
 use crate::types::{Offset, Timestamp};
 
@@ -38,45 +36,6 @@ const SPENT_BATCHES_MAX: usize = 8;
 /// Batches of one exchange that a worker has processed. Its senders fill them again: what the allocator gives back to
 /// the system costs page faults when the next batch is made. One thread receives and sends, so nothing is locked.
 pub(crate) type SpentBatches = Rc<RefCell<Vec<Box<dyn Any + Send>>>>;
-
-/// The point at which records are brought to the worker of their key.
-pub struct Exchange<U> {
-    pub(crate) upstream: U,
-    /// The name of the node behind it.
-    pub(crate) name: Arc<str>,
-}
-
-impl<K, V, U> Attach<K, V> for Exchange<U>
-where
-    K: Datum + ?Sized,
-    V: Datum + ?Sized,
-    U: Attach<K, V>,
-{
-    const IS_PARTITIONED: bool = true;
-
-    fn attach<F: StageFactory<K, V>>(self, graph: &Graph, stage: F) {
-        if U::IS_PARTITIONED {
-            return self.upstream.attach(graph, stage);
-        }
-        let stage = Arc::new(stage);
-        let behind_topic = Arc::clone(&stage);
-        graph.add_exchange(ExchangeNode {
-            name: Arc::clone(&self.name),
-            receive: Arc::new(move |context| Ok(Box::new(Receiver::new(&*stage, context)?))),
-            repartition: Arc::new(move |context| {
-                repartition_feed::<K, V, _>(&*behind_topic, context)
-            }),
-            schema: Schema::of::<K, V>(),
-        });
-        self.upstream.attach(
-            graph,
-            SenderFactory {
-                exchange: self.name,
-                types: PhantomData::<fn(&K, &V)>,
-            },
-        );
-    }
-}
 
 /// Records bound for one worker, column by column.
 pub(crate) struct Batch<V: Datum + ?Sized> {
@@ -190,9 +149,19 @@ impl<V: Datum + ?Sized> Batch<V> {
     }
 }
 
-struct SenderFactory<KV> {
+/// Builds the sending end of an exchange.
+pub(crate) struct SenderFactory<KV> {
     exchange: Arc<str>,
     types: PhantomData<KV>,
+}
+
+impl<KV> SenderFactory<KV> {
+    pub(crate) fn new(exchange: Arc<str>) -> Self {
+        Self {
+            exchange,
+            types: PhantomData,
+        }
+    }
 }
 
 #[diagnostic::do_not_recommend]
