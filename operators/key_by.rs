@@ -64,19 +64,11 @@ fn push_keyed<K: Datum + ?Sized, T: ?Sized>(
 ) -> Flow {
     let codec = K::DefaultCodec::default();
     if let Some(bytes) = codec.as_encoded(key) {
-        return out.push(Record {
-            key: Key::new(bytes),
-            value: record.value,
-            meta: record.meta,
-        });
+        return out.push(record.with_key(Key::new(bytes)));
     }
     scratch.clear();
     codec.encode(key, scratch)?;
-    out.push(Record {
-        key: Key::new(scratch),
-        value: record.value,
-        meta: record.meta,
-    })
+    out.push(record.with_key(Key::new(scratch)))
 }
 
 impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {

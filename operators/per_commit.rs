@@ -5,7 +5,9 @@ use std::borrow::Borrow;
 use hashbrown::HashMap;
 
 use crate::codec::Datum;
-use crate::runtime::{Flow, Key, Keyed, Meta, Operator, Output, Record, Table, Upstream};
+use crate::runtime::{
+    Flow, HeaderList, Key, Keyed, Meta, Operator, Output, Record, Table, Upstream,
+};
 
 /// Holds changes back until the cycle ends. The hasher has a fixed seed, so that a replay gives the same order.
 struct PerCommit<V: Datum + ?Sized> {
@@ -15,6 +17,7 @@ struct PerCommit<V: Datum + ?Sized> {
 struct Held<V> {
     value: V,
     meta: Meta,
+    headers: HeaderList,
 }
 
 impl<K: ?Sized, V: Datum + ?Sized> Operator<K, V> for PerCommit<V> {
@@ -26,6 +29,7 @@ impl<K: ?Sized, V: Datum + ?Sized> Operator<K, V> for PerCommit<V> {
         let held = Held {
             value: record.value.to_owned(),
             meta: record.meta,
+            headers: record.headers.into(),
         };
         match self.last.get_mut(record.key.bytes()) {
             Some(last) => *last = held,
@@ -40,6 +44,7 @@ impl<K: ?Sized, V: Datum + ?Sized> Operator<K, V> for PerCommit<V> {
                 key: Key::new(&key),
                 value: held.value.borrow(),
                 meta: held.meta,
+                headers: held.headers.headers(),
             })?;
         }
         Ok(())

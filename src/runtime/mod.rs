@@ -20,6 +20,7 @@ mod scale;
 mod task;
 mod topics;
 
+pub use crate::protocol::batch::{HeaderList, Headers};
 pub use connectors::{
     AtLeastOnce, Files, Formatted, KeyedTopic, LineFormat, Lines, Topic, TopicReader, ValueLines,
     Values, at_least_once, files, keyed_topic, lines, lines_of, stdin_lines, topic, values,

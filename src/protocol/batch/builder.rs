@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use super::built::{BuiltBatch, RecordTraits};
 use super::writer::{Parts, RecordWriter, SLACK_BYTES, headers_size_bytes};
-use super::{Attributes, Compression, HEADER_BYTES, Header};
+use super::{Attributes, Compression, HEADER_BYTES, Header, Headers};
 use crate::types::{Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, Timestamp};
 
 /// The largest batch that can be built, uncompressed and in bytes; lengths are 32-bit in the format.
@@ -104,6 +104,21 @@ impl BatchBuilder {
     ) {
         let parts = self.place(timestamp, key, value);
         self.writer.write_with_headers(parts, as_bytes(headers));
+    }
+
+    /// Adds a record with the headers of another, byte for byte.
+    ///
+    /// # Panics
+    /// If the batch would pass [`BATCH_BYTES_MAX`]: check a record's size before.
+    pub fn push_with_headers_of(
+        &mut self,
+        timestamp: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: Headers<'_>,
+    ) {
+        let parts = self.place(timestamp, key, value);
+        self.writer.write_with_headers(parts, headers.raw());
     }
 
     /// Gives a record its place in the batch, which it begins if need be.
@@ -262,6 +277,21 @@ pub fn record_size_bytes(
         value,
     };
     parts.size_bytes(headers_size_bytes(as_bytes(headers)))
+}
+
+/// The size of a record with these headers as the first of a batch, in bytes, uncompressed.
+pub(crate) fn first_record_size_bytes(
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: Headers<'_>,
+) -> usize {
+    let parts = Parts {
+        timestamp_delta: 0,
+        offset_delta: 0,
+        key,
+        value,
+    };
+    parts.size_bytes(headers_size_bytes(headers.raw()))
 }
 
 fn as_bytes<'a>(

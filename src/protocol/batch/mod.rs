@@ -7,7 +7,7 @@
 //!
 //! Not here: sequences and epochs across batches (`log`), and topics' rules (`log`).
 //!
-//! In reading order: `header.rs`, `record.rs`, `whole.rs`, `writer.rs`, `builder.rs`, `built.rs`, `control.rs`,
+//! In reading order: `header.rs`, `record.rs`, `headers.rs`, `whole.rs`, `writer.rs`, `builder.rs`, `built.rs`, `control.rs`,
 //! `check.rs`, `rewrite.rs`, `compression.rs`, `xerial.rs`.
 
 mod builder;
@@ -17,6 +17,7 @@ mod compression;
 mod control;
 mod error;
 mod header;
+mod headers;
 mod record;
 mod rewrite;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod whole;
 mod writer;
 mod xerial;
 
+pub(crate) use builder::first_record_size_bytes;
 pub use builder::{BATCH_BYTES_MAX, BatchBuilder, BatchProducer, record_size_bytes};
 pub use built::{BuiltBatch, NewRecords};
 pub use check::{BadRecord, RecordFault, RecordRules, check_client_batch, check_client_records};
@@ -34,6 +36,7 @@ pub use error::BatchError;
 pub use header::{
     Attributes, HEADER_BYTES, Header, stamp, stamp_log_append_time, stamp_max_timestamp,
 };
-pub use record::{Headers, RawHeaders, Record, RecordIter, Records};
+pub use headers::{HeaderList, Headers, RawHeaders};
+pub use record::{Record, RecordIter, Records};
 pub use rewrite::{emptied, recompress, rewrite};
 pub use whole::{Batch, Batches};

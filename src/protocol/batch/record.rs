@@ -10,18 +10,14 @@
 //! ```
 //! A length of −1 is an absent key or value. `length` counts what follows it.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
-use super::{BatchError, Header};
+use super::{BatchError, Header, Headers};
 use crate::protocol::varint;
 use crate::types::{Offset, Timestamp, TimestampType};
 
 /// The smallest record: seven fields of one byte.
 pub(super) const RECORD_BYTES_MIN: usize = 7;
-/// The smallest record header: two lengths.
-const RECORD_HEADER_BYTES_MIN: usize = 2;
 
 /// One record, borrowing from its batch.
 #[derive(Debug, Clone, Copy)]
@@ -38,94 +34,9 @@ pub struct Record<'a> {
     pub headers: Headers<'a>,
 }
 
-/// A record's headers in order; a name may occur more than once. Copying it is cheap, and starts anew.
-///
-/// Kafka's brokers take names that are not UTF-8, and so does our log: what is not is read as U+FFFD, as in Java.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Headers<'a> {
-    /// Checked when the record was read.
-    bytes: &'a [u8],
-    count: usize,
-}
-
-impl<'a> Headers<'a> {
-    fn parse(count: i32, mut bytes: &'a [u8]) -> Result<Self, &'static str> {
-        let count = usize::try_from(count).map_err(|_| "it has a negative count of headers")?;
-        if count > bytes.len() / RECORD_HEADER_BYTES_MIN {
-            return Err("it has more headers than bytes for them");
-        }
-        let headers = Self { bytes, count };
-        for _ in 0..count {
-            parse_header(&mut bytes).ok_or("one of its headers is not valid")?;
-        }
-        match bytes {
-            [] => Ok(headers),
-            _ => Err("bytes follow its last header"),
-        }
-    }
-
-    /// The names and values as they are stored.
-    #[must_use]
-    pub fn raw(self) -> RawHeaders<'a> {
-        RawHeaders(self)
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-}
-
-impl<'a> Iterator for Headers<'a> {
-    type Item = (Cow<'a, str>, Option<&'a [u8]>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.count = self.count.checked_sub(1)?;
-        let (name, value) = parse_header(&mut self.bytes)?;
-        Some((String::from_utf8_lossy(name), value))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.count, Some(self.count))
-    }
-}
-
-impl ExactSizeIterator for Headers<'_> {}
-
-/// A record's headers as they are stored.
-#[derive(Debug, Clone)]
-pub struct RawHeaders<'a>(Headers<'a>);
-
-impl<'a> Iterator for RawHeaders<'a> {
-    type Item = (&'a [u8], Option<&'a [u8]>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.count = self.0.count.checked_sub(1)?;
-        parse_header(&mut self.0.bytes)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.0.size_hint()
-    }
-}
-
-impl ExactSizeIterator for RawHeaders<'_> {}
-
-fn parse_header<'a>(bytes: &mut &'a [u8]) -> Option<(&'a [u8], Option<&'a [u8]>)> {
-    let name = take_field(bytes)??;
-    Some((name, take_field(bytes)?))
-}
-
 /// Takes a length and as many bytes: `Some(None)` for the length −1, `None` if there is no such field.
 #[inline]
-fn take_field<'a>(input: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+pub(super) fn take_field<'a>(input: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let length = varint::read_i32(input)?;
     match usize::try_from(length) {
         Ok(length) => input.split_off(..length).map(Some),
@@ -160,7 +71,7 @@ impl<'a> RawRecord<'a> {
         let value = take_field(&mut body).ok_or("its value's length is not valid")?;
         let headers_count = varint::read_i32(&mut body).ok_or("its headers' count is not valid")?;
         let headers = match (headers_count, body) {
-            (0, []) => Headers::default(),
+            (0, []) => Headers::NONE,
             _ => Headers::parse(headers_count, body)?,
         };
         Ok(Self {

@@ -10,7 +10,8 @@ use crate::env::Clock;
 use crate::runtime::graph::topology::{Graph, SinkTopic};
 use crate::runtime::task::appender::TopicAppender;
 use crate::runtime::{
-    Flow, JobError, MarkChanges, OperatorContext, Record, Sink, SinkWriter, Unkeyed,
+    Flow, HeaderList, Headers, JobError, MarkChanges, OperatorContext, Record, Sink, SinkWriter,
+    Unkeyed,
 };
 use crate::types::{Timestamp, TopicName};
 
@@ -21,7 +22,28 @@ pub struct Topic<V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
     pub(super) configs: BTreeMap<String, String>,
     pub(super) codec: C,
     pub(super) is_until_end: bool,
+    headers: WrittenHeaders<V>,
     value: PhantomData<fn(&V)>,
+}
+
+/// Writes the headers of a record of the topic.
+type SetHeaders<V> = dyn Fn(&V, Headers<'_>, &mut HeaderList) + Send + Sync;
+
+/// The headers of the records that a sink writes.
+enum WrittenHeaders<V: ?Sized> {
+    None,
+    Kept,
+    Set(Arc<SetHeaders<V>>),
+}
+
+impl<V: ?Sized> Clone for WrittenHeaders<V> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Kept => Self::Kept,
+            Self::Set(set) => Self::Set(Arc::clone(set)),
+        }
+    }
 }
 
 /// A topic: as a source, its committed values, from the job's committed position on (a null value, which is not the
@@ -36,6 +58,7 @@ pub fn topic<V: Datum + ?Sized>(name: &str) -> Topic<V> {
         configs: BTreeMap::new(),
         codec: V::DefaultCodec::default(),
         is_until_end: false,
+        headers: WrittenHeaders::None,
         value: PhantomData,
     }
 }
@@ -67,7 +90,43 @@ impl<V: Datum + ?Sized, C: Codec<V>> Topic<V, C> {
             configs: self.configs,
             codec,
             is_until_end: self.is_until_end,
+            headers: self.headers,
             value: PhantomData,
+        }
+    }
+
+    /// As a sink: writes each record with the headers that it has ([`Record::headers`]): those of the topic that it came from, unless
+    /// a step changed them. A record that a step made of several has those of the last.
+    #[must_use]
+    pub fn keep_headers(self) -> Self {
+        Self {
+            headers: WrittenHeaders::Kept,
+            ..self
+        }
+    }
+
+    /// As a sink: writes each record with the headers that `set` adds to an empty list. It sees the value and the headers that the
+    /// record has.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    /// use onceflow::runtime::{HeaderList, Headers};
+    ///
+    /// let job = Job::new("lengths");
+    /// let out = topic::<str>("out").headers(|line: &str, own: Headers<'_>, headers: &mut HeaderList| {
+    ///     headers.add_all(own);
+    ///     headers.add("length", Some(line.len().to_string().as_bytes()));
+    /// });
+    /// job.source(topic::<str>("in")).sink(out);
+    /// ```
+    #[must_use]
+    pub fn headers<F>(self, set: F) -> Self
+    where
+        F: Fn(&V, Headers<'_>, &mut HeaderList) + Send + Sync + 'static,
+    {
+        Self {
+            headers: WrittenHeaders::Set(Arc::new(set)),
+            ..self
         }
     }
 
@@ -105,6 +164,8 @@ impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> Sink<K, V> for Topic<V
             records: 0,
             clock: Arc::clone(&job.env().clock),
             written_at: Timestamp::NONE,
+            headers: self.headers.clone(),
+            list: HeaderList::default(),
             value: PhantomData,
         })
     }
@@ -141,6 +202,9 @@ pub struct TopicWriter<V: ?Sized, C> {
     clock: Arc<dyn Clock>,
     /// The time of the cycle's records that have none; [`Timestamp::NONE`] until there is one.
     written_at: Timestamp,
+    headers: WrittenHeaders<V>,
+    /// The headers of one record, where they are set.
+    list: HeaderList,
     value: PhantomData<fn(&V)>,
 }
 
@@ -176,8 +240,18 @@ impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> SinkWriter<K, V> for TopicWriter
             Timestamp::NONE => self.time_of_writing(),
             of_the_record => of_the_record,
         };
-        self.appender
-            .append(partition, timestamp, key, Some(&self.scratch))
+        let (appender, value) = (&mut self.appender, Some(&*self.scratch));
+        match &self.headers {
+            WrittenHeaders::None => appender.append(partition, timestamp, key, value),
+            WrittenHeaders::Kept => {
+                appender.append_with(partition, timestamp, key, value, record.headers)
+            }
+            WrittenHeaders::Set(set) => {
+                self.list.clear();
+                set(record.value, record.headers, &mut self.list);
+                appender.append_with(partition, timestamp, key, value, self.list.headers())
+            }
+        }
     }
 
     fn prepare_commit(&mut self, _marks: &mut MarkChanges) -> Flow {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use crate::codec::{Codec, CodecError, Datum};
+use crate::protocol::batch::Headers;
 use crate::state::HashedKey;
 use crate::types::{Offset, Timestamp};
 
@@ -129,6 +130,9 @@ pub struct Record<'a, K: ?Sized, V: ?Sized> {
     pub value: &'a V,
     /// Its time and origin.
     pub meta: Meta,
+    /// The headers of the topic's record that it began as, or those that a step gave it. Steps hand them on; a topic gets them
+    /// if its sink says so (`Topic::keep_headers`).
+    pub headers: Headers<'a>,
 }
 
 impl<K: ?Sized, V: ?Sized> Clone for Record<'_, K, V> {
@@ -140,6 +144,18 @@ impl<K: ?Sized, V: ?Sized> Clone for Record<'_, K, V> {
 impl<K: ?Sized, V: ?Sized> Copy for Record<'_, K, V> {}
 
 impl<'a, K: ?Sized, V: ?Sized> Record<'a, K, V> {
+    /// A record without headers.
+    #[must_use]
+    #[inline]
+    pub fn new(key: Key<'a, K>, value: &'a V, meta: Meta) -> Self {
+        Self {
+            key,
+            value,
+            meta,
+            headers: Headers::NONE,
+        }
+    }
+
     /// The same record with another value.
     #[must_use]
     #[inline]
@@ -151,6 +167,37 @@ impl<'a, K: ?Sized, V: ?Sized> Record<'a, K, V> {
             key: Key::with_hash(self.key.bytes, self.key.partition_hash),
             value,
             meta: self.meta,
+            headers: self.headers,
+        }
+    }
+
+    /// The same record with another key.
+    #[must_use]
+    #[inline]
+    pub fn with_key<'b, J: ?Sized>(self, key: Key<'b, J>) -> Record<'b, J, V>
+    where
+        'a: 'b,
+    {
+        Record {
+            key,
+            value: self.value,
+            meta: self.meta,
+            headers: self.headers,
+        }
+    }
+
+    /// The same record with other headers.
+    #[must_use]
+    #[inline]
+    pub fn with_headers<'b>(self, headers: Headers<'b>) -> Record<'b, K, V>
+    where
+        'a: 'b,
+    {
+        Record {
+            key: Key::with_hash(self.key.bytes, self.key.partition_hash),
+            value: self.value,
+            meta: self.meta,
+            headers,
         }
     }
 }

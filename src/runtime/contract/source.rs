@@ -101,6 +101,16 @@ pub enum Raw<'a> {
     Encode(&'a dyn Fn(&mut Vec<u8>) -> Result<(), CodecError>),
 }
 
+impl<'a> Raw<'a> {
+    #[inline]
+    fn headers(&self) -> Headers<'a> {
+        match self {
+            Self::Bytes { headers, .. } => *headers,
+            Self::Encode(_) => Headers::NONE,
+        }
+    }
+}
+
 /// A record as its source found it: decoded, or why it cannot be.
 pub struct Emitted<'a, K: ?Sized, V: ?Sized> {
     /// Its key ([`Key::none`] for sources without) and value.
@@ -346,7 +356,12 @@ impl<K: ?Sized, V: ?Sized, G: Stage<K, V>> Emit<K, V> for StageEmit<'_, G> {
             origin: *self.current,
         };
         let result = match emitted.record {
-            Ok((key, value)) => self.stage.push(Record { key, value, meta }),
+            Ok((key, value)) => self.stage.push(Record {
+                key,
+                value,
+                meta,
+                headers: emitted.raw.headers(),
+            }),
             Err(e) => Err(e.into()),
         };
         if let Err(failure) = result {

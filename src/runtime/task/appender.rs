@@ -6,7 +6,9 @@ use std::rc::Rc;
 use super::context::JobContext;
 use super::cycle::WRITERS_COUNT;
 use crate::client::PartitionWriter;
-use crate::protocol::batch::{BatchBuilder, Compression, HEADER_BYTES, record_size_bytes};
+use crate::protocol::batch::{
+    BatchBuilder, Compression, HEADER_BYTES, Headers, first_record_size_bytes,
+};
 use crate::runtime::contract::error::{Failure, JobError};
 use crate::types::{Offset, Timestamp, TopicName, TopicPartition};
 
@@ -80,17 +82,65 @@ impl TopicAppender {
         value: Option<&[u8]>,
     ) -> Result<(), Failure> {
         let size_bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
-        let target = &mut self.partitions[partition as usize];
-        if target.builder.size_bytes() + size_bytes >= self.batch_bytes {
-            if size_bytes + HEADER_BYTES >= self.batch_bytes {
-                self.check_size(partition, key, value, &[])?;
-            }
-            self.flush(partition)?;
-        }
+        self.make_room(partition, size_bytes, key, value, Headers::NONE)?;
         self.partitions[partition as usize]
             .builder
             .push(timestamp, key, value);
         Ok(())
+    }
+
+    /// Appends a record that may have headers.
+    #[inline]
+    pub(crate) fn append_with(
+        &mut self,
+        partition: u32,
+        timestamp: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: Headers<'_>,
+    ) -> Result<(), Failure> {
+        match headers.is_empty() {
+            true => self.append(partition, timestamp, key, value),
+            false => self.append_with_headers(partition, timestamp, key, value, headers),
+        }
+    }
+
+    /// Appends a record with headers.
+    #[cold]
+    pub(crate) fn append_with_headers(
+        &mut self,
+        partition: u32,
+        timestamp: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: Headers<'_>,
+    ) -> Result<(), Failure> {
+        let size_bytes = first_record_size_bytes(key, value, headers);
+        self.make_room(partition, size_bytes, key, value, headers)?;
+        self.partitions[partition as usize]
+            .builder
+            .push_with_headers_of(timestamp, key, value, headers);
+        Ok(())
+    }
+
+    /// Sends the batch in the making, if it would grow too large with a record of about this size.
+    #[inline]
+    fn make_room(
+        &mut self,
+        partition: u32,
+        size_bytes: usize,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: Headers<'_>,
+    ) -> Result<(), Failure> {
+        let target = &self.partitions[partition as usize];
+        if target.builder.size_bytes() + size_bytes < self.batch_bytes {
+            return Ok(());
+        }
+        if size_bytes + HEADER_BYTES >= self.batch_bytes {
+            self.check_size(partition, key, value, headers)?;
+        }
+        self.flush(partition)
     }
 
     fn check_size(
@@ -98,9 +148,9 @@ impl TopicAppender {
         partition: u32,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-        headers: &[(&str, Option<&[u8]>)],
+        headers: Headers<'_>,
     ) -> Result<(), Failure> {
-        let size_bytes = record_size_bytes(0, 0, key, value, headers) + HEADER_BYTES;
+        let size_bytes = first_record_size_bytes(key, value, headers) + HEADER_BYTES;
         match size_bytes > self.record_bytes_max {
             true => Err(Failure::poison(format_args!(
                 "a record of {size_bytes} bytes is larger than {}-{partition} takes ({} bytes): raise max.message.bytes of the topic, or send less",
@@ -108,23 +158,6 @@ impl TopicAppender {
             ))),
             false => Ok(()),
         }
-    }
-
-    /// Appends a record with headers.
-    pub(crate) fn append_with_headers(
-        &mut self,
-        partition: u32,
-        timestamp: Timestamp,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: &[(&str, Option<&[u8]>)],
-    ) -> Result<(), Failure> {
-        self.check_size(partition, key, value, headers)?;
-        self.flush(partition)?;
-        self.partitions[partition as usize]
-            .builder
-            .push_with_headers(timestamp, key, value, headers);
-        Ok(())
     }
 
     /// Appends what waits for one partition.

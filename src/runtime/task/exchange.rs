@@ -15,12 +15,14 @@ use std::sync::Arc;
 
 use super::chains::StageFactory;
 use super::context::{JobContext, OperatorContext};
+use super::header_column::HeaderColumn;
 use super::inbox::Message;
 use super::pace::{Pace, Turn};
 use super::poison::Poison;
 use super::repartition::RepartitionSender;
 use super::stores::{SharedStore, prefetch};
 use crate::codec::Datum;
+use crate::protocol::batch::Headers;
 use crate::runtime::contract::error::{Failure, JobError};
 use crate::runtime::contract::operator::{Flow, Output, Signal, Stage};
 use crate::runtime::contract::record::{Key, Meta, Origin, Record};
@@ -48,6 +50,7 @@ pub(crate) struct Batch<V: Datum + ?Sized> {
     offsets: Vec<i64>,
     /// The first row of each run of records of one split, with the split.
     runs: Vec<(u32, u32)>,
+    headers: HeaderColumn,
 }
 
 impl<V: Datum + ?Sized> Batch<V> {
@@ -61,6 +64,7 @@ impl<V: Datum + ?Sized> Batch<V> {
             timestamps: Vec::with_capacity(records_max),
             offsets: Vec::with_capacity(records_max),
             runs: Vec::new(),
+            headers: HeaderColumn::default(),
         }
     }
 
@@ -71,8 +75,10 @@ impl<V: Datum + ?Sized> Batch<V> {
         key: Key<'_, K>,
         value: V::Owned,
         meta: Meta,
+        headers: Headers<'_>,
         end: u32,
     ) {
+        self.headers.push(self.key_ends.len(), headers);
         let split = meta.origin.split;
         if self.runs.last().is_none_or(|run| run.1 != split) {
             // The row count is far below 2^32.
@@ -118,22 +124,27 @@ impl<V: Datum + ?Sized> Batch<V> {
         self.timestamps.clear();
         self.offsets.clear();
         self.runs.clear();
+        self.headers.clear();
     }
 
     pub(crate) fn is_full(&self, records_max: usize) -> bool {
-        self.key_ends.len() >= records_max
-            || self.key_bytes.len() + self.value_bytes >= BATCH_BYTES_MAX
+        self.key_ends.len() >= records_max || self.content_bytes() >= BATCH_BYTES_MAX
     }
 
     /// Whether it keeps no more memory than a new one of so many records may come to have.
     fn is_worth_keeping(&self, records_max: usize) -> bool {
-        self.values.capacity() <= 2 * records_max && self.key_bytes.capacity() <= BATCH_BYTES_MAX
+        self.values.capacity() <= 2 * records_max
+            && self.key_bytes.capacity() <= BATCH_BYTES_MAX
+            && self.headers.capacity_bytes() <= BATCH_BYTES_MAX
+    }
+
+    /// Bytes of keys, values and headers.
+    fn content_bytes(&self) -> usize {
+        self.key_bytes.len() + self.value_bytes + self.headers.size_bytes()
     }
 
     fn size_bytes(&self) -> usize {
-        self.key_bytes.len()
-            + self.value_bytes
-            + self.key_ends.len() * (4 + 4 + 8 + 8 + size_of::<V::Owned>())
+        self.content_bytes() + self.key_ends.len() * (4 + 4 + 8 + 8 + size_of::<V::Owned>())
     }
 
     fn keys(&self) -> impl Iterator<Item = (&[u8], u32)> + Clone {
@@ -278,7 +289,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
                 record.key.bytes().len()
             )));
         };
-        batch.push(record.key, record.value.to_owned(), record.meta, end);
+        let value = record.value.to_owned();
+        batch.push(record.key, value, record.meta, record.headers, end);
         self.trace.leave();
         if batch.is_full(self.records_max) {
             self.send(worker);
@@ -375,10 +387,12 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
             return self.poison.fatal(failure, *current).map(|()| first_row);
         }
         let mut runs = batch.runs.iter().copied().peekable();
+        let mut headers = batch.headers.rows();
         for (row, (bytes, hash)) in batch.keys().enumerate() {
             if let Some((_, split)) = runs.next_if(|run| run.0 as usize == row) {
                 current.split = split;
             }
+            let headers = headers.of(row);
             if row < first_row {
                 continue;
             }
@@ -392,6 +406,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
                 key: Key::with_hash(bytes, hash),
                 value,
                 meta,
+                headers,
             }) {
                 self.poison.set_apart(failure, *current)?;
             }

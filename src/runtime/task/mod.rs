@@ -13,6 +13,7 @@ pub(in crate::runtime) mod cycle;
 pub(in crate::runtime) mod discard;
 pub(in crate::runtime) mod exchange;
 pub(in crate::runtime) mod fetched;
+mod header_column;
 pub(in crate::runtime) mod inbox;
 pub(in crate::runtime) mod open_sink;
 pub(in crate::runtime) mod pace;

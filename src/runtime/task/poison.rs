@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::appender::TopicAppender;
 use super::context::JobContext;
 use super::quarantine::Attempt;
-use crate::protocol::batch::Headers;
+use crate::protocol::batch::{HeaderList, Headers};
 use crate::runtime::contract::error::{Failure, FailureInner, JobError};
 use crate::runtime::contract::record::{Meta, Origin};
 use crate::runtime::contract::source::Raw;
@@ -136,23 +136,31 @@ impl Poison {
         let split = self.job.split_name(at.split);
         let offset = at.offset.to_string();
         let time = meta.timestamp.0.to_string();
-        let told: [(&str, Option<&[u8]>); 5] = [
-            ("onceflow.error", Some(why.as_bytes())),
-            ("onceflow.job", Some(self.job.name().as_bytes())),
-            ("onceflow.source", Some(split.as_bytes())),
-            ("onceflow.offset", Some(offset.as_bytes())),
-            ("onceflow.timestamp", Some(time.as_bytes())),
+        let told = [
+            ("onceflow.error", why),
+            ("onceflow.job", self.job.name()),
+            ("onceflow.source", &split),
+            ("onceflow.offset", &offset),
+            ("onceflow.timestamp", &time),
         ];
+        let mut headers = HeaderList::default();
         // A letter that was sent again, and failed again, tells of its last failure.
-        let is_kept = |own: &(&str, Option<&[u8]>)| told.iter().all(|told| told.0 != own.0);
-        let own: Vec<_> = own.collect();
-        let own = own.iter().map(|(name, value)| (&**name, *value));
-        let headers: Vec<_> = own.filter(is_kept).chain(told).collect();
+        let is_kept = |name: &[u8]| told.iter().all(|told| told.0.as_bytes() != name);
+        for (name, value) in own.raw().filter(|own| is_kept(own.0)) {
+            headers.add_raw(name, value);
+        }
+        for (name, value) in told {
+            headers.add(name, Some(value.as_bytes()));
+        }
         // Its own time would have retention delete it early.
         let timestamp = self.job.env().clock.wall();
-        let appended = dead_letters
-            .borrow_mut()
-            .append_with_headers(0, timestamp, key, value, &headers);
+        let appended = dead_letters.borrow_mut().append_with_headers(
+            0,
+            timestamp,
+            key,
+            value,
+            headers.headers(),
+        );
         appended.map_err(|failure| match failure.into_inner() {
             FailureInner::Job(e) => e,
             FailureInner::Poison(refused) => JobError::Sink {

@@ -17,6 +17,7 @@ use super::quarantine::{Admission, ApartAhead};
 use crate::client::consumer::PartitionReader;
 use crate::client::wait;
 use crate::codec::{Codec, CodecError, Datum};
+use crate::protocol::batch::Headers;
 use crate::protocol::messages::OffsetSpec;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::{Flow, Signal, Stage};
@@ -66,11 +67,12 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> RepartitionSender<K, V> {
                 &self.scratch
             }
         };
-        self.appender.append(
+        self.appender.append_with(
             record.key.partition(self.partitions_count),
             record.meta.timestamp,
             Some(record.key.bytes()),
             Some(value),
+            record.headers,
         )?;
         self.trace.leave();
         Ok(())
@@ -172,10 +174,11 @@ impl<V: Datum + ?Sized> Rows<V> {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         meta: Meta,
+        headers: Headers<'_>,
     ) -> Result<(), CodecError> {
         let (key, value, end) = decode::<V>(key, value, &self.batch)?;
         let key: Key<'_, K> = Key::new(key);
-        self.batch.push(key, value.into_owned(), meta, end);
+        self.batch.push(key, value.into_owned(), meta, headers, end);
         Ok(())
     }
 }
@@ -253,7 +256,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> RepartitionFeed<K, V,
                     }
                 }
             }
-            if let Err(e) = taken.push::<K>(record.key, record.value, meta) {
+            let taking = taken.push::<K>(record.key, record.value, meta, record.headers);
+            if let Err(e) = taking {
                 if !taken.batch.is_empty() {
                     return Ok(Taken::NotYet);
                 }

@@ -6,6 +6,7 @@ mod cycles;
 mod event_times;
 mod files;
 mod graph;
+mod headers;
 mod input;
 mod large;
 mod memory;

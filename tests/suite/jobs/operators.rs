@@ -200,11 +200,7 @@ impl<K: ?Sized, V: ?Sized> Operator<K, V> for Values {
     type Out = V;
 
     fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<Unkeyed, V>) -> Flow {
-        out.push(Record {
-            key: onceflow::runtime::Key::none(),
-            value: record.value,
-            meta: record.meta,
-        })
+        out.push(record.with_key(onceflow::runtime::Key::none()))
     }
 }
 

@@ -133,11 +133,7 @@ impl Operator<str, u64> for Initial {
 
     fn process(&mut self, record: Record<'_, str, u64>, out: &mut impl Output<str, u64>) -> Flow {
         let word = record.key.decode()?;
-        out.push(Record {
-            key: Key::new(&word.as_bytes()[..1]),
-            value: record.value,
-            meta: record.meta,
-        })
+        out.push(record.with_key(Key::new(&word.as_bytes()[..1])))
     }
 }
 

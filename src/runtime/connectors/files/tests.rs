@@ -89,14 +89,11 @@ impl Life {
         let to = self.committed + LINES_A_CYCLE;
         for number in self.committed..to {
             let value = line(number);
-            let record: Record<'_, str, str> = Record {
-                key: Key::new(b""),
-                value: &value,
-                meta: Meta {
-                    timestamp: Timestamp(0),
-                    origin: Origin::default(),
-                },
+            let meta = Meta {
+                timestamp: Timestamp(0),
+                origin: Origin::default(),
             };
+            let record: Record<'_, str, str> = Record::new(Key::new(b""), &value, meta);
             self.writer.write(record).unwrap();
         }
         let mut marks = MarkChanges::default();
