@@ -14,6 +14,8 @@
 //! | [`count`](crate::runtime::Keyed::count) | keyed | how many records each key had | one store |
 //! | [`reduce`](crate::runtime::Keyed::reduce) | keyed | the values of each key, combined | one store |
 //! | [`aggregate`](crate::runtime::Keyed::aggregate) | keyed | anything folded from each key's values | one store |
+//! | [`update`](crate::runtime::Keyed::update) | keyed | a value for each key that may be deleted again | one store |
+//! | [`to_table`](crate::runtime::Keyed::to_table) | keyed values or deletions | the last value of each key | one store |
 //! | [`changes_per_commit`](crate::runtime::Table::changes_per_commit) | table | the last change of each key in a cycle | – |
 //! | [`stateful`](crate::runtime::Keyed::stateful) | keyed | any number for each, with a value of state for the key | one store |
 //! | [`process`](crate::runtime::Keyed::process) | keyed | what your own [`Operator`](crate::runtime::Operator) gives | your stores |
@@ -32,6 +34,7 @@ mod process;
 mod reduce;
 mod stateful;
 mod try_map;
+mod update;
 
 pub use flat_map::{Collector, Expand};
 pub use stateful::Results;

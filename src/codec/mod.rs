@@ -8,6 +8,7 @@
 mod error;
 mod formats;
 mod identity;
+mod or_null;
 mod shape;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use std::borrow::Cow;
 pub use error::CodecError;
 pub use formats::{Bincode, Json, Postcard, Raw, Text};
 pub use identity::{Schema, SchemaDifference, TypeIdentity};
+pub use or_null::OrNull;
 
 /// The number of a codec, stored with the data that it wrote. Numbers from 1,000 on are for users' own codecs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -52,6 +54,17 @@ pub trait Codec<T: ?Sized + ToOwned>: Clone + Send + Sync + 'static {
     /// # Errors
     /// If `bytes` are not exactly one value.
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, T>, CodecError>;
+
+    /// Whether a topic gets a record without a value, a tombstone, for this one ([`OrNull`]).
+    #[inline]
+    fn is_null(&self, _value: &T) -> bool {
+        false
+    }
+
+    /// The value that a record of a topic without a value stands for, if there is one ([`OrNull`]).
+    fn decode_null(&self) -> Option<T::Owned> {
+        None
+    }
 }
 
 /// A type that can be a key or a value: it knows the codec to use when none is named.

@@ -22,8 +22,9 @@ mod topics;
 
 pub use crate::protocol::batch::{HeaderList, Headers};
 pub use connectors::{
-    AtLeastOnce, Files, Formatted, KeyedTopic, LineFormat, Lines, Topic, TopicReader, ValueLines,
-    Values, at_least_once, files, keyed_topic, lines, lines_of, stdin_lines, topic, values,
+    AtLeastOnce, Files, Formatted, KeyedTopic, LineFormat, Lines, TombstonePolicy, Topic,
+    TopicReader, ValueLines, Values, at_least_once, files, keyed_topic, lines, lines_of,
+    stdin_lines, topic, values,
 };
 pub use contract::error::{Failure, JobError, JobErrorKind};
 pub use contract::operator::{Flow, Operator, Output, Signal};

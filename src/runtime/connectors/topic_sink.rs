@@ -1,17 +1,18 @@
 //! The exactly-once sink: records of a topic, in the cycle's transaction.
 
 use std::any::TypeId;
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::codec::{Codec, Datum};
+use crate::codec::{Codec, Datum, OrNull};
 use crate::env::Clock;
 use crate::runtime::graph::topology::{Graph, SinkTopic};
 use crate::runtime::task::appender::TopicAppender;
 use crate::runtime::{
-    Flow, HeaderList, Headers, JobError, MarkChanges, OperatorContext, Record, Sink, SinkWriter,
-    Unkeyed,
+    Failure, Flow, HeaderList, Headers, JobError, MarkChanges, OperatorContext, Record, Sink,
+    SinkWriter, Unkeyed,
 };
 use crate::types::{Timestamp, TopicName};
 
@@ -22,8 +23,20 @@ pub struct Topic<V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
     pub(super) configs: BTreeMap<String, String>,
     pub(super) codec: C,
     pub(super) is_until_end: bool,
+    pub(super) on_tombstone: TombstonePolicy,
     headers: WrittenHeaders<V>,
     value: PhantomData<fn(&V)>,
+}
+
+/// What a source of values does with a tombstone: a record without a value (null, which is not the same as empty), which deletes
+/// its key in a compacted topic. [`Topic::as_option`] is the third way: it makes them values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TombstonePolicy {
+    /// It is a poison record: the job stops, or it becomes a dead letter, as the job's policy says.
+    #[default]
+    Fail,
+    /// It is passed over.
+    Skip,
 }
 
 /// Writes the headers of a record of the topic.
@@ -36,6 +49,26 @@ enum WrittenHeaders<V: ?Sized> {
     Set(Arc<SetHeaders<V>>),
 }
 
+impl<V: ToOwned + ?Sized + 'static> WrittenHeaders<V> {
+    /// The same for values that may be deletions, of which a function for values knows nothing: they keep their headers.
+    fn of_options(self) -> WrittenHeaders<Option<V::Owned>> {
+        match self {
+            Self::None => WrittenHeaders::None,
+            Self::Kept => WrittenHeaders::Kept,
+            Self::Set(set) => {
+                let set_some =
+                    move |value: &Option<V::Owned>, own: Headers<'_>, list: &mut HeaderList| {
+                        match value {
+                            Some(value) => set(value.borrow(), own, list),
+                            None => list.add_all(own),
+                        }
+                    };
+                WrittenHeaders::Set(Arc::new(set_some))
+            }
+        }
+    }
+}
+
 impl<V: ?Sized> Clone for WrittenHeaders<V> {
     fn clone(&self) -> Self {
         match self {
@@ -46,8 +79,8 @@ impl<V: ?Sized> Clone for WrittenHeaders<V> {
     }
 }
 
-/// A topic: as a source, its committed values, from the job's committed position on (a null value, which is not the
-/// same as an empty one, is poison); as a sink, one that
+/// A topic: as a source, its committed values, from the job's committed position on (what a null value, which is not the
+/// same as an empty one, does is said with [`Topic::on_tombstone`] or [`Topic::as_option`]); as a sink, one that
 /// writes each record to the topic `name`. A topic that is absent is created. Keys are written as
 /// they are, and placed as the Java client's default partitioner would; records without a key go to
 /// the partitions in turn, a batch each. A record without a time gets that of its writing, as a producer would give it.
@@ -58,6 +91,7 @@ pub fn topic<V: Datum + ?Sized>(name: &str) -> Topic<V> {
         configs: BTreeMap::new(),
         codec: V::DefaultCodec::default(),
         is_until_end: false,
+        on_tombstone: TombstonePolicy::default(),
         headers: WrittenHeaders::None,
         value: PhantomData,
     }
@@ -90,7 +124,45 @@ impl<V: Datum + ?Sized, C: Codec<V>> Topic<V, C> {
             configs: self.configs,
             codec,
             is_until_end: self.is_until_end,
+            on_tombstone: self.on_tombstone,
             headers: self.headers,
+            value: PhantomData,
+        }
+    }
+
+    /// As a source of values: what it does with a tombstone. The default is to fail.
+    #[must_use]
+    pub fn on_tombstone(self, policy: TombstonePolicy) -> Self {
+        Self {
+            on_tombstone: policy,
+            ..self
+        }
+    }
+
+    /// Values that may be deletions: `None` is a record without a value, a tombstone, which deletes its key in a compacted
+    /// topic. As a sink it needs a key.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("names");
+    /// job.keyed_source(keyed_topic::<u64, str>("users").as_option())
+    ///     .map(|name: &Option<String>| name.as_ref().map(|name| name.to_uppercase()))
+    ///     .sink(topic::<str>("names").as_option());
+    /// ```
+    #[must_use]
+    pub fn as_option(self) -> Topic<Option<V::Owned>, OrNull<C, V>>
+    where
+        Option<V::Owned>: Datum,
+    {
+        Topic {
+            name: self.name,
+            partitions_count: self.partitions_count,
+            configs: self.configs,
+            codec: OrNull::new(self.codec),
+            is_until_end: self.is_until_end,
+            on_tombstone: self.on_tombstone,
+            headers: self.headers.of_options(),
             value: PhantomData,
         }
     }
@@ -191,6 +263,10 @@ struct Key<K: ?Sized>(PhantomData<K>);
 /// Records without a key that go to one partition before the next one's turn.
 const UNKEYED_RUN_RECORDS: u32 = 1024;
 
+/// The refusal of a deletion that names nothing.
+const NO_KEY: &str =
+    "a deletion without a key deletes nothing: key the stream, or filter what is `None`";
+
 /// One worker's end of the sink.
 pub struct TopicWriter<V: ?Sized, C> {
     appender: TopicAppender,
@@ -221,8 +297,14 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicWriter<V, C> {
 impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> SinkWriter<K, V> for TopicWriter<V, C> {
     #[inline]
     fn write(&mut self, record: Record<'_, K, V>) -> Flow {
+        let is_deletion = self.codec.is_null(record.value);
+        if is_deletion && !self.is_keyed {
+            return Err(Failure::poison(NO_KEY));
+        }
         self.scratch.clear();
-        self.codec.encode(record.value, &mut self.scratch)?;
+        if !is_deletion {
+            self.codec.encode(record.value, &mut self.scratch)?;
+        }
         let (partition, key) = match self.is_keyed {
             true => (
                 record.key.partition(self.partitions_count),
@@ -240,7 +322,8 @@ impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> SinkWriter<K, V> for TopicWriter
             Timestamp::NONE => self.time_of_writing(),
             of_the_record => of_the_record,
         };
-        let (appender, value) = (&mut self.appender, Some(&*self.scratch));
+        let value = (!is_deletion).then_some(&*self.scratch);
+        let appender = &mut self.appender;
         match &self.headers {
             WrittenHeaders::None => appender.append(partition, timestamp, key, value),
             WrittenHeaders::Kept => {

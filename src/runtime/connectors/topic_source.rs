@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::task::Waker;
 
-use super::topic_sink::Topic;
+use super::topic_sink::{TombstonePolicy, Topic};
 use crate::client::consumer::{PartitionReader, UnreadableBatch};
 use crate::client::wait;
-use crate::codec::{Codec, CodecError, Datum};
+use crate::codec::{Codec, CodecError, Datum, OrNull};
 use crate::protocol::batch::Headers;
 use crate::protocol::messages::{NewTopic, OffsetSpec};
 use crate::runtime::task::fetched::{FetchCursor, Taken};
@@ -24,7 +24,8 @@ pub struct KeyedTopic<K: ?Sized, V: Datum + ?Sized, C = <V as Datum>::DefaultCod
 }
 
 /// A source of the keys and values of the topic `name`. Keys are in the default codec of `K`; a record
-/// without a key or a value (null, not empty) is a poison record.
+/// without a key (null, not empty) is a poison record, and so is one without a value, unless
+/// [`KeyedTopic::on_tombstone`] or [`KeyedTopic::as_option`] says otherwise.
 ///
 /// ```
 /// use onceflow::prelude::*;
@@ -45,6 +46,27 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> KeyedTopic<K, V, C> {
     pub fn codec<D: Codec<V>>(self, codec: D) -> KeyedTopic<K, V, D> {
         KeyedTopic {
             topic: self.topic.codec(codec),
+            key: PhantomData,
+        }
+    }
+
+    /// What it does with a tombstone; see [`Topic::on_tombstone`].
+    #[must_use]
+    pub fn on_tombstone(self, policy: TombstonePolicy) -> Self {
+        Self {
+            topic: self.topic.on_tombstone(policy),
+            key: PhantomData,
+        }
+    }
+
+    /// Values that may be deletions; see [`Topic::as_option`].
+    #[must_use]
+    pub fn as_option(self) -> KeyedTopic<K, Option<V::Owned>, OrNull<C, V>>
+    where
+        Option<V::Owned>: Datum,
+    {
+        KeyedTopic {
+            topic: self.topic.as_option(),
             key: PhantomData,
         }
     }
@@ -140,7 +162,8 @@ fn splits<V: Datum + ?Sized, C: Codec<V>>(
 /// A null value is no value of any type: it says that its key was deleted.
 const NO_VALUE: CodecError = CodecError::Absent {
     part: "value",
-    advice: "in a compacted topic it deletes the key: `PoisonPolicy::DeadLetter` keeps such records as they are",
+    advice: "in a compacted topic it deletes the key, and a source of plain values does not say what it does here: pass it over \
+             (`on_tombstone`), read it as `None` (`as_option`), or keep such records as dead letters (`PoisonPolicy::DeadLetter`)",
 };
 /// A null key is no key of any type.
 const NO_KEY: CodecError = CodecError::Absent {
@@ -154,6 +177,8 @@ pub struct TopicReader<V: ?Sized, C> {
     codec: C,
     /// Where to end, if anywhere.
     end: Option<Offset>,
+    /// Whether tombstones are passed over.
+    is_skipping: bool,
     value: PhantomData<fn(&V)>,
 }
 
@@ -193,6 +218,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             cursor: FetchCursor::new(reader),
             codec: topic.codec.clone(),
             end,
+            is_skipping: topic.on_tombstone == TombstonePolicy::Skip,
             value: PhantomData,
         })
     }
@@ -206,7 +232,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
         if self.end.is_some_and(|end| self.cursor.position() >= end) {
             return Ok(Read::Exhausted);
         }
-        let codec = &self.codec;
+        let (codec, is_skipping) = (&self.codec, self.is_skipping);
         self.cursor.read(waker, |offered| {
             let record = match offered {
                 Ok(record) => record,
@@ -214,7 +240,11 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             };
             let decoded: Result<Cow<'_, V>, CodecError> = match record.value {
                 Some(value) => codec.decode(value),
-                None => Err(NO_VALUE),
+                None => match codec.decode_null() {
+                    Some(deletion) => Ok(Cow::Owned(deletion)),
+                    None if is_skipping => return Ok(Taken::Yes(Pace::GoOn)),
+                    None => Err(NO_VALUE),
+                },
             };
             let record_in = match (&decoded, key_of(record.key)) {
                 (Ok(value), Ok(key)) => Ok((key, &**value)),

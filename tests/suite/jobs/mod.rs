@@ -3,6 +3,7 @@
 mod bad_batches;
 mod changed_input;
 mod cycles;
+mod deletes;
 mod event_times;
 mod files;
 mod graph;

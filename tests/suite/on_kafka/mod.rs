@@ -2,6 +2,7 @@
 
 mod arena;
 mod child;
+mod deletes;
 mod fencing;
 mod hanging;
 mod kills;
