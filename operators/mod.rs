@@ -18,11 +18,16 @@
 //! | [`to_table`](crate::runtime::Keyed::to_table) | keyed values or deletions | the last value of each key | one store |
 //! | [`changes_per_commit`](crate::runtime::Table::changes_per_commit) | table | the last change of each key in a cycle | – |
 //! | [`stateful`](crate::runtime::Keyed::stateful) | keyed | any number for each, with a value of state for the key | one store |
+//! | [`event_time`](crate::runtime::Stream::event_time), [`watermarks`](crate::runtime::Stream::watermarks) | stream, keyed | the same records, with their time | – |
+//! | [`window`](crate::runtime::Keyed::window) … `count`, `aggregate` | keyed | one result for each key and window, when it closes | one store |
+//! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
 //! | [`process`](crate::runtime::Keyed::process) | keyed | what your own [`Operator`](crate::runtime::Operator) gives | your stores |
 
 mod aggregate;
 mod branch;
 mod count;
+mod entries;
+mod event_time;
 mod filter;
 mod filter_map;
 mod flat_map;
@@ -35,6 +40,8 @@ mod reduce;
 mod stateful;
 mod try_map;
 mod update;
+mod window;
 
 pub use flat_map::{Collector, Expand};
 pub use stateful::Results;
+pub use window::{Counted, WindowedBy};

@@ -15,6 +15,7 @@ struct PerCommit<V: Datum + ?Sized> {
 }
 
 struct Held<V> {
+    partition_hash: u32,
     value: V,
     meta: Meta,
     headers: HeaderList,
@@ -27,6 +28,7 @@ impl<K: ?Sized, V: Datum + ?Sized> Operator<K, V> for PerCommit<V> {
 
     fn process(&mut self, record: Record<'_, K, V>, _out: &mut impl Output<K, V>) -> Flow {
         let held = Held {
+            partition_hash: record.key.partition_hash(),
             value: record.value.to_owned(),
             meta: record.meta,
             headers: record.headers.into(),
@@ -41,7 +43,7 @@ impl<K: ?Sized, V: Datum + ?Sized> Operator<K, V> for PerCommit<V> {
     fn end_cycle(&mut self, out: &mut impl Output<K, V>) -> Flow {
         for (key, held) in self.last.drain() {
             out.push(Record {
-                key: Key::new(&key),
+                key: Key::with_hash(&key, held.partition_hash),
                 value: held.value.borrow(),
                 meta: held.meta,
                 headers: held.headers.headers(),

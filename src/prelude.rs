@@ -3,7 +3,8 @@
 pub use crate::codec::{Bincode, Codec, Datum, Json, Postcard, Raw, Text};
 pub use crate::operators::{Collector, Results};
 pub use crate::runtime::{
-    Commit, Failure, Flow, Job, JobArguments, JobError, JobErrorKind, KeyValueStore, Keyed, Log,
-    Operator, OperatorContext, Output, PoisonPolicy, Record, ScaleOut, Stream, Table,
-    TombstonePolicy, Unkeyed, at_least_once, files, keyed_topic, lines, stdin_lines, topic, values,
+    Commit, Failure, FixedWindows, Flow, Job, JobArguments, JobError, JobErrorKind, KeyValueStore,
+    Keyed, Log, Operator, OperatorContext, Output, PoisonPolicy, Record, ScaleOut, Stream, Table,
+    TimedStore, TombstonePolicy, Unkeyed, Watermarks, Window, Windowed, at_least_once, files,
+    keyed_topic, lines, stdin_lines, topic, values,
 };

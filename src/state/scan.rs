@@ -36,10 +36,23 @@ impl<V: Clone + Send + 'static> Store<V> {
         visit: &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
     ) -> Result<(), StateError> {
         self.check_not_broken()?;
-        let mut overlay = self
-            .unflushed_in(state_partition, from, to)
-            .into_iter()
-            .peekable();
+        let overlay = self.unflushed_in(state_partition, from, to).into_iter();
+        self.scan_merged(state_partition, from, to, overlay, visit)
+    }
+
+    /// Shows RocksDB's keys of a range with those of `overlay`, which is in order, laid over them.
+    fn scan_merged<'s>(
+        &'s self,
+        state_partition: u16,
+        from: &[u8],
+        to: Option<&[u8]>,
+        overlay: impl Iterator<Item = (&'s [u8], Option<&'s V>)>,
+        visit: &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
+    ) -> Result<(), StateError>
+    where
+        V: 's,
+    {
+        let mut overlay = overlay.peekable();
         let mut stored_from = Vec::new();
         encode_stored_key(state_partition, from, &mut stored_from);
         let stored_to = stored_end(state_partition, to);
@@ -73,6 +86,46 @@ impl<V: Clone + Send + 'static> Store<V> {
         Ok(())
     }
 
+    /// Shows each key of every state partition that is at least `from`, a partition after the other, each in the order of the keys'
+    /// bytes; where `visit` breaks, the next partition begins. Changes of the open cycle are seen. Costs one look at all that is not
+    /// flushed, and a read of RocksDB's ranges as far as they were shown.
+    ///
+    /// # Errors
+    /// If RocksDB fails or holds a value that is not of the store's type.
+    pub fn scan_partitions(
+        &mut self,
+        from: &[u8],
+        visit: &mut dyn FnMut(u16, &[u8], &V) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        self.check_not_broken()?;
+        let slots = self.unflushed_slots();
+        let mut unflushed: Vec<_> = slots
+            .map(|slot| self.table.entry(slot))
+            .filter(|entry| entry.key.as_slice() >= from)
+            .map(|entry| {
+                let key = entry.key.as_slice();
+                (entry.state_partition, key, entry.value.as_ref())
+            })
+            .collect();
+        unflushed.sort_unstable_by_key(|(partition, key, _)| (*partition, *key));
+        unflushed.dedup_by_key(|(partition, key, _)| (*partition, *key));
+        for &partition in &self.partitions {
+            let first = unflushed.partition_point(|entry| entry.0 < partition);
+            let behind = unflushed.partition_point(|entry| entry.0 <= partition);
+            let overlay = unflushed[first..behind].iter();
+            let overlay = overlay.map(|(_, key, value)| (*key, *value));
+            let mut visit = |key: &[u8], value: &V| visit(partition, key, value);
+            self.scan_merged(partition, from, None, overlay, &mut visit)?;
+        }
+        Ok(())
+    }
+
+    /// The slots of entries that RocksDB may not have as they are; some come twice.
+    fn unflushed_slots(&self) -> impl Iterator<Item = u32> {
+        let in_flight = self.in_flight.iter().flat_map(|flight| &flight.slots);
+        in_flight.chain(&self.dirty).chain(&self.cycle).copied()
+    }
+
     /// The entries of the range that RocksDB may not have as they are, in order.
     fn unflushed_in(
         &self,
@@ -80,10 +133,9 @@ impl<V: Clone + Send + 'static> Store<V> {
         from: &[u8],
         to: Option<&[u8]>,
     ) -> Vec<(&[u8], Option<&V>)> {
-        let in_flight = self.in_flight.iter().flat_map(|flight| &flight.slots);
-        let slots = self.cycle.iter().chain(&self.dirty).chain(in_flight);
-        let mut entries: Vec<_> = slots
-            .map(|&slot| self.table.entry(slot))
+        let mut entries: Vec<_> = self
+            .unflushed_slots()
+            .map(|slot| self.table.entry(slot))
             .filter(|entry| {
                 let key = entry.key.as_slice();
                 entry.state_partition == state_partition

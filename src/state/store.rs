@@ -128,6 +128,12 @@ impl<V: Clone + Send + 'static> Store<V> {
         &self.partitions
     }
 
+    /// Whether every key that exists is in memory.
+    #[must_use]
+    pub fn is_resident(&self) -> bool {
+        self.is_resident
+    }
+
     /// The state partition that a key belongs to: what a scan of the keys beside it asks for.
     #[must_use]
     #[inline]
@@ -442,11 +448,17 @@ impl<V: Clone + Send + 'static> Store<V> {
     /// If that flush is not the one in flight.
     pub fn flushed(&mut self, ticket: FlushTicket) {
         let in_flight = self.in_flight.take();
-        assert!(
-            in_flight.is_some_and(|flight| flight.ticket == ticket),
-            "store {:?}: {ticket:?} is not in flight",
-            self.name
-        );
+        let slots = in_flight
+            .filter(|flight| flight.ticket == ticket)
+            .map(|flight| flight.slots)
+            .unwrap_or_else(|| panic!("store {:?}: {ticket:?} is not in flight", self.name));
+        for slot in slots {
+            let entry = self.table.entry(slot);
+            // A key that was deleted, there as here: nobody need remember it.
+            if entry.value.is_none() && !entry.is_dirty && !entry.is_in_cycle {
+                self.table.remove(slot);
+            }
+        }
         self.make_room();
     }
 

@@ -219,7 +219,7 @@ impl<V> Table<V> {
         self.chunks.iter().map(Vec::len).sum()
     }
 
-    fn remove(&mut self, slot: u32) {
+    pub(super) fn remove(&mut self, slot: u32) {
         let entry = self.entry_mut(slot);
         let size = entry.size_bytes();
         let tag = entry.tag;

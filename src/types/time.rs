@@ -21,6 +21,10 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// The absent timestamp.
     pub const NONE: Self = Self(-1);
+    /// Before all times.
+    pub const MIN: Self = Self(i64::MIN);
+    /// Behind all times: the watermark of an input that has ended.
+    pub const MAX: Self = Self(i64::MAX);
 
     /// This timestamp `millis` milliseconds later, saturating.
     #[must_use]

@@ -22,4 +22,5 @@ mod power_loss; // Power loss at every change of the disk loses nothing acknowle
 #[cfg(feature = "cli")]
 mod secured; // TLS, logins and rights of the client, on our own server and on a real Kafka.
 mod support; // What several modules share.
-mod tidy; // The source keeps its own rules: layers, heads, lengths, doors to the world.
+mod tidy;
+mod time; // Event time and windows: the committed output is a function of the input alone (T1–T15, W1, W2, W12, W15, W17). // The source keeps its own rules: layers, heads, lengths, doors to the world.

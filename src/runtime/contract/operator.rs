@@ -6,6 +6,9 @@
 
 use super::error::Failure;
 use super::record::Record;
+use super::time::Advance;
+use crate::runtime::task::side::SharedStage;
+use crate::types::Timestamp;
 
 /// What a step answers: go on, or why not.
 pub type Flow = Result<(), Failure>;
@@ -49,6 +52,8 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
     /// Whether every record pushed on has the key of the record that caused it. Then records of one
     /// key stay on their worker, and no shuffle is needed behind this operator.
     const KEEPS_KEY: bool = false;
+    /// Whether the operator asks for the time: without one that does, a job keeps no watermarks.
+    const USES_TIME: bool = false;
 
     /// Sees one record. Records of one key come in the order of their source partition.
     ///
@@ -59,6 +64,25 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
         record: Record<'_, K, V>,
         out: &mut impl Output<Self::OutKey, Self::Out>,
     ) -> Flow;
+
+    /// Told that no later record has a time below `watermark`, which has grown since the last call (I13), and is
+    /// [`Timestamp::MAX`] at the end of bounded input. What is pushed here reaches the steps behind before they are told.
+    ///
+    /// # Errors
+    /// A [`Failure`], which ends the attempt: there is no single record to set apart.
+    fn on_watermark(
+        &mut self,
+        _watermark: Timestamp,
+        _out: &mut impl Output<Self::OutKey, Self::Out>,
+    ) -> Flow {
+        Ok(())
+    }
+
+    /// The watermark of what the operator pushes: less than that of its input if it holds records back, or gives results an
+    /// earlier time.
+    fn output_watermark(&self, watermark: Timestamp) -> Timestamp {
+        watermark
+    }
 
     /// Called when a cycle closes and every record of it was processed; may push more.
     ///
@@ -72,6 +96,8 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
 /// News that reach every step of a chain, in order with its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
+    /// Time went on.
+    Time(Advance),
     /// Every record of the cycle was processed.
     EndOfCycle,
 }
@@ -79,6 +105,8 @@ pub enum Signal {
 /// An operator with what follows it: itself an output.
 pub(crate) struct Step<O, D> {
     pub(crate) operator: O,
+    /// The streams beside the one that leads on.
+    pub(crate) sides: Vec<SharedStage>,
     pub(crate) down: D,
 }
 
@@ -131,8 +159,22 @@ where
     D: Stage<O::OutKey, O::Out>,
 {
     fn signal(&mut self, signal: Signal) -> Flow {
-        match signal {
-            Signal::EndOfCycle => self.operator.end_cycle(&mut self.down)?,
+        let signal = match signal {
+            Signal::Time(advance) => {
+                let watermark = advance.watermark;
+                self.operator.on_watermark(watermark, &mut self.down)?;
+                Signal::Time(Advance {
+                    watermark: self.operator.output_watermark(watermark),
+                    ..advance
+                })
+            }
+            Signal::EndOfCycle => {
+                self.operator.end_cycle(&mut self.down)?;
+                signal
+            }
+        };
+        for side in &self.sides {
+            side.signal(signal)?;
         }
         self.down.signal(signal)
     }

@@ -21,6 +21,14 @@ pub struct Origin {
     pub offset: Offset,
 }
 
+impl Origin {
+    /// The origin of what is pushed because time went on: no single record is its cause.
+    pub const TIME: Self = Self {
+        split: u32::MAX,
+        offset: Offset::ZERO,
+    };
+}
+
 /// What the runtime knows of a record besides its value. Stateless steps hand it on unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
@@ -59,9 +67,10 @@ impl<'a, K: ?Sized> Key<'a, K> {
         }
     }
 
-    /// A key whose partition hash was computed before.
+    /// A key whose [`partition_hash`](Self::partition_hash) is known: that of the key that it was made of, for example.
+    #[must_use]
     #[inline]
-    pub(crate) fn with_hash(bytes: &'a [u8], partition_hash: u32) -> Self {
+    pub fn with_hash(bytes: &'a [u8], partition_hash: u32) -> Self {
         Self {
             bytes,
             partition_hash,

@@ -11,6 +11,7 @@ use super::operator::{Flow, Signal, Stage};
 use super::record::{Key, Meta, Origin, Record};
 use crate::codec::CodecError;
 use crate::protocol::batch::Headers;
+use crate::protocol::messages::CommittedOffset;
 use crate::runtime::graph::stream::Attach;
 use crate::runtime::graph::topology::{Graph, SourceNode};
 use crate::runtime::task::chains::StageFactory;
@@ -18,6 +19,7 @@ use crate::runtime::task::context::JobContext;
 use crate::runtime::task::pace::{Pace, Turn};
 use crate::runtime::task::poison::Poison;
 use crate::runtime::task::quarantine::{Admission, ApartAhead};
+use crate::runtime::task::source_time::{FeedTime, SplitTime};
 use crate::types::{Offset, Timestamp, TopicPartition};
 
 /// A part of a source that is read in order by one worker.
@@ -50,6 +52,28 @@ pub struct Position {
     pub offset: Offset,
     /// Bytes of the source's own; see [`SplitReader::fingerprint`].
     pub fingerprint: Vec<u8>,
+    /// The split's watermark there, if the job keeps one.
+    pub watermark: Option<Timestamp>,
+}
+
+/// Stands before a watermark in the metadata of a committed offset.
+const WATERMARK: &str = "watermark=";
+
+impl Position {
+    /// A position as an offset and its metadata keep it.
+    pub(crate) fn of_committed(committed: &CommittedOffset) -> Self {
+        let millis = committed.metadata.strip_prefix(WATERMARK);
+        Self {
+            watermark: millis.and_then(|millis| millis.parse().ok()).map(Timestamp),
+            ..committed.offset.into()
+        }
+    }
+
+    /// The metadata of the offset as committed.
+    pub(crate) fn to_metadata(&self) -> String {
+        let metadata = |watermark: Timestamp| format!("{WATERMARK}{watermark}");
+        self.watermark.map_or_else(String::new, metadata)
+    }
 }
 
 impl std::convert::From<Offset> for Position {
@@ -57,6 +81,7 @@ impl std::convert::From<Offset> for Position {
         Self {
             offset,
             fingerprint: Vec::new(),
+            watermark: None,
         }
     }
 }
@@ -244,8 +269,10 @@ impl<S: Source> Attach<S::Key, S::Value> for From<S> {
             lister,
             feed: Arc::new(move |context| {
                 let (opener, job) = (Arc::clone(&source), context.shared_job());
+                let stage = stage.build(context)?;
                 let mut feed = SplitFeed {
-                    stage: stage.build(context)?,
+                    stage,
+                    time: FeedTime::new(context),
                     poison: context.poison()?,
                     open: Box::new(move |assigned| match &assigned.position {
                         Some(position) => opener.resume(&assigned.split, position, &job),
@@ -262,6 +289,9 @@ impl<S: Source> Attach<S::Key, S::Value> for From<S> {
                 splits
                     .iter()
                     .try_for_each(|assigned| feed.open_split(assigned))?;
+                if feed.readers.is_empty() && !feed.job.is_spread {
+                    feed.time.has_no_splits();
+                }
                 Ok(Box::new(feed))
             }),
         });
@@ -292,11 +322,13 @@ struct SplitState<R> {
     split: Split,
     reader: R,
     apart: ApartAhead,
+    time: SplitTime,
     is_exhausted: bool,
 }
 
 struct SplitFeed<R, G, KV> {
     stage: G,
+    time: FeedTime,
     poison: Poison,
     open: OpenSplit<R>,
     readers: Vec<SplitState<R>>,
@@ -310,6 +342,8 @@ struct SplitFeed<R, G, KV> {
 struct StageEmit<'a, G> {
     turn: &'a Turn,
     apart: &'a mut ApartAhead,
+    time: &'a mut FeedTime,
+    split_time: &'a mut SplitTime,
     records: &'a mut u64,
     stage: &'a mut G,
     poison: &'a mut Poison,
@@ -356,18 +390,58 @@ impl<K: ?Sized, V: ?Sized, G: Stage<K, V>> Emit<K, V> for StageEmit<'_, G> {
             origin: *self.current,
         };
         let result = match emitted.record {
-            Ok((key, value)) => self.stage.push(Record {
-                key,
-                value,
-                meta,
-                headers: emitted.raw.headers(),
-            }),
+            Ok((key, value)) => match self.time.check(meta.timestamp) {
+                Ok(()) => self.stage.push(Record {
+                    key,
+                    value,
+                    meta,
+                    headers: emitted.raw.headers(),
+                }),
+                Err(failure) => Err(failure),
+            },
             Err(e) => Err(e.into()),
         };
-        if let Err(failure) = result {
-            self.poison.handle_raw(failure, meta, emitted.raw)?;
+        match result {
+            Err(failure) => self.poison.handle_raw(failure, meta, emitted.raw)?,
+            Ok(()) if self.time.is_used() => {
+                self.time.record(self.split_time, meta.timestamp);
+                tell_time(self.time, self.stage, self.poison, *self.current)?;
+            }
+            Ok(()) => {}
         }
         Ok(self.turn.end_record(*self.current))
+    }
+}
+
+/// Tells the chain how far time has come, if that is news.
+#[inline]
+fn tell_time<K: ?Sized, V: ?Sized>(
+    time: &mut FeedTime,
+    stage: &mut impl Stage<K, V>,
+    poison: &mut Poison,
+    current: Origin,
+) -> Result<(), JobError> {
+    match time.news().map(|news| stage.signal(Signal::Time(news))) {
+        Some(Err(failure)) => poison.fatal(failure, current),
+        _ => Ok(()),
+    }
+}
+
+impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> SplitFeed<R, G, fn(&K, &V)> {
+    /// Time may go on without a record: a split was found empty, or has ended.
+    fn pass_time(&mut self, current: Origin) -> Result<(), JobError> {
+        if !self.time.is_used() {
+            return Ok(());
+        }
+        self.time.settle();
+        if let Some(news) = self.time.news() {
+            // What a step pushes because of it is to be committed.
+            self.turn.begin_record();
+            if let Err(failure) = self.stage.signal(Signal::Time(news)) {
+                return self.poison.fatal(failure, current);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -377,6 +451,7 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
     fn poll(&mut self, waker: &Waker, current: &mut Origin) -> Result<Read, JobError> {
         let mut idle = Read::Exhausted;
         let alone = self.job.alone.split();
+        self.pass_time(*current)?;
         for _ in 0..self.readers.len() {
             let index = self.next;
             self.next = (self.next + 1) % self.readers.len();
@@ -400,6 +475,8 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
             let mut emit = StageEmit {
                 turn: &self.turn,
                 apart: &mut split.apart,
+                time: &mut self.time,
+                split_time: &mut split.time,
                 records: &mut self.records,
                 stage: &mut self.stage,
                 poison: &mut self.poison,
@@ -417,10 +494,21 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
             }
             match read {
                 Read::Progress => return Ok(Read::Progress),
-                Read::Exhausted => split.is_exhausted = true,
-                waiting => idle = idle.sooner(waiting),
+                Read::Exhausted => {
+                    split.is_exhausted = true;
+                    self.time.ended(&split.time);
+                }
+                waiting => {
+                    idle = idle.sooner(waiting);
+                    if self.time.is_used() {
+                        let now = self.job.env.clock.now();
+                        let until_idle = self.time.empty(&mut split.time, now);
+                        idle = until_idle.map_or(idle, |until| idle.sooner(Read::Later(until)));
+                    }
+                }
             }
         }
+        self.pass_time(*current)?;
         Ok(idle)
     }
 
@@ -437,13 +525,18 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
             let position = Position {
                 offset: split.reader.position(),
                 fingerprint: split.reader.fingerprint(),
+                watermark: split.time.committed().filter(|_| self.time.is_used()),
             };
             visit(split.number, position);
         }
     }
 
     fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError> {
+        let position = assigned.position.as_ref();
         self.readers.push(SplitState {
+            time: self
+                .time
+                .open_split(position.and_then(|position| position.watermark)),
             number: assigned.number,
             split: assigned.split.clone(),
             reader: (self.open)(assigned)?,
@@ -454,8 +547,13 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
     }
 
     fn close_splits(&mut self, numbers: &[u32]) {
-        self.readers
-            .retain(|split| !numbers.contains(&split.number));
+        self.readers.retain(|split| {
+            let is_closed = numbers.contains(&split.number);
+            if is_closed {
+                self.time.close_split(&split.time);
+            }
+            !is_closed
+        });
         self.next = 0;
     }
 }

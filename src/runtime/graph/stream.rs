@@ -17,6 +17,8 @@ use crate::runtime::contract::operator::{Operator, Stage, Step};
 use crate::runtime::contract::record::Unkeyed;
 use crate::runtime::task::chains::StageFactory;
 use crate::runtime::task::context::OperatorContext;
+use crate::runtime::task::side::SideOutput;
+use crate::runtime::task::timed_store::timed_schema;
 
 /// Everything in front of a step: a source, or a step with what is in front of it.
 pub trait Attach<K: ?Sized, V: ?Sized>: 'static {
@@ -121,8 +123,11 @@ where
     type Stage = Step<O, F::Stage>;
 
     fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
+        let sides_before = context.sides_count();
+        let operator = (self.make)(context)?;
         Ok(Step {
-            operator: (self.make)(context)?,
+            operator,
+            sides: context.sides_since(sides_before),
             down: self.down.build(context)?,
         })
     }
@@ -139,6 +144,9 @@ where
     const IS_PARTITIONED: bool = U::IS_PARTITIONED && O::KEEPS_KEY;
 
     fn attach<F: StageFactory<O::OutKey, O::Out>>(self, graph: &Graph, stage: F) {
+        if O::USES_TIME {
+            graph.use_time();
+        }
         self.upstream.attach(
             graph,
             StepFactory {
@@ -418,6 +426,20 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         self
     }
 
+    /// Declares a store of values and timers with times, which an operator behind this point opens with
+    /// [`OperatorContext::timed_store`]. See [`with_store`](Self::with_store).
+    ///
+    /// # Panics
+    /// As [`with_store`](Self::with_store).
+    pub fn with_timed_store<S: Datum>(mut self, name: &str) -> Self
+    where
+        K: Datum,
+    {
+        self.graph.declare_store(name, timed_schema::<K, S>());
+        self.place.stores.push(name.to_owned());
+        self
+    }
+
     /// Hides the type of what is in front, so that the stream can be stored or returned.
     pub fn boxed(self) -> Keyed<K, V> {
         Keyed {
@@ -452,6 +474,24 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     pub(crate) fn end<F: StageFactory<K, V>>(self, name: String, stage: F) {
         self.place.end(&self.graph, name);
         self.upstream.attach(&self.graph, stage);
+    }
+}
+
+impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U> {
+    /// A stream beside this one, for an operator that has something to say besides its results: it opens the first end with
+    /// [`OperatorContext::side`] and pushes into it; the second is a stream like any other.
+    #[track_caller]
+    pub fn side_output<L: ?Sized + 'static, W: ?Sized + 'static>(
+        &self,
+        name: &str,
+    ) -> (SideOutput<L, W>, Keyed<L, W>) {
+        let mut place = self.place.clone();
+        (place.name, place.stores) = (Some(name.to_owned()), Vec::new());
+        let place = place.then(&self.graph, "side".to_owned());
+        let output = SideOutput::default();
+        let end = output.clone();
+        let upstream = Boxed::deferred(move |factory| end.set(factory));
+        (output, Keyed::new(self.graph.clone(), place, upstream))
     }
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct Topology {
     pub(crate) sinks: Vec<SinkNode>,
     pub(crate) faults: Vec<String>,
     pub(crate) nodes: Vec<Node>,
+    /// Whether a step of the job asks for the time.
+    pub(crate) uses_time: bool,
 }
 
 impl Topology {
@@ -154,6 +156,11 @@ impl Graph {
         if topology.stores.insert(name.to_owned(), schema).is_some() {
             topology.faults.push(format!("two stores are called {name:?}: a store's name is its identity for good, choose another"));
         }
+    }
+
+    /// A step asks for the time.
+    pub(crate) fn use_time(&self) {
+        self.0.borrow_mut().uses_time = true;
     }
 
     /// Adds a node; returns its number.

@@ -387,7 +387,7 @@ impl Driver {
                     let committed = CommittedOffset {
                         offset: at.offset,
                         leader_epoch: -1,
-                        metadata: String::new(),
+                        metadata: at.to_metadata(),
                     };
                     offsets.push((partition.clone(), committed));
                 }

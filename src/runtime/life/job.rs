@@ -295,6 +295,14 @@ impl Launch {
     /// If the job as built cannot run.
     pub fn start(self, log: &Log) -> Result<Running, JobError> {
         let topology = self.graph.topology(&self.name)?;
+        if topology.uses_time && self.settings.scale_out.is_some() {
+            return Err(JobError::Topology {
+                job: self.name,
+                why: "it has windows or other steps of event time, which a job that is scaled out cannot have yet: run it as one process \
+                      with several workers"
+                    .to_owned(),
+            });
+        }
         let claim = match &self.settings.scale_out {
             Some(scale_out) => log.claim(&format!("{}@{}", self.name, scale_out.instance))?,
             None => log.claim(&self.name)?,

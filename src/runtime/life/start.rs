@@ -44,7 +44,7 @@ use crate::runtime::topics::positions::{
 };
 use crate::runtime::topics::schemas::{NotedSchema, Stored, check_schemas};
 use crate::state::{StateBackend, StateConfig, StoreDeclaration};
-use crate::types::{GroupId, Offset, TopicId, TopicName, TopicPartition, TransactionalId};
+use crate::types::{GroupId, TopicId, TopicName, TopicPartition, TransactionalId};
 
 /// State partitions of a job that says nothing: enough to spread over twice these cores later.
 const STATE_PARTITIONS_MIN: usize = 4;
@@ -181,6 +181,7 @@ fn prepare(
             .iter()
             .map(|exchange| Arc::clone(&exchange.name))
             .collect(),
+        uses_time: topology.uses_time,
         splits: Splits::default(),
         read_topics: BTreeMap::new(),
         progress: Arc::clone(progress),
@@ -532,13 +533,13 @@ fn plan_splits(
         partitions: Some(partitions),
         require_stable: true,
     };
-    let committed: HashMap<TopicPartition, Offset> = wait(job.transport.offset_fetch(request))?
+    let committed: HashMap<TopicPartition, Position> = wait(job.transport.offset_fetch(request))?
         .into_iter()
-        .filter_map(|(partition, committed)| Some((partition, committed?.offset)))
+        .filter_map(|(partition, committed)| Some((partition, Position::of_committed(&committed?))))
         .collect();
     for plan in &mut plans {
         plan.position = match &plan.split {
-            Split::Partition(partition) => committed.get(partition).copied().map(Position::from),
+            Split::Partition(partition) => committed.get(partition).cloned(),
             Split::Named { source, name } => named.position(source, name)?,
         };
     }

@@ -14,18 +14,23 @@ use super::changelog::{Changelog, wipe_what_cannot_be_continued};
 use super::cycle::{Commit, WRITERS_COUNT};
 use super::exchange::SpentBatches;
 use super::inbox::Inbox;
+use super::late::Late;
 use super::open_sink::OpenSink;
 use super::pace::{RecordBudget, Turn};
 use super::poison::{Poison, PoisonPolicy};
 use super::pressure::Pressure;
 use super::quarantine::{Alone, ApartAhead};
 use super::report::Reports;
+use super::side::{SharedStage, Side, SideOutput};
+use super::source_time::SourceTimes;
 use super::stores::{KeyValueStore, OpenStore, SharedStore};
+use super::timed_store::{Row, RowCodec, TimedStore, is_timed_key};
 use crate::client::{TransactionalWriter, Transport};
-use crate::codec::{Datum, Schema};
+use crate::codec::{Codec, Datum, Schema};
 use crate::env::Env;
 use crate::protocol::batch::Compression;
 use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::record::Origin;
 use crate::runtime::contract::source::{AssignedSplit, Position, Split};
 use crate::runtime::task::progress::Progress;
 use crate::state::{StateBackend, Store, Trace};
@@ -47,6 +52,8 @@ pub struct JobContext {
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
     /// The exchanges by their numbers, in the order of their names.
     pub(crate) exchanges: Vec<Arc<str>>,
+    /// Whether a step of the job asks for the time.
+    pub(crate) uses_time: bool,
     pub(crate) splits: Splits,
     /// The topics that the job has read before, and who they were.
     pub(crate) read_topics: BTreeMap<TopicName, TopicId>,
@@ -150,6 +157,17 @@ impl JobContext {
         (!self.is_spread).then(|| usize::from(partition) % self.inboxes.len())
     }
 
+    /// Whether a producer has anything to send on a worker: a source has only where the worker reads a split of it.
+    pub(crate) fn may_send(&self, producer: Producer, worker: usize) -> bool {
+        let Producer::Source(source) = producer else {
+            return true;
+        };
+        let splits = self.splits.all();
+        splits.iter().any(|(number, plan)| {
+            plan.source == source && *number as usize % self.inboxes.len() == worker
+        })
+    }
+
     /// Whether the job has read a topic, now or in an earlier run.
     pub(crate) fn has_read(&self, topic: &TopicName) -> bool {
         let read_now = self.progress.read_topics.lock();
@@ -182,6 +200,9 @@ impl JobContext {
     }
 
     pub(crate) fn split_name(&self, number: u32) -> String {
+        if number == Origin::TIME.split {
+            return "a result of time (of a window, or a timer)".to_owned();
+        }
         self.splits
             .get(number)
             .map_or_else(|| format!("split {number}"), |plan| plan.split.to_string())
@@ -200,10 +221,14 @@ pub struct OperatorContext {
     job: Arc<JobContext>,
     worker: usize,
     producer: Producer,
+    sources_count: usize,
     writer: Rc<Cell<usize>>,
     edges: Vec<(Producer, usize)>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     stores: Vec<OpenStore>,
+    sides: Vec<SharedStage>,
+    /// How the source being built tells the time.
+    times: Rc<SourceTimes>,
     sinks: Vec<OpenSink>,
     turn: Rc<Turn>,
     spent_batches: HashMap<usize, SpentBatches>,
@@ -213,6 +238,7 @@ impl OperatorContext {
     pub(crate) fn new(
         job: Arc<JobContext>,
         worker: usize,
+        sources_count: usize,
         commit: Commit,
         reports: Reports,
     ) -> Result<Self, JobError> {
@@ -230,10 +256,13 @@ impl OperatorContext {
             job,
             worker,
             producer: Producer::Source(0),
+            sources_count,
             writer,
             edges: vec![],
             dead_letters,
             stores: Vec::new(),
+            sides: Vec::new(),
+            times: Rc::default(),
             sinks: Vec::new(),
             turn: Rc::new(turn),
             spent_batches: HashMap::new(),
@@ -262,13 +291,53 @@ impl OperatorContext {
         &mut self,
         name: &str,
     ) -> Result<KeyValueStore<V>, JobError> {
+        let store = self.open_store::<V, V>(name, false, V::DefaultCodec::default())?;
+        let changelog = self.open_changelog(store)?;
+        let store = KeyValueStore::new(changelog.0);
+        self.stores.push(OpenStore {
+            store: store.shared(),
+            changelog: changelog.1,
+            is_by_key: true,
+        });
+        Ok(store)
+    }
+
+    /// Opens this worker's part of a store of values and timers with times, which was declared with
+    /// [`Keyed::with_timed_store`](super::Keyed::with_timed_store), restored to the last committed cycle.
+    ///
+    /// # Errors
+    /// If the store was not declared or is open already, or cannot be restored.
+    pub fn timed_store<V: Datum + Sized + Clone>(
+        &mut self,
+        name: &str,
+    ) -> Result<TimedStore<V>, JobError> {
+        let codec = RowCodec::<V::DefaultCodec>::default();
+        let store = self.open_store::<V, Row<V>>(name, true, codec)?;
+        let changelog = self.open_changelog(store)?;
+        let index_bytes_max = self.job.backend.overlay_bytes_max() / (4 * self.job.inboxes.len());
+        let store = TimedStore::open(changelog.0, self.job.state_partitions, index_bytes_max)?;
+        self.stores.push(OpenStore {
+            store: store.shared(),
+            changelog: changelog.1,
+            is_by_key: false,
+        });
+        Ok(store)
+    }
+
+    /// Opens a store as it was declared.
+    fn open_store<V: Datum + Clone, R: Clone + Send + 'static>(
+        &mut self,
+        name: &str,
+        is_timed: bool,
+        codec: impl Codec<R>,
+    ) -> Result<Store<R>, JobError> {
         let refuse = |why: &str| JobError::Topology {
             job: self.job.name.clone(),
             why: format!("the store {name:?} {why}"),
         };
         let Some(schema) = self.job.stores.get(name) else {
             return Err(refuse(
-                "was not declared: call `.with_store` on the keyed stream before the operator",
+                "was not declared: call `.with_store` or `.with_timed_store` on the keyed stream before the operator",
             ));
         };
         if schema.value != V::identity() {
@@ -277,6 +346,11 @@ impl OperatorContext {
                 schema.value,
                 V::identity()
             )));
+        }
+        if is_timed != is_timed_key(&schema.key) {
+            return Err(refuse(
+                "was declared as one of the other kind: `.with_store` goes with `store`, `.with_timed_store` with `timed_store`",
+            ));
         }
         if self
             .stores
@@ -289,24 +363,76 @@ impl OperatorContext {
             .filter(|partition| self.job.worker_of_state(*partition) == Some(self.worker))
             .collect();
         wipe_what_cannot_be_continued(&self.job, name, &own)?;
-        let mut store = Store::open(&self.job.backend, name, &own, V::DefaultCodec::default())?;
+        Ok(Store::open(&self.job.backend, name, &own, codec)?)
+    }
+
+    /// Restores a store, and lets its changes be committed with the cycles.
+    fn open_changelog<R: Clone + Send + 'static>(
+        &self,
+        mut store: Store<R>,
+    ) -> Result<(Store<R>, Changelog), JobError> {
         store.trace_changes(self.trace());
         let changelog = Changelog::open(&self.job, Rc::clone(&self.writer), &mut store)?;
-        let store = KeyValueStore::new(store);
-        self.stores.push(OpenStore {
-            store: store.shared(),
-            changelog,
-        });
-        Ok(store)
+        Ok((store, changelog))
+    }
+
+    /// The way for late records: into the stream that `output` begins, if there is one, and counted in any case.
+    ///
+    /// # Errors
+    /// If what is behind it cannot be built.
+    pub fn late<K: ?Sized + 'static, V: ?Sized + 'static>(
+        &mut self,
+        node: &str,
+        output: Option<&SideOutput<K, V>>,
+    ) -> Result<Late<K, V>, JobError> {
+        let side = match output {
+            Some(output) => self.side(output)?,
+            None => Side::nowhere(),
+        };
+        Ok(Late::new(self.shared_job(), node, side))
+    }
+
+    /// Opens this worker's end of a side stream; see [`Keyed::side_output`](super::Keyed::side_output).
+    ///
+    /// # Errors
+    /// If what is behind it cannot be built.
+    pub fn side<K: ?Sized + 'static, V: ?Sized + 'static>(
+        &mut self,
+        output: &SideOutput<K, V>,
+    ) -> Result<Side<K, V>, JobError> {
+        let (side, shared) = output.open(self)?;
+        self.sides.extend(shared);
+        Ok(side)
+    }
+
+    pub(crate) fn sides_count(&self) -> usize {
+        self.sides.len()
+    }
+
+    /// The side streams that were opened since there were so many.
+    pub(crate) fn sides_since(&mut self, count: usize) -> Vec<SharedStage> {
+        self.sides.split_off(count)
+    }
+
+    /// How the source being built tells the time.
+    pub(crate) fn source_times(&self) -> Rc<SourceTimes> {
+        Rc::clone(&self.times)
+    }
+
+    /// Whether what is being built stands behind a source, without a shuffle between.
+    pub(crate) fn is_at_source(&self) -> bool {
+        let sources = self.sources_count;
+        matches!(self.producer, Producer::Source(source) if source < sources)
     }
 
     pub(crate) fn stores_count(&self) -> usize {
         self.stores.len()
     }
 
-    /// The stores that were opened since there were so many.
+    /// The stores that were opened since there were so many and whose keys are those of the records.
     pub(crate) fn stores_since(&self, count: usize) -> Vec<SharedStore> {
         let opened = self.stores.iter().skip(count);
+        let opened = opened.filter(|open| open.is_by_key);
         opened.map(|open| Rc::clone(&open.store)).collect()
     }
 
@@ -350,6 +476,7 @@ impl OperatorContext {
 
     /// From here on, what is built belongs to `producer`.
     pub(crate) fn begin(&mut self, producer: Producer) {
+        self.times = Rc::default();
         self.producer = producer;
     }
 
@@ -377,9 +504,11 @@ impl OperatorContext {
         }
     }
 
-    /// Notes that the producer being built feeds `exchange`.
-    pub(crate) fn note_edge_to(&mut self, exchange: usize) {
+    /// Notes that the producer being built feeds `exchange`; returns the number of this worker's sender among all of the exchange.
+    pub(crate) fn note_edge_to(&mut self, exchange: usize) -> usize {
+        let edge = self.edges.iter().filter(|edge| edge.1 == exchange).count();
         self.edges.push((self.producer, exchange));
+        edge * self.job.inboxes.len() + self.worker
     }
 
     /// The splits of the source being built that fall to this worker.

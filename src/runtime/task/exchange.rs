@@ -26,6 +26,7 @@ use crate::protocol::batch::Headers;
 use crate::runtime::contract::error::{Failure, JobError};
 use crate::runtime::contract::operator::{Flow, Output, Signal, Stage};
 use crate::runtime::contract::record::{Key, Meta, Origin, Record};
+use crate::runtime::contract::time::{Advance, EventClock, News};
 use crate::state::{HashedKey, Trace};
 use crate::types::{Offset, Timestamp};
 
@@ -51,6 +52,10 @@ pub(crate) struct Batch<V: Datum + ?Sized> {
     /// The first row of each run of records of one split, with the split.
     runs: Vec<(u32, u32)>,
     headers: HeaderColumn,
+    /// How far time had come at the sender, each with the row before which it came so far.
+    marks: Vec<(u32, Advance)>,
+    /// The number of the sender among all of the exchange.
+    sender: usize,
 }
 
 impl<V: Datum + ?Sized> Batch<V> {
@@ -65,6 +70,18 @@ impl<V: Datum + ?Sized> Batch<V> {
             offsets: Vec::with_capacity(records_max),
             runs: Vec::new(),
             headers: HeaderColumn::default(),
+            marks: Vec::new(),
+            sender: 0,
+        }
+    }
+
+    /// Notes that time went on behind the last row.
+    #[inline]
+    fn mark(&mut self, advance: Advance) {
+        let row = u32::try_from(self.key_ends.len()).unwrap_or(u32::MAX);
+        match self.marks.last_mut() {
+            Some(last) if last.0 == row => last.1 = advance,
+            _ => self.marks.push((row, advance)),
         }
     }
 
@@ -125,6 +142,7 @@ impl<V: Datum + ?Sized> Batch<V> {
         self.offsets.clear();
         self.runs.clear();
         self.headers.clear();
+        self.marks.clear();
     }
 
     pub(crate) fn is_full(&self, records_max: usize) -> bool {
@@ -187,11 +205,12 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<
             )?));
         }
         let id = context.exchange(&self.exchange);
-        context.note_edge_to(id);
+        let number = context.note_edge_to(id);
         let job = context.shared_job();
         let records_max = job.pressure.batch_records_max();
         Ok(AnySender::Memory(Sender {
             id,
+            number,
             batches: job
                 .inboxes
                 .iter()
@@ -228,6 +247,13 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Output<K, V> for AnySender<K, V> {
 impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for AnySender<K, V> {
     fn signal(&mut self, signal: Signal) -> Flow {
         match (signal, self) {
+            (Signal::Time(advance), Self::Memory(sender)) => {
+                let batches = sender.batches.iter_mut();
+                batches.for_each(|batch| batch.mark(advance));
+                Ok(())
+            }
+            // A job that asks for the time is not spread over processes yet: see `start.rs`.
+            (Signal::Time(_), Self::Topic(_)) => Ok(()),
             (Signal::EndOfCycle, Self::Memory(sender)) => sender.end_cycle(),
             (Signal::EndOfCycle, Self::Topic(sender)) => sender.end_cycle(),
         }
@@ -237,6 +263,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for AnySender<K, V> {
 /// One worker's sending end, by memory.
 pub(crate) struct Sender<K: ?Sized, V: Datum + ?Sized> {
     id: usize,
+    /// Its number among all senders of the exchange.
+    number: usize,
     #[allow(clippy::vec_box, reason = "a batch leaves and comes back in its box")]
     batches: Vec<Box<Batch<V>>>,
     spent: SpentBatches,
@@ -255,7 +283,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
         let pressure = &self.job.pressure;
         self.records_max = pressure.batch_records_max();
         let next = self.empty_batch();
-        let batch = std::mem::replace(&mut self.batches[worker], next);
+        let mut batch = std::mem::replace(&mut self.batches[worker], next);
+        batch.sender = self.number;
         let records_count = batch.len();
         let size_bytes = pressure.weight_bytes(records_count, batch.size_bytes());
         self.job.inboxes[worker].send(Message::Batch {
@@ -300,7 +329,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
 
     fn end_cycle(&mut self) -> Flow {
         (0..self.batches.len())
-            .filter(|&w| !self.batches[w].is_empty())
+            .filter(|&w| !self.batches[w].is_empty() || !self.batches[w].marks.is_empty())
             .collect::<Vec<_>>()
             .into_iter()
             .for_each(|w| self.send(w));
@@ -315,6 +344,8 @@ pub(crate) trait Receive {
     -> Result<(), JobError>;
     /// Tells the chain behind.
     fn signal(&mut self, signal: Signal) -> Flow;
+    /// Told once, before anything else, of each sender in all workers whether it will ever send.
+    fn expect_senders(&mut self, senders: &[bool]);
 }
 
 /// The end of an exchange: what comes out of it runs through the chain behind.
@@ -325,6 +356,8 @@ pub(crate) struct Receiver<K: ?Sized, V: ?Sized, S> {
     poison: Poison,
     turn: Rc<Turn>,
     spent: SpentBatches,
+    /// How far its senders have come.
+    clock: EventClock,
     types: PhantomData<fn(&K, &V)>,
 }
 
@@ -341,6 +374,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
             poison: context.poison()?,
             turn: context.turn(),
             spent: context.spent_batches_here(),
+            clock: EventClock::new(Timestamp::MIN),
             types: PhantomData,
         })
     }
@@ -388,6 +422,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
         }
         let mut runs = batch.runs.iter().copied().peekable();
         let mut headers = batch.headers.rows();
+        let mut marks = batch.marks.iter().copied().peekable();
         for (row, (bytes, hash)) in batch.keys().enumerate() {
             if let Some((_, split)) = runs.next_if(|run| run.0 as usize == row) {
                 current.split = split;
@@ -395,6 +430,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
             let headers = headers.of(row);
             if row < first_row {
                 continue;
+            }
+            while let Some((_, advance)) = marks.next_if(|mark| mark.0 as usize == row) {
+                self.pass_on(batch.sender, advance, *current)?;
             }
             current.offset = batch.offset(row);
             let meta = Meta {
@@ -414,11 +452,38 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
                 return Ok(row + 1);
             }
         }
+        for (_, advance) in marks {
+            self.pass_on(batch.sender, advance, *current)?;
+        }
         Ok(batch.len())
+    }
+
+    /// Time went on at a sender: tells the chain if it went on here.
+    fn pass_on(
+        &mut self,
+        sender: usize,
+        advance: Advance,
+        current: Origin,
+    ) -> Result<(), JobError> {
+        if let Some(advance) = self.clock.step_to(sender, advance)
+            && let Err(failure) = self.stage.signal(Signal::Time(advance))
+        {
+            return self.poison.fatal(failure, current);
+        }
+        Ok(())
     }
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<K, V, S> {
+    fn expect_senders(&mut self, senders: &[bool]) {
+        for sends in senders {
+            let input = self.clock.add(Timestamp::MIN);
+            if !sends {
+                self.clock.step(input, News::Ended);
+            }
+        }
+    }
+
     fn receive(
         &mut self,
         batch: Box<dyn Any + Send>,

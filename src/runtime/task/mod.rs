@@ -3,7 +3,8 @@
 //! A worker reads its splits, runs the chains, and owns its part of the state. All workers close a cycle together.
 //!
 //! Reading order: `cycle.rs` (the heart: when a cycle opens and closes), `worker.rs`, `inbox.rs`, `exchange.rs` (the shuffle),
-//! `context.rs` (what the parts share), `changelog.rs`, `pace.rs`, `quarantine.rs`.
+//! `context.rs` (what the parts share), `changelog.rs`, `pace.rs`, `quarantine.rs`,
+//! `source_time.rs` (how far a source has come), `timed_store.rs` (windows and timers as state).
 
 pub(in crate::runtime) mod appender;
 pub(in crate::runtime) mod chains;
@@ -15,6 +16,7 @@ pub(in crate::runtime) mod exchange;
 pub(in crate::runtime) mod fetched;
 mod header_column;
 pub(in crate::runtime) mod inbox;
+pub(in crate::runtime) mod late;
 pub(in crate::runtime) mod open_sink;
 pub(in crate::runtime) mod pace;
 pub(in crate::runtime) mod poison;
@@ -23,5 +25,9 @@ pub(in crate::runtime) mod progress;
 pub(in crate::runtime) mod quarantine;
 pub(in crate::runtime) mod repartition;
 pub(in crate::runtime) mod report;
+pub(in crate::runtime) mod side;
+pub(in crate::runtime) mod source_time;
 pub(in crate::runtime) mod stores;
+pub(in crate::runtime) mod time_index;
+pub(in crate::runtime) mod timed_store;
 pub(in crate::runtime) mod worker;

@@ -19,6 +19,7 @@ pub(crate) struct Progress {
     commits: AtomicU64,
     records: AtomicU64,
     discarded_records: AtomicU64,
+    late_records: AtomicU64,
     positions: Mutex<BTreeMap<u32, Offset>>,
     /// Who the topics that it reads were when it first read them (S16).
     pub(crate) read_topics: Mutex<BTreeMap<TopicName, TopicId>>,
@@ -39,6 +40,8 @@ pub struct JobProgress {
     pub commits: u64,
     /// The source records in them.
     pub records: u64,
+    /// The records that came too late for a result, those of cycles that were not committed included.
+    pub late_records: u64,
     /// How long the last commit took, from the end of its cycle to the answer.
     pub last_commit: Option<Duration>,
     /// How long the slowest commit took.
@@ -99,6 +102,7 @@ impl Progress {
     pub(crate) fn report(&self) -> JobProgress {
         JobProgress {
             records: self.records.load(Ordering::Relaxed),
+            late_records: self.late_records.load(Ordering::Relaxed),
             ..self.report.lock().clone()
         }
     }
@@ -131,6 +135,11 @@ impl Progress {
                 None
             }
         }
+    }
+
+    /// A record came too late.
+    pub(crate) fn note_late(&self) {
+        self.late_records.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The records read in the cycle that was committed.

@@ -132,7 +132,13 @@ impl Worker {
         commit: Commit,
         reports: Reports,
     ) -> Result<Self, JobError> {
-        let mut context = OperatorContext::new(Arc::clone(&job), number, commit, reports.clone())?;
+        let mut context = OperatorContext::new(
+            Arc::clone(&job),
+            number,
+            chains.sources.len(),
+            commit,
+            reports.clone(),
+        )?;
         let mut feeds = Vec::new();
         for (index, source) in chains.sources.iter().enumerate() {
             context.begin(Producer::Source(index));
@@ -161,12 +167,19 @@ impl Worker {
         let receivers = receives
             .into_iter()
             .enumerate()
-            .map(|(index, receive)| Receiver {
-                receive,
-                feeds: fed_by(Producer::Exchange(index)),
-                senders: parts.edges.iter().filter(|edge| edge.1 == index).count() * workers,
-                ended: 0,
-                is_closed: false,
+            .map(|(index, mut receive)| {
+                let edges = parts.edges.iter().filter(|edge| edge.1 == index);
+                let senders: Vec<bool> = edges
+                    .flat_map(|edge| (0..workers).map(|worker| job.may_send(edge.0, worker)))
+                    .collect();
+                receive.expect_senders(&senders);
+                Receiver {
+                    receive,
+                    feeds: fed_by(Producer::Exchange(index)),
+                    senders: senders.len(),
+                    ended: 0,
+                    is_closed: false,
+                }
             });
         let receivers = receivers.collect();
         let source_edges = (0..feeds.len())

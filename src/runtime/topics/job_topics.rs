@@ -123,6 +123,10 @@ pub(crate) fn job_topics(
         partitions_count: sink.partitions_count,
         configs: {
             let mut configs = of_any_time();
+            if topology.uses_time {
+                // A result has the time of its window, which says nothing of its age: input of last year is not to be deleted at once.
+                configs.insert("retention.ms".to_owned(), "-1".to_owned());
+            }
             configs.extend(sink.configs.clone());
             configs
         },

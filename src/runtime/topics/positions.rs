@@ -4,6 +4,9 @@
 //! behind it the source's fingerprint of the input before it, if it has one. Sinks keep their marks here, too: key, the
 //! sink's name and the part's, joined by a 0 byte; value, the mark.
 //!
+//! Where the job keeps the time, a split's watermark has a record of its own: two 0 bytes before such a key, and the
+//! milliseconds in eight bytes, big-endian. (That of a topic's partition is in the metadata of its committed offset.)
+//!
 //! And the topics that the job has read, because it never creates one of them anew (X8). Key: a 0 byte and the topic's
 //! name. Value: the version, 1, in a byte, and the topic's id, 16 bytes. And the schemas of what else it keeps (`schemas.rs`).
 
@@ -20,7 +23,7 @@ use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::sink::{MarkChanges, Marks};
 use crate::runtime::contract::source::Position;
 use crate::runtime::task::cycle::WRITERS_COUNT;
-use crate::types::{Isolation, NameError, Offset, TopicId, TopicName, TopicPartition};
+use crate::types::{Isolation, NameError, Offset, Timestamp, TopicId, TopicName, TopicPartition};
 
 /// The version of the rows that say which topics were read.
 const TOPIC_VERSION: u8 = 1;
@@ -61,7 +64,14 @@ impl Positions {
         position: &Position,
     ) -> Result<(), JobError> {
         let value = [&position.offset.0.to_be_bytes(), &*position.fingerprint].concat();
-        self.append_named(writer, source, split, Some(&value))
+        self.append_named(writer, source, split, Some(&value))?;
+        if let Some(watermark) = position.watermark {
+            let key = [&[0, 0], source.as_bytes(), &[0], split.as_bytes()].concat();
+            let value = watermark.0.to_be_bytes();
+            self.builder
+                .push(self.env.clock.wall(), Some(&key), Some(&value));
+        }
+        Ok(())
     }
 
     fn append_named(
@@ -127,16 +137,20 @@ impl Positions {
 
 /// The committed positions by source and split, and the marks by sink and part, as they are stored.
 #[derive(Default)]
-pub(crate) struct NamedPositions(HashMap<(String, String), Vec<u8>>);
+pub(crate) struct NamedPositions {
+    stored: HashMap<(String, String), Vec<u8>>,
+    watermarks: HashMap<(String, String), Timestamp>,
+}
 
 impl NamedPositions {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.stored.is_empty()
     }
 
     /// The position of a split, if it has one.
     pub(crate) fn position(&self, source: &str, split: &str) -> Result<Option<Position>, JobError> {
-        let stored = self.0.get(&(source.to_owned(), split.to_owned()));
+        let place = (source.to_owned(), split.to_owned());
+        let stored = self.stored.get(&place);
         stored
             .map(|value| {
                 let (offset, fingerprint) =
@@ -149,6 +163,7 @@ impl NamedPositions {
                 Ok(Position {
                     offset: Offset(i64::from_be_bytes(*offset)),
                     fingerprint: fingerprint.to_vec(),
+                    watermark: self.watermarks.get(&place).copied(),
                 })
             })
             .transpose()
@@ -156,7 +171,7 @@ impl NamedPositions {
 
     /// The marks of a sink.
     pub(crate) fn marks(&self, sink: &str) -> Marks {
-        let own = self.0.iter().filter(|((of, _), _)| of == sink);
+        let own = self.stored.iter().filter(|((of, _), _)| of == sink);
         own.map(|((_, part), mark)| (part.clone(), mark.clone()))
             .collect()
     }
@@ -204,10 +219,13 @@ pub(crate) fn read_positions(
                 })?;
                 match entry {
                     Entry::Named(key, Some(value)) => {
-                        kept.positions.0.insert(key, value);
+                        kept.positions.stored.insert(key, value);
                     }
                     Entry::Named(key, None) => {
-                        kept.positions.0.remove(&key);
+                        kept.positions.stored.remove(&key);
+                    }
+                    Entry::Watermark(key, watermark) => {
+                        kept.positions.watermarks.insert(key, watermark);
                     }
                     Entry::Topic(topic, id) => {
                         kept.read_topics.insert(topic, id);
@@ -222,6 +240,7 @@ pub(crate) fn read_positions(
 enum Entry {
     /// A position or a mark.
     Named((String, String), Option<Vec<u8>>),
+    Watermark((String, String), Timestamp),
     Topic(TopicName, TopicId),
 }
 
@@ -229,6 +248,12 @@ fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Entry> {
     let key = std::str::from_utf8(key?).ok()?;
     if let Some(topic) = parse_topic(key, value) {
         return Some(topic);
+    }
+    if let Some(place) = key.strip_prefix("\0\0") {
+        let (source, split) = place.split_once('\0')?;
+        let millis = i64::from_be_bytes(value?.try_into().ok()?);
+        let place = (source.to_owned(), split.to_owned());
+        return Some(Entry::Watermark(place, Timestamp(millis)));
     }
     let (source, split) = key.split_once('\0')?;
     Some(Entry::Named(
@@ -260,13 +285,26 @@ mod tests {
     }
 
     #[test]
+    fn a_watermark_has_these_bytes() {
+        let value = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe];
+        let Some(Entry::Watermark(key, at)) = parse(Some(b"\0\0lines\0/in"), Some(&value)) else {
+            panic!("it is no watermark")
+        };
+        assert_eq!(key, ("lines".to_owned(), "/in".to_owned()));
+        assert_eq!(at, Timestamp(-2));
+    }
+
+    #[test]
     fn a_position_has_these_bytes() {
         let value = [0, 0, 0, 0, 0, 0, 1, 2, 1, 9];
         let Some(Entry::Named(key, Some(value))) = parse(Some(b"lines\0/in"), Some(&value)) else {
             panic!("it is no position")
         };
         let short = ("lines".to_owned(), "/short".to_owned());
-        let named = NamedPositions([(key, value), (short, vec![1])].into());
+        let named = NamedPositions {
+            stored: [(key, value), (short, vec![1])].into(),
+            ..NamedPositions::default()
+        };
         let at = named.position("lines", "/in").unwrap().unwrap();
         assert_eq!((at.offset, &at.fingerprint[..]), (Offset(258), &[1, 9][..]));
         assert_eq!(named.position("lines", "/other").unwrap(), None);
@@ -279,7 +317,10 @@ mod tests {
         let Some(Entry::Named(key, Some(mark))) = parsed else {
             panic!("it is no mark")
         };
-        let named = NamedPositions([(key, mark)].into());
+        let named = NamedPositions {
+            stored: [(key, mark)].into(),
+            ..NamedPositions::default()
+        };
         let marks = named.marks("ledger");
         assert_eq!(marks.iter().collect::<Vec<_>>(), [("worker-0", &[7][..])]);
         assert_eq!(named.marks("other"), Marks::default());

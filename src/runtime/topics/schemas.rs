@@ -58,7 +58,9 @@ impl NotedSchema {
         topic: &TopicName,
     ) -> Result<Option<Self>, JobError> {
         let key = record.key.and_then(|key| key.strip_prefix(&[0]));
-        let Some(name) = key.filter(|name| name.contains(&b' ')) else {
+        // A second 0 byte is that of a watermark.
+        let is_name = |name: &&[u8]| name.contains(&b' ') && !name.starts_with(&[0]);
+        let Some(name) = key.filter(is_name) else {
             return Ok(None);
         };
         let refuse = |why: &str| JobError::Source {

@@ -22,7 +22,7 @@ mod refusals;
 mod runtimes;
 mod scale_out;
 mod state;
-mod support;
+pub(crate) mod support;
 mod transfers;
 mod types;
 mod watching;
