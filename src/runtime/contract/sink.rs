@@ -71,6 +71,12 @@ impl MarkChanges {
         self.0.insert(part.into(), None);
     }
 
+    /// Whether no mark changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Every part with its new mark, or none where it is forgotten.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         self.0.iter().map(|(part, mark)| (&**part, mark.as_deref()))

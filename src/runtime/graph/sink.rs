@@ -153,7 +153,7 @@ pub trait Sink<K: ?Sized + 'static, V: ?Sized + 'static>: Send + Sync + 'static 
         if Self::IS_TRANSACTIONAL {
             graph.add_sink(SinkNode {
                 name: self.name(),
-                sink: Erased::new(self),
+                sink: Erased::hide(self),
             });
         }
     }
@@ -194,7 +194,7 @@ pub(crate) struct Erased<S, KV> {
 }
 
 impl<S: Sink<K, V>, K: ?Sized + 'static, V: ?Sized + 'static> Erased<S, fn(&K, &V)> {
-    pub(crate) fn new(sink: Arc<S>) -> Arc<dyn AnySink> {
+    fn hide(sink: Arc<S>) -> Arc<dyn AnySink> {
         Arc::new(Self {
             sink,
             types: PhantomData,
@@ -257,6 +257,7 @@ impl<S: Sink<K, V>, K: ?Sized + 'static, V: ?Sized + 'static> SinkFactory<S, fn(
         }));
         context.add_sink(OpenSink {
             name: self.sink.name(),
+            is_transactional: S::IS_TRANSACTIONAL,
             writer: Rc::clone(&writer) as Rc<RefCell<dyn AnyWriter>>,
             address,
             typed: Rc::clone(&writer) as Rc<dyn Any>,

@@ -355,9 +355,7 @@ impl Driver {
             }
         }
         failpoint("cycle.committed");
-        if self.job.has_sinks {
-            self.broadcast(|| Message::Committed);
-        }
+        self.broadcast(|| Message::Committed);
         let latency = self.job.env.clock.now().since(begin);
         // Counted before the positions tell that the job has come so far.
         self.note_committed(&moved);

@@ -186,7 +186,6 @@ fn prepare(
         read_topics: BTreeMap::new(),
         progress: Arc::clone(progress),
         topic_partitions: settings.partitions_of_new_topics(state_partitions),
-        has_sinks: !topology.sinks.is_empty(),
         cycle_records: AtomicU64::new(0),
         record_budget: RecordBudget::new(settings.commit.records_first),
         transaction_timeout: settings.transaction_timeout,

@@ -60,8 +60,6 @@ pub struct JobContext {
     pub(crate) progress: Arc<Progress>,
     /// How many partitions a topic gets that the job creates and that says nothing itself.
     pub(crate) topic_partitions: i32,
-    /// Whether sinks are told of commits.
-    pub(crate) has_sinks: bool,
     /// The records that all workers read in the open cycle.
     pub(crate) cycle_records: AtomicU64,
     pub(crate) transaction_timeout: Duration,

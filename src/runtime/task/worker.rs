@@ -425,8 +425,11 @@ impl Worker {
         for open in &self.sinks {
             let mut changes = MarkChanges::default();
             let prepared = open.writer.borrow_mut().prepare_commit(&mut changes);
-            prepared.map_err(|failure| self.failed(failure))?;
-            marks.push((open.name.clone(), changes));
+            prepared.map_err(|failure| open.failed(failure))?;
+            if !changes.is_empty() {
+                open.check_marks()?;
+                marks.push((open.name.clone(), changes));
+            }
         }
         failpoint("sink.prepared");
         Ok(marks)
@@ -436,7 +439,7 @@ impl Worker {
     fn commit_sinks(&mut self) -> Result<(), JobError> {
         for open in &self.sinks {
             let committed = open.writer.borrow_mut().commit();
-            committed.map_err(|failure| self.failed(failure))?;
+            committed.map_err(|failure| open.failed(failure))?;
         }
         failpoint("sink.committed");
         Ok(())

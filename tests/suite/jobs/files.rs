@@ -10,7 +10,7 @@ use onceflow::types::TopicName;
 
 use super::support::{
     AT_THE_END, OFTEN, Place, assert_counted, committed, committed_values, plain_count, run, text,
-    word_count,
+    until, word_count,
 };
 
 /// The lines of the sealed parts, and the names of the parts in progress.
@@ -220,4 +220,21 @@ fn an_input_that_pauses_is_committed_meanwhile_and_ends_with_its_end() {
     onceflow::client::wait(running.finished()).unwrap();
     expected.push("no end".to_owned());
     assert_eq!(committed_values::<str>(&log, "out"), expected);
+}
+
+#[test]
+fn a_file_is_seen_as_soon_as_it_is_committed_also_where_nothing_follows() {
+    let place = Place::new();
+    let path = place.file("in", "one\ntwo\n");
+    let out = place.path("out");
+    let log = place.log();
+    let job = Job::new("copy");
+    job.source(lines([&path]).follow())
+        .sink(files(&out).part_bytes(0));
+    let launch = job.exactly_once(Commit::every(OFTEN)).workers(1);
+    let running = launch.start(&log).unwrap();
+    until("the lines are in files", || {
+        out.exists() && read_parts(&out).0 == ["one", "two"]
+    });
+    onceflow::client::wait(running.stop()).unwrap();
 }

@@ -262,6 +262,11 @@ impl SinkWriter<Unkeyed, u64> for Nowhere {
     fn write(&mut self, _record: Record<'_, Unkeyed, u64>) -> Flow {
         Ok(())
     }
+
+    fn prepare_commit(&mut self, marks: &mut MarkChanges) -> Flow {
+        marks.set("all", [1]);
+        Ok(())
+    }
 }
 
 #[test]
@@ -279,9 +284,62 @@ fn sinks_whose_marks_would_be_taken_for_anothers_are_refused() {
     refused(["same", "same"], "two sinks are called \"same\"");
     refused(["n", "other"], "a source and a sink are called \"n\"");
     refused(["", "other"], "cannot be called");
-    let job = Job::new("two");
-    let (left, right) = job.source(values("n", 0..10u64)).tee();
-    left.sink(Named::<false>("same"));
-    right.sink(Named::<false>("same"));
-    run(job.exactly_once(Commit::every(OFTEN)), &log).unwrap();
+    // A sink that is not given its marks again may not set any.
+    let job = Job::new("one");
+    job.source(values("n", 0..10u64))
+        .sink(Named::<false>("lost"));
+    let error = run(job.exactly_once(Commit::every(OFTEN)), &log).unwrap_err();
+    assert!(error.to_string().contains("not transactional"), "{error}");
+}
+
+/// Sends records and commits elsewhere.
+struct Posts(std::sync::mpsc::Sender<&'static str>);
+
+impl Sink<Unkeyed, u64> for Posts {
+    type Writer = Post;
+    const IS_TRANSACTIONAL: bool = false;
+
+    fn name(&self) -> String {
+        "posts".to_owned()
+    }
+
+    fn open(&self, _context: &mut OperatorContext) -> Result<Post, JobError> {
+        Ok(Post(self.0.clone()))
+    }
+}
+
+struct Post(std::sync::mpsc::Sender<&'static str>);
+
+impl SinkWriter<Unkeyed, u64> for Post {
+    fn write(&mut self, _record: Record<'_, Unkeyed, u64>) -> Flow {
+        self.0.send("record").unwrap();
+        Ok(())
+    }
+
+    fn prepare_commit(&mut self, _marks: &mut MarkChanges) -> Flow {
+        self.0.send("prepare").unwrap();
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Flow {
+        self.0.send("commit").unwrap();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_without_marks_is_told_of_commits_too_and_its_name_need_not_be_its_own() {
+    let place = Place::new();
+    let log = place.log();
+    let (sender, told) = std::sync::mpsc::channel();
+    let job = Job::new("posting");
+    let (left, right) = job.source(values("n", [1u64])).tee();
+    let (other, unheard) = std::sync::mpsc::channel();
+    left.sink(Posts(sender));
+    right.sink(Posts(other));
+    run(job.exactly_once(Commit::every(OFTEN)).workers(1), &log).unwrap();
+    drop(unheard);
+    let mut told: Vec<&str> = told.iter().collect();
+    told.dedup();
+    assert_eq!(told, ["record", "prepare", "commit"]);
 }
