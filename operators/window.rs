@@ -224,7 +224,7 @@ where
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// Cuts the records of each key into windows of event time. The next step says what is computed in each window:
-    /// [`count`](WindowedBy::count), [`reduce`](WindowedBy::reduce), [`aggregate`](WindowedBy::aggregate). A window gives its result
+    /// [`count`](WindowedBy::count) or [`aggregate`](WindowedBy::aggregate). A window gives its result
     /// once, when the watermark has passed its end and its grace; see [`Stream::event_time`](crate::runtime::Stream::event_time).
     ///
     /// ```

@@ -42,20 +42,24 @@
 //! # The layers
 //!
 //! From the ground up; each knows those before it and none behind it: [`types`] · [`codec`] · [`env`](mod@env) ·
-//! [`protocol`] · [`net`] · [`log`] · [`coordinator`] · [`broker`] · `server` · [`client`] · [`state`] · [`runtime`] · [`operators`] (in the
+//! [`protocol`] · `net` · `log` · `coordinator` · [`broker`] · `server` · [`client`] · [`state`] · [`runtime`] · [`operators`] (in the
 //! folder `operators/` beside `src/`, attached below) · `cli` (feature `cli`: the command `onceflow`).
+//! What is public is what users need, item by item in `docs/public_items.txt`; `net`, `log` and `coordinator` are not.
 //! `docs/architecture.md` says what each does and must not know, `docs/guarantees.md` what is promised and where it ends.
 
 pub mod broker;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod client;
 pub mod codec;
-pub mod coordinator;
+mod coordinator;
 pub mod env;
-pub mod log;
+#[doc(hidden)]
+pub mod internals;
+mod log;
 #[cfg(feature = "net")]
-pub mod net;
+mod net;
 #[path = "../operators/mod.rs"]
 pub mod operators;
 pub mod prelude;

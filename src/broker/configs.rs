@@ -251,7 +251,7 @@ pub(super) fn describe(configs: &Configs, defaults: &Configs) -> Vec<ConfigEntry
 
 /// Every topic setting with Kafka's default, or with what is true here where nothing else can be.
 #[must_use]
-pub fn topic_defaults() -> Vec<ConfigEntry> {
+pub(crate) fn topic_defaults() -> Vec<ConfigEntry> {
     describe(&Configs::new(), &Configs::new())
 }
 

@@ -35,7 +35,7 @@ pub trait FetchedAs: Sized + Send + 'static {
     /// Reads, outside the lock, and takes at most `held_bytes_max` in memory, though at least one batch.
     ///
     /// # Errors
-    /// As [`ReadPlan::execute`].
+    /// As `ReadPlan::execute`.
     fn read(plan: ReadPlan, held_bytes_max: usize) -> Result<FetchedRecords<Self>, LogError>;
 
     /// How many bytes of records there are.

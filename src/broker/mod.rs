@@ -6,7 +6,7 @@
 //!
 //! Reading order: this file (the door), `core.rs` (what all share), `directory.rs`, `topics.rs`, `admin.rs`, `unfinished.rs`
 //! (what exists), `produce.rs`, `fetch.rs`, `offsets.rs` (records), `sync.rs`, `sync_helpers.rs` (group commit), `journal.rs`,
-//! `transactions.rs`, `groups.rs`, `membership.rs` (the coordinators, driven), `recovery.rs`, `housekeeping.rs`, `threads.rs`.
+//! `transactions.rs`, `groups.rs`, `group_calls.rs`, `membership.rs` (the coordinators, driven), `recovery.rs`, `housekeeping.rs`, `threads.rs`.
 
 mod admin;
 mod ballast;
@@ -16,6 +16,7 @@ mod core;
 mod directory;
 mod error;
 mod fetch;
+mod group_calls;
 mod groups;
 mod housekeeping;
 mod journal;
@@ -43,27 +44,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::log::{RecordSource, RecordStream};
-pub use configs::topic_defaults;
+pub(crate) use crate::log::{RecordSource, RecordStream};
+pub(crate) use configs::topic_defaults;
 pub use error::BrokerError;
-pub use fetch::{Fetch, FetchedAs};
-pub use operator_markers::OperatorMarker;
+pub(crate) use operator_markers::OperatorMarker;
+#[doc(hidden)]
 pub use reply::Reply;
 
 use self::core::Core;
 use self::older_transactions::Joining;
 use self::threads::Threads;
-pub use crate::coordinator::group::{Config as GroupConfig, GroupDescription, MemberDescription};
+pub use crate::coordinator::group::Config as GroupConfig;
+pub(crate) use crate::coordinator::group::{GroupDescription, MemberDescription};
 
 use crate::coordinator::transaction::Residence;
 use crate::env::Env;
 use crate::protocol::ErrorCode;
-use crate::protocol::messages::groups::{
-    ConsumerGroupDescription, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
-    DeletedOffsets, DescribedGroup, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
-    LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListedGroup, SyncGroupRequest,
-    SyncGroupResponse,
-};
 use crate::protocol::messages::{
     CommittedOffset, ConfigEntry, EndTxnRequest, InitProducerIdRequest, ListedOffset, NewTopic,
     OffsetCommitRequest, OffsetFetchRequest, OffsetSpec, PartitionDescription, ProduceRequest,
@@ -182,6 +178,7 @@ impl Broker {
     ///
     /// # Errors
     /// `TopicAlreadyExists`, `InvalidPartitions`, `InvalidConfig`, `InvalidTopicException`.
+    #[doc(hidden)]
     pub fn create_topic(&self, topic: &NewTopic) -> Result<TopicMetadata, BrokerError> {
         let created = self.core.create_topic(topic)?;
         self.core.tell_groups_of_topics();
@@ -192,7 +189,7 @@ impl Broker {
     ///
     /// # Errors
     /// As [`Broker::create_topic`].
-    pub fn check_topic(&self, topic: &NewTopic) -> Result<(), BrokerError> {
+    pub(crate) fn check_topic(&self, topic: &NewTopic) -> Result<(), BrokerError> {
         self.core.check_topic(topic)
     }
 
@@ -200,6 +197,7 @@ impl Broker {
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`, `InvalidTopicException`.
+    #[doc(hidden)]
     pub fn delete_topic(&self, topic: &TopicName) -> Result<(), BrokerError> {
         self.core.delete_topic(topic)?;
         self.core.tell_groups_of_topics();
@@ -210,6 +208,7 @@ impl Broker {
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`; `InvalidPartitions` if there are as many already.
+    #[doc(hidden)]
     pub fn create_partitions(
         &self,
         topic: &TopicName,
@@ -224,6 +223,7 @@ impl Broker {
     ///
     /// # Errors
     /// As every method.
+    #[doc(hidden)]
     pub fn topics(&self) -> Result<Vec<TopicMetadata>, BrokerError> {
         self.core.check_open()?;
         Ok(self
@@ -239,7 +239,7 @@ impl Broker {
     ///
     /// # Errors
     /// As every method.
-    pub fn topic(&self, topic: &TopicName) -> Result<Option<TopicMetadata>, BrokerError> {
+    pub(crate) fn topic(&self, topic: &TopicName) -> Result<Option<TopicMetadata>, BrokerError> {
         self.core.check_open()?;
         Ok(self.core.topics.topic(topic).ok().map(|t| t.metadata()))
     }
@@ -248,7 +248,7 @@ impl Broker {
     ///
     /// # Errors
     /// As every method.
-    pub fn topic_by_id(&self, id: TopicId) -> Result<Option<TopicMetadata>, BrokerError> {
+    pub(crate) fn topic_by_id(&self, id: TopicId) -> Result<Option<TopicMetadata>, BrokerError> {
         self.core.check_open()?;
         Ok(self.core.topics.topic_by_id(id).map(|t| t.metadata()))
     }
@@ -257,7 +257,10 @@ impl Broker {
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
-    pub fn describe_configs(&self, topic: &TopicName) -> Result<Vec<ConfigEntry>, BrokerError> {
+    pub(crate) fn describe_configs(
+        &self,
+        topic: &TopicName,
+    ) -> Result<Vec<ConfigEntry>, BrokerError> {
         self.core.describe_configs(topic)
     }
 
@@ -265,7 +268,7 @@ impl Broker {
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`, `InvalidConfig`.
-    pub fn alter_configs(
+    pub(crate) fn alter_configs(
         &self,
         topic: &TopicName,
         changes: &BTreeMap<String, Option<String>>,
@@ -277,7 +280,7 @@ impl Broker {
     ///
     /// # Errors
     /// As [`Broker::alter_configs`].
-    pub fn check_configs(
+    pub(crate) fn check_configs(
         &self,
         topic: &TopicName,
         changes: &BTreeMap<String, Option<String>>,
@@ -289,6 +292,7 @@ impl Broker {
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
+    #[doc(hidden)]
     pub fn describe_partitions(
         &self,
         topic: &TopicName,
@@ -300,6 +304,7 @@ impl Broker {
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
+    #[doc(hidden)]
     pub fn describe_producers(
         &self,
         partition: &TopicPartition,
@@ -313,6 +318,7 @@ impl Broker {
     ///
     /// The reply's errors: `UnknownTopicOrPartition`, `MessageTooLarge`, those of the idempotent producer
     /// (`OutOfOrderSequenceNumber`, `InvalidProducerEpoch`…) and of transactions (`ProducerFenced`, `ConcurrentTransactions`…).
+    #[doc(hidden)]
     pub fn produce(&self, request: ProduceRequest) -> Reply<ProduceResponse> {
         self.core.produce(request, Joining::ByAppend)
     }
@@ -321,6 +327,7 @@ impl Broker {
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
+    #[doc(hidden)]
     pub fn list_offset(
         &self,
         partition: &TopicPartition,
@@ -335,6 +342,7 @@ impl Broker {
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`, `OffsetOutOfRange`.
+    #[doc(hidden)]
     pub fn delete_records(
         &self,
         partition: &TopicPartition,
@@ -346,7 +354,7 @@ impl Broker {
     /// The leader epoch of every partition: a number for each opening of the directory, so that a reader whose records
     /// a power loss took (with [`Durability::Process`]) sees that they are gone (KIP-320).
     #[must_use]
-    pub fn leader_epoch(&self) -> i32 {
+    pub(crate) fn leader_epoch(&self) -> i32 {
         self.core.leader_epoch
     }
 
@@ -355,7 +363,7 @@ impl Broker {
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
-    pub fn leader_epoch_end(
+    pub(crate) fn leader_epoch_end(
         &self,
         partition: &TopicPartition,
         epoch: i32,
@@ -370,7 +378,7 @@ impl Broker {
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
-    pub fn leader_epoch_at(
+    pub(crate) fn leader_epoch_at(
         &self,
         partition: &TopicPartition,
         offset: Offset,
@@ -383,22 +391,26 @@ impl Broker {
 
     /// Gives a producer of this process its identity. For a transactional id it fences every earlier holder, and ends what
     /// that left open (I4).
+    #[doc(hidden)]
     pub fn init_producer_id(&self, request: InitProducerIdRequest) -> Reply<ProducerIdentity> {
         self.core.init_producer_id(request, Residence::Embedded)
     }
 
     /// Ends a transaction. The reply holds the identity for the next one. The transaction is driven to its end
     /// even if the reply is dropped (C17). `UnknownServerError` means that the outcome is known only after a reopening.
+    #[doc(hidden)]
     pub fn end_txn(&self, request: EndTxnRequest) -> Reply<ProducerIdentity> {
         self.core.end_txn(request)
     }
 
     /// Commits positions inside a transaction: they are pending until its marker (I8).
+    #[doc(hidden)]
     pub fn txn_offset_commit(&self, request: TxnOffsetCommitRequest) -> Reply<()> {
         self.core.txn_offset_commit(request, Joining::ByAppend)
     }
 
     /// Commits positions outside any transaction.
+    #[doc(hidden)]
     pub fn offset_commit(&self, request: OffsetCommitRequest) -> Reply<()> {
         self.core.offset_commit(request)
     }
@@ -407,6 +419,7 @@ impl Broker {
     ///
     /// # Errors
     /// `UnstableOffsetCommit` if stability is asked for and an open transaction holds one of them (C27).
+    #[doc(hidden)]
     #[allow(clippy::type_complexity)]
     pub fn offset_fetch(
         &self,
@@ -421,7 +434,7 @@ impl Broker {
     ///
     /// # Errors
     /// `UnknownMemberId`, `StaleMemberEpoch`.
-    pub fn check_reader(
+    pub(crate) fn check_reader(
         &self,
         group: &GroupId,
         member_id: Option<&str>,
@@ -431,12 +444,6 @@ impl Broker {
         self.core
             .groups
             .check_reader(group, member_id, member_epoch)
-    }
-
-    /// Whether members of the group name topics by regular expressions, so that it counts what each may know of.
-    #[must_use]
-    pub fn has_expressions(&self, group: &GroupId) -> bool {
-        self.core.groups.has_expressions(group)
     }
 
     /// The settings of the broker.
@@ -449,6 +456,7 @@ impl Broker {
     ///
     /// # Errors
     /// As every method.
+    #[doc(hidden)]
     pub fn list_transactions(&self) -> Result<Vec<TransactionDescription>, BrokerError> {
         self.core.check_open()?;
         Ok(self.core.transactions.list())
@@ -458,7 +466,7 @@ impl Broker {
     ///
     /// # Errors
     /// `TransactionalIdNotFound`.
-    pub fn describe_transaction(
+    pub(crate) fn describe_transaction(
         &self,
         id: &TransactionalId,
     ) -> Result<TransactionDescription, BrokerError> {
@@ -470,120 +478,13 @@ impl Broker {
     }
 
     /// Aborts the open transaction of `id` and fences its producer, on an operator's word.
-    pub fn abort_transaction(&self, id: &TransactionalId) -> Reply<()> {
+    pub(crate) fn abort_transaction(&self, id: &TransactionalId) -> Reply<()> {
         self.core.abort_transaction(id)
-    }
-
-    /// Joins a classic group. The reply comes at the end of the rebalance. Its errors: `InvalidSessionTimeout`,
-    /// `InconsistentGroupProtocol`, `GroupMaxSizeReached`, `UnknownMemberId`, `FencedInstanceId`, `RebalanceInProgress`
-    /// (a later join of the same member took its place).
-    pub fn join_group(&self, request: JoinGroupRequest) -> Reply<JoinGroupResponse> {
-        self.core.join_group(request)
-    }
-
-    /// Brings the leader's assignment, and fetches the member's own. The reply comes once the assignment is durable.
-    /// Its errors: `UnknownMemberId`, `IllegalGeneration`, `RebalanceInProgress`, `FencedInstanceId`, `InconsistentGroupProtocol`.
-    pub fn sync_group(&self, request: SyncGroupRequest) -> Reply<SyncGroupResponse> {
-        self.core.sync_group(request)
-    }
-
-    /// Keeps a classic member's session alive. The reply's errors: `RebalanceInProgress` (join again), `UnknownMemberId`,
-    /// `IllegalGeneration`, `FencedInstanceId`.
-    pub fn heartbeat(&self, request: HeartbeatRequest) -> Reply<()> {
-        self.core.heartbeat(request)
-    }
-
-    /// Removes members from a group; each has an outcome of its own in the reply.
-    pub fn leave_group(&self, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
-        self.core.leave_group(request)
-    }
-
-    /// Joins, stays in and leaves a group of the consumer protocol (KIP-848). The reply comes once what it says is durable.
-    /// Its errors: `InvalidRequest`, `UnsupportedAssignor`, `GroupIdNotFound`, `GroupMaxSizeReached`, `UnknownMemberId` and
-    /// `FencedMemberEpoch` (give everything up and join anew), `UnreleasedInstanceId`, `FencedInstanceId`.
-    pub fn consumer_group_heartbeat(
-        &self,
-        request: ConsumerGroupHeartbeatRequest,
-    ) -> Reply<ConsumerGroupHeartbeatResponse> {
-        self.core.consumer_group_heartbeat(request)
-    }
-
-    /// The members of a group of the consumer protocol.
-    ///
-    /// # Errors
-    /// `GroupIdNotFound`, also for a classic group.
-    pub fn describe_consumer_group(
-        &self,
-        group: &GroupId,
-    ) -> Result<ConsumerGroupDescription, BrokerError> {
-        self.core.check_open()?;
-        self.core.groups.describe_consumer(group).ok_or_else(|| {
-            let message = format!("{group} is not a group of the consumer protocol");
-            BrokerError::new(ErrorCode::GroupIdNotFound, message)
-        })
-    }
-
-    /// Every group that has members or positions.
-    ///
-    /// # Errors
-    /// As every method.
-    pub fn list_groups(&self) -> Result<Vec<GroupId>, BrokerError> {
-        self.core.check_open()?;
-        Ok(self.core.groups.list())
-    }
-
-    /// The groups of the states and types asked for.
-    ///
-    /// # Errors
-    /// As every method.
-    pub fn list_groups_with(
-        &self,
-        request: &ListGroupsRequest,
-    ) -> Result<Vec<ListedGroup>, BrokerError> {
-        self.core.check_open()?;
-        Ok(self.core.groups.list_with(request))
-    }
-
-    /// One group's positions.
-    ///
-    /// # Errors
-    /// `GroupIdNotFound`.
-    pub fn describe_group(&self, group: &GroupId) -> Result<GroupDescription, BrokerError> {
-        self.core.check_open()?;
-        self.core.groups.describe(group).ok_or_else(|| {
-            let message = format!("the group {group} has neither members nor positions");
-            BrokerError::new(ErrorCode::GroupIdNotFound, message)
-        })
-    }
-
-    /// The members of a classic group; its state is `Dead` if there is no such group.
-    ///
-    /// # Errors
-    /// As every method.
-    pub fn describe_classic_group(&self, group: &GroupId) -> Result<DescribedGroup, BrokerError> {
-        self.core.check_open()?;
-        Ok(self.core.groups.describe_classic(group))
-    }
-
-    /// Forgets a group without members. Refused with `NonEmptyGroup` if it has some, with `UnstableOffsetCommit` while an
-    /// open transaction holds one of its positions, and with `GroupIdNotFound`.
-    pub fn delete_group(&self, group: &GroupId) -> Reply<()> {
-        self.core.delete_group(group.clone())
-    }
-
-    /// Forgets a group's positions for some partitions; each has an outcome of its own in the reply: `GroupSubscribedToTopic`
-    /// if a member reads the topic, `UnstableOffsetCommit` while an open transaction holds the position.
-    /// Refused as a whole with `GroupIdNotFound`, and with `NonEmptyGroup` if the members are not consumers.
-    pub fn delete_offsets(
-        &self,
-        group: &GroupId,
-        partitions: Vec<TopicPartition>,
-    ) -> Reply<DeletedOffsets> {
-        self.core.delete_offsets(group.clone(), partitions)
     }
 
     /// Does now what the threads do from time to time: timeouts, flushes, retention, compaction, checkpoints.
     /// In [`SyncMode::Inline`] nobody else does it.
+    #[doc(hidden)]
     pub fn housekeep(&self) {
         self.core.tick();
         self.core.flush();

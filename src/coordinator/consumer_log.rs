@@ -45,7 +45,7 @@ const PARTITIONS_BYTES_MIN: usize = 18;
 
 /// What a key names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConsumerKey {
+pub(crate) enum ConsumerKey {
     /// The group's epoch.
     Group,
     /// The group's topics, as older releases of Kafka stored them.
@@ -68,7 +68,7 @@ impl ConsumerKey {
     /// # Panics
     /// If the member id or expression is longer than 32,767 bytes; the coordinator refuses such members.
     #[must_use]
-    pub fn encode(&self, group: &GroupId) -> Bytes {
+    pub(crate) fn encode(&self, group: &GroupId) -> Bytes {
         let (version, member) = match self {
             Self::Group => (3, None),
             Self::Topics => (4, None),
@@ -135,7 +135,7 @@ fn skip_tags(reader: &mut Reader<'_>) -> Result<(), CoordinatorError> {
 
 /// A group's epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GroupRecord {
+pub(crate) struct GroupRecord {
     /// The epoch.
     pub epoch: i32,
     /// Of the topics that the members read; 0 if there are none.
@@ -145,7 +145,7 @@ pub struct GroupRecord {
 impl GroupRecord {
     /// The value's bytes.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut to = begin();
         to.put_i32(self.epoch);
         put_varint(&mut to, 1);
@@ -161,7 +161,7 @@ impl GroupRecord {
     ///
     /// # Errors
     /// If it is damaged or of a newer version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         read(bytes, |reader| {
             let epoch = reader.int32()?;
             let mut metadata_hash = 0;
@@ -181,7 +181,7 @@ impl GroupRecord {
 
 /// A member's subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MemberRecord {
+pub(crate) struct MemberRecord {
     /// Its instance id, if it is static.
     pub instance_id: Option<String>,
     /// Where it is.
@@ -201,7 +201,7 @@ pub struct MemberRecord {
 impl MemberRecord {
     /// The value's bytes.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut to = begin();
         put_nullable_compact_string(&mut to, self.instance_id.as_deref());
         put_nullable_compact_string(&mut to, self.rack_id.as_deref());
@@ -221,7 +221,7 @@ impl MemberRecord {
     ///
     /// # Errors
     /// If it is damaged or of a newer version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         read(bytes, |reader| {
             let owned = |text: Option<&str>| text.map(str::to_owned);
             let mut record = Self {
@@ -275,7 +275,7 @@ fn read_partitions(reader: &mut Reader<'_>) -> Result<Assignment, CoordinatorErr
 
 /// The value of [`ConsumerKey::Target`].
 #[must_use]
-pub fn put_assignment_epoch(epoch: i32) -> Bytes {
+pub(crate) fn put_assignment_epoch(epoch: i32) -> Bytes {
     let mut to = begin();
     to.put_i32(epoch);
     finish(to)
@@ -285,7 +285,7 @@ pub fn put_assignment_epoch(epoch: i32) -> Bytes {
 ///
 /// # Errors
 /// If it is damaged or of a newer version.
-pub fn assignment_epoch(bytes: &[u8]) -> Result<i32, CoordinatorError> {
+pub(crate) fn assignment_epoch(bytes: &[u8]) -> Result<i32, CoordinatorError> {
     read(bytes, |reader| {
         let epoch = reader.int32()?;
         skip_tags(reader)?;
@@ -295,12 +295,12 @@ pub fn assignment_epoch(bytes: &[u8]) -> Result<i32, CoordinatorError> {
 
 /// What a member is to own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TargetRecord(pub(super) Assignment);
+pub(crate) struct TargetRecord(pub(super) Assignment);
 
 impl TargetRecord {
     /// The value's bytes.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut to = begin();
         put_partitions(&mut to, &self.0);
         finish(to)
@@ -310,7 +310,7 @@ impl TargetRecord {
     ///
     /// # Errors
     /// If it is damaged or of a newer version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         read(bytes, |reader| {
             let target = read_partitions(reader)?;
             skip_tags(reader)?;
@@ -321,12 +321,12 @@ impl TargetRecord {
 
 /// The topics that a regular expression names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ExpressionRecord(pub(super) BTreeSet<TopicName>);
+pub(crate) struct ExpressionRecord(pub(super) BTreeSet<TopicName>);
 
 impl ExpressionRecord {
     /// The value's bytes.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut to = begin();
         put_compact_count(&mut to, self.0.len());
         for topic in &self.0 {
@@ -342,7 +342,7 @@ impl ExpressionRecord {
     ///
     /// # Errors
     /// If it is damaged or of a newer version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         read(bytes, |reader| {
             let mut topics = BTreeSet::new();
             for _ in 0..reader.compact_array(1)? {
@@ -359,7 +359,7 @@ impl ExpressionRecord {
 
 /// What a member owns.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct CurrentRecord {
+pub(crate) struct CurrentRecord {
     /// Its epoch.
     pub epoch: i32,
     /// The epoch before: its answer may have been lost.
@@ -374,7 +374,7 @@ pub struct CurrentRecord {
 impl CurrentRecord {
     /// The value's bytes.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut to = begin();
         to.put_i32(self.epoch);
         to.put_i32(self.previous_epoch);
@@ -388,7 +388,7 @@ impl CurrentRecord {
     ///
     /// # Errors
     /// If it is damaged or of a newer version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         read(bytes, |reader| {
             let epoch = reader.int32()?;
             let previous_epoch = reader.int32()?;

@@ -7,7 +7,7 @@ use crate::protocol::ErrorKind;
 /// A request that is refused gets a [`crate::protocol::ErrorCode`] instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum CoordinatorError {
+pub(crate) enum CoordinatorError {
     /// The bytes are not a record of the journal.
     #[error(
         "a record of {journal} is damaged ({why}): restore the data directory from a backup, or cut the journal with `onceflow log verify`'s advice"
@@ -35,7 +35,7 @@ pub enum CoordinatorError {
 impl CoordinatorError {
     /// What a caller may do about it.
     #[must_use]
-    pub fn kind(&self) -> ErrorKind {
+    pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::CorruptRecord { .. } => ErrorKind::Corrupt,
             Self::NewerVersion { .. } => ErrorKind::Fatal,

@@ -25,7 +25,7 @@ const MEMBER_BYTES_MIN: usize = 18;
 
 /// The durable part of a classic group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClassicRecord {
+pub(crate) struct ClassicRecord {
     /// The kind of members, empty if there never were any.
     pub protocol_type: String,
     /// The generation.
@@ -42,7 +42,7 @@ pub struct ClassicRecord {
 
 /// A member in a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClassicMemberRecord {
+pub(crate) struct ClassicMemberRecord {
     /// Its member id.
     pub member_id: String,
     /// Its instance id, if it is static.
@@ -61,7 +61,7 @@ pub struct ClassicMemberRecord {
 
 /// The key of a classic group's record.
 #[must_use]
-pub fn classic_key(group: &GroupId) -> Bytes {
+pub(crate) fn classic_key(group: &GroupId) -> Bytes {
     let mut to = BytesMut::new();
     to.put_i16(GROUP_METADATA_KEY_VERSION);
     put_string(&mut to, group.as_str());
@@ -74,7 +74,7 @@ impl ClassicRecord {
     /// # Panics
     /// If a string is longer than 32,767 bytes, or a member's bytes than 2 GiB; the coordinator refuses such members.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut to = BytesMut::new();
         to.put_i16(VALUE_VERSION);
         put_string(&mut to, &self.protocol_type);
@@ -100,7 +100,7 @@ impl ClassicRecord {
     ///
     /// # Errors
     /// If it is damaged or of a newer version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         let mut reader = Reader::new(CONSUMER_OFFSETS_TOPIC, bytes);
         let version = reader.int16()?;
         if !(0..=VALUE_VERSION).contains(&version) {
@@ -168,7 +168,7 @@ pub(super) fn duration(millis: i32) -> Duration {
 ///
 /// # Errors
 /// If the bytes are not a subscription.
-pub fn subscribed_topics(metadata: &[u8]) -> Result<Vec<TopicName>, CoordinatorError> {
+pub(crate) fn subscribed_topics(metadata: &[u8]) -> Result<Vec<TopicName>, CoordinatorError> {
     let mut reader = Reader::new(CONSUMER_OFFSETS_TOPIC, metadata);
     reader.int16()?;
     let mut topics = Vec::new();

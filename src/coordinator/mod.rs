@@ -8,30 +8,30 @@
 //!
 //! Reading order: `transaction/mod.rs`, `transaction/state.rs`, `transaction_log.rs`, `group/mod.rs`, `offsets_log.rs`, `membership_log.rs`, `consumer_log.rs`.
 
-pub mod consumer_log;
+pub(crate) mod consumer_log;
 mod error;
-pub mod group;
-pub mod membership_log;
-pub mod offsets_log;
-pub mod transaction;
-pub mod transaction_log;
+pub(crate) mod group;
+pub(crate) mod membership_log;
+pub(crate) mod offsets_log;
+pub(crate) mod transaction;
+pub(crate) mod transaction_log;
 mod wire;
 
 use bytes::Bytes;
 
-pub use error::CoordinatorError;
+pub(crate) use error::CoordinatorError;
 
 use crate::env::Instant;
 use crate::types::Timestamp;
 
 /// The topic of the transaction coordinator's journal; it has one partition, 0.
-pub const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
+pub(crate) const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
 /// The topic of the group coordinator's journal; it has one partition, 0.
-pub const CONSUMER_OFFSETS_TOPIC: &str = "__consumer_offsets";
+pub(crate) const CONSUMER_OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// The time of a step: monotonic for timers, wall for what is stored and shown (C24).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Now {
+pub(crate) struct Now {
     /// The monotonic clock.
     pub instant: Instant,
     /// The wall clock.
@@ -40,15 +40,15 @@ pub struct Now {
 
 /// The caller's number of a request; it comes back in the reply and means nothing to a coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
+pub(crate) struct RequestId(pub u64);
 
 /// A coordinator's number of an effect whose end it wants to be told. Never used twice by one coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
+pub(crate) struct Ticket(pub u64);
 
 /// One record for a journal: `None` as value deletes the key (a tombstone).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct JournalRecord {
+pub(crate) struct JournalRecord {
     /// The key, by which the journal is compacted.
     pub key: Bytes,
     /// The value, or `None` for a tombstone.

@@ -24,7 +24,7 @@ const OFFSET_VALUE_VERSION_MIN: i16 = 2;
 
 /// What a key of the journal names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Key {
+pub(crate) enum Key {
     /// The position of a group in a partition.
     Offset(GroupId, TopicPartition),
     /// A classic group's members.
@@ -38,7 +38,7 @@ impl Key {
     ///
     /// # Errors
     /// If it is damaged or of a newer version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         let mut reader = Reader::new(CONSUMER_OFFSETS_TOPIC, bytes);
         let version = reader.int16()?;
         if !is_known_key(version) {
@@ -65,7 +65,7 @@ impl Key {
 
 /// The key of `group`'s position in `partition`.
 #[must_use]
-pub fn encode_key(group: &GroupId, partition: &TopicPartition) -> Bytes {
+pub(crate) fn encode_key(group: &GroupId, partition: &TopicPartition) -> Bytes {
     let mut to = BytesMut::new();
     to.put_i16(OFFSET_KEY_VERSION);
     put_string(&mut to, group.as_str());
@@ -79,7 +79,7 @@ pub fn encode_key(group: &GroupId, partition: &TopicPartition) -> Bytes {
 /// # Panics
 /// If the metadata is longer than 32,767 bytes; the coordinator refuses such requests.
 #[must_use]
-pub fn encode_value(committed: &CommittedOffset, commit: Timestamp) -> Bytes {
+pub(crate) fn encode_value(committed: &CommittedOffset, commit: Timestamp) -> Bytes {
     let mut to = BytesMut::new();
     to.put_i16(OFFSET_VALUE_VERSION);
     to.put_i64(committed.offset.0);
@@ -93,7 +93,7 @@ pub fn encode_value(committed: &CommittedOffset, commit: Timestamp) -> Bytes {
 ///
 /// # Errors
 /// If it is damaged or of a newer version.
-pub fn decode_value(bytes: &[u8]) -> Result<(CommittedOffset, Timestamp), CoordinatorError> {
+pub(crate) fn decode_value(bytes: &[u8]) -> Result<(CommittedOffset, Timestamp), CoordinatorError> {
     let mut reader = Reader::new(CONSUMER_OFFSETS_TOPIC, bytes);
     let version = reader.int16()?;
     if !(OFFSET_VALUE_VERSION_MIN..=OFFSET_VALUE_VERSION).contains(&version) {

@@ -50,7 +50,7 @@ const TAG_HOLDER: u32 = 10_003;
 
 /// What a key of the journal names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Key {
+pub(crate) enum Key {
     /// The transactions of one transactional id.
     Transaction(TransactionalId),
     /// The producer ids given out.
@@ -60,7 +60,7 @@ pub enum Key {
 impl Key {
     /// The key's bytes.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut to = BytesMut::new();
         match self {
             Self::Transaction(id) => {
@@ -76,7 +76,7 @@ impl Key {
     ///
     /// # Errors
     /// If it is damaged or of a newer version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         let mut reader = Reader::new(TRANSACTION_STATE_TOPIC, bytes);
         let key = match reader.int16()? {
             TRANSACTION_KEY_VERSION => Self::Transaction(
@@ -93,7 +93,7 @@ impl Key {
 
 /// Where the owner of a transactional id lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Residence {
+pub(crate) enum Residence {
     /// In a process of its own, which may outlive the broker's.
     Remote,
     /// In the broker's process: when that ends, nobody goes on with the transaction.
@@ -102,7 +102,7 @@ pub enum Residence {
 
 /// All that is durable of one transactional id: the value of its last journal record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TransactionRecord {
+pub(crate) struct TransactionRecord {
     /// Who owns the id. In `PrepareX` the epoch is that of the markers, one above that of the data.
     pub producer: ProducerIdentity,
     /// The owner's identity before this one, if the owner itself moved on from it (by ending a transaction or renewing its
@@ -138,7 +138,7 @@ pub struct TransactionRecord {
 impl TransactionRecord {
     /// The record's bytes.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut to = BytesMut::new();
         to.put_i16(TRANSACTION_VALUE_VERSION);
         to.put_i64(self.producer.id.0);
@@ -196,7 +196,7 @@ impl TransactionRecord {
     ///
     /// # Errors
     /// If it is damaged or of a newer version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CoordinatorError> {
         let mut reader = Reader::new(TRANSACTION_STATE_TOPIC, bytes);
         match reader.int16()? {
             TRANSACTION_VALUE_VERSION => {}
@@ -262,7 +262,10 @@ impl TransactionRecord {
 ///
 /// # Errors
 /// If the record is damaged or of a newer version.
-pub fn durable_ends(key: &[u8], value: Option<&[u8]>) -> Result<Vec<DurableEnd>, CoordinatorError> {
+pub(crate) fn durable_ends(
+    key: &[u8],
+    value: Option<&[u8]>,
+) -> Result<Vec<DurableEnd>, CoordinatorError> {
     match (Key::decode(key)?, value) {
         (Key::Transaction(_), Some(value)) => Ok(TransactionRecord::decode(value)?.durable_ends),
         _ => Ok(Vec::new()),

@@ -8,6 +8,7 @@
 mod allocator;
 mod block_on;
 mod clock;
+#[doc(hidden)]
 pub mod failpoint;
 mod files;
 mod libc_calls;

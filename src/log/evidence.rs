@@ -14,7 +14,7 @@ use crate::protocol::batch::{Batch, HEADER_BYTES, Header};
 use crate::types::Offset;
 
 /// Reads from a batch up to where its log was durable when it was written; `None` if it does not say.
-pub type Evidence<'a> = dyn Fn(&Batch) -> Option<Offset> + 'a;
+pub(crate) type Evidence<'a> = dyn Fn(&Batch) -> Option<Offset> + 'a;
 
 /// So much of a segment is searched at most: journals have segments of a quarter of this.
 const SEARCH_BYTES_MAX: u64 = 64 << 20;

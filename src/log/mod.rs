@@ -42,15 +42,17 @@ mod tests;
 mod times;
 mod verify;
 
-pub use cache::SegmentCache;
-pub use compaction::{Compacted, CompactionPlan, CompactionReport};
-pub use config::{CleanupPolicy, LogConfig};
+pub(crate) use cache::SegmentCache;
+pub(crate) use config::CleanupPolicy;
+pub use config::LogConfig;
 pub use error::LogError;
-pub use evidence::Evidence;
-pub use open::{RecoveryMarks, RecoveryReport};
-pub use partition::{AppendOrigin, Appended, PartitionLog};
-pub use read::ReadPlan;
-pub use retention::DeletedSegment;
-pub use stream::{RecordSource, RecordStream};
-pub use sync::SyncPlan;
-pub use verify::{DumpedBatch, Finding, FindingKind, SegmentReport, VerifyReport, dump, verify};
+pub(crate) use evidence::Evidence;
+pub use open::RecoveryMarks;
+pub(crate) use open::RecoveryReport;
+pub(crate) use partition::Appended;
+pub use partition::{AppendOrigin, PartitionLog};
+pub(crate) use read::ReadPlan;
+pub(crate) use stream::{RecordSource, RecordStream};
+pub(crate) use verify::{
+    DumpedBatch, Finding, FindingKind, SegmentReport, VerifyReport, dump, verify,
+};

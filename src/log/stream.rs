@@ -83,10 +83,10 @@ impl RecordStream {
         usize::try_from(self.slice.end_position - self.position).unwrap_or(usize::MAX)
     }
 
-    /// The next whole batches, each checked as [`ReadPlan::execute`] does; `None` once all have come.
+    /// The next whole batches, each checked as `ReadPlan::execute` does; `None` once all have come.
     ///
     /// # Errors
-    /// As [`ReadPlan::execute`]. Nothing more can be read from this stream then.
+    /// As `ReadPlan::execute`. Nothing more can be read from this stream then.
     pub fn next_piece(&mut self) -> Result<Option<Bytes>, LogError> {
         if self.left_bytes() == 0 {
             return Ok(None);

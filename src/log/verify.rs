@@ -20,7 +20,7 @@ use crate::types::{Offset, Timestamp, TopicId};
 /// The kind of a [`Finding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum FindingKind {
+pub(crate) enum FindingKind {
     /// The bytes are not those that were written. Nothing behind it in the segment was looked at.
     Damage,
     /// A batch is as its producer sent it, and nobody can read its records, or its header says of them what is not so: an
@@ -30,7 +30,7 @@ pub enum FindingKind {
 
 /// Something that is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// Whether the bytes changed, or were wrong when they came.
     pub kind: FindingKind,
     /// The file.
@@ -43,7 +43,7 @@ pub struct Finding {
 
 /// What was found in one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SegmentReport {
+pub(crate) struct SegmentReport {
     /// The segment's file.
     pub file: PathBuf,
     /// Its base offset.
@@ -62,7 +62,7 @@ pub struct SegmentReport {
 
 /// What was found in a partition's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifyReport {
+pub(crate) struct VerifyReport {
     /// The topic's identity; `None` if it cannot be read.
     pub topic_id: Option<TopicId>,
     /// The segments, by base offset.
@@ -75,14 +75,14 @@ pub struct VerifyReport {
 impl VerifyReport {
     /// Whether nothing is wrong.
     #[must_use]
-    pub fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
 }
 
 /// One batch as it stands in a segment.
 #[derive(Debug, Clone)]
-pub struct DumpedBatch {
+pub(crate) struct DumpedBatch {
     /// The segment's file.
     pub file: Arc<Path>,
     /// Where the batch begins, in bytes.
@@ -95,7 +95,7 @@ pub struct DumpedBatch {
 ///
 /// # Errors
 /// [`LogError::Io`] if a file cannot be read. Damage is not an error but a finding.
-pub fn verify(env: &Env, dir: &Path) -> Result<VerifyReport, LogError> {
+pub(crate) fn verify(env: &Env, dir: &Path) -> Result<VerifyReport, LogError> {
     let mut report = VerifyReport {
         topic_id: None,
         segments: Vec::new(),
@@ -215,7 +215,7 @@ fn check_records(batch: &Batch) -> Result<(), String> {
 ///
 /// # Errors
 /// [`LogError::Io`] if a file cannot be read.
-pub fn dump(
+pub(crate) fn dump(
     env: &Env,
     dir: &Path,
     visit: &mut dyn FnMut(DumpedBatch) -> bool,

@@ -27,7 +27,7 @@ const ADDRESSES_MAX: usize = 16;
 
 /// How long connecting may take.
 #[derive(Debug, Clone, Copy)]
-pub struct ConnectTimeouts {
+pub(crate) struct ConnectTimeouts {
     /// For each address of the name.
     pub connect: Duration,
     /// For the TLS handshake.
@@ -47,7 +47,7 @@ impl Default for ConnectTimeouts {
 ///
 /// # Errors
 /// [`NetError::Resolve`], [`NetError::Connect`], [`NetError::Timeout`], [`NetError::Handshake`].
-pub async fn connect(
+pub(crate) async fn connect(
     address: &Address,
     tls: Option<&ClientTls>,
     timeouts: ConnectTimeouts,
@@ -107,7 +107,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Lets this process have as many files and sockets open as the system lets it ask for: often only 1,024 until it asks.
-pub fn raise_open_files_limit() {
+pub(crate) fn raise_open_files_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -120,30 +120,17 @@ pub fn raise_open_files_limit() {
 
 /// A socket that accepts connections.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     listener: TcpListener,
 }
 
 impl Listener {
-    /// Listens on the first address of `address` that can be had. Port 0 takes a free one: see [`Listener::local`].
+    /// Listens on the first address of `address` that can be had. Port 0 takes a free one: see [`Listener::local`]. Does not
+    /// await, looks names up itself, and must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`NetError::Listen`].
-    pub async fn bind(address: &Address) -> Result<Self, NetError> {
-        match TcpListener::bind((address.host.as_str(), address.port)).await {
-            Ok(listener) => Ok(Self { listener }),
-            Err(source) => Err(NetError::Listen {
-                address: address.clone(),
-                source,
-            }),
-        }
-    }
-
-    /// As [`Listener::bind`], for callers that cannot await but stand in a tokio runtime's context. Looks names up itself.
-    ///
-    /// # Errors
-    /// [`NetError::Listen`].
-    pub fn bind_now(address: &Address) -> Result<Self, NetError> {
+    pub(crate) fn bind(address: &Address) -> Result<Self, NetError> {
         let bound = std::net::TcpListener::bind((address.host.as_str(), address.port));
         let listener = bound.and_then(|listener| {
             listener.set_nonblocking(true)?;
@@ -162,7 +149,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`NetError::Io`].
-    pub fn local(&self) -> Result<SocketAddr, NetError> {
+    pub(crate) fn local(&self) -> Result<SocketAddr, NetError> {
         Ok(self.listener.local_addr()?)
     }
 
@@ -171,7 +158,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`NetError::Io`]: often of that one connection, or of too many open files; a listener goes on after a pause.
-    pub async fn accept(&self) -> Result<Incoming, NetError> {
+    pub(crate) async fn accept(&self) -> Result<Incoming, NetError> {
         let (stream, peer) = self.listener.accept().await?;
         Ok(Incoming { stream, peer })
     }
@@ -179,7 +166,7 @@ impl Listener {
 
 /// A connection that was accepted, before its handshake. Dropping it closes it.
 #[derive(Debug)]
-pub struct Incoming {
+pub(crate) struct Incoming {
     stream: TcpStream,
     peer: SocketAddr,
 }
@@ -187,7 +174,7 @@ pub struct Incoming {
 impl Incoming {
     /// Who connects.
     #[must_use]
-    pub fn peer(&self) -> SocketAddr {
+    pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
@@ -195,7 +182,7 @@ impl Incoming {
     ///
     /// # Errors
     /// [`NetError::Handshake`], [`NetError::Timeout`], [`NetError::Io`].
-    pub async fn establish(
+    pub(crate) async fn establish(
         self,
         tls: Option<&ServerTls>,
         limit: Duration,
@@ -219,7 +206,7 @@ impl Incoming {
 }
 
 /// An established connection.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: Stream,
     peer: SocketAddr,
     local: SocketAddr,
@@ -228,25 +215,26 @@ pub struct Connection {
 impl Connection {
     /// The other side's address.
     #[must_use]
-    pub fn peer(&self) -> SocketAddr {
+    pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
     /// This side's address.
     #[must_use]
-    pub fn local(&self) -> SocketAddr {
+    pub(crate) fn local(&self) -> SocketAddr {
         self.local
     }
 
     /// Whether it is encrypted.
+    #[cfg(test)]
     #[must_use]
-    pub fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         matches!(self.stream, Stream::Tls(_))
     }
 
     /// Whom the client's certificate names, as `CN=alice,O=example`; `None` if it showed none.
     #[must_use]
-    pub fn peer_subject(&self) -> Option<String> {
+    pub(crate) fn peer_subject(&self) -> Option<String> {
         let Stream::Tls(stream) = &self.stream else {
             return None;
         };
@@ -259,7 +247,7 @@ impl Connection {
 
     /// The half that reads frames of up to `frame_bytes_max` bytes, and the half that writes them.
     #[must_use]
-    pub fn split(self, frame_bytes_max: usize) -> (FrameReader, FrameWriter) {
+    pub(crate) fn split(self, frame_bytes_max: usize) -> (FrameReader, FrameWriter) {
         let (read, write) = self.stream.split();
         (
             FrameReader::new(read, frame_bytes_max),

@@ -26,7 +26,7 @@ const GROWTH_BYTES: usize = 64 << 10;
 const SLICES_MAX: usize = 64;
 
 /// Reads frames. Dropping a pending [`FrameReader::next`] loses nothing: it may be called again.
-pub struct FrameReader {
+pub(crate) struct FrameReader {
     half: ReadHalf,
     buffer: BytesMut,
     frame_bytes_max: usize,
@@ -46,7 +46,7 @@ impl FrameReader {
     }
 
     /// From now on frames of up to `max` bytes are taken. (Fewer before authentication than after.)
-    pub fn set_frame_bytes_max(&mut self, max: usize) {
+    pub(crate) fn set_frame_bytes_max(&mut self, max: usize) {
         self.frame_bytes_max = max;
     }
 
@@ -55,7 +55,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`NetError::FrameTooLarge`], [`NetError::FrameTooSmall`], [`NetError::Closed`], [`NetError::Io`]. The connection is of no use then.
-    pub async fn next_size(&mut self) -> Result<Option<usize>, NetError> {
+    pub(crate) async fn next_size(&mut self) -> Result<Option<usize>, NetError> {
         loop {
             if let Some(prefix) = self.buffer.first_chunk::<PREFIX_BYTES>() {
                 return self.checked(i32::from_be_bytes(*prefix)).map(Some);
@@ -71,7 +71,7 @@ impl FrameReader {
 
     /// Whether the next frame has been read whole.
     #[must_use]
-    pub fn has_next(&self) -> bool {
+    pub(crate) fn has_next(&self) -> bool {
         let Some(prefix) = self.buffer.first_chunk::<PREFIX_BYTES>() else {
             return false;
         };
@@ -83,7 +83,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// As [`FrameReader::next_size`]; [`NetError::Closed`] as well if the connection ended before the frame began.
-    pub async fn wait_for(&mut self, count: usize) -> Result<(), NetError> {
+    pub(crate) async fn wait_for(&mut self, count: usize) -> Result<(), NetError> {
         let size_bytes = self.next_size().await?.ok_or(NetError::Closed)?;
         self.fill(count.min(PREFIX_BYTES + size_bytes)).await
     }
@@ -93,7 +93,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`NetError::Io`] if the connection broke.
-    pub async fn closed(&mut self) -> Result<(), NetError> {
+    pub(crate) async fn closed(&mut self) -> Result<(), NetError> {
         while self.buffer.len() < GROWTH_BYTES {
             if self.read_more(IDLE_BUFFER_BYTES).await? == 0 {
                 return Ok(());
@@ -106,7 +106,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// As [`FrameReader::next_size`].
-    pub async fn next(&mut self) -> Result<Option<Bytes>, NetError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, NetError> {
         let Some(size_bytes) = self.next_size().await? else {
             return Ok(None);
         };
@@ -183,7 +183,7 @@ impl std::fmt::Debug for FrameReader {
 }
 
 /// Writes frames. A write that is dropped half way leaves half a frame behind: then drop the connection.
-pub struct FrameWriter {
+pub(crate) struct FrameWriter {
     half: WriteHalf,
 }
 
@@ -196,7 +196,7 @@ impl FrameWriter {
     ///
     /// # Errors
     /// [`NetError::Io`]; [`NetError::FrameTooLarge`] if the size does not fit into an `i32`. The connection is of no use then.
-    pub async fn write(&mut self, chunks: &[Bytes]) -> Result<(), NetError> {
+    pub(crate) async fn write(&mut self, chunks: &[Bytes]) -> Result<(), NetError> {
         self.write_frames(&[chunks]).await
     }
 
@@ -204,7 +204,10 @@ impl FrameWriter {
     ///
     /// # Errors
     /// As [`FrameWriter::write`].
-    pub async fn write_frames<C: AsRef<[Bytes]>>(&mut self, frames: &[C]) -> Result<(), NetError> {
+    pub(crate) async fn write_frames<C: AsRef<[Bytes]>>(
+        &mut self,
+        frames: &[C],
+    ) -> Result<(), NetError> {
         let prefixes = frames
             .iter()
             .map(|frame| prefix(frame.as_ref()))
@@ -223,7 +226,7 @@ impl FrameWriter {
     ///
     /// # Errors
     /// [`NetError::FrameTooLarge`]; nothing is written then.
-    pub fn begin(&mut self, size_bytes: usize) -> Result<FrameParts<'_>, NetError> {
+    pub(crate) fn begin(&mut self, size_bytes: usize) -> Result<FrameParts<'_>, NetError> {
         Ok(FrameParts {
             prefix: Some(prefix_of(size_bytes)?),
             left_bytes: size_bytes,
@@ -255,7 +258,7 @@ impl FrameWriter {
     ///
     /// # Errors
     /// [`NetError::Io`].
-    pub async fn shutdown(&mut self) -> Result<(), NetError> {
+    pub(crate) async fn shutdown(&mut self) -> Result<(), NetError> {
         Ok(self.half.shutdown().await?)
     }
 }
@@ -268,7 +271,7 @@ impl std::fmt::Debug for FrameWriter {
 
 /// A frame that is written in parts. If it is dropped before its end, half a frame is left behind: then drop the connection.
 #[derive(Debug)]
-pub struct FrameParts<'a> {
+pub(crate) struct FrameParts<'a> {
     writer: &'a mut FrameWriter,
     prefix: Option<[u8; PREFIX_BYTES]>,
     left_bytes: usize,
@@ -282,7 +285,7 @@ impl FrameParts<'_> {
     ///
     /// # Panics
     /// If this is more than the frame has left.
-    pub async fn write(&mut self, chunks: &[Bytes]) -> Result<(), NetError> {
+    pub(crate) async fn write(&mut self, chunks: &[Bytes]) -> Result<(), NetError> {
         let prefix = self.prefix.take();
         let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(chunks.len() + 1);
         slices.extend(prefix.iter().map(|prefix| IoSlice::new(prefix)));
@@ -304,7 +307,7 @@ impl FrameParts<'_> {
     ///
     /// # Panics
     /// If less was written than the frame has.
-    pub async fn end(self) -> Result<(), NetError> {
+    pub(crate) async fn end(self) -> Result<(), NetError> {
         assert_eq!(
             self.left_bytes, 0,
             "a frame has as many bytes as it announced"

@@ -19,12 +19,13 @@ mod subject;
 mod tests;
 mod tls;
 
-pub use address::Address;
-pub use connection::{
+pub(crate) use address::Address;
+pub(crate) use connection::{
     ConnectTimeouts, Connection, Incoming, Listener, connect, raise_open_files_limit,
 };
-pub use error::NetError;
-pub use frame::{FrameParts, FrameReader, FrameWriter};
+pub(crate) use error::NetError;
+pub(crate) use frame::{FrameReader, FrameWriter};
 pub use pem::Pem;
-pub use runtime::OwnRuntime;
-pub use tls::{ClientAuth, ClientTls, ClientTlsSettings, ServerTls, ServerTlsSettings};
+pub(crate) use runtime::OwnRuntime;
+pub use tls::{ClientAuth, ServerTlsSettings};
+pub(crate) use tls::{ClientTls, ClientTlsSettings, ServerTls};

@@ -6,7 +6,7 @@ use tokio::runtime::Runtime;
 
 /// A runtime whose drop does not wait. Tokio's own waits, and so panics inside another runtime: the reason for which
 /// something that was half made is dropped would never reach its user (X20).
-pub struct OwnRuntime(Option<Runtime>);
+pub(crate) struct OwnRuntime(Option<Runtime>);
 
 impl From<Runtime> for OwnRuntime {
     fn from(runtime: Runtime) -> Self {

@@ -68,9 +68,7 @@ async fn pair(
     server: Option<ServerTls>,
     client: Option<ClientTls>,
 ) -> (Result<Connection, NetError>, Result<Connection, NetError>) {
-    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap())
-        .await
-        .unwrap();
+    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
     let mut address = Address::from(listener.local().unwrap());
     if client.is_some() {
         address.host = "localhost".to_owned();
@@ -256,12 +254,10 @@ async fn a_busy_connection_is_read_ahead_and_an_idle_one_holds_little() {
 
 #[tokio::test]
 async fn nobody_listening_is_said_with_the_address() {
-    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap())
-        .await
-        .unwrap();
+    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
     let address = Address::from(listener.local().unwrap());
     assert!(matches!(
-        Listener::bind(&address).await,
+        Listener::bind(&address),
         Err(NetError::Listen { .. })
     ));
     drop(listener);
@@ -279,9 +275,7 @@ async fn nobody_listening_is_said_with_the_address() {
 async fn a_handshake_that_does_not_come_times_out() {
     let authority = Authority::new();
     let server = authority.server("localhost", ClientAuth::None);
-    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap())
-        .await
-        .unwrap();
+    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
     let address = Address::from(listener.local().unwrap());
     let _silent = connect(&address, None, ConnectTimeouts::default())
         .await

@@ -24,7 +24,7 @@ use crate::env::Env;
 
 /// How a client does TLS.
 #[derive(Debug, Clone)]
-pub struct ClientTlsSettings {
+pub(crate) struct ClientTlsSettings {
     /// The authorities that may have signed the broker's certificate; `None`: those that the system trusts.
     pub ca: Option<Pem>,
     /// Our own certificate and its chain, for brokers that ask for one.
@@ -74,7 +74,7 @@ pub struct ServerTlsSettings {
 
 /// A client's side of TLS, ready for use. Cheap to clone.
 #[derive(Clone)]
-pub struct ClientTls {
+pub(crate) struct ClientTls {
     connector: TlsConnector,
 }
 
@@ -83,7 +83,7 @@ impl ClientTls {
     ///
     /// # Errors
     /// [`NetError::PemFile`], [`NetError::TlsSettings`].
-    pub fn new(env: &Env, settings: &ClientTlsSettings) -> Result<Self, NetError> {
+    pub(crate) fn new(env: &Env, settings: &ClientTlsSettings) -> Result<Self, NetError> {
         let authorities = match &settings.ca {
             Some(pem) => pem.certificates(env)?,
             None => system_authorities(env)?,
@@ -151,9 +151,8 @@ impl std::fmt::Debug for ClientTls {
 
 /// A server's side of TLS, ready for use. Cheap to clone.
 #[derive(Clone)]
-pub struct ServerTls {
+pub(crate) struct ServerTls {
     acceptor: TlsAcceptor,
-    client_auth: ClientAuth,
 }
 
 impl ServerTls {
@@ -161,7 +160,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// [`NetError::PemFile`], [`NetError::TlsSettings`].
-    pub fn new(env: &Env, settings: &ServerTlsSettings) -> Result<Self, NetError> {
+    pub(crate) fn new(env: &Env, settings: &ServerTlsSettings) -> Result<Self, NetError> {
         let provider = provider();
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -192,14 +191,7 @@ impl ServerTls {
             .map_err(unusable)?;
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            client_auth: settings.client_auth,
         })
-    }
-
-    /// Whether every client must show a certificate.
-    #[must_use]
-    pub fn requires_certificates(&self) -> bool {
-        self.client_auth == ClientAuth::Required
     }
 
     pub(super) async fn handshake(

@@ -7,17 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::types::PartitionIndex;
 
 /// Topics (by name or identity), each with the number of its partitions and its readers, at least one, in order.
-pub type Readers<'a, T> = BTreeMap<T, (PartitionIndex, Vec<&'a str>)>;
+pub(crate) type Readers<'a, T> = BTreeMap<T, (PartitionIndex, Vec<&'a str>)>;
 
 /// Who gets what.
-pub type Shared<'a, T> = BTreeMap<(T, PartitionIndex), &'a str>;
+pub(crate) type Shared<'a, T> = BTreeMap<(T, PartitionIndex), &'a str>;
 
 /// What one member has, by topic.
-pub type Owned<T> = BTreeMap<T, BTreeSet<PartitionIndex>>;
+pub(crate) type Owned<T> = BTreeMap<T, BTreeSet<PartitionIndex>>;
 
 /// Of each topic a contiguous range for each reader, so that topics with equally many partitions are shared out alike.
 #[must_use]
-pub fn range<'a, T: Ord + Clone>(readers: &Readers<'a, T>) -> Shared<'a, T> {
+pub(crate) fn range<'a, T: Ord + Clone>(readers: &Readers<'a, T>) -> Shared<'a, T> {
     let mut shared = Shared::new();
     for (topic, (partitions_count, members)) in readers {
         let count = usize::try_from(*partitions_count).unwrap_or(0);
@@ -34,7 +34,7 @@ pub fn range<'a, T: Ord + Clone>(readers: &Readers<'a, T>) -> Shared<'a, T> {
 
 /// Keeps what members have, gives the rest to whoever has least, and then evens out, over all topics.
 #[must_use]
-pub fn uniform<'a, T: Ord + Clone>(
+pub(crate) fn uniform<'a, T: Ord + Clone>(
     readers: &Readers<'a, T>,
     before: &BTreeMap<String, Owned<T>>,
 ) -> Shared<'a, T> {

@@ -19,7 +19,7 @@ const VERSION: i16 = 3;
 /// Why bytes are not what a consumer would say.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConsumerProtocolError {
+pub(crate) enum ConsumerProtocolError {
     /// They end too early.
     #[error("the {message} ends too early")]
     Truncated {
@@ -50,7 +50,7 @@ pub enum ConsumerProtocolError {
 
 /// What a member tells the leader when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Subscription {
+pub(crate) struct Subscription {
     /// The topics that it wants.
     pub topics: Vec<TopicName>,
     /// The assignor's own words.
@@ -66,7 +66,7 @@ pub struct Subscription {
 impl Subscription {
     /// The bytes, in version 3.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = Vec::new();
         out.put_i16(VERSION);
         put_count(&mut out, self.topics.len());
@@ -87,7 +87,7 @@ impl Subscription {
     ///
     /// # Errors
     /// If the bytes are not one.
-    pub fn decode(bytes: &Bytes) -> Result<Self, ConsumerProtocolError> {
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Self, ConsumerProtocolError> {
         let mut reader = Reader::new("subscription", bytes)?;
         let topics = reader.array(2, Reader::topic)?;
         let user_data = reader.nullable_bytes()?;
@@ -117,7 +117,7 @@ impl Subscription {
 
 /// What the leader gives a member.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Assignment {
+pub(crate) struct Assignment {
     /// The partitions that the member is to own.
     pub partitions: Vec<TopicPartition>,
     /// The assignor's own words.
@@ -127,7 +127,7 @@ pub struct Assignment {
 impl Assignment {
     /// The bytes, in version 3.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = Vec::new();
         out.put_i16(VERSION);
         put_partitions(&mut out, &self.partitions);
@@ -139,7 +139,7 @@ impl Assignment {
     ///
     /// # Errors
     /// If the bytes are not one.
-    pub fn decode(bytes: &Bytes) -> Result<Self, ConsumerProtocolError> {
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Self, ConsumerProtocolError> {
         if bytes.is_empty() {
             return Ok(Self {
                 partitions: vec![],

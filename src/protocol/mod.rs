@@ -2,16 +2,20 @@
 //!
 //! Knows no I/O: bytes in, values out, and back.
 
-pub mod assignor;
+pub(crate) mod assignor;
+#[doc(hidden)]
 pub mod batch;
-pub mod consumer_protocol;
+pub(crate) mod consumer_protocol;
 mod error;
 pub mod messages;
 mod murmur2;
 #[cfg(feature = "net")]
+#[doc(hidden)]
 pub mod sasl;
-pub mod varint;
+pub(crate) mod varint;
+#[doc(hidden)]
 pub mod wire;
 
+pub use batch::{Compression, Headers};
 pub use error::{ErrorCode, ErrorKind};
 pub use murmur2::{murmur2, partition_for_key};

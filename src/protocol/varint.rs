@@ -9,10 +9,8 @@
 
 use bytes::BytesMut;
 
-/// The longest 32-bit varint, in bytes.
-pub const VARINT_BYTES_MAX: usize = 5;
 /// The longest 64-bit varint, in bytes.
-pub const VARLONG_BYTES_MAX: usize = 10;
+pub(crate) const VARLONG_BYTES_MAX: usize = 10;
 
 #[inline]
 const fn zigzag(value: i64) -> u64 {
@@ -27,7 +25,7 @@ const fn unzigzag(value: u64) -> i64 {
 /// How many bytes the unsigned `value` takes: 1 to 10.
 #[inline]
 #[must_use]
-pub const fn size_unsigned(value: u64) -> usize {
+pub(crate) const fn size_unsigned(value: u64) -> usize {
     // 7 bits a byte; `| 1` gives zero its one byte.
     let bits = u64::BITS - (value | 1).leading_zeros();
     bits.div_ceil(7) as usize
@@ -36,7 +34,7 @@ pub const fn size_unsigned(value: u64) -> usize {
 /// How many bytes the signed `value` takes: 1 to 10 (1 to 5 if it fits 32 bits).
 #[inline]
 #[must_use]
-pub const fn size_signed(value: i64) -> usize {
+pub(crate) const fn size_signed(value: i64) -> usize {
     size_unsigned(zigzag(value))
 }
 
@@ -80,7 +78,7 @@ const fn low_byte(value: u64) -> u8 {
 
 /// Appends the unsigned `value` (Kafka's compact lengths and tags).
 #[inline]
-pub fn write_unsigned(out: &mut BytesMut, value: u64) {
+pub(crate) fn write_unsigned(out: &mut BytesMut, value: u64) {
     let (mut bytes, mut length, mut rest) = ([0; VARLONG_BYTES_MAX], 0, value);
     while rest >= 0x80 {
         bytes[length] = low_byte(rest) | 0x80;
@@ -93,13 +91,13 @@ pub fn write_unsigned(out: &mut BytesMut, value: u64) {
 
 /// Appends the signed `value` (records' lengths and deltas).
 #[inline]
-pub fn write_signed(out: &mut BytesMut, value: i64) {
+pub(crate) fn write_signed(out: &mut BytesMut, value: i64) {
     write_unsigned(out, zigzag(value));
 }
 
 /// Takes a 64-bit unsigned value from the front of `input`.
 #[inline]
-pub fn read_u64(input: &mut &[u8]) -> Option<u64> {
+pub(crate) fn read_u64(input: &mut &[u8]) -> Option<u64> {
     match **input {
         [a, ref rest @ ..] if a < 0x80 => {
             *input = rest;
@@ -135,24 +133,15 @@ fn read_long(input: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Takes a 32-bit unsigned value from the front of `input`.
-#[inline]
-pub fn read_u32(input: &mut &[u8]) -> Option<u32> {
-    let mut rest = *input;
-    let value = u32::try_from(read_u64(&mut rest)?).ok()?;
-    *input = rest;
-    Some(value)
-}
-
 /// Takes a 64-bit signed value from the front of `input`.
 #[inline]
-pub fn read_i64(input: &mut &[u8]) -> Option<i64> {
+pub(crate) fn read_i64(input: &mut &[u8]) -> Option<i64> {
     read_u64(input).map(unzigzag)
 }
 
 /// Takes a 32-bit signed value from the front of `input`.
 #[inline]
-pub fn read_i32(input: &mut &[u8]) -> Option<i32> {
+pub(crate) fn read_i32(input: &mut &[u8]) -> Option<i32> {
     let mut rest = *input;
     let value = i32::try_from(read_i64(&mut rest)?).ok()?;
     *input = rest;
@@ -214,10 +203,6 @@ mod tests {
             assert_eq!(read_u64(&mut input), None, "{bytes:x?}");
             assert_eq!(input, bytes);
         }
-        // 2^32 fits 64 bits, but not 32.
-        let mut input = &[0x80, 0x80, 0x80, 0x80, 0x10][..];
-        assert_eq!(read_u32(&mut input), None);
-        assert_eq!(input.len(), 5);
         assert_eq!(read_i32(&mut &signed(i64::from(i32::MAX) + 1)[..]), None);
     }
 

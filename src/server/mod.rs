@@ -33,6 +33,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
+pub use crate::net::{ClientAuth, Pem, ServerTlsSettings};
+pub use crate::protocol::sasl::Mechanism;
 pub use config::{Limits, ServerConfig};
 pub use error::ServerError;
 
@@ -104,7 +106,7 @@ impl Server {
         let (over, is_over) = watch::channel(false);
         let listener = {
             let _context = runtime.enter();
-            Listener::bind_now(&config.listen)?
+            Listener::bind(&config.listen)?
         };
         let local = listener.local()?;
         let shared = Arc::new(Shared {

@@ -19,6 +19,7 @@ mod kill9; // kill -9 at any moment and at every failpoint: the output stays exa
 mod on_kafka; // Jobs and transactions on a real Kafka through kills and a bad network (C13–C15, C23, C29, C30, I6, K1–K3, K5–K9, S6, S16, S17).
 mod peers; // Foreign software as judge: Apache Kafka, its tools, and clients in five languages.
 mod power_loss; // Power loss at every change of the disk loses nothing acknowledged (C1–C10, F1–F13).
+mod public_items; // The public items of the crate are those of a committed list.
 #[cfg(feature = "cli")]
 mod secured; // TLS, logins and rights of the client, on our own server and on a real Kafka.
 mod support; // What several modules share.

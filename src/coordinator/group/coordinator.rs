@@ -25,7 +25,7 @@ const EMPTY_GROUP_RETENTION: Duration = Duration::from_secs(10 * 60);
 
 /// The group coordinator. See the module's documentation for what its caller owes.
 #[derive(Debug, Clone)]
-pub struct GroupCoordinator {
+pub(crate) struct GroupCoordinator {
     pub(super) config: Config,
     pub(super) positions: Positions,
     /// The groups that have or had members.
@@ -37,7 +37,7 @@ pub struct GroupCoordinator {
 impl GroupCoordinator {
     /// A coordinator that knows no group: replay the journal.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
             positions: Positions::default(),
@@ -52,7 +52,7 @@ impl GroupCoordinator {
     ///
     /// # Errors
     /// If the record is damaged or of a newer version.
-    pub fn replay(
+    pub(crate) fn replay(
         &mut self,
         producer_id: ProducerId,
         offset: Offset,
@@ -91,7 +91,7 @@ impl GroupCoordinator {
     }
 
     /// Takes in one marker of the journal.
-    pub fn replay_marker(&mut self, producer_id: ProducerId, result: TransactionResult) {
+    pub(crate) fn replay_marker(&mut self, producer_id: ProducerId, result: TransactionResult) {
         self.positions.end_transaction(producer_id, result);
     }
 
@@ -99,7 +99,7 @@ impl GroupCoordinator {
     ///
     /// # Panics
     /// If a ticket is answered twice.
-    pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
+    pub(crate) fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
         match input {
             Input::Commit { request, message } => {
                 let OffsetCommitRequest {
@@ -249,7 +249,7 @@ impl GroupCoordinator {
 
     /// Whether time means anything to the coordinator now: without [`Input::Tick`] nothing is missed until this is true.
     #[must_use]
-    pub fn needs_ticks(&self) -> bool {
+    pub(crate) fn needs_ticks(&self) -> bool {
         self.config.offsets_retention.is_some() || !self.memberships.is_empty()
     }
 

@@ -356,7 +356,7 @@ impl GroupCoordinator {
 
     /// The members of a group of the consumer protocol; `None` if there is no such group.
     #[must_use]
-    pub fn describe_consumer(&self, group: &GroupId) -> Option<ConsumerGroupDescription> {
+    pub(crate) fn describe_consumer(&self, group: &GroupId) -> Option<ConsumerGroupDescription> {
         match self.memberships.get(group) {
             Some(Membership::Consumer(group)) => Some(group.show(&self.topics)),
             _ => None,
@@ -365,7 +365,7 @@ impl GroupCoordinator {
 
     /// Whether members of the group name topics by regular expressions.
     #[must_use]
-    pub fn has_expressions(&self, group: &GroupId) -> bool {
+    pub(crate) fn has_expressions(&self, group: &GroupId) -> bool {
         match self.memberships.get(group) {
             Some(Membership::Consumer(group)) => group.has_expressions(),
             _ => false,
@@ -377,7 +377,7 @@ impl GroupCoordinator {
     ///
     /// # Errors
     /// `UnknownMemberId`, `StaleMemberEpoch`.
-    pub fn check_reader(
+    pub(crate) fn check_reader(
         &self,
         group: &GroupId,
         member_id: Option<&str>,
@@ -393,7 +393,7 @@ impl GroupCoordinator {
     ///
     /// # Errors
     /// `UnstableOffsetCommit` if stability is required and an open transaction holds one of them (C27).
-    pub fn fetch(
+    pub(crate) fn fetch(
         &self,
         message: &OffsetFetchRequest,
     ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>)>, ErrorCode> {
@@ -401,7 +401,7 @@ impl GroupCoordinator {
     }
 
     /// Every group that has members or a position, committed or pending, in order.
-    pub fn list(&self) -> impl Iterator<Item = &GroupId> + '_ {
+    pub(crate) fn list(&self) -> impl Iterator<Item = &GroupId> + '_ {
         let all: BTreeSet<&GroupId> = self
             .positions
             .groups()
@@ -412,7 +412,7 @@ impl GroupCoordinator {
 
     /// The groups asked for, in order.
     #[must_use]
-    pub fn list_with(&self, message: &ListGroupsRequest) -> Vec<ListedGroup> {
+    pub(crate) fn list_with(&self, message: &ListGroupsRequest) -> Vec<ListedGroup> {
         let is_among = |names: &[String], name: &str| {
             names.is_empty() || names.iter().any(|it| it.eq_ignore_ascii_case(name))
         };
@@ -434,7 +434,7 @@ impl GroupCoordinator {
 
     /// One group's members and positions; `None` if it has neither.
     #[must_use]
-    pub fn describe(&self, group: &GroupId) -> Option<GroupDescription> {
+    pub(crate) fn describe(&self, group: &GroupId) -> Option<GroupDescription> {
         let is_known = self.positions.is_known(group) || self.memberships.contains_key(group);
         is_known.then(|| {
             let mut description = self.describe_members(group);
@@ -464,7 +464,7 @@ impl GroupCoordinator {
 
     /// A classic group's members; `Dead` if there is no such group.
     #[must_use]
-    pub fn describe_classic(&self, group: &GroupId) -> DescribedGroup {
+    pub(crate) fn describe_classic(&self, group: &GroupId) -> DescribedGroup {
         let state = match self.memberships.get(group) {
             Some(Membership::Classic(group)) => return group.show(),
             Some(Membership::Consumer(_)) => GroupState::Dead,

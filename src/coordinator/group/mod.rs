@@ -30,8 +30,8 @@ mod topics;
 use std::time::Duration;
 
 pub(in crate::coordinator) use consumer::{Assignment, MemberState};
-pub use coordinator::GroupCoordinator;
-pub use description::{GroupDescription, MemberDescription};
+pub(crate) use coordinator::GroupCoordinator;
+pub(crate) use description::{GroupDescription, MemberDescription};
 
 use super::{JournalRecord, RequestId, Ticket};
 use crate::protocol::ErrorCode;
@@ -81,7 +81,7 @@ impl Default for Config {
 
 /// What a coordinator is told.
 #[derive(Debug, Clone)]
-pub enum Input {
+pub(crate) enum Input {
     /// Positions outside any transaction.
     Commit {
         /// The caller's number.
@@ -188,7 +188,7 @@ pub enum Input {
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Append these records as one batch to `__consumer_offsets`, then say [`Input::JournalWritten`].
     AppendJournal {
         /// To be answered.
@@ -211,7 +211,7 @@ pub enum Effect {
 
 /// The answer to a request; which one it is follows from the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Response {
+pub(crate) enum Response {
     /// It is done.
     Done,
     /// To a join.

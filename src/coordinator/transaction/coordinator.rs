@@ -25,7 +25,7 @@ const PARKED_REQUESTS_MAX: usize = 64;
 
 /// The transaction coordinator. See the module's documentation for what its caller owes.
 #[derive(Debug, Clone)]
-pub struct TransactionCoordinator {
+pub(crate) struct TransactionCoordinator {
     pub(super) config: Config,
     pub(super) phase: Phase,
     pub(super) entries: BTreeMap<TransactionalId, Entry>,
@@ -194,7 +194,7 @@ impl Desk {
 impl TransactionCoordinator {
     /// A coordinator that knows nothing yet: replay the journal, then say [`Input::ReplayDone`].
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
             phase: Phase::Replaying,
@@ -210,7 +210,7 @@ impl TransactionCoordinator {
     ///
     /// # Errors
     /// If the record is damaged or of a newer version.
-    pub fn replay(
+    pub(crate) fn replay(
         &mut self,
         key: &[u8],
         value: Option<&[u8]>,
@@ -243,7 +243,7 @@ impl TransactionCoordinator {
     ///
     /// # Panics
     /// If a ticket is answered twice, or by an answer that does not belong to its effect.
-    pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
+    pub(crate) fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
         match input {
             Input::Init { .. }
             | Input::AddPartitions { .. }
@@ -269,7 +269,7 @@ impl TransactionCoordinator {
     /// # Errors
     /// `InvalidProducerIdMapping`, `ProducerFenced`, `InvalidProducerEpoch`, `ConcurrentTransactions`, `CoordinatorLoadInProgress`
     /// or `KafkaStorageError`, as Kafka has them.
-    pub fn check_append(
+    pub(crate) fn check_append(
         &self,
         transactional_id: &TransactionalId,
         producer: ProducerIdentity,
@@ -294,7 +294,11 @@ impl TransactionCoordinator {
 
     /// Who holds a transaction of the producer in `partition` that has not ended yet.
     #[must_use]
-    pub fn holder(&self, producer: ProducerId, partition: &TopicPartition) -> Option<Holder> {
+    pub(crate) fn holder(
+        &self,
+        producer: ProducerId,
+        partition: &TopicPartition,
+    ) -> Option<Holder> {
         let mut entries = self.entries.iter().filter(|(_, entry)| {
             entry.record.producer.id == producer && entry.record.partitions.contains(partition)
         });
@@ -309,7 +313,7 @@ impl TransactionCoordinator {
 
     /// When the next [`Input::Tick`] has something to do; `None` if nothing waits for time.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let has_repair = self.repairs.values().any(|repair| !repair.is_outstanding);
         let now = has_repair.then_some(Instant::default());
         let entries = self.entries.values().filter_map(|entry| {
@@ -331,13 +335,14 @@ impl TransactionCoordinator {
     }
 
     /// Whether [`Effect::Recovered`] is still to come.
+    #[cfg(test)]
     #[must_use]
-    pub fn is_recovering(&self) -> bool {
+    pub(crate) fn is_recovering(&self) -> bool {
         matches!(self.phase, Phase::Replaying | Phase::Recovering)
     }
 
     /// Every transactional id, in order.
-    pub fn list(&self) -> impl Iterator<Item = TransactionDescription> + '_ {
+    pub(crate) fn list(&self) -> impl Iterator<Item = TransactionDescription> + '_ {
         self.entries
             .iter()
             .filter(|(_, entry)| !entry.record.is_unborn())
@@ -346,7 +351,10 @@ impl TransactionCoordinator {
 
     /// One transactional id.
     #[must_use]
-    pub fn describe(&self, transactional_id: &TransactionalId) -> Option<TransactionDescription> {
+    pub(crate) fn describe(
+        &self,
+        transactional_id: &TransactionalId,
+    ) -> Option<TransactionDescription> {
         let entry = self.entries.get(transactional_id)?;
         (!entry.record.is_unborn()).then(|| entry.describe(transactional_id))
     }

@@ -37,8 +37,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use super::transaction_log::Residence;
-pub use coordinator::TransactionCoordinator;
+pub(crate) use super::transaction_log::Residence;
+pub(crate) use coordinator::TransactionCoordinator;
 
 use super::{RequestId, Ticket};
 use crate::protocol::ErrorCode;
@@ -49,7 +49,7 @@ use crate::types::{
 
 /// Settings of the transaction coordinator.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// The longest timeout that a producer may ask for (`transaction.max.timeout.ms`).
     pub transaction_max_timeout: Duration,
     /// An id without transactions for so long is forgotten (`transactional.id.expiration.ms`).
@@ -79,7 +79,7 @@ impl Default for Config {
 
 /// An end of a partition that is durable, as a decision record carries it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct DurableEnd {
+pub(crate) struct DurableEnd {
     /// The partition.
     pub partition: TopicPartition,
     /// The incarnation of its topic; the mark of another incarnation means nothing.
@@ -90,7 +90,7 @@ pub struct DurableEnd {
 
 /// A transaction that a partition's log holds open after its recovery.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OpenTransaction {
+pub(crate) struct OpenTransaction {
     /// The partition.
     pub partition: TopicPartition,
     /// The producer, with the epoch of its data.
@@ -99,7 +99,7 @@ pub struct OpenTransaction {
 
 /// The findings of a recovery.
 #[derive(Debug, Clone, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// Every open transaction of every partition, the offsets journal's included.
     pub open: Vec<OpenTransaction>,
     /// Partitions that are damaged: nobody knows what they hold.
@@ -110,7 +110,7 @@ pub struct Found {
 
 /// What a coordinator is told.
 #[derive(Debug, Clone)]
-pub enum Input {
+pub(crate) enum Input {
     /// A producer asks for its identity. Replies [`Reply::Producer`].
     Init {
         /// The caller's number.
@@ -203,7 +203,7 @@ pub enum Input {
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Make what these partitions hold durable, then say [`Input::DataSynced`].
     SyncData {
         /// To be answered.
@@ -251,7 +251,7 @@ pub enum Effect {
 
 /// The answer to a request that succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// The producer's identity from now on; sequences restart at 0.
     Producer(ProducerIdentity),
     /// Nothing to tell.
@@ -260,7 +260,7 @@ pub enum Reply {
 
 /// Who holds a transaction that has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// Whose it is.
     pub transactional_id: TransactionalId,
     /// Under which identity.
@@ -271,7 +271,7 @@ pub struct Holder {
 
 /// Whether a transactional append may go ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PartitionCheck {
+pub(crate) enum PartitionCheck {
     /// The partition is part of the producer's open transaction: append.
     Joined,
     /// The partition must join first: [`Input::AddPartitions`].

@@ -26,7 +26,7 @@ use crate::types::{EpochAtEnd, ProducerIdentity, TopicPartition, TransactionalId
 impl TransactionCoordinator {
     /// Whether the owner must renew its identity before it goes on, since it had it before a power loss.
     #[must_use]
-    pub fn must_renew(&self, id: &TransactionalId, producer: ProducerIdentity) -> bool {
+    pub(crate) fn must_renew(&self, id: &TransactionalId, producer: ProducerIdentity) -> bool {
         self.entries.get(id).is_some_and(|entry| {
             entry.is_from_before && entry.record.standing(producer) == Standing::Current
         })

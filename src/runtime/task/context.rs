@@ -301,7 +301,7 @@ impl OperatorContext {
     }
 
     /// Opens this worker's part of a store of values and timers with times, which was declared with
-    /// [`Keyed::with_timed_store`](super::Keyed::with_timed_store), restored to the last committed cycle.
+    /// [`Keyed::with_timed_store`](crate::runtime::Keyed::with_timed_store), restored to the last committed cycle.
     ///
     /// # Errors
     /// If the store was not declared or is open already, or cannot be restored.
@@ -390,7 +390,7 @@ impl OperatorContext {
         Ok(Late::new(self.shared_job(), node, side))
     }
 
-    /// Opens this worker's end of a side stream; see [`Keyed::side_output`](super::Keyed::side_output).
+    /// Opens this worker's end of a side stream; see [`Keyed::side_output`](crate::runtime::Keyed::side_output).
     ///
     /// # Errors
     /// If what is behind it cannot be built.

@@ -10,7 +10,7 @@ use crate::runtime::contract::operator::{Flow, Output};
 use crate::runtime::contract::record::Record;
 
 /// The way for records that came after the results that they belong to. Made by
-/// [`OperatorContext::late`](super::OperatorContext::late).
+/// [`OperatorContext::late`](crate::runtime::OperatorContext::late).
 pub struct Late<K: ?Sized, V: ?Sized> {
     job: Arc<JobContext>,
     node: String,

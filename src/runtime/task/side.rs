@@ -18,7 +18,7 @@ use crate::runtime::contract::record::Record;
 type StageMaker<K, V> =
     Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Stage<K, V>>, JobError> + Send + Sync>;
 
-/// The end of a side stream at which an operator pushes; see [`Keyed::side_output`].
+/// The end of a side stream at which an operator pushes; see [`Keyed::side_output`](crate::runtime::Keyed::side_output).
 pub struct SideOutput<K: ?Sized, V: ?Sized> {
     behind: Arc<Mutex<Option<StageMaker<K, V>>>>,
 }

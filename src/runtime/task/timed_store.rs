@@ -133,7 +133,7 @@ pub enum Came<V> {
 }
 
 /// One worker's part of a named store whose rows have keys, or keys and times, and timers: made by
-/// [`OperatorContext::timed_store`](super::OperatorContext::timed_store).
+/// [`OperatorContext::timed_store`](crate::runtime::OperatorContext::timed_store).
 ///
 /// Changes belong to the open cycle: they are committed with its results and positions, or none of them is. A timer is state like any
 /// other: it is there after a restart, goes with its key to another worker, and fires once in effect (I15).

@@ -1,7 +1,7 @@
 //! One partition's log through the failure of every single call: an error is told, and nothing acknowledged is lost.
 
 use onceflow::env::simulated::{Call, Fault, FaultEffect, PowerLoss, SimulatedWorld};
-use onceflow::log::{AppendOrigin, LogError, PartitionLog};
+use onceflow::internals::{AppendOrigin, LogError, PartitionLog};
 use onceflow::protocol::batch::BatchProducer;
 use onceflow::types::{Offset, Sequence, TopicId};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use onceflow::env::Env;
 use onceflow::env::simulated::{PowerLoss, Recording, Replay, SimulatedWorld};
-use onceflow::log::{AppendOrigin, LogConfig, LogError, PartitionLog, RecoveryMarks};
+use onceflow::internals::{AppendOrigin, LogConfig, LogError, PartitionLog, RecoveryMarks};
 use onceflow::protocol::batch::{BatchProducer, ControlRecord, ControlType};
 use onceflow::types::{
     Isolation, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, TopicId,

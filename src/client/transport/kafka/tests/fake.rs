@@ -115,7 +115,7 @@ impl Fake {
             .unwrap();
         let _context = runtime.enter();
         let listeners = NODES.map(|node| {
-            let listener = Listener::bind_now(&"127.0.0.1:0".parse().unwrap()).unwrap();
+            let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
             (node, listener)
         });
         let ports = listeners
