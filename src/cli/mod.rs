@@ -29,6 +29,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::env::Env;
@@ -100,7 +101,7 @@ enum Command {
 #[error("{0}")]
 struct UsageError(String);
 
-/// Runs the command line `arguments`, the program's name first.
+/// Runs the command line `arguments`, the program's name first. Blocks until the command has ended; inside a runtime too.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
@@ -111,9 +112,31 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     start_tracing();
-    match dispatch(&Env::real(), arguments.command) {
+    match dispatch_anywhere(Env::real(), arguments.command) {
         Ok(code) => code,
         Err(error) => report(&error),
+    }
+}
+
+/// Runs the command; on a thread of its own where the caller's belongs to a runtime of tokio, since commands have theirs (X20).
+fn dispatch_anywhere(env: Env, command: Command) -> anyhow::Result<ExitCode> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return dispatch(&env, command);
+    }
+    let (done, result) = std::sync::mpsc::sync_channel(1);
+    let inner = env.clone();
+    let body = move || {
+        // Whoever runs the command waits for this.
+        let _ = done.send(dispatch(&inner, command));
+    };
+    let thread = env.spawn.spawn("of-command", Box::new(body));
+    let thread = thread.context("cannot start the command's thread")?;
+    match result.recv() {
+        Ok(result) => result,
+        Err(_) => {
+            let why = thread.join().err().unwrap_or_default();
+            anyhow::bail!("the command ended without a word: {why}")
+        }
     }
 }
 

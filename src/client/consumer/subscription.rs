@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::select;
 use futures::pin_mut;
+use parking_lot::Mutex;
 
 use super::group::{Group, Shared};
 use super::{Assigned, Consumer};
@@ -41,7 +42,8 @@ impl RebalanceListener for Indifferent {}
 /// A consumer's subscription.
 pub(super) struct Subscribed {
     group: Group,
-    listener: Box<dyn RebalanceListener>,
+    /// Behind a mutex that nobody waits for: so that tasks which hold a consumer may go on on another thread.
+    listener: Mutex<Box<dyn RebalanceListener>>,
 }
 
 impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
@@ -73,7 +75,7 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
         let group = Group::join(transport, &self.config, self.group()?, topics)?;
         self.subscribed = Some(Subscribed {
             group,
-            listener: Box::new(listener),
+            listener: Mutex::new(Box::new(listener)),
         });
         Ok(())
     }
@@ -163,7 +165,7 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
             return;
         }
         if let Err(error) = self.commit_positions(positions).await {
-            tracing::warn!(%error, "positions were not committed: their records will be read again");
+            crate::env::warn!(%error, "positions were not committed: their records will be read again");
         }
     }
 
@@ -177,8 +179,8 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
             return;
         };
         match is_lost {
-            true => subscribed.listener.lost(gone),
-            false => subscribed.listener.revoked(&removed),
+            true => subscribed.listener.get_mut().lost(gone),
+            false => subscribed.listener.get_mut().revoked(&removed),
         }
     }
 
@@ -189,7 +191,7 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
             self.assigned.insert(partition.clone(), Assigned::default());
         }
         if let Some(subscribed) = self.subscribed.as_mut().filter(|_| !new.is_empty()) {
-            subscribed.listener.assigned(&new);
+            subscribed.listener.get_mut().assigned(&new);
         }
     }
 
@@ -203,7 +205,7 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
         self.last_auto_commit = now;
         // Not again while the group rebalances: polls go on meanwhile, and the next commit says the same and more.
         if let Err(error) = self.commit_positions_now(self.positions()).await {
-            tracing::warn!(%error, "positions were not committed; they are again in auto.commit.interval.ms");
+            crate::env::warn!(%error, "positions were not committed; they are again in auto.commit.interval.ms");
         }
     }
 
