@@ -94,6 +94,10 @@ impl<V: Datum + ?Sized, C: Codec<V>> Source for Topic<V, C> {
         Some((self.name.clone(), self.partitions_count))
     }
 
+    fn reads_until_end(&self) -> bool {
+        self.is_until_end
+    }
+
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
         splits(self, context)
     }
@@ -121,6 +125,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K,
         Source::topic(&self.topic)
     }
 
+    fn reads_until_end(&self) -> bool {
+        self.topic.is_until_end
+    }
+
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
         splits(&self.topic, context)
     }
@@ -141,11 +149,7 @@ fn splits<V: Datum + ?Sized, C: Codec<V>>(
     context: &JobContext,
 ) -> Result<Vec<Split>, JobError> {
     let name = TopicName::new(&topic.name)?;
-    let wanted = match (context.has_read(&name), topic.is_until_end) {
-        (true, _) => Wanted::Again,
-        (false, true) => Wanted::UntilEnd,
-        (false, false) => Wanted::Anyway,
-    };
+    let wanted = Wanted::of(context.has_read(&name), topic.is_until_end);
     let topic = NewTopic {
         name: name.clone(),
         partitions_count: topic.partitions_count.unwrap_or(context.topic_partitions),

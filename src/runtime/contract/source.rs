@@ -198,6 +198,12 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
+    /// Whether the source ends at the end that its topic has at the start. Then a topic that is absent is an error, and is not
+    /// created.
+    fn reads_until_end(&self) -> bool {
+        false
+    }
+
     /// Whether a record that was read can be read again within this run of the program. Where it cannot, a record that fails after
     /// part of its effects stops the job, also where there is a dead-letter topic.
     fn is_rereadable(&self) -> bool {
@@ -238,6 +244,7 @@ pub trait Source: Send + Sync + 'static {
 /// A source with its types hidden.
 pub(crate) trait SplitLister: Send + Sync {
     fn topic(&self) -> Option<(String, Option<i32>)>;
+    fn reads_until_end(&self) -> bool;
     fn is_rereadable(&self) -> bool;
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError>;
 }
@@ -245,6 +252,10 @@ pub(crate) trait SplitLister: Send + Sync {
 impl<S: Source> SplitLister for S {
     fn topic(&self) -> Option<(String, Option<i32>)> {
         Source::topic(self)
+    }
+
+    fn reads_until_end(&self) -> bool {
+        Source::reads_until_end(self)
     }
 
     fn is_rereadable(&self) -> bool {

@@ -51,11 +51,8 @@ impl Participation {
             topology,
             state_partitions_count,
             topic_partitions,
-            |topic| {
-                let wanted = match read_before.contains_key(&topic.name) {
-                    true => Wanted::Again,
-                    false => Wanted::Anyway,
-                };
+            |topic, is_until_end| {
+                let wanted = Wanted::of(read_before.contains_key(&topic.name), is_until_end);
                 find_source_topic(log.env(), &transport, name, topic, wanted)
             },
         )?);

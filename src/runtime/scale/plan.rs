@@ -27,7 +27,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Finds what there is to share out. Topics that are absent are created; `find` finds those of sources.
+    /// Finds what there is to share out. Topics that are absent are created; `find` finds those of sources, and is
+    /// told whether one is read until its end.
     ///
     /// # Errors
     /// If a source reads no topic or a sink writes files, which belong to one machine.
@@ -37,7 +38,7 @@ impl Plan {
         topology: &Topology,
         state_partitions: u16,
         topic_partitions: i32,
-        find: impl Fn(NewTopic) -> Result<TopicMetadata, JobError>,
+        find: impl Fn(NewTopic, bool) -> Result<TopicMetadata, JobError>,
     ) -> Result<Self, JobError> {
         let refuse = |why: String| JobError::Topology {
             job: job.to_owned(),
@@ -64,7 +65,7 @@ impl Plan {
                 partitions_count: count.unwrap_or(topic_partitions),
                 configs: BTreeMap::new(),
             };
-            let topic = find(topic)?;
+            let topic = find(topic, source.lister.reads_until_end())?;
             groups.push(Alike {
                 topics: vec![topic.name],
                 partitions_count: topic.partitions_count,

@@ -36,6 +36,17 @@ pub(crate) enum Wanted {
     Anyway,
 }
 
+impl Wanted {
+    /// How a job wants a topic that it has read before or not, and reads to its end or on and on.
+    pub(crate) fn of(was_read: bool, is_until_end: bool) -> Self {
+        match (was_read, is_until_end) {
+            (true, _) => Self::Again,
+            (false, true) => Self::UntilEnd,
+            (false, false) => Self::Anyway,
+        }
+    }
+}
+
 /// Finds a topic that a job reads, or creates it, as it is wanted.
 ///
 /// # Errors

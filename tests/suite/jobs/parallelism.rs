@@ -135,8 +135,15 @@ fn x20_a_misspelt_topic_that_is_read_to_its_end_is_an_error_and_not_created() {
     keyed
         .keyed_source(keyed_topic::<str, u64>("wodrs").until_end())
         .sink(topic("out"));
-    for job in [unkeyed, keyed] {
-        let launch = job.exactly_once(Commit::every(OFTEN));
+    let spread = Job::new("spread");
+    spread
+        .source(topic::<str>("wodrs").until_end())
+        .sink(topic("out"));
+    let alone = [unkeyed, keyed].map(|job| job.exactly_once(Commit::every(OFTEN)));
+    let spread = spread
+        .exactly_once(Commit::every(OFTEN))
+        .scale_out(ScaleOut::instance("a"));
+    for launch in alone.into_iter().chain([spread]) {
         let error = wait(launch.start(&log).unwrap().finished()).unwrap_err();
         assert!(error.to_string().contains("wodrs"), "{error}");
         assert!(error.to_string().contains("no such topic"), "{error}");
