@@ -187,7 +187,7 @@ impl Opener {
         }
         failpoint("open.partitions_read");
         if self.has_loss.get() {
-            tracing::warn!(
+            crate::env::warn!(
                 "records are missing that had been written: open transactions are aborted, as after a power loss"
             );
             self.opening = directory.note_loss()?;

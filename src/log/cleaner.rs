@@ -182,7 +182,7 @@ impl<'a> Cleaner<'a> {
             Ok(counted) => counted,
             Err(error) => {
                 let dir = self.plan.dir.display();
-                tracing::warn!(%dir, offset = %header.base_offset, %error, "compaction keeps a batch that nobody can read");
+                crate::env::warn!(%dir, offset = %header.base_offset, %error, "compaction keeps a batch that nobody can read");
                 return Ok(Fate::Keep);
             }
         };

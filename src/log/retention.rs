@@ -127,7 +127,7 @@ impl PartitionLog {
         modified
             .inspect_err(|error| {
                 let path = segment.path.display();
-                tracing::warn!(%path, %error, "a segment's age is not known: it is kept");
+                crate::env::warn!(%path, %error, "a segment's age is not known: it is kept");
             })
             .ok()
     }

@@ -347,6 +347,36 @@ fn only_env_touches_the_world() {
 }
 
 #[test]
+fn x21_warnings_are_heard_where_nobody_subscribed() {
+    let mut complaints = Vec::new();
+    for source in sources().iter().filter(|source| source.is_product()) {
+        if source.layer() == Some("env") {
+            continue;
+        }
+        let unheard = source.code().filter(|(_, line)| is_unheard(line));
+        complaints.extend(unheard.map(|(number, line)| {
+            let line = line.trim();
+            format!(
+                "{}:{number}: `{line}`: use `env::warn!` or `env::error!`",
+                source.path
+            )
+        }));
+    }
+    settle(
+        &complaints,
+        "Warnings reach standard error where nobody subscribed to `tracing`.",
+    );
+}
+
+/// Whether a line warns by `tracing` itself, or gets ready to.
+fn is_unheard(line: &str) -> bool {
+    let is_import = line.trim_start().starts_with("use tracing::");
+    ["warn", "error"]
+        .iter()
+        .any(|level| says(line, &format!("tracing::{level}")) || (is_import && says(line, level)))
+}
+
+#[test]
 fn nothing_is_left_unfinished() {
     let mut complaints = Vec::new();
     for source in sources().iter().filter(|source| source.is_product()) {
@@ -443,6 +473,10 @@ fn says(line: &str, word: &str) -> bool {
 
 #[test]
 fn the_rules_see_what_they_forbid() {
+    assert!(is_unheard("    tracing::warn!(why);"));
+    assert!(is_unheard("use tracing::{debug, error};"));
+    assert!(!is_unheard("    crate::env::warn!(why);"));
+    assert!(!is_unheard("use tracing::info;"));
     assert_eq!(layers_named("use crate::log::PartitionLog;"), ["log"]);
     assert_eq!(
         layers_named("use crate::{env, broker::Broker};"),

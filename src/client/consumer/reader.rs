@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::warn;
-
 use super::FetchedBatches;
 use super::standstill::Standstill;
 use crate::client::wait::wait;
 use crate::client::{ClientError, Transport};
+use crate::env::warn;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{FetchPartition, FetchRequest, FetchedRecords, OffsetSpec};
 use crate::types::{Isolation, Offset, TopicPartition};

@@ -79,7 +79,7 @@ impl Completion {
             let outcome = self.outcome(place, result);
             // A user's panic must not take the other records' fates with it.
             if catch_unwind(AssertUnwindSafe(|| callback(outcome))).is_err() {
-                tracing::error!(partition = %self.partition, "a send callback panicked");
+                crate::env::error!(partition = %self.partition, "a send callback panicked");
             }
         }
         let wakers = {

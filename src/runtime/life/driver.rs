@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use tracing::{Span, debug, info_span, warn};
+use tracing::{Span, debug, info_span};
 
 use super::flusher::Flusher;
 use super::participation::Share;
 use crate::client::{CommitOutcome, Offered, wait};
-use crate::env::{Instant, failpoint};
+use crate::env::{Instant, failpoint, warn};
 use crate::protocol::ErrorKind;
 use crate::protocol::messages::{CommittedOffset, GroupMember};
 use crate::runtime::contract::error::JobError;
@@ -431,7 +431,7 @@ impl Driver {
         }
     }
 
-    /// What was read of repartition topics is not needed any more.
+    /// Notes that the records read of repartition topics are not needed any more.
     fn note_read_for_good(&self, moved: &BTreeMap<u32, Position>) {
         let Some(share) = &self.share else {
             return;
@@ -454,7 +454,7 @@ impl Driver {
         let change = share.membership.begin_change();
         debug!(job = %self.job.name, revoked = change.revoked.len(), added = change.added.len(), "changes tasks");
         if !change.revoked.is_empty() {
-            // What is on its way to RocksDB must not overtake the next owner of the state in this process.
+            // Changes on their way to RocksDB must not overtake the next owner of the state in this process.
             self.flusher.wait_until_idle()?;
         }
         let mut changes: Vec<TaskChange> = Vec::new();

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tracing::warn;
-
 use super::context::JobContext;
 use super::report::{Report, Reports};
-use crate::env::Instant;
+use crate::env::{Instant, warn};
 use crate::runtime::contract::record::Origin;
 use crate::state::Trace;
 

@@ -323,7 +323,7 @@ impl Classic {
         };
         if let Err(error) = wait(self.member.transport.leave_group(request)) {
             // The session ends by itself.
-            tracing::warn!(group = %self.member.group, %error, "the consumer could not leave its group");
+            crate::env::warn!(group = %self.member.group, %error, "the consumer could not leave its group");
         }
     }
 }

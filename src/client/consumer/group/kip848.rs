@@ -257,7 +257,7 @@ impl Modern {
         };
         if let Err(error) = wait(self.member.transport.consumer_group_heartbeat(request)) {
             // The session ends by itself.
-            tracing::warn!(group = %self.member.group, %error, "the consumer could not leave its group");
+            crate::env::warn!(group = %self.member.group, %error, "the consumer could not leave its group");
         }
     }
 }

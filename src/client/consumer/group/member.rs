@@ -131,7 +131,7 @@ impl Member {
 
     /// After having left because nobody polled: waits until somebody does.
     pub(super) fn wait_for_a_poll(&self) -> Result<(), Stop> {
-        tracing::warn!(
+        crate::env::warn!(
             group = %self.group,
             "nobody polled for max.poll.interval.ms: the consumer has left its group; process less in one poll, or raise the setting"
         );
