@@ -123,7 +123,7 @@ impl Directory {
     /// Begins an opening. Its epoch is on the disk before anybody hears of it, because a reader that meets one epoch twice
     /// cannot see that records were lost in between.
     ///
-    /// What was written before is whole if the last opening was closed in order, or if only its process ended: the page
+    /// Earlier writes are whole if the last opening was closed in order, or if only its process ended: the page
     /// cache still lives that it wrote to. Whenever that is not known, power was lost.
     pub(super) fn begin_opening(&self, is_clean: bool) -> Result<Opening, BrokerError> {
         let mut meta = self.meta.lock();

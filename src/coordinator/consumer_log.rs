@@ -192,7 +192,7 @@ pub(crate) struct MemberRecord {
     pub subscribed_topic_names: BTreeSet<TopicName>,
     /// A regular expression of topics (RE2), which names whole topics.
     pub subscribed_topic_regex: Option<String>,
-    /// So long it may take to give partitions up.
+    /// The time that it may take to give partitions up.
     pub rebalance_timeout: Duration,
     /// The assignor it wants.
     pub server_assignor: Option<String>,

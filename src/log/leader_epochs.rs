@@ -11,7 +11,7 @@ use std::fmt::Write;
 use crate::protocol::batch::Header;
 use crate::types::Offset;
 
-/// So many epochs are remembered. Of an older one it is only known that it ended before those.
+/// The most epochs that are remembered. Of an older one it is only known that it ended before those.
 const EPOCHS_MAX: usize = 1000;
 
 /// The epochs that wrote something, oldest first, each with its first offset.

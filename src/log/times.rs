@@ -172,7 +172,7 @@ fn first_record(
     from: Offset,
     timestamp: Timestamp,
 ) -> Result<Option<ListedOffset>, LogError> {
-    // What nobody can read is passed over here: it is the readers who are told.
+    // A batch that nobody can read is passed over here: readers are told of it.
     let Ok(mut records) = batch.records(&DecompressionLimit::default()) else {
         return Ok(None);
     };
@@ -190,7 +190,7 @@ fn first_record(
 /// The first of the batch's newest records at or behind `from` that have a timestamp.
 fn newest_record(batch: &Batch, from: Offset) -> Result<Option<ListedOffset>, LogError> {
     let mut best = None;
-    // What nobody can read is passed over here: it is the readers who are told.
+    // A batch that nobody can read is passed over here: readers are told of it.
     let Ok(mut records) = batch.records(&DecompressionLimit::default()) else {
         return Ok(None);
     };

@@ -107,7 +107,7 @@ impl Meta {
                 continue;
             };
             if asked.changelog != stored.changelog {
-                // What was written into another topic binds nobody.
+                // An entry that was written into another topic binds nobody.
                 why.get_or_insert_with(|| {
                     format!("the changelog of store {name:?} is another topic")
                 });

@@ -47,7 +47,7 @@ impl TransactionCoordinator {
         }
         let is_from_before = entry.is_from_before;
         match (entry.record.state, message.result) {
-            // What it wrote before the power loss may be lost: it is not for this request to call it committed.
+            // Its records from before the power loss may be lost: it is not for this request to call it committed.
             (_, TransactionResult::Commit) if is_from_before => {
                 return Err(ErrorCode::TransactionAbortable);
             }

@@ -59,7 +59,7 @@ impl TransactionCoordinator {
             whole_since,
         } = found;
         for entry in self.entries.values_mut() {
-            // What a damaged partition held of an open transaction is lost, too.
+            // The records of an open transaction in a damaged partition are lost, too.
             let has_unreadable = !entry.record.partitions.is_disjoint(&unreadable);
             entry.is_from_before = entry.record.is_doubtful_since(whole_since) || has_unreadable;
         }

@@ -213,7 +213,7 @@ impl TransactionCoordinator {
         let entry = self.settled(id)?;
         let record = entry.record.clone();
         match record.standing(message.producer) {
-            // What it wrote under this identity before the power loss may be lost: it is not for this request to call it committed.
+            // Its records under this identity from before the power loss may be lost: it is not for this request to call it committed.
             Standing::Current
                 if entry.is_from_before && message.result == TransactionResult::Commit =>
             {

@@ -33,7 +33,7 @@ use crate::types::{Offset, Timestamp};
 /// Bytes of keys and values a batch holds at most, for those that are long. What a value keeps elsewhere in
 /// memory is known for text and bytes only.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
-/// So many empty batches wait at most for each worker to be filled again.
+/// The most empty batches that wait for each worker to be filled again.
 const SPENT_BATCHES_MAX: usize = 8;
 
 /// Batches of one exchange that a worker has processed. Its senders fill them again: what the allocator gives back to

@@ -196,7 +196,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> RepartitionFeed<K, V,
         Ok(())
     }
 
-    /// What was taken of another partition than the one that has the cycle to itself is read again later.
+    /// Puts back records of another partition than the one that has the cycle to itself: they are read again later.
     fn put_back(&mut self) -> Result<(), JobError> {
         let position = self.taken.batch.offset(self.taken.row);
         self.seek(self.taken.index, position)?;
@@ -379,7 +379,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Feed for RepartitionF
     }
 
     fn close_splits(&mut self, numbers: &[u32]) {
-        // What was taken of a partition that goes is its next owner's; of one that stays, it keeps its place.
+        // Records that were taken of a partition that goes are its next owner's; those of one that stays keep their place.
         let index = self.taken.index;
         let number = self.partitions.get(index).map(|partition| partition.number);
         self.partitions

@@ -115,7 +115,7 @@ fn x19_a_missing_key_or_value_is_told_from_every_text_and_comes_back() {
         shown,
         "tea\t3\nnull\tnull\n\\N\tnone\ncup\t\\N\n\\\\N\t\\\\N\n\t\n"
     );
-    // What one command prints, the other takes.
+    // The other command takes the output of this one.
     cli.ok("topic create again");
     let done = cli.run_with_input(
         &["produce", "again", "-k", "\t", "--null", "\\N"],

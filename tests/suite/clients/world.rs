@@ -123,7 +123,7 @@ impl World {
     }
 
     pub(super) fn with_topic(backend: Backend, configs: &[(&str, &str)]) -> Self {
-        // What most of these tests are about survives processes, not machines.
+        // Most of these tests are about the end of processes, not of machines.
         Self::with_settings(backend, Durability::Process, configs)
     }
 

@@ -257,7 +257,7 @@ fn x5_files_that_were_rotated_between_two_runs_are_read_in_their_order() {
     let running = rotating().start(&log).unwrap();
     wait_for_lines(&log, &running, &["a", "b", "c", "d"]);
     wait(running.stop()).unwrap();
-    // What was read is gone: nobody knows what came after it.
+    // The file that was read is gone: nobody knows what came after it.
     fs::remove_file(&path).unwrap();
     place.file("in.log", "f\n");
     let running = rotating().start(&log).unwrap();

@@ -116,7 +116,7 @@ fn x15_after_a_power_loss_java_producers_abort_and_go_on() {
     }
     let mut server = Server::start();
     let address = server.address();
-    // What they do first after the power loss: each may fail in another way.
+    // Their first steps after the power loss: each may fail in another way.
     let steps = ["send b", "offsets 2", "commit"];
     let start = |id: &str| Live::start(&address, "t", id);
     let mut open = steps.map(|step| start(&format!("open-{}", &step[..1])));

@@ -108,7 +108,7 @@ impl Server {
         }
     }
 
-    /// What it said.
+    /// The lines that it logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
