@@ -26,12 +26,11 @@ impl Core {
 
     pub(super) fn check_topic(&self, new: &NewTopic) -> Result<(), BrokerError> {
         self.check_may_change(&new.name)?;
-        check_partitions_count(new.partitions_count)?;
-        log_config(&self.config, &new.name, &new.configs)?;
-        match self.topics.topic(&new.name) {
-            Ok(_) => Err(exists(&new.name)),
-            Err(_) => Ok(()),
+        if self.topics.topic(&new.name).is_ok() {
+            return Err(exists(&new.name));
         }
+        log_config(&self.config, &new.name, &new.configs)?;
+        check_partitions_count(new.partitions_count)
     }
 
     /// Whether the topic is one that operators and clients may change, and the broker serves.

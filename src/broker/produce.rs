@@ -198,7 +198,7 @@ fn check_transaction(
     let mut rest = &records[..];
     while !rest.is_empty() {
         let header = Header::parse(rest)
-            .map_err(|e| BrokerError::corrupt(format!("a record batch was refused: {e}")))?;
+            .map_err(|e| BrokerError::new(e.code(), format!("a record batch was refused: {e}")))?;
         if header.is_transactional() != transactional_id.is_some() {
             return Err(disagreement(match transactional_id {
                 Some(_) => "a batch that is not transactional came with a transactional id",

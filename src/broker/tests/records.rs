@@ -107,7 +107,7 @@ fn appends_that_are_not_allowed_change_nothing() {
     let garbage = produce_request(&small, bytes::Bytes::from_static(b"not a batch"), Acks::All);
     assert_eq!(
         block_on(broker.produce(garbage)).unwrap_err().code,
-        ErrorCode::CorruptMessage
+        ErrorCode::InvalidRecord
     );
     // A transactional batch without its id, and an id without a transactional batch.
     let mut producer = Producer::new(&broker, "p");

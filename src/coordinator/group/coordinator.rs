@@ -159,8 +159,9 @@ impl GroupCoordinator {
         now: Now,
     ) {
         let is_transactional = producer.is_some();
-        let checked = check_offsets(&offsets)
-            .and_then(|()| self.check_commit(&group, member, is_transactional, now));
+        let checked = self
+            .check_commit(&group, member, is_transactional, now)
+            .and_then(|()| check_offsets(&offsets));
         if checked.is_err() || offsets.is_empty() {
             return self.out.reply(request, checked.map(|()| Response::Done));
         }

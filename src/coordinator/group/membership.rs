@@ -209,6 +209,8 @@ impl GroupCoordinator {
                 group.check_commit(member, is_transactional, &cx)
             }
             None if member.generation < 0 => Ok(()),
+            // A group that has positions only.
+            None if self.positions.is_known(group) => Err(ErrorCode::UnknownMemberId),
             None => Err(ErrorCode::IllegalGeneration),
         }
     }

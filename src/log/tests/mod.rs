@@ -262,7 +262,7 @@ fn batches_that_a_client_may_not_send_are_refused() {
     for (batch, code) in [
         (damaged.into(), ErrorCode::CorruptMessage),
         (plain(&["no key"]), ErrorCode::InvalidRecord),
-        (plain(&["a"]).slice(..60), ErrorCode::CorruptMessage),
+        (plain(&["a"]).slice(..60), ErrorCode::InvalidRecord),
         (plain(&[&large]), ErrorCode::MessageTooLarge),
         (marker.freeze(), ErrorCode::InvalidRecord),
         (bytes::Bytes::new(), ErrorCode::InvalidRecord),

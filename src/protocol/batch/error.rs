@@ -148,8 +148,10 @@ impl BatchError {
                 true => ErrorCode::InvalidTimestamp,
                 false => ErrorCode::InvalidRecord,
             },
-            Self::Refused { .. } | Self::BadRecord { .. } => ErrorCode::InvalidRecord,
-            _ => ErrorCode::CorruptMessage,
+            // Clients send the batch again: its bytes were damaged on the way.
+            Self::BadCrc { .. } | Self::BadLength { .. } => ErrorCode::CorruptMessage,
+            // Sent again, the others would be refused again.
+            _ => ErrorCode::InvalidRecord,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::dispatch::Call;
 use super::super::security::Operation;
 use super::broker_settings::broker_settings;
-use super::config_types::{LIST, Setting, Source, broker_synonym, of_topic_setting};
+use super::config_types::{DOUBLE, LIST, Setting, Source, broker_synonym, of_topic_setting};
 use super::{NODE_ID, broker_code, group_id, message, topic_name};
 use crate::broker::{BrokerError, topic_defaults};
 use crate::protocol::ErrorCode;
@@ -99,7 +99,8 @@ fn topic_settings(call: &Call<'_>, name: &str) -> Result<Vec<Setting>, BrokerErr
         let synonym = broker_synonym(&entry.name).to_owned();
         let mut synonyms = Vec::new();
         if !entry.is_default {
-            synonyms.push((entry.name.clone(), entry.value.clone(), Source::OnTopic));
+            let value = shown(&entry.name, entry.value.clone());
+            synonyms.push((entry.name.clone(), value, Source::OnTopic));
         }
         if let Some(given) = given.get(&entry.name) {
             synonyms.push((synonym.clone(), given.clone(), Source::AtStart));
@@ -107,14 +108,22 @@ fn topic_settings(call: &Call<'_>, name: &str) -> Result<Vec<Setting>, BrokerErr
         synonyms.push((synonym, default.value, Source::Default));
         Setting {
             kind: of_topic_setting(&entry.name),
+            value: shown(&entry.name, entry.value),
             name: entry.name,
-            value: entry.value,
             is_read_only: false,
             synonyms,
             documentation: entry.documentation,
         }
     });
     Ok(settings.collect())
+}
+
+/// The value of a topic's setting as Kafka shows it: numbers with a fraction always have one.
+fn shown(name: &str, value: String) -> String {
+    match value.parse::<f64>() {
+        Ok(number) if of_topic_setting(name) == DOUBLE => format!("{number:?}"),
+        _ => value,
+    }
 }
 
 /// The settings of a group: those of the consumer protocol, which are the broker's for all groups.

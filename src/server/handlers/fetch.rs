@@ -205,9 +205,9 @@ fn readable(
 ) -> Result<Read, Box<PartitionData>> {
     let refused = |code| Box::new(failed(partition.partition, code));
     let name = name.map_err(refused)?;
-    call.check_leader_epoch(partition.current_leader_epoch)
-        .map_err(refused)?;
     let name = TopicPartition::new(name, partition.partition);
+    call.check_leader_epoch(&name, partition.current_leader_epoch)
+        .map_err(refused)?;
     match diverging(call, &name, partition).map_err(refused)? {
         None => {}
         Some(diverging_epoch) => {

@@ -139,14 +139,19 @@ impl Call<'_> {
     ///
     /// # Errors
     /// `FencedLeaderEpoch`: it knows the broker from before its last start, and must look whether records were lost;
-    /// `UnknownLeaderEpoch`.
-    fn check_leader_epoch(&self, current: i32) -> Result<(), ErrorCode> {
+    /// `UnknownLeaderEpoch`; `UnknownTopicOrPartition` rather than these where there is no such partition.
+    fn check_leader_epoch(&self, of: &TopicPartition, current: i32) -> Result<(), ErrorCode> {
         let epoch = self.broker().leader_epoch();
-        match current {
-            ..0 => Ok(()),
-            _ if current < epoch => Err(ErrorCode::FencedLeaderEpoch),
-            _ if current > epoch => Err(ErrorCode::UnknownLeaderEpoch),
-            _ => Ok(()),
+        if current < 0 || current == epoch {
+            return Ok(());
+        }
+        let topic = self.topic(of.topic.as_str()).map_err(|it| it.code)?;
+        match current < epoch {
+            _ if !(0..topic.partitions_count).contains(&of.partition) => {
+                Err(ErrorCode::UnknownTopicOrPartition)
+            }
+            true => Err(ErrorCode::FencedLeaderEpoch),
+            false => Err(ErrorCode::UnknownLeaderEpoch),
         }
     }
 

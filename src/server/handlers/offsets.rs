@@ -74,7 +74,7 @@ fn find(
     isolation: Isolation,
 ) -> Result<Option<(ListedOffset, i32)>, BrokerError> {
     let partition = call.partition(Operation::Describe, topic, asked.partition_index)?;
-    call.check_leader_epoch(asked.current_leader_epoch)?;
+    call.check_leader_epoch(&partition, asked.current_leader_epoch)?;
     let known_from = match asked.timestamp {
         MAX_TIMESTAMP => 7,
         EARLIEST_LOCAL => 8,
@@ -127,7 +127,7 @@ fn epoch_end(call: &Call<'_>, topic: &str, asked: &OffsetForLeaderPartition) -> 
     let end = call
         .partition(Operation::Describe, topic, asked.partition)
         .and_then(|partition| {
-            call.check_leader_epoch(asked.current_leader_epoch)?;
+            call.check_leader_epoch(&partition, asked.current_leader_epoch)?;
             call.broker()
                 .leader_epoch_end(&partition, asked.leader_epoch)
         });

@@ -85,6 +85,8 @@ fn outcomes<T, P>(
             .into_iter()
             .map(|(index, position)| match position {
                 Ok(_) => partition(index, whole),
+                // As in Kafka, whose member's right to commit comes first.
+                Err(ErrorCode::OffsetMetadataTooLarge) if whole != 0 => partition(index, whole),
                 Err(error) => partition(index, error.code()),
             });
         topic(name, partitions.collect())
@@ -446,15 +448,22 @@ async fn delete_all(
         };
         let partitions = match name {
             Ok(name) => {
-                let partitions = indexes.map(|index| TopicPartition::new(name.clone(), index));
+                let count = call.topic(&topic.name).map_or(0, |it| it.partitions_count);
+                let (present, missing): (Vec<i32>, Vec<i32>) =
+                    indexes.partition(|index| (0..count).contains(index));
+                let partitions = present
+                    .into_iter()
+                    .map(|index| TopicPartition::new(name.clone(), index));
                 let deleted = call
                     .broker()
                     .delete_offsets(&group, partitions.collect())
                     .await?;
-                let deleted = deleted.into_iter();
-                deleted
-                    .map(|(partition, result)| told(partition.partition, code(&result)))
-                    .collect()
+                let deleted = deleted
+                    .into_iter()
+                    .map(|(partition, result)| told(partition.partition, code(&result)));
+                let unknown = ErrorCode::UnknownTopicOrPartition.code();
+                let missing = missing.into_iter().map(|index| told(index, unknown));
+                deleted.chain(missing).collect()
             }
             Err(error) => indexes
                 .map(|index| told(index, error.code.code()))

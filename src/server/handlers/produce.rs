@@ -177,7 +177,7 @@ fn check_records(records: &Bytes, version: i16) -> Result<(), BrokerError> {
     if records.is_empty() {
         return invalid("a produce request held no record batch: this is an error of the client");
     }
-    // What is no batch at all is refused by the log.
+    // Bytes that are no batch at all are refused by the log.
     let Ok(header) = Header::parse(records) else {
         return Ok(());
     };

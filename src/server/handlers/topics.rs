@@ -72,15 +72,24 @@ fn create_one(
     if !may {
         return Err(ErrorCode::TopicAuthorizationFailed.into());
     }
-    check_replicas(topic)?;
+    // Of several faults the one that Kafka names: the name, settings, a factor that cannot be, partitions, replicas.
+    let name = topic_name(&topic.name)?;
     let new = NewTopic {
-        name: topic_name(&topic.name)?,
-        partitions_count: partitions_count(call, topic)?,
+        name,
         configs: configs(topic)?,
+        partitions_count: partitions_count(call, topic)?,
     };
+    let checked = call.broker().check_topic(&new);
+    let code = checked.as_ref().err().map(|error| error.code);
+    let is_no_factor = topic.replication_factor < -1 || topic.replication_factor == 0;
+    if is_no_factor && code == Some(ErrorCode::InvalidPartitions) {
+        check_replicas(topic)?;
+    }
+    checked?;
+    check_replicas(topic)?;
     match is_validation {
         false => call.broker().create_topic(&new).map(Some),
-        true => call.broker().check_topic(&new).map(|()| None),
+        true => Ok(None),
     }
 }
 
@@ -229,7 +238,16 @@ fn delete_one(call: &Call<'_>, asked: DeleteTopicState) -> DeletableTopicResult 
         ..DeletableTopicResult::default()
     };
     let found = match &asked.name {
-        Some(name) => call.topic(name).map_err(|error| (error, name.clone())),
+        Some(name) => call.topic(name).map_err(|error| {
+            let error = match error.code {
+                // As Kafka: a name that no topic can have is one that is not there.
+                ErrorCode::InvalidTopicException => {
+                    BrokerError::new(ErrorCode::UnknownTopicOrPartition, error.to_string())
+                }
+                _ => error,
+            };
+            (error, name.clone())
+        }),
         None => call
             .topic_by_id(asked.topic_id)
             .map_err(|error| (error, String::new())),
