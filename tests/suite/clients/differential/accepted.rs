@@ -2,10 +2,10 @@
 
 use onceflow::types::TimestampType;
 
-use super::batches::{BatchPlan, Lie};
+use super::batches::{BatchPlan, Lie, SequencePlan};
 use super::generate::special;
 use super::run::Difference;
-use super::steps::Ask;
+use super::steps::{Ask, PARTITIONS, Step};
 
 /// A difference that does not fail the test.
 pub(super) struct Accepted {
@@ -17,12 +17,40 @@ pub(super) struct Accepted {
     covers: fn(&Difference) -> bool,
 }
 
-/// The first entry that covers a difference.
-pub(super) fn find(difference: &Difference) -> Option<&'static Accepted> {
-    ACCEPTED.iter().find(|it| (it.covers)(difference))
+/// The entries that cover a difference, partition by partition; or the one about a request as a whole.
+pub(super) fn find(difference: &Difference) -> Option<Vec<(&'static Accepted, Difference)>> {
+    let entry = |part: Difference| {
+        let entry = ACCEPTED.iter().find(|it| (it.covers)(&part))?;
+        Some((entry, part))
+    };
+    let by_parts: Option<Vec<_>> = difference.parts().into_iter().map(entry).collect();
+    let is_whole = (WHOLE.covers)(difference);
+    by_parts.or_else(|| is_whole.then(|| vec![(&WHOLE, difference.clone())]))
 }
 
-pub(super) const ACCEPTED: &[Accepted] = &[
+/// All entries.
+pub(super) fn all() -> impl Iterator<Item = &'static Accepted> {
+    std::iter::once(&WHOLE).chain(ACCEPTED)
+}
+
+/// The entry for a request as a whole.
+static WHOLE: Accepted = Accepted {
+    name: "one of several partitions is at fault",
+    reason: "Kafka refuses the whole request where it cannot read one batch in it; here each partition is answered for itself",
+    goes_on: false,
+    covers: |it| {
+        let is_several =
+            matches!(asked(it), Some(Ask::Produce { partitions, .. }) if partitions.len() > 1);
+        let of_all = |code: &str| {
+            let mut partitions = it.kafka.lines().filter(|it| it.starts_with("partition "));
+            partitions.all(|line| line.contains(code))
+        };
+        let is_unreadable = of_all(": CorruptMessage,") || of_all(": UnknownServerError,");
+        is_several && is_unreadable && it.ours.lines().any(|it| !is_taken(it))
+    },
+};
+
+pub(super) static ACCEPTED: &[Accepted] = &[
     Accepted {
         name: "a batch without a transaction under a transactional id",
         reason: "Kafka writes it outside any transaction; whoever names a transactional id means one, so it is refused",
@@ -41,31 +69,69 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         },
     },
     Accepted {
-        name: "a request that both refuse",
-        reason: "both refuse it, and change nothing; which of several faults is named first is nobody's promise",
+        name: "one of several faults of a batch",
+        reason: "both refuse it; which of its faults is looked for first is nobody's promise",
         goes_on: true,
+        covers: |it| refusals(it).is_some() && faults_count_max(it) > 1,
+    },
+    Accepted {
+        name: "a batch that Kafka cannot read",
+        reason: "both refuse it; Kafka does so with an error that it did not expect",
+        goes_on: true,
+        covers: |it| refusals(it).is_some_and(|(kafka, _)| kafka == "UnknownServerError"),
+    },
+    Accepted {
+        name: "a whole batch in front of one that is cut off",
+        reason: "Kafka writes the first, drops the rest without a word and says that all went well; here neither is taken",
+        goes_on: false,
         covers: |it| {
-            let is_write = matches!(
-                asked(it),
-                Some(
-                    Ask::CreateTopic { .. }
-                        | Ask::CommitOffsets { .. }
-                        | Ask::Produce { .. }
-                        | Ask::AlterConfig { .. }
-                        | Ask::ReplaceConfigs { .. }
-                )
-            );
-            is_write && is_refused(&it.kafka) && is_refused(&it.ours)
+            let is_cut = |batch: &BatchPlan| {
+                let lies = batch.lies.iter();
+                lies.filter(|it| matches!(it, Lie::Length(_) | Lie::Truncated(_)))
+                    .count()
+                    > 0
+            };
+            batches(it).len() > 1 && batches(it).into_iter().any(is_cut) && ours_is_stricter(it)
         },
     },
     Accepted {
-        name: "one of several partitions is at fault",
-        reason: "Kafka refuses the whole request for some faults of one batch in it; here each partition is answered for itself",
-        goes_on: false,
+        name: "which records of a bad batch are named",
+        reason: "both refuse it; ours names no records where the whole batch is at fault besides",
+        goes_on: true,
         covers: |it| {
-            let is_several =
-                matches!(asked(it), Some(Ask::Produce { partitions, .. }) if partitions.len() > 1);
-            is_several && it.lines().iter().all(|(kafka, _)| !is_taken(kafka))
+            let is_named = |line: &str| line.starts_with("  record ") || line == "(nothing)";
+            matches!(asked(it), Some(Ask::Produce { .. }))
+                && is_refused(&it.kafka)
+                && is_refused(&it.ours)
+                && it.lines().iter().all(|it| is_named(it.0) && is_named(it.1))
+        },
+    },
+    Accepted {
+        name: "the fault of an alteration that is named",
+        reason: "both refuse it, and it has two faults: the topic is gone, or the operation needs a list, and the value is none",
+        goes_on: true,
+        covers: |it| {
+            let is_alteration = matches!(
+                asked(it),
+                Some(Ask::AlterConfig { .. } | Ask::ReplaceConfigs { .. })
+            );
+            let codes = (it.kafka.trim(), it.ours.trim());
+            let known = [
+                ("InvalidConfig", "UnknownTopicOrPartition"),
+                ("InvalidRequest", "UnknownTopicOrPartition"),
+                ("InvalidRequest", "InvalidConfig"),
+            ];
+            is_alteration && known.contains(&codes)
+        },
+    },
+    Accepted {
+        name: "a commit of a member to a group that is not there",
+        reason: "from version 9 on Kafka says that there is no group; here it is the generation that is none, in each version: clients join anew after both",
+        goes_on: true,
+        covers: |it| {
+            matches!(asked(it), Some(Ask::CommitOffsets { .. }))
+                && it.kafka == "GroupIdNotFound\n"
+                && it.ours == "IllegalGeneration\n"
         },
     },
     Accepted {
@@ -120,31 +186,128 @@ pub(super) const ACCEPTED: &[Accepted] = &[
         name: "preallocate=true",
         reason: "files are not allocated ahead here, and docs/broker.md says so; a setting without its effect is refused",
         goes_on: false,
+        covers: |it| is_refused_setting(it, "preallocate"),
+    },
+    Accepted {
+        name: "unclean.leader.election.enable=true",
+        reason: "there is one copy and nobody to elect, and docs/broker.md says so; a setting without its effect is refused",
+        goes_on: false,
+        covers: |it| is_refused_setting(it, "unclean.leader.election.enable"),
+    },
+    Accepted {
+        name: "a marker's time, and a lookup by time that finds a marker or a deleted record",
+        reason: "Kafka names the marker, or the record that is gone; here it is a record that a reader gets, or none (A7). Markers have the time that the broker gave them, whatever the topic stamps",
+        goes_on: true,
         covers: |it| {
-            let is_set = match asked(it) {
-                Some(Ask::AlterConfig { name, .. }) => *name == "preallocate",
-                Some(Ask::ReplaceConfigs { settings, .. } | Ask::CreateTopic { settings, .. }) => {
-                    settings.iter().any(|(name, _)| *name == "preallocate")
+            let lines = it.lines();
+            match asked(it) {
+                Some(Ask::ListOffsets { time, .. }) => {
+                    let is_largest = *time == special(-3);
+                    let is_lookup = is_largest || *time > i64::MIN + 10;
+                    let is_other = |it: &(&str, &str)| is_other_record(is_largest, it.0, it.1);
+                    is_lookup && lines.iter().all(is_other)
                 }
-                _ => false,
-            };
-            is_set && it.ours.starts_with("InvalidConfig")
+                Some(_) => false,
+                None => lines.iter().all(|(kafka, ours)| {
+                    if kafka.contains(", control, ") {
+                        return kafka.replace("LogAppendTime", "CreateTime") == *ours;
+                    }
+                    let of = |line| str::trim(line).split_once(" is at ");
+                    let Some(((time, kafka), (_, ours))) = of(kafka).zip(of(ours)) else {
+                        return false;
+                    };
+                    !matches!(time, "-1" | "-2") && is_other_record(time == "-3", kafka, ours)
+                }),
+            }
         },
     },
     Accepted {
-        name: "the largest timestamp, where a marker or a deleted record has it",
-        reason: "Kafka names the marker or the record that is gone; here it is the newest record that a reader gets",
+        name: "zstd for a reader of an early version",
+        reason: "Kafka refuses it only where the topic compresses so, and sends the rest to a client that cannot read it; here it is refused where zstd begins",
         goes_on: true,
         covers: |it| {
-            let is_largest = |line: &str| line.starts_with("  -3 is at ");
-            match asked(it) {
-                Some(Ask::ListOffsets { time, .. }) => *time == special(-3),
-                Some(_) => false,
-                None => it
-                    .lines()
-                    .iter()
-                    .all(|(kafka, ours)| is_largest(kafka) && is_largest(ours)),
+            let is_early = it.step.as_ref().is_some_and(|step| step.version < 10);
+            is_early
+                && matches!(asked(it), Some(Ask::Fetch { .. }))
+                && it.kafka.contains(", zstd, ")
+                && !it.ours.contains(", zstd, ")
+        },
+    },
+    Accepted {
+        name: "lengths that are below 0, or in compressed records",
+        reason: "Kafka does not read a compressed record's length, and takes any below 0 for null; what readers could not read, or no client sends, is refused",
+        goes_on: false,
+        covers: |it| {
+            has_batch(it, |batch| {
+                batch.lies.iter().any(|lie| match lie {
+                    Lie::RecordLength(..) => batch.compression != 0,
+                    Lie::KeyLength(at, ..0) => batch.records[*at].key.is_none_or(str::is_empty),
+                    Lie::ValueLength(at, ..0) => batch.records[*at]
+                        .value
+                        .as_deref()
+                        .is_none_or(str::is_empty),
+                    _ => false,
+                })
+            }) && ours_is_stricter(it)
+        },
+    },
+    Accepted {
+        name: "attribute bits that mean nothing yet",
+        reason: "Kafka writes them, for readers of a later time to take for something; no client sends them, so they are refused",
+        goes_on: false,
+        covers: |it| {
+            let is_reserved = |lie: &Lie| matches!(lie, Lie::Attributes(bits) if bits & !0x7f != 0);
+            has_batch(it, |batch| batch.lies.iter().any(is_reserved)) && ours_is_stricter(it)
+        },
+    },
+    Accepted {
+        name: "the description of a transaction that is over",
+        reason: "Kafka keeps its start, and calls a producer without one aborted where it aborted nothing; here nothing is open, and nothing was",
+        goes_on: false,
+        covers: |it| {
+            matches!(asked(it), Some(Ask::DescribeTransaction { .. }))
+                && it.kafka.starts_with("ok, Complete")
+                && it.ours == it.kafka.replace("started now", "started none")
+                || it.kafka.starts_with("ok, CompleteAbort") && it.ours.starts_with("ok, Empty")
+        },
+    },
+    Accepted {
+        name: "an identity with an epoch that nobody has been given yet",
+        reason: "Kafka ends the open transaction first, whose end gives out that epoch, and then takes the identity for good; here it is fenced",
+        goes_on: false,
+        covers: |it| {
+            matches!(
+                asked(it),
+                Some(Ask::InitProducer {
+                    current: Some(1..),
+                    ..
+                })
+            ) && it.kafka.starts_with("ok, ")
+                && it.ours.starts_with("ProducerFenced, ")
+        },
+    },
+    Accepted {
+        name: "a group without positions",
+        reason: "Kafka forgets it some time after its last position was deleted, and here it is gone with it",
+        goes_on: false,
+        covers: |it| match asked(it) {
+            Some(Ask::DeleteOffsets { .. }) => {
+                it.kafka.starts_with("ok\n") && it.ours == "GroupIdNotFound\n"
             }
+            Some(Ask::CommitOffsets { .. }) => {
+                it.kafka == "UnknownMemberId\n" && it.ours == "IllegalGeneration\n"
+            }
+            _ => false,
+        },
+    },
+    Accepted {
+        name: "positions of a group that did not join the transaction, beside one that did",
+        reason: "all groups' positions are in one partition here, and in Kafka only some share theirs",
+        goes_on: false,
+        covers: |it| {
+            matches!(asked(it), Some(Ask::TxnOffsets { .. }))
+                && matches!(it.kafka.trim(), "InvalidTxnState" | "TransactionAbortable")
+                && it.ours == "ok\n"
         },
     },
     Accepted {
@@ -221,6 +384,40 @@ pub(super) const ACCEPTED: &[Accepted] = &[
     },
 ];
 
+/// The codes that both refused a write to one partition with.
+fn refusals(difference: &Difference) -> Option<(&str, &str)> {
+    if !matches!(asked(difference), Some(Ask::Produce { .. })) {
+        return None;
+    }
+    let code = |text| -> Option<&str> {
+        let line = str::lines(text).next()?;
+        let code = line.split_once(": ")?.1.split_once(',')?.0;
+        (code != "ok").then_some(code)
+    };
+    code(&difference.kafka).zip(code(&difference.ours))
+}
+
+/// Whether ours refuses a setting's `true` that Kafka takes.
+fn is_refused_setting(difference: &Difference, setting: &str) -> bool {
+    let is_set = match asked(difference) {
+        Some(Ask::AlterConfig { name, value, .. }) => {
+            *name == setting && value.as_deref() == Some("true")
+        }
+        Some(Ask::ReplaceConfigs { settings, .. } | Ask::CreateTopic { settings, .. }) => settings
+            .iter()
+            .any(|(name, value)| *name == setting && value.as_deref() == Some("true")),
+        _ => false,
+    };
+    is_set && difference.ours.starts_with("InvalidConfig")
+}
+
+/// Whether two lookups by time went well and Kafka's found something; the largest time it may miss, where a transaction
+/// that is open holds it.
+fn is_other_record(is_largest: bool, kafka: &str, ours: &str) -> bool {
+    let went_well = kafka.ends_with(", ok") && ours.ends_with(", ok");
+    went_well && (is_largest || !kafka.starts_with("-1,"))
+}
+
 /// The addition of a lie that makes a number that 32 bits cannot hold.
 const BEYOND: i64 = 1 << 31;
 
@@ -247,13 +444,63 @@ fn asked(difference: &Difference) -> Option<&Ask> {
     difference.step.as_ref().map(|step| &step.ask)
 }
 
-/// Whether a batch of the request is such.
-fn has_batch(difference: &Difference, is: impl Fn(&BatchPlan) -> bool) -> bool {
+/// The batches of the request.
+fn batches(difference: &Difference) -> Vec<&BatchPlan> {
     let Some(Ask::Produce { partitions, .. }) = asked(difference) else {
-        return false;
+        return Vec::new();
     };
     let batches = partitions
         .iter()
         .filter_map(|(_, batches)| batches.as_ref());
-    batches.flatten().any(is)
+    batches.flatten().collect()
+}
+
+/// Whether a batch of the request is such.
+fn has_batch(difference: &Difference, is: impl FnMut(&BatchPlan) -> bool) -> bool {
+    batches(difference).into_iter().any(is)
+}
+
+/// How many faults a request to write to one partition has at most; some depend on what happened before, or on the topic.
+fn faults_count_max(difference: &Difference) -> usize {
+    let Some(Step {
+        version,
+        ask:
+            Ask::Produce {
+                acks,
+                transactional,
+                partitions,
+            },
+    }) = &difference.step
+    else {
+        return 0;
+    };
+    let batches = batches(difference);
+    let is_missing = |(index, _): &(i32, _)| !(0..PARTITIONS).contains(index);
+    // The topic may have been deleted in this round.
+    let is_gone = difference.kafka.contains("UnknownTopicOrPartition");
+    let has = |setting| difference.settings.iter().any(|it| it.starts_with(setting));
+    let of_request = [
+        !(-1..=1).contains(acks),
+        transactional.is_some(),
+        partitions.iter().any(is_missing) || is_gone,
+        batches.len() != 1,
+    ];
+    let of_batch = |batch: &&BatchPlan| {
+        let records = &batch.records;
+        let of_batch = [
+            batch.producer.is_some(),
+            batch.producer.is_some_and(|it| it.epoch != 0),
+            batch
+                .producer
+                .is_some_and(|it| it.sequence != SequencePlan::Next),
+            batch.timestamp_type == TimestampType::LogAppendTime,
+            batch.compression == 4 && *version < 7,
+            records.iter().any(|it| it.time.abs() >= 3_000_000) || has("message.timestamp."),
+            has("cleanup.policy") && records.iter().any(|it| it.key.is_none()),
+            has("max.message.bytes"),
+        ];
+        batch.lies.len() + of_batch.into_iter().filter(|it| *it).count()
+    };
+    let of_request = of_request.into_iter().filter(|it| *it).count();
+    of_request + batches.iter().map(of_batch).sum::<usize>()
 }

@@ -17,6 +17,7 @@ impl Side {
             Ask::Fetch { .. } => self.fetch(step),
             Ask::ListOffsets { .. } => self.list_offsets(step),
             Ask::DeleteRecords { .. } => self.delete_records(step),
+            Ask::EpochEnd { .. } => self.epoch_end(step),
             Ask::InitProducer { .. } => self.init(step),
             Ask::AddPartitions { .. } => self.add_partitions(step),
             Ask::AddOffsets { .. } => self.add_offsets(step),
@@ -24,6 +25,7 @@ impl Side {
             Ask::EndTransaction { .. } => self.end(step),
             Ask::CommitOffsets { .. } => self.commit_offsets(step),
             Ask::FetchOffsets { .. } => self.fetch_offsets(step),
+            Ask::DeleteOffsets { .. } => self.delete_offsets(step),
             Ask::DescribeProducers { .. } => self.describe_producers(step),
             Ask::DescribeTransaction { .. } => self.describe_transaction(step),
             Ask::AlterConfig { .. } => self.alter(step),
@@ -31,6 +33,7 @@ impl Side {
             Ask::DescribeConfigs { .. } => self.describe_configs(step),
             Ask::CreateTopic { .. } => self.create_topic(step),
             Ask::GrowTopic { .. } => self.grow(step),
+            Ask::DeleteTopic { .. } => self.delete_topic(step),
             Ask::Metadata => self.metadata(step),
         };
         answer.unwrap_or_else(|| CLOSED.to_owned())

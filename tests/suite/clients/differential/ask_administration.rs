@@ -1,9 +1,12 @@
 //! Asking about positions of groups, topics and settings.
 
 use onceflow::protocol::wire::messages::{
-    alter_configs as rc, create_partitions as cp, create_topics as ct, describe_configs as dc,
-    incremental_alter_configs as ac, metadata as md, offset_commit as oc, offset_fetch as of,
+    alter_configs as rc, create_partitions as cp, create_topics as ct, delete_topics as dt,
+    describe_configs as dc, incremental_alter_configs as ac, metadata as md, offset_commit as oc,
+    offset_delete as od, offset_fetch as of,
 };
+
+use onceflow::types::TopicId;
 
 use super::side::{Side, line, name};
 use super::steps::{Ask, Step};
@@ -129,6 +132,29 @@ impl Side {
         Some(text)
     }
 
+    pub(super) fn delete_offsets(&mut self, step: &Step) -> Option<String> {
+        let Ask::DeleteOffsets { group, partitions } = &step.ask else {
+            return None;
+        };
+        let partition = |index: &i32| od::OffsetDeleteRequestPartition {
+            partition_index: *index,
+        };
+        let request = od::OffsetDeleteRequest {
+            group_id: self.group(*group),
+            topics: vec![od::OffsetDeleteRequestTopic {
+                name: self.topic(),
+                partitions: partitions.iter().map(partition).collect(),
+            }],
+        };
+        let answer = self.ask_until(step.version, &request, |it| it.error_code)?;
+        let mut text = format!("{}\n", name(answer.error_code));
+        for it in answer.topics.iter().flat_map(|it| &it.partitions) {
+            let (index, code) = (it.partition_index, name(it.error_code));
+            line(&mut text, format_args!("partition {index}: {code}"));
+        }
+        Some(text)
+    }
+
     pub(super) fn alter(&mut self, step: &Step) -> Option<String> {
         let Ask::AlterConfig {
             name: setting,
@@ -239,6 +265,11 @@ impl Side {
         };
         let answer = self.ask(step.version, &request)?;
         let it = &answer.topics[0];
+        if it.error_code == 0 && suffix.is_empty() && !is_validation {
+            let partitions = if *partitions < 0 { 1 } else { *partitions };
+            self.until_led(partitions);
+            self.until_served(partitions);
+        }
         Some(format!(
             "{}, partitions {}, replicas {}\n",
             name(it.error_code),
@@ -262,6 +293,38 @@ impl Side {
         };
         let answer = self.ask(step.version, &request)?;
         Some(format!("{}\n", name(answer.results[0].error_code)))
+    }
+
+    pub(super) fn delete_topic(&mut self, step: &Step) -> Option<String> {
+        let Ask::DeleteTopic { suffix, is_by_id } = step.ask else {
+            return None;
+        };
+        let topic = format!("{}{suffix}", self.topic());
+        let is_by_id = is_by_id && suffix.is_empty();
+        let named = dt::DeleteTopicState {
+            name: (!is_by_id).then(|| topic.clone()),
+            topic_id: if is_by_id {
+                self.topic_id
+            } else {
+                TopicId::default()
+            },
+        };
+        let is_old = step.version < 6;
+        let request = dt::DeleteTopicsRequest {
+            topics: if is_old { Vec::new() } else { vec![named] },
+            topic_names: if is_old {
+                vec![topic.clone()]
+            } else {
+                Vec::new()
+            },
+            timeout_ms: 10_000,
+        };
+        let answer = self.ask(step.version, &request)?;
+        let code = answer.responses[0].error_code;
+        if code == 0 {
+            self.until_gone(&topic);
+        }
+        Some(format!("{}\n", name(code)))
     }
 
     pub(super) fn metadata(&mut self, step: &Step) -> Option<String> {

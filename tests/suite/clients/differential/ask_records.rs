@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use onceflow::protocol::wire::messages::{
-    delete_records as dr, fetch as ft, list_offsets as lo, produce as pr,
+    delete_records as dr, fetch as ft, list_offsets as lo, offset_for_leader_epoch as le,
+    produce as pr,
 };
 
 use super::batches::{BatchPlan, SequencePlan, Stamp};
@@ -10,7 +11,7 @@ use super::seen;
 use super::side::{Identity, Side, line, name};
 use super::steps::{Ask, Place, Step};
 
-/// The id of a producer that no broker gave out.
+/// The id of the first slot's producer as long as no broker gave it one.
 const STRANGER: i64 = 424_242;
 
 impl Side {
@@ -138,7 +139,7 @@ impl Side {
 
     pub(super) fn identity(&self, slot: u8) -> Identity {
         self.producers.get(&slot).cloned().unwrap_or(Identity {
-            id: STRANGER,
+            id: STRANGER + i64::from(slot),
             ..Identity::default()
         })
     }
@@ -294,5 +295,37 @@ impl Side {
             name(it.error_code),
             it.low_watermark
         ))
+    }
+
+    /// Epochs are counted from the topic's own: brokers begin with different ones.
+    pub(super) fn epoch_end(&mut self, step: &Step) -> Option<String> {
+        let Ask::EpochEnd {
+            partition,
+            epoch,
+            current,
+        } = step.ask
+        else {
+            return None;
+        };
+        let absolute = |shift: Option<i32>| shift.map_or(-1, |it| self.leader_epoch + it);
+        let request = le::OffsetForLeaderEpochRequest {
+            replica_id: -1,
+            topics: vec![le::OffsetForLeaderTopic {
+                topic: self.topic(),
+                partitions: vec![le::OffsetForLeaderPartition {
+                    partition,
+                    current_leader_epoch: absolute(current),
+                    leader_epoch: absolute(epoch),
+                }],
+            }],
+        };
+        let answer = self.ask(step.version, &request)?;
+        let it = &answer.topics[0].partitions[0];
+        let epoch = match it.leader_epoch {
+            -1 => "none".to_owned(),
+            epoch => format!("{:+}", epoch - self.leader_epoch),
+        };
+        let code = name(it.error_code);
+        Some(format!("{code}, epoch {epoch} ends at {}\n", it.end_offset))
     }
 }

@@ -240,7 +240,7 @@ impl BatchPlan {
         body
     }
 
-    /// What the lies of one kind about a record add up to.
+    /// The sum of the lies of one kind about a record.
     fn shift(&self, index: usize, of: impl Fn(&Lie) -> Option<(usize, i64)>) -> i64 {
         let about = self.lies.iter().filter_map(of);
         about.filter(|(at, _)| *at == index).map(|it| it.1).sum()

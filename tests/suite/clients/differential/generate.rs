@@ -60,6 +60,7 @@ fn step(dice: &mut Dice, subject: usize) -> Step {
             4 => fetch(dice),
             5 => list_offsets(dice),
             6 => delete_records(dice),
+            _ if dice.one_in(2) => epoch_end(dice),
             _ => describe(dice),
         },
         // Idempotent producers.
@@ -75,9 +76,10 @@ fn step(dice: &mut Dice, subject: usize) -> Step {
         // Transactions.
         2 => transactional(dice),
         // Positions of groups.
-        3 => match dice.below(6) {
+        3 => match dice.below(7) {
             0..=2 => commit_offsets(dice),
             3 | 4 => fetch_offsets(dice),
+            5 => delete_offsets(dice),
             _ => produce(dice, None),
         },
         // Administration.
@@ -143,10 +145,11 @@ fn produce(dice: &mut Dice, slot: Option<u8>) -> Step {
         1 if !is_transactional => Some(IDEMPOTENT),
         _ => slot.filter(|_| is_transactional),
     };
-    let acks = if dice.one_in(25) {
-        dice.pick(&[1, 2, -2])
-    } else {
-        -1
+    // Kafka adds the partitions to the transaction even where it refuses the acks.
+    let acks = match dice.one_in(25) {
+        true if is_transactional => 1,
+        true => dice.pick(&[1, 2, -2]),
+        false => -1,
     };
     let ask = Ask::Produce {
         acks,
@@ -283,6 +286,15 @@ fn delete_records(dice: &mut Dice) -> Step {
     of(dice, ApiKey::DeleteRecords, ask)
 }
 
+fn epoch_end(dice: &mut Dice) -> Step {
+    let ask = Ask::EpochEnd {
+        partition: partition(dice),
+        epoch: dice.pick(&[Some(0), Some(0), Some(1), Some(7), None]),
+        current: dice.pick(&[None, Some(0), Some(1)]),
+    };
+    of(dice, ApiKey::OffsetForLeaderEpoch, ask)
+}
+
 fn describe(dice: &mut Dice) -> Step {
     let ask = Ask::DescribeProducers {
         partition: partition(dice),
@@ -385,6 +397,14 @@ fn commit_offsets(dice: &mut Dice) -> Step {
     of(dice, ApiKey::OffsetCommit, ask)
 }
 
+fn delete_offsets(dice: &mut Dice) -> Step {
+    let ask = Ask::DeleteOffsets {
+        group: below(dice, 3),
+        partitions: dice.pick(&[vec![0], vec![1, 0], vec![PARTITIONS], vec![]]),
+    };
+    of(dice, ApiKey::OffsetDelete, ask)
+}
+
 fn fetch_offsets(dice: &mut Dice) -> Step {
     let partitions = match dice.below(4) {
         0 => None,
@@ -457,6 +477,13 @@ fn administration(dice: &mut Dice) -> Step {
                 is_validation: dice.one_in(2),
             };
             of(dice, ApiKey::CreatePartitions, ask)
+        }
+        7 if dice.one_in(3) => {
+            let ask = Ask::DeleteTopic {
+                suffix: dice.pick(&["-more", "-more", "", "-missing", "/bad"]),
+                is_by_id: dice.one_in(3),
+            };
+            of(dice, ApiKey::DeleteTopics, ask)
         }
         7 => of(dice, ApiKey::Metadata, Ask::Metadata),
         _ => produce(dice, None),

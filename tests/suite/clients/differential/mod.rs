@@ -20,6 +20,7 @@ mod seen;
 mod side;
 mod steps;
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -54,9 +55,13 @@ fn random_requests_are_answered_as_kafka_answers_them() {
     let base_time = now() - side::NOW_AFTER;
     let mut pair = Pair::new(&world::kafka(), &served.address(), base_time);
     let failures = play_all(&mut pair);
-    for it in accepted::ACCEPTED {
-        let times = pair.met.get(it.name).copied().unwrap_or_default();
+    for it in accepted::all() {
+        let kinds = pair.met.get(it.name);
+        let times: usize = kinds.into_iter().flat_map(BTreeMap::values).sum();
         println!("accepted {times} times: {} ({})", it.name, it.reason);
+        for (kind, times) in kinds.into_iter().flatten() {
+            println!("    {times} times: {kind}");
+        }
     }
     served.stop();
     assert!(

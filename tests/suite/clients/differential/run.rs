@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::accepted::{self, Accepted};
 use super::side::Side;
-use super::steps::{Round, Step};
+use super::steps::{Ask, Round, Step};
 
 /// How long a round may be made smaller.
 const SHRINKING_MAX: Duration = Duration::from_secs(20);
@@ -16,6 +16,8 @@ const SHRINKING_MAX: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub(super) struct Difference {
     pub(super) step: Option<Step>,
+    /// The settings that the topic has, or may have been given in this round.
+    pub(super) settings: Vec<&'static str>,
     pub(super) kafka: String,
     pub(super) ours: String,
 }
@@ -53,6 +55,69 @@ impl Difference {
     }
 }
 
+impl Difference {
+    /// One difference for each partition, where a request was to write to several.
+    pub(super) fn parts(&self) -> Vec<Difference> {
+        let Some(Step {
+            version,
+            ask:
+                Ask::Produce {
+                    acks,
+                    transactional,
+                    partitions,
+                },
+        }) = &self.step
+        else {
+            return vec![self.clone()];
+        };
+        let (kafka, ours) = (by_partition(&self.kafka), by_partition(&self.ours));
+        let differs: BTreeSet<i32> = kafka.keys().chain(ours.keys()).copied().collect();
+        let differs = differs
+            .into_iter()
+            .filter(|it| kafka.get(it) != ours.get(it));
+        let part = |index: i32| {
+            let ask = Ask::Produce {
+                acks: *acks,
+                transactional: *transactional,
+                partitions: partitions
+                    .iter()
+                    .filter(|it| it.0 == index)
+                    .cloned()
+                    .collect(),
+            };
+            let text = |of: &BTreeMap<i32, String>| of.get(&index).cloned().unwrap_or_default();
+            Difference {
+                step: Some(Step {
+                    version: *version,
+                    ask,
+                }),
+                settings: self.settings.clone(),
+                kafka: text(&kafka),
+                ours: text(&ours),
+            }
+        };
+        let parts: Vec<Difference> = differs.map(part).collect();
+        match parts.is_empty() {
+            true => vec![self.clone()],
+            false => parts,
+        }
+    }
+}
+
+/// The lines of an answer to Produce, by partition.
+fn by_partition(text: &str) -> BTreeMap<i32, String> {
+    let (mut parts, mut at) = (BTreeMap::<i32, String>::new(), 0);
+    for line in text.lines() {
+        let index = line.strip_prefix("partition ");
+        let index = index.and_then(|it| it.split_once(':')?.0.parse().ok());
+        at = index.unwrap_or(at);
+        let part = parts.entry(at).or_default();
+        *part += line;
+        part.push('\n');
+    }
+    parts
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.step {
@@ -66,12 +131,27 @@ impl fmt::Display for Difference {
     }
 }
 
+/// The names of the settings that a round's topic has, or is given.
+fn settings(round: &Round) -> Vec<&'static str> {
+    let mut names: Vec<&str> = round.settings.iter().map(|it| it.0).collect();
+    for step in &round.steps {
+        match &step.ask {
+            Ask::AlterConfig { name, .. } => names.push(name),
+            Ask::ReplaceConfigs { settings, .. } | Ask::CreateTopic { settings, .. } => {
+                names.extend(settings.iter().map(|it| it.0));
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
 /// Both brokers.
 pub(super) struct Pair {
     kafka: Side,
     ours: Side,
-    /// How often each accepted difference was met, by its name.
-    pub(super) met: BTreeMap<&'static str, usize>,
+    /// How often each accepted difference was met, by its name and kind.
+    pub(super) met: BTreeMap<&'static str, BTreeMap<String, usize>>,
     /// The kinds of differences that were reported: one of each is enough to look at.
     reported: BTreeSet<String>,
 }
@@ -92,18 +172,19 @@ impl Pair {
         static ROUNDS: AtomicU64 = AtomicU64::new(0);
         let number = ROUNDS.fetch_add(1, Ordering::Relaxed);
         let suffix = format!("-{}-{number}", std::process::id());
-        if let Some(end) = self.step(None, |side| side.begin(round, &suffix)) {
+        let settings = settings(round);
+        if let Some(end) = self.step(None, &settings, |side| side.begin(round, &suffix)) {
             return end;
         }
         if !self.kafka.has_topic() {
             return None;
         }
         for step in &round.steps {
-            if let Some(end) = self.step(Some(step), |side| side.run(step)) {
+            if let Some(end) = self.step(Some(step), &settings, |side| side.run(step)) {
                 return end;
             }
         }
-        self.step(None, Side::outcome).flatten()
+        self.step(None, &settings, Side::outcome).flatten()
     }
 
     /// `None` to go on; else the end of the round, with the difference that nobody accepted.
@@ -111,6 +192,7 @@ impl Pair {
     fn step(
         &mut self,
         step: Option<&Step>,
+        settings: &[&'static str],
         act: impl Fn(&mut Side) -> String,
     ) -> Option<Option<Difference>> {
         let (kafka, ours) = (act(&mut self.kafka), act(&mut self.ours));
@@ -119,17 +201,22 @@ impl Pair {
         }
         let difference = Difference {
             step: step.cloned(),
+            settings: settings.to_vec(),
             kafka,
             ours,
         };
-        match accepted::find(&difference) {
+        let Some(found) = accepted::find(&difference) else {
             // The two may have become different: what follows says nothing.
-            None if self.reported.contains(&difference.kind()) => Some(None),
-            None => Some(Some(difference)),
-            Some(Accepted { name, goes_on, .. }) => {
-                *self.met.entry(name).or_default() += 1;
-                (!goes_on).then_some(None)
-            }
+            let is_new = !self.reported.contains(&difference.kind());
+            return Some(is_new.then_some(difference));
+        };
+        for (Accepted { name, .. }, part) in &found {
+            let kinds = self.met.entry(name).or_default();
+            *kinds.entry(part.kind()).or_default() += 1;
+        }
+        match found.iter().all(|(it, _)| it.goes_on) {
+            true => None,
+            false => Some(None),
         }
     }
 

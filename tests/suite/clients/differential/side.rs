@@ -53,6 +53,8 @@ pub(super) struct Side {
     /// The run's time.
     pub(super) base_time: i64,
     pub(super) topic_id: TopicId,
+    /// The leader epoch of the topic's partitions.
+    pub(super) leader_epoch: i32,
     has_topic: bool,
     pub(super) producers: BTreeMap<u8, Identity>,
     /// Ids of producers, by their slots: earlier ones too.
@@ -67,6 +69,7 @@ impl Side {
             suffix: String::new(),
             base_time,
             topic_id: TopicId::default(),
+            leader_epoch: 0,
             has_topic: false,
             producers: BTreeMap::new(),
             ids: BTreeMap::new(),
@@ -109,8 +112,8 @@ impl Side {
         let code = answer.map_or(0, |answer| answer.topics[0].error_code);
         self.has_topic = code == 0;
         if self.has_topic {
-            self.until_led();
-            self.until_served();
+            self.until_led(PARTITIONS);
+            self.until_served(PARTITIONS);
             self.until_coordinated();
         }
         format!("created with {:?}: {}\n", round.settings, name(code))
@@ -122,7 +125,7 @@ impl Side {
     }
 
     /// Waits until the topic's partitions have leaders.
-    fn until_led(&mut self) {
+    pub(super) fn until_led(&mut self, partitions: i32) {
         let topic = md::MetadataRequestTopic {
             name: Some(self.topic()),
             ..md::MetadataRequestTopic::default()
@@ -138,9 +141,10 @@ impl Side {
             let topic = &answer.topics[0];
             let is_led =
                 |it: &md::MetadataResponsePartition| it.error_code == 0 && it.leader_id >= 0;
-            let all = i32::try_from(topic.partitions.len()) == Ok(PARTITIONS);
+            let all = i32::try_from(topic.partitions.len()) == Ok(partitions);
             if all && topic.partitions.iter().all(is_led) {
                 self.topic_id = topic.topic_id;
+                self.leader_epoch = topic.partitions[0].leader_epoch;
                 return;
             }
             assert!(
@@ -152,9 +156,9 @@ impl Side {
     }
 
     /// Waits until the partitions answer: a broker is named as the leader before it knows that it is.
-    fn until_served(&mut self) {
+    pub(super) fn until_served(&mut self, partitions: i32) {
         let deadline = Instant::now() + PATIENCE;
-        for partition in 0..PARTITIONS {
+        for partition in 0..partitions {
             let request = self.list_request(partition, 0, -2);
             let not_yet = [
                 ErrorCode::NotLeaderOrFollower,
@@ -172,6 +176,32 @@ impl Side {
                 );
                 std::thread::sleep(Duration::from_millis(5));
             }
+        }
+    }
+
+    /// Waits until a deleted topic is known no more.
+    pub(super) fn until_gone(&mut self, name: &str) {
+        let topic = md::MetadataRequestTopic {
+            name: Some(name.to_owned()),
+            ..md::MetadataRequestTopic::default()
+        };
+        let request = md::MetadataRequest {
+            topics: Some(vec![topic]),
+            allow_auto_topic_creation: false,
+            ..md::MetadataRequest::default()
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.ask(12, &request).expect("metadata is answered");
+            let unknown = ErrorCode::UnknownTopicOrPartition.code();
+            if answer.topics[0].error_code == unknown {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{name} is still there: {answer:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

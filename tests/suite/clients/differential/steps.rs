@@ -58,6 +58,13 @@ pub(super) enum Ask {
         partition: i32,
         before: Place,
     },
+    EpochEnd {
+        partition: i32,
+        /// Added to the topic's leader epoch; `None` says none.
+        epoch: Option<i32>,
+        /// The epoch that the client believes to be the leader's, likewise.
+        current: Option<i32>,
+    },
     InitProducer {
         slot: u8,
         timeout_ms: i32,
@@ -99,6 +106,10 @@ pub(super) enum Ask {
         partitions: Option<Vec<i32>>,
         is_stable: bool,
     },
+    DeleteOffsets {
+        group: u8,
+        partitions: Vec<i32>,
+    },
     DescribeProducers {
         partition: i32,
     },
@@ -130,6 +141,12 @@ pub(super) enum Ask {
     GrowTopic {
         to: i32,
         is_validation: bool,
+    },
+    DeleteTopic {
+        /// Appended to the name of the round's topic.
+        suffix: &'static str,
+        /// Names it by its id, if the version can.
+        is_by_id: bool,
     },
     Metadata,
 }
