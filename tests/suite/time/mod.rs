@@ -1,5 +1,6 @@
 //! Event time and windows: the committed output is a function of the input alone, whatever runs it.
 
+mod killed; // A process with windows, killed at any moment and at every failpoint.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
 mod support; // Clicks, how they are fed, and the windows that they belong to.

@@ -1,0 +1,208 @@
+//! A job with windows in a process that is killed again and again: every window is right and closed once, nothing is late.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use onceflow::broker::BrokerConfig;
+use onceflow::client::wait;
+use onceflow::env::failpoint;
+use onceflow::prelude::*;
+use onceflow::types::Durability;
+
+use super::support::{Click, clicks_per_window, feed, late, ms, results, topic_of_clicks};
+
+/// Tells the child where its data is, how many workers it has, and whether it goes on after the end of its input.
+const VARIABLE: &str = "ONCEFLOW_CLICKS_CHILD";
+const PARTITIONS: i32 = 4;
+const MINUTE: u64 = 60_000;
+/// How far out of order clicks of a partition are at most.
+const DISORDER: u64 = 30_000;
+
+fn open(data: &Path) -> Log {
+    let config = BrokerConfig {
+        durability: Durability::Process,
+        ..BrokerConfig::default()
+    };
+    Log::embedded_with(data, config).unwrap()
+}
+
+/// The child's entry: the tests of this module run it in a process of its own.
+#[test]
+#[ignore = "the tests of this module start it, in a process that they kill"]
+fn counts_clicks_until_it_is_killed() {
+    let Ok(plan) = std::env::var(VARIABLE) else {
+        return;
+    };
+    let [workers, is_endless, data] = plan.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+        panic!("no plan: {plan}")
+    };
+    let windows = FixedWindows::tumbling(ms(MINUTE));
+    let watermarks = Watermarks::out_of_order(ms(DISORDER));
+    let job = clicks_per_window(windows, watermarks, is_endless == "true");
+    let log = open(Path::new(data));
+    let launch = job.exactly_once(Commit::every(ms(20))).state_partitions(8);
+    let running = launch
+        .workers(workers.parse().unwrap())
+        .start(&log)
+        .unwrap();
+    wait(running.finished()).unwrap();
+    log.close().unwrap();
+}
+
+/// A process that is killed when the test fails.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn start(data: &Path, workers: usize, is_endless: bool, failpoint: &str) -> Process {
+    let plan = format!("{workers} {is_endless} {}", data.display());
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "time::killed::counts_clicks_until_it_is_killed"])
+        .args(["--ignored", "--nocapture", "--test-threads=1"])
+        .env(VARIABLE, plan)
+        .env(failpoint::VARIABLE, failpoint)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    Process(child)
+}
+
+/// Clicks of each partition, out of order within the bound; the partitions are minutes apart, and each goes on where it was.
+struct Clicks {
+    state: u64,
+    newest: Vec<i64>,
+    all: Vec<Click>,
+}
+
+impl Clicks {
+    fn new() -> Self {
+        Self {
+            state: 0x9e37_79b9_7f4a_7c15,
+            newest: (0..i64::from(PARTITIONS))
+                .map(|number| number * 7 * 60_000)
+                .collect(),
+            all: Vec::new(),
+        }
+    }
+
+    fn next(&mut self, below: u64) -> i64 {
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        ((self.state >> 33) % below).cast_signed()
+    }
+
+    fn feed(&mut self, log: &Log, count_each: usize) {
+        for number in 0..PARTITIONS {
+            let mut clicks = Vec::new();
+            for _ in 0..count_each {
+                let on = self.next(300);
+                let behind = self.next(DISORDER + 1);
+                let user = format!("user-{}", self.next(50));
+                let newest = &mut self.newest[usize::try_from(number).unwrap()];
+                *newest += on;
+                clicks.push((user, *newest - behind));
+            }
+            clicks
+                .chunks(1_000)
+                .for_each(|chunk| feed(log, "in", number, chunk));
+            self.all.extend(clicks);
+        }
+    }
+
+    /// The windows of all clicks, by the definition.
+    fn windows(&self) -> BTreeMap<(String, i64, i64), u64> {
+        let minute = MINUTE.cast_signed();
+        let mut windows = BTreeMap::new();
+        for (user, time) in &self.all {
+            let start = time.div_euclid(minute) * minute;
+            *windows
+                .entry((user.clone(), start, start + minute))
+                .or_default() += 1;
+        }
+        windows
+    }
+}
+
+/// The rest is processed to its end, and compared with the definition.
+fn finish(data: &Path, clicks: &Clicks) {
+    let mut last = start(data, 2, false, "");
+    assert!(last.0.wait().unwrap().success());
+    let log = open(data);
+    let (found, expected) = (results(&log), clicks.windows());
+    assert_eq!(found.len(), expected.len());
+    assert!(found == expected, "windows are wrong");
+    assert_eq!(late(&log), []);
+    log.close().unwrap();
+}
+
+/// Every window that is out already is right, and came once.
+fn check(log: &Log, clicks: &Clicks) -> usize {
+    let (found, expected) = (results(log), clicks.windows());
+    for (window, count) in &found {
+        assert_eq!(expected.get(window), Some(count), "{window:?}");
+    }
+    found.len()
+}
+
+#[test]
+fn t1_t8_w12_w17_windows_of_unaligned_partitions_are_right_and_closed_after_five_kills() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut clicks = Clicks::new();
+    let log = open(&data);
+    topic_of_clicks(&log, "in", PARTITIONS);
+    clicks.feed(&log, 50_000);
+    log.close().unwrap();
+    let mut is_out = 0;
+    for kill in 0..5 {
+        let process = start(&data, 1 + kill % 3, true, "");
+        let wait_for = ms(700 + clicks.next(1_500).unsigned_abs());
+        std::thread::sleep(wait_for);
+        drop(process);
+        let log = open(&data);
+        is_out = check(&log, &clicks);
+        log.close().unwrap();
+    }
+    assert!(is_out > 0, "five lives closed no window");
+    finish(&data, &clicks);
+}
+
+#[test]
+fn c2_c5_c6_c7_t8_w15_windows_are_right_after_a_kill_at_every_failpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut clicks = Clicks::new();
+    let log = open(&data);
+    topic_of_clicks(&log, "in", PARTITIONS);
+    log.close().unwrap();
+    let mut killed = 0;
+    for (life, name) in failpoint::NAMES.iter().enumerate() {
+        let log = open(&data);
+        check(&log, &clicks);
+        clicks.feed(&log, 400);
+        log.close().unwrap();
+        let mut process = start(&data, 1 + life % 3, true, &format!("{name}=kill"));
+        let begin = Instant::now();
+        let mut is_alive = true;
+        while is_alive && begin.elapsed() < Duration::from_millis(600) {
+            is_alive = process.0.try_wait().unwrap().is_none();
+            std::thread::sleep(ms(5));
+        }
+        killed += usize::from(!is_alive);
+    }
+    assert!(
+        killed * 2 > failpoint::NAMES.len(),
+        "only {killed} failpoints were met"
+    );
+    finish(&data, &clicks);
+}
