@@ -20,6 +20,7 @@
 //! | [`stateful`](crate::runtime::Keyed::stateful) | keyed | any number for each, with a value of state for the key | one store |
 //! | [`event_time`](crate::runtime::Stream::event_time), [`watermarks`](crate::runtime::Stream::watermarks) | stream, keyed | the same records, with their time | – |
 //! | [`window`](crate::runtime::Keyed::window) … `count`, `aggregate` | keyed | one result for each key and window, when it closes | one store |
+//! | [`sorted_by_time`](crate::runtime::Keyed::sorted_by_time) | keyed | the records of each key in the order of their times; the late ones | one store |
 //! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
 //! | [`process`](crate::runtime::Keyed::process) | keyed | what your own [`Operator`](crate::runtime::Operator) gives | your stores |
 
@@ -37,6 +38,7 @@ mod map;
 mod per_commit;
 mod process;
 mod reduce;
+mod sorted;
 mod stateful;
 mod try_map;
 mod update;

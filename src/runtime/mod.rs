@@ -31,7 +31,7 @@ pub use contract::operator::{Flow, Operator, Output, Signal};
 pub use contract::record::{Key, Meta, Origin, Record, Unkeyed};
 pub use contract::sink::{MarkChanges, Marks, SinkWriter};
 pub use contract::source::{Emit, Emitted, From, Position, Raw, Read, Source, Split, SplitReader};
-pub use contract::time::Watermarks;
+pub use contract::time::{Missed, Watermarks};
 pub use contract::window::{FixedWindows, Window, Windowed};
 pub use graph::description::Description;
 pub use graph::exchange::Exchange;

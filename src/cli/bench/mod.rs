@@ -11,6 +11,7 @@ mod machine;
 mod report;
 mod restart;
 mod state;
+mod windows;
 mod word_count;
 
 use std::path::{Path, PathBuf};
@@ -73,6 +74,8 @@ enum Benchmark {
     Latency,
     /// Random updates of state larger than its memory
     State,
+    /// Records counted by key and window of event time, beside the same count without windows
+    Windows,
     /// From `kill -9` to the first new commit, with 10 GiB of state (takes minutes, and 40 GiB of disk)
     Restart,
 }
@@ -157,6 +160,7 @@ fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure
         Benchmark::Connections => connections::measure(bench),
         Benchmark::Latency => latency::measure(bench),
         Benchmark::State => state::measure(bench),
+        Benchmark::Windows => windows::measure(bench),
         Benchmark::Restart => restart::measure(bench),
     }
 }

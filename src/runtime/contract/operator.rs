@@ -54,6 +54,8 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
     const KEEPS_KEY: bool = false;
     /// Whether the operator asks for the time: without one that does, a job keeps no watermarks.
     const USES_TIME: bool = false;
+    /// Whether the operator asks for the wall clock: [`on_clock`](Self::on_clock) is called for those only.
+    const USES_CLOCK: bool = false;
 
     /// Sees one record. Records of one key come in the order of their source partition.
     ///
@@ -73,6 +75,19 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
     fn on_watermark(
         &mut self,
         _watermark: Timestamp,
+        _out: &mut impl Output<Self::OutKey, Self::Out>,
+    ) -> Flow {
+        Ok(())
+    }
+
+    /// Told what the wall clock says, about every 10 ms while the job runs. It may jump. What is pushed here depends on the clock, so that
+    /// a replay may give something else; it is committed with the cycle, as anything else is.
+    ///
+    /// # Errors
+    /// As [`on_watermark`](Self::on_watermark).
+    fn on_clock(
+        &mut self,
+        _now: Timestamp,
         _out: &mut impl Output<Self::OutKey, Self::Out>,
     ) -> Flow {
         Ok(())
@@ -98,6 +113,8 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
 pub enum Signal {
     /// Time went on.
     Time(Advance),
+    /// The wall clock says so.
+    Clock(Timestamp),
     /// Every record of the cycle was processed.
     EndOfCycle,
 }
@@ -167,6 +184,12 @@ where
                     watermark: self.operator.output_watermark(watermark),
                     ..advance
                 })
+            }
+            Signal::Clock(now) => {
+                if O::USES_CLOCK {
+                    self.operator.on_clock(now, &mut self.down)?;
+                }
+                signal
             }
             Signal::EndOfCycle => {
                 self.operator.end_cycle(&mut self.down)?;

@@ -92,6 +92,41 @@ impl Watermarks {
     }
 }
 
+/// What becomes of the times of a periodic timer that passed while the job did not run, or was busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    /// Each is made up for, one after the other.
+    CatchUp,
+    /// They are left out; the next one is on the same grid.
+    Skip,
+}
+
+impl Missed {
+    /// The time behind `due`, which has come, of a timer that fires `every` so often, when it is `now`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::runtime::Missed;
+    /// use onceflow::types::Timestamp;
+    ///
+    /// let every = Duration::from_millis(10);
+    /// assert_eq!(Missed::CatchUp.next(Timestamp(20), every, Timestamp(47)), Timestamp(30));
+    /// assert_eq!(Missed::Skip.next(Timestamp(20), every, Timestamp(47)), Timestamp(50));
+    /// ```
+    #[must_use]
+    pub fn next(self, due: Timestamp, every: Duration, now: Timestamp) -> Timestamp {
+        let every = i64::try_from(every.as_millis()).unwrap_or(i64::MAX).max(1);
+        let next = due.plus_millis(every);
+        match self {
+            Self::Skip if next <= now => {
+                let late = now.0.saturating_sub(due.0);
+                due.plus_millis((late / every).saturating_add(1).saturating_mul(every))
+            }
+            Self::Skip | Self::CatchUp => next,
+        }
+    }
+}
+
 /// How far one split of a source has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SplitClock {

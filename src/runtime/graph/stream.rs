@@ -147,6 +147,9 @@ where
         if O::USES_TIME {
             graph.use_time();
         }
+        if O::USES_CLOCK {
+            graph.use_clock();
+        }
         self.upstream.attach(
             graph,
             StepFactory {

@@ -59,6 +59,8 @@ pub(crate) struct Topology {
     pub(crate) nodes: Vec<Node>,
     /// Whether a step of the job asks for the time.
     pub(crate) uses_time: bool,
+    /// Whether one asks for the wall clock.
+    pub(crate) uses_clock: bool,
 }
 
 impl Topology {
@@ -161,6 +163,11 @@ impl Graph {
     /// A step asks for the time.
     pub(crate) fn use_time(&self) {
         self.0.borrow_mut().uses_time = true;
+    }
+
+    /// A step asks for the wall clock.
+    pub(crate) fn use_clock(&self) {
+        self.0.borrow_mut().uses_clock = true;
     }
 
     /// Adds a node; returns its number.

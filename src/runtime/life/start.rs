@@ -182,6 +182,7 @@ fn prepare(
             .map(|exchange| Arc::clone(&exchange.name))
             .collect(),
         uses_time: topology.uses_time,
+        uses_clock: topology.uses_clock,
         splits: Splits::default(),
         read_topics: BTreeMap::new(),
         progress: Arc::clone(progress),

@@ -54,6 +54,8 @@ pub struct JobContext {
     pub(crate) exchanges: Vec<Arc<str>>,
     /// Whether a step of the job asks for the time.
     pub(crate) uses_time: bool,
+    /// Whether one asks for the wall clock.
+    pub(crate) uses_clock: bool,
     pub(crate) splits: Splits,
     /// The topics that the job has read before, and who they were.
     pub(crate) read_topics: BTreeMap<TopicName, TopicId>,

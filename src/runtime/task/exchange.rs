@@ -254,6 +254,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for AnySender<K, V> {
             }
             // A job that asks for the time is not spread over processes yet: see `start.rs`.
             (Signal::Time(_), Self::Topic(_)) => Ok(()),
+            // Each worker tells its own chains.
+            (Signal::Clock(_), _) => Ok(()),
             (Signal::EndOfCycle, Self::Memory(sender)) => sender.end_cycle(),
             (Signal::EndOfCycle, Self::Topic(sender)) => sender.end_cycle(),
         }

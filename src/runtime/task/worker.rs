@@ -19,7 +19,7 @@ use super::open_sink::OpenSink;
 use super::pace::Turn;
 use super::report::{Drained, Report, Reports};
 use super::stores::OpenStore;
-use crate::env::failpoint;
+use crate::env::{Instant, failpoint};
 use crate::runtime::contract::error::{Failure, FailureInner, JobError};
 use crate::runtime::contract::operator::Signal;
 use crate::runtime::contract::record::Origin;
@@ -36,6 +36,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(500);
 pub(crate) fn worker_thread(number: usize) -> String {
     format!("of-worker-{number}")
 }
+
+/// How often chains that ask for the wall clock are told.
+const TICK: Duration = Duration::from_millis(10);
 
 /// A worker at work, on its own thread.
 pub(crate) struct Worker {
@@ -55,6 +58,8 @@ pub(crate) struct Worker {
     turn: Rc<Turn>,
     /// The feed that reads next.
     next_feed: usize,
+    /// When the chains are told of the wall clock next.
+    next_tick: Instant,
     state: State,
     current: Origin,
     is_exhausted: bool,
@@ -200,6 +205,7 @@ impl Worker {
             sinks: parts.sinks,
             turn: parts.turn,
             next_feed: 0,
+            next_tick: Instant::default(),
             state: State::Open,
             current: Origin::default(),
             is_exhausted: false,
@@ -228,12 +234,21 @@ impl Worker {
                     return Ok(());
                 }
             }
+            self.tick()?;
             match self.read_sources()? {
                 Read::Progress => {}
-                Read::Later(after) => self.job.inboxes[self.number].wait(after),
-                Read::Pending | Read::Exhausted => self.job.inboxes[self.number].wait(SLEEP_MAX),
+                Read::Later(after) => self.wait(after),
+                Read::Pending | Read::Exhausted => self.wait(SLEEP_MAX),
             }
         }
+    }
+
+    fn wait(&self, at_most: Duration) {
+        let at_most = match self.job.uses_clock {
+            true => at_most.min(TICK),
+            false => at_most,
+        };
+        self.job.inboxes[self.number].wait(at_most);
     }
 
     fn handle(&mut self, message: Message) -> Result<Next, JobError> {

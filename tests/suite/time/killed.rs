@@ -200,9 +200,6 @@ fn c2_c5_c6_c7_t8_w15_windows_are_right_after_a_kill_at_every_failpoint() {
         }
         killed += usize::from(!is_alive);
     }
-    assert!(
-        killed * 2 > failpoint::NAMES.len(),
-        "only {killed} failpoints were met"
-    );
+    assert!(killed >= 20, "only {killed} failpoints were met");
     finish(&data, &clicks);
 }

@@ -3,4 +3,5 @@
 mod killed; // A process with windows, killed at any moment and at every failpoint.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
-mod support; // Clicks, how they are fed, and the windows that they belong to.
+mod support;
+mod timers; // Timers of event time and of the wall clock, and records in the order of their times. // Clicks, how they are fed, and the windows that they belong to.

@@ -4,8 +4,10 @@ use std::any::Any;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{State, Worker};
+use super::{State, TICK, Worker};
 use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::operator::{Flow, Signal};
+use crate::runtime::contract::record::Origin;
 use crate::runtime::contract::source::Read;
 use crate::runtime::task::report::Report;
 
@@ -32,6 +34,31 @@ impl Worker {
         self.check_overlay();
         let added_bytes = self.overlay_bytes.saturating_sub(before_bytes);
         self.job.pressure.note_growth(records_count, added_bytes);
+        Ok(())
+    }
+
+    /// Tells the chains what the wall clock says, if they ask for it and the cycle is open.
+    pub(super) fn tick(&mut self) -> Result<(), JobError> {
+        if !self.job.uses_clock || self.state != State::Open {
+            return Ok(());
+        }
+        let now = self.job.env.clock.now();
+        if now < self.next_tick {
+            return Ok(());
+        }
+        self.next_tick = now.plus(TICK);
+        let signal = Signal::Clock(self.job.env.clock.wall());
+        self.turn.trace().wipe();
+        self.current = Origin::TIME;
+        let feeds = self.feeds.iter_mut().map(|feed| feed.signal(signal));
+        let receivers = self.receivers.iter_mut();
+        let receivers = receivers.map(|receiver| receiver.receive.signal(signal));
+        let told: Flow = feeds.chain(receivers).collect();
+        told.map_err(|failure| self.failed(failure))?;
+        if self.turn.trace().is_left() {
+            // What was pushed or changed is to be committed.
+            self.turn.begin_record();
+        }
         Ok(())
     }
 

@@ -1,0 +1,130 @@
+//! `sorted_by_time`: the records of each key in the order of their times.
+
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec::Datum;
+use crate::runtime::{
+    Came, Due, Flow, Headers, Keyed, Late, Meta, Operator, Origin, Output, Record, SideOutput,
+    TimedStore, Upstream,
+};
+use crate::types::{Offset, Timestamp};
+
+/// A record that waits: the split and offset of its origin, and its value.
+type Waiting<V> = (u32, i64, V);
+
+/// Holds records back until the watermark has reached their time.
+struct Sorted<K: ?Sized, V> {
+    store: TimedStore<Vec<Waiting<V>>>,
+    late: Late<K, V>,
+    watermark: Timestamp,
+    /// How far records were released, as it is to be kept.
+    released: Timestamp,
+    due: Due,
+    key: PhantomData<fn(&K)>,
+}
+
+impl<K: ?Sized, V: Clone + Send + 'static> Operator<K, V> for Sorted<K, V> {
+    type OutKey = K;
+    type Out = V;
+    const KEEPS_KEY: bool = true;
+    const USES_TIME: bool = true;
+
+    fn process(&mut self, record: Record<'_, K, V>, _out: &mut impl Output<K, V>) -> Flow {
+        let time = record.meta.timestamp;
+        if time < self.watermark.max(self.store.time(record.key)) {
+            return self.late.push(record);
+        }
+        let Origin { split, offset } = record.meta.origin;
+        self.store.update_at(record.key, time, |waiting| {
+            let waiting = waiting.get_or_insert_default();
+            waiting.push((split, offset.0, record.value.clone()));
+        })
+    }
+
+    fn on_watermark(&mut self, watermark: Timestamp, out: &mut impl Output<K, V>) -> Flow {
+        self.watermark = watermark;
+        // A record of the watermark's own time may still come.
+        let until = match watermark {
+            Timestamp::MAX => watermark,
+            open => open.plus_millis(-1),
+        };
+        while let Some(came) = self.store.next_due(until, &mut self.due)? {
+            let Came::Value(mut waiting) = came else {
+                continue;
+            };
+            // Several of one source record, as after `flat_map`, stay in their order.
+            waiting.sort_by_key(|(split, offset, _)| (*split, *offset));
+            let timestamp = self.due.time;
+            for (split, offset, value) in &waiting {
+                let origin = Origin {
+                    split: *split,
+                    offset: Offset(*offset),
+                };
+                out.push(Record {
+                    key: self.due.key(),
+                    value,
+                    meta: Meta { timestamp, origin },
+                    headers: Headers::NONE,
+                })?;
+            }
+            self.released = timestamp.plus_millis(1);
+        }
+        if watermark < Timestamp::MAX {
+            // At the end of the input only as far as there were records, so that a later run may go on behind them.
+            self.released = watermark;
+        }
+        Ok(())
+    }
+
+    fn end_cycle(&mut self, _out: &mut impl Output<K, V>) -> Flow {
+        self.store.set_time(self.released)
+    }
+}
+
+impl<K, V, Up> Keyed<K, V, Up>
+where
+    K: Datum + ?Sized,
+    V: Datum + Clone + Serialize + DeserializeOwned,
+    Up: Upstream<K, V>,
+{
+    /// Gives the records of each key in the order of their times, those of one time in the order of their splits and offsets, once
+    /// the watermark has passed them: what stands behind sees one order, however many workers there are and however the input comes.
+    /// The store `name` keeps what waits. The second stream has the records that came later than the watermark allows.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("balances");
+    /// let (in_order, late) = job
+    ///     .source(topic::<str>("bookings"))
+    ///     .try_map(|line: &str| line.parse::<i64>())
+    ///     .watermarks(Watermarks::out_of_order(Duration::from_secs(10)))
+    ///     .key_from(|cents| cents % 10)
+    ///     .sorted_by_time("in-order");
+    /// late.sink(topic("late-bookings"));
+    /// in_order.reduce("balances", |sum, cents| *sum += cents).changes().sink(topic("balances"));
+    /// ```
+    #[track_caller]
+    #[allow(clippy::type_complexity, reason = "both halves of a pair, once")]
+    pub fn sorted_by_time(self, name: &str) -> (Keyed<K, V, impl Upstream<K, V>>, Keyed<K, V>) {
+        let (output, late): (SideOutput<K, V>, _) = self.side_output("late");
+        let store = name.to_owned();
+        let sorted = self
+            .with_timed_store::<Vec<Waiting<V>>>(name)
+            .process(name, move |context| {
+                Ok(Sorted {
+                    store: context.timed_store(&store)?,
+                    late: context.late(&store, Some(&output))?,
+                    watermark: Timestamp::MIN,
+                    released: Timestamp::MIN,
+                    due: Due::default(),
+                    key: PhantomData,
+                })
+            });
+        (sorted, late)
+    }
+}
