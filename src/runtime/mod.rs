@@ -9,8 +9,9 @@
 //!                               ▲                      feeds ─► chains ─► exchanges ─► chains ─► sinks
 //!                               └───────Drained────────┘
 //! ```
-//! Rooms, in reading order: `contract/` (operators, sources and sinks are written against it), `graph/` (the builder),
-//! `task/` (the workers; `task/cycle.rs` is the heart), `topics/`, `connectors/`, `scale/`, `life/` (start, driver, end).
+//! Rooms from the ground up, none of which knows those behind it: `contract/` (operators, readers and writers are written against
+//! it), `task/` (the workers; `task/cycle.rs` is the heart), `graph/` (the builder; sources and sinks), `topics/` (the job's own and
+//! those it reads), `connectors/` (sources and sinks of ours), `scale/` (several processes), `life/` (start, driver, end).
 
 mod connectors;
 mod contract;
@@ -30,13 +31,14 @@ pub use contract::error::{Failure, JobError, JobErrorKind};
 pub use contract::operator::{Flow, Operator, Output, Signal};
 pub use contract::record::{Key, Meta, Origin, Record, Unkeyed};
 pub use contract::sink::{MarkChanges, Marks, SinkWriter};
-pub use contract::source::{Emit, Emitted, From, Position, Raw, Read, Source, Split, SplitReader};
+pub use contract::source::{Emit, Emitted, Pace, Position, Raw, Read, Split, SplitReader};
 pub use contract::time::{Missed, Watermarks};
 pub use contract::window::{FixedWindows, Window, Windowed};
 pub use graph::description::Description;
 pub use graph::exchange::Exchange;
 pub use graph::fork::Route;
 pub use graph::sink::Sink;
+pub use graph::source::{From, Source};
 pub use graph::stream::{Boxed, Keyed, Merged, Stream, Table, Then, Upstream};
 pub use life::arguments::{JobArguments, UsageError};
 pub use life::job::{Job, Launch, Running, Stopper};
@@ -45,7 +47,6 @@ pub use scale::ScaleOut;
 pub use task::context::{JobContext, OperatorContext};
 pub use task::cycle::Commit;
 pub use task::late::Late;
-pub use task::pace::Pace;
 pub use task::poison::PoisonPolicy;
 pub use task::progress::{JobProgress, ShareReport, Summary};
 pub use task::side::{Side, SideOutput};

@@ -52,6 +52,20 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ),
 ];
 
+/// The rooms of `src/runtime/` from the ground up, each with the rooms that it may use besides itself.
+const ROOMS: [(&str, &[&str]); 7] = [
+    ("contract", &[]),
+    ("task", &["contract"]),
+    ("graph", &["contract", "task"]),
+    ("topics", &["contract", "task", "graph"]),
+    ("connectors", &["contract", "task", "graph", "topics"]),
+    ("scale", &["contract", "task", "graph", "topics"]),
+    (
+        "life",
+        &["contract", "task", "graph", "topics", "connectors", "scale"],
+    ),
+];
+
 /// Files outside the layers, which may use all of them: the crate's root and what it shows to users.
 const ABOVE_ALL: [&str; 4] = [
     "src/lib.rs",
@@ -294,6 +308,99 @@ fn every_file_has_its_place_in_the_table_of_layers() {
     settle(&complaints, "Every file belongs to one layer.");
 }
 
+/// The names that a text takes directly from `crate::runtime`: rooms, or items that the layer's door shows.
+fn names_of_runtime(code: &str) -> Vec<String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let word = |text: &str| {
+        text.split(|c| !is_word(c))
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let mut names = Vec::new();
+    for rest in code.split("crate::runtime::").skip(1) {
+        let Some(list) = rest.strip_prefix('{') else {
+            names.push(word(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let inside = list.split(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            depth < 0
+        });
+        let inside = inside.take(1).flat_map(|list| list.split(','));
+        names.extend(
+            inside
+                .map(|part| word(part.trim()))
+                .filter(|name| !name.is_empty()),
+        );
+    }
+    names
+}
+
+/// The room of each item that the door of the runtime shows.
+fn shown_by_runtime(door: &str) -> Vec<(String, &'static str)> {
+    let mut shown = Vec::new();
+    for statement in door.split("pub use ").skip(1) {
+        let statement = statement.split(';').next().unwrap_or_default();
+        let (path, list) = statement.rsplit_once("::").unwrap_or((statement, ""));
+        let (path, list) = match statement.split_once("::{") {
+            Some((path, list)) => (path, list),
+            None => (path, list),
+        };
+        let room = path.split("::").next().unwrap_or_default();
+        let Some((room, _)) = ROOMS.iter().find(|(known, _)| *known == room) else {
+            continue;
+        };
+        let names = list.trim_end_matches('}').split(',').map(str::trim);
+        shown.extend(
+            names
+                .filter(|it| !it.is_empty())
+                .map(|name| (name.to_owned(), *room)),
+        );
+    }
+    shown
+}
+
+#[test]
+fn rooms_of_the_runtime_use_only_those_below_them() {
+    let sources = sources();
+    let door = sources
+        .iter()
+        .find(|it| it.path == "src/runtime/mod.rs")
+        .unwrap();
+    let shown = shown_by_runtime(&door.text);
+    let mut complaints = Vec::new();
+    for source in &sources {
+        let Some(rest) = source.path.strip_prefix("src/runtime/") else {
+            continue;
+        };
+        let room = rest.split_once('/').map_or("", |(room, _)| room);
+        let Some((room, may_use)) = ROOMS.iter().find(|(known, _)| *known == room) else {
+            if rest != "mod.rs" {
+                complaints.push(format!("{}: put it into one of `ROOMS`", source.path));
+            }
+            continue;
+        };
+        let code: Vec<&str> = source.code().map(|(_, line)| line).collect();
+        for name in names_of_runtime(&code.join("\n")) {
+            let item = shown.iter().find(|(shown, _)| *shown == name);
+            let used = item.map_or(&*name, |(_, room)| room);
+            let is_room = ROOMS.iter().any(|(known, _)| *known == used);
+            if is_room && used != *room && !may_use.contains(&used) {
+                complaints.push(format!(
+                    "{}: `{room}` must not use `{name}` of `{used}`",
+                    source.path
+                ));
+            }
+        }
+    }
+    settle(
+        &complaints,
+        "A room of the runtime uses only the rooms below it, as `ROOMS` lists them.",
+    );
+}
+
 #[test]
 fn every_file_says_in_its_first_line_what_it_is() {
     let complaints: Vec<String> = sources()
@@ -484,6 +591,24 @@ fn the_rules_see_what_they_forbid() {
     );
     assert_eq!(layers_named("let x = crate::types::Offset(1);"), ["types"]);
     assert!(layers_named("use crate::logarithm;").is_empty());
+    assert_eq!(
+        names_of_runtime(
+            "use crate::runtime::task::inbox::{Inbox, Message};\ncrate::runtime::{\n    Key,\n    graph::{A, B},\n};"
+        ),
+        ["task", "Key", "graph", "B"]
+    );
+    assert_eq!(
+        shown_by_runtime(
+            "pub use task::pace::Pace;\npub use scale::ScaleOut;\npub use graph::fork::{\n    Route, Way,\n};\n"
+        ),
+        [
+            ("Pace", "task"),
+            ("ScaleOut", "scale"),
+            ("Route", "graph"),
+            ("Way", "graph")
+        ]
+        .map(|(name, room)| (name.to_owned(), room))
+    );
     assert!(says("use std::fs;", "std::fs"));
     assert!(says("let x = y.unwrap();", ".unwrap()"));
     assert!(!says("fn unsafely()", "unsafe"));

@@ -1,4 +1,7 @@
-//! The contracts that operators, sources and sinks are written against. Users' own are written against the same.
+//! The contracts that operators, and readers and writers of sources and sinks, are written against. Users' own are written against
+//! the same.
+//!
+//! A source and a sink themselves open their readers and writers in a job's context: `graph/source.rs`, `graph/sink.rs`.
 //!
 //! Reading order: `record.rs`, `operator.rs`, `time.rs` (watermarks), `window.rs`, `source.rs`, `sink.rs`, `error.rs`.
 

@@ -4,10 +4,12 @@
 //! chain are fused into one monomorphised function; nothing is boxed between them. What is not a record
 //! reaches a chain as a [`Signal`], in order with its records.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use super::error::Failure;
 use super::record::Record;
 use super::time::Advance;
-use crate::runtime::task::side::SharedStage;
 use crate::types::Timestamp;
 
 /// What a step answers: go on, or why not.
@@ -131,6 +133,20 @@ pub(crate) struct Step<O, D> {
 pub trait Stage<K: ?Sized, V: ?Sized>: Output<K, V> {
     /// Tells this step, and then all behind it. What the step pushes because of it comes before it.
     fn signal(&mut self, signal: Signal) -> Flow;
+}
+
+/// A stage that is told of time and ends of cycles by another one than pushes into it.
+pub(crate) type SharedStage = Rc<dyn Signalled>;
+
+/// A stage whose types are hidden, while another one has its hands on it, too.
+pub(crate) trait Signalled {
+    fn signal(&self, signal: Signal) -> Flow;
+}
+
+impl<K: ?Sized, V: ?Sized> Signalled for RefCell<Box<dyn Stage<K, V>>> {
+    fn signal(&self, signal: Signal) -> Flow {
+        self.borrow_mut().signal(signal)
+    }
 }
 
 /// An output that holds an operator to its word: with [`Operator::KEEPS_KEY`], what it pushes stays with the worker that

@@ -1,12 +1,13 @@
 //! The job as a graph: the builder that users chain, and all that was declared before anything runs.
 //!
-//! Reading order: `stream.rs` (the builder), `topology.rs` (what was declared), `description.rs` (what people see of it), `sink.rs`,
-//! `exchange.rs`, `fork.rs`.
+//! Reading order: `stream.rs` (the builder), `topology.rs` (what was declared), `source.rs`, `sink.rs` (the contracts of
+//! both ends), `exchange.rs`, `fork.rs`, `description.rs` (what people see of it).
 
 pub(in crate::runtime) mod advice;
 pub(in crate::runtime) mod description;
 pub(in crate::runtime) mod exchange;
 pub(in crate::runtime) mod fork;
 pub(in crate::runtime) mod sink;
+pub(in crate::runtime) mod source;
 pub(in crate::runtime) mod stream;
 pub(in crate::runtime) mod topology;

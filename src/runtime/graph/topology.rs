@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::description::{Description, Node};
+use super::source::SplitLister;
 use crate::codec::Schema;
 use crate::runtime::contract::error::JobError;
-use crate::runtime::contract::source::SplitLister;
 use crate::runtime::task::chains::{Chains, ExchangeChain, FeedFactory, ReceiveFactory};
 use crate::runtime::task::open_sink::AnySink;
 use crate::types::TopicName;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::context::OperatorContext;
 use super::exchange::Receive;
+use super::feed::Feed;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::Stage;
-use crate::runtime::contract::source::Feed;
 
 /// Builds one worker's instance of a stage, on that worker's thread.
 #[diagnostic::on_unimplemented(

@@ -2,7 +2,7 @@
 //!
 //! A worker reads its splits, runs the chains, and owns its part of the state. All workers close a cycle together.
 //!
-//! Reading order: `cycle.rs` (the heart: when a cycle opens and closes), `worker.rs`, `inbox.rs`, `exchange.rs` (the shuffle),
+//! Reading order: `cycle.rs` (the heart: when a cycle opens and closes), `worker.rs`, `feed.rs` (reads), `exchange.rs` (the shuffle), `inbox.rs`,
 //! `context.rs` (what the parts share), `changelog.rs`, `pace.rs`, `quarantine.rs`,
 //! `source_time.rs` (how far a source has come), `timed_store.rs` (windows and timers as state).
 
@@ -13,6 +13,7 @@ pub(in crate::runtime) mod context;
 pub(in crate::runtime) mod cycle;
 pub(in crate::runtime) mod discard;
 pub(in crate::runtime) mod exchange;
+pub(in crate::runtime) mod feed;
 pub(in crate::runtime) mod fetched;
 mod header_column;
 pub(in crate::runtime) mod inbox;

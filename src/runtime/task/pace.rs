@@ -10,21 +10,11 @@ use super::context::JobContext;
 use super::report::{Report, Reports};
 use crate::env::{Instant, warn};
 use crate::runtime::contract::record::Origin;
+use crate::runtime::contract::source::Pace;
 use crate::state::Trace;
 
 /// How often at most a worker warns of records that take longer than the commit interval.
 const WARN_EVERY: Duration = Duration::from_secs(10);
-
-/// The reader's next step after a record that it emitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "a reader that emits on holds up the commit"]
-pub enum Pace {
-    /// It emits the next one.
-    GoOn,
-    /// It keeps what it has not emitted yet, and answers [`Read::Progress`](crate::runtime::Read::Progress): a commit is due, or the cycle has all
-    /// the records that it may have. The next call goes on behind this record.
-    Pause,
-}
 
 /// The records that sources may still read in the open cycle, all workers together.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::context::OperatorContext;
 use crate::runtime::contract::error::JobError;
-use crate::runtime::contract::operator::{Flow, Output, Signal, Stage};
+use crate::runtime::contract::operator::{Flow, Output, SharedStage, Stage};
 use crate::runtime::contract::record::Record;
 
 /// Makes one worker's instance of what is behind a side stream.
@@ -28,20 +28,6 @@ impl<K: ?Sized, V: ?Sized> Clone for SideOutput<K, V> {
         Self {
             behind: Arc::clone(&self.behind),
         }
-    }
-}
-
-/// A stage that is told of time and ends of cycles by another one than pushes into it.
-pub(crate) type SharedStage = Rc<dyn Signalled>;
-
-/// See [`SharedStage`].
-pub(crate) trait Signalled {
-    fn signal(&self, signal: Signal) -> Flow;
-}
-
-impl<K: ?Sized, V: ?Sized> Signalled for RefCell<Box<dyn Stage<K, V>>> {
-    fn signal(&self, signal: Signal) -> Flow {
-        self.borrow_mut().signal(signal)
     }
 }
 

@@ -14,6 +14,7 @@ use super::changelog::{Changelog, Flush};
 use super::context::{JobContext, OperatorContext, Producer};
 use super::cycle::Commit;
 use super::exchange::Receive;
+use super::feed::Feed;
 use super::inbox::{Message, TaskChange};
 use super::open_sink::OpenSink;
 use super::pace::Turn;
@@ -24,7 +25,7 @@ use crate::runtime::contract::error::{Failure, FailureInner, JobError};
 use crate::runtime::contract::operator::Signal;
 use crate::runtime::contract::record::Origin;
 use crate::runtime::contract::sink::MarkChanges;
-use crate::runtime::contract::source::{Feed, Read};
+use crate::runtime::contract::source::Read;
 use crate::state::{CycleStore, FlushUrgency};
 
 mod reading;
