@@ -19,7 +19,7 @@
 //! | [`changes_per_commit`](crate::runtime::Table::changes_per_commit) | table | the last change of each key in a cycle | – |
 //! | [`stateful`](crate::runtime::Keyed::stateful) | keyed | any number for each, with a value of state for the key | one store |
 //! | [`event_time`](crate::runtime::Stream::event_time), [`watermarks`](crate::runtime::Stream::watermarks) | stream, keyed | the same records, with their time | – |
-//! | [`window`](crate::runtime::Keyed::window) … `count`, `aggregate` | keyed | one result for each key and window, when it closes | one store |
+//! | [`window`](crate::runtime::Keyed::window) … `count`, `reduce`, `aggregate`, `sum`, `avg`, `min`, `max`, `top_n`, `distinct` | keyed | one result for each key and window, when it closes | one store |
 //! | [`sorted_by_time`](crate::runtime::Keyed::sorted_by_time) | keyed | the records of each key in the order of their times; the late ones | one store |
 //! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
 //! | [`process`](crate::runtime::Keyed::process) | keyed | what your own [`Operator`](crate::runtime::Operator) gives | your stores |
@@ -46,4 +46,4 @@ mod window;
 
 pub use flat_map::{Collector, Expand};
 pub use stateful::Results;
-pub use window::{Counted, WindowedBy};
+pub use window::{Counted, LateRecords, Number, SessionWindows, WindowFold, WindowedBy, Windows};

@@ -1,7 +1,9 @@
 //! Event time and windows: the committed output is a function of the input alone, whatever runs it.
 
+mod functions; // What is computed in windows, against the same from a list of all values.
 mod killed; // A process with windows, killed at any moment and at every failpoint.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
-mod support;
-mod timers; // Timers of event time and of the wall clock, and records in the order of their times. // Clicks, how they are fed, and the windows that they belong to.
+mod sessions; // Sessions over random input, and the rows W that are about them.
+mod support; // Clicks, how they are fed, and the windows that they belong to.
+mod timers; // Timers of event time and of the wall clock, and records in the order of their times.

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use onceflow::prelude::*;
 use proptest::prelude::*;
 
-use super::support::{Click, click, feed, late, launch, ms, results, topic_of_clicks};
+use super::support::{
+    Click, any_clicks, any_runs, click, feed, late, launch, ms, results, run_in_parts,
+    topic_of_clicks, watermarks,
+};
 use crate::jobs::support::{Place, run};
 
 /// A kind of windows: its length and step, whether they are cumulative, an origin, a grace.
-type Kind = (u64, u64, bool, i64, u64);
+pub(super) type Kind = (u64, u64, bool, i64, u64);
 
-fn windows((a, b, is_cumulative, origin, grace): Kind) -> FixedWindows {
+pub(super) fn windows((a, b, is_cumulative, origin, grace): Kind) -> FixedWindows {
     let windows = match is_cumulative {
         true => FixedWindows::cumulative(ms(a * b), ms(a)),
         false => FixedWindows::hopping(ms(a), ms(b)),
@@ -22,7 +25,7 @@ fn windows((a, b, is_cumulative, origin, grace): Kind) -> FixedWindows {
 }
 
 /// All windows of the kind that hold a time, by the definition.
-fn holding((a, b, is_cumulative, origin, _): Kind, time: i64) -> Vec<(i64, i64)> {
+pub(super) fn holding((a, b, is_cumulative, origin, _): Kind, time: i64) -> Vec<(i64, i64)> {
     let (a, b) = (i64::try_from(a).unwrap(), i64::try_from(b).unwrap());
     let apart = if is_cumulative { a * b } else { b };
     let starts = (time - 500..=time).filter(|start| (start - origin).rem_euclid(apart) == 0);
@@ -47,25 +50,7 @@ fn counted(kind: Kind, clicks: impl Iterator<Item = Click>) -> BTreeMap<(String,
     counts
 }
 
-/// How far out of order clicks of one partition are at most.
-const DISORDER: i64 = 6;
-
-/// A user, how far time goes on, how far the click is behind.
-fn any_clicks() -> impl Strategy<Value = Vec<Vec<Click>>> {
-    let click = (0u8..4, 0i64..9, 0i64..=DISORDER);
-    let partition = prop::collection::vec(click, 0..60).prop_map(|steps| {
-        let mut newest = -40;
-        let mut clicks = Vec::new();
-        for (user, on, behind) in steps {
-            newest += on;
-            clicks.push((format!("u{user}"), newest - behind));
-        }
-        clicks
-    });
-    prop::collection::vec(partition, 3)
-}
-
-fn any_kind() -> impl Strategy<Value = Kind> {
+pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
     (1u64..16, 1u64..10, any::<bool>(), -30i64..30, 0u64..5)
 }
 
@@ -78,26 +63,11 @@ proptest! {
     fn t1_t8_t10_t14_t15_w1_w2_w12_w15_w17_windows_are_right_whatever_runs_them(
         partitions in any_clicks(),
         kind in any_kind(),
-        runs in prop::collection::vec((1usize..5, 0usize..60), 0..3),
+        runs in any_runs(),
     ) {
         let place = Place::new();
         let log = place.log();
-        topic_of_clicks(&log, "in", 3);
-        let watermarks = Watermarks::out_of_order(ms(DISORDER.unsigned_abs()));
-        for (number, clicks) in partitions.iter().enumerate() {
-            feed(&log, "in", i32::try_from(number).unwrap(), clicks);
-        }
-        for (workers, commits_max) in &runs {
-            // Stopped in the middle: that is no end of the input.
-            let running = launch(windows(kind), watermarks).workers(*workers).start(&log).unwrap();
-            let enough = u64::try_from(*commits_max).unwrap();
-            let begin = std::time::Instant::now();
-            while running.commits() < enough && begin.elapsed() < ms(5) {
-                std::thread::yield_now();
-            }
-            onceflow::client::wait(running.stop()).unwrap();
-        }
-        run(launch(windows(kind), watermarks).workers(2), &log).unwrap();
+        run_in_parts(|| launch(windows(kind), watermarks()), &partitions, &runs, &log);
         let all = partitions.iter().flatten().cloned();
         prop_assert_eq!(results(&log), counted(kind, all));
         prop_assert_eq!(late(&log), Vec::<Click>::new());

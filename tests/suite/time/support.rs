@@ -1,16 +1,19 @@
 //! Clicks, how they are fed, and the windows that they belong to by definition.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceflow::client::wait;
+use onceflow::operators::Windows;
 use onceflow::prelude::*;
 use onceflow::protocol::batch::BatchProducer;
 use onceflow::protocol::messages::{Acks, ProduceRequest};
-use onceflow::runtime::{FixedWindows, Job, Launch};
+use onceflow::runtime::{Job, Launch};
 use onceflow::types::{TopicName, TopicPartition};
 
-use crate::jobs::support::{committed, decode};
+use proptest::prelude::*;
+
+use crate::jobs::support::{committed, decode, run};
 use crate::support::records::batch_at;
 
 /// A user and the time of a click.
@@ -57,7 +60,7 @@ pub(crate) fn parse(line: &str) -> Result<Click, String> {
 
 /// Counts clicks of the topic `in` by user and window into `counts`; late ones go to `late`.
 pub(crate) fn clicks_per_window(
-    windows: FixedWindows,
+    windows: impl Windows,
     watermarks: Watermarks,
     is_endless: bool,
 ) -> Job {
@@ -80,29 +83,22 @@ pub(crate) fn clicks_per_window(
     job
 }
 
-pub(crate) fn launch(windows: FixedWindows, watermarks: Watermarks) -> Launch {
+pub(crate) fn launch(windows: impl Windows, watermarks: Watermarks) -> Launch {
     clicks_per_window(windows, watermarks, false)
         .exactly_once(Commit::every(ms(2)))
         .state_partitions(8)
 }
 
 /// The same job, which goes on until it is stopped.
-pub(crate) fn launch_endless(windows: FixedWindows, watermarks: Watermarks) -> Launch {
+pub(crate) fn launch_endless(windows: impl Windows, watermarks: Watermarks) -> Launch {
     clicks_per_window(windows, watermarks, true)
         .exactly_once(Commit::every(ms(2)))
         .state_partitions(8)
 }
 
-/// The committed results: each once, or the test fails.
-pub(crate) fn results(log: &Log) -> BTreeMap<(String, i64, i64), u64> {
-    let mut results = BTreeMap::new();
-    for seen in committed(log, "counts") {
-        let key = seen.key::<Windowed<String>>();
-        let place = (key.key.clone(), key.window.start.0, key.window.end.0);
-        let again = results.insert(place, seen.value::<u64>());
-        assert_eq!(again, None, "{key:?} was closed twice");
-    }
-    results
+/// The committed counts: each once, or the test fails.
+pub(crate) fn results(log: &Log) -> PerWindow<u64> {
+    results_of(log, "counts")
 }
 
 /// The committed late clicks, in order.
@@ -113,4 +109,84 @@ pub(crate) fn late(log: &Log) -> Vec<Click> {
         .collect();
     late.sort();
     late
+}
+
+/// Keys and windows with what belongs to them.
+pub(crate) type PerWindow<T> = BTreeMap<(String, i64, i64), T>;
+
+/// The committed results of a topic: each once, or the test fails.
+pub(crate) fn results_of<T: Datum<Owned = T>>(log: &Log, topic: &str) -> PerWindow<T> {
+    let mut results = BTreeMap::new();
+    for seen in committed(log, topic) {
+        let key = seen.key::<Windowed<String>>();
+        let place = (key.key.clone(), key.window.start.0, key.window.end.0);
+        let again = results.insert(place, seen.value::<T>());
+        assert!(again.is_none(), "{key:?} was closed twice");
+    }
+    results
+}
+
+/// How far out of order clicks of one partition are at most.
+pub(crate) const DISORDER: i64 = 6;
+
+/// The watermarks that this disorder asks for.
+pub(crate) fn watermarks() -> Watermarks {
+    Watermarks::out_of_order(ms(DISORDER.unsigned_abs()))
+}
+
+/// Clicks of three partitions, each out of order within the bound.
+pub(crate) fn any_clicks() -> impl Strategy<Value = Vec<Vec<Click>>> {
+    // A user, how far time goes on, how far the click is behind.
+    let click = (0u8..4, 0i64..9, 0i64..=DISORDER);
+    let partition = prop::collection::vec(click, 0..60).prop_map(|steps| {
+        let mut newest = -40;
+        let mut clicks = Vec::new();
+        for (user, on, behind) in steps {
+            newest += on;
+            clicks.push((format!("u{user}"), newest - behind));
+        }
+        clicks
+    });
+    prop::collection::vec(partition, 3)
+}
+
+/// Workers and commits of runs that are stopped in the middle, which is no end of the input.
+pub(crate) fn any_runs() -> impl Strategy<Value = Vec<(usize, u64)>> {
+    prop::collection::vec((1usize..5, 0u64..60), 0..3)
+}
+
+/// Runs a job over clicks to its end, with stops in between.
+pub(crate) fn run_in_parts(
+    launch: impl Fn() -> Launch,
+    partitions: &[Vec<Click>],
+    runs: &[(usize, u64)],
+    log: &Log,
+) {
+    topic_of_clicks(log, "in", i32::try_from(partitions.len()).unwrap());
+    for (number, clicks) in partitions.iter().enumerate() {
+        feed(log, "in", i32::try_from(number).unwrap(), clicks);
+    }
+    for &(workers, enough) in runs {
+        let running = launch().workers(workers).start(log).unwrap();
+        let begin = Instant::now();
+        while running.commits() < enough && begin.elapsed() < ms(5) {
+            std::thread::yield_now();
+        }
+        wait(running.stop()).unwrap();
+    }
+    run(launch().workers(2), log).unwrap();
+}
+
+/// The last committed values of the keys of a store, without how far its operator has come.
+pub(crate) fn left_in_store(log: &Log, job: &str, store: &str) -> usize {
+    let mut last = BTreeMap::new();
+    for seen in committed(log, &format!("{job}-{store}-changelog")) {
+        last.insert((seen.partition, seen.key), seen.value);
+    }
+    assert!(!last.is_empty(), "the store {store} was never changed");
+    let times = vec![0];
+    let left = last
+        .iter()
+        .filter(|((_, key), value)| key.as_ref() != Some(&times) && value.is_some());
+    left.count()
 }

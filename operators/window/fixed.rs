@@ -1,0 +1,238 @@
+//! Windows of fixed length: tumbling, hopping, cumulative.
+//!
+//! Each record is added to one slice of its key; a window's result is put together from its slices when the watermark closes it.
+//! A tumbling window is its only slice.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+use super::fold::WindowFold;
+use super::{Windows, push};
+use crate::codec::Datum;
+use crate::runtime::{
+    Came, Due, FixedWindows, Flow, Key, Keyed, Late, Operator, Output, Record, SideOutput,
+    TimedStore, Upstream, Window, Windowed,
+};
+use crate::types::Timestamp;
+
+/// How values are folded in a window.
+struct Fold<K: ?Sized, V: ?Sized, C: WindowFold<V>> {
+    store: TimedStore<C::State>,
+    windows: FixedWindows,
+    fold: C,
+    late: Late<K, V>,
+    watermark: Timestamp,
+    /// The least watermark that closes another window.
+    next_close: Timestamp,
+    /// The largest watermark that closed a window with records.
+    newest_close: Timestamp,
+    /// The end of the last window that was closed.
+    closed_end: Timestamp,
+    /// The slice of the last record, and whether it is late.
+    slice: Option<(Window, bool)>,
+    due: Due,
+    scratch: Vec<u8>,
+    types: PhantomData<fn(&K, &V)>,
+}
+
+impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>> Fold<K, V, C> {
+    /// The slice of a time, and whether it is late; `None` between windows.
+    #[inline]
+    fn slice_of(&mut self, time: Timestamp) -> Option<(Window, bool)> {
+        if let Some((slice, is_late)) = self.slice
+            && slice.start <= time
+            && time < slice.end
+        {
+            return Some((slice, is_late));
+        }
+        let slice = self.windows.slice_of(time)?;
+        self.slice = Some((slice, self.windows.is_late(slice, self.watermark)));
+        self.slice
+    }
+
+    /// Closes the windows that are one slice each.
+    fn close_slices(
+        &mut self,
+        until: Timestamp,
+        out: &mut impl Output<Windowed<K>, C::State>,
+    ) -> Flow {
+        while let Some(came) = self.store.next_due(until, &mut self.due)? {
+            let Came::Value(value) = came else { continue };
+            let end = self.due.time;
+            let window = Window {
+                start: end.plus_millis(-self.windows.slice_millis()),
+                end,
+            };
+            self.newest_close = self.newest_close.max(self.windows.closes_at(window));
+            push(window, self.due.key(), &value, &mut self.scratch, out)?;
+        }
+        Ok(())
+    }
+
+    /// Closes windows of several slices, in the order of their ends, and forgets the slices that no open window has.
+    fn close_windows(
+        &mut self,
+        until: Timestamp,
+        out: &mut impl Output<Windowed<K>, C::State>,
+    ) -> Flow {
+        while let Some(end) = self.store.first_time(until)? {
+            let slice = Window {
+                start: end.plus_millis(-self.windows.slice_millis()),
+                end,
+            };
+            let mut windows = self.windows.windows_of(slice);
+            let Some(window) = windows.find(|window| window.end > self.closed_end) else {
+                // All of its windows are closed.
+                self.store.next_due(end, &mut self.due)?;
+                continue;
+            };
+            if window.end > until {
+                break;
+            }
+            self.close_window(window, out)?;
+            self.closed_end = window.end;
+        }
+        Ok(())
+    }
+
+    fn close_window(
+        &mut self,
+        window: Window,
+        out: &mut impl Output<Windowed<K>, C::State>,
+    ) -> Flow {
+        let mut results: BTreeMap<Vec<u8>, (u32, C::State)> = BTreeMap::new();
+        let fold = &self.fold;
+        self.store
+            .visit_between(window.start, window.end, &mut self.due, |due, value| {
+                let key = due.key::<K>();
+                match results.get_mut(key.bytes()) {
+                    Some((_, result)) => fold.merge(result, value),
+                    None => {
+                        let result = (key.partition_hash(), value.clone());
+                        results.insert(key.bytes().to_vec(), result);
+                    }
+                }
+            })?;
+        let closes_at = self.windows.closes_at(window);
+        self.newest_close = self.newest_close.max(closes_at);
+        for (key, (hash, result)) in results {
+            let key = Key::<K>::with_hash(&key, hash);
+            // What was closed before a restart, on whichever worker, is not closed again (I15).
+            if self
+                .store
+                .kept_time(key)
+                .is_some_and(|kept| kept >= closes_at)
+            {
+                continue;
+            }
+            push(window, key, &result, &mut self.scratch, out)?;
+        }
+        Ok(())
+    }
+}
+
+impl<K, V, C> Operator<K, V> for Fold<K, V, C>
+where
+    K: Datum + ?Sized,
+    V: ?Sized,
+    C: WindowFold<V>,
+{
+    type OutKey = Windowed<K>;
+    type Out = C::State;
+    const KEEPS_KEY: bool = true;
+    const USES_TIME: bool = true;
+
+    #[inline]
+    fn process(
+        &mut self,
+        record: Record<'_, K, V>,
+        _out: &mut impl Output<Windowed<K>, C::State>,
+    ) -> Flow {
+        let Some((slice, mut is_late)) = self.slice_of(record.meta.timestamp) else {
+            return Ok(());
+        };
+        if let Some(kept) = self.store.kept_time(record.key) {
+            is_late |= self.windows.is_late(slice, kept);
+        }
+        if is_late {
+            return self.late.push(record);
+        }
+        let fold = &self.fold;
+        self.store
+            .update_at(record.key, slice.end, |state| match state {
+                Some(state) => fold.add(state, record.value),
+                None => *state = Some(fold.first(record.value)),
+            })
+    }
+
+    fn on_watermark(
+        &mut self,
+        watermark: Timestamp,
+        out: &mut impl Output<Windowed<K>, C::State>,
+    ) -> Flow {
+        self.watermark = watermark;
+        if watermark < self.next_close {
+            return Ok(());
+        }
+        let until = match watermark {
+            Timestamp::MAX => watermark,
+            open => open.plus_millis(-self.windows.grace_millis()),
+        };
+        match self.windows.is_tumbling() {
+            true => self.close_slices(until, out)?,
+            false => self.close_windows(until, out)?,
+        }
+        // The end of the input closes what is open, and no more: the next run goes on behind that.
+        self.store.set_time(match watermark {
+            Timestamp::MAX => self.newest_close,
+            open => open,
+        })?;
+        self.slice = None;
+        self.next_close = self.windows.next_close(watermark);
+        Ok(())
+    }
+
+    fn output_watermark(&self, watermark: Timestamp) -> Timestamp {
+        match watermark {
+            Timestamp::MAX => watermark,
+            open => open.plus_millis(-self.windows.grace_millis()),
+        }
+    }
+}
+
+impl Windows for FixedWindows {
+    #[track_caller]
+    fn fold<K, V, Up, C>(
+        self,
+        keyed: Keyed<K, V, Up>,
+        late: Option<SideOutput<K, V>>,
+        name: &str,
+        fold: C,
+    ) -> Keyed<Windowed<K>, C::State, impl Upstream<Windowed<K>, C::State>>
+    where
+        K: Datum + ?Sized,
+        V: Datum + ?Sized,
+        Up: Upstream<K, V>,
+        C: WindowFold<V>,
+    {
+        let store = name.to_owned();
+        keyed
+            .with_timed_store::<C::State>(name)
+            .process(name, move |context| {
+                Ok(Fold {
+                    store: context.timed_store(&store)?,
+                    windows: self,
+                    fold: fold.clone(),
+                    late: context.late(&store, late.as_ref())?,
+                    watermark: Timestamp::MIN,
+                    next_close: Timestamp::MIN,
+                    newest_close: Timestamp::MIN,
+                    closed_end: Timestamp::MIN,
+                    slice: None,
+                    due: Due::default(),
+                    scratch: Vec::new(),
+                    types: PhantomData,
+                })
+            })
+    }
+}

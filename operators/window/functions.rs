@@ -1,0 +1,438 @@
+//! Functions in windows: `sum`, `avg`, `min`, `max`, `top_n`, `distinct`.
+
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::fold::WindowFold;
+use super::{LateRecords, WindowedBy, Windows};
+use crate::codec::Datum;
+use crate::runtime::{Keyed, Upstream, Windowed};
+
+/// A number that can be summed without loss: integers in 128 bits, floats in 64.
+pub trait Number: Datum + Copy {
+    /// The sum of many.
+    type Total: Datum + Copy;
+
+    /// Adds itself to a sum.
+    fn add_to(self, total: Option<Self::Total>) -> Self::Total;
+
+    /// Adds two sums.
+    fn add(total: Self::Total, other: Self::Total) -> Self::Total;
+
+    /// The sum as a number of this type: its smallest or largest value where the sum is out of its range.
+    fn from_total(total: Self::Total) -> Self;
+
+    /// The sum divided by a count.
+    fn mean(total: Self::Total, count: u64) -> f64;
+}
+
+macro_rules! integers {
+    ($($integer:ident)*) => {$(
+        impl Number for $integer {
+            type Total = i128;
+
+            fn add_to(self, total: Option<i128>) -> i128 {
+                Self::add(total.unwrap_or(0), i128::from(self))
+            }
+
+            fn add(total: i128, other: i128) -> i128 {
+                total.saturating_add(other)
+            }
+
+            fn from_total(total: i128) -> Self {
+                let end = if total < 0 { Self::MIN } else { Self::MAX };
+                Self::try_from(total).unwrap_or(end)
+            }
+
+            #[allow(clippy::cast_precision_loss, reason = "a mean is a float")]
+            fn mean(total: i128, count: u64) -> f64 {
+                total as f64 / count as f64
+            }
+        }
+    )*};
+}
+
+integers!(i8 i16 i32 i64 u8 u16 u32 u64);
+
+macro_rules! floats {
+    ($($float:ident)*) => {$(
+        impl Number for $float {
+            type Total = f64;
+
+            fn add_to(self, total: Option<f64>) -> f64 {
+                total.unwrap_or(0.0) + f64::from(self)
+            }
+
+            fn add(total: f64, other: f64) -> f64 {
+                total + other
+            }
+
+            #[allow(clippy::cast_possible_truncation, reason = "the sum is given in the precision of what is summed")]
+            fn from_total(total: f64) -> Self {
+                total as $float
+            }
+
+            #[allow(clippy::cast_precision_loss, reason = "a mean is a float")]
+            fn mean(total: f64, count: u64) -> f64 {
+                total / count as f64
+            }
+        }
+    )*};
+}
+
+floats!(f32 f64);
+
+/// A sum.
+struct Sum<N, F> {
+    of: F,
+    number: PhantomData<fn() -> N>,
+}
+
+/// A sum and how many it is of.
+struct Mean<N, F>(Sum<N, F>);
+
+/// The value that is before all others in an order.
+struct Best<B, F, P> {
+    of: F,
+    is_better: P,
+    value: PhantomData<fn() -> B>,
+}
+
+/// The values with the largest scores, the largest first.
+struct Top<F> {
+    count: usize,
+    score: F,
+}
+
+/// The set of all values.
+struct Distinct<B, F> {
+    of: F,
+    value: PhantomData<fn() -> B>,
+}
+
+impl<N, F: Clone> Clone for Sum<N, F> {
+    fn clone(&self) -> Self {
+        Self {
+            of: self.of.clone(),
+            number: PhantomData,
+        }
+    }
+}
+
+impl<N, F: Clone> Clone for Mean<N, F> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B, F: Clone, P: Clone> Clone for Best<B, F, P> {
+    fn clone(&self) -> Self {
+        Self {
+            of: self.of.clone(),
+            is_better: self.is_better.clone(),
+            value: PhantomData,
+        }
+    }
+}
+
+impl<F: Clone> Clone for Top<F> {
+    fn clone(&self) -> Self {
+        Self {
+            count: self.count,
+            score: self.score.clone(),
+        }
+    }
+}
+
+impl<B, F: Clone> Clone for Distinct<B, F> {
+    fn clone(&self) -> Self {
+        Self {
+            of: self.of.clone(),
+            value: PhantomData,
+        }
+    }
+}
+
+impl<V, N, F> WindowFold<V> for Sum<N, F>
+where
+    V: ?Sized,
+    N: Number,
+    F: Fn(&V) -> N + Clone + Send + Sync + 'static,
+{
+    type State = N::Total;
+
+    fn first(&self, value: &V) -> N::Total {
+        (self.of)(value).add_to(None)
+    }
+
+    fn add(&self, total: &mut N::Total, value: &V) {
+        *total = (self.of)(value).add_to(Some(*total));
+    }
+
+    fn merge(&self, total: &mut N::Total, other: &N::Total) {
+        *total = N::add(*total, *other);
+    }
+}
+
+impl<V, N, F> WindowFold<V> for Mean<N, F>
+where
+    V: ?Sized,
+    N: Number<Total: Serialize + DeserializeOwned>,
+    F: Fn(&V) -> N + Clone + Send + Sync + 'static,
+{
+    type State = (N::Total, u64);
+
+    fn first(&self, value: &V) -> (N::Total, u64) {
+        (self.0.first(value), 1)
+    }
+
+    fn add(&self, (total, count): &mut (N::Total, u64), value: &V) {
+        self.0.add(total, value);
+        *count += 1;
+    }
+
+    fn merge(&self, (total, count): &mut (N::Total, u64), other: &(N::Total, u64)) {
+        *total = N::add(*total, other.0);
+        *count += other.1;
+    }
+}
+
+impl<V, B, F, P> WindowFold<V> for Best<B, F, P>
+where
+    V: ?Sized,
+    B: Datum + Clone,
+    F: Fn(&V) -> B + Clone + Send + Sync + 'static,
+    P: Fn(&B, &B) -> bool + Clone + Send + Sync + 'static,
+{
+    type State = B;
+
+    fn first(&self, value: &V) -> B {
+        (self.of)(value)
+    }
+
+    fn add(&self, best: &mut B, value: &V) {
+        let value = (self.of)(value);
+        if (self.is_better)(&value, best) {
+            *best = value;
+        }
+    }
+
+    fn merge(&self, best: &mut B, other: &B) {
+        if (self.is_better)(other, best) {
+            best.clone_from(other);
+        }
+    }
+}
+
+impl<F> Top<F> {
+    /// Takes a value in, if it is among the largest.
+    fn offer<V: Ord + Clone, B: Ord>(&self, top: &mut Vec<V>, value: &V)
+    where
+        F: Fn(&V) -> B,
+    {
+        // Values of equal scores are in the order of values, so that it does not matter which came first.
+        let rank = |value: &V| (self.score)(value);
+        let is_before = |it: &V| (rank(it), it) >= (rank(value), value);
+        if top.len() == self.count && top.last().is_none_or(is_before) {
+            return;
+        }
+        let place = top.partition_point(is_before);
+        top.insert(place, value.clone());
+        top.truncate(self.count);
+    }
+}
+
+impl<V, B, F> WindowFold<V> for Top<F>
+where
+    V: Serialize + DeserializeOwned + Ord + Clone + Send + Sync + 'static,
+    B: Ord,
+    F: Fn(&V) -> B + Clone + Send + Sync + 'static,
+{
+    type State = Vec<V>;
+
+    fn first(&self, value: &V) -> Vec<V> {
+        let mut top = Vec::new();
+        self.offer(&mut top, value);
+        top
+    }
+
+    fn add(&self, top: &mut Vec<V>, value: &V) {
+        self.offer(top, value);
+    }
+
+    fn merge(&self, top: &mut Vec<V>, other: &Vec<V>) {
+        for value in other {
+            self.offer(top, value);
+        }
+    }
+}
+
+impl<V, B, F> WindowFold<V> for Distinct<B, F>
+where
+    V: ?Sized,
+    B: Serialize + DeserializeOwned + Ord + Clone + Send + Sync + 'static,
+    F: Fn(&V) -> B + Clone + Send + Sync + 'static,
+{
+    type State = BTreeSet<B>;
+
+    fn first(&self, value: &V) -> BTreeSet<B> {
+        BTreeSet::from([(self.of)(value)])
+    }
+
+    fn add(&self, seen: &mut BTreeSet<B>, value: &V) {
+        seen.insert((self.of)(value));
+    }
+
+    fn merge(&self, seen: &mut BTreeSet<B>, other: &BTreeSet<B>) {
+        seen.extend(other.iter().cloned());
+    }
+}
+
+impl<K, V, Up, W, L> WindowedBy<K, V, Up, W, L>
+where
+    K: Datum + ?Sized,
+    V: Datum + ?Sized,
+    Up: Upstream<K, V>,
+    W: Windows,
+    L: LateRecords<K, V>,
+{
+    /// Sums what `of` takes from each value. Integers are summed without overflow; a sum that their type cannot hold is its smallest
+    /// or largest value. Floats are added as they come, so between workers the last digits may differ.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("revenue");
+    /// job.source(values("orders", [("tea".to_owned(), 250u64), ("tea".to_owned(), 125)]))
+    ///     .key_from(|(product, _)| product.clone())
+    ///     .window(FixedWindows::tumbling(Duration::from_secs(3600)))
+    ///     .sum("revenue", |(_, cents)| *cents)
+    ///     .sink(topic("revenue"));
+    /// ```
+    #[track_caller]
+    pub fn sum<N, F>(
+        self,
+        name: &str,
+        of: F,
+    ) -> Keyed<Windowed<K>, N, impl Upstream<Windowed<K>, N>>
+    where
+        N: Number,
+        F: Fn(&V) -> N + Clone + Send + Sync + 'static,
+    {
+        let sum = Sum {
+            of,
+            number: PhantomData,
+        };
+        self.fold(name, sum).map(|total| N::from_total(*total))
+    }
+
+    /// The mean of what `of` takes from each value.
+    #[track_caller]
+    pub fn avg<N, F>(
+        self,
+        name: &str,
+        of: F,
+    ) -> Keyed<Windowed<K>, f64, impl Upstream<Windowed<K>, f64>>
+    where
+        N: Number<Total: Serialize + DeserializeOwned>,
+        F: Fn(&V) -> N + Clone + Send + Sync + 'static,
+    {
+        let sum = Sum {
+            of,
+            number: PhantomData,
+        };
+        self.fold(name, Mean(sum))
+            .map(|(total, count)| N::mean(*total, *count))
+    }
+
+    /// The smallest of what `of` takes from each value. Values that cannot be compared, such as NaN, replace none.
+    #[track_caller]
+    pub fn min<B, F>(
+        self,
+        name: &str,
+        of: F,
+    ) -> Keyed<Windowed<K>, B, impl Upstream<Windowed<K>, B>>
+    where
+        B: Datum + Clone + PartialOrd,
+        F: Fn(&V) -> B + Clone + Send + Sync + 'static,
+    {
+        let is_better = |value: &B, best: &B| value < best;
+        self.fold(name, Best::new(of, is_better))
+    }
+
+    /// The largest of what `of` takes from each value. Values that cannot be compared, such as NaN, replace none.
+    #[track_caller]
+    pub fn max<B, F>(
+        self,
+        name: &str,
+        of: F,
+    ) -> Keyed<Windowed<K>, B, impl Upstream<Windowed<K>, B>>
+    where
+        B: Datum + Clone + PartialOrd,
+        F: Fn(&V) -> B + Clone + Send + Sync + 'static,
+    {
+        let is_better = |value: &B, best: &B| value > best;
+        self.fold(name, Best::new(of, is_better))
+    }
+
+    /// The `count` values with the largest scores, the largest first. Equal scores are in the order of the values, the larger
+    /// first, so that it does not matter which came first; equal values are counted each.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("dearest");
+    /// job.source(values("orders", [("tea".to_owned(), 250u64), ("rum".to_owned(), 1_999)]))
+    ///     .key_from(|_| ())
+    ///     .window(FixedWindows::tumbling(Duration::from_secs(3600)))
+    ///     .top_n("dearest", 3, |(_, cents)| *cents)
+    ///     .sink(topic("dearest"));
+    /// ```
+    #[track_caller]
+    pub fn top_n<B, F>(
+        self,
+        name: &str,
+        count: usize,
+        score: F,
+    ) -> Keyed<Windowed<K>, Vec<V>, impl Upstream<Windowed<K>, Vec<V>>>
+    where
+        V: Serialize + DeserializeOwned + Ord + Clone,
+        B: Ord,
+        F: Fn(&V) -> B + Clone + Send + Sync + 'static,
+    {
+        self.fold(name, Top { count, score })
+    }
+
+    /// How many different ones there are of what `of` takes from each value. Exact: the state of a window holds each of them once.
+    #[track_caller]
+    pub fn distinct<B, F>(
+        self,
+        name: &str,
+        of: F,
+    ) -> Keyed<Windowed<K>, u64, impl Upstream<Windowed<K>, u64>>
+    where
+        B: Serialize + DeserializeOwned + Ord + Clone + Send + Sync + 'static,
+        F: Fn(&V) -> B + Clone + Send + Sync + 'static,
+    {
+        let distinct = Distinct {
+            of,
+            value: PhantomData,
+        };
+        self.fold(name, distinct).map(|seen| seen.len() as u64)
+    }
+}
+
+impl<B, F, P> Best<B, F, P> {
+    fn new(of: F, is_better: P) -> Self {
+        Self {
+            of,
+            is_better,
+            value: PhantomData,
+        }
+    }
+}
