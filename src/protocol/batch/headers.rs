@@ -25,24 +25,21 @@ const HEADER_BYTES_MIN: usize = 2;
 /// Kafka's brokers take names that are not UTF-8, and so does our log: what is not is read as U+FFFD, as in Java.
 #[derive(Clone, Copy, Default)]
 pub struct Headers<'a> {
-    /// Checked when the record was read.
+    /// One behind the other; checked when the record was read. Their number is not kept: every record on its way through a job
+    /// carries this, and nearly none has headers.
     bytes: &'a [u8],
-    count: usize,
 }
 
 impl<'a> Headers<'a> {
     /// No headers.
-    pub const NONE: Self = Self {
-        bytes: &[],
-        count: 0,
-    };
+    pub const NONE: Self = Self { bytes: &[] };
 
     pub(super) fn parse(count: i32, mut bytes: &'a [u8]) -> Result<Self, &'static str> {
         let count = usize::try_from(count).map_err(|_| "it has a negative count of headers")?;
         if count > bytes.len() / HEADER_BYTES_MIN {
             return Err("it has more headers than bytes for them");
         }
-        let headers = Self { bytes, count };
+        let headers = Self { bytes };
         for _ in 0..count {
             parse_header(&mut bytes).ok_or("one of its headers is not valid")?;
         }
@@ -67,26 +64,28 @@ impl<'a> Headers<'a> {
 
     /// The headers as they are stored, one behind the other.
     #[inline]
-    pub(crate) fn stored(self) -> (&'a [u8], usize) {
-        (self.bytes, self.count)
+    pub(crate) fn stored(self) -> &'a [u8] {
+        self.bytes
     }
 
-    /// Headers of which [`stored`](Self::stored) gave these bytes and this count.
+    /// Headers of which [`stored`](Self::stored) gave these bytes.
     #[inline]
-    pub(crate) fn of_stored(bytes: &'a [u8], count: usize) -> Self {
-        Self { bytes, count }
+    pub(crate) fn of_stored(bytes: &'a [u8]) -> Self {
+        Self { bytes }
     }
 
-    /// How many there are.
+    /// How many there are; counts them.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.count
+        let mut rest = self.bytes;
+        std::iter::from_fn(|| parse_header(&mut rest)).count()
     }
 
     /// Whether there are none.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.bytes.is_empty()
     }
 }
 
@@ -94,13 +93,12 @@ impl<'a> Iterator for Headers<'a> {
     type Item = (Cow<'a, str>, Option<&'a [u8]>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.count = self.count.checked_sub(1)?;
         let (name, value) = parse_header(&mut self.bytes)?;
         Some((String::from_utf8_lossy(name), value))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.count, Some(self.count))
+        (self.len(), Some(self.len()))
     }
 }
 
@@ -114,7 +112,6 @@ impl<'a> Iterator for RawHeaders<'a> {
     type Item = (&'a [u8], Option<&'a [u8]>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.count = self.0.count.checked_sub(1)?;
         parse_header(&mut self.0.bytes)
     }
 
@@ -156,7 +153,6 @@ impl fmt::Debug for Headers<'_> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderList {
     bytes: BytesMut,
-    count: usize,
 }
 
 impl HeaderList {
@@ -171,30 +167,24 @@ impl HeaderList {
         self.bytes.extend_from_slice(name);
         varint::write_signed(&mut self.bytes, value.map_or(-1, length));
         self.bytes.extend_from_slice(value.unwrap_or_default());
-        self.count += 1;
     }
 
     /// Adds headers behind the others.
     #[inline]
     pub fn add_all(&mut self, headers: Headers<'_>) {
         self.bytes.extend_from_slice(headers.bytes);
-        self.count += headers.count;
     }
 
     /// Removes all headers, and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.count = 0;
     }
 
     /// The headers.
     #[must_use]
     #[inline]
     pub fn headers(&self) -> Headers<'_> {
-        Headers {
-            bytes: &self.bytes,
-            count: self.count,
-        }
+        Headers { bytes: &self.bytes }
     }
 }
 
@@ -203,7 +193,6 @@ impl From<Headers<'_>> for HeaderList {
     fn from(headers: Headers<'_>) -> Self {
         Self {
             bytes: BytesMut::from(headers.bytes),
-            count: headers.count,
         }
     }
 }
@@ -219,6 +208,7 @@ mod tests {
         list.add("a", None);
         assert_eq!(list.bytes[..], [2, b'a', 2, b'x', 2, b'a', 1]);
         let parsed = Headers::parse(2, &list.bytes).unwrap();
+        assert_eq!((parsed.len(), Headers::NONE.len()), (2, 0));
         assert_eq!(parsed, list.headers());
         assert_eq!(parsed.last("a"), Some(None));
         assert_eq!(parsed.last("b"), None);

@@ -8,7 +8,6 @@ struct Entry {
     row: usize,
     /// Where they end among the bytes of the column.
     end: usize,
-    count: usize,
 }
 
 /// The headers of a batch of records.
@@ -29,10 +28,9 @@ impl HeaderColumn {
 
     #[cold]
     fn push_some(&mut self, row: usize, headers: Headers<'_>) {
-        let (bytes, count) = headers.stored();
-        self.bytes.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(headers.stored());
         let end = self.bytes.len();
-        self.entries.push(Entry { row, end, count });
+        self.entries.push(Entry { row, end });
     }
 
     pub(super) fn size_bytes(&self) -> usize {
@@ -53,6 +51,7 @@ impl HeaderColumn {
         HeaderRows {
             bytes: &self.bytes,
             entries: &self.entries,
+            next_row: next_row(&self.entries),
             start: 0,
         }
     }
@@ -62,25 +61,35 @@ impl HeaderColumn {
 pub(super) struct HeaderRows<'a> {
     bytes: &'a [u8],
     entries: &'a [Entry],
+    /// The next row that has some.
+    next_row: usize,
     start: usize,
+}
+
+fn next_row(entries: &[Entry]) -> usize {
+    entries.first().map_or(usize::MAX, |entry| entry.row)
 }
 
 impl<'a> HeaderRows<'a> {
     /// The headers of a row. Rows are asked for in order, and none is left out.
     #[inline]
     pub(super) fn of(&mut self, row: usize) -> Headers<'a> {
-        match self.entries.first() {
-            Some(entry) if entry.row == row => self.take(*entry),
-            _ => Headers::NONE,
+        match row == self.next_row {
+            true => self.take(),
+            false => Headers::NONE,
         }
     }
 
     #[cold]
-    fn take(&mut self, entry: Entry) -> Headers<'a> {
-        self.entries = &self.entries[1..];
+    fn take(&mut self) -> Headers<'a> {
+        let Some((entry, rest)) = self.entries.split_first() else {
+            return Headers::NONE;
+        };
+        self.entries = rest;
+        self.next_row = next_row(rest);
         let bytes = &self.bytes[self.start..entry.end];
         self.start = entry.end;
-        Headers::of_stored(bytes, entry.count)
+        Headers::of_stored(bytes)
     }
 }
 
