@@ -28,6 +28,20 @@ pub(super) fn find(difference: &Difference) -> Option<Vec<(&'static Accepted, Di
     by_parts.or_else(|| is_whole.then(|| vec![(&WHOLE, difference.clone())]))
 }
 
+/// Whether the two may be in different states though they gave the same answer: Kafka lets a partition join a transaction
+/// before it looks at the batch, and ends the transaction there too though the batch was refused.
+pub(super) fn may_differ_behind(step: &Step, answer: &str) -> bool {
+    const JOINS_FROM: i16 = 12;
+    matches!(
+        &step.ask,
+        Ask::Produce {
+            transactional: Some(_),
+            ..
+        }
+    ) && step.version >= JOINS_FROM
+        && answer.lines().any(|line| !is_taken(line))
+}
+
 /// All entries.
 pub(super) fn all() -> impl Iterator<Item = &'static Accepted> {
     std::iter::once(&WHOLE).chain(ACCEPTED)
@@ -45,7 +59,13 @@ static WHOLE: Accepted = Accepted {
             let mut partitions = it.kafka.lines().filter(|it| it.starts_with("partition "));
             partitions.all(|line| line.contains(code))
         };
-        let is_unreadable = of_all(": CorruptMessage,") || of_all(": UnknownServerError,");
+        let is_unreadable = [
+            ": CorruptMessage,",
+            ": UnknownServerError,",
+            ": TransactionalIdAuthorizationFailed,",
+        ]
+        .into_iter()
+        .any(of_all);
         is_several && is_unreadable && it.ours.lines().any(|it| !is_taken(it))
     },
 };
@@ -56,8 +76,10 @@ pub(super) static ACCEPTED: &[Accepted] = &[
         reason: "Kafka writes it outside any transaction; whoever names a transactional id means one, so it is refused",
         goes_on: false,
         covers: |it| {
-            let is_outside =
-                |batch: &BatchPlan| !batch.producer.is_some_and(|it| it.is_transactional);
+            let is_outside = |batch: &BatchPlan| {
+                let is_turned = batch.lies.contains(&Lie::Attributes(1 << 4));
+                batch.producer.is_some_and(|it| it.is_transactional) == is_turned
+            };
             matches!(
                 asked(it),
                 Some(Ask::Produce {
@@ -92,6 +114,16 @@ pub(super) static ACCEPTED: &[Accepted] = &[
                     > 0
             };
             batches(it).len() > 1 && batches(it).into_iter().any(is_cut) && ours_is_stricter(it)
+        },
+    },
+    Accepted {
+        name: "a batch that does not end where it says",
+        reason: "both refuse it; Kafka looks at its checksum first",
+        goes_on: true,
+        covers: |it| {
+            let is_cut = |lie: &Lie| matches!(lie, Lie::Length(_) | Lie::Truncated(_));
+            refusals(it) == Some(("CorruptMessage", "InvalidRecord"))
+                && has_batch(it, |batch| batch.lies.iter().any(is_cut))
         },
     },
     Accepted {

@@ -41,8 +41,10 @@ impl Side {
 
     /// The view of every reader in the end: by both isolations, by every place and time that can be looked up.
     pub(super) fn outcome(&mut self) -> String {
-        self.until_ended();
         let mut text = String::new();
+        if !self.until_ended() {
+            line(&mut text, format_args!("a transaction does not end"));
+        }
         for partition in 0..PARTITIONS {
             for isolation in [0, 1] {
                 let read = self.read_all(partition, isolation);

@@ -3,7 +3,8 @@
 //!
 //! A seed makes a round: a topic with settings, and up to two dozen requests about it, many of them wrong. Each is sent
 //! to both brokers, and the answers are compared; in the end everything that readers see. A round that differs is made
-//! smaller and printed with its seed. `ONCEFLOW_DIFFERENTIAL_SEED=n` plays that round alone;
+//! smaller and printed with its seed. `ONCEFLOW_DIFFERENTIAL_SEED=n` plays that round alone, with
+//! `ONCEFLOW_DIFFERENTIAL_SECONDS` it and those that follow;
 //! `ONCEFLOW_DIFFERENTIAL_SECONDS=n` plays for so long (`make differential`: ten minutes).
 
 mod accepted;
@@ -90,7 +91,8 @@ fn play_all(pair: &mut Pair) -> Vec<String> {
     let deadline = Instant::now() + Duration::from_secs(seconds.unwrap_or(SECONDS));
     let kept = KEPT_SEEDS.iter().copied().chain(FIXED_SEEDS);
     let seeds: Box<dyn Iterator<Item = u64>> = match (one, seconds) {
-        (Some(seed), _) => Box::new(std::iter::once(seed)),
+        (Some(seed), None) => Box::new(std::iter::once(seed)),
+        (Some(seed), Some(_)) => Box::new(seed..),
         (None, None) => Box::new(kept),
         (None, Some(_)) => Box::new(kept.chain(first..)),
     };
