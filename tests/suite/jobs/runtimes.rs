@@ -152,7 +152,7 @@ async fn produce(log: &Log) {
     let (told, heard) = mpsc::channel();
     let callback = move |sent: Result<_, _>| told.send(sent.is_ok()).unwrap();
     let sent = producer.send_with_callback(record(), callback).await;
-    let _ = sent.unwrap();
+    drop(sent.unwrap());
     producer.flush().await;
     assert!(heard.recv().unwrap());
     let _under_way = producer.send(record()).await.unwrap();

@@ -117,11 +117,12 @@ pub(super) static ACCEPTED: &[Accepted] = &[
         },
     },
     Accepted {
-        name: "a batch that does not end where it says",
-        reason: "both refuse it; Kafka looks at its checksum first",
+        name: "a batch of no format, or that does not end where it says",
+        reason: "both refuse it; Kafka looks at the checksum of the second first, and calls only some formats unknown",
         goes_on: true,
         covers: |it| {
-            let is_cut = |lie: &Lie| matches!(lie, Lie::Length(_) | Lie::Truncated(_));
+            let is_cut =
+                |lie: &Lie| matches!(lie, Lie::Magic(_) | Lie::Length(_) | Lie::Truncated(_));
             refusals(it) == Some(("CorruptMessage", "InvalidRecord"))
                 && has_batch(it, |batch| batch.lies.iter().any(is_cut))
         },

@@ -526,7 +526,8 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("flush.ms", &["0", "1000", "-1"]),
     ("index.interval.bytes", &["0", "4096", "-1"]),
     ("max.compaction.lag.ms", &["1", "0", "1000"]),
-    ("max.message.bytes", &["0", "100", "1048588", "-1"]),
+    // Not 0: Kafka then tries for ever to write the markers of a transaction that ends.
+    ("max.message.bytes", &["100", "100", "1048588", "-1"]),
     ("message.timestamp.after.max.ms", &["0", "1000", "-1"]),
     ("message.timestamp.before.max.ms", &["0", "1000", "-1"]),
     (
