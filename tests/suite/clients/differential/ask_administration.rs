@@ -1,5 +1,7 @@
 //! Asking about positions of groups, topics and settings.
 
+use std::time::{Duration, Instant};
+
 use onceflow::protocol::wire::messages::{
     alter_configs as rc, create_partitions as cp, create_topics as ct, delete_topics as dt,
     describe_configs as dc, incremental_alter_configs as ac, metadata as md, offset_commit as oc,
@@ -9,7 +11,10 @@ use onceflow::protocol::wire::messages::{
 use onceflow::types::TopicId;
 
 use super::side::{Side, line, name};
-use super::steps::{Ask, Step};
+use super::steps::{Ask, GROUPS, Step};
+
+/// How long the positions in a deleted topic may be seen.
+const FORGOTTEN_MAX: Duration = Duration::from_secs(5);
 
 impl Side {
     pub(super) fn commit_offsets(&mut self, step: &Step) -> Option<String> {
@@ -323,8 +328,25 @@ impl Side {
         let code = answer.responses[0].error_code;
         if code == 0 {
             self.until_gone(&topic);
+            self.until_forgotten(&topic);
         }
         Some(format!("{}\n", name(code)))
+    }
+
+    /// Waits until no group has a position in a deleted topic: Kafka forgets them a moment later. A pending one may stay.
+    fn until_forgotten(&mut self, topic: &str) {
+        let deadline = Instant::now() + FORGOTTEN_MAX;
+        for group in 0..GROUPS {
+            let request = self.positions_request(group, None, true, false);
+            while Instant::now() < deadline {
+                let answer = self.ask(7, &request).expect("positions are answered");
+                let topics = answer.topics;
+                if !topics.iter().any(|it| it.name == topic) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
     }
 
     pub(super) fn metadata(&mut self, step: &Step) -> Option<String> {
