@@ -113,7 +113,7 @@ fn steps_read_headers_and_sinks_write_their_own() {
     for record in marked {
         let own = record.headers.len() - 2;
         let number: usize = record.value::<str>()[5..].parse().unwrap();
-        assert_eq!(own, if number % 3 == 0 { 2 } else { 0 });
+        assert_eq!(own, if number.is_multiple_of(3) { 2 } else { 0 });
         assert_eq!(
             (record.header("length"), record.header("nothing")),
             ("6", "")
