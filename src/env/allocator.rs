@@ -38,7 +38,7 @@ pub fn bound_allocator() {
 /// Gives pages that hold nothing any more back to the system, where glibc's `malloc` is in use. Values that come and
 /// go leave as many free pages as they take: `malloc` keeps them for allocations that may never come.
 /// It takes about a millisecond for each 10 MiB in use.
-pub fn release_free_memory() {
+pub(crate) fn release_free_memory() {
     #[cfg(target_env = "gnu")]
     if !is_left_alone() {
         super::libc_calls::trim_malloc();

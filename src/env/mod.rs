@@ -22,13 +22,14 @@ mod warnings;
 
 use std::sync::Arc;
 
-pub use allocator::{bound_allocator, release_free_memory};
+pub use allocator::bound_allocator;
+pub(crate) use allocator::release_free_memory;
 pub use block_on::block_on;
 pub use clock::{Clock, Instant};
-pub use failpoint::failpoint;
+pub(crate) use failpoint::failpoint;
+pub(crate) use files::is_out_of_files;
 pub use files::{
     Access, Dir, DirEntry, File, FileIdentity, FileStatus, Files, Lock, LockError, OpenMode,
-    is_out_of_files,
 };
 pub use random::Random;
 pub use spawn::{JoinHandle, Spawn};

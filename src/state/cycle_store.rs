@@ -4,13 +4,13 @@ use super::{FlushBatch, FlushTicket, FlushUrgency, HashedKey, StateError, Store}
 use crate::types::Offset;
 
 /// Any error of whoever takes the changes of a cycle.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Takes one change of a cycle: state partition, key, and the value (`None` deletes the key). It becomes a changelog record.
-pub type EmitChange<'a> = dyn FnMut(u16, &[u8], Option<&[u8]>) -> Result<(), BoxError> + 'a;
+pub(crate) type EmitChange<'a> = dyn FnMut(u16, &[u8], Option<&[u8]>) -> Result<(), BoxError> + 'a;
 
 /// A [`Store`] with the type of its values forgotten. See there for what each method does.
-pub trait CycleStore: Send {
+pub(crate) trait CycleStore: Send {
     /// The store's name.
     fn name(&self) -> &str;
 

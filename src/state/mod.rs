@@ -36,18 +36,26 @@ mod table;
 mod trace;
 mod value;
 
-pub use backend::StateBackend;
-pub use config::{StateConfig, StoreDeclaration};
-pub use cycle_store::{BoxError, CycleStore, EmitChange};
 pub use error::StateError;
-pub use flush::{FlushBatch, FlushTicket, FlushUrgency};
+
+pub(crate) use cycle_store::{BoxError, CycleStore};
+pub(crate) use flush::{FlushBatch, FlushTicket};
+pub(crate) use trace::Trace;
+
+// For the benches: no part of the surface.
+#[doc(hidden)]
+pub use backend::StateBackend;
+#[doc(hidden)]
+pub use config::{StateConfig, StoreDeclaration};
+#[doc(hidden)]
+pub use flush::FlushUrgency;
+#[doc(hidden)]
 pub use key::{HashedKey, hash_key, state_partition};
-pub use replay::Change;
 /// The options of every database here, so that a benchmark's baseline has the same.
 #[doc(hidden)]
 pub use rocks::options as rocksdb_options;
+#[doc(hidden)]
 pub use store::Store;
-pub use trace::Trace;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use super::key::encode_stored_key;
 use crate::types::Offset;
 
 /// A committed changelog record: its key, and the value (`None` deletes the key).
-pub type Change<'a> = (&'a [u8], Option<&'a [u8]>);
+pub(crate) type Change<'a> = (&'a [u8], Option<&'a [u8]>);
 
 impl StateBackend {
     /// Applies committed changelog records of a state partition that no store has open, in their order and all at once with

@@ -95,7 +95,7 @@ impl<'a, K: ?Sized> Key<'a, K> {
     /// The key as a state store wants it.
     #[must_use]
     #[inline]
-    pub fn hashed(&self) -> HashedKey<'a> {
+    pub(crate) fn hashed(&self) -> HashedKey<'a> {
         HashedKey::with_partition_hash(self.bytes, self.partition_hash)
     }
 

@@ -158,7 +158,7 @@ pub trait SplitReader<K: ?Sized, V: ?Sized> {
     /// The position behind the last record emitted: reading from here again gives what was not emitted yet.
     fn position(&self) -> Offset;
 
-    /// A fingerprint that tells [`Source::resume`] whether the input before the position is still the one that was read: kept with the
+    /// A fingerprint that tells [`Source::resume`](crate::runtime::Source::resume) whether the input before the position is still the one that was read: kept with the
     /// position, where the split is not a partition of a topic. Its first byte is its version.
     fn fingerprint(&self) -> Vec<u8> {
         Vec::new()
