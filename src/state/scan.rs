@@ -7,6 +7,9 @@ use super::key::encode_stored_key;
 use super::store::Store;
 use super::value::decode;
 
+/// A function that is shown a state partition, a key of it and the value, and may break off.
+type VisitRow<'a, V> = &'a mut dyn FnMut(u16, &[u8], &V) -> ControlFlow<()>;
+
 impl<V: Clone + Send + 'static> Store<V> {
     /// Shows each key of the state partition that begins with `prefix`, in the order of their bytes, until `visit`
     /// breaks. An empty prefix shows all. Changes of the open cycle are seen. Costs a read of RocksDB's range
@@ -95,7 +98,7 @@ impl<V: Clone + Send + 'static> Store<V> {
     pub fn scan_partitions(
         &mut self,
         from: &[u8],
-        visit: &mut dyn FnMut(u16, &[u8], &V) -> ControlFlow<()>,
+        visit: VisitRow<'_, V>,
     ) -> Result<(), StateError> {
         self.check_not_broken()?;
         let slots = self.unflushed_slots();

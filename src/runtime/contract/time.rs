@@ -526,7 +526,7 @@ mod tests {
                 News::Watermark(time) => most.max(time.0),
                 _ => most,
             });
-            let state = match news.iter().any(|it| *it == News::Ended) {
+            let state = match news.contains(&News::Ended) {
                 true => News::Ended,
                 false => news
                     .last()

@@ -79,13 +79,11 @@ impl Driver {
     pub(crate) fn new(
         job: Arc<JobContext>,
         share: Option<Arc<Share>>,
-        unnoted: Vec<NotedSchema>,
         commit: Commit,
         reports: Receiver<Report>,
         positions: Positions,
         flusher: Flusher,
         sources: SourceTopics,
-        progress: Arc<Progress>,
     ) -> Result<Self, JobError> {
         let workers = job.inboxes.len();
         let committed = job
@@ -97,7 +95,8 @@ impl Driver {
         Ok(Self {
             sources,
             group: GroupId::new(&job.name)?,
-            unnoted,
+            unnoted: Vec::new(),
+            progress: Arc::clone(&job.progress),
             job,
             share,
             cycle: Cycle::new(commit, workers),
@@ -106,7 +105,6 @@ impl Driver {
             committed,
             positions,
             flusher,
-            progress,
             commit,
             records_max: commit.records_first,
             began: None,
@@ -119,6 +117,11 @@ impl Driver {
             changing: None,
             span: None,
         })
+    }
+
+    /// Tells the log of these schemas with the first commit.
+    pub(crate) fn noting(self, unnoted: Vec<NotedSchema>) -> Self {
+        Self { unnoted, ..self }
     }
 
     /// Runs until the sources end, somebody stops the job, or something fails.

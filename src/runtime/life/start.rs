@@ -108,14 +108,13 @@ pub(crate) fn run_once(
     let result = Driver::new(
         Arc::clone(&job),
         share.map(Arc::new),
-        unnoted,
         settings.commit,
         receiver,
         positions,
         flusher,
         sources,
-        Arc::clone(progress),
     )?
+    .noting(unnoted)
     .run()
     .and_then(|()| close_sinks(&job, topology));
     let closed = backend.map_or(Ok(()), |backend| backend.close());

@@ -18,6 +18,9 @@ use crate::runtime::contract::record::Record;
 type StageMaker<K, V> =
     Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Stage<K, V>>, JobError> + Send + Sync>;
 
+/// What is behind a side stream on one worker: its operator pushes, and the step that tells of time has its hands on it, too.
+type Behind<K, V> = Rc<RefCell<Box<dyn Stage<K, V>>>>;
+
 /// The end of a side stream at which an operator pushes; see [`Keyed::side_output`](crate::runtime::Keyed::side_output).
 pub struct SideOutput<K: ?Sized, V: ?Sized> {
     behind: Arc<Mutex<Option<StageMaker<K, V>>>>,
@@ -33,7 +36,7 @@ impl<K: ?Sized, V: ?Sized> Clone for SideOutput<K, V> {
 
 /// One worker's end of a side stream. Made by [`OperatorContext::side`].
 pub struct Side<K: ?Sized, V: ?Sized> {
-    stage: Option<Rc<RefCell<Box<dyn Stage<K, V>>>>>,
+    stage: Option<Behind<K, V>>,
 }
 
 impl<K: ?Sized, V: ?Sized> Side<K, V> {
@@ -83,7 +86,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static> SideOutput<K, V> {
             return Ok((Side::nowhere(), None));
         };
         let stage = Rc::new(RefCell::new(factory(context)?));
-        let shared: SharedStage = Rc::<RefCell<Box<dyn Stage<K, V>>>>::clone(&stage);
+        let shared: SharedStage = Behind::clone(&stage);
         Ok((Side { stage: Some(stage) }, Some(shared)))
     }
 }

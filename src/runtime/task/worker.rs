@@ -129,6 +129,29 @@ pub(crate) fn run_worker(
     })
 }
 
+/// The reading ends of a worker's chains: of sources and topics, and of its inbox.
+type ReadingEnds = (Vec<Box<dyn Feed>>, Vec<Box<dyn Receive>>);
+
+/// Builds a worker's instances of all chains.
+fn build_chains(chains: &Chains, context: &mut OperatorContext) -> Result<ReadingEnds, JobError> {
+    let mut feeds = Vec::new();
+    for (index, source) in chains.sources.iter().enumerate() {
+        context.begin(Producer::Source(index));
+        feeds.push(source(context)?);
+    }
+    let mut receives = Vec::new();
+    for (index, exchange) in chains.exchanges.iter().enumerate() {
+        if context.job().is_spread {
+            context.begin(Producer::Source(chains.sources.len() + index));
+            feeds.push((exchange.repartition)(context)?);
+        } else {
+            context.begin(Producer::Exchange(index));
+            receives.push((exchange.receive)(context)?);
+        }
+    }
+    Ok((feeds, receives))
+}
+
 impl Worker {
     /// Builds this worker's instances of everything, and restores its state.
     fn build(
@@ -145,21 +168,7 @@ impl Worker {
             commit,
             reports.clone(),
         )?;
-        let mut feeds = Vec::new();
-        for (index, source) in chains.sources.iter().enumerate() {
-            context.begin(Producer::Source(index));
-            feeds.push(source(&mut context)?);
-        }
-        let mut receives = Vec::new();
-        for (index, exchange) in chains.exchanges.iter().enumerate() {
-            if job.is_spread {
-                context.begin(Producer::Source(chains.sources.len() + index));
-                feeds.push((exchange.repartition)(&mut context)?);
-            } else {
-                context.begin(Producer::Exchange(index));
-                receives.push((exchange.receive)(&mut context)?);
-            }
-        }
+        let (feeds, receives) = build_chains(chains, &mut context)?;
         let parts = context.into_parts();
         let workers = job.inboxes.len();
         let fed_by = |producer| {

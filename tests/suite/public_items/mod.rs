@@ -17,6 +17,9 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// An item: its module, and its name in it.
+type Place = (Vec<String>, String);
+
 /// The modules of the crate, by path; the crate itself is the empty path.
 #[derive(Default)]
 struct Crate {
@@ -50,7 +53,7 @@ impl Crate {
             let flat = folder.join(format!("{}.rs", child.name));
             let deep = folder.join(&child.name).join("mod.rs");
             let file = named.unwrap_or(if flat.exists() { flat } else { deep });
-            let path = [&path[..], &[child.name.clone()]].concat();
+            let path = [&path[..], std::slice::from_ref(&child.name)].concat();
             self.add(&file, path, is_public && child.is_public);
         }
         if is_public {
@@ -60,7 +63,7 @@ impl Crate {
     }
 
     /// The module and the name of the item that `name` means in `module`; `None` if it is of another crate, or made by a macro.
-    fn find(&self, module: &[String], name: &str) -> Option<(Vec<String>, String)> {
+    fn find(&self, module: &[String], name: &str) -> Option<Place> {
         let here = self.modules.get(module)?;
         if here.items.contains_key(name) {
             return Some((module.to_vec(), name.to_owned()));
@@ -93,20 +96,20 @@ impl Crate {
 
     /// Every public path with what it is; an item that has several is told in full at the first one.
     fn list(&self) -> Vec<String> {
-        let mut names: Vec<(String, Option<(Vec<String>, String)>)> = Vec::new();
+        let mut names: Vec<(String, Option<Place>)> = Vec::new();
         for path in &self.public {
             let module = &self.modules[path];
             let own = module.items.iter().filter(|(_, item)| item.is_public);
             let own = own.map(|(name, _)| name);
             let brought = module.imports.iter().filter(|import| import.is_public);
             for name in own.chain(brought.map(|import| &import.name)) {
-                let shown = [&path[..], &[name.clone()]].concat().join("::");
+                let shown = [&path[..], std::slice::from_ref(name)].concat().join("::");
                 names.push((shown, self.find(path, name)));
             }
         }
         // The prelude repeats what has a place of its own.
         names.sort_by_key(|(shown, _)| (shown.starts_with("prelude::"), shown.clone()));
-        let mut told: BTreeMap<(Vec<String>, String), String> = BTreeMap::new();
+        let mut told: BTreeMap<Place, String> = BTreeMap::new();
         let mut lines: Vec<String> = self
             .public
             .iter()
@@ -136,7 +139,7 @@ impl Crate {
     }
 
     /// The inherent methods of each type, wherever they are written.
-    fn members(&self) -> BTreeMap<(Vec<String>, String), Vec<String>> {
+    fn members(&self) -> BTreeMap<Place, Vec<String>> {
         let mut found: BTreeMap<_, Vec<String>> = BTreeMap::new();
         for (path, module) in &self.modules {
             for (of, member) in &module.members {
