@@ -234,7 +234,7 @@ pub trait Files: Send + Sync + 'static {
 
 /// Whether an error says that this process, or the machine, has no file handle to spare (F14): a condition that passes.
 #[must_use]
-pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+pub fn is_out_of_files(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
         Some(Errno::MFILE | Errno::NFILE)

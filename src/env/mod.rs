@@ -27,7 +27,7 @@ pub(crate) use allocator::release_free_memory;
 pub use block_on::block_on;
 pub use clock::{Clock, Instant};
 pub(crate) use failpoint::failpoint;
-pub(crate) use files::is_out_of_files;
+pub use files::is_out_of_files;
 pub use files::{
     Access, Dir, DirEntry, File, FileIdentity, FileStatus, Files, Lock, LockError, OpenMode,
 };

@@ -228,6 +228,7 @@ fn counts_after(lines: u64) -> BTreeMap<String, u64> {
 }
 
 /// Reads the output as anybody would, and checks it record by record.
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a test")]
 pub(super) enum Reader {
     Words(Words),
     Transfers(Ledger),

@@ -81,7 +81,7 @@ fn t12_windows_of_windows_find_nothing_late() {
     topic_of_clicks(&log, "in", 2);
     for partition in 0..2 {
         let clicks: Vec<Click> = (0..200)
-            .map(|n| click(["a", "b"][n as usize % 2], n))
+            .map(|n| click(["a", "b"][usize::try_from(n % 2).unwrap()], n))
             .collect();
         feed(&log, "in", partition, &clicks);
     }
