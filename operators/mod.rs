@@ -21,12 +21,14 @@
 //! | [`event_time`](crate::runtime::Stream::event_time), [`watermarks`](crate::runtime::Stream::watermarks) | stream, keyed | the same records, with their time | – |
 //! | [`window`](crate::runtime::Keyed::window) … `count`, `reduce`, `aggregate`, `sum`, `avg`, `min`, `max`, `top_n`, `distinct` | keyed | one result for each key and window, when it closes | one store |
 //! | [`sorted_by_time`](crate::runtime::Keyed::sorted_by_time) | keyed | the records of each key in the order of their times; the late ones | one store |
+//! | [`dedupe`](crate::runtime::Keyed::dedupe) | keyed | of records with one id, the first; the late ones | one store |
 //! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
 //! | [`process`](crate::runtime::Keyed::process) | keyed | what your own [`Operator`](crate::runtime::Operator) gives | your stores |
 
 mod aggregate;
 mod branch;
 mod count;
+mod dedupe;
 mod entries;
 mod event_time;
 mod filter;
@@ -44,6 +46,10 @@ mod try_map;
 mod update;
 mod window;
 
+pub use dedupe::Dedupe;
 pub use flat_map::{Collector, Expand};
 pub use stateful::Results;
-pub use window::{Counted, LateRecords, Number, SessionWindows, WindowFold, WindowedBy, Windows};
+pub use window::{
+    Counted, Emission, LateRecords, Number, OnClose, OnUpdate, SessionWindows, WindowFold,
+    WindowedBy, Windows,
+};

@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use super::fold::WindowFold;
-use super::{Windows, push};
+use super::{Emission, Windows, push};
 use crate::codec::Datum;
 use crate::runtime::{
-    Came, Due, FixedWindows, Flow, Key, Keyed, Late, Operator, Output, Record, SideOutput,
-    TimedStore, Upstream, Window, Windowed,
+    Came, Due, Failure, FixedWindows, Flow, Key, Keyed, Late, Operator, Origin, Output, Record,
+    SideOutput, TimedStore, Upstream, Window, Windowed,
 };
 use crate::types::Timestamp;
 
 /// How values are folded in a window.
-struct Fold<K: ?Sized, V: ?Sized, C: WindowFold<V>> {
+struct Fold<K: ?Sized, V: ?Sized, C: WindowFold<V>, E> {
     store: TimedStore<C::State>,
     windows: FixedWindows,
     fold: C,
@@ -32,10 +32,10 @@ struct Fold<K: ?Sized, V: ?Sized, C: WindowFold<V>> {
     slice: Option<(Window, bool)>,
     due: Due,
     scratch: Vec<u8>,
-    types: PhantomData<fn(&K, &V)>,
+    types: PhantomData<fn(&K, &V) -> E>,
 }
 
-impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>> Fold<K, V, C> {
+impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>, E: Emission> Fold<K, V, C, E> {
     /// The slice of a time, and whether it is late; `None` between windows.
     #[inline]
     fn slice_of(&mut self, time: Timestamp) -> Option<(Window, bool)> {
@@ -54,7 +54,7 @@ impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>> Fold<K, V, C> {
     fn close_slices(
         &mut self,
         until: Timestamp,
-        out: &mut impl Output<Windowed<K>, C::State>,
+        out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
     ) -> Flow {
         while let Some(came) = self.store.next_due(until, &mut self.due)? {
             let Came::Value(value) = came else { continue };
@@ -64,7 +64,16 @@ impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>> Fold<K, V, C> {
                 end,
             };
             self.newest_close = self.newest_close.max(self.windows.closes_at(window));
-            push(window, self.due.key(), &value, &mut self.scratch, out)?;
+            if !E::IS_ON_UPDATE {
+                give::<K, E, _>(
+                    window,
+                    self.due.key(),
+                    &value,
+                    Origin::TIME,
+                    &mut self.scratch,
+                    out,
+                )?;
+            }
         }
         Ok(())
     }
@@ -73,7 +82,7 @@ impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>> Fold<K, V, C> {
     fn close_windows(
         &mut self,
         until: Timestamp,
-        out: &mut impl Output<Windowed<K>, C::State>,
+        out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
     ) -> Flow {
         while let Some(end) = self.store.first_time(until)? {
             let slice = Window {
@@ -98,8 +107,13 @@ impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>> Fold<K, V, C> {
     fn close_window(
         &mut self,
         window: Window,
-        out: &mut impl Output<Windowed<K>, C::State>,
+        out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
     ) -> Flow {
+        let closes_at = self.windows.closes_at(window);
+        self.newest_close = self.newest_close.max(closes_at);
+        if E::IS_ON_UPDATE {
+            return Ok(());
+        }
         let mut results: BTreeMap<Vec<u8>, (u32, C::State)> = BTreeMap::new();
         let fold = &self.fold;
         self.store
@@ -113,8 +127,6 @@ impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>> Fold<K, V, C> {
                     }
                 }
             })?;
-        let closes_at = self.windows.closes_at(window);
-        self.newest_close = self.newest_close.max(closes_at);
         for (key, (hash, result)) in results {
             let key = Key::<K>::with_hash(&key, hash);
             // What was closed before a restart, on whichever worker, is not closed again (I15).
@@ -125,20 +137,74 @@ impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>> Fold<K, V, C> {
             {
                 continue;
             }
-            push(window, key, &result, &mut self.scratch, out)?;
+            give::<K, E, _>(window, key, &result, Origin::TIME, &mut self.scratch, out)?;
         }
         Ok(())
     }
 }
 
-impl<K, V, C> Operator<K, V> for Fold<K, V, C>
+impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>, E: Emission> Fold<K, V, C, E> {
+    /// Gives the open windows that a changed slice is part of.
+    fn give_open(
+        &mut self,
+        slice: Window,
+        record: Record<'_, K, V>,
+        out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
+    ) -> Flow {
+        let (key, origin) = (record.key, record.meta.origin);
+        let kept = self.store.kept_time(key).unwrap_or(Timestamp::MIN);
+        let watermark = self.watermark.max(kept);
+        for window in self.windows.windows_of(slice) {
+            if self.windows.closes_at(window) <= watermark {
+                continue;
+            }
+            if let Some(state) = self.whole(window, key)? {
+                give::<K, E, _>(window, key, &state, origin, &mut self.scratch, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The state of a window of a key, put together from its slices.
+    fn whole(&mut self, window: Window, key: Key<'_, K>) -> Result<Option<C::State>, Failure> {
+        let length = self.windows.slice_millis();
+        let mut whole: Option<C::State> = None;
+        let mut end = window.start.plus_millis(length);
+        while end <= window.end {
+            match (&mut whole, self.store.get_at(key, end)?) {
+                (Some(whole), Some(state)) => self.fold.merge(whole, &state),
+                (None, state) => whole = state,
+                (Some(_), None) => {}
+            }
+            end = end.plus_millis(length);
+        }
+        Ok(whole)
+    }
+}
+
+/// Pushes the result that a state stands for.
+fn give<K: Datum + ?Sized, E: Emission, A: Clone + 'static>(
+    window: Window,
+    key: Key<'_, K>,
+    state: &A,
+    origin: Origin,
+    scratch: &mut Vec<u8>,
+    out: &mut impl Output<Windowed<K>, E::Of<A>>,
+) -> Flow {
+    E::with(state, |result| {
+        push(window, key, result, origin, scratch, out)
+    })
+}
+
+impl<K, V, C, E> Operator<K, V> for Fold<K, V, C, E>
 where
     K: Datum + ?Sized,
     V: ?Sized,
     C: WindowFold<V>,
+    E: Emission,
 {
     type OutKey = Windowed<K>;
-    type Out = C::State;
+    type Out = E::Of<C::State>;
     const KEEPS_KEY: bool = true;
     const USES_TIME: bool = true;
 
@@ -146,7 +212,7 @@ where
     fn process(
         &mut self,
         record: Record<'_, K, V>,
-        _out: &mut impl Output<Windowed<K>, C::State>,
+        out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
     ) -> Flow {
         let Some((slice, mut is_late)) = self.slice_of(record.meta.timestamp) else {
             return Ok(());
@@ -162,13 +228,17 @@ where
             .update_at(record.key, slice.end, |state| match state {
                 Some(state) => fold.add(state, record.value),
                 None => *state = Some(fold.first(record.value)),
-            })
+            })?;
+        match E::IS_ON_UPDATE {
+            true => self.give_open(slice, record, out),
+            false => Ok(()),
+        }
     }
 
     fn on_watermark(
         &mut self,
         watermark: Timestamp,
-        out: &mut impl Output<Windowed<K>, C::State>,
+        out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
     ) -> Flow {
         self.watermark = watermark;
         if watermark < self.next_close {
@@ -202,24 +272,25 @@ where
 
 impl Windows for FixedWindows {
     #[track_caller]
-    fn fold<K, V, Up, C>(
+    fn fold<K, V, Up, C, E>(
         self,
         keyed: Keyed<K, V, Up>,
         late: Option<SideOutput<K, V>>,
         name: &str,
         fold: C,
-    ) -> Keyed<Windowed<K>, C::State, impl Upstream<Windowed<K>, C::State>>
+    ) -> Keyed<Windowed<K>, E::Of<C::State>, impl Upstream<Windowed<K>, E::Of<C::State>>>
     where
         K: Datum + ?Sized,
         V: Datum + ?Sized,
         Up: Upstream<K, V>,
         C: WindowFold<V>,
+        E: Emission,
     {
         let store = name.to_owned();
         keyed
             .with_timed_store::<C::State>(name)
             .process(name, move |context| {
-                Ok(Fold {
+                Ok(Fold::<K, V, C, E> {
                     store: context.timed_store(&store)?,
                     windows: self,
                     fold: fold.clone(),

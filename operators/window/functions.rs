@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::fold::WindowFold;
-use super::{LateRecords, WindowedBy, Windows};
+use super::{Emission, LateRecords, WindowedBy, Windows};
 use crate::codec::Datum;
 use crate::runtime::{Keyed, Upstream, Windowed};
 
@@ -291,13 +291,14 @@ where
     }
 }
 
-impl<K, V, Up, W, L> WindowedBy<K, V, Up, W, L>
+impl<K, V, Up, W, L, E> WindowedBy<K, V, Up, W, L, E>
 where
     K: Datum + ?Sized,
     V: Datum + ?Sized,
     Up: Upstream<K, V>,
     W: Windows,
     L: LateRecords<K, V>,
+    E: Emission,
 {
     /// Sums what `of` takes from each value. Integers are summed without overflow; a sum that their type cannot hold is its smallest
     /// or largest value. Floats are added as they come, so between workers the last digits may differ.
@@ -318,7 +319,7 @@ where
         self,
         name: &str,
         of: F,
-    ) -> Keyed<Windowed<K>, N, impl Upstream<Windowed<K>, N>>
+    ) -> Keyed<Windowed<K>, E::Of<N>, impl Upstream<Windowed<K>, E::Of<N>>>
     where
         N: Number,
         F: Fn(&V) -> N + Clone + Send + Sync + 'static,
@@ -327,7 +328,8 @@ where
             of,
             number: PhantomData,
         };
-        self.fold(name, sum).map(|total| N::from_total(*total))
+        self.fold(name, sum)
+            .map(|sum| E::map::<N::Total, N>(sum, |total| N::from_total(*total)))
     }
 
     /// The mean of what `of` takes from each value.
@@ -336,7 +338,7 @@ where
         self,
         name: &str,
         of: F,
-    ) -> Keyed<Windowed<K>, f64, impl Upstream<Windowed<K>, f64>>
+    ) -> Keyed<Windowed<K>, E::Of<f64>, impl Upstream<Windowed<K>, E::Of<f64>>>
     where
         N: Number<Total: Serialize + DeserializeOwned>,
         F: Fn(&V) -> N + Clone + Send + Sync + 'static,
@@ -345,8 +347,9 @@ where
             of,
             number: PhantomData,
         };
-        self.fold(name, Mean(sum))
-            .map(|(total, count)| N::mean(*total, *count))
+        self.fold(name, Mean(sum)).map(|mean| {
+            E::map::<(N::Total, u64), f64>(mean, |(total, count)| N::mean(*total, *count))
+        })
     }
 
     /// The smallest of what `of` takes from each value. Values that cannot be compared, such as NaN, replace none.
@@ -355,7 +358,7 @@ where
         self,
         name: &str,
         of: F,
-    ) -> Keyed<Windowed<K>, B, impl Upstream<Windowed<K>, B>>
+    ) -> Keyed<Windowed<K>, E::Of<B>, impl Upstream<Windowed<K>, E::Of<B>>>
     where
         B: Datum + Clone + PartialOrd,
         F: Fn(&V) -> B + Clone + Send + Sync + 'static,
@@ -370,7 +373,7 @@ where
         self,
         name: &str,
         of: F,
-    ) -> Keyed<Windowed<K>, B, impl Upstream<Windowed<K>, B>>
+    ) -> Keyed<Windowed<K>, E::Of<B>, impl Upstream<Windowed<K>, E::Of<B>>>
     where
         B: Datum + Clone + PartialOrd,
         F: Fn(&V) -> B + Clone + Send + Sync + 'static,
@@ -399,7 +402,7 @@ where
         name: &str,
         count: usize,
         score: F,
-    ) -> Keyed<Windowed<K>, Vec<V>, impl Upstream<Windowed<K>, Vec<V>>>
+    ) -> Keyed<Windowed<K>, E::Of<Vec<V>>, impl Upstream<Windowed<K>, E::Of<Vec<V>>>>
     where
         V: Serialize + DeserializeOwned + Ord + Clone,
         B: Ord,
@@ -414,7 +417,7 @@ where
         self,
         name: &str,
         of: F,
-    ) -> Keyed<Windowed<K>, u64, impl Upstream<Windowed<K>, u64>>
+    ) -> Keyed<Windowed<K>, E::Of<u64>, impl Upstream<Windowed<K>, E::Of<u64>>>
     where
         B: Serialize + DeserializeOwned + Ord + Clone + Send + Sync + 'static,
         F: Fn(&V) -> B + Clone + Send + Sync + 'static,
@@ -423,7 +426,8 @@ where
             of,
             value: PhantomData,
         };
-        self.fold(name, distinct).map(|seen| seen.len() as u64)
+        self.fold(name, distinct)
+            .map(|seen| E::map::<BTreeSet<B>, u64>(seen, |seen| seen.len() as u64))
     }
 }
 

@@ -3,14 +3,23 @@
 //! [`Keyed::window`] says which windows ([`Windows`]), the next step what is computed in each ([`WindowFold`]). A kind of windows is one
 //! file here; the functions are the same for all of them (`functions.rs`).
 
+#![allow(
+    clippy::type_complexity,
+    reason = "the types say what a step gives; nobody writes them out"
+)]
+
+mod emission;
 mod fixed;
 mod fold;
 mod functions;
 mod session;
 
+pub use emission::{Emission, OnClose, OnUpdate};
 pub use fold::WindowFold;
 pub use functions::Number;
 pub use session::SessionWindows;
+
+use std::marker::PhantomData;
 
 use fold::{Aggregate, Count, Reduce};
 
@@ -21,28 +30,30 @@ use crate::runtime::{
 
 /// A keyed stream cut into windows; the next step says what is computed in each. Made by [`Keyed::window`].
 #[must_use = "windows do nothing until something is computed in them"]
-pub struct WindowedBy<K: ?Sized, V: ?Sized, U, W, L = Counted> {
+pub struct WindowedBy<K: ?Sized, V: ?Sized, U, W, L = Counted, E = OnClose> {
     keyed: Keyed<K, V, U>,
     windows: W,
     late: L,
+    emission: PhantomData<fn() -> E>,
 }
 
 /// A kind of windows: [`FixedWindows`](crate::runtime::FixedWindows) or [`SessionWindows`].
 pub trait Windows: Clone + Send + Sync + 'static {
-    /// Folds the values of each key and window in the store `name`, and gives each window's result once, when it closes.
+    /// Folds the values of each key and window in the store `name`, and gives results when `E` says.
     #[track_caller]
-    fn fold<K, V, Up, C>(
+    fn fold<K, V, Up, C, E>(
         self,
         keyed: Keyed<K, V, Up>,
         late: Option<SideOutput<K, V>>,
         name: &str,
         fold: C,
-    ) -> Keyed<Windowed<K>, C::State, impl Upstream<Windowed<K>, C::State>>
+    ) -> Keyed<Windowed<K>, E::Of<C::State>, impl Upstream<Windowed<K>, E::Of<C::State>>>
     where
         K: Datum + ?Sized,
         V: Datum + ?Sized,
         Up: Upstream<K, V>,
-        C: WindowFold<V>;
+        C: WindowFold<V>,
+        E: Emission;
 }
 
 /// Late records are counted only.
@@ -94,61 +105,98 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
             keyed: self,
             windows,
             late: Counted,
+            emission: PhantomData,
         }
     }
 }
 
-impl<K, V, Up, W> WindowedBy<K, V, Up, W>
+impl<K: ?Sized, V: ?Sized, Up, W, L> WindowedBy<K, V, Up, W, L> {
+    /// Gives a result with each change of a window, without waiting for its close: `Some` result so far, or `None` for a window that is
+    /// no more because it became part of another, which sessions do. Each stands for all before it with the same key and window.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("visits-so-far");
+    /// job.source(topic::<str>("clicks"))
+    ///     .key_by(|user: &str| user)
+    ///     .window(SessionWindows::gap(Duration::from_secs(30 * 60)))
+    ///     .on_update()
+    ///     .count("clicks-of-a-visit")
+    ///     .sink(topic::<u64>("visits").as_option());
+    /// ```
+    pub fn on_update(self) -> WindowedBy<K, V, Up, W, L, OnUpdate> {
+        WindowedBy {
+            keyed: self.keyed,
+            windows: self.windows,
+            late: self.late,
+            emission: PhantomData,
+        }
+    }
+}
+
+impl<K, V, Up, W, E> WindowedBy<K, V, Up, W, Counted, E>
 where
     K: Datum + ?Sized,
     V: Datum + ?Sized,
     Up: Upstream<K, V>,
     W: Windows,
+    E: Emission,
 {
     /// Gives the records that come after all of their windows are closed a stream of their own: as they were, with key and time.
     /// Without it they are counted ([`JobProgress::late_records`](crate::runtime::JobProgress::late_records)) and warned of.
     #[track_caller]
     #[allow(clippy::type_complexity, reason = "both halves of a pair, once")]
-    pub fn late(self) -> (WindowedBy<K, V, Up, W, SideOutput<K, V>>, Keyed<K, V>) {
+    pub fn late(self) -> (WindowedBy<K, V, Up, W, SideOutput<K, V>, E>, Keyed<K, V>) {
         let (late, stream) = self.keyed.side_output("late");
         let windowed = WindowedBy {
             keyed: self.keyed,
             windows: self.windows,
             late,
+            emission: PhantomData,
         };
         (windowed, stream)
     }
 
     /// Counts the records of each key and window in the store `name`.
     #[track_caller]
-    pub fn count(self, name: &str) -> Keyed<Windowed<K>, u64, impl Upstream<Windowed<K>, u64>> {
+    pub fn count(
+        self,
+        name: &str,
+    ) -> Keyed<Windowed<K>, E::Of<u64>, impl Upstream<Windowed<K>, E::Of<u64>>> {
         // Nobody needs the values: the shuffle moves keys only.
         let keys = self.keyed.map(|_| ());
-        self.windows.fold(keys, None, name, Count)
+        self.windows.fold::<_, _, _, _, E>(keys, None, name, Count)
     }
 }
 
-impl<K, V, Up, W> WindowedBy<K, V, Up, W, SideOutput<K, V>>
+impl<K, V, Up, W, E> WindowedBy<K, V, Up, W, SideOutput<K, V>, E>
 where
     K: Datum + ?Sized,
     V: Datum + ?Sized,
     Up: Upstream<K, V>,
     W: Windows,
+    E: Emission,
 {
     /// Counts the records of each key and window in the store `name`.
     #[track_caller]
-    pub fn count(self, name: &str) -> Keyed<Windowed<K>, u64, impl Upstream<Windowed<K>, u64>> {
+    pub fn count(
+        self,
+        name: &str,
+    ) -> Keyed<Windowed<K>, E::Of<u64>, impl Upstream<Windowed<K>, E::Of<u64>>> {
         self.fold(name, Count)
     }
 }
 
-impl<K, V, Up, W, L> WindowedBy<K, V, Up, W, L>
+impl<K, V, Up, W, L, E> WindowedBy<K, V, Up, W, L, E>
 where
     K: Datum + ?Sized,
     V: Datum + ?Sized,
     Up: Upstream<K, V>,
     W: Windows,
     L: LateRecords<K, V>,
+    E: Emission,
 {
     /// Folds the values of each key and window in the store `name`: `add` takes a value into what `initial` made, `merge` puts two
     /// such together, which windows that overlap or grow together need. Values of one split are added in their order; between
@@ -160,7 +208,7 @@ where
         initial: I,
         add: F,
         merge: M,
-    ) -> Keyed<Windowed<K>, A, impl Upstream<Windowed<K>, A>>
+    ) -> Keyed<Windowed<K>, E::Of<A>, impl Upstream<Windowed<K>, E::Of<A>>>
     where
         A: Datum + Clone,
         I: Fn() -> A + Clone + Send + Sync + 'static,
@@ -190,7 +238,7 @@ where
         self,
         name: &str,
         combine: F,
-    ) -> Keyed<Windowed<K>, V, impl Upstream<Windowed<K>, V>>
+    ) -> Keyed<Windowed<K>, E::Of<V>, impl Upstream<Windowed<K>, E::Of<V>>>
     where
         V: Sized + Clone,
         F: Fn(&mut V, &V) + Clone + Send + Sync + 'static,
@@ -204,9 +252,10 @@ where
         self,
         name: &str,
         fold: C,
-    ) -> Keyed<Windowed<K>, C::State, impl Upstream<Windowed<K>, C::State>> {
+    ) -> Keyed<Windowed<K>, E::Of<C::State>, impl Upstream<Windowed<K>, E::Of<C::State>>> {
         let late = self.late.output();
-        self.windows.fold(self.keyed, late, name, fold)
+        self.windows
+            .fold::<_, _, _, _, E>(self.keyed, late, name, fold)
     }
 }
 
@@ -215,6 +264,7 @@ fn push<K: Datum + ?Sized, A>(
     window: Window,
     key: Key<'_, K>,
     value: &A,
+    origin: Origin,
     scratch: &mut Vec<u8>,
     out: &mut impl Output<Windowed<K>, A>,
 ) -> Flow {
@@ -223,7 +273,7 @@ fn push<K: Datum + ?Sized, A>(
         value,
         meta: Meta {
             timestamp: window.last(),
-            origin: Origin::TIME,
+            origin,
         },
         headers: Headers::NONE,
     })

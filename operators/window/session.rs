@@ -5,14 +5,15 @@
 //! is set anew.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::fold::WindowFold;
-use super::{Windows, push};
+use super::{Emission, Windows, push};
 use crate::codec::{Codec, CodecError, CodecId, Datum, TypeIdentity};
 use crate::runtime::{
-    Due, Flow, Keyed, Late, Operator, Output, Record, SideOutput, TimedStore, Upstream, Window,
-    Windowed,
+    Due, Flow, Keyed, Late, Operator, Origin, Output, Record, SideOutput, TimedStore, Upstream,
+    Window, Windowed,
 };
 use crate::types::Timestamp;
 
@@ -109,7 +110,7 @@ enum Taken {
 }
 
 impl SessionWindows {
-    /// Takes a record into the sessions of its key, as of the watermark before it.
+    /// Takes a record into the sessions of its key, as of the watermark before it; says in `touched` which ones it changed.
     fn take<V: ?Sized, C: WindowFold<V>>(
         self,
         sessions: &mut Option<Sessions<C::State>>,
@@ -117,6 +118,7 @@ impl SessionWindows {
         value: &V,
         watermark: Timestamp,
         fold: &C,
+        touched: &mut Vec<Window>,
     ) -> Taken {
         let open = sessions.as_mut().map(|it| &mut it.open);
         // Those that the record touches follow each other.
@@ -128,6 +130,8 @@ impl SessionWindows {
         if let Some(open) = open
             && from < to
         {
+            let before = open[from..to].iter();
+            touched.extend(before.map(|it| self.window(it.first, it.last)));
             let (head, tail) = open.split_at_mut(from + 1);
             let session = &mut head[from];
             fold.add(&mut session.state, value);
@@ -257,7 +261,7 @@ impl<A: Datum + Clone> Datum for Sessions<A> {
 }
 
 /// How values are folded in a session.
-struct Fold<K: ?Sized, V: ?Sized, C: WindowFold<V>> {
+struct Fold<K: ?Sized, V: ?Sized, C: WindowFold<V>, E> {
     store: TimedStore<Sessions<C::State>>,
     windows: SessionWindows,
     fold: C,
@@ -267,17 +271,48 @@ struct Fold<K: ?Sized, V: ?Sized, C: WindowFold<V>> {
     reached: Timestamp,
     due: Due,
     closed: Vec<Session<C::State>>,
+    touched: Vec<Window>,
     scratch: Vec<u8>,
+    emission: PhantomData<fn() -> E>,
 }
 
-impl<K, V, C> Operator<K, V> for Fold<K, V, C>
+impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>, E: Emission> Fold<K, V, C, E> {
+    /// Gives the session that took a record, and says that those are no more whose bounds it changed.
+    fn give_open(
+        &mut self,
+        record: Record<'_, K, V>,
+        out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
+    ) -> Flow {
+        let (key, time, origin) = (record.key, record.meta.timestamp, record.meta.origin);
+        let session = self.store.peek(key, |sessions| {
+            let mut open = sessions?.open.iter();
+            open.find(|it| it.first <= time && time <= it.last).cloned()
+        })?;
+        let Some(session) = session else {
+            return Ok(());
+        };
+        let window = self.windows.window(session.first, session.last);
+        let gone = E::gone::<C::State>();
+        for before in self.touched.drain(..).filter(|before| *before != window) {
+            if let Some(gone) = &gone {
+                push(before, key, gone, origin, &mut self.scratch, out)?;
+            }
+        }
+        E::with(&session.state, |result| {
+            push(window, key, result, origin, &mut self.scratch, out)
+        })
+    }
+}
+
+impl<K, V, C, E> Operator<K, V> for Fold<K, V, C, E>
 where
     K: Datum + ?Sized,
     V: ?Sized,
     C: WindowFold<V>,
+    E: Emission,
 {
     type OutKey = Windowed<K>;
-    type Out = C::State;
+    type Out = E::Of<C::State>;
     const KEEPS_KEY: bool = true;
     const USES_TIME: bool = true;
 
@@ -285,25 +320,31 @@ where
     fn process(
         &mut self,
         record: Record<'_, K, V>,
-        _out: &mut impl Output<Windowed<K>, C::State>,
+        out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
     ) -> Flow {
         let kept = self.store.kept_time(record.key);
         let watermark = kept.map_or(self.watermark, |kept| kept.max(self.watermark));
         let (windows, fold, time) = (self.windows, &self.fold, record.meta.timestamp);
+        let touched = &mut self.touched;
+        touched.clear();
         let taken = self.store.update(record.key, |sessions| {
-            windows.take(sessions, time, record.value, watermark, fold)
+            windows.take(sessions, time, record.value, watermark, fold, touched)
         })?;
         match taken {
-            Taken::Part => Ok(()),
-            Taken::Timer(time) => self.store.set_timer(record.key, time),
-            Taken::Late => self.late.push(record),
+            Taken::Part => {}
+            Taken::Timer(time) => self.store.set_timer(record.key, time)?,
+            Taken::Late => return self.late.push(record),
+        }
+        match E::IS_ON_UPDATE {
+            true => self.give_open(record, out),
+            false => Ok(()),
         }
     }
 
     fn on_watermark(
         &mut self,
         watermark: Timestamp,
-        out: &mut impl Output<Windowed<K>, C::State>,
+        out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
     ) -> Flow {
         self.watermark = watermark;
         let windows = self.windows;
@@ -318,8 +359,13 @@ where
             }
             for session in self.closed.drain(..) {
                 self.reached = self.reached.max(windows.closes_at(session.last));
-                let window = windows.window(session.first, session.last);
-                push(window, key, &session.state, &mut self.scratch, out)?;
+                if !E::IS_ON_UPDATE {
+                    let window = windows.window(session.first, session.last);
+                    let scratch = &mut self.scratch;
+                    E::with(&session.state, |result| {
+                        push(window, key, result, Origin::TIME, scratch, out)
+                    })?;
+                }
             }
         }
         if watermark < Timestamp::MAX {
@@ -336,31 +382,32 @@ where
     }
 
     /// Each time decides what is late, so how far time has come is state of every cycle.
-    fn end_cycle(&mut self, _out: &mut impl Output<Windowed<K>, C::State>) -> Flow {
+    fn end_cycle(&mut self, _out: &mut impl Output<Windowed<K>, E::Of<C::State>>) -> Flow {
         self.store.set_time(self.reached)
     }
 }
 
 impl Windows for SessionWindows {
     #[track_caller]
-    fn fold<K, V, Up, C>(
+    fn fold<K, V, Up, C, E>(
         self,
         keyed: Keyed<K, V, Up>,
         late: Option<SideOutput<K, V>>,
         name: &str,
         fold: C,
-    ) -> Keyed<Windowed<K>, C::State, impl Upstream<Windowed<K>, C::State>>
+    ) -> Keyed<Windowed<K>, E::Of<C::State>, impl Upstream<Windowed<K>, E::Of<C::State>>>
     where
         K: Datum + ?Sized,
         V: Datum + ?Sized,
         Up: Upstream<K, V>,
         C: WindowFold<V>,
+        E: Emission,
     {
         let store = name.to_owned();
         keyed
             .with_timed_store::<Sessions<C::State>>(name)
             .process(name, move |context| {
-                Ok(Fold {
+                Ok(Fold::<K, V, C, E> {
                     store: context.timed_store(&store)?,
                     windows: self,
                     fold: fold.clone(),
@@ -369,7 +416,9 @@ impl Windows for SessionWindows {
                     reached: Timestamp::MIN,
                     due: Due::default(),
                     closed: Vec::new(),
+                    touched: Vec::new(),
                     scratch: Vec::new(),
+                    emission: PhantomData,
                 })
             })
     }
@@ -412,7 +461,14 @@ mod tests {
         ] {
             let mut sessions = None;
             for time in [i64::MIN, -1, i64::MAX, 0] {
-                windows.take(&mut sessions, Timestamp(time), "", Timestamp::MIN, &Count);
+                windows.take(
+                    &mut sessions,
+                    Timestamp(time),
+                    "",
+                    Timestamp::MIN,
+                    &Count,
+                    &mut Vec::new(),
+                );
             }
             let mut closed = Vec::new();
             while let Some(held) = &sessions {
@@ -429,7 +485,14 @@ mod tests {
         let windows = SessionWindows::gap(Duration::from_millis(5));
         let mut sessions = None;
         let take = |time, sessions: &mut _| {
-            windows.take(sessions, Timestamp(time), "", Timestamp::MIN, &Count)
+            windows.take(
+                sessions,
+                Timestamp(time),
+                "",
+                Timestamp::MIN,
+                &Count,
+                &mut Vec::new(),
+            )
         };
         assert_eq!(take(20, &mut sessions), Taken::Timer(Timestamp(26)));
         assert_eq!(take(0, &mut sessions), Taken::Timer(Timestamp(6)));

@@ -311,6 +311,26 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         Ok(store.update(key, |row| change_value(row, change, &mut false))?)
     }
 
+    /// Shows the value of a key, which has no time, to `see`; returns what that returns.
+    ///
+    /// # Errors
+    /// If the value was not in memory and cannot be read from disk.
+    pub fn peek<K: ?Sized, R>(
+        &mut self,
+        key: Key<'_, K>,
+        see: impl FnOnce(Option<&V>) -> R,
+    ) -> Result<R, Failure> {
+        self.scratch.clear();
+        self.scratch.push(KEY);
+        self.scratch.extend_from_slice(key.bytes());
+        let key = HashedKey::with_partition_hash(&self.scratch, key.partition_hash());
+        let mut store = self.store.borrow_mut();
+        Ok(match store.get(key)? {
+            Some(Row::Value(value)) => see(Some(value)),
+            _ => see(None),
+        })
+    }
+
     /// Sets a timer of a key: [`next_due`](Self::next_due) finds it once its time has come. A key has one at most for each time.
     ///
     /// # Errors

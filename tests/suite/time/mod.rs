@@ -1,5 +1,6 @@
 //! Event time and windows: the committed output is a function of the input alone, whatever runs it.
 
+mod dedupes; // Records that are there more than once, against a list of all that passed.
 mod functions; // What is computed in windows, against the same from a list of all values.
 mod killed; // A process with windows, killed at any moment and at every failpoint.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
@@ -7,3 +8,4 @@ mod rows; // The rows T and W of the catalogue of faults that other systems had.
 mod sessions; // Sessions over random input, and the rows W that are about them.
 mod support; // Clicks, how they are fed, and the windows that they belong to.
 mod timers; // Timers of event time and of the wall clock, and records in the order of their times.
+mod updates; // Windows that give a result with each change, against those that give it when they close.

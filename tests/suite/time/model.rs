@@ -40,7 +40,10 @@ pub(super) fn holding((a, b, is_cumulative, origin, _): Kind, time: i64) -> Vec<
         .collect()
 }
 
-fn counted(kind: Kind, clicks: impl Iterator<Item = Click>) -> BTreeMap<(String, i64, i64), u64> {
+pub(super) fn counted(
+    kind: Kind,
+    clicks: impl Iterator<Item = Click>,
+) -> BTreeMap<(String, i64, i64), u64> {
     let mut counts = BTreeMap::new();
     for (user, time) in clicks {
         for (start, end) in holding(kind, time) {
