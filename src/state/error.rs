@@ -6,6 +6,13 @@ use std::path::PathBuf;
 use crate::codec::{CodecError, CodecId, SchemaDifference};
 use crate::protocol::ErrorKind;
 
+fn listed(stores: &[String]) -> String {
+    match stores {
+        [] => "no store".to_owned(),
+        stores => stores.join(", "),
+    }
+}
+
 /// An error of the state layer. Nothing that was committed is lost by any of them: the changelog holds it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -103,11 +110,18 @@ pub enum StateError {
     },
     /// The topology no longer has a store that holds state.
     #[error(
-        "the job has state in store {store:?}, but no step of that name any more: bring the step back, or list {store:?} among the dropped stores"
+        "the job has state in the store {store:?}, but no step of that name any more (it was: {}; it is: {}): bring the step back; or, if it \
+         was renamed, say so with `.was({store:?})` behind the step; or give the state up with `forget({store:?})`",
+        listed(stored),
+        listed(declared)
     )]
     StoreMissing {
         /// The store.
         store: String,
+        /// All stores that the job had.
+        stored: Vec<String>,
+        /// All stores that it has now.
+        declared: Vec<String>,
     },
     /// The state was written by a newer version.
     #[error(

@@ -102,6 +102,8 @@ impl Meta {
                 if !config.dropped_stores.contains(name) {
                     return Err(StateError::StoreMissing {
                         store: name.clone(),
+                        stored: self.stores.keys().cloned().collect(),
+                        declared: asked.stores.keys().cloned().collect(),
                     });
                 }
                 continue;

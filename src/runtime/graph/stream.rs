@@ -172,6 +172,16 @@ pub(crate) struct Place {
     stores: Vec<String>,
 }
 
+impl Graph {
+    /// The node in front of a place was called `first`.
+    fn rename_last(&self, place: &Place, first: &str) {
+        match place.edges.as_slice() {
+            [edge] => self.rename_node(edge.from, first),
+            _ => self.add_fault(format!("`.was({first:?})` stands behind no single step: put it right behind the one that was renamed")),
+        }
+    }
+}
+
 impl Place {
     /// Behind a node.
     fn behind(node: usize) -> Self {
@@ -429,6 +439,22 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         self
     }
 
+    /// Says that the step in front was called `first` when the job first ran, and has another name now: its state, its changelog and
+    /// its repartition topic are those of the first name. The name in the program is the one that is shown.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("parity");
+    /// job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("per-parity").was("counts").changes().sink(topic("out"));
+    /// assert_eq!(job.topics()?[1].name.as_str(), "parity-counts-changelog");
+    /// # Ok::<(), onceflow::prelude::JobError>(())
+    /// ```
+    pub fn was(self, first: &str) -> Self {
+        self.graph.rename_last(&self.place, first);
+        self
+    }
+
     /// Declares a store of values and timers with times, which an operator behind this point opens with
     /// [`OperatorContext::timed_store`]. See [`with_store`](Self::with_store).
     ///
@@ -519,6 +545,14 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Table<K, V, U>
     /// A table whose every change is a record of `changes`.
     pub fn from_changes(changes: Keyed<K, V, U>) -> Self {
         Self { changes }
+    }
+
+    /// Says that the step was called `first` when the job first ran: see [`Keyed::was`].
+    pub fn was(self, first: &str) -> Self {
+        Self {
+            changes: self.changes.was(first),
+            ..self
+        }
     }
 
     /// Every change of the table, as it happens: the key with its new value.

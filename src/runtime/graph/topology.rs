@@ -57,6 +57,8 @@ pub(crate) struct Topology {
     pub(crate) sinks: Vec<SinkNode>,
     pub(crate) faults: Vec<String>,
     pub(crate) nodes: Vec<Node>,
+    /// Steps that were renamed: under which name their state is kept.
+    pub(crate) renamed: BTreeMap<String, String>,
     /// Whether a step of the job asks for the time.
     pub(crate) uses_time: bool,
     /// Whether one asks for the wall clock.
@@ -160,6 +162,33 @@ impl Graph {
         }
     }
 
+    /// A node, by its number, was called `first`.
+    pub(crate) fn rename_node(&self, node: usize, first: &str) {
+        let named = self
+            .0
+            .borrow()
+            .nodes
+            .get(node)
+            .and_then(|node| node.name.clone());
+        match named {
+            Some(name) => self.rename(&name, first),
+            None => self.add_fault(format!(
+                "`.was({first:?})` stands behind a step without a name: put it right behind the one that was renamed"
+            )),
+        }
+    }
+
+    /// The state of the step `name`, and what is under way to it, is kept under the name that it had first.
+    pub(crate) fn rename(&self, name: &str, first: &str) {
+        let mut topology = self.0.borrow_mut();
+        let again = topology.renamed.insert(name.to_owned(), first.to_owned());
+        if again.is_some_and(|again| again != first) {
+            topology.faults.push(format!(
+                "the step {name:?} was two others: name the first one only, under which its state is kept"
+            ));
+        }
+    }
+
     /// A step asks for the time.
     pub(crate) fn use_time(&self) {
         self.0.borrow_mut().uses_time = true;
@@ -210,6 +239,20 @@ impl Graph {
     /// The graph as it is now, checked.
     pub(crate) fn topology(&self, job: &str) -> Result<Topology, JobError> {
         let mut topology = self.0.borrow().clone();
+        for (name, first) in topology.renamed.clone() {
+            if let Some(schema) = topology.stores.remove(&name)
+                && topology.stores.insert(first.clone(), schema).is_some()
+            {
+                topology.faults.push(format!(
+                    "the step {name:?} was {first:?}, but there is another step of that name: one state cannot be both's"
+                ));
+            }
+            for exchange in &mut topology.exchanges {
+                if *exchange.name == *name {
+                    exchange.name = first.as_str().into();
+                }
+            }
+        }
         // Names decide, not the order of the program's lines.
         topology.sources.sort_by(|a, b| a.name.cmp(&b.name));
         topology.exchanges.sort_by(|a, b| a.name.cmp(&b.name));

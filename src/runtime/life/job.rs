@@ -203,8 +203,8 @@ impl Launch {
     }
 
     /// Gives up the state of the store `name`, which no step of the job has any more. Without this such a job is
-    /// refused, because a step that was renamed by mistake would lose its state. Its changelog topic stays.
-    pub fn drop_store(mut self, name: &str) -> Self {
+    /// refused, because a step that was renamed by mistake would lose its state: see [`Keyed::was`]. Its changelog topic stays.
+    pub fn forget(mut self, name: &str) -> Self {
         self.settings.dropped_stores.push(name.to_owned());
         self
     }

@@ -180,6 +180,7 @@ fn prepare(
             .iter()
             .map(|exchange| Arc::clone(&exchange.name))
             .collect(),
+        renamed: topology.renamed.clone(),
         uses_time: topology.uses_time,
         uses_clock: topology.uses_clock,
         splits: Splits::default(),

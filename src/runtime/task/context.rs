@@ -53,6 +53,8 @@ pub struct JobContext {
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
     /// The exchanges by their numbers, in the order of their names.
     pub(crate) exchanges: Vec<Arc<str>>,
+    /// Steps that were renamed: under which name their state is kept.
+    pub(crate) renamed: BTreeMap<String, String>,
     /// Whether a step of the job asks for the time.
     pub(crate) uses_time: bool,
     /// Whether one asks for the wall clock.
@@ -336,6 +338,8 @@ impl OperatorContext {
             job: self.job.name.clone(),
             why: format!("the store {name:?} {why}"),
         };
+        let job = Arc::clone(&self.job);
+        let name = job.renamed.get(name).map_or(name, String::as_str);
         let Some(schema) = self.job.stores.get(name) else {
             return Err(refuse(
                 "was not declared: call `.with_store` or `.with_timed_store` on the keyed stream before the operator",
@@ -486,6 +490,7 @@ impl OperatorContext {
     /// # Panics
     /// If the job has none of that name: it was added when the sender's factory was made.
     pub(crate) fn exchange(&self, name: &str) -> usize {
+        let name = self.job.renamed.get(name).map_or(name, String::as_str);
         let mut exchanges = self.job.exchanges.iter();
         exchanges
             .position(|exchange| **exchange == *name)

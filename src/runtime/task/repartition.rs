@@ -47,7 +47,8 @@ pub(crate) struct RepartitionSender<K: ?Sized, V: Datum + ?Sized> {
 impl<K: Datum + ?Sized, V: Datum + ?Sized> RepartitionSender<K, V> {
     pub(crate) fn new(exchange: &str, context: &mut OperatorContext) -> Result<Self, JobError> {
         let job = context.job();
-        let topic = repartition_topic(job.name(), exchange)?;
+        let first = job.renamed.get(exchange).map_or(exchange, String::as_str);
+        let topic = repartition_topic(job.name(), first)?;
         let appender = TopicAppender::new(job, context.writer_cell(), topic, job.compression)?;
         Ok(Self {
             partitions_count: appender.partitions_count(),

@@ -69,7 +69,7 @@ fn a_store_that_no_step_owns_any_more_is_refused_until_it_is_dropped_on_purpose(
     };
     let error = refusal(&home, other.clone());
     assert!(
-        matches!(&error, StateError::StoreMissing { store } if store == STORE),
+        matches!(&error, StateError::StoreMissing { store, .. } if store == STORE),
         "{error}"
     );
     let dropping = StateConfig {

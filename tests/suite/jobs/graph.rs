@@ -106,3 +106,37 @@ fn two_steps_of_one_name_are_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn u7_a_step_that_was_renamed_is_refused_until_it_is_said_and_keeps_its_state() {
+    let place = Place::new();
+    let log = place.log();
+    let count = |name: &str, first: Option<&str>| {
+        let job = Job::new("parity");
+        let numbers = job.source(topic::<str>("in").until_end());
+        let numbers = numbers.try_map(|text: &str| text.parse::<u64>());
+        let counts = numbers.key_from(|n| n % 2).count(name);
+        let counts = match first {
+            Some(first) => counts.was(first),
+            None => counts,
+        };
+        counts.changes().sink(topic("out"));
+        job.exactly_once(Commit::every(OFTEN))
+    };
+    fill_topic(&log, "in", 1, &["1", "2", "3"]);
+    run(count("counts", None), &log).unwrap();
+    fill_topic(&log, "in", 1, &["5"]);
+    let refused = run(count("per-parity", None), &log)
+        .unwrap_err()
+        .to_string();
+    for said in [
+        "it was: counts; it is: per-parity",
+        ".was(\"counts\")",
+        "forget(\"counts\")",
+    ] {
+        assert!(refused.contains(said), "{refused}");
+    }
+    run(count("per-parity", Some("counts")), &log).unwrap();
+    let counts = committed_by_key::<u64, u64>(&log, "out");
+    assert_eq!(counts[&1], [1, 2, 3]);
+}

@@ -374,7 +374,7 @@ fn a_function_with_state_finds_it_again_after_a_restart_whatever_stands_in_front
             .flat_map_into(|total| [*total, total + 1])
             .sink(topic(&format!("out-{n}")));
         let launch = job.exactly_once(Commit::every(OFTEN)).workers(workers);
-        run(launch.drop_store("nothing"), &log).unwrap();
+        run(launch.forget("nothing"), &log).unwrap();
         let each = |key: u64| {
             (0..30)
                 .filter(move |n| n % 2 == 0 && *n != 4 && n % 3 == key)

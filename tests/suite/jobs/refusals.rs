@@ -118,7 +118,7 @@ fn a_store_is_given_up_only_when_that_is_said() {
     run(launch("counts"), &log).unwrap();
     place.file("book", "a b a\na\n");
     run(launch("tally"), &log).unwrap_err();
-    run(launch("tally").drop_store("counts"), &log).unwrap();
+    run(launch("tally").forget("counts"), &log).unwrap();
     let counts = super::support::committed_by_key::<str, u64>(&log, "word-counts");
     assert_eq!(counts["a"], [1, 2, 1], "the new store began anew");
     run(launch("tally"), &log).unwrap();
