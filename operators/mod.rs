@@ -50,6 +50,6 @@ pub use dedupe::Dedupe;
 pub use flat_map::{Collector, Expand};
 pub use stateful::Results;
 pub use window::{
-    Counted, Emission, LateRecords, Number, OnClose, OnUpdate, SessionWindows, WindowFold,
-    WindowedBy, Windows,
+    CalendarWindows, Counted, Emission, LateRecords, Number, OnClose, OnUpdate, SessionWindows,
+    WindowFold, WindowedBy, Windows,
 };

@@ -1,4 +1,4 @@
-//! Windows of fixed length: tumbling, hopping, cumulative.
+//! Windows whose bounds are the same for all keys: tumbling, hopping, cumulative, and those of a calendar.
 //!
 //! Each record is added to one slice of its key; a window's result is put together from its slices when the watermark closes it.
 //! A tumbling window is its only slice.
@@ -15,10 +15,84 @@ use crate::runtime::{
 };
 use crate::types::Timestamp;
 
+/// Windows whose bounds are the same for all keys, made of slices.
+pub(super) trait Grid: Clone + Send + Sync + 'static {
+    /// Whether there are times between windows.
+    const HAS_GAPS: bool;
+
+    /// The slice that a time belongs to; `None` between windows, or out of the range of times.
+    fn slice_of(&self, time: Timestamp) -> Option<Window>;
+    /// The slice that ends at a time.
+    fn slice_ending(&self, end: Timestamp) -> Window;
+    /// The windows that a slice is part of, by their ends.
+    fn windows_of(&self, slice: Window) -> impl Iterator<Item = Window>;
+    /// The ends of a window's slices.
+    fn slices_of(&self, window: Window) -> impl Iterator<Item = Timestamp>;
+    /// Whether every slice is a window, and every window a slice.
+    fn is_tumbling(&self) -> bool;
+    /// How long a closed window stays open for late records, in milliseconds.
+    fn grace_millis(&self) -> i64;
+    /// Whether every window that a slice is part of is closed.
+    fn is_late(&self, slice: Window, watermark: Timestamp) -> bool;
+    /// The least watermark above `watermark` that closes a window.
+    fn next_close(&self, watermark: Timestamp) -> Timestamp;
+
+    /// The watermark that closes a window.
+    fn closes_at(&self, window: Window) -> Timestamp {
+        window.end.plus_millis(self.grace_millis())
+    }
+}
+
+impl Grid for FixedWindows {
+    const HAS_GAPS: bool = true;
+
+    fn slice_of(&self, time: Timestamp) -> Option<Window> {
+        Self::slice_of(self, time)
+    }
+
+    fn slice_ending(&self, end: Timestamp) -> Window {
+        Window {
+            start: end.plus_millis(-self.slice_millis()),
+            end,
+        }
+    }
+
+    fn windows_of(&self, slice: Window) -> impl Iterator<Item = Window> {
+        Self::windows_of(self, slice)
+    }
+
+    fn slices_of(&self, window: Window) -> impl Iterator<Item = Timestamp> {
+        let length = self.slice_millis();
+        let first = Some(window.start.plus_millis(length));
+        std::iter::successors(first, move |end| Some(end.plus_millis(length)))
+            .take_while(move |end| *end <= window.end)
+    }
+
+    fn is_tumbling(&self) -> bool {
+        Self::is_tumbling(self)
+    }
+
+    fn grace_millis(&self) -> i64 {
+        Self::grace_millis(self)
+    }
+
+    fn is_late(&self, slice: Window, watermark: Timestamp) -> bool {
+        Self::is_late(self, slice, watermark)
+    }
+
+    fn next_close(&self, watermark: Timestamp) -> Timestamp {
+        Self::next_close(self, watermark)
+    }
+
+    fn closes_at(&self, window: Window) -> Timestamp {
+        Self::closes_at(self, window)
+    }
+}
+
 /// How values are folded in a window.
-struct Fold<K: ?Sized, V: ?Sized, C: WindowFold<V>, E> {
+struct Fold<K: ?Sized, V: ?Sized, G, C: WindowFold<V>, E> {
     store: TimedStore<C::State>,
-    windows: FixedWindows,
+    windows: G,
     fold: C,
     late: Late<K, V>,
     watermark: Timestamp,
@@ -35,7 +109,14 @@ struct Fold<K: ?Sized, V: ?Sized, C: WindowFold<V>, E> {
     types: PhantomData<fn(&K, &V) -> E>,
 }
 
-impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>, E: Emission> Fold<K, V, C, E> {
+impl<K, V, G, C, E> Fold<K, V, G, C, E>
+where
+    K: Datum + ?Sized,
+    V: ?Sized,
+    G: Grid,
+    C: WindowFold<V>,
+    E: Emission,
+{
     /// The slice of a time, and whether it is late; `None` between windows.
     #[inline]
     fn slice_of(&mut self, time: Timestamp) -> Option<(Window, bool)> {
@@ -59,10 +140,7 @@ impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>, E: Emission> Fold<K, V, C, 
         while let Some(came) = self.store.next_due(until, &mut self.due)? {
             let Came::Value(value) = came else { continue };
             let end = self.due.time;
-            let window = Window {
-                start: end.plus_millis(-self.windows.slice_millis()),
-                end,
-            };
+            let window = self.windows.slice_ending(end);
             self.newest_close = self.newest_close.max(self.windows.closes_at(window));
             if !E::IS_ON_UPDATE {
                 give::<K, E, _>(
@@ -85,12 +163,12 @@ impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>, E: Emission> Fold<K, V, C, 
         out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
     ) -> Flow {
         while let Some(end) = self.store.first_time(until)? {
-            let slice = Window {
-                start: end.plus_millis(-self.windows.slice_millis()),
-                end,
-            };
+            let slice = self.windows.slice_ending(end);
             let mut windows = self.windows.windows_of(slice);
-            let Some(window) = windows.find(|window| window.end > self.closed_end) else {
+            let closed_end = self.closed_end;
+            let open = windows.find(|window| window.end > closed_end);
+            drop(windows);
+            let Some(window) = open else {
                 // All of its windows are closed.
                 self.store.next_due(end, &mut self.due)?;
                 continue;
@@ -143,7 +221,14 @@ impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>, E: Emission> Fold<K, V, C, 
     }
 }
 
-impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>, E: Emission> Fold<K, V, C, E> {
+impl<K, V, G, C, E> Fold<K, V, G, C, E>
+where
+    K: Datum + ?Sized,
+    V: ?Sized,
+    G: Grid,
+    C: WindowFold<V>,
+    E: Emission,
+{
     /// Gives the open windows that a changed slice is part of.
     fn give_open(
         &mut self,
@@ -154,8 +239,9 @@ impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>, E: Emission> Fold<K, V, C, 
         let (key, origin) = (record.key, record.meta.origin);
         let kept = self.store.kept_time(key).unwrap_or(Timestamp::MIN);
         let watermark = self.watermark.max(kept);
-        for window in self.windows.windows_of(slice) {
-            if self.windows.closes_at(window) <= watermark {
+        let windows = self.windows.clone();
+        for window in windows.windows_of(slice) {
+            if windows.closes_at(window) <= watermark {
                 continue;
             }
             if let Some(state) = self.whole(window, key)? {
@@ -167,16 +253,13 @@ impl<K: Datum + ?Sized, V: ?Sized, C: WindowFold<V>, E: Emission> Fold<K, V, C, 
 
     /// The state of a window of a key, put together from its slices.
     fn whole(&mut self, window: Window, key: Key<'_, K>) -> Result<Option<C::State>, Failure> {
-        let length = self.windows.slice_millis();
         let mut whole: Option<C::State> = None;
-        let mut end = window.start.plus_millis(length);
-        while end <= window.end {
+        for end in self.windows.slices_of(window) {
             match (&mut whole, self.store.get_at(key, end)?) {
                 (Some(whole), Some(state)) => self.fold.merge(whole, &state),
                 (None, state) => whole = state,
                 (Some(_), None) => {}
             }
-            end = end.plus_millis(length);
         }
         Ok(whole)
     }
@@ -196,10 +279,11 @@ fn give<K: Datum + ?Sized, E: Emission, A: Clone + 'static>(
     })
 }
 
-impl<K, V, C, E> Operator<K, V> for Fold<K, V, C, E>
+impl<K, V, G, C, E> Operator<K, V> for Fold<K, V, G, C, E>
 where
     K: Datum + ?Sized,
     V: ?Sized,
+    G: Grid,
     C: WindowFold<V>,
     E: Emission,
 {
@@ -215,7 +299,10 @@ where
         out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
     ) -> Flow {
         let Some((slice, mut is_late)) = self.slice_of(record.meta.timestamp) else {
-            return Ok(());
+            return match G::HAS_GAPS {
+                true => Ok(()),
+                false => self.late.push(record),
+            };
         };
         if let Some(kept) = self.store.kept_time(record.key) {
             is_late |= self.windows.is_late(slice, kept);
@@ -286,24 +373,44 @@ impl Windows for FixedWindows {
         C: WindowFold<V>,
         E: Emission,
     {
-        let store = name.to_owned();
-        keyed
-            .with_timed_store::<C::State>(name)
-            .process(name, move |context| {
-                Ok(Fold::<K, V, C, E> {
-                    store: context.timed_store(&store)?,
-                    windows: self,
-                    fold: fold.clone(),
-                    late: context.late(&store, late.as_ref())?,
-                    watermark: Timestamp::MIN,
-                    next_close: Timestamp::MIN,
-                    newest_close: Timestamp::MIN,
-                    closed_end: Timestamp::MIN,
-                    slice: None,
-                    due: Due::default(),
-                    scratch: Vec::new(),
-                    types: PhantomData,
-                })
-            })
+        on_grid::<_, _, _, _, _, E>(self, keyed, late, name, fold)
     }
+}
+
+/// Puts the operator behind the stream.
+#[track_caller]
+pub(super) fn on_grid<K, V, Up, G, C, E>(
+    windows: G,
+    keyed: Keyed<K, V, Up>,
+    late: Option<SideOutput<K, V>>,
+    name: &str,
+    fold: C,
+) -> Keyed<Windowed<K>, E::Of<C::State>, impl Upstream<Windowed<K>, E::Of<C::State>>>
+where
+    K: Datum + ?Sized,
+    V: Datum + ?Sized,
+    Up: Upstream<K, V>,
+    G: Grid,
+    C: WindowFold<V>,
+    E: Emission,
+{
+    let store = name.to_owned();
+    keyed
+        .with_timed_store::<C::State>(name)
+        .process(name, move |context| {
+            Ok(Fold::<K, V, G, C, E> {
+                store: context.timed_store(&store)?,
+                windows: windows.clone(),
+                fold: fold.clone(),
+                late: context.late(&store, late.as_ref())?,
+                watermark: Timestamp::MIN,
+                next_close: Timestamp::MIN,
+                newest_close: Timestamp::MIN,
+                closed_end: Timestamp::MIN,
+                slice: None,
+                due: Due::default(),
+                scratch: Vec::new(),
+                types: PhantomData,
+            })
+        })
 }

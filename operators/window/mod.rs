@@ -8,12 +8,14 @@
     reason = "the types say what a step gives; nobody writes them out"
 )]
 
+mod calendar;
 mod emission;
 mod fixed;
 mod fold;
 mod functions;
 mod session;
 
+pub use calendar::CalendarWindows;
 pub use emission::{Emission, OnClose, OnUpdate};
 pub use fold::WindowFold;
 pub use functions::Number;
@@ -37,7 +39,7 @@ pub struct WindowedBy<K: ?Sized, V: ?Sized, U, W, L = Counted, E = OnClose> {
     emission: PhantomData<fn() -> E>,
 }
 
-/// A kind of windows: [`FixedWindows`](crate::runtime::FixedWindows) or [`SessionWindows`].
+/// A kind of windows: [`FixedWindows`](crate::runtime::FixedWindows), [`CalendarWindows`] or [`SessionWindows`].
 pub trait Windows: Clone + Send + Sync + 'static {
     /// Folds the values of each key and window in the store `name`, and gives results when `E` says.
     #[track_caller]

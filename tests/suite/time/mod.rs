@@ -1,5 +1,6 @@
 //! Event time and windows: the committed output is a function of the input alone, whatever runs it.
 
+mod calendar; // Windows that follow the calendar of a zone.
 mod dedupes; // Records that are there more than once, against a list of all that passed.
 mod functions; // What is computed in windows, against the same from a list of all values.
 mod killed; // A process with windows, killed at any moment and at every failpoint.

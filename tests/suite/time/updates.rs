@@ -32,8 +32,11 @@ fn each_change(windows: impl Windows, watermarks: Watermarks) -> Launch {
     job.exactly_once(Commit::every(ms(2))).state_partitions(8)
 }
 
+/// A user, a window's bounds, and its result so far; none if the window is gone.
+type Change = (String, i64, i64, Option<u64>);
+
 /// All committed changes, those of one user in order.
-fn changes(log: &Log) -> Vec<(String, i64, i64, Option<u64>)> {
+fn changes(log: &Log) -> Vec<Change> {
     let changes = committed(log, "counts").into_iter().map(|seen| {
         let key = seen.key::<Windowed<String>>();
         let value = seen.value.is_some().then(|| seen.value::<u64>());
@@ -58,7 +61,7 @@ fn given(
     windows: impl Windows,
     clicks: &[Click],
     watermarks: Watermarks,
-) -> (Vec<(String, i64, i64, Option<u64>)>, Vec<Click>) {
+) -> (Vec<Change>, Vec<Click>) {
     let place = Place::new();
     let log = place.log();
     topic_of_clicks(&log, "in", 1);
@@ -67,11 +70,11 @@ fn given(
     (changes(&log), late(&log))
 }
 
-fn change(user: &str, start: i64, end: i64, n: u64) -> (String, i64, i64, Option<u64>) {
+fn change(user: &str, start: i64, end: i64, n: u64) -> Change {
     (user.to_owned(), start, end, Some(n))
 }
 
-fn gone(user: &str, start: i64, end: i64) -> (String, i64, i64, Option<u64>) {
+fn gone(user: &str, start: i64, end: i64) -> Change {
     (user.to_owned(), start, end, None)
 }
 
