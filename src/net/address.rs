@@ -10,14 +10,6 @@ use super::error::NetError;
 const HOST_BYTES_MAX: usize = 253;
 
 /// Where a broker listens: `host:port`; an IPv6 address stands in brackets.
-///
-/// ```
-/// use onceflow::net::Address;
-/// let address: Address = "[::1]:9092".parse()?;
-/// assert_eq!((address.host.as_str(), address.port), ("::1", 9092));
-/// assert_eq!(address.to_string(), "[::1]:9092");
-/// # Ok::<(), onceflow::net::NetError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     /// A name or an address, without brackets.

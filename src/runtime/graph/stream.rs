@@ -551,7 +551,6 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Table<K, V, U>
     pub fn was(self, first: &str) -> Self {
         Self {
             changes: self.changes.was(first),
-            ..self
         }
     }
 
