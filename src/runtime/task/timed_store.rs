@@ -333,6 +333,9 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
 
     /// Sets a timer of a key: [`next_due`](Self::next_due) finds it once its time has come. A key has one at most for each time.
     ///
+    /// A timer and a value of one key at one time are one row: a timer takes the place of the value that
+    /// [`update_at`](Self::update_at) put there, and the other way round. Keep them in two stores, or at other times.
+    ///
     /// # Errors
     /// As [`update_at`](Self::update_at).
     pub fn set_timer<K: ?Sized>(
