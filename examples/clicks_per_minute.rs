@@ -35,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
             |(_, millis)| *millis,
             Watermarks::out_of_order(Duration::from_secs(5)),
         )
-        .key_by(|(user, _): &Click| user)
+        .key_by_ref(|(user, _): &Click| user)
         .window(FixedWindows::tumbling(Duration::from_secs(60)))
         .late();
     late.entries(|user, (_, millis)| format!("{user} {millis}"))

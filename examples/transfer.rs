@@ -41,7 +41,7 @@ pub(crate) fn keep_accounts(job: &Job, transfers: &str, balances: &str) {
     job.source(topic::<str>(transfers))
         .try_map(sides)
         .flat_map_into(|sides: &[Side; 2]| sides.clone())
-        .key_by(|side: &Side| side.account.as_str())
+        .key_by_ref(|side: &Side| side.account.as_str())
         .aggregate(
             "accounts",
             Account::default,

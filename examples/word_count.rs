@@ -16,7 +16,7 @@ async fn main() -> anyhow::Result<()> {
     let job = Job::new("word-count");
     job.source(arguments.lines())
         .flat_map(words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .count("counts")
         .changes()
         .sink(topic("word-counts"));

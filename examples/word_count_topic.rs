@@ -17,7 +17,7 @@ async fn main() -> anyhow::Result<()> {
     let job = Job::new("word-count-topic");
     job.source(topic::<str>("lines").codec(Text))
         .flat_map(words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .count("counts")
         .changes()
         .sink(topic("word-counts"));

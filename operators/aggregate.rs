@@ -45,7 +45,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// let job = Job::new("extremes");
     /// job.source(values("n", 0..10u64))
-    ///     .key_from(|n| n % 2)
+    ///     .key_by(|n| n % 2)
     ///     .aggregate("extremes", || (u64::MAX, 0), |(least, most), n| {
     ///         *least = n.min(least).to_owned();
     ///         *most = n.max(most).to_owned();

@@ -45,7 +45,7 @@ impl<K: Datum + ?Sized, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up>
     /// use onceflow::prelude::*;
     ///
     /// let job = Job::new("parity");
-    /// job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("counts").changes().sink(topic("counts"));
+    /// job.source(values("n", 0..10u64)).key_by(|n| n % 2).count("counts").changes().sink(topic("counts"));
     /// ```
     #[track_caller]
     pub fn count(self, name: &str) -> Table<K, u64, impl Upstream<K, u64>> {

@@ -206,7 +206,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// let job = Job::new("orders");
     /// job.source(values("orders", [("ann".to_owned(), 17u64), ("ann".to_owned(), 17)]))
-    ///     .key_from(|(customer, _)| customer.clone())
+    ///     .key_by(|(customer, _)| customer.clone())
     ///     .dedupe("seen-orders", |(_, order)| *order)
     ///     .within(Duration::from_secs(3600))
     ///     .sink(topic("orders-once"));

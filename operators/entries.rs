@@ -33,7 +33,7 @@ impl<K: Datum + ?Sized, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up>
     /// use onceflow::prelude::*;
     ///
     /// let job = Job::new("lines");
-    /// let counts = job.source(lines(["a.txt"])).key_by(|line: &str| line).count("lines");
+    /// let counts = job.source(lines(["a.txt"])).key_by_ref(|line: &str| line).count("lines");
     /// counts.changes().entries(|line, count| format!("{count} x {line}")).sink(topic("line-counts"));
     /// ```
     #[track_caller]

@@ -39,7 +39,7 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// job.source(topic::<str>("clicks"))
     ///     .try_map(|line: &str| line.parse::<i64>())
     ///     .event_time(|millis| *millis, Watermarks::out_of_order(Duration::from_secs(5)))
-    ///     .key_from(|millis| millis % 10)
+    ///     .key_by(|millis| millis % 10)
     ///     .window(FixedWindows::tumbling(Duration::from_secs(60)))
     ///     .count("per-minute")
     ///     .sink(topic("per-minute"));

@@ -55,7 +55,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     ///
     /// let job = Job::new("halves");
     /// job.source(values("n", 0..10u64))
-    ///     .key_from(|n| n % 3)
+    ///     .key_by(|n| n % 3)
     ///     .filter_map(|n| (n % 2 == 0).then_some(n / 2))
     ///     .sink(topic("halves"));
     /// ```

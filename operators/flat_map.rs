@@ -202,7 +202,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     /// }
     ///
     /// let job = Job::new("words-by-length");
-    /// job.source(lines(["book.txt"])).key_from(|line| line.len() as u64).flat_map(words).sink(topic("words"));
+    /// job.source(lines(["book.txt"])).key_by(|line| line.len() as u64).flat_map(words).sink(topic("words"));
     /// ```
     #[track_caller]
     pub fn flat_map<U, F>(self, function: F) -> Keyed<K, U, impl Upstream<K, U>>
@@ -224,7 +224,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     /// use onceflow::prelude::*;
     ///
     /// let job = Job::new("multiples");
-    /// job.source(values("n", 0..10u64)).key_from(|n| n % 3).flat_map_into(|n| [*n, n * 10]).sink(topic("multiples"));
+    /// job.source(values("n", 0..10u64)).key_by(|n| n % 3).flat_map_into(|n| [*n, n * 10]).sink(topic("multiples"));
     /// ```
     #[track_caller]
     pub fn flat_map_into<I, F>(self, function: F) -> Keyed<K, I::Item, impl Upstream<K, I::Item>>

@@ -1,4 +1,4 @@
-//! `key_by`: gives records a key, borrowed from the value or computed.
+//! `key_by` and `key_by_ref`: give records a key, computed from the value or borrowed from it.
 
 use std::marker::PhantomData;
 
@@ -6,13 +6,13 @@ use crate::codec::{Codec, Datum};
 use crate::runtime::{Flow, Key, Keyed, Operator, Output, Record, Stream, Unkeyed, Upstream};
 
 /// A key that is part of the value.
-struct KeyBy<F, K: ?Sized> {
+struct KeyByRef<F, K: ?Sized> {
     function: F,
     scratch: Vec<u8>,
     key: PhantomData<fn(&K)>,
 }
 
-impl<T, K, F> Operator<Unkeyed, T> for KeyBy<F, K>
+impl<T, K, F> Operator<Unkeyed, T> for KeyByRef<F, K>
 where
     T: ?Sized,
     K: Datum + ?Sized,
@@ -33,13 +33,13 @@ where
 }
 
 /// A key that is computed from the value.
-struct KeyFrom<F, K> {
+struct KeyBy<F, K> {
     function: F,
     scratch: Vec<u8>,
     key: PhantomData<fn(&K)>,
 }
 
-impl<T: ?Sized, K: Datum, F: Fn(&T) -> K> Operator<Unkeyed, T> for KeyFrom<F, K> {
+impl<T: ?Sized, K: Datum, F: Fn(&T) -> K> Operator<Unkeyed, T> for KeyBy<F, K> {
     type OutKey = K;
     type Out = T;
 
@@ -72,20 +72,21 @@ fn push_keyed<K: Datum + ?Sized, T: ?Sized>(
 }
 
 impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
-    /// Gives each record the key that `function` borrows from its value: `|event: &Event| &event.user`. A key that is
-    /// cloned or computed (`event.user.clone()`) is for [`key_from`](Stream::key_from).
+    /// Gives each record the key that `function` computes from its value, or clones: `|event| event.user.clone()`. Where
+    /// the key is a part of the value, [`key_by_ref`](Stream::key_by_ref) saves the clone.
     ///
     /// ```
     /// use onceflow::prelude::*;
     ///
-    /// let job = Job::new("lines");
-    /// job.source(lines(["a.txt"])).key_by(|line: &str| line).count("lines").changes().sink(topic("line-counts"));
+    /// let job = Job::new("lengths");
+    /// let by_length = job.source(lines(["a.txt"])).key_by(|line: &str| line.len() as u64);
+    /// by_length.count("lengths").changes().sink(topic("length-counts"));
     /// ```
     #[track_caller]
     pub fn key_by<K, F>(self, function: F) -> Keyed<K, T, impl Upstream<K, T>>
     where
-        K: Datum + ?Sized,
-        F: for<'a> Fn(&'a T) -> &'a K + Clone + Send + Sync + 'static,
+        K: Datum,
+        F: Fn(&T) -> K + Clone + Send + Sync + 'static,
     {
         self.keying_operator(move |_| {
             Ok(KeyBy {
@@ -96,23 +97,24 @@ impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
         })
     }
 
-    /// Gives each record the key that `function` computes from its value.
+    /// Gives each record the key that `function` borrows from its value, without an allocation: `|event: &Event|
+    /// &event.user`. The type of the value is written out, as here, so that the compiler knows what is borrowed from
+    /// what. A key that is computed is for [`key_by`](Stream::key_by).
     ///
     /// ```
     /// use onceflow::prelude::*;
     ///
-    /// let job = Job::new("lengths");
-    /// let by_length = job.source(lines(["a.txt"])).key_from(|line: &str| line.len() as u64);
-    /// by_length.count("lengths").changes().sink(topic("length-counts"));
+    /// let job = Job::new("lines");
+    /// job.source(lines(["a.txt"])).key_by_ref(|line: &str| line).count("lines").changes().sink(topic("line-counts"));
     /// ```
     #[track_caller]
-    pub fn key_from<K, F>(self, function: F) -> Keyed<K, T, impl Upstream<K, T>>
+    pub fn key_by_ref<K, F>(self, function: F) -> Keyed<K, T, impl Upstream<K, T>>
     where
-        K: Datum,
-        F: Fn(&T) -> K + Clone + Send + Sync + 'static,
+        K: Datum + ?Sized,
+        F: for<'a> Fn(&'a T) -> &'a K + Clone + Send + Sync + 'static,
     {
         self.keying_operator(move |_| {
-            Ok(KeyFrom {
+            Ok(KeyByRef {
                 function: function.clone(),
                 scratch: vec![],
                 key: PhantomData,

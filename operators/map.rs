@@ -52,7 +52,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, U
     /// use onceflow::prelude::*;
     ///
     /// let job = Job::new("parities");
-    /// let counts = job.source(values("n", 0..9u64)).key_from(|n| n % 3).count("counts").changes();
+    /// let counts = job.source(values("n", 0..9u64)).key_by(|n| n % 3).count("counts").changes();
     /// counts.map(|n| n % 2 == 0).sink(topic("even"));
     /// ```
     #[track_caller]

@@ -10,7 +10,7 @@
 //! | [`inspect`](crate::runtime::Stream::inspect) | stream, keyed | the same records | – |
 //! | [`branch`](crate::runtime::Stream::branch), [`tee`](crate::runtime::Stream::tee) | stream, keyed | two streams | – |
 //! | [`merge`](crate::runtime::Stream::merge) | stream, keyed | one stream of two | – |
-//! | [`key_by`](crate::runtime::Stream::key_by) | stream | a keyed stream | – |
+//! | [`key_by`](crate::runtime::Stream::key_by), [`key_by_ref`](crate::runtime::Stream::key_by_ref) | stream | a keyed stream | – |
 //! | [`count`](crate::runtime::Keyed::count) | keyed | how many records each key had | one store |
 //! | [`reduce`](crate::runtime::Keyed::reduce) | keyed | the values of each key, combined | one store |
 //! | [`aggregate`](crate::runtime::Keyed::aggregate) | keyed | anything folded from each key's values | one store |

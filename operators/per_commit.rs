@@ -60,7 +60,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Table<K, V, Up> {
     /// use onceflow::prelude::*;
     ///
     /// let job = Job::new("parity");
-    /// let counts = job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("counts");
+    /// let counts = job.source(values("n", 0..10u64)).key_by(|n| n % 2).count("counts");
     /// counts.changes_per_commit().sink(topic("counts"));
     /// ```
     #[track_caller]

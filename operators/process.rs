@@ -26,7 +26,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// let job = Job::new("distinct");
     /// job.source(values("n", 0..100u64))
-    ///     .key_from(|n| n % 7)
+    ///     .key_by(|n| n % 7)
     ///     .with_store::<bool>("seen")
     ///     .process("distinct", |context| Ok(First { seen: context.store("seen")? }))
     ///     .sink(topic("distinct"));

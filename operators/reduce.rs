@@ -43,7 +43,7 @@ impl<K: Datum + ?Sized, V: Datum + Clone, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// use onceflow::prelude::*;
     ///
     /// let job = Job::new("sums");
-    /// job.source(values("n", 0..10u64)).key_from(|n| n % 2).reduce("sums", |sum, n| *sum += n).changes().sink(topic("sums"));
+    /// job.source(values("n", 0..10u64)).key_by(|n| n % 2).reduce("sums", |sum, n| *sum += n).changes().sink(topic("sums"));
     /// ```
     #[track_caller]
     pub fn reduce<F>(self, name: &str, combine: F) -> Table<K, V, impl Upstream<K, V>>

@@ -103,7 +103,7 @@ where
     ///     .source(topic::<str>("bookings"))
     ///     .try_map(|line: &str| line.parse::<i64>())
     ///     .watermarks(Watermarks::out_of_order(Duration::from_secs(10)))
-    ///     .key_from(|cents| cents % 10)
+    ///     .key_by(|cents| cents % 10)
     ///     .sorted_by_time("in-order");
     /// late.sink(topic("late-bookings"));
     /// in_order.reduce("balances", |sum, cents| *sum += cents).changes().sink(topic("balances"));

@@ -61,7 +61,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// // Of each sensor, only the readings that differ from the last one.
     /// let job = Job::new("changes");
     /// job.source(values("readings", [("a".to_owned(), 1i64), ("a".to_owned(), 1), ("a".to_owned(), 2)]))
-    ///     .key_from(|(sensor, _)| sensor.clone())
+    ///     .key_by(|(sensor, _)| sensor.clone())
     ///     .stateful("last", |last: &mut Option<i64>, (_, reading), results| {
     ///         if last.replace(*reading) != Some(*reading) {
     ///             results.push(*reading);

@@ -49,7 +49,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// // The open orders of each customer; a customer without one is forgotten.
     /// let job = Job::new("orders");
     /// job.source(values("orders", [("ann".to_owned(), 1i64), ("bob".to_owned(), 1), ("ann".to_owned(), -1)]))
-    ///     .key_from(|(customer, _)| customer.clone())
+    ///     .key_by(|(customer, _)| customer.clone())
     ///     .update("open", |open: &mut Option<i64>, (_, change)| {
     ///         let left = open.unwrap_or(0) + change;
     ///         *open = (left > 0).then_some(left);

@@ -18,7 +18,7 @@
 //!     let job = Job::new("word-count");
 //!     job.source(lines(["book.txt"]))
 //!         .flat_map(words)
-//!         .key_by(|word: &str| word)
+//!         .key_by_ref(|word: &str| word)
 //!         .count("counts")
 //!         .changes()
 //!         .sink(topic("word-counts"));

@@ -22,7 +22,7 @@ use crate::types::Timestamp;
 ///
 /// let job = Job::new("clicks-per-day");
 /// job.source(topic::<str>("clicks"))
-///     .key_by(|user: &str| user)
+///     .key_by_ref(|user: &str| user)
 ///     .window(CalendarWindows::days("Europe/Berlin")?)
 ///     .count("per-day")
 ///     .sink(topic("clicks-per-day"));

@@ -309,7 +309,7 @@ where
     ///
     /// let job = Job::new("revenue");
     /// job.source(values("orders", [("tea".to_owned(), 250u64), ("tea".to_owned(), 125)]))
-    ///     .key_from(|(product, _)| product.clone())
+    ///     .key_by(|(product, _)| product.clone())
     ///     .window(FixedWindows::tumbling(Duration::from_secs(3600)))
     ///     .sum("revenue", |(_, cents)| *cents)
     ///     .sink(topic("revenue"));
@@ -391,7 +391,7 @@ where
     ///
     /// let job = Job::new("dearest");
     /// job.source(values("orders", [("tea".to_owned(), 250u64), ("rum".to_owned(), 1_999)]))
-    ///     .key_from(|_| ())
+    ///     .key_by(|_| ())
     ///     .window(FixedWindows::tumbling(Duration::from_secs(3600)))
     ///     .top_n("dearest", 3, |(_, cents)| *cents)
     ///     .sink(topic("dearest"));

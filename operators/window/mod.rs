@@ -93,7 +93,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// let job = Job::new("clicks-per-minute");
     /// let (clicks, late) = job
     ///     .source(topic::<str>("clicks"))
-    ///     .key_by(|user: &str| user)
+    ///     .key_by_ref(|user: &str| user)
     ///     .window(FixedWindows::tumbling(minute).grace(minute))
     ///     .late();
     /// late.sink(topic("late-clicks"));
@@ -122,7 +122,7 @@ impl<K: ?Sized, V: ?Sized, Up, W, L> WindowedBy<K, V, Up, W, L> {
     ///
     /// let job = Job::new("visits-so-far");
     /// job.source(topic::<str>("clicks"))
-    ///     .key_by(|user: &str| user)
+    ///     .key_by_ref(|user: &str| user)
     ///     .window(SessionWindows::gap(Duration::from_secs(30 * 60)))
     ///     .on_update()
     ///     .count("clicks-of-a-visit")
@@ -230,7 +230,7 @@ where
     /// let job = Job::new("peaks");
     /// job.source(values("loads", 0..100u64))
     ///     .event_time(|load| load.cast_signed(), Watermarks::default())
-    ///     .key_from(|load| load % 3)
+    ///     .key_by(|load| load % 3)
     ///     .window(FixedWindows::tumbling(Duration::from_millis(10)))
     ///     .reduce("peaks", |peak, load| *peak = (*peak).max(*load))
     ///     .sink(topic("peaks"));

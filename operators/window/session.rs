@@ -29,7 +29,7 @@ use crate::types::Timestamp;
 ///
 /// let job = Job::new("visits");
 /// job.source(topic::<str>("clicks"))
-///     .key_by(|user: &str| user)
+///     .key_by_ref(|user: &str| user)
 ///     .window(SessionWindows::gap(Duration::from_secs(30 * 60)).grace(Duration::from_secs(60)))
 ///     .count("clicks-of-a-visit")
 ///     .entries(|visit, clicks| format!("{} from {}: {clicks}", visit.key, visit.window.start))

@@ -74,7 +74,8 @@ pub trait Codec<T: ?Sized + ToOwned>: Clone + Send + Sync + 'static {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a key or a value",
     label = "not a `Datum`",
-    note = "derive `serde::Serialize`, `serde::Deserialize` and `Clone` for it, or use `str` or `[u8]`"
+    note = "derive `serde::Serialize`, `serde::Deserialize` and `Clone` for it, or use `str` or `[u8]`",
+    note = "a key that is borrowed from its record (`&event.user`) is for `key_by_ref(|event: &Event| &event.user)`"
 )]
 pub trait Datum: ToOwned<Owned: Send + Sync + Clone + 'static> + Send + Sync + 'static {
     /// The codec used when none is named.

@@ -191,7 +191,7 @@ pub(in crate::cli) fn run_job(env: &Env, arguments: &RestartJobArguments) -> any
     let keys = arguments.keys.max(1);
     let job = Job::new("restart");
     job.source(values("numbers", 0..u64::MAX))
-        .key_from(move |number: &u64| number % keys)
+        .key_by(move |number: &u64| number % keys)
         .aggregate("texts", String::new, |text, number| fill(text, *number))
         .changes()
         .filter(|text: &String| text.starts_with('A'))

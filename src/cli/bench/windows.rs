@@ -117,7 +117,7 @@ fn by_key(
     files: &[impl AsRef<Path>],
 ) -> crate::runtime::Keyed<u64, (u64, i64), impl Upstream<u64, (u64, i64)>> {
     let events: Stream<(u64, i64), _> = job.source(lines(files)).filter_map(parse);
-    timed(events).key_by(|(key, _)| key)
+    timed(events).key_by_ref(|(key, _)| key)
 }
 
 fn timed<U: Upstream<Unkeyed, (u64, i64)>>(

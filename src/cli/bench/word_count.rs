@@ -52,7 +52,7 @@ fn coalesced(files: &[PathBuf]) -> Job {
     let job = Job::new("word-count");
     job.source(lines(files))
         .flat_map(words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .count("counts")
         .changes_per_commit()
         .sink(topic("word-counts"));

@@ -55,7 +55,7 @@ pub(in crate::cli) fn word_count(files: &[PathBuf]) -> Job {
     let job = Job::new("word-count");
     job.source(lines(files))
         .flat_map(words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .count("counts")
         .changes()
         .sink(topic(OUTPUT));

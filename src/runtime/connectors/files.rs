@@ -111,7 +111,7 @@ impl<F> Files<F> {
     /// use onceflow::prelude::*;
     ///
     /// let job = Job::new("counts");
-    /// let counts = job.source(lines(["book.txt"])).key_by(|line: &str| line).count("counts");
+    /// let counts = job.source(lines(["book.txt"])).key_by_ref(|line: &str| line).count("counts");
     /// counts.changes().sink(files("counts").format(|record: Record<'_, str, u64>, line: &mut Vec<u8>| {
     ///     line.extend_from_slice(format!("{}", record.value).as_bytes());
     /// }));

@@ -10,8 +10,8 @@ use super::stream::{Stream, Table};
 /// The trait that a stream would need for a step that works by key. Nothing implements it.
 #[diagnostic::on_unimplemented(
     message = "this step works by key, and the stream has none",
-    label = "give the records a key first: `key_by` borrows it from the value, `key_from` computes or clones it",
-    note = "`stream.key_by(|event: &Event| &event.user).count(\"counts\")`, or `stream.key_from(|event: &Event| event.user.clone())`"
+    label = "give the records a key first: `key_by` computes or clones it, `key_by_ref` borrows it from the value",
+    note = "`stream.key_by(|event| event.user.clone()).count(\"counts\")`, or `stream.key_by_ref(|event: &Event| &event.user)`"
 )]
 trait HasKeys {}
 

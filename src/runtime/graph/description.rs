@@ -130,7 +130,7 @@ impl Description {
     /// use onceflow::prelude::*;
     ///
     /// let job = Job::new("parity");
-    /// job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("counts").changes().sink(topic("counts"));
+    /// job.source(values("n", 0..10u64)).key_by(|n| n % 2).count("counts").changes().sink(topic("counts"));
     /// let graph: serde_json::Value = serde_json::from_str(&job.describe().json())?;
     /// assert_eq!(graph["nodes"][0]["kind"], "source");
     /// # Ok::<(), serde_json::Error>(())

@@ -446,7 +446,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     /// use onceflow::prelude::*;
     ///
     /// let job = Job::new("parity");
-    /// job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("per-parity").was("counts").changes().sink(topic("out"));
+    /// job.source(values("n", 0..10u64)).key_by(|n| n % 2).count("per-parity").was("counts").changes().sink(topic("out"));
     /// assert_eq!(job.topics()?[1].name.as_str(), "parity-counts-changelog");
     /// # Ok::<(), onceflow::prelude::JobError>(())
     /// ```

@@ -53,7 +53,7 @@ const RESTARTS_MAX: u32 = 5;
 ///     .flat_map_with(|line: &String, out: &mut Collector<'_, str>| {
 ///         line.split(' ').for_each(|word| out.collect(word));
 ///     })
-///     .key_by(|word: &str| word)
+///     .key_by_ref(|word: &str| word)
 ///     .count("counts")
 ///     .changes()
 ///     .sink(topic("word-counts"));
@@ -105,7 +105,7 @@ impl Job {
     /// use onceflow::prelude::*;
     ///
     /// let job = Job::new("parity");
-    /// job.source(values("n", 0..10u64)).key_from(|n| n % 2).count("counts").changes().sink(topic("counts"));
+    /// job.source(values("n", 0..10u64)).key_by(|n| n % 2).count("counts").changes().sink(topic("counts"));
     /// let text = job.describe().to_string();
     /// assert!(text.contains("count counts  <- shuffle of 2  [store counts: u64 by u64]"), "{text}");
     /// ```
@@ -124,7 +124,7 @@ impl Job {
     /// use onceflow::prelude::*;
     ///
     /// let job = Job::new("word-count");
-    /// job.source(topic::<str>("words")).key_by(|word: &str| word).count("counts").changes().sink(topic("word-counts"));
+    /// job.source(topic::<str>("words")).key_by_ref(|word: &str| word).count("counts").changes().sink(topic("word-counts"));
     /// let topics: Vec<String> = job.topics()?.iter().map(|topic| topic.name.to_string()).collect();
     /// assert_eq!(topics, ["word-count-positions", "word-count-counts-changelog", "word-counts"]);
     /// # Ok::<(), anyhow::Error>(())

@@ -33,7 +33,7 @@ pub(crate) use replicas::{ReadyTask, Replicas};
 /// use onceflow::prelude::*;
 ///
 /// let job = Job::new("word-count");
-/// job.source(topic::<str>("lines")).key_by(|line: &str| line).count("counts").changes().sink(topic("counts"));
+/// job.source(topic::<str>("lines")).key_by_ref(|line: &str| line).count("counts").changes().sink(topic("counts"));
 /// let launch = job.exactly_once(Commit::every(std::time::Duration::from_millis(100))).scale_out(ScaleOut::instance("host-1"));
 /// # let _ = launch;
 /// ```

@@ -33,7 +33,7 @@ fn a_cycle_closes_after_so_much_state() {
     let log = place.log();
     let job = Job::new("state");
     job.source(values("n", 0..40_000u64))
-        .key_from(|n| *n)
+        .key_by(|n| *n)
         .count("counts")
         .materialize();
     let commit = Commit::every(AT_THE_END).or_state_bytes(256 << 10);
@@ -104,7 +104,7 @@ fn is_done_again_after(timeout: Duration, abort: impl Fn(&Log) + Send + Sync + '
         .sink(topic("pads"));
     texts
         .flat_map(words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .aggregate(
             "counts",
             || 0u64,
@@ -156,7 +156,7 @@ fn s17_a_second_job_in_the_chain_never_sees_what_the_first_aborts() {
     let second = Job::new("second");
     second
         .source(topic::<u64>("between"))
-        .key_from(|n| n % 10)
+        .key_by(|n| n % 10)
         .count("counts")
         .changes()
         .sink(topic("out"));
@@ -211,7 +211,7 @@ fn s13_a_slow_sink_holds_back_the_source() {
         .inspect(move |_| {
             peak.fetch_max(read.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         })
-        .key_from(|_: &str| 0u64)
+        .key_by(|_: &str| 0u64)
         .partitioned("slow")
         .sink(at_least_once(move |_: Record<'_, u64, str>| {
             std::thread::yield_now();

@@ -142,7 +142,7 @@ fn x6_a_state_that_is_forgotten_is_a_tombstone_of_its_table() {
     let log = place.log();
     let job = Job::new("forgetting");
     job.source(values("n", 0..8u64))
-        .key_from(|n| n % 2)
+        .key_by(|n| n % 2)
         // Every third change forgets the key.
         .update("seen", |seen: &mut Option<u64>, _: &u64| {
             *seen = match seen.unwrap_or(0) {

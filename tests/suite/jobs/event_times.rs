@@ -35,7 +35,7 @@ fn values_and_lines_have_no_time_in_any_run_and_results_that_of_their_writing() 
             .merge(job.source(values("values", ["a value".to_owned()])));
         let (left, right) = both.tee();
         left.sink(at_least_once(noted(&times)));
-        right.key_by(String::as_str).sink(topic(round));
+        right.key_by_ref(String::as_str).sink(topic(round));
         let before = log.env().clock.wall();
         run(job.exactly_once(Commit::every(OFTEN)), &log).unwrap();
         let after = log.env().clock.wall();
@@ -64,7 +64,7 @@ fn records_of_a_topic_keep_their_time_to_the_end() {
     let of_input = committed(&log, "in");
     let job = Job::new("counting");
     job.source(topic::<str>("in").until_end())
-        .key_by(|value: &str| value)
+        .key_by_ref(|value: &str| value)
         .count("counts")
         .changes()
         .sink(topic("out"));

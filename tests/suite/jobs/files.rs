@@ -85,7 +85,7 @@ fn files_of_several_workers_hold_every_update_once() {
     let job = Job::new("counts");
     job.source(lines([&path]))
         .flat_map(super::support::words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .count("counts")
         .changes()
         .sink(

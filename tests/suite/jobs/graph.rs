@@ -13,11 +13,11 @@ fn two_counts(is_swapped: bool) -> Job {
             .try_map(|text: &str| text.parse::<u64>())
     };
     let halves = || {
-        let by_half = numbers("a").key_from(|n| n / 2);
+        let by_half = numbers("a").key_by(|n| n / 2);
         by_half.count("halves").changes().sink(topic("halves"));
     };
     let thirds = || {
-        let by_third = numbers("b").key_from(|n| n / 3);
+        let by_third = numbers("b").key_by(|n| n / 3);
         by_third.count("thirds").changes().sink(topic("thirds"));
     };
     match is_swapped {
@@ -93,7 +93,7 @@ fn a_job_shows_its_graph_as_text_json_and_graphviz() {
 fn two_steps_of_one_name_are_refused() {
     let job = Job::new("same");
     let numbers = || job.source(values("n", 0..3u64));
-    let (a, b) = numbers().key_from(|n| *n).tee();
+    let (a, b) = numbers().key_by(|n| *n).tee();
     a.partitioned("step").sink(topic("a"));
     b.partitioned("step").sink(topic("b"));
     let error = job
@@ -115,7 +115,7 @@ fn u7_a_step_that_was_renamed_is_refused_until_it_is_said_and_keeps_its_state() 
         let job = Job::new("parity");
         let numbers = job.source(topic::<str>("in").until_end());
         let numbers = numbers.try_map(|text: &str| text.parse::<u64>());
-        let counts = numbers.key_from(|n| n % 2).count(name);
+        let counts = numbers.key_by(|n| n % 2).count(name);
         let counts = match first {
             Some(first) => counts.was(first),
             None => counts,

@@ -58,7 +58,7 @@ fn assert_kept(records: &[Seen], count: usize) {
 fn copy(source: onceflow::runtime::Topic<str>) -> Launch {
     let job = Job::new("copy");
     job.source(source)
-        .key_by(|value: &str| value)
+        .key_by_ref(|value: &str| value)
         .partitioned("words")
         .filter(|_| true)
         .sink(topic::<str>("out").keep_headers());

@@ -93,7 +93,7 @@ fn lines_of_ten_megabytes_are_read_and_longer_ones_refused() {
             .sink(topic("out").partitions(1));
         // Over the shuffle, too.
         right
-            .key_from(|line: &str| line.len() as u64)
+            .key_by(|line: &str| line.len() as u64)
             .count("counts")
             .changes()
             .sink(topic("counts"));

@@ -87,7 +87,7 @@ fn x11_a_value_of_five_megabytes_is_kept_and_passes_between_instances() {
     large_topic(&log, &[&large]);
     let job = Job::new("keeping");
     job.source(topic::<str>("in"))
-        .key_from(|text: &str| text.len() as u64)
+        .key_by(|text: &str| text.len() as u64)
         .aggregate("last", String::new, |last, text: &str| {
             text.clone_into(last)
         })

@@ -77,7 +77,7 @@ fn run_job(data: &Path, keys: u64) {
     let log = Log::embedded_with(data, config).unwrap();
     let job = Job::new("memory");
     job.source(values("numbers", 0..keys + keys / 4))
-        .key_from(move |number: &u64| number % keys)
+        .key_by(move |number: &u64| number % keys)
         .aggregate("texts", String::new, |text, number| fill(text, *number))
         .changes()
         .filter(|text: &String| text.starts_with('A'))

@@ -60,16 +60,21 @@ fn compile(lines: &str) -> (bool, String) {
 
 #[test]
 fn x18_the_compiler_says_what_is_meant() {
-    let (is_good, said) =
-        compile("words.key_by(|word: &str| word).count(\"c\").changes().sink(topic(\"counts\"));");
-    assert!(is_good, "{said}");
+    for right in [
+        "words.key_by_ref(|word: &str| word).count(\"c\").changes().sink(topic(\"counts\"));",
+        "words.key_by(|word| word.to_owned()).count(\"c\").changes().sink(topic(\"counts\"));",
+        "words.map(|word| word.to_owned()).key_by(|word| word.clone()).count(\"c\").changes().sink(topic(\"counts\"));",
+    ] {
+        let (is_good, said) = compile(right);
+        assert!(is_good, "{right}: {said}");
+    }
     for (wrong, expected) in [
         (
             "words.count(\"counts\");",
             &[
                 "works by key, and the stream has none",
                 "key_by",
-                "key_from",
+                "key_by_ref",
             ][..],
         ),
         (
@@ -77,8 +82,12 @@ fn x18_the_compiler_says_what_is_meant() {
             &["works by key, and the stream has none"],
         ),
         (
-            "words.key_by(|word: &str| word).count(\"c\").sink(topic(\"counts\"));",
+            "words.key_by_ref(|word: &str| word).count(\"c\").sink(topic(\"counts\"));",
             &["a table is not a stream of records", ".changes()"],
+        ),
+        (
+            "words.map(|word| word.to_owned()).key_by(|word| word).count(\"c\");",
+            &["cannot be a key", "key_by_ref"],
         ),
         (
             "struct Mine; words.sink(Mine);",

@@ -127,7 +127,7 @@ fn reduce_and_aggregate_give_every_change_of_every_key() {
     let place = Place::new();
     let log = place.log();
     let job = Job::new("folds");
-    let (left, right) = job.source(values("n", 0..100u64)).key_from(|n| n % 7).tee();
+    let (left, right) = job.source(values("n", 0..100u64)).key_by(|n| n % 7).tee();
     left.reduce("sums", |sum, n| *sum += n)
         .changes()
         .sink(topic("sums"));
@@ -158,7 +158,7 @@ fn changes_per_commit_gives_the_last_change_of_each_key() {
     let job = Job::new("parity");
     let counts = job
         .source(values("n", 0..101u64))
-        .key_from(|n| n % 2)
+        .key_by(|n| n % 2)
         .count("counts");
     counts.changes_per_commit().sink(topic("counts"));
     run(job.exactly_once(Commit::every(AT_THE_END)), &log).unwrap();
@@ -176,11 +176,11 @@ fn two_keyed_stages_count_the_counts() {
     let job = Job::new("stages");
     let by_count = job
         .source(values("n", 0..60u64))
-        .key_from(|n| n % 10)
+        .key_by(|n| n % 10)
         .count("counts")
         .changes()
         .unkeying_operator(|_| Ok(Values))
-        .key_from(|count: &u64| *count)
+        .key_by(|count: &u64| *count)
         .count("counts-of-counts");
     by_count.changes().sink(topic("out"));
     run(job.exactly_once(Commit::every(OFTEN)).workers(2), &log).unwrap();
@@ -237,7 +237,7 @@ fn process_keeps_its_store_across_runs() {
         let log = place.log();
         let job = Job::new("thirds");
         job.source(lines([&path]))
-            .key_by(|line: &str| line)
+            .key_by_ref(|line: &str| line)
             .with_store::<u64>("seen")
             .process("thirds", |context| {
                 Ok(FirstOfThree {
@@ -279,7 +279,7 @@ fn several_sources_are_merged_and_several_sinks_are_of_one_transaction() {
     let (left, right) = all.branch(|word| word.starts_with('t'));
     left.sink(topic("topics"));
     right
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .count("counts")
         .changes()
         .sink(topic("lines"));
@@ -304,7 +304,7 @@ fn a_keyed_topic_is_read_with_the_keys_it_was_written_with() {
     let write = Job::new("write");
     write
         .source(values("n", 0..30u64))
-        .key_from(|n| n % 3)
+        .key_by(|n| n % 3)
         .sink(topic("keyed").codec(Json));
     run(write.exactly_once(Commit::every(OFTEN)), &log).unwrap();
     let read = Job::new("read");
@@ -345,7 +345,7 @@ fn an_operator_that_says_it_keeps_the_key_and_does_not_stops_the_job() {
     let log = place.log();
     let job = Job::new("liar");
     job.source(values("n", 0..10u64))
-        .key_from(|n| n % 3)
+        .key_by(|n| n % 3)
         .operator(|_| Ok(Liar))
         .sink(topic("out"));
     let stopped = run(job.exactly_once(Commit::every(OFTEN)), &log).unwrap_err();
@@ -362,7 +362,7 @@ fn a_function_with_state_finds_it_again_after_a_restart_whatever_stands_in_front
         let job = Job::new("totals");
         let n = run_number as u64;
         job.source(values(&format!("run-{n}"), 0..30u64))
-            .key_from(|n| n % 3)
+            .key_by(|n| n % 3)
             .partitioned("even")
             .filter(|n| n % 2 == 0)
             .filter_map(|n| (*n != 4).then_some(n * 2))

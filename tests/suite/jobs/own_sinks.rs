@@ -156,7 +156,7 @@ fn copy(first: &IntoTable, second: &IntoTable, workers: usize) -> onceflow::runt
     let (left, right) = job.source(values("n", 0..ROWS)).tee();
     left.sink(first.clone());
     right
-        .key_from(|n| n % 97)
+        .key_by(|n| n % 97)
         .partitioned("spread")
         .sink(second.clone());
     let commit = Commit::every(OFTEN).or_records(500);

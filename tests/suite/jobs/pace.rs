@@ -30,7 +30,7 @@ fn copy(slow: Duration, is_shuffled: bool) -> Job {
     match is_shuffled {
         false => numbers.inspect(work).sink(topic("out")),
         true => numbers
-            .key_from(|n| *n)
+            .key_by(|n| *n)
             .partitioned("slow")
             .inspect(work)
             .sink(topic("out")),

@@ -15,7 +15,7 @@ fn numbers(source: &str) -> Job {
     let job = Job::new("numbers");
     job.source(topic::<str>(source).until_end())
         .try_map(|value: &str| value.parse::<u64>())
-        .key_from(|n| n % 3)
+        .key_by(|n| n % 3)
         .count("counts")
         .changes()
         .sink(topic("counts"));
@@ -116,7 +116,7 @@ fn s10_poison_behind_a_shuffle_names_the_source_record_too() {
     fill_topic(&log, "in", 2, &["a", "b", "c", "d", "e", "f"]);
     let job = Job::new("shuffled");
     job.source(topic::<str>("in").until_end())
-        .key_by(|value: &str| value)
+        .key_by_ref(|value: &str| value)
         .partitioned("checked")
         .try_map(|value: &str| match value {
             "d" => Err("no d please"),
@@ -151,7 +151,7 @@ fn fragile(path: &std::path::Path, step: &str, armed: &Arc<AtomicBool>) -> Job {
                 explodes_once(&early, word);
             }
         })
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .aggregate(
             "counts",
             || 0u64,

@@ -51,7 +51,7 @@ fn counted(store: &str, path: &std::path::Path) -> Job {
     let job = Job::new("word-count");
     job.source(lines([path]))
         .flat_map(super::support::words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .count(store)
         .changes()
         .sink(topic("word-counts"));
@@ -94,7 +94,7 @@ fn a_job_that_would_lose_its_state_is_refused_and_keeps_it() {
     let job = Job::new("word-count");
     job.source(lines([&path]))
         .flat_map(super::support::words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .aggregate("counts", String::new, |all, word: &str| all.push_str(word))
         .changes()
         .sink(topic("word-counts"));
@@ -147,7 +147,7 @@ fn names_that_could_be_paths_are_refused_in_sinks_sources_stores_and_jobs() {
 
         let job = Job::new("stores");
         job.source(values("n", 0..3u64))
-            .key_from(|n| *n)
+            .key_by(|n| *n)
             .count(name)
             .changes()
             .sink(topic("out"));

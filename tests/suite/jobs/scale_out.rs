@@ -24,7 +24,7 @@ fn spread_word_count_with(instance: &str, standbys: u16) -> Launch {
     let job = Job::new("spread");
     job.source(topic::<str>("lines"))
         .flat_map(words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .count("counts")
         .changes()
         .sink(topic("word-counts"));
@@ -262,7 +262,7 @@ fn a_job_that_was_spread_does_not_run_alone() {
     wait(running.stop()).unwrap();
     let job = Job::new("spread");
     job.source(topic::<str>("lines"))
-        .key_by(|line: &str| line)
+        .key_by_ref(|line: &str| line)
         .count("counts")
         .changes()
         .sink(topic("word-counts"));

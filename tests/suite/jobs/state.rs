@@ -109,7 +109,7 @@ fn a_job_whose_state_outgrows_its_memory_goes_on() {
     let log = place.log();
     let job = Job::new("large");
     job.source(values("numbers", 0..40_000u64))
-        .key_from(|number: &u64| *number)
+        .key_by(|number: &u64| *number)
         .aggregate("texts", String::new, |text, number| {
             *text = format!("{number:01000}");
         })

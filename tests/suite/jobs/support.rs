@@ -253,7 +253,7 @@ pub(crate) fn word_count(source: onceflow::runtime::Lines) -> Job {
     let job = Job::new("word-count");
     job.source(source)
         .flat_map(words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .count("counts")
         .changes()
         .sink(topic("word-counts"));

@@ -18,7 +18,7 @@ where
     let job = Job::new("sums");
     job.source(topic::<str>("in").until_end())
         .try_map(|text: &str| text.parse::<i64>())
-        .key_from(|n| n % 10)
+        .key_by(|n| n % 10)
         .aggregate("sums", T::default, |sum: &mut T, n| {
             *sum += T::try_from(*n).unwrap()
         })
@@ -113,7 +113,7 @@ fn structured<T: Datum + Clone>(new: fn(i64) -> T, total: fn(&mut T) -> &mut i64
     let job = Job::new("structured");
     job.source(topic::<str>("in").until_end())
         .try_map(|text: &str| text.parse::<i64>())
-        .key_from(|n| n % 10)
+        .key_by(|n| n % 10)
         .aggregate(
             "sums",
             move || new(0),
@@ -167,7 +167,7 @@ fn x3_a_store_opened_with_another_type_than_it_was_declared_with_is_refused() {
     let place = Place::new();
     let job = Job::new("confused");
     job.source(values("n", 0..3u64))
-        .key_from(|n| *n)
+        .key_by(|n| *n)
         .with_store::<u64>("seen")
         .process("never", |context| {
             context.store::<i64>("seen").map(|_| Never)
@@ -186,7 +186,7 @@ fn spread<T: Datum + Clone>(of: fn(&str) -> T) -> Launch {
     let job = Job::new("spread");
     job.source(topic::<str>("in"))
         .map(move |text: &str| of(text))
-        .key_from(|_| 1u8)
+        .key_by(|_| 1u8)
         .partitioned("ones")
         .map(|_: &T| 1u64)
         .sink(topic("out"));

@@ -118,7 +118,7 @@ fn tells_standard_error() {
     restart(&log);
     let with_a_store = Job::new("copy");
     let lines = with_a_store.source(topic::<str>("in").until_end());
-    let counts = lines.key_from(|line: &str| line.to_owned()).count("counts");
+    let counts = lines.key_by(|line: &str| line.to_owned()).count("counts");
     counts.changes().sink(topic("counts"));
     run(with_a_store.exactly_once(Commit::every(OFTEN)), &log).unwrap();
     let renamed = Job::new("copy-2");

@@ -75,7 +75,7 @@ fn running_sum(is_mended: bool) -> Job {
     let job = Job::new("sums");
     job.source(topic::<str>("in").until_end())
         .try_map(|value: &str| value.parse::<i64>())
-        .key_from(|_| 0u64)
+        .key_by(|_| 0u64)
         .aggregate("sum", || 0i64, |sum, n: &i64| *sum += n)
         .changes()
         .try_map(move |sum: &i64| match *sum < 0 && !is_mended {
@@ -111,7 +111,7 @@ fn fragile_count(path: &Path) -> Job {
     let job = Job::new("fragile");
     job.source(lines([path]))
         .flat_map(words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .aggregate(
             "counts",
             || (0u64, String::new()),

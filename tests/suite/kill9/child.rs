@@ -151,7 +151,7 @@ fn word_count(plan: &Plan, panic_at: Option<u64>) -> anyhow::Result<Launch> {
             assert!(Some(number) != panic_at, "the plan wants a panic");
         })
         .flat_map(words)
-        .key_by(|word: &str| word)
+        .key_by_ref(|word: &str| word)
         .count("counts")
         .changes()
         .tee();

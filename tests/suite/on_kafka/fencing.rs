@@ -27,7 +27,7 @@ fn log(brokers: &str, folder: &std::path::Path) -> Log {
 fn start(log: &Log, name: &str) -> Running {
     let job = Job::new(name);
     job.source(topic::<str>(&format!("{name}-lines")))
-        .key_by(|line: &str| line)
+        .key_by_ref(|line: &str| line)
         .count("counts")
         .changes()
         .sink(topic(&format!("{name}-counts")));

@@ -42,7 +42,7 @@ impl Shared<'_> {
     fn launch(&self, scale_out: ScaleOut) -> Launch {
         let job = Job::new(self.name);
         job.source(topic::<str>(self.topic().as_str()))
-            .key_by(|line: &str| line)
+            .key_by_ref(|line: &str| line)
             .count("counts")
             .changes()
             .sink(topic(&format!("{}-counts", self.name)));

@@ -60,7 +60,7 @@ impl Site {
     fn start(&self) -> Running {
         let job = Job::new("anew");
         job.source(topic::<str>(INPUT))
-            .key_by(|line: &str| line)
+            .key_by_ref(|line: &str| line)
             .count("counts")
             .changes()
             .sink(topic(OUTPUT));

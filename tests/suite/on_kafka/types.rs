@@ -34,7 +34,7 @@ where
 {
     let job = Job::new("typed");
     job.source(topic::<str>(INPUT).until_end())
-        .key_by(|line: &str| line)
+        .key_by_ref(|line: &str| line)
         .aggregate("sums", T::default, |sum: &mut T, _| *sum += T::from(1))
         .changes()
         .sink(topic("typed-sums"));

@@ -120,7 +120,7 @@ impl Work {
             Kind::Words => job
                 .source(topic::<str>(&self.input()))
                 .flat_map(words)
-                .key_by(|word: &str| word)
+                .key_by_ref(|word: &str| word)
                 .count("counts")
                 .changes()
                 .sink(topic::<u64>(&self.output()).codec(Text)),

@@ -48,7 +48,7 @@ fn needed() -> Vec<Rule> {
 fn launch(name: &str) -> Launch {
     let job = Job::new(name);
     job.source(topic::<str>(&format!("{name}-lines")))
-        .key_by(|line: &str| line)
+        .key_by_ref(|line: &str| line)
         .count("counts")
         .changes()
         .sink(topic(&format!("{name}-out")));

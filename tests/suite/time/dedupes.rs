@@ -29,7 +29,7 @@ fn once(within: u64, grace: u64, watermarks: Watermarks, is_endless: bool) -> La
         .source(clicks)
         .try_map(parse)
         .event_time(|(_, time)| *time, watermarks)
-        .key_by(|(user, _): &Click| user)
+        .key_by_ref(|(user, _): &Click| user)
         .dedupe("seen", id)
         .grace(ms(grace))
         .late();

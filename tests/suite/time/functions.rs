@@ -30,7 +30,7 @@ fn all_functions(windows: impl Windows) -> Launch {
         .source(topic::<str>("in").until_end())
         .try_map(parse)
         .event_time(|(_, time)| *time, watermarks())
-        .key_by(|(user, _): &Click| user);
+        .key_by_ref(|(user, _): &Click| user);
     let mut rest = Some(clicks.boxed());
     let mut clicks = || {
         let (one, other) = rest.take().unwrap().tee();
@@ -156,7 +156,7 @@ fn a_sum_that_its_type_cannot_hold_is_its_end() {
     let job = Job::new("sums");
     job.source(values("n", [i8::MAX, 100, i8::MIN, i8::MIN, i8::MIN]))
         .event_time(|n| i64::from(*n < 0), Watermarks::at_end_only())
-        .key_from(|_| "all".to_owned())
+        .key_by(|_| "all".to_owned())
         .window(FixedWindows::tumbling(ms(1)))
         .sum("sums", |n| *n)
         .sink(topic("sums"));

@@ -90,11 +90,11 @@ fn t12_windows_of_windows_find_nothing_late() {
         .source(topic::<str>("in").until_end())
         .try_map(parse)
         .event_time(|(_, time)| *time, Watermarks::default())
-        .key_by(|(user, _): &Click| user)
+        .key_by_ref(|(user, _): &Click| user)
         .window(tens().grace(ms(7)))
         .count("tens")
         .entries(|user, count| (user.key.clone(), *count))
-        .key_by(|(user, _): &(String, u64)| user)
+        .key_by_ref(|(user, _): &(String, u64)| user)
         .window(FixedWindows::tumbling(ms(50)))
         .late();
     late.sink(topic("late"));
@@ -127,7 +127,7 @@ fn t6_t7_an_empty_partition_holds_time_until_it_is_idle() {
         job.source(topic::<str>("in"))
             .try_map(parse)
             .event_time(|(_, time)| *time, watermarks)
-            .key_by(|(user, _): &Click| user)
+            .key_by_ref(|(user, _): &Click| user)
             .window(tens())
             .count("per-window")
             .sink(topic("counts"));
@@ -190,7 +190,7 @@ fn a_record_without_a_time_is_poison_that_says_what_to_do() {
     let log = place.log();
     let job = Job::new("untimed");
     job.source(values("n", [-1i64]))
-        .key_from(|n| *n)
+        .key_by(|n| *n)
         .window(tens())
         .count("n")
         .sink(topic("counts"));
@@ -203,7 +203,7 @@ fn a_record_without_a_time_is_poison_that_says_what_to_do() {
     let job = Job::new("timed");
     job.source(values("n", [-1i64]))
         .event_time(|n| *n, Watermarks::default())
-        .key_from(|n| *n)
+        .key_by(|n| *n)
         .window(tens())
         .count("n")
         .sink(topic("counts"));
@@ -217,7 +217,7 @@ fn event_time_behind_a_shuffle_is_refused() {
     let log = place.log();
     let job = Job::new("behind");
     job.source(values("n", [1u64]))
-        .key_from(|n| *n)
+        .key_by(|n| *n)
         .partitioned("brought")
         .event_time(|n: &u64| n.cast_signed(), Watermarks::default())
         .window(tens())

@@ -75,7 +75,7 @@ pub(crate) fn clicks_per_window(
         .source(clicks)
         .try_map(parse)
         .event_time(|(_, time)| *time, watermarks)
-        .key_by(|(user, _): &Click| user)
+        .key_by_ref(|(user, _): &Click| user)
         .window(windows)
         .late();
     late.sink(topic("late"));

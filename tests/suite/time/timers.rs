@@ -78,7 +78,7 @@ fn absences(is_endless: bool) -> Launch {
     job.source(clicks)
         .try_map(parse)
         .event_time(|(_, time)| *time, Watermarks::default())
-        .key_by(|(user, _): &Click| user)
+        .key_by_ref(|(user, _): &Click| user)
         .with_timed_store::<i64>("last")
         .process("absent", |context| {
             Ok(Absent {
@@ -167,7 +167,7 @@ fn a1_timers_of_the_wall_clock_fire_without_records_and_go_on_after_a_restart() 
         let job = Job::new("ticks");
         job.source(topic::<str>("in"))
             .try_map(|text: &str| text.parse::<u64>())
-            .key_from(|n| *n)
+            .key_by(|n| *n)
             .with_timed_store::<u64>("ticks")
             .process("ticks", |context| {
                 Ok(Ticks {
@@ -215,7 +215,7 @@ fn sorted(workers: usize) -> Launch {
         .source(topic::<str>("in").until_end())
         .try_map(parse)
         .event_time(|(_, time)| *time, Watermarks::out_of_order(ms(5)))
-        .key_by(|(user, _): &Click| user)
+        .key_by_ref(|(user, _): &Click| user)
         .sorted_by_time("in-order");
     late.sink(topic("late"));
     in_order.sink(topic("out"));

@@ -22,7 +22,7 @@ fn each_change(windows: impl Windows, watermarks: Watermarks) -> Launch {
         .source(topic::<str>("in").until_end())
         .try_map(parse)
         .event_time(|(_, time)| *time, watermarks)
-        .key_by(|(user, _): &Click| user)
+        .key_by_ref(|(user, _): &Click| user)
         .window(windows)
         .on_update()
         .late();
