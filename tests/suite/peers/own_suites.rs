@@ -1,4 +1,6 @@
 //! Clients' own integration tests, run against our broker; what is left out has its reason here.
+//!
+//! Some of them wait by the clock: `scripts/test` runs them when nothing else runs.
 
 use std::path::Path;
 use std::process::Command;
@@ -48,14 +50,18 @@ const ONE_BROKER: &str = "there is one broker: no replica to move, no leader to 
 /// Where those of TLS and logins are run instead.
 const SECURED: &str = "starts a server of its own: run below, where that server is ours";
 
+/// kafka-python's test runner, with a race of the client itself out of the way (`asks_again.py`).
 fn pytest() -> Command {
     let directory = peers::cache().join("kafka-python-suite");
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/python");
     let mut pytest = Command::new(peers::cache().join("python/bin/python"));
     pytest
         .args(["-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"])
         .args(["--timeout=60", "--timeout-method=signal", "-rfE"])
+        .args(["-p", "asks_again"])
         .current_dir(&directory)
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONPATH", plugins)
         .env("KAFKA_VERSION", "4.2.0")
         // It only looks whether this directory exists.
         .env("KAFKA_ROOT", Path::new("/"));
@@ -64,13 +70,11 @@ fn pytest() -> Command {
 
 /// kafka-python's tests of TLS and logins, which start our broker by a plugin of ours.
 fn secured_kafka_python() -> Command {
-    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/python");
     let mut pytest = pytest();
     pytest
         .args(["-p", "secured_broker"])
         .arg("test/integration/test_ssl_integration.py")
         .arg("test/integration/test_sasl_integration.py")
-        .env("PYTHONPATH", plugins)
         .env("ONCEFLOW", env!("CARGO_BIN_EXE_onceflow"))
         .env_remove("KAFKA_URI");
     pytest
