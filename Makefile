@@ -42,12 +42,12 @@ demo: setup
 # Foreign software is missing only where nobody may install it, and then the tests that need it say so.
 test: setup
 	@if scripts/peers; then \
-	    cargo test --features cli --no-fail-fast; \
+	    scripts/test; \
 	elif [ "$$(id -u)" -eq 0 ] || [ -n "$$CI" ]; then \
 	    exit 1; \
 	else \
 	    echo "test: LEFT OUT: tests with foreign software (Kafka, its clients), which could not be installed: see above" >&2; \
-	    ONCEFLOW_PEERS=skip cargo test --features cli --no-fail-fast; \
+	    ONCEFLOW_PEERS=skip scripts/test; \
 	fi
 
 differential: setup
