@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::window::{Counted, LateRecords};
 use crate::codec::{Codec, CodecError, CodecId, Datum, TypeIdentity};
 use crate::runtime::{
-    Due, Flow, Key, Keyed, Late, Operator, Output, Record, SideOutput, TimedStore, Upstream,
+    Due, Flow, Key, Keyed, Late, LateReason, Operator, Output, Record, SideOutput, TimedStore,
+    Upstream,
 };
 use crate::types::Timestamp;
 
@@ -137,7 +138,7 @@ where
         let kept = self.store.kept_time(record.key);
         let watermark = kept.map_or(self.watermark, |kept| kept.max(self.watermark));
         if time.plus_millis(self.grace) < watermark {
-            return self.late.push(record);
+            return self.late.push(record, LateReason::Closed, watermark);
         }
         self.place(&record)?;
         let key = Key::<K>::with_hash(&self.scratch, record.key.partition_hash());

@@ -1,9 +1,13 @@
 //! `event_time` and `watermarks`: what time a record is of, and how far out of order records are.
 
 use crate::runtime::{
-    Flow, Keyed, Operator, Output, Record, SourceTime, Stream, Unkeyed, Upstream, Watermarks,
+    Failure, Flow, Keyed, Operator, Output, Record, SourceTime, Stream, Unkeyed, Upstream,
+    Watermarks,
 };
 use crate::types::Timestamp;
+
+/// The first and the last millisecond of the years −9999 to 9999.
+const TIMES: std::ops::RangeInclusive<i64> = -377_705_116_800_000..=253_402_300_799_999;
 
 /// Takes the time from the value, or leaves the one that came with the record.
 struct EventTime<F> {
@@ -19,17 +23,31 @@ impl<K: ?Sized, V: ?Sized, F: Fn(&V) -> i64> Operator<K, V> for EventTime<F> {
     #[inline]
     fn process(&mut self, mut record: Record<'_, K, V>, out: &mut impl Output<K, V>) -> Flow {
         if let Some(time_of) = &self.time_of {
-            record.meta.timestamp = Timestamp(time_of(record.value));
+            let time = time_of(record.value);
+            if !TIMES.contains(&time) {
+                return Err(no_time(time));
+            }
+            record.meta.timestamp = Timestamp(time);
             self.source.set(record.meta.timestamp);
         }
         out.push(record)
     }
 }
 
+#[cold]
+fn no_time(time: i64) -> Failure {
+    Failure::poison(format_args!(
+        "its event time, {time} milliseconds since 1970, is not in the years -9999 to 9999: does `event_time` give microseconds or nanoseconds?"
+    ))
+}
+
 impl<T: ?Sized + 'static, Up: Upstream<Unkeyed, T>> Stream<T, Up> {
     /// Takes the time of each record from its value, in milliseconds since 1970 (which may be negative), and says how far out of
     /// order records are. It stands between a source and the first step that brings keys together, after parsing for example. Without
     /// it a record's time is the one that its topic has for it.
+    ///
+    /// A record whose time is not in the years −9999 to 9999 is poison (`PoisonPolicy`): one that is far in the future would end
+    /// all windows. Times in microseconds or nanoseconds are mostly found out by that.
     ///
     /// ```
     /// use std::time::Duration;

@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::Datum;
 use crate::runtime::{
-    Came, Due, Flow, Headers, Keyed, Late, Meta, Operator, Origin, Output, Record, SideOutput,
-    TimedStore, Upstream,
+    Came, Due, Flow, HeaderList, Keyed, Late, LateReason, Meta, Operator, Origin, Output, Record,
+    SideOutput, TimedStore, Upstream,
 };
 use crate::types::{Offset, Timestamp};
 
-/// A record that waits: the split and offset of its origin, and its value.
-type Waiting<V> = (u32, i64, V);
+/// A record that waits: the split and offset of its origin, its value and its headers.
+type Waiting<V> = (u32, i64, V, HeaderList);
 
 /// Holds records back until the watermark has reached their time.
 struct Sorted<K: ?Sized, V> {
@@ -34,13 +34,15 @@ impl<K: ?Sized, V: Clone + Send + 'static> Operator<K, V> for Sorted<K, V> {
 
     fn process(&mut self, record: Record<'_, K, V>, _out: &mut impl Output<K, V>) -> Flow {
         let time = record.meta.timestamp;
-        if time < self.watermark.max(self.store.time(record.key)) {
-            return self.late.push(record);
+        let bound = self.watermark.max(self.store.time(record.key));
+        if time < bound {
+            return self.late.push(record, LateReason::Closed, bound);
         }
         let Origin { split, offset } = record.meta.origin;
         self.store.update_at(record.key, time, |waiting| {
             let waiting = waiting.get_or_insert_default();
-            waiting.push((split, offset.0, record.value.clone()));
+            let headers = HeaderList::from(record.headers);
+            waiting.push((split, offset.0, record.value.clone(), headers));
         })
     }
 
@@ -56,9 +58,9 @@ impl<K: ?Sized, V: Clone + Send + 'static> Operator<K, V> for Sorted<K, V> {
                 continue;
             };
             // Several of one source record, as after `flat_map`, stay in their order.
-            waiting.sort_by_key(|(split, offset, _)| (*split, *offset));
+            waiting.sort_by_key(|(split, offset, ..)| (*split, *offset));
             let timestamp = self.due.time;
-            for (split, offset, value) in &waiting {
+            for (split, offset, value, headers) in &waiting {
                 let origin = Origin {
                     split: *split,
                     offset: Offset(*offset),
@@ -67,7 +69,7 @@ impl<K: ?Sized, V: Clone + Send + 'static> Operator<K, V> for Sorted<K, V> {
                     key: self.due.key(),
                     value,
                     meta: Meta { timestamp, origin },
-                    headers: Headers::NONE,
+                    headers: headers.headers(),
                 })?;
             }
             self.released = timestamp.plus_millis(1);

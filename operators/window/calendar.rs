@@ -131,8 +131,6 @@ impl CalendarWindows {
 }
 
 impl Grid for CalendarWindows {
-    const HAS_GAPS: bool = false;
-
     fn slice_of(&self, time: Timestamp) -> Option<Window> {
         let time = jiff::Timestamp::from_millisecond(time.0).ok()?;
         let day = time.to_zoned_datetime(self.zone.clone()).date();
@@ -142,6 +140,10 @@ impl Grid for CalendarWindows {
             start: self.begin(first)?,
             end: self.begin(next)?,
         })
+    }
+
+    fn has_gaps(&self) -> bool {
+        false
     }
 
     fn slice_ending(&self, end: Timestamp) -> Window {

@@ -10,18 +10,17 @@ use super::fold::WindowFold;
 use super::{Emission, Windows, push};
 use crate::codec::Datum;
 use crate::runtime::{
-    Came, Due, Failure, FixedWindows, Flow, Key, Keyed, Late, Operator, Origin, Output, Record,
-    SideOutput, TimedStore, Upstream, Window, Windowed,
+    Came, Due, Failure, FixedWindows, Flow, Key, Keyed, Late, LateReason, Operator, Origin, Output,
+    Record, SideOutput, TimedStore, Upstream, Window, Windowed,
 };
 use crate::types::Timestamp;
 
 /// Windows whose bounds are the same for all keys, made of slices.
 pub(super) trait Grid: Clone + Send + Sync + 'static {
-    /// Whether there are times between windows.
-    const HAS_GAPS: bool;
-
     /// The slice that a time belongs to; `None` between windows, or out of the range of times.
     fn slice_of(&self, time: Timestamp) -> Option<Window>;
+    /// Whether there are times between windows.
+    fn has_gaps(&self) -> bool;
     /// The slice that ends at a time.
     fn slice_ending(&self, end: Timestamp) -> Window;
     /// The windows that a slice is part of, by their ends.
@@ -44,10 +43,12 @@ pub(super) trait Grid: Clone + Send + Sync + 'static {
 }
 
 impl Grid for FixedWindows {
-    const HAS_GAPS: bool = true;
-
     fn slice_of(&self, time: Timestamp) -> Option<Window> {
         Self::slice_of(self, time)
+    }
+
+    fn has_gaps(&self) -> bool {
+        Self::has_gaps(self)
     }
 
     fn slice_ending(&self, end: Timestamp) -> Window {
@@ -129,6 +130,24 @@ where
         let slice = self.windows.slice_of(time)?;
         self.slice = Some((slice, self.windows.is_late(slice, self.watermark)));
         self.slice
+    }
+
+    /// No window holds the record.
+    #[cold]
+    fn no_slice(&mut self, record: Record<'_, K, V>) -> Flow {
+        if self.windows.has_gaps() {
+            self.late.leave_out();
+            return Ok(());
+        }
+        self.late
+            .push(record, LateReason::OutOfRange, self.watermark)
+    }
+
+    /// All windows that hold the record are closed.
+    #[cold]
+    fn too_late(&mut self, record: Record<'_, K, V>) -> Flow {
+        let bound = self.watermark.max(self.store.time(record.key));
+        self.late.push(record, LateReason::Closed, bound)
     }
 
     /// Closes the windows that are one slice each.
@@ -299,16 +318,13 @@ where
         out: &mut impl Output<Windowed<K>, E::Of<C::State>>,
     ) -> Flow {
         let Some((slice, mut is_late)) = self.slice_of(record.meta.timestamp) else {
-            return match G::HAS_GAPS {
-                true => Ok(()),
-                false => self.late.push(record),
-            };
+            return self.no_slice(record);
         };
         if let Some(kept) = self.store.kept_time(record.key) {
             is_late |= self.windows.is_late(slice, kept);
         }
         if is_late {
-            return self.late.push(record);
+            return self.too_late(record);
         }
         let fold = &self.fold;
         self.store

@@ -12,8 +12,8 @@ use super::fold::WindowFold;
 use super::{Emission, Windows, push};
 use crate::codec::{Codec, CodecError, CodecId, Datum, TypeIdentity};
 use crate::runtime::{
-    Due, Flow, Keyed, Late, Operator, Origin, Output, Record, SideOutput, TimedStore, Upstream,
-    Window, Windowed,
+    Due, Flow, Keyed, Late, LateReason, Operator, Origin, Output, Record, SideOutput, TimedStore,
+    Upstream, Window, Windowed,
 };
 use crate::types::Timestamp;
 
@@ -333,7 +333,7 @@ where
         match taken {
             Taken::Part => {}
             Taken::Timer(time) => self.store.set_timer(record.key, time)?,
-            Taken::Late => return self.late.push(record),
+            Taken::Late => return self.late.push(record, LateReason::Closed, watermark),
         }
         match E::IS_ON_UPDATE {
             true => self.give_open(record, out),

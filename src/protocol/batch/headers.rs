@@ -188,6 +188,27 @@ impl HeaderList {
     }
 }
 
+/// As the bytes that a batch stores: each header's name and value with their lengths before them.
+impl serde::Serialize for HeaderList {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.bytes)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for HeaderList {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stored: Vec<u8> = serde::Deserialize::deserialize(deserializer)?;
+        let mut rest = &stored[..];
+        while !rest.is_empty() {
+            parse_header(&mut rest)
+                .ok_or_else(|| serde::de::Error::custom("these bytes are no headers"))?;
+        }
+        Ok(Self {
+            bytes: BytesMut::from(&stored[..]),
+        })
+    }
+}
+
 impl From<Headers<'_>> for HeaderList {
     #[inline]
     fn from(headers: Headers<'_>) -> Self {

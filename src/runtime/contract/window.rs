@@ -267,6 +267,11 @@ impl FixedWindows {
         self.windows_of(slice).next().map(|_| slice)
     }
 
+    /// Whether there are times between windows.
+    pub(crate) fn has_gaps(&self) -> bool {
+        matches!(self.shape, Shape::Hopping) && self.step > self.size
+    }
+
     /// The windows that a slice is part of, by their ends.
     pub(crate) fn windows_of(&self, slice: Window) -> impl Iterator<Item = Window> + use<> {
         let windows = *self;

@@ -30,5 +30,6 @@ pub(in crate::runtime) mod side;
 pub(in crate::runtime) mod source_time;
 pub(in crate::runtime) mod stores;
 pub(in crate::runtime) mod time_index;
+mod timed_row;
 pub(in crate::runtime) mod timed_store;
 pub(in crate::runtime) mod worker;

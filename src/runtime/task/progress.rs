@@ -20,6 +20,7 @@ pub(crate) struct Progress {
     records: AtomicU64,
     discarded_records: AtomicU64,
     late_records: AtomicU64,
+    left_out_records: AtomicU64,
     positions: Mutex<BTreeMap<u32, Offset>>,
     /// Who the topics that it reads were when it first read them (S16).
     pub(crate) read_topics: Mutex<BTreeMap<TopicName, TopicId>>,
@@ -42,6 +43,8 @@ pub struct JobProgress {
     pub records: u64,
     /// The records that came too late for a result, those of cycles that were not committed included.
     pub late_records: u64,
+    /// The records that lie between windows, where these leave gaps; counted as late ones are.
+    pub left_out_records: u64,
     /// How long the last commit took, from the end of its cycle to the answer.
     pub last_commit: Option<Duration>,
     /// How long the slowest commit took.
@@ -103,6 +106,7 @@ impl Progress {
         JobProgress {
             records: self.records.load(Ordering::Relaxed),
             late_records: self.late_records.load(Ordering::Relaxed),
+            left_out_records: self.left_out_records.load(Ordering::Relaxed),
             ..self.report.lock().clone()
         }
     }
@@ -140,6 +144,11 @@ impl Progress {
     /// A record came too late.
     pub(crate) fn note_late(&self) {
         self.late_records.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A record lies between windows.
+    pub(crate) fn note_left_out(&self) {
+        self.left_out_records.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The records read in the cycle that was committed.

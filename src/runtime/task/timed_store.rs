@@ -5,87 +5,26 @@
 //! the operator's time        0                                                         tag 1, i64 milliseconds, big-endian
 //! a key's value              1, key                                                    tag 0, value
 //! a key's value at a time    2, time (8, sign flipped, big-endian), key, hash (4)      tag 0, value
-//! a timer                    2, time, key, hash                                        tag 2
+//! a timer                    3, time, key, hash                                        tag 2
 //! ```
 //! Each row is in the key's own state partition, so it moves with the key. `hash` is the key's murmur2: the key of a window keeps that of
-//! the key it was made of. Rows with a time are found in (time, key) order through an index (`time_index.rs`), which is derived
-//! from the store and may be forgotten at any moment (I11).
+//! the key it was made of. Rows with a time are found in (time, key) order through an index of values and one of timers
+//! (`time_index.rs`), which are derived from the store and may be forgotten at any moment (I11).
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use super::stores::SharedStore;
 use super::time_index::TimeIndex;
-use crate::codec::{Codec, CodecError, CodecId, Datum, Schema, TypeIdentity};
+use super::timed_row::{
+    HASH_BYTES, KEY, OWN_TIME, Row, TIMED, TIMED_KEY_START, TIMER_AT, ordered, time_of, timed_row,
+};
+use crate::codec::{Datum, Schema, TypeIdentity};
 use crate::runtime::contract::error::Failure;
 use crate::runtime::contract::record::Key;
 use crate::state::{HashedKey, StateError, Store};
 use crate::types::Timestamp;
-
-/// Begins the row of the operator's time, of a key's value, and of what has a time.
-const OWN_TIME: u8 = 0;
-const KEY: u8 = 1;
-const TIMED: u8 = 2;
-/// Begins the value of a row.
-const VALUE: u8 = 0;
-const TIME: u8 = 1;
-const TIMER: u8 = 2;
-/// Where the key begins in a row with a time.
-const TIMED_KEY_START: usize = 1 + 8;
-const HASH_BYTES: usize = 4;
-
-/// What a row of the store holds.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Row<V> {
-    Value(V),
-    Time(Timestamp),
-    Timer,
-}
-
-/// Rows as bytes: a tag, and what belongs to it.
-#[derive(Clone, Default)]
-pub(crate) struct RowCodec<C>(C);
-
-impl<V: Clone, C: Codec<V>> Codec<Row<V>> for RowCodec<C> {
-    fn id(&self) -> CodecId {
-        self.0.id()
-    }
-
-    fn encode(&self, row: &Row<V>, out: &mut Vec<u8>) -> Result<(), CodecError> {
-        match row {
-            Row::Value(value) => {
-                out.push(VALUE);
-                self.0.encode(value, out)?;
-            }
-            Row::Time(time) => {
-                out.push(TIME);
-                out.extend_from_slice(&time.0.to_be_bytes());
-            }
-            Row::Timer => out.push(TIMER),
-        }
-        Ok(())
-    }
-
-    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, Row<V>>, CodecError> {
-        let refuse = || CodecError::Decode {
-            codec: "a row of state with time",
-            length_bytes: bytes.len(),
-            why: "it begins with no known tag".to_owned(),
-        };
-        let (tag, rest) = bytes.split_first().ok_or_else(refuse)?;
-        let row = match (*tag, rest) {
-            (VALUE, value) => Row::Value(self.0.decode(value)?.into_owned()),
-            (TIME, millis) => Row::Time(Timestamp(i64::from_be_bytes(
-                millis.try_into().map_err(|_| refuse())?,
-            ))),
-            (TIMER, []) => Row::Timer,
-            _ => return Err(refuse()),
-        };
-        Ok(Cow::Owned(row))
-    }
-}
 
 /// A key whose time has come: what [`TimedStore::next_due`] found last.
 #[derive(Debug, Default)]
@@ -107,11 +46,11 @@ impl Due {
         )
     }
 
-    /// Takes on an entry of the index.
-    fn set(&mut self, time: Timestamp, entry: &[u8]) {
+    /// Takes on an entry of an index.
+    fn set(&mut self, kind: u8, time: Timestamp, entry: &[u8]) {
         self.time = time;
         self.bytes.clear();
-        self.bytes.push(TIMED);
+        self.bytes.push(kind);
         self.bytes.extend_from_slice(&ordered(time));
         self.bytes.extend_from_slice(entry);
         let hash = entry.last_chunk().copied().unwrap_or_default();
@@ -140,8 +79,9 @@ pub enum Came<V> {
 pub struct TimedStore<V> {
     store: Rc<RefCell<Store<Row<V>>>>,
     state_partitions: u16,
-    index: TimeIndex,
-    /// The partitions of which the index knows.
+    values: Line,
+    timers: Line,
+    /// The partitions of which the indexes know.
     partitions: Vec<u16>,
     /// How far the operator had come in each partition, in the order of `partitions`, as of the last commit.
     times: Vec<(u16, Timestamp)>,
@@ -149,13 +89,11 @@ pub struct TimedStore<V> {
     scratch: Vec<u8>,
 }
 
-/// The number that orders as the time does, as bytes.
-fn ordered(time: Timestamp) -> [u8; 8] {
-    (time.0 ^ i64::MIN).to_be_bytes()
-}
-
-fn time_of(ordered: [u8; 8]) -> Timestamp {
-    Timestamp(i64::from_be_bytes(ordered) ^ i64::MIN)
+/// The rows of one kind that have a time, in order.
+struct Line {
+    /// The first byte of their keys.
+    kind: u8,
+    index: TimeIndex,
 }
 
 impl<V: Clone + Send + 'static> TimedStore<V> {
@@ -167,7 +105,8 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         let mut opened = Self {
             store: Rc::new(RefCell::new(store)),
             state_partitions,
-            index: TimeIndex::new(index_bytes_max),
+            values: Line::new(TIMED, index_bytes_max),
+            timers: Line::new(TIMER_AT, index_bytes_max),
             partitions: Vec::new(),
             times: Vec::new(),
             watermark: Timestamp::MIN,
@@ -187,7 +126,8 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
             return Ok(());
         }
         self.partitions = self.store.borrow().partitions().to_vec();
-        self.index.forget();
+        self.values.index.forget();
+        self.timers.index.forget();
         self.times.clear();
         for &partition in &self.partitions {
             let row = own_time_key(partition);
@@ -260,14 +200,14 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         change: impl FnOnce(&mut Option<V>) -> R,
     ) -> Result<R, Failure> {
         let hash = key.partition_hash();
-        let row = timed_row(&mut self.scratch, key.bytes(), time, hash);
+        let row = timed_row(&mut self.scratch, TIMED, key.bytes(), time, hash);
         let mut is_new = false;
         let mut store = self.store.borrow_mut();
         let result = store.update(HashedKey::with_partition_hash(row, hash), |row| {
             change_value(row, change, &mut is_new)
         })?;
         if is_new {
-            self.index.insert(time, &row[TIMED_KEY_START..]);
+            self.values.index.insert(time, &row[TIMED_KEY_START..]);
         }
         Ok(result)
     }
@@ -282,7 +222,7 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         time: Timestamp,
     ) -> Result<Option<V>, Failure> {
         let hash = key.partition_hash();
-        let row = timed_row(&mut self.scratch, key.bytes(), time, hash);
+        let row = timed_row(&mut self.scratch, TIMED, key.bytes(), time, hash);
         let mut store = self.store.borrow_mut();
         match store.get(HashedKey::with_partition_hash(row, hash))? {
             Some(Row::Value(value)) => Ok(Some(value.clone())),
@@ -331,10 +271,8 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         })
     }
 
-    /// Sets a timer of a key: [`next_due`](Self::next_due) finds it once its time has come. A key has one at most for each time.
-    ///
-    /// A timer and a value of one key at one time are one row: a timer takes the place of the value that
-    /// [`update_at`](Self::update_at) put there, and the other way round. Keep them in two stores, or at other times.
+    /// Sets a timer of a key: [`next_due`](Self::next_due) finds it once its time has come. A key has one at most for each time,
+    /// beside the value that it may have then.
     ///
     /// # Errors
     /// As [`update_at`](Self::update_at).
@@ -344,13 +282,13 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         time: Timestamp,
     ) -> Result<(), Failure> {
         let hash = key.partition_hash();
-        let row = timed_row(&mut self.scratch, key.bytes(), time, hash);
+        let row = timed_row(&mut self.scratch, TIMER_AT, key.bytes(), time, hash);
         let mut store = self.store.borrow_mut();
         let is_new = store.update(HashedKey::with_partition_hash(row, hash), |row| {
             row.replace(Row::Timer).is_none()
         })?;
         if is_new {
-            self.index.insert(time, &row[TIMED_KEY_START..]);
+            self.timers.index.insert(time, &row[TIMED_KEY_START..]);
         }
         Ok(())
     }
@@ -365,7 +303,7 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         time: Timestamp,
     ) -> Result<bool, Failure> {
         let hash = key.partition_hash();
-        let row = timed_row(&mut self.scratch, key.bytes(), time, hash);
+        let row = timed_row(&mut self.scratch, TIMER_AT, key.bytes(), time, hash);
         let mut store = self.store.borrow_mut();
         // The index still has it, and finds nothing when its time has come.
         Ok(
@@ -375,8 +313,8 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         )
     }
 
-    /// Takes the next row whose time is at or below `until`, in the order of times and then of keys' bytes, and says in `due` whose it
-    /// is. One that is added meanwhile with an earlier time is the next.
+    /// Takes the next row whose time is at or below `until`, in the order of times, and says in `due` whose it is. At one time values
+    /// come before timers, each in the order of the keys' bytes. One that is added meanwhile with an earlier time is the next.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -387,43 +325,32 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
     ) -> Result<Option<Came<V>>, Failure> {
         self.follow_partitions()?;
         loop {
-            if self.index.must_load(until) {
-                self.load()?;
-            }
-            let Some((time, entry, is_first)) = self.index.pop(until) else {
-                match self.index.must_load(until) {
-                    true => continue,
-                    false => return Ok(None),
+            let timer = self.timers.first(until, &self.store)?;
+            let until = timer.unwrap_or(until);
+            if self.values.pop(until, due, &self.store)? {
+                // Absent where it was removed.
+                if let Some(Row::Value(value)) = self.take(due)? {
+                    return Ok(Some(Came::Value(value)));
                 }
-            };
-            due.set(time, entry);
-            if is_first {
-                self.prefetch(time)?;
-            }
-            match self.store.borrow_mut().update(due.row(), Option::take)? {
-                Some(Row::Value(value)) => return Ok(Some(Came::Value(value))),
-                Some(Row::Timer) => return Ok(Some(Came::Timer)),
-                // Cancelled, or removed.
-                Some(Row::Time(_)) | None => {}
+            } else if timer.is_none() {
+                return Ok(None);
+            } else if self.timers.pop(until, due, &self.store)? && self.take(due)?.is_some() {
+                return Ok(Some(Came::Timer));
             }
         }
     }
 
-    /// The time of the first row at or below `until`; it may be gone already.
+    fn take(&mut self, due: &Due) -> Result<Option<Row<V>>, Failure> {
+        Ok(self.store.borrow_mut().update(due.row(), Option::take)?)
+    }
+
+    /// The time of the first value at or below `until`; it may be gone already.
     ///
     /// # Errors
     /// If the store cannot be read.
     pub fn first_time(&mut self, until: Timestamp) -> Result<Option<Timestamp>, Failure> {
         self.follow_partitions()?;
-        loop {
-            if let Some(first) = self.index.first(until) {
-                return Ok(Some(first));
-            }
-            if !self.index.must_load(until) {
-                return Ok(None);
-            }
-            self.load()?;
-        }
+        self.values.first(until, &self.store)
     }
 
     /// Shows the values of all keys at the times that are above `after` and at or below `until`, in the order of times and then of
@@ -439,12 +366,10 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         mut visit: impl FnMut(&Due, &V),
     ) -> Result<(), Failure> {
         self.follow_partitions()?;
-        while self.index.must_load(until) {
-            self.load()?;
-        }
+        self.values.load_until(until, &self.store)?;
         let mut store = self.store.borrow_mut();
-        for (time, entry) in self.index.between(after, until) {
-            due.set(time, entry);
+        for (time, entry) in self.values.index.between(after, until) {
+            due.set(TIMED, time, entry);
             if let Some(Row::Value(value)) = store.get(due.row())? {
                 visit(due, value);
             }
@@ -452,35 +377,112 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         Ok(())
     }
 
+    /// How many rows with a time the indexes have in memory.
+    #[cfg(test)]
+    pub(crate) fn indexed_count(&self) -> usize {
+        self.values.index.count() + self.timers.index.count()
+    }
+}
+
+impl Line {
+    fn new(kind: u8, index_bytes_max: usize) -> Self {
+        Self {
+            kind,
+            index: TimeIndex::new(index_bytes_max),
+        }
+    }
+
+    /// Takes the next entry at or below `until` out of the index.
+    fn pop<V: Clone + Send + 'static>(
+        &mut self,
+        until: Timestamp,
+        due: &mut Due,
+        store: &RefCell<Store<Row<V>>>,
+    ) -> Result<bool, Failure> {
+        loop {
+            if self.index.must_load(until) {
+                self.load(store)?;
+            }
+            let Some((time, entry, is_first)) = self.index.pop(until) else {
+                match self.index.must_load(until) {
+                    true => continue,
+                    false => return Ok(false),
+                }
+            };
+            due.set(self.kind, time, entry);
+            if is_first {
+                self.prefetch(time, store)?;
+            }
+            return Ok(true);
+        }
+    }
+
+    /// The time of the first entry at or below `until`.
+    fn first<V: Clone + Send + 'static>(
+        &mut self,
+        until: Timestamp,
+        store: &RefCell<Store<Row<V>>>,
+    ) -> Result<Option<Timestamp>, Failure> {
+        loop {
+            if let Some(first) = self.index.first(until) {
+                return Ok(Some(first));
+            }
+            if !self.index.must_load(until) {
+                return Ok(None);
+            }
+            self.load(store)?;
+        }
+    }
+
+    /// Has everything at or below `until` in the index.
+    fn load_until<V: Clone + Send + 'static>(
+        &mut self,
+        until: Timestamp,
+        store: &RefCell<Store<Row<V>>>,
+    ) -> Result<(), Failure> {
+        while self.index.must_load(until) {
+            self.load(store)?;
+        }
+        Ok(())
+    }
+
     /// Brings what is due at one time into memory in one go.
-    fn prefetch(&mut self, time: Timestamp) -> Result<(), Failure> {
-        if self.store.borrow().is_resident() {
+    fn prefetch<V: Clone + Send + 'static>(
+        &self,
+        time: Timestamp,
+        store: &RefCell<Store<Row<V>>>,
+    ) -> Result<(), Failure> {
+        if store.borrow().is_resident() {
             return Ok(());
         }
         let mut each = Due::default();
         let mut rows = Vec::new();
         for entry in self.index.now_due() {
-            each.set(time, entry);
+            each.set(self.kind, time, entry);
             rows.push((each.bytes.clone(), each.partition_hash));
         }
         let keys = rows
             .iter()
             .map(|(row, hash)| HashedKey::with_partition_hash(row, *hash));
-        Ok(self.store.borrow_mut().prefetch(keys)?)
+        Ok(store.borrow_mut().prefetch(keys)?)
     }
 
     /// Fills the index from the store, from where it ends.
-    fn load(&mut self) -> Result<(), Failure> {
-        let mut from = vec![TIMED];
+    fn load<V: Clone + Send + 'static>(
+        &mut self,
+        store: &RefCell<Store<Row<V>>>,
+    ) -> Result<(), Failure> {
+        let kind = self.kind;
+        let mut from = vec![kind];
         from.extend_from_slice(&ordered(self.index.horizon()));
         let mut loading = self.index.begin_load();
         let loaded: Result<(), StateError> =
-            self.store
+            store
                 .borrow_mut()
                 .scan_partitions(&from, &mut |partition, row, _| match row
                     .split_first_chunk::<TIMED_KEY_START>()
                 {
-                    Some(([TIMED, time @ ..], entry)) => {
+                    Some(([it, time @ ..], entry)) if *it == kind => {
                         loading.offer(partition, time_of(*time), entry)
                     }
                     _ => ControlFlow::Break(()),
@@ -488,12 +490,6 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         loaded?;
         loading.finish();
         Ok(())
-    }
-
-    /// How many rows with a time the index has in memory.
-    #[cfg(test)]
-    pub(crate) fn indexed_count(&self) -> usize {
-        self.index.count()
     }
 }
 
@@ -518,17 +514,6 @@ pub(crate) fn is_timed_key(key: &TypeIdentity) -> bool {
 fn own_time_key(partition: u16) -> u32 {
     // The remainder of its division by the number of state partitions is the partition.
     u32::from(partition)
-}
-
-/// Writes the row's key for a key and a time.
-#[inline]
-fn timed_row<'s>(scratch: &'s mut Vec<u8>, key: &[u8], time: Timestamp, hash: u32) -> &'s [u8] {
-    scratch.clear();
-    scratch.push(TIMED);
-    scratch.extend_from_slice(&ordered(time));
-    scratch.extend_from_slice(key);
-    scratch.extend_from_slice(&hash.to_be_bytes());
-    scratch
 }
 
 #[inline]

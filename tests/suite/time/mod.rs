@@ -4,6 +4,7 @@ mod calendar; // Windows that follow the calendar of a zone.
 mod dedupes; // Records that are there more than once, against a list of all that passed.
 mod functions; // What is computed in windows, against the same from a list of all values.
 mod killed; // A process with windows, killed at any moment and at every failpoint.
+mod late; // Late records say why; what windows leave out is counted.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
 mod sessions; // Sessions over random input, and the rows W that are about them.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::super::timed_row::RowCodec;
 use super::*;
-use crate::codec::Schema;
+use crate::codec::{Codec, Schema};
 use crate::env::Env;
 use crate::state::{StateBackend, StateConfig, StoreDeclaration};
 use crate::types::{Offset, TopicId};
@@ -65,11 +66,11 @@ fn all_due(timed: &mut TimedStore<u64>, until: i64) -> Vec<(i64, u8, Option<u64>
 #[test]
 fn a_row_has_these_bytes() {
     let mut scratch = Vec::new();
-    let row = timed_row(&mut scratch, b"k", Timestamp(-2), 0x0102_0304);
-    assert_eq!(
-        row,
-        [2, 0x7f, 255, 255, 255, 255, 255, 255, 254, b'k', 1, 2, 3, 4]
-    );
+    for kind in [2, 3] {
+        let row = timed_row(&mut scratch, kind, b"k", Timestamp(-2), 0x0102_0304);
+        let rest = [0x7f, 255, 255, 255, 255, 255, 255, 254, b'k', 1, 2, 3, 4];
+        assert_eq!(row, [&[kind], &rest[..]].concat());
+    }
     let codec = RowCodec::<crate::codec::Bincode>::default();
     for (row, bytes) in [
         (Row::Value(7u64), vec![0, 7]),
@@ -120,6 +121,22 @@ fn a3_a_timer_that_is_cancelled_does_not_fire() {
     assert_eq!(all_due(&mut timed, 300), [(200, 1, None)]);
 }
 
+#[test]
+fn a_timer_and_a_value_of_one_time_are_beside_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = backend(folder.path());
+    let mut timed = open(&backend, 1 << 20);
+    for at in [10, 20] {
+        timed.set_timer(key(&[1]), Timestamp(at)).unwrap();
+        timed
+            .update_at(key(&[1]), Timestamp(at), |value| *value = Some(7))
+            .unwrap();
+    }
+    assert!(timed.cancel_timer(key(&[1]), Timestamp(20)).unwrap());
+    let expected = [(10, 1, Some(7)), (10, 1, None), (20, 1, Some(7))];
+    assert_eq!(all_due(&mut timed, 100), expected);
+}
+
 #[derive(Debug, Clone)]
 enum Operation {
     Put(u8, i64, u64),
@@ -154,24 +171,24 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let backend = backend(folder.path());
         let mut timed = open(&backend, index_bytes_max);
-        let mut model: BTreeMap<(i64, u8), Option<u64>> = BTreeMap::new();
+        let mut model: BTreeMap<(i64, bool, u8), Option<u64>> = BTreeMap::new();
         for operation in operations {
             match operation {
                 Operation::Put(k, t, v) => {
                     timed.update_at(key(&[k]), Timestamp(t), |value| *value = Some(v)).unwrap();
-                    model.insert((t, k), Some(v));
+                    model.insert((t, false, k), Some(v));
                 }
                 Operation::SetTimer(k, t) => {
                     timed.set_timer(key(&[k]), Timestamp(t)).unwrap();
-                    model.insert((t, k), None);
+                    model.insert((t, true, k), None);
                 }
                 Operation::Cancel(k, t) => {
                     let was = timed.cancel_timer(key(&[k]), Timestamp(t)).unwrap();
-                    prop_assert_eq!(was, model.remove(&(t, k)).is_some());
+                    prop_assert_eq!(was, model.remove(&(t, true, k)).is_some());
                 }
                 Operation::Advance(until) => {
-                    let due: Vec<_> = model.range(..=(until, u8::MAX)).map(|(&(t, k), &v)| (t, k, v)).collect();
-                    model.retain(|(t, _), _| *t > until);
+                    let due: Vec<_> = model.range(..=(until, true, u8::MAX)).map(|(&(t, _, k), &v)| (t, k, v)).collect();
+                    model.retain(|(t, ..), _| *t > until);
                     prop_assert_eq!(all_due(&mut timed, until), due);
                 }
                 Operation::Flush => flush(&backend, &timed),
@@ -182,7 +199,7 @@ proptest! {
                 }
             }
         }
-        let left: Vec<_> = model.iter().map(|(&(t, k), &v)| (t, k, v)).collect();
+        let left: Vec<_> = model.iter().map(|(&(t, _, k), &v)| (t, k, v)).collect();
         prop_assert_eq!(all_due(&mut timed, i64::MAX), left);
     }
 }

@@ -1,0 +1,96 @@
+//! The rows of a store with time, as bytes: see [`timed_store`](super::timed_store).
+
+use std::borrow::Cow;
+
+use crate::codec::{Codec, CodecError, CodecId};
+use crate::types::Timestamp;
+
+/// Begins the row of the operator's time, of a key's value, of a value with a time, and of a timer.
+pub(super) const OWN_TIME: u8 = 0;
+pub(super) const KEY: u8 = 1;
+pub(super) const TIMED: u8 = 2;
+pub(super) const TIMER_AT: u8 = 3;
+/// Begins the value of a row.
+const VALUE: u8 = 0;
+const TIME: u8 = 1;
+const TIMER: u8 = 2;
+/// Where the key begins in a row with a time.
+pub(super) const TIMED_KEY_START: usize = 1 + 8;
+pub(super) const HASH_BYTES: usize = 4;
+
+/// What a row of the store holds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Row<V> {
+    Value(V),
+    Time(Timestamp),
+    Timer,
+}
+
+/// Rows as bytes: a tag, and what belongs to it.
+#[derive(Clone, Default)]
+pub(crate) struct RowCodec<C>(C);
+
+impl<V: Clone, C: Codec<V>> Codec<Row<V>> for RowCodec<C> {
+    fn id(&self) -> CodecId {
+        self.0.id()
+    }
+
+    fn encode(&self, row: &Row<V>, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        match row {
+            Row::Value(value) => {
+                out.push(VALUE);
+                self.0.encode(value, out)?;
+            }
+            Row::Time(time) => {
+                out.push(TIME);
+                out.extend_from_slice(&time.0.to_be_bytes());
+            }
+            Row::Timer => out.push(TIMER),
+        }
+        Ok(())
+    }
+
+    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, Row<V>>, CodecError> {
+        let refuse = || CodecError::Decode {
+            codec: "a row of state with time",
+            length_bytes: bytes.len(),
+            why: "it begins with no known tag".to_owned(),
+        };
+        let (tag, rest) = bytes.split_first().ok_or_else(refuse)?;
+        let row = match (*tag, rest) {
+            (VALUE, value) => Row::Value(self.0.decode(value)?.into_owned()),
+            (TIME, millis) => Row::Time(Timestamp(i64::from_be_bytes(
+                millis.try_into().map_err(|_| refuse())?,
+            ))),
+            (TIMER, []) => Row::Timer,
+            _ => return Err(refuse()),
+        };
+        Ok(Cow::Owned(row))
+    }
+}
+
+/// The number that orders as the time does, as bytes.
+pub(super) fn ordered(time: Timestamp) -> [u8; 8] {
+    (time.0 ^ i64::MIN).to_be_bytes()
+}
+
+pub(super) fn time_of(ordered: [u8; 8]) -> Timestamp {
+    Timestamp(i64::from_be_bytes(ordered) ^ i64::MIN)
+}
+
+/// Writes the row's key for a key and a time.
+#[inline]
+pub(super) fn timed_row<'s>(
+    scratch: &'s mut Vec<u8>,
+    kind: u8,
+    key: &[u8],
+    time: Timestamp,
+    hash: u32,
+) -> &'s [u8] {
+    scratch.clear();
+    scratch.push(kind);
+    scratch.extend_from_slice(&ordered(time));
+    scratch.extend_from_slice(key);
+    scratch.extend_from_slice(&hash.to_be_bytes());
+    scratch
+}
