@@ -479,8 +479,12 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receive for Receiver<K, V, S> {
     fn expect_senders(&mut self, senders: &[bool]) {
-        for sends in senders {
-            let input = self.clock.add(Timestamp::MIN);
+        // All are there before one ends: else time would be at its end where the first ones never send.
+        let inputs: Vec<usize> = senders
+            .iter()
+            .map(|_| self.clock.add(Timestamp::MIN))
+            .collect();
+        for (input, sends) in inputs.into_iter().zip(senders) {
             if !sends {
                 self.clock.step(input, News::Ended);
             }

@@ -6,7 +6,8 @@ use onceflow::client::wait;
 use onceflow::prelude::*;
 
 use super::support::{
-    Click, click, feed, late, launch, launch_endless, ms, parse, results, topic_of_clicks,
+    Click, click, feed, late, launch, launch_endless, ms, parse, results, results_of,
+    topic_of_clicks,
 };
 use crate::jobs::support::{Place, committed, run, until};
 
@@ -228,4 +229,28 @@ fn event_time_behind_a_shuffle_is_refused() {
         refused.to_string().contains("move it to the source"),
         "{refused}"
     );
+}
+
+/// The only split of the second source is read by the second worker; the first one never sends anything of it.
+#[test]
+fn t3_t15_a_source_that_the_first_worker_never_reads_closes_its_windows() {
+    let place = Place::new();
+    let log = place.log();
+    let job = Job::new("two");
+    for name in ["a", "b"] {
+        topic_of_clicks(&log, name, 1);
+        feed(&log, name, 0, &[click("u", 1), click("u", 25)]);
+        job.source(topic::<str>(name).until_end())
+            .try_map(parse)
+            .event_time(|(_, time)| *time, Watermarks::default())
+            .key_from(|(user, _)| user.clone())
+            .window(tens())
+            .count(&format!("of-{name}"))
+            .sink(topic(&format!("counts-{name}")));
+    }
+    run(job.exactly_once(Commit::every(ms(2))).workers(2), &log).unwrap();
+    for name in ["a", "b"] {
+        let counts = results_of::<u64>(&log, &format!("counts-{name}"));
+        assert_eq!(counts, expected([("u", 0, 10, 1), ("u", 20, 30, 1)]));
+    }
 }
