@@ -24,6 +24,7 @@
 //! | [`dedupe`](crate::runtime::Keyed::dedupe) | keyed | of records with one id, the first; the late ones | one store |
 //! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
 //! | [`process`](crate::runtime::Keyed::process) | keyed | what your own [`Operator`](crate::runtime::Operator) gives | your stores |
+//! | [`connect`](crate::runtime::Keyed::connect) … [`process`](crate::runtime::Connected::process) | two keyed streams | what your own [`TwoInputOperator`](crate::runtime::TwoInputOperator) gives | your stores |
 
 mod aggregate;
 mod branch;

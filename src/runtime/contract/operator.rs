@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::error::Failure;
-use super::record::Record;
+use super::record::{Key, Record};
 use super::time::Advance;
 use crate::types::Timestamp;
 
@@ -151,9 +151,19 @@ impl<K: ?Sized, V: ?Sized> Signalled for RefCell<Box<dyn Stage<K, V>>> {
 
 /// An output that holds an operator to its word: with [`Operator::KEEPS_KEY`], what it pushes stays with the worker that
 /// owns the key.
-struct SameKey<'a, D> {
+pub(super) struct SameKey<'a, D> {
     down: &'a mut D,
     partition_hash: u32,
+}
+
+impl<'a, D> SameKey<'a, D> {
+    #[inline]
+    pub(super) fn new<K: ?Sized>(key: &Key<'_, K>, down: &'a mut D) -> Self {
+        Self {
+            down,
+            partition_hash: key.partition_hash(),
+        }
+    }
 }
 
 impl<K: ?Sized, V: ?Sized, D: Output<K, V>> Output<K, V> for SameKey<'_, D> {
@@ -176,10 +186,7 @@ where
     #[inline]
     fn push(&mut self, record: Record<'_, K, V>) -> Flow {
         if O::KEEPS_KEY {
-            let mut down = SameKey {
-                partition_hash: record.key.partition_hash(),
-                down: &mut self.down,
-            };
+            let mut down = SameKey::new(&record.key, &mut self.down);
             return self.operator.process(record, &mut down);
         }
         self.operator.process(record, &mut self.down)

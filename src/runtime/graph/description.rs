@@ -26,6 +26,8 @@ pub(crate) struct Edge {
     /// The number of the node that it comes from.
     pub(crate) from: usize,
     pub(crate) kind: EdgeKind,
+    /// Which input of the node it leads into, if the node has several.
+    pub(crate) port: Option<&'static str>,
 }
 
 /// How records come from one node to the next.
@@ -78,6 +80,34 @@ struct DescribedNode {
 struct DescribedEdge {
     from: usize,
     kind: EdgeKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<&'static str>,
+}
+
+impl DescribedEdge {
+    /// As the text of the graph shows it.
+    fn in_words(&self) -> String {
+        let from = match self.kind {
+            EdgeKind::Fused => self.from.to_string(),
+            EdgeKind::Shuffle => format!("shuffle of {}", self.from),
+        };
+        match self.port {
+            Some(port) => format!("{port}: {from}"),
+            None => from,
+        }
+    }
+
+    /// As Graphviz draws it.
+    fn style(&self) -> String {
+        match (self.kind, self.port) {
+            (EdgeKind::Fused, None) => String::new(),
+            (EdgeKind::Fused, Some(port)) => format!(" [label=\"{port}\"]"),
+            (EdgeKind::Shuffle, None) => " [label=\"shuffle\", style=dashed]".to_owned(),
+            (EdgeKind::Shuffle, Some(port)) => {
+                format!(" [label=\"{port}, shuffle\", style=dashed]")
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -112,6 +142,7 @@ impl Description {
                     .map(|edge| DescribedEdge {
                         from: edge.from,
                         kind: edge.kind,
+                        port: edge.port,
                     })
                     .collect(),
                 stores: node.stores.iter().filter_map(store).collect(),
@@ -123,8 +154,9 @@ impl Description {
         }
     }
 
-    /// The graph as JSON: `{"job": …, "nodes": [{"number", "name", "kind", "inputs": [{"from", "kind"}], "stores":
-    /// [{"name", "key", "value", "codec"}], "location"}]}`. An edge's kind is `fused` or `shuffle`.
+    /// The graph as JSON: `{"job": …, "nodes": [{"number", "name", "kind", "inputs": [{"from", "kind", "port"}], "stores":
+    /// [{"name", "key", "value", "codec"}], "location"}]}`. An edge's kind is `fused` or `shuffle`; it has a port, `left` or `right`,
+    /// where its node has two inputs.
     ///
     /// ```
     /// use onceflow::prelude::*;
@@ -160,10 +192,7 @@ impl Description {
                 node.label()
             );
             for edge in &node.inputs {
-                let style = match edge.kind {
-                    EdgeKind::Fused => "",
-                    EdgeKind::Shuffle => " [label=\"shuffle\", style=dashed]",
-                };
+                let style = edge.style();
                 let _ = writeln!(text, "  n{} -> n{}{style};", edge.from, node.number);
             }
         }
@@ -186,14 +215,7 @@ impl fmt::Display for Description {
         write!(f, "job {}", self.job)?;
         for node in &self.nodes {
             write!(f, "\n  {:>2}  {}", node.number, node.label())?;
-            let inputs: Vec<String> = node
-                .inputs
-                .iter()
-                .map(|edge| match edge.kind {
-                    EdgeKind::Fused => edge.from.to_string(),
-                    EdgeKind::Shuffle => format!("shuffle of {}", edge.from),
-                })
-                .collect();
+            let inputs: Vec<String> = node.inputs.iter().map(DescribedEdge::in_words).collect();
             if !inputs.is_empty() {
                 write!(f, "  <- {}", inputs.join(", "))?;
             }

@@ -189,6 +189,7 @@ impl Place {
             edges: vec![Edge {
                 from: node,
                 kind: EdgeKind::Fused,
+                port: None,
             }],
             name: None,
             stores: Vec::new(),
@@ -210,13 +211,20 @@ impl Place {
     /// Adds a node here; returns the place behind it.
     #[track_caller]
     pub(crate) fn then(self, graph: &Graph, kind: String) -> Self {
-        Self::behind(graph.add_node(Node {
+        self.then_numbered(graph, kind).0
+    }
+
+    /// The same, with the number of the node.
+    #[track_caller]
+    pub(super) fn then_numbered(self, graph: &Graph, kind: String) -> (Self, usize) {
+        let number = graph.add_node(Node {
             name: self.name,
             kind,
             inputs: self.edges,
             stores: self.stores,
             location: Location::caller(),
-        }))
+        });
+        (Self::behind(number), number)
     }
 
     /// Ends the stream in a sink.
@@ -227,14 +235,21 @@ impl Place {
     }
 
     /// Both streams at once.
-    fn and(mut self, other: Self) -> Self {
+    pub(super) fn and(mut self, other: Self) -> Self {
         self.edges.extend(other.edges);
         self.stores.extend(other.stores);
         self
     }
 
+    /// The way to the next node leads into this port of it.
+    pub(super) fn at_port(mut self, port: &'static str) -> Self {
+        let edges = self.edges.iter_mut();
+        edges.for_each(|edge| edge.port = Some(port));
+        self
+    }
+
     /// The way to the next node, which is called `name`, leads to the worker of the key.
-    fn shuffled(mut self, name: &str, is_needed: bool) -> Self {
+    pub(super) fn shuffled(mut self, name: &str, is_needed: bool) -> Self {
         if is_needed {
             let edges = self.edges.iter_mut();
             edges.for_each(|edge| edge.kind = EdgeKind::Shuffle);
@@ -514,14 +529,23 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         &self,
         name: &str,
     ) -> (SideOutput<L, W>, Keyed<L, W>) {
-        let mut place = self.place.clone();
-        (place.name, place.stores) = (Some(name.to_owned()), Vec::new());
-        let place = place.then(&self.graph, "side".to_owned());
-        let output = SideOutput::default();
-        let end = output.clone();
-        let upstream = Boxed::deferred(move |factory| end.set(factory));
-        (output, Keyed::new(self.graph.clone(), place, upstream))
+        side_output(&self.graph, self.place.clone(), name)
     }
+}
+
+/// Both ends of a stream beside the one that goes on at a place.
+#[track_caller]
+pub(super) fn side_output<L: ?Sized + 'static, W: ?Sized + 'static>(
+    graph: &Graph,
+    mut place: Place,
+    name: &str,
+) -> (SideOutput<L, W>, Keyed<L, W>) {
+    (place.name, place.stores) = (Some(name.to_owned()), Vec::new());
+    let place = place.then(graph, "side".to_owned());
+    let output = SideOutput::default();
+    let end = output.clone();
+    let upstream = Boxed::deferred(move |factory| end.set(factory));
+    (output, Keyed::new(graph.clone(), place, upstream))
 }
 
 impl<K: Datum + ?Sized, V: Datum + ?Sized, U: Upstream<K, V>> Keyed<K, V, U> {

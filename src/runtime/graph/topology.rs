@@ -59,6 +59,8 @@ pub(crate) struct Topology {
     pub(crate) nodes: Vec<Node>,
     /// Steps that were renamed: under which name their state is kept.
     pub(crate) renamed: BTreeMap<String, String>,
+    /// The names of the exchanges in front of them, likewise.
+    pub(crate) renamed_exchanges: BTreeMap<String, String>,
     /// Whether a step of the job asks for the time.
     pub(crate) uses_time: bool,
     /// Whether one asks for the wall clock.
@@ -164,14 +166,11 @@ impl Graph {
 
     /// A node, by its number, was called `first`.
     pub(crate) fn rename_node(&self, node: usize, first: &str) {
-        let named = self
-            .0
-            .borrow()
-            .nodes
-            .get(node)
-            .and_then(|node| node.name.clone());
-        match named {
-            Some(name) => self.rename(&name, first),
+        let found = self.0.borrow().nodes.get(node).cloned();
+        let ports = found.iter().flat_map(|node| &node.inputs);
+        let ports: Vec<&str> = ports.filter_map(|edge| edge.port).collect();
+        match found.as_ref().and_then(|node| node.name.as_deref()) {
+            Some(name) => self.rename(name, first, &ports),
             None => self.add_fault(format!(
                 "`.was({first:?})` stands behind a step without a name: put it right behind the one that was renamed"
             )),
@@ -179,8 +178,13 @@ impl Graph {
     }
 
     /// The state of the step `name`, and what is under way to it, is kept under the name that it had first.
-    pub(crate) fn rename(&self, name: &str, first: &str) {
+    fn rename(&self, name: &str, first: &str, ports: &[&str]) {
         let mut topology = self.0.borrow_mut();
+        let exchanges = ports
+            .iter()
+            .map(|port| (format!("{name}-{port}"), format!("{first}-{port}")));
+        let exchanges = exchanges.chain([(name.to_owned(), first.to_owned())]);
+        topology.renamed_exchanges.extend(exchanges);
         let again = topology.renamed.insert(name.to_owned(), first.to_owned());
         if again.is_some_and(|again| again != first) {
             topology.faults.push(format!(
@@ -247,10 +251,10 @@ impl Graph {
                     "the step {name:?} was {first:?}, but there is another step of that name: one state cannot be both's"
                 ));
             }
-            for exchange in &mut topology.exchanges {
-                if *exchange.name == *name {
-                    exchange.name = first.as_str().into();
-                }
+        }
+        for exchange in &mut topology.exchanges {
+            if let Some(first) = topology.renamed_exchanges.get(&*exchange.name) {
+                exchange.name = first.as_str().into();
             }
         }
         // Names decide, not the order of the program's lines.

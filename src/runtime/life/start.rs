@@ -181,6 +181,7 @@ fn prepare(
             .map(|exchange| Arc::clone(&exchange.name))
             .collect(),
         renamed: topology.renamed.clone(),
+        renamed_exchanges: topology.renamed_exchanges.clone(),
         uses_time: topology.uses_time,
         uses_clock: topology.uses_clock,
         splits: Splits::default(),

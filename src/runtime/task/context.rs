@@ -21,6 +21,7 @@ use super::poison::{Poison, PoisonPolicy};
 use super::pressure::Pressure;
 use super::quarantine::{Alone, ApartAhead};
 use super::report::Reports;
+use super::shared_node::{ExchangeEdge, SharedNode};
 use super::side::{Side, SideOutput};
 use super::source_time::SourceTimes;
 use super::stores::{KeyValueStore, OpenStore, SharedStore};
@@ -56,6 +57,8 @@ pub struct JobContext {
     pub(crate) exchanges: Vec<Arc<str>>,
     /// Steps that were renamed: under which name their state is kept.
     pub(crate) renamed: BTreeMap<String, String>,
+    /// The names of the exchanges in front of them, likewise.
+    pub(crate) renamed_exchanges: BTreeMap<String, String>,
     /// Whether a step of the job asks for the time.
     pub(crate) uses_time: bool,
     /// Whether one asks for the wall clock.
@@ -156,14 +159,24 @@ impl JobContext {
         self.state_partitions
     }
 
+    /// The name by which an exchange's topic and number are known.
+    pub(crate) fn first_name_of_exchange<'n>(&'n self, name: &'n str) -> &'n str {
+        self.renamed_exchanges
+            .get(name)
+            .map_or(name, String::as_str)
+    }
+
     /// The worker that owns a state partition from the start. Those of a spread job come later.
     fn worker_of_state(&self, partition: u16) -> Option<usize> {
         (!self.is_spread).then(|| usize::from(partition) % self.inboxes.len())
     }
 
-    /// Whether a producer has anything to send on a worker: a source has only where the worker reads a split of it.
-    pub(crate) fn may_send(&self, producer: Producer, worker: usize) -> bool {
-        let Producer::Source(source) = producer else {
+    /// Whether a worker's sender of an edge will ever send: one of a source only where the worker reads a split of it.
+    pub(crate) fn may_send(&self, edge: &ExchangeEdge, worker: usize) -> bool {
+        if edge.is_shared {
+            return false;
+        }
+        let Producer::Source(source) = edge.producer else {
             return true;
         };
         let splits = self.splits.all();
@@ -224,12 +237,15 @@ pub(crate) enum Producer {
 pub struct OperatorContext {
     job: Arc<JobContext>,
     worker: usize,
-    producer: Producer,
+    pub(super) producer: Producer,
     sources_count: usize,
     writer: Rc<Cell<usize>>,
-    edges: Vec<(Producer, usize)>,
+    pub(super) edges: Vec<ExchangeEdge>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     stores: Vec<OpenStore>,
+    /// The stores whose keys are those of the records, in the order in which chains meet them.
+    pub(super) met_stores: Vec<SharedStore>,
+    pub(super) shared_nodes: HashMap<usize, SharedNode>,
     sides: Vec<SharedStage>,
     /// How the source being built tells the time.
     times: Rc<SourceTimes>,
@@ -265,6 +281,8 @@ impl OperatorContext {
             edges: vec![],
             dead_letters,
             stores: Vec::new(),
+            met_stores: Vec::new(),
+            shared_nodes: HashMap::new(),
             sides: Vec::new(),
             times: Rc::default(),
             sinks: Vec::new(),
@@ -298,10 +316,10 @@ impl OperatorContext {
         let store = self.open_store::<V, V>(name, false, V::DefaultCodec::default())?;
         let changelog = self.open_changelog(store)?;
         let store = KeyValueStore::new(changelog.0);
+        self.met_stores.push(store.shared());
         self.stores.push(OpenStore {
             store: store.shared(),
             changelog: changelog.1,
-            is_by_key: true,
         });
         Ok(store)
     }
@@ -323,7 +341,6 @@ impl OperatorContext {
         self.stores.push(OpenStore {
             store: store.shared(),
             changelog: changelog.1,
-            is_by_key: false,
         });
         Ok(store)
     }
@@ -432,14 +449,12 @@ impl OperatorContext {
     }
 
     pub(crate) fn stores_count(&self) -> usize {
-        self.stores.len()
+        self.met_stores.len()
     }
 
-    /// The stores that were opened since there were so many and whose keys are those of the records.
+    /// The stores that were met since there were so many and whose keys are those of the records.
     pub(crate) fn stores_since(&self, count: usize) -> Vec<SharedStore> {
-        let opened = self.stores.iter().skip(count);
-        let opened = opened.filter(|open| open.is_by_key);
-        opened.map(|open| Rc::clone(&open.store)).collect()
+        self.met_stores.iter().skip(count).map(Rc::clone).collect()
     }
 
     pub(crate) fn shared_job(&self) -> Arc<JobContext> {
@@ -491,7 +506,7 @@ impl OperatorContext {
     /// # Panics
     /// If the job has none of that name: it was added when the sender's factory was made.
     pub(crate) fn exchange(&self, name: &str) -> usize {
-        let name = self.job.renamed.get(name).map_or(name, String::as_str);
+        let name = self.job.first_name_of_exchange(name);
         let mut exchanges = self.job.exchanges.iter();
         exchanges
             .position(|exchange| **exchange == *name)
@@ -513,8 +528,13 @@ impl OperatorContext {
 
     /// Notes that the producer being built feeds `exchange`; returns the number of this worker's sender among all of the exchange.
     pub(crate) fn note_edge_to(&mut self, exchange: usize) -> usize {
-        let edge = self.edges.iter().filter(|edge| edge.1 == exchange).count();
-        self.edges.push((self.producer, exchange));
+        let edges = self.edges.iter();
+        let edge = edges.filter(|edge| edge.exchange == exchange).count();
+        self.edges.push(ExchangeEdge {
+            producer: self.producer,
+            exchange,
+            is_shared: false,
+        });
         edge * self.job.inboxes.len() + self.worker
     }
 
@@ -551,7 +571,7 @@ impl OperatorContext {
 /// What a worker keeps of the context when everything is built.
 pub(crate) struct ContextParts {
     pub(crate) writer: Rc<Cell<usize>>,
-    pub(crate) edges: Vec<(Producer, usize)>,
+    pub(crate) edges: Vec<ExchangeEdge>,
     pub(crate) dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     pub(crate) stores: Vec<OpenStore>,
     pub(crate) sinks: Vec<OpenSink>,

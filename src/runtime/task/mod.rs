@@ -26,6 +26,7 @@ pub(in crate::runtime) mod progress;
 pub(in crate::runtime) mod quarantine;
 pub(in crate::runtime) mod repartition;
 pub(in crate::runtime) mod report;
+pub(in crate::runtime) mod shared_node;
 pub(in crate::runtime) mod side;
 pub(in crate::runtime) mod source_time;
 pub(in crate::runtime) mod stores;

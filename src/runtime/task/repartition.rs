@@ -47,8 +47,7 @@ pub(crate) struct RepartitionSender<K: ?Sized, V: Datum + ?Sized> {
 impl<K: Datum + ?Sized, V: Datum + ?Sized> RepartitionSender<K, V> {
     pub(crate) fn new(exchange: &str, context: &mut OperatorContext) -> Result<Self, JobError> {
         let job = context.job();
-        let first = job.renamed.get(exchange).map_or(exchange, String::as_str);
-        let topic = repartition_topic(job.name(), first)?;
+        let topic = repartition_topic(job.name(), job.first_name_of_exchange(exchange))?;
         let appender = TopicAppender::new(job, context.writer_cell(), topic, job.compression)?;
         Ok(Self {
             partitions_count: appender.partitions_count(),

@@ -17,8 +17,6 @@ pub(crate) type SharedStore = Rc<RefCell<dyn CycleStore>>;
 pub(crate) struct OpenStore {
     pub(crate) store: SharedStore,
     pub(crate) changelog: Changelog,
-    /// Whether its keys are those of the records.
-    pub(crate) is_by_key: bool,
 }
 
 /// One value for each key: this worker's part of a named store, as its operator sees it. Made by

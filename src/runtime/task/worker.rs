@@ -175,17 +175,17 @@ impl Worker {
             parts
                 .edges
                 .iter()
-                .filter(move |edge| edge.0 == producer)
-                .map(|edge| edge.1)
+                .filter(move |edge| edge.producer == producer)
+                .map(|edge| edge.exchange)
                 .collect::<Vec<_>>()
         };
         let receivers = receives
             .into_iter()
             .enumerate()
             .map(|(index, mut receive)| {
-                let edges = parts.edges.iter().filter(|edge| edge.1 == index);
+                let edges = parts.edges.iter().filter(|edge| edge.exchange == index);
                 let senders: Vec<bool> = edges
-                    .flat_map(|edge| (0..workers).map(|worker| job.may_send(edge.0, worker)))
+                    .flat_map(|edge| (0..workers).map(|worker| job.may_send(edge, worker)))
                     .collect();
                 receive.expect_senders(&senders);
                 Receiver {

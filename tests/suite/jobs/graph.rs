@@ -1,7 +1,7 @@
 //! The job as a graph: what it shows of itself, and that names decide where the order of a program's lines could.
 
 use onceflow::prelude::*;
-use onceflow::runtime::{Launch, TopicRole};
+use onceflow::runtime::{Launch, TopicRole, TwoInputOperator};
 
 use super::support::{OFTEN, Place, committed_by_key, fill_topic, run};
 
@@ -87,6 +87,107 @@ fn a_job_shows_its_graph_as_text_json_and_graphviz() {
         dot.contains("n3 -> n4 [label=\"shuffle\", style=dashed];"),
         "{dot}"
     );
+}
+
+/// Takes two inputs, and gives what came as text.
+struct Both;
+
+impl TwoInputOperator<u64, u64, String> for Both {
+    type OutKey = u64;
+    type Out = String;
+    const KEEPS_KEY: bool = true;
+
+    fn process_left(
+        &mut self,
+        record: Record<'_, u64, u64>,
+        out: &mut impl Output<u64, String>,
+    ) -> Flow {
+        out.push(record.with_value(&record.value.to_string()))
+    }
+
+    fn process_right(
+        &mut self,
+        record: Record<'_, u64, String>,
+        out: &mut impl Output<u64, String>,
+    ) -> Flow {
+        out.push(record)
+    }
+}
+
+/// Numbers and texts by parity; the numbers are counted first, which brings them together, if `is_counted`.
+fn connected(name: &str, first: Option<&str>, is_counted: bool) -> Job {
+    let job = Job::new("pairs");
+    let numbers = |from: &str| {
+        job.source(topic::<str>(from).until_end())
+            .try_map(|text: &str| text.parse::<u64>())
+            .key_from(|n| n % 2)
+    };
+    let texts = numbers("b").map(|n| format!("text {n}"));
+    let both = |_: &mut OperatorContext| Ok(Both);
+    let pairs = match is_counted {
+        true => {
+            let counts = numbers("a").count("counts").changes();
+            counts.connect(texts).process(name, both).boxed()
+        }
+        false => numbers("a").connect(texts).process(name, both).boxed(),
+    };
+    let pairs = match first {
+        Some(first) => pairs.was(first),
+        None => pairs,
+    };
+    pairs.sink(topic("pairs"));
+    job
+}
+
+#[test]
+fn a_step_with_two_inputs_shows_its_ports_and_names_its_topics_by_them() {
+    let described = connected("pair", None, false).describe();
+    let text = described.to_string();
+    let step = "both pair  <- left: shuffle of 6, right: shuffle of 3  (tests/";
+    assert!(text.contains(step), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&described.json()).unwrap();
+    assert_eq!(json["nodes"][7]["inputs"][1]["port"], "right");
+    assert!(
+        described
+            .dot()
+            .contains("[label=\"left, shuffle\", style=dashed]")
+    );
+    for (name, first) in [("pair", None), ("couple", Some("pair"))] {
+        let spread = connected(name, first, false).exactly_once(Commit::every(OFTEN));
+        let topics = spread
+            .scale_out(ScaleOut::instance("one"))
+            .topics()
+            .unwrap();
+        let between = topics
+            .iter()
+            .filter(|topic| topic.role == TopicRole::Repartition);
+        let names: Vec<_> = between.map(|topic| topic.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "pairs-pair-left-repartition",
+                "pairs-pair-right-repartition"
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_side_that_is_together_by_key_is_not_shuffled_again() {
+    let text = connected("pair", None, true).describe().to_string();
+    assert!(text.contains("<- left: 8, right: shuffle of 3"), "{text}");
+    for workers in [1, 4] {
+        let place = Place::new();
+        let log = place.log();
+        fill_topic(&log, "a", 2, &["0", "1", "2", "4"]);
+        fill_topic(&log, "b", 2, &["7", "8"]);
+        let launch = connected("pair", None, true).exactly_once(Commit::every(OFTEN));
+        run(launch.workers(workers), &log).unwrap();
+        let mut pairs = committed_by_key::<u64, String>(&log, "pairs");
+        pairs.values_mut().for_each(|pairs| pairs.sort());
+        assert_eq!(pairs[&0], ["1", "2", "3", "text 8"]);
+        assert_eq!(pairs[&1], ["1", "text 7"]);
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ const MINUTE: u64 = 60_000;
 /// How far out of order clicks of a partition are at most.
 const DISORDER: u64 = 30_000;
 
-fn open(data: &Path) -> Log {
+pub(super) fn open(data: &Path) -> Log {
     let config = BrokerConfig {
         durability: Durability::Process,
         ..BrokerConfig::default()
@@ -52,7 +52,20 @@ fn counts_clicks_until_it_is_killed() {
 }
 
 /// A process that is killed when the test fails.
-struct Process(Child);
+pub(super) struct Process(pub(super) Child);
+
+impl Process {
+    /// Whether it ends by itself, at the failpoint that it was given.
+    pub(super) fn is_killed_within(&mut self, patience: Duration) -> bool {
+        let begin = Instant::now();
+        let mut is_alive = true;
+        while is_alive && begin.elapsed() < patience {
+            is_alive = self.0.try_wait().unwrap().is_none();
+            std::thread::sleep(ms(5));
+        }
+        !is_alive
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -63,10 +76,16 @@ impl Drop for Process {
 
 fn start(data: &Path, workers: usize, is_endless: bool, failpoint: &str) -> Process {
     let plan = format!("{workers} {is_endless} {}", data.display());
+    let test = "time::killed::counts_clicks_until_it_is_killed";
+    start_child(test, (VARIABLE, &plan), failpoint)
+}
+
+/// Runs one test of this binary, which finds its plan in a variable, in a process of its own.
+pub(super) fn start_child(test: &str, plan: (&str, &str), failpoint: &str) -> Process {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "time::killed::counts_clicks_until_it_is_killed"])
+        .args(["--exact", test])
         .args(["--ignored", "--nocapture", "--test-threads=1"])
-        .env(VARIABLE, plan)
+        .env(plan.0, plan.1)
         .env(failpoint::VARIABLE, failpoint)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -192,13 +211,7 @@ fn c2_c5_c6_c7_t8_w15_windows_are_right_after_a_kill_at_every_failpoint() {
         clicks.feed(&log, 400);
         log.close().unwrap();
         let mut process = start(&data, 1 + life % 3, true, &format!("{name}=kill"));
-        let begin = Instant::now();
-        let mut is_alive = true;
-        while is_alive && begin.elapsed() < Duration::from_millis(600) {
-            is_alive = process.0.try_wait().unwrap().is_none();
-            std::thread::sleep(ms(5));
-        }
-        killed += usize::from(!is_alive);
+        killed += usize::from(process.is_killed_within(Duration::from_millis(600)));
     }
     assert!(killed >= 20, "only {killed} failpoints were met");
     finish(&data, &clicks);

@@ -10,4 +10,5 @@ mod rows; // The rows T and W of the catalogue of faults that other systems had.
 mod sessions; // Sessions over random input, and the rows W that are about them.
 mod support; // Clicks, how they are fed, and the windows that they belong to.
 mod timers; // Timers of event time and of the wall clock, and records in the order of their times.
+mod two_inputs; // Operators with two inputs, against nested loops over all of both.
 mod updates; // Windows that give a result with each change, against those that give it when they close.

@@ -1,0 +1,371 @@
+//! Operators with two inputs of different types: orders are matched with payments, against nested loops over all of them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use onceflow::client::wait;
+use onceflow::env::failpoint;
+use onceflow::prelude::*;
+use onceflow::runtime::{Due, Launch, Side, TwoInputOperator};
+use onceflow::types::Timestamp;
+use proptest::prelude::*;
+
+use super::killed::{Process, open, start_child};
+use super::support::{DISORDER, any_runs, feed, ms, parse, topic_of_clicks, watermarks};
+use crate::jobs::support::{Place, committed, committed_by_key, run, until};
+
+/// A payment may come so long before its order, and so long after it.
+const BEFORE: i64 = 7;
+const AFTER: i64 = 12;
+
+/// An order: its time and number. A payment: its time, in words.
+type Order = (i64, u64);
+type Payment = (i64, String);
+
+/// Matches each order with each payment of its user that is near enough.
+struct Match {
+    orders: KeyValueStore<Vec<Order>>,
+    payments: KeyValueStore<Vec<Payment>>,
+    /// When something of a user is too old for anything that may still come.
+    expiry: TimedStore<u64>,
+    late: Side<String, String>,
+    watermark: Timestamp,
+    due: Due,
+}
+
+impl Match {
+    fn is_late<V: ?Sized>(&self, record: &Record<'_, String, V>) -> bool {
+        let time = record.meta.timestamp;
+        time < self.watermark.max(self.expiry.time(record.key))
+    }
+}
+
+impl TwoInputOperator<String, Order, Payment> for Match {
+    type OutKey = String;
+    type Out = (u64, String);
+    const KEEPS_KEY: bool = true;
+    const USES_TIME: bool = true;
+
+    fn process_left(
+        &mut self,
+        record: Record<'_, String, Order>,
+        out: &mut impl Output<String, (u64, String)>,
+    ) -> Flow {
+        let (time, number) = *record.value;
+        if self.is_late(&record) {
+            return self.late.push(record.with_value(&number.to_string()));
+        }
+        for (at, name) in self.payments.get(record.key)?.unwrap_or_default() {
+            if (-BEFORE..=AFTER).contains(&(at - time)) {
+                out.push(record.with_value(&(number, name)))?;
+            }
+        }
+        self.expiry
+            .set_timer(record.key, Timestamp(time + AFTER + 1))?;
+        self.orders.update(record.key, |orders| {
+            orders.get_or_insert_default().push((time, number))
+        })
+    }
+
+    fn process_right(
+        &mut self,
+        record: Record<'_, String, Payment>,
+        out: &mut impl Output<String, (u64, String)>,
+    ) -> Flow {
+        let (time, name) = record.value.clone();
+        if self.is_late(&record) {
+            return self.late.push(record.with_value(&name));
+        }
+        for (at, number) in self.orders.get(record.key)?.unwrap_or_default() {
+            if (-BEFORE..=AFTER).contains(&(time - at)) {
+                out.push(record.with_value(&(number, name.clone())))?;
+            }
+        }
+        self.expiry
+            .set_timer(record.key, Timestamp(time + BEFORE + 1))?;
+        self.payments.update(record.key, |payments| {
+            payments.get_or_insert_default().push((time, name))
+        })
+    }
+
+    fn on_watermark(
+        &mut self,
+        watermark: Timestamp,
+        _out: &mut impl Output<String, (u64, String)>,
+    ) -> Flow {
+        self.watermark = watermark;
+        while self.expiry.next_due(watermark, &mut self.due)?.is_some() {
+            let key = self.due.key::<String>();
+            self.orders.update(key, |orders| {
+                let mut left = orders.take().unwrap_or_default();
+                left.retain(|(time, _)| *time + AFTER >= watermark.0);
+                *orders = Some(left).filter(|left| !left.is_empty());
+            })?;
+            self.payments.update(key, |payments| {
+                let mut left = payments.take().unwrap_or_default();
+                left.retain(|(time, _)| *time + BEFORE >= watermark.0);
+                *payments = Some(left).filter(|left| !left.is_empty());
+            })?;
+        }
+        Ok(())
+    }
+
+    fn end_cycle(&mut self, _out: &mut impl Output<String, (u64, String)>) -> Flow {
+        match self.watermark {
+            // The end of the input is that of this run.
+            Timestamp::MAX => Ok(()),
+            watermark => self.expiry.set_time(watermark),
+        }
+    }
+}
+
+/// The job: orders and payments are texts of a user and a time, the name of a payment is its time.
+fn matching(is_endless: bool) -> Job {
+    let job = Job::new("matching");
+    let input = |name: &str| {
+        let input = topic::<str>(name);
+        let input = if is_endless { input } else { input.until_end() };
+        job.source(input)
+            .try_map(parse)
+            .event_time(|(_, time)| *time, watermarks())
+            .key_from(|(user, _)| user.clone())
+    };
+    let orders = input("orders").map(|(_, time)| (*time, time.unsigned_abs()));
+    let payments = input("payments").map(|(_, time)| (*time, format!("at {time}")));
+    let both = orders.connect(payments);
+    let (late_output, late) = both.side_output::<String, String>("late");
+    late.sink(topic("late"));
+    both.with_store::<Vec<Order>>("orders")
+        .with_store::<Vec<Payment>>("payments")
+        .with_timed_store::<u64>("expiry")
+        .process("match", move |context| {
+            Ok(Match {
+                orders: context.store("orders")?,
+                payments: context.store("payments")?,
+                expiry: context.timed_store("expiry")?,
+                late: context.side(&late_output)?,
+                watermark: Timestamp::MIN,
+                due: Due::default(),
+            })
+        })
+        .sink(topic("matches"));
+    job
+}
+
+fn launch(is_endless: bool) -> Launch {
+    matching(is_endless)
+        .exactly_once(Commit::every(ms(2)))
+        .state_partitions(8)
+}
+
+/// Records of one topic: each a user and a time, by partition.
+type Input = Vec<Vec<(String, i64)>>;
+/// The matches of each user, sorted.
+type Matches = BTreeMap<String, Vec<(u64, String)>>;
+
+/// The matches by definition.
+fn nested_loops(orders: &Input, payments: &Input) -> Matches {
+    let mut matches = Matches::new();
+    for (user, time) in orders.iter().flatten() {
+        for (payer, at) in payments.iter().flatten() {
+            if user == payer && (-BEFORE..=AFTER).contains(&(at - time)) {
+                let of_user = matches.entry(user.clone()).or_default();
+                of_user.push((time.unsigned_abs(), format!("at {at}")));
+            }
+        }
+    }
+    matches.values_mut().for_each(|matches| matches.sort());
+    matches
+}
+
+fn found(log: &Log) -> Matches {
+    let mut found = committed_by_key::<String, (u64, String)>(log, "matches");
+    found.values_mut().for_each(|matches| matches.sort());
+    found
+}
+
+fn feed_in_batches(log: &Log, topic: &str, input: &Input, batch: usize) {
+    topic_of_clicks(log, topic, i32::try_from(input.len()).unwrap());
+    for (number, records) in (0..).zip(input) {
+        for chunk in records.chunks(batch) {
+            feed(log, topic, number, chunk);
+        }
+    }
+}
+
+/// Two partitions, each out of order within the bound.
+fn any_input() -> impl Strategy<Value = Input> {
+    let record = (0u8..3, 0i64..6, 0i64..=DISORDER);
+    let partition = prop::collection::vec(record, 0..50).prop_map(|steps| {
+        let mut newest = 100;
+        let mut records = Vec::new();
+        for (user, on, behind) in steps {
+            newest += on;
+            records.push((format!("u{user}"), newest - behind));
+        }
+        records
+    });
+    prop::collection::vec(partition, 2)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn t10_t11_t15_two_inputs_are_matched_as_by_nested_loops_whatever_runs_them(
+        orders in any_input(),
+        payments in any_input(),
+        runs in any_runs(),
+        batch in prop::sample::select(vec![1usize, 7, 4_096]),
+        workers in prop::sample::select(vec![1usize, 4]),
+    ) {
+        let place = Place::new();
+        let log = place.log();
+        feed_in_batches(&log, "orders", &orders, batch);
+        feed_in_batches(&log, "payments", &payments, batch);
+        for (workers, enough) in runs {
+            let running = launch(false).workers(workers).start(&log).unwrap();
+            let begin = Instant::now();
+            while running.commits() < enough && begin.elapsed() < ms(5) {
+                std::thread::yield_now();
+            }
+            wait(running.stop()).unwrap();
+        }
+        run(launch(false).workers(workers), &log).unwrap();
+        prop_assert_eq!(found(&log), nested_loops(&orders, &payments));
+        prop_assert_eq!(committed(&log, "late"), vec![]);
+        for store in ["orders", "payments", "expiry"] {
+            let left = committed(&log, &format!("matching-{store}-changelog"));
+            if !left.is_empty() {
+                prop_assert_eq!(super::support::left_in_store(&log, "matching", store), 0);
+            }
+        }
+    }
+}
+
+/// Orders are at 100 and payments at 10: an order waits for payments from 10 on, also after a restart.
+#[test]
+fn t11_t16_the_slower_input_holds_time_and_goes_on_from_its_own_after_a_restart() {
+    let place = Place::new();
+    let log = place.log();
+    let record = |time| ("u".to_owned(), time);
+    topic_of_clicks(&log, "orders", 1);
+    topic_of_clicks(&log, "payments", 1);
+    feed(&log, "orders", 0, &[record(11), record(106)]);
+    feed(&log, "payments", 0, &[record(16)]);
+    let running = launch(true).workers(2).start(&log).unwrap();
+    until("all are read", || running.progress().records == 3);
+    wait(running.stop()).unwrap();
+    // Payments are at 16 - 6 = 10: one of 12 matches the order of 11, which was not forgotten, and one of 9 is late.
+    feed(&log, "payments", 0, &[record(12), record(9), record(99)]);
+    run(launch(false).workers(1), &log).unwrap();
+    let all = [16, 12, 99].map(record).to_vec();
+    let orders = vec![vec![record(11), record(106)]];
+    assert_eq!(found(&log), nested_loops(&orders, &vec![all]));
+    let late = committed_by_key::<String, String>(&log, "late");
+    assert_eq!(
+        late,
+        BTreeMap::from([("u".to_owned(), vec!["at 9".to_owned()])])
+    );
+}
+
+/// The child's entry: the tests of this module run it in a process of its own.
+#[test]
+#[ignore = "the tests of this module start it, in a process that they kill"]
+fn matches_until_it_is_killed() {
+    let Ok(plan) = std::env::var(VARIABLE) else {
+        return;
+    };
+    let [workers, is_endless, data] = plan.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+        panic!("no plan: {plan}")
+    };
+    let log = open(Path::new(data));
+    let job = matching(is_endless == "true").exactly_once(Commit::every(ms(20)));
+    let running = job
+        .state_partitions(8)
+        .workers(workers.parse().unwrap())
+        .start(&log)
+        .unwrap();
+    wait(running.finished()).unwrap();
+    log.close().unwrap();
+}
+
+const VARIABLE: &str = "ONCEFLOW_MATCHES_CHILD";
+
+fn start(data: &Path, workers: usize, is_endless: bool, failpoint: &str) -> Process {
+    let plan = format!("{workers} {is_endless} {}", data.display());
+    let test = "time::two_inputs::matches_until_it_is_killed";
+    start_child(test, (VARIABLE, &plan), failpoint)
+}
+
+/// Orders and payments of a few users, which go on and on.
+struct Shop {
+    state: u64,
+    newest: [i64; 4],
+    orders: Input,
+    payments: Input,
+}
+
+impl Shop {
+    fn next(&mut self, below: u64) -> i64 {
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        ((self.state >> 33) % below).cast_signed()
+    }
+
+    fn feed(&mut self, log: &Log, count_each: usize) {
+        for split in 0..4 {
+            let mut records = Vec::new();
+            for _ in 0..count_each {
+                self.newest[split] += self.next(3);
+                let behind = self.next(DISORDER.unsigned_abs() + 1);
+                let user = format!("u{}", self.next(9));
+                records.push((user, self.newest[split] - behind));
+            }
+            let (topic, input) = match split < 2 {
+                true => ("orders", &mut self.orders),
+                false => ("payments", &mut self.payments),
+            };
+            feed(log, topic, i32::try_from(split % 2).unwrap(), &records);
+            input[split % 2].extend(records);
+        }
+    }
+}
+
+#[test]
+fn c2_c5_c6_c7_t11_t16_two_inputs_are_matched_once_after_a_kill_at_every_failpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut shop = Shop {
+        state: 7,
+        newest: [100, 130, 90, 160],
+        orders: vec![vec![]; 2],
+        payments: vec![vec![]; 2],
+    };
+    let log = open(&data);
+    topic_of_clicks(&log, "orders", 2);
+    topic_of_clicks(&log, "payments", 2);
+    log.close().unwrap();
+    let mut killed = 0;
+    for (life, name) in failpoint::NAMES.iter().enumerate() {
+        let log = open(&data);
+        shop.feed(&log, 200);
+        log.close().unwrap();
+        let workers = [1, 4][life % 2];
+        let mut process = start(&data, workers, true, &format!("{name}=kill"));
+        killed += usize::from(process.is_killed_within(Duration::from_millis(600)));
+    }
+    assert!(killed >= 20, "only {killed} failpoints were met");
+    let mut last = start(&data, 2, false, "");
+    assert!(last.0.wait().unwrap().success());
+    let log = open(&data);
+    assert!(
+        found(&log) == nested_loops(&shop.orders, &shop.payments),
+        "matches are wrong"
+    );
+    assert_eq!(committed(&log, "late"), vec![]);
+    log.close().unwrap();
+}
