@@ -120,7 +120,7 @@ fn connected(name: &str, first: Option<&str>, is_counted: bool) -> Job {
     let numbers = |from: &str| {
         job.source(topic::<str>(from).until_end())
             .try_map(|text: &str| text.parse::<u64>())
-            .key_from(|n| n % 2)
+            .key_by(|n| n % 2)
     };
     let texts = numbers("b").map(|n| format!("text {n}"));
     let both = |_: &mut OperatorContext| Ok(Both);

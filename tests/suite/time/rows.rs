@@ -243,7 +243,7 @@ fn t3_t15_a_source_that_the_first_worker_never_reads_closes_its_windows() {
         job.source(topic::<str>(name).until_end())
             .try_map(parse)
             .event_time(|(_, time)| *time, Watermarks::default())
-            .key_from(|(user, _)| user.clone())
+            .key_by(|(user, _)| user.clone())
             .window(tens())
             .count(&format!("of-{name}"))
             .sink(topic(&format!("counts-{name}")));

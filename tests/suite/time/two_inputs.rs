@@ -129,7 +129,7 @@ fn matching(is_endless: bool) -> Job {
         job.source(input)
             .try_map(parse)
             .event_time(|(_, time)| *time, watermarks())
-            .key_from(|(user, _)| user.clone())
+            .key_by(|(user, _)| user.clone())
     };
     let orders = input("orders").map(|(_, time)| (*time, time.unsigned_abs()));
     let payments = input("payments").map(|(_, time)| (*time, format!("at {time}")));
