@@ -1,4 +1,5 @@
-//! What consumers do as members of a group, over the real broker on a temporary directory; what both kinds of log must do is in `tests/suite/clients/`.
+//! Consumers as members of a group, and writers that go on, over the real broker on a temporary directory; what both kinds of
+//! log must do is in `tests/suite/clients/`.
 
 #![allow(
     clippy::let_underscore_future,
@@ -7,6 +8,7 @@
 
 mod commits;
 mod groups;
+mod resuming;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

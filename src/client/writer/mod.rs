@@ -26,7 +26,7 @@ use super::{ClientError, CommitOutcome, Transport};
 use crate::client::transport::Reply;
 use crate::protocol::messages::{
     CommittedOffset, EndTxnRequest, GroupMember, InitProducerIdRequest, TransactionResult,
-    TxnOffsetCommitRequest,
+    TransactionState, TxnOffsetCommitRequest,
 };
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{GroupId, ProducerIdentity, TopicName, TopicPartition, TransactionalId};
@@ -91,7 +91,12 @@ impl TransactionalWriter {
         };
         let ask = || transport.init_producer_id(request.clone());
         let identity = retry(transport.env(), ask).await?;
-        Ok(Self {
+        Ok(Self::of(transport, id, identity))
+    }
+
+    /// Nobody has written with `identity` yet.
+    fn of(transport: Arc<dyn Transport>, id: TransactionalId, identity: ProducerIdentity) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 transport,
                 id,
@@ -102,7 +107,48 @@ impl TransactionalWriter {
                 }),
                 partitions: Partitions::default(),
             }),
-        })
+        }
+    }
+
+    /// A new writer that goes on after the last transaction of this one, under the epoch that its end has told, and
+    /// fences nobody. `None` if that end is not certain, or the broker does not say who holds the id:
+    /// [`TransactionalWriter::init`] makes it certain.
+    ///
+    /// # Errors
+    /// `ProducerFenced` if somebody else has taken over the id meanwhile (I4).
+    pub(crate) async fn resume(&self) -> Result<Option<Self>, ClientError> {
+        const ASK: &str = "DescribeTransactions";
+        let (transport, id) = (&self.inner.transport, &self.inner.id);
+        let identity = match &*self.inner.state.lock() {
+            State {
+                phase: Phase::Idle,
+                identity,
+                ..
+            } => *identity,
+            _ => return Ok(None),
+        };
+        let ask = || async {
+            let described = transport.describe_transaction(id).await?;
+            match described.state {
+                // Its identity may be that of before the decision.
+                TransactionState::PrepareCommit | TransactionState::PrepareAbort => {
+                    Err(ClientError::refused(ASK, ErrorCode::ConcurrentTransactions))
+                }
+                _ => Ok(described),
+            }
+        };
+        let described = match retry(transport.env(), ask).await {
+            Err(error) if error.kind() == ErrorKind::Fatal => return Ok(None),
+            answer => answer?,
+        };
+        let holder = ProducerIdentity {
+            id: described.producer_id,
+            epoch: described.producer_epoch,
+        };
+        match holder == identity {
+            true => Ok(Some(Self::of(transport.clone(), id.clone(), identity))),
+            false => Err(ClientError::refused(ASK, ErrorCode::ProducerFenced)),
+        }
     }
 
     /// The transactional id.

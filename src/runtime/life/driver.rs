@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{Span, debug, info_span};
 
 use super::flusher::Flusher;
+use super::kept::of_a_writer;
 use super::participation::Share;
 use crate::client::{CommitOutcome, Offered, wait};
 use crate::env::{Instant, failpoint, warn};
@@ -545,8 +546,9 @@ impl Driver {
 
     /// Rolls back whatever is open. What cannot be rolled back now is when the job starts again, or times out.
     ///
-    /// I4: whoever took over is found out here for certain, whatever failed first. A partition says of a fenced
-    /// producer only that its epoch is old; starting again would fence the new owner in turn.
+    /// I4: whoever took over is found out here, whatever failed first: a partition says of a fenced producer only that its
+    /// epoch is old. One who is just about to take over has Kafka answer this end as if the transaction had timed out; the
+    /// next start fences nobody then, and hears of them from its first write at the latest.
     fn abort(&self) -> Result<(), JobError> {
         let mut fenced = Ok(());
         for writer in &self.job.writers {
@@ -555,10 +557,7 @@ impl Driver {
             };
             debug!(%error, "could not abort; the next start does");
             if error.kind() == ErrorKind::Fenced {
-                fenced = Err(JobError::Fenced {
-                    job: self.job.name.clone(),
-                    why: error.to_string(),
-                });
+                fenced = Err(of_a_writer(&self.job.name, error));
             }
         }
         fenced

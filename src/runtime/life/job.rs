@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tracing::info;
 
 use super::driver::DRIVER_THREAD;
+use super::kept::fence_the_job_alone;
 use super::log_handle::Log;
 use super::participation::Participation;
 use super::start::{self, Settings};
@@ -350,7 +351,7 @@ fn supervise(
     stopper: &Stopper,
 ) -> Result<(), JobError> {
     if settings.scale_out.is_some() {
-        start::fence_the_job_alone(log, name, settings)?;
+        fence_the_job_alone(log, name, settings)?;
     }
     let participation = Participation::begin(log, name, topology, settings, progress)?;
     let ran = supervise_incarnations(
@@ -405,6 +406,7 @@ fn supervise_incarnations(
     let mut failures = 0;
     let whole = commit_within_timeout(name, settings);
     let mut commit = whole;
+    let mut kept = None;
     loop {
         let commits = progress.commits();
         let (reports, receiver) = Reports::channel();
@@ -422,12 +424,17 @@ fn supervise_incarnations(
             }
             None => None,
         };
-        let channel = (reports, receiver);
+        let incarnation = start::Incarnation {
+            reports,
+            receiver,
+            share,
+            kept: &mut kept,
+        };
         let attempt = Settings {
             commit,
             ..settings.clone()
         };
-        let result = start::run_once(log, name, topology, &attempt, progress, channel, share);
+        let result = start::run_once(log, name, topology, &attempt, progress, incarnation);
         if let Some(participation) = participation {
             participation.ended();
         }

@@ -1,11 +1,12 @@
 //! A job's life: its start, its driver, its restarts and its end.
 //!
-//! Reading order: `job.rs` (what users call, and the supervision), `start.rs`, `driver.rs`, `participation.rs` (a job that is spread), `flusher.rs`.
+//! Reading order: `job.rs` (what users call, and the supervision), `start.rs`, `kept.rs` (its transactional ids), `driver.rs`, `participation.rs` (a job that is spread), `flusher.rs`.
 
 pub(in crate::runtime) mod arguments;
 pub(in crate::runtime) mod driver;
 pub(in crate::runtime) mod flusher;
 pub(in crate::runtime) mod job;
+pub(in crate::runtime) mod kept;
 #[cfg(feature = "server")]
 pub(in crate::runtime) mod listen;
 pub(in crate::runtime) mod log_handle;

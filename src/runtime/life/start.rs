@@ -12,10 +12,11 @@ use tracing::{info, info_span};
 
 use super::driver::{Driver, source_topics};
 use super::flusher::Flusher;
+use super::kept::{Kept, identity, take_writers};
 use super::log_handle::Log;
 use super::participation::Share;
 use super::surprises::warn_of_surprises;
-use crate::client::{TransactionalWriter, Transport, wait};
+use crate::client::{Transport, wait};
 use crate::env::{Env, failpoint, warn};
 use crate::protocol::batch::Compression;
 use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
@@ -26,7 +27,7 @@ use crate::runtime::scale::ScaleOut;
 use crate::runtime::task::chains::Chains;
 use crate::runtime::task::changelog::changelog_topic;
 use crate::runtime::task::context::{JobContext, SplitPlan, Splits};
-use crate::runtime::task::cycle::{Commit, WRITERS_COUNT};
+use crate::runtime::task::cycle::Commit;
 use crate::runtime::task::inbox::Inbox;
 use crate::runtime::task::pace::RecordBudget;
 use crate::runtime::task::poison::PoisonPolicy;
@@ -44,7 +45,7 @@ use crate::runtime::topics::positions::{
 };
 use crate::runtime::topics::schemas::{NotedSchema, Stored, check_schemas};
 use crate::state::{StateBackend, StateConfig, StoreDeclaration};
-use crate::types::{GroupId, TopicId, TopicName, TopicPartition, TransactionalId};
+use crate::types::{GroupId, TopicId, TopicName, TopicPartition};
 
 /// State partitions of a job that says nothing: enough to spread over twice these cores later.
 const STATE_PARTITIONS_MIN: usize = 4;
@@ -76,6 +77,14 @@ impl Settings {
     }
 }
 
+/// What one incarnation has of the process that runs it.
+pub(crate) struct Incarnation<'a> {
+    pub(crate) reports: Reports,
+    pub(crate) receiver: Receiver<Report>,
+    pub(crate) share: Option<Share>,
+    pub(crate) kept: &'a mut Kept,
+}
+
 /// Runs one incarnation of a job to its end.
 pub(crate) fn run_once(
     log: &Log,
@@ -83,13 +92,26 @@ pub(crate) fn run_once(
     topology: &Topology,
     settings: &Settings,
     progress: &Arc<Progress>,
-    (reports, receiver): (Reports, Receiver<Report>),
-    share: Option<Share>,
+    incarnation: Incarnation<'_>,
 ) -> Result<(), JobError> {
     let span = info_span!("start", job = name);
     let entered = span.enter();
+    let Incarnation {
+        reports,
+        receiver,
+        share,
+        kept,
+    } = incarnation;
     let is_spread = share.is_some();
-    let (job, unnoted) = prepare(log, name, topology, settings, progress, share.as_ref())?;
+    let (job, unnoted) = prepare(
+        log,
+        name,
+        topology,
+        settings,
+        progress,
+        share.as_ref(),
+        kept,
+    )?;
     let job = Arc::new(job);
     let sources = source_topics(&job, progress)?;
     let flusher = Flusher::start(&job, reports.clone())?;
@@ -140,11 +162,11 @@ fn prepare(
     settings: &Settings,
     progress: &Arc<Progress>,
     share: Option<&Share>,
+    kept: &mut Kept,
 ) -> Result<(JobContext, Vec<NotedSchema>), JobError> {
     let transport = log.transport();
     let group = GroupId::new(name)?;
-    let identity = identity(name, settings)?;
-    let writers = init_writers(&transport, &identity, settings.transaction_timeout)?;
+    let writers = take_writers(kept, &transport, name, settings)?;
     failpoint("start.fenced");
     let (state_partitions, opened) = match share {
         Some(share) => (share.state_partitions_count, share.opened.clone()),
@@ -225,47 +247,6 @@ pub(crate) fn read_topics(
 pub(crate) fn workers(log: &Log, settings: &Settings) -> usize {
     let cores = log.env().spawn.parallelism();
     settings.workers.unwrap_or(cores)
-}
-
-/// What the job's state and transactions are known by: its name, with that of the instance if there are several.
-/// `@` is in no job's name, so no two identities meet.
-fn identity(name: &str, settings: &Settings) -> Result<String, JobError> {
-    // The name becomes part of topics' and folders' names; so does an instance's.
-    TopicName::new(name)?;
-    match &settings.scale_out {
-        Some(scale_out) => {
-            TopicName::new(&scale_out.instance)?;
-            Ok(format!("{name}@{}", scale_out.instance))
-        }
-        None => Ok(name.to_owned()),
-    }
-}
-
-fn init_writers(
-    transport: &Arc<dyn Transport>,
-    name: &str,
-    timeout: Duration,
-) -> Result<[TransactionalWriter; WRITERS_COUNT], JobError> {
-    let init = |number: usize| {
-        let id = TransactionalId::new(&format!("{name}-{number}"))?;
-        Ok::<_, JobError>(wait(TransactionalWriter::init(
-            Arc::clone(transport),
-            id,
-            timeout,
-        ))?)
-    };
-    Ok([init(0)?, init(1)?])
-}
-
-/// C30: a process that ran the job alone, before it was spread, knows nothing of the others, and the group does not refuse
-/// positions that come without a member. Its transactional ids are other ones than the instances', and are taken from it here.
-pub(crate) fn fence_the_job_alone(
-    log: &Log,
-    name: &str,
-    settings: &Settings,
-) -> Result<(), JobError> {
-    TopicName::new(name)?;
-    init_writers(&log.transport(), name, settings.transaction_timeout).map(drop)
 }
 
 /// The number that the job began with, as its changelogs show it; else the one asked for, or one that suits the machine.

@@ -17,8 +17,12 @@ use crate::support::raw::{exchange, read_frame, write_frame};
 /// Kafka's numbers of the requests that rules are made for.
 pub(super) const PRODUCE: i16 = 0;
 pub(super) const METADATA: i16 = 3;
+pub(super) const INIT_PRODUCER_ID: i16 = 22;
 pub(super) const END_TXN: i16 = 26;
 pub(super) const TXN_OFFSET_COMMIT: i16 = 28;
+
+/// Long enough for a loaded machine; nothing waits so long unless it fails.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a request that is to be overtaken waits for another.
 const OVERTAKING_MAX: Duration = Duration::from_millis(50);
@@ -396,7 +400,7 @@ impl Connection {
 
 /// Waits until `condition` holds.
 pub(super) fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + PATIENCE;
     while !condition() {
         assert!(std::time::Instant::now() < deadline, "timed out: {what}");
         std::thread::sleep(Duration::from_millis(2));
