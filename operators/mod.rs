@@ -19,7 +19,7 @@
 //! | [`changes_per_commit`](crate::runtime::Table::changes_per_commit) | table | the last change of each key in a cycle | – |
 //! | [`stateful`](crate::runtime::Keyed::stateful) | keyed | any number for each, with a value of state for the key | one store |
 //! | [`event_time`](crate::runtime::Stream::event_time), [`watermarks`](crate::runtime::Stream::watermarks) | stream, keyed | the same records, with their time | – |
-//! | [`window`](crate::runtime::Keyed::window) … `count`, `reduce`, `aggregate`, `sum`, `avg`, `min`, `max`, `top_n`, `distinct` | keyed | one result for each key and window, when it closes | one store |
+//! | [`window`](crate::runtime::Keyed::window) … `count`, `reduce`, `aggregate`, `sum`, `avg`, `min`, `max`, `top_n`, `distinct`, `approx_distinct` | keyed | one result for each key and window, when it closes | one store |
 //! | [`sorted_by_time`](crate::runtime::Keyed::sorted_by_time) | keyed | the records of each key in the order of their times; the late ones | one store |
 //! | [`dedupe`](crate::runtime::Keyed::dedupe) | keyed | of records with one id, the first; the late ones | one store |
 //! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
@@ -51,6 +51,7 @@ pub use dedupe::Dedupe;
 pub use flat_map::{Collector, Expand};
 pub use stateful::Results;
 pub use window::{
-    CalendarWindows, Counted, Emission, LateRecords, Number, OnClose, OnUpdate, SessionWindows,
-    WindowFold, WindowedBy, Windows,
+    CalendarWindows, Clock, CountWindows, Counted, Emission, EventClock, Every, LateRecords,
+    Number, OnClose, OnUpdate, SessionWindows, SlidingWindows, TimeWindows, WallClock, WindowFold,
+    WindowedBy, Windows,
 };

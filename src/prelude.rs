@@ -1,7 +1,9 @@
 //! The names that a job needs: `use onceflow::prelude::*;`.
 
 pub use crate::codec::{Bincode, Codec, Datum, Json, Postcard, Raw, Text};
-pub use crate::operators::{CalendarWindows, Collector, Results, SessionWindows};
+pub use crate::operators::{
+    CalendarWindows, Collector, CountWindows, Every, Results, SessionWindows, SlidingWindows,
+};
 pub use crate::runtime::{
     Commit, Failure, FixedWindows, Flow, Job, JobArguments, JobError, JobErrorKind, KeyValueStore,
     Keyed, Log, Operator, OperatorContext, Output, PoisonPolicy, Record, ScaleOut, Stream, Table,

@@ -183,6 +183,8 @@ impl Grid for CalendarWindows {
 }
 
 impl Windows for CalendarWindows {
+    type Key<K: Datum + ?Sized> = Windowed<K>;
+
     #[track_caller]
     fn fold<K, V, Up, C, E>(
         self,

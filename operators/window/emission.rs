@@ -1,7 +1,10 @@
 //! When windows give results.
 
-/// When a window gives results, and so of what type they are: [`OnClose`] or [`OnUpdate`].
-pub trait Emission: 'static {
+use crate::codec::Datum;
+use crate::runtime::{Keyed, Upstream};
+
+/// When a window gives results, and so of what type they are: [`OnClose`], [`OnUpdate`] or [`Every`](super::Every).
+pub trait Emission: Clone + Send + Sync + 'static {
     /// The type of a result, for windows with such states.
     type Of<S: Clone + 'static>: 'static;
     /// Whether each change of a window is a result.
@@ -18,15 +21,27 @@ pub trait Emission: 'static {
 
     /// The result that says that a window is no more, if there is such a result.
     fn gone<S: Clone + 'static>() -> Option<Self::Of<S>>;
+
+    /// Puts behind the windows that keep the store `name` what holds their results back.
+    #[track_caller]
+    fn finish<K, S, Up>(
+        self,
+        name: &str,
+        results: Keyed<K, Self::Of<S>, Up>,
+    ) -> Keyed<K, Self::Of<S>, impl Upstream<K, Self::Of<S>>>
+    where
+        K: Datum + ?Sized,
+        S: Datum + Clone,
+        Up: Upstream<K, Self::Of<S>>;
 }
 
 /// A window gives its result once, when it closes.
 #[derive(Debug, Clone, Copy)]
-pub enum OnClose {}
+pub struct OnClose;
 
 /// Each change of a window is a result: the whole of it so far, or `None` if the window is no more.
 #[derive(Debug, Clone, Copy)]
-pub enum OnUpdate {}
+pub struct OnUpdate;
 
 impl Emission for OnClose {
     type Of<S: Clone + 'static> = S;
@@ -45,6 +60,19 @@ impl Emission for OnClose {
 
     fn gone<S: Clone + 'static>() -> Option<S> {
         None
+    }
+
+    fn finish<K, S, Up>(
+        self,
+        _name: &str,
+        results: Keyed<K, S, Up>,
+    ) -> Keyed<K, S, impl Upstream<K, S>>
+    where
+        K: Datum + ?Sized,
+        S: Datum + Clone,
+        Up: Upstream<K, S>,
+    {
+        results
     }
 }
 
@@ -65,5 +93,18 @@ impl Emission for OnUpdate {
 
     fn gone<S: Clone + 'static>() -> Option<Option<S>> {
         Some(None)
+    }
+
+    fn finish<K, S, Up>(
+        self,
+        _name: &str,
+        results: Keyed<K, Option<S>, Up>,
+    ) -> Keyed<K, Option<S>, impl Upstream<K, Option<S>>>
+    where
+        K: Datum + ?Sized,
+        S: Datum + Clone,
+        Up: Upstream<K, Option<S>>,
+    {
+        results
     }
 }

@@ -374,6 +374,8 @@ where
 }
 
 impl Windows for FixedWindows {
+    type Key<K: Datum + ?Sized> = Windowed<K>;
+
     #[track_caller]
     fn fold<K, V, Up, C, E>(
         self,

@@ -1,4 +1,4 @@
-//! Functions in windows: `sum`, `avg`, `min`, `max`, `top_n`, `distinct`.
+//! Functions in windows: `sum`, `avg`, `min`, `max`, `top_n`, `distinct`, `approx_distinct`.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -7,9 +7,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::fold::WindowFold;
+use super::sketch::{Sketch, Sketched};
 use super::{Emission, LateRecords, WindowedBy, Windows};
 use crate::codec::Datum;
-use crate::runtime::{Keyed, Upstream, Windowed};
+use crate::runtime::{Keyed, Upstream};
 
 /// A number that can be summed without loss: integers in 128 bits, floats in 64.
 pub trait Number: Datum + Copy {
@@ -319,7 +320,7 @@ where
         self,
         name: &str,
         of: F,
-    ) -> Keyed<Windowed<K>, E::Of<N>, impl Upstream<Windowed<K>, E::Of<N>>>
+    ) -> Keyed<W::Key<K>, E::Of<N>, impl Upstream<W::Key<K>, E::Of<N>>>
     where
         N: Number,
         F: Fn(&V) -> N + Clone + Send + Sync + 'static,
@@ -338,7 +339,7 @@ where
         self,
         name: &str,
         of: F,
-    ) -> Keyed<Windowed<K>, E::Of<f64>, impl Upstream<Windowed<K>, E::Of<f64>>>
+    ) -> Keyed<W::Key<K>, E::Of<f64>, impl Upstream<W::Key<K>, E::Of<f64>>>
     where
         N: Number<Total: Serialize + DeserializeOwned>,
         F: Fn(&V) -> N + Clone + Send + Sync + 'static,
@@ -358,7 +359,7 @@ where
         self,
         name: &str,
         of: F,
-    ) -> Keyed<Windowed<K>, E::Of<B>, impl Upstream<Windowed<K>, E::Of<B>>>
+    ) -> Keyed<W::Key<K>, E::Of<B>, impl Upstream<W::Key<K>, E::Of<B>>>
     where
         B: Datum + Clone + PartialOrd,
         F: Fn(&V) -> B + Clone + Send + Sync + 'static,
@@ -373,7 +374,7 @@ where
         self,
         name: &str,
         of: F,
-    ) -> Keyed<Windowed<K>, E::Of<B>, impl Upstream<Windowed<K>, E::Of<B>>>
+    ) -> Keyed<W::Key<K>, E::Of<B>, impl Upstream<W::Key<K>, E::Of<B>>>
     where
         B: Datum + Clone + PartialOrd,
         F: Fn(&V) -> B + Clone + Send + Sync + 'static,
@@ -402,7 +403,7 @@ where
         name: &str,
         count: usize,
         score: F,
-    ) -> Keyed<Windowed<K>, E::Of<Vec<V>>, impl Upstream<Windowed<K>, E::Of<Vec<V>>>>
+    ) -> Keyed<W::Key<K>, E::Of<Vec<V>>, impl Upstream<W::Key<K>, E::Of<Vec<V>>>>
     where
         V: Serialize + DeserializeOwned + Ord + Clone,
         B: Ord,
@@ -417,7 +418,7 @@ where
         self,
         name: &str,
         of: F,
-    ) -> Keyed<Windowed<K>, E::Of<u64>, impl Upstream<Windowed<K>, E::Of<u64>>>
+    ) -> Keyed<W::Key<K>, E::Of<u64>, impl Upstream<W::Key<K>, E::Of<u64>>>
     where
         B: Serialize + DeserializeOwned + Ord + Clone + Send + Sync + 'static,
         F: Fn(&V) -> B + Clone + Send + Sync + 'static,
@@ -428,6 +429,50 @@ where
         };
         self.fold(name, distinct)
             .map(|seen| E::map::<BTreeSet<B>, u64>(seen, |seen| seen.len() as u64))
+    }
+}
+
+impl<K, V, Up, W, L, E> WindowedBy<K, V, Up, W, L, E>
+where
+    K: Datum + ?Sized,
+    V: Datum + ?Sized,
+    Up: Upstream<K, V>,
+    W: Windows,
+    L: LateRecords<K, V>,
+    E: Emission,
+{
+    /// How many different ones there are of what `of` takes from each value, about: by HyperLogLog with 2^`precision` registers, whose
+    /// standard error is 1.04 / √(2^`precision`): 0.8 % with 14, in 16 KiB for each open window and key. As many as 2^`precision` / 8
+    /// are counted exactly.
+    ///
+    /// # Panics
+    /// If `precision` is not within 4 to 18.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("visitors");
+    /// job.source(values("visits", (0..100u64).map(|n| (n % 3, n % 50))))
+    ///     .event_time(|(_, user)| user.cast_signed(), Watermarks::at_end_only())
+    ///     .key_by(|(page, _)| *page)
+    ///     .window(FixedWindows::tumbling(Duration::from_secs(3600)))
+    ///     .approx_distinct("visitors", 14, |(_, user)| *user)
+    ///     .sink(topic("visitors"));
+    /// ```
+    #[track_caller]
+    pub fn approx_distinct<B, F>(
+        self,
+        name: &str,
+        precision: u8,
+        of: F,
+    ) -> Keyed<W::Key<K>, E::Of<u64>, impl Upstream<W::Key<K>, E::Of<u64>>>
+    where
+        B: Datum,
+        F: Fn(&V) -> B + Clone + Send + Sync + 'static,
+    {
+        self.fold(name, Sketched::new(of, precision))
+            .map(|sketch| E::map::<Sketch<B>, u64>(sketch, Sketch::estimate))
     }
 }
 

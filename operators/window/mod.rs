@@ -1,4 +1,4 @@
-//! Windows: the records of a key, by spans of event time.
+//! Windows: the records of a key, by spans of event time or by their number.
 //!
 //! [`Keyed::window`] says which windows ([`Windows`]), the next step what is computed in each ([`WindowFold`]). A kind of windows is one
 //! file here; the functions are the same for all of them (`functions.rs`).
@@ -8,26 +8,35 @@
     reason = "the types say what a step gives; nobody writes them out"
 )]
 
+mod by_count;
 mod calendar;
+mod early;
 mod emission;
 mod fixed;
 mod fold;
 mod functions;
+mod per_key;
 mod session;
+mod sketch;
+mod sliding;
 
+pub use by_count::CountWindows;
 pub use calendar::CalendarWindows;
+pub use early::{Clock, EventClock, Every, WallClock};
 pub use emission::{Emission, OnClose, OnUpdate};
 pub use fold::WindowFold;
 pub use functions::Number;
 pub use session::SessionWindows;
+pub use sliding::SlidingWindows;
 
-use std::marker::PhantomData;
+use std::time::Duration;
 
 use fold::{Aggregate, Count, Reduce};
 
 use crate::codec::Datum;
 use crate::runtime::{
-    Flow, Headers, Key, Keyed, Meta, Origin, Output, Record, SideOutput, Upstream, Window, Windowed,
+    FixedWindows, Flow, Headers, Key, Keyed, Meta, Origin, Output, Record, SideOutput, Upstream,
+    Window, Windowed,
 };
 
 /// A keyed stream cut into windows; the next step says what is computed in each. Made by [`Keyed::window`].
@@ -36,11 +45,14 @@ pub struct WindowedBy<K: ?Sized, V: ?Sized, U, W, L = Counted, E = OnClose> {
     keyed: Keyed<K, V, U>,
     windows: W,
     late: L,
-    emission: PhantomData<fn() -> E>,
+    emission: E,
 }
 
-/// A kind of windows: [`FixedWindows`](crate::runtime::FixedWindows), [`CalendarWindows`] or [`SessionWindows`].
+/// A kind of windows: [`FixedWindows`], [`CalendarWindows`], [`SessionWindows`], [`SlidingWindows`] or [`CountWindows`].
 pub trait Windows: Clone + Send + Sync + 'static {
+    /// The key of a result.
+    type Key<K: Datum + ?Sized>: Datum + ?Sized;
+
     /// Folds the values of each key and window in the store `name`, and gives results when `E` says.
     #[track_caller]
     fn fold<K, V, Up, C, E>(
@@ -49,7 +61,7 @@ pub trait Windows: Clone + Send + Sync + 'static {
         late: Option<SideOutput<K, V>>,
         name: &str,
         fold: C,
-    ) -> Keyed<Windowed<K>, E::Of<C::State>, impl Upstream<Windowed<K>, E::Of<C::State>>>
+    ) -> Keyed<Self::Key<K>, E::Of<C::State>, impl Upstream<Self::Key<K>, E::Of<C::State>>>
     where
         K: Datum + ?Sized,
         V: Datum + ?Sized,
@@ -57,6 +69,14 @@ pub trait Windows: Clone + Send + Sync + 'static {
         C: WindowFold<V>,
         E: Emission;
 }
+
+/// Windows of event time, whose results have keys with the window ([`Windowed`]).
+pub trait TimeWindows: Windows {}
+
+impl TimeWindows for FixedWindows {}
+impl TimeWindows for CalendarWindows {}
+impl TimeWindows for SessionWindows {}
+impl TimeWindows for SlidingWindows {}
 
 /// Late records are counted only.
 pub struct Counted;
@@ -107,12 +127,12 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
             keyed: self,
             windows,
             late: Counted,
-            emission: PhantomData,
+            emission: OnClose,
         }
     }
 }
 
-impl<K: ?Sized, V: ?Sized, Up, W, L> WindowedBy<K, V, Up, W, L> {
+impl<K: ?Sized, V: ?Sized, Up, W: TimeWindows, L> WindowedBy<K, V, Up, W, L> {
     /// Gives a result with each change of a window, without waiting for its close: `Some` result so far, or `None` for a window that is
     /// no more because it became part of another, which sessions do. Each stands for all before it with the same key and window.
     ///
@@ -129,11 +149,37 @@ impl<K: ?Sized, V: ?Sized, Up, W, L> WindowedBy<K, V, Up, W, L> {
     ///     .sink(topic::<u64>("visits").as_option());
     /// ```
     pub fn on_update(self) -> WindowedBy<K, V, Up, W, L, OnUpdate> {
+        self.emitting(OnUpdate)
+    }
+
+    /// Gives results early: each time that a clock has passed a multiple of a period, the windows that changed since, and the last
+    /// result of each when it closes. They are as with [`on_update`](Self::on_update), but fewer.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    ///
+    /// // A day's revenue, told every minute of event time while the day lasts.
+    /// let job = Job::new("revenue-so-far");
+    /// job.source(topic::<str>("orders"))
+    ///     .try_map(|line: &str| line.parse::<u64>())
+    ///     .key_by(|_| ())
+    ///     .window(CalendarWindows::days("Europe/Berlin")?)
+    ///     .early(Every::event_time(Duration::from_secs(60)))
+    ///     .sum("revenue", |cents| *cents)
+    ///     .sink(topic::<u64>("revenue").as_option());
+    /// # Ok::<(), JobError>(())
+    /// ```
+    pub fn early<C: Clock>(self, every: Every<C>) -> WindowedBy<K, V, Up, W, L, Every<C>> {
+        self.emitting(every)
+    }
+
+    fn emitting<E>(self, emission: E) -> WindowedBy<K, V, Up, W, L, E> {
         WindowedBy {
             keyed: self.keyed,
             windows: self.windows,
             late: self.late,
-            emission: PhantomData,
+            emission,
         }
     }
 }
@@ -143,7 +189,7 @@ where
     K: Datum + ?Sized,
     V: Datum + ?Sized,
     Up: Upstream<K, V>,
-    W: Windows,
+    W: TimeWindows,
     E: Emission,
 {
     /// Gives the records that come after all of their windows are closed a stream of their own: as they were, with key and time.
@@ -156,20 +202,30 @@ where
             keyed: self.keyed,
             windows: self.windows,
             late,
-            emission: PhantomData,
+            emission: self.emission,
         };
         (windowed, stream)
     }
+}
 
+impl<K, V, Up, W, E> WindowedBy<K, V, Up, W, Counted, E>
+where
+    K: Datum + ?Sized,
+    V: Datum + ?Sized,
+    Up: Upstream<K, V>,
+    W: Windows,
+    E: Emission,
+{
     /// Counts the records of each key and window in the store `name`.
     #[track_caller]
     pub fn count(
         self,
         name: &str,
-    ) -> Keyed<Windowed<K>, E::Of<u64>, impl Upstream<Windowed<K>, E::Of<u64>>> {
+    ) -> Keyed<W::Key<K>, E::Of<u64>, impl Upstream<W::Key<K>, E::Of<u64>>> {
         // Nobody needs the values: the shuffle moves keys only.
         let keys = self.keyed.map(|_| ());
-        self.windows.fold::<_, _, _, _, E>(keys, None, name, Count)
+        let counts = self.windows.fold::<_, _, _, _, E>(keys, None, name, Count);
+        self.emission.finish::<_, u64, _>(name, counts)
     }
 }
 
@@ -186,7 +242,7 @@ where
     pub fn count(
         self,
         name: &str,
-    ) -> Keyed<Windowed<K>, E::Of<u64>, impl Upstream<Windowed<K>, E::Of<u64>>> {
+    ) -> Keyed<W::Key<K>, E::Of<u64>, impl Upstream<W::Key<K>, E::Of<u64>>> {
         self.fold(name, Count)
     }
 }
@@ -210,7 +266,7 @@ where
         initial: I,
         add: F,
         merge: M,
-    ) -> Keyed<Windowed<K>, E::Of<A>, impl Upstream<Windowed<K>, E::Of<A>>>
+    ) -> Keyed<W::Key<K>, E::Of<A>, impl Upstream<W::Key<K>, E::Of<A>>>
     where
         A: Datum + Clone,
         I: Fn() -> A + Clone + Send + Sync + 'static,
@@ -240,7 +296,7 @@ where
         self,
         name: &str,
         combine: F,
-    ) -> Keyed<Windowed<K>, E::Of<V>, impl Upstream<Windowed<K>, E::Of<V>>>
+    ) -> Keyed<W::Key<K>, E::Of<V>, impl Upstream<W::Key<K>, E::Of<V>>>
     where
         V: Sized + Clone,
         F: Fn(&mut V, &V) + Clone + Send + Sync + 'static,
@@ -254,11 +310,20 @@ where
         self,
         name: &str,
         fold: C,
-    ) -> Keyed<Windowed<K>, E::Of<C::State>, impl Upstream<Windowed<K>, E::Of<C::State>>> {
+    ) -> Keyed<W::Key<K>, E::Of<C::State>, impl Upstream<W::Key<K>, E::Of<C::State>>> {
         let late = self.late.output();
-        self.windows
-            .fold::<_, _, _, _, E>(self.keyed, late, name, fold)
+        let results = self
+            .windows
+            .fold::<_, _, _, _, E>(self.keyed, late, name, fold);
+        self.emission.finish::<_, C::State, _>(name, results)
     }
+}
+
+/// A length or a grace is at most 2^60 ms, so that sums of them with times stay in order.
+const MILLIS_MAX: i64 = 1 << 60;
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).map_or(MILLIS_MAX, |millis| millis.min(MILLIS_MAX))
 }
 
 /// Pushes a window's result, with the last time that belongs to the window.

@@ -37,6 +37,21 @@ impl Window {
     pub fn last(self) -> Timestamp {
         self.end.plus_millis(-1)
     }
+
+    /// The window that the bytes of a [`Windowed`] key end with.
+    #[must_use]
+    pub fn of_key(bytes: &[u8]) -> Option<Self> {
+        let (_, window) = bytes.split_last_chunk::<WINDOW_BYTES>()?;
+        let times = i128::from_be_bytes(*window);
+        let time = |bits: i128| {
+            let low = bits & i128::from(u64::MAX);
+            Timestamp(u64::try_from(low).unwrap_or(0).cast_signed() ^ i64::MIN)
+        };
+        Some(Self {
+            start: time(times >> 64),
+            end: time(times),
+        })
+    }
 }
 
 /// A key in a window: the key of a window's result. As bytes it is the key, then start and end in eight bytes each,
@@ -132,24 +147,17 @@ impl<K: Datum + ?Sized> Codec<Windowed<K>> for WindowedCodec<K> {
     }
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, Windowed<K>>, CodecError> {
-        let Some((key, window)) = bytes.split_last_chunk::<WINDOW_BYTES>() else {
+        let Some(window) = Window::of_key(bytes) else {
             return Err(CodecError::Decode {
                 codec: "a key in a window",
                 length_bytes: bytes.len(),
                 why: "a window takes 16 bytes behind its key".to_owned(),
             });
         };
-        let times = i128::from_be_bytes(*window);
-        let time = |bits: i128| {
-            let low = bits & i128::from(u64::MAX);
-            Timestamp(u64::try_from(low).unwrap_or(0).cast_signed() ^ i64::MIN)
-        };
+        let key = &bytes[..bytes.len() - WINDOW_BYTES];
         Ok(Cow::Owned(Windowed {
             key: K::DefaultCodec::default().decode(key)?.into_owned(),
-            window: Window {
-                start: time(times >> 64),
-                end: time(times),
-            },
+            window,
         }))
     }
 }

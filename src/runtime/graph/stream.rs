@@ -548,6 +548,17 @@ pub(super) fn side_output<L: ?Sized + 'static, W: ?Sized + 'static>(
     (output, Keyed::new(graph.clone(), place, upstream))
 }
 
+impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U> {
+    /// Calls the step behind `name`, without a shuffle: its stores need records of one key on one worker, so that it goes
+    /// behind a step that keeps the key of records which are together already. See [`partitioned`](Self::partitioned).
+    pub fn named(self, name: &str) -> Self {
+        Self {
+            place: self.place.shuffled(name, false),
+            ..self
+        }
+    }
+}
+
 impl<K: Datum + ?Sized, V: Datum + ?Sized, U: Upstream<K, V>> Keyed<K, V, U> {
     /// Brings all records of one key to one worker. Stateful operators call it themselves; it costs nothing where they are together already.
     /// `name` is that of the step behind: where a job is spread over several processes, the topic between them is called

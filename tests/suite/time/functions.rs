@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onceflow::operators::Windows;
+use onceflow::operators::TimeWindows;
 use onceflow::prelude::*;
 use onceflow::runtime::Launch;
 use proptest::prelude::*;
 
 use super::model::{Kind, any_kind, holding, windows};
 use super::sessions::sessions;
+use super::sliding::sliding;
 use super::support::{
     Click, PerWindow, any_clicks, any_runs, left_in_store, ms, parse, results_of, run_in_parts,
     watermarks,
@@ -24,7 +25,7 @@ fn number(click: &Click) -> i64 {
 }
 
 /// Every function over the same clicks, each in a store and a topic of its own.
-fn all_functions(windows: impl Windows) -> Launch {
+fn all_functions(windows: impl TimeWindows) -> Launch {
     let job = Job::new("functions");
     let clicks = job
         .source(topic::<str>("in").until_end())
@@ -44,6 +45,10 @@ fn all_functions(windows: impl Windows) -> Launch {
     clicks()
         .distinct("distinct", number)
         .sink(topic("distinct"));
+    // So few are counted exactly.
+    clicks()
+        .approx_distinct("about", 9, number)
+        .sink(topic("about"));
     clicks().top_n("top", TOP, number).sink(topic("top"));
     let newest = |newest: &mut Click, click: &Click| newest.1 = newest.1.max(click.1);
     let rest = rest.unwrap().window(windows);
@@ -88,6 +93,7 @@ fn check(log: &Log, windows: &PerWindow<Vec<i64>>) {
             .len() as u64
     });
     assert_eq!(results_of(log, "distinct"), distinct);
+    assert_eq!(results_of(log, "about"), distinct);
     let top = each(windows, |user, times| {
         let mut clicks: Vec<Click> = times.iter().map(|time| (user.to_owned(), *time)).collect();
         clicks.sort_by_key(|click| std::cmp::Reverse((number(click), click.clone())));
@@ -100,7 +106,9 @@ fn check(log: &Log, windows: &PerWindow<Vec<i64>>) {
     });
     assert_eq!(results_of(log, "reduce"), newest);
     if !windows.is_empty() {
-        for store in ["sum", "avg", "min", "max", "distinct", "top", "reduce"] {
+        for store in [
+            "sum", "avg", "min", "max", "distinct", "about", "top", "reduce",
+        ] {
             assert_eq!(left_in_store(log, "functions", store), 0, "{store}");
         }
     }
@@ -133,6 +141,19 @@ proptest! {
         let log = place.log();
         run_in_parts(|| all_functions(windows(kind)), &partitions, &runs, &log);
         check(&log, &in_fixed(kind, partitions.iter().flatten().cloned()));
+    }
+
+    #[test]
+    fn w11_w13_functions_in_sliding_windows_are_as_over_a_list(
+        partitions in any_clicks(),
+        difference in 0i64..12,
+        runs in any_runs(),
+    ) {
+        let place = Place::new();
+        let log = place.log();
+        let windows = SlidingWindows::difference(ms(difference.unsigned_abs()));
+        run_in_parts(|| all_functions(windows), &partitions, &runs, &log);
+        check(&log, &sliding(difference, partitions.iter().flatten().cloned()));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Event time and windows: the committed output is a function of the input alone, whatever runs it.
 
+mod by_count; // Windows of a number of records, against a list of them.
 mod calendar; // Windows that follow the calendar of a zone.
 mod dedupes; // Records that are there more than once, against a list of all that passed.
+mod early; // Windows that give results early, against those that give them when they close.
 mod functions; // What is computed in windows, against the same from a list of all values.
 mod killed; // A process with windows, killed at any moment and at every failpoint.
 mod late; // Late records say why; what windows leave out is counted.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
 mod sessions; // Sessions over random input, and the rows W that are about them.
+mod sliding; // Windows that slide, against the definition and against a run by hand.
 mod support; // Clicks, how they are fed, and the windows that they belong to.
 mod timers; // Timers of event time and of the wall clock, and records in the order of their times.
 mod two_inputs; // Operators with two inputs, against nested loops over all of both.

@@ -169,6 +169,32 @@ fn t15_the_end_of_the_input_closes_all_windows_with_and_without_watermarks() {
     }
 }
 
+/// 500 records of ten milliseconds that are read over a much longer time are one row.
+#[test]
+fn w18_what_is_read_slowly_is_in_one_window() {
+    let place = Place::new();
+    let log = place.log();
+    topic_of_clicks(&log, "in", 1);
+    let begin = std::time::Instant::now();
+    let windows = FixedWindows::tumbling(ms(10));
+    let running = launch_endless(windows, Watermarks::default())
+        .workers(2)
+        .start(&log)
+        .unwrap();
+    for batch in 1..=10i64 {
+        let clicks: Vec<Click> = (0..50).map(|_| click("a", batch - 1)).collect();
+        feed(&log, "in", 0, &clicks);
+        let read = 50 * batch.unsigned_abs();
+        until("the batch is read", || running.progress().records == read);
+        assert_eq!(results(&log), BTreeMap::new());
+    }
+    assert!(begin.elapsed() > ms(10));
+    feed(&log, "in", 0, &[click("b", 10)]);
+    until("the window is closed", || !results(&log).is_empty());
+    wait(running.stop()).unwrap();
+    assert_eq!(results(&log), expected([("a", 0, 10, 500)]));
+}
+
 #[test]
 fn w1_negative_times_round_down() {
     let place = Place::new();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use onceflow::client::wait;
-use onceflow::operators::Windows;
+use onceflow::operators::TimeWindows;
 use onceflow::prelude::*;
 use onceflow::protocol::batch::BatchProducer;
 use onceflow::protocol::messages::{Acks, ProduceRequest};
@@ -60,7 +60,7 @@ pub(crate) fn parse(line: &str) -> Result<Click, String> {
 
 /// Counts clicks of the topic `in` by user and window into `counts`; late ones go to `late`.
 pub(crate) fn clicks_per_window(
-    windows: impl Windows,
+    windows: impl TimeWindows,
     watermarks: Watermarks,
     is_endless: bool,
 ) -> Job {
@@ -83,14 +83,14 @@ pub(crate) fn clicks_per_window(
     job
 }
 
-pub(crate) fn launch(windows: impl Windows, watermarks: Watermarks) -> Launch {
+pub(crate) fn launch(windows: impl TimeWindows, watermarks: Watermarks) -> Launch {
     clicks_per_window(windows, watermarks, false)
         .exactly_once(Commit::every(ms(2)))
         .state_partitions(8)
 }
 
 /// The same job, which goes on until it is stopped.
-pub(crate) fn launch_endless(windows: impl Windows, watermarks: Watermarks) -> Launch {
+pub(crate) fn launch_endless(windows: impl TimeWindows, watermarks: Watermarks) -> Launch {
     clicks_per_window(windows, watermarks, true)
         .exactly_once(Commit::every(ms(2)))
         .state_partitions(8)
@@ -162,9 +162,30 @@ pub(crate) fn run_in_parts(
     runs: &[(usize, u64)],
     log: &Log,
 ) {
+    run_cut(launch, partitions, runs, (4_096, 2), log);
+}
+
+/// How many clicks a batch has, and how many workers the last run.
+pub(crate) fn any_cut() -> impl Strategy<Value = (usize, usize)> {
+    (
+        prop::sample::select(vec![1usize, 7, 4_096]),
+        prop::sample::select(vec![1usize, 4]),
+    )
+}
+
+/// As `run_in_parts`, with clicks in batches of one size, and the last run by a number of workers.
+pub(crate) fn run_cut(
+    launch: impl Fn() -> Launch,
+    partitions: &[Vec<Click>],
+    runs: &[(usize, u64)],
+    (batch, last_workers): (usize, usize),
+    log: &Log,
+) {
     topic_of_clicks(log, "in", i32::try_from(partitions.len()).unwrap());
     for (number, clicks) in partitions.iter().enumerate() {
-        feed(log, "in", i32::try_from(number).unwrap(), clicks);
+        for clicks in clicks.chunks(batch) {
+            feed(log, "in", i32::try_from(number).unwrap(), clicks);
+        }
     }
     for &(workers, enough) in runs {
         let running = launch().workers(workers).start(log).unwrap();
@@ -174,7 +195,7 @@ pub(crate) fn run_in_parts(
         }
         wait(running.stop()).unwrap();
     }
-    run(launch().workers(2), log).unwrap();
+    run(launch().workers(last_workers), log).unwrap();
 }
 
 /// The last committed values of the keys of a store, without how far its operator has come.

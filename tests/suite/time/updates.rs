@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use onceflow::operators::Windows;
+use onceflow::operators::TimeWindows;
 use onceflow::prelude::*;
 use onceflow::runtime::Launch;
 use proptest::prelude::*;
 
 use super::model::{any_kind, counted, windows};
 use super::sessions::sessions;
+use super::sliding::sliding;
 use super::support::{
     Click, PerWindow, any_clicks, any_runs, click, feed, late, left_in_store, ms, parse,
     run_in_parts, topic_of_clicks, watermarks,
@@ -16,7 +17,7 @@ use super::support::{
 use crate::jobs::support::{Place, committed, run};
 
 /// Counts clicks by user and window, and gives each change.
-fn each_change(windows: impl Windows, watermarks: Watermarks) -> Launch {
+fn each_change(windows: impl TimeWindows, watermarks: Watermarks) -> Launch {
     let job = Job::new("clicks");
     let (clicks, late) = job
         .source(topic::<str>("in").until_end())
@@ -33,10 +34,10 @@ fn each_change(windows: impl Windows, watermarks: Watermarks) -> Launch {
 }
 
 /// A user, a window's bounds, and its result so far; none if the window is gone.
-type Change = (String, i64, i64, Option<u64>);
+pub(super) type Change = (String, i64, i64, Option<u64>);
 
 /// All committed changes, those of one user in order.
-fn changes(log: &Log) -> Vec<Change> {
+pub(super) fn changes(log: &Log) -> Vec<Change> {
     let changes = committed(log, "counts").into_iter().map(|seen| {
         let key = seen.key::<Windowed<String>>();
         let value = seen.value.is_some().then(|| seen.value::<u64>());
@@ -46,7 +47,7 @@ fn changes(log: &Log) -> Vec<Change> {
 }
 
 /// What a table holds that takes in all changes.
-fn table(log: &Log) -> PerWindow<u64> {
+pub(super) fn table(log: &Log) -> PerWindow<u64> {
     let mut table = BTreeMap::new();
     for (user, start, end, value) in changes(log) {
         match value {
@@ -58,7 +59,7 @@ fn table(log: &Log) -> PerWindow<u64> {
 }
 
 fn given(
-    windows: impl Windows,
+    windows: impl TimeWindows,
     clicks: &[Click],
     watermarks: Watermarks,
 ) -> (Vec<Change>, Vec<Click>) {
@@ -70,11 +71,11 @@ fn given(
     (changes(&log), late(&log))
 }
 
-fn change(user: &str, start: i64, end: i64, n: u64) -> Change {
+pub(super) fn change(user: &str, start: i64, end: i64, n: u64) -> Change {
     (user.to_owned(), start, end, Some(n))
 }
 
-fn gone(user: &str, start: i64, end: i64) -> Change {
+pub(super) fn gone(user: &str, start: i64, end: i64) -> Change {
     (user.to_owned(), start, end, None)
 }
 
@@ -102,6 +103,27 @@ proptest! {
         }
         if !expected.is_empty() {
             prop_assert_eq!(left_in_store(&log, "clicks", "per-window"), 0);
+        }
+    }
+
+    /// A window's last result is the whole of it, and none of its results is less than the one before.
+    #[test]
+    fn w11_w14_what_is_left_of_changing_sliding_windows_are_the_windows(
+        partitions in any_clicks(),
+        difference in 0i64..12,
+        runs in any_runs(),
+    ) {
+        let place = Place::new();
+        let log = place.log();
+        let windows = SlidingWindows::difference(ms(difference.unsigned_abs()));
+        run_in_parts(|| each_change(windows, watermarks()), &partitions, &runs, &log);
+        let all = sliding(difference, partitions.iter().flatten().cloned());
+        let counts = all.into_iter().map(|(window, times)| (window, times.len() as u64));
+        prop_assert_eq!(table(&log), counts.collect::<PerWindow<u64>>());
+        let mut last = BTreeMap::new();
+        for (user, start, end, value) in changes(&log) {
+            let before = last.insert((user, start, end), value.unwrap());
+            prop_assert!(before.is_none_or(|before| before < value.unwrap()));
         }
     }
 
