@@ -10,6 +10,7 @@ mod formats;
 mod identity;
 mod or_null;
 mod shape;
+mod sort_key;
 
 use std::borrow::Cow;
 
@@ -17,6 +18,7 @@ pub use error::CodecError;
 pub use formats::{Bincode, Json, Postcard, Raw, Text};
 pub use identity::{Schema, SchemaDifference, TypeIdentity};
 pub use or_null::OrNull;
+pub use sort_key::SortKey;
 
 /// The number of a codec, stored with the data that it wrote. Numbers from 1,000 on are for users' own codecs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -49,6 +49,7 @@ pub use scale::ScaleOut;
 pub use task::context::{JobContext, OperatorContext};
 pub use task::cycle::Commit;
 pub use task::late::{Late, LateReason};
+pub use task::ordered_store::OrderedStore;
 pub use task::poison::PoisonPolicy;
 pub use task::progress::{JobProgress, ShareReport, Summary};
 pub use task::side::{Side, SideOutput};

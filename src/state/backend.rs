@@ -13,6 +13,7 @@ use super::config::StateConfig;
 use super::error::StateError;
 use super::flush::FlushBatch;
 use super::prepare::{damage_mark, open_or_rebuild, prepare};
+use super::ranges::Direction;
 use super::rocks::{self, POSITIONS, column_family};
 use crate::codec::CodecId;
 use crate::env::{Env, Instant, bound_allocator, failpoint};
@@ -334,6 +335,7 @@ impl StateBackend {
         store: &str,
         from: &[u8],
         to: Option<Vec<u8>>,
+        direction: Direction,
         visit: &mut VisitStored<'_>,
     ) -> Result<(), StateError> {
         let family = self.shared.family(store)?;
@@ -341,14 +343,21 @@ impl StateBackend {
         if let Some(to) = to {
             read.set_iterate_upper_bound(to);
         }
+        read.set_iterate_lower_bound(from);
         let mut iterator = self.shared.db.raw_iterator_cf_opt(&family, read);
-        iterator.seek(from);
+        match direction {
+            Direction::Forward => iterator.seek_to_first(),
+            Direction::Backward => iterator.seek_to_last(),
+        }
         while let Some((key, value)) = iterator.item() {
             let key = key.split_first_chunk::<2>().map_or(key, |(_, key)| key);
             if visit(key, value)?.is_break() {
                 return Ok(());
             }
-            iterator.next();
+            match direction {
+                Direction::Forward => iterator.next(),
+                Direction::Backward => iterator.prev(),
+            }
         }
         iterator.status().map_err(|e| self.shared.failed("read", e))
     }

@@ -14,7 +14,8 @@
 //!             └──take_flush──► FlushBatch ──────after commit──► StateBackend::flush ─► RocksDB + position
 //! ```
 //! Reading order: `store.rs`, `table.rs` (on `index.rs`, `key.rs`), `flush.rs`, `backend.rs` (on `prepare.rs`, `rocks.rs`, `meta.rs`);
-//! state that moves: `handover.rs`, `replay.rs`.
+//! ranges: `scan.rs`, and `ranges.rs` (on `order.rs`) for stores that keep
+//! their keys in order; state that moves: `handover.rs`, `replay.rs`.
 
 mod backend;
 mod budget;
@@ -26,8 +27,10 @@ mod handover;
 mod index;
 mod key;
 mod meta;
+mod order;
 mod prefetch;
 mod prepare;
+mod ranges;
 mod replay;
 mod rocks;
 mod scan;
@@ -40,6 +43,7 @@ pub use error::StateError;
 
 pub(crate) use cycle_store::{BoxError, CycleStore};
 pub(crate) use flush::{FlushBatch, FlushTicket};
+pub(crate) use ranges::{Direction, KeyRange};
 pub(crate) use trace::Trace;
 
 // For the benches: no part of the surface.

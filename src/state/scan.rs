@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::error::StateError;
 use super::key::encode_stored_key;
+use super::ranges::Direction;
 use super::store::Store;
 use super::value::decode;
 
@@ -40,15 +41,15 @@ impl<V: Clone + Send + 'static> Store<V> {
     ) -> Result<(), StateError> {
         self.check_not_broken()?;
         let overlay = self.unflushed_in(state_partition, from, to).into_iter();
-        self.scan_merged(state_partition, from, to, overlay, visit)
+        let range = (from, to, Direction::Forward);
+        self.scan_merged(state_partition, range, overlay, visit)
     }
 
-    /// Shows RocksDB's keys of a range with those of `overlay`, which is in order, laid over them.
-    fn scan_merged<'s>(
+    /// Shows RocksDB's keys of a range with those of `overlay`, which is in the range's order, laid over them.
+    pub(super) fn scan_merged<'s>(
         &'s self,
         state_partition: u16,
-        from: &[u8],
-        to: Option<&[u8]>,
+        (from, to, direction): (&[u8], Option<&[u8]>, Direction),
         overlay: impl Iterator<Item = (&'s [u8], Option<&'s V>)>,
         visit: &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
     ) -> Result<(), StateError>
@@ -60,27 +61,28 @@ impl<V: Clone + Send + 'static> Store<V> {
         encode_stored_key(state_partition, from, &mut stored_from);
         let stored_to = stored_end(state_partition, to);
         let mut is_stopped = false;
-        self.backend
-            .scan(&self.name, &stored_from, stored_to, &mut |key, bytes| {
-                // What lies before the stored key comes first; what has the same key hides it.
-                while let Some((laid_over, value)) =
-                    overlay.next_if(|(laid_over, _)| *laid_over <= key)
+        let mut show = |key: &[u8], bytes: &[u8]| {
+            // What lies before the stored key comes first; what has the same key hides it.
+            while let Some((laid_over, value)) = overlay
+                .next_if(|(laid_over, _)| *laid_over == key || direction.is_before(laid_over, key))
+            {
+                if let Some(value) = value
+                    && visit(laid_over, value).is_break()
                 {
-                    if let Some(value) = value
-                        && visit(laid_over, value).is_break()
-                    {
-                        is_stopped = true;
-                        return Ok(ControlFlow::Break(()));
-                    }
-                    if laid_over == key {
-                        return Ok(ControlFlow::Continue(()));
-                    }
+                    is_stopped = true;
+                    return Ok(ControlFlow::Break(()));
                 }
-                let value = decode(self.codec.as_ref(), &self.name, Some(bytes))?;
-                let flow = value.map_or(ControlFlow::Continue(()), |value| visit(key, &value));
-                is_stopped = flow.is_break();
-                Ok(flow)
-            })?;
+                if laid_over == key {
+                    return Ok(ControlFlow::Continue(()));
+                }
+            }
+            let value = decode(self.codec.as_ref(), &self.name, Some(bytes))?;
+            let flow = value.map_or(ControlFlow::Continue(()), |value| visit(key, &value));
+            is_stopped = flow.is_break();
+            Ok(flow)
+        };
+        self.backend
+            .scan(&self.name, &stored_from, stored_to, direction, &mut show)?;
         if !is_stopped {
             let _ = overlay
                 .filter_map(|(key, value)| Some((key, value?)))
@@ -118,7 +120,8 @@ impl<V: Clone + Send + 'static> Store<V> {
             let overlay = unflushed[first..behind].iter();
             let overlay = overlay.map(|(_, key, value)| (*key, *value));
             let mut visit = |key: &[u8], value: &V| visit(partition, key, value);
-            self.scan_merged(partition, from, None, overlay, &mut visit)?;
+            let range = (from, None, Direction::Forward);
+            self.scan_merged(partition, range, overlay, &mut visit)?;
         }
         Ok(())
     }
@@ -164,7 +167,7 @@ fn stored_end(state_partition: u16, to: Option<&[u8]>) -> Option<Vec<u8>> {
 }
 
 /// The first key that is above every key with this prefix; `None` if there is none.
-fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let kept = prefix.iter().rposition(|&byte| byte != u8::MAX)?;
     let mut end = prefix[..=kept].to_vec();
     end[kept] += 1;

@@ -35,7 +35,7 @@ pub struct Store<V> {
     pub(super) backend: StateBackend,
     pub(super) name: Arc<str>,
     /// How many state partitions the job has.
-    state_partitions: u16,
+    pub(super) state_partitions: u16,
     pub(super) partitions: Vec<u16>,
     pub(super) codec: Box<dyn ValueCodec<V>>,
     pub(super) table: Table<V>,
@@ -220,7 +220,7 @@ impl<V: Clone + Send + 'static> Store<V> {
     }
 
     #[inline]
-    fn mark_changed(&mut self, slot: u32, is_new: bool) {
+    pub(super) fn mark_changed(&mut self, slot: u32, is_new: bool) {
         if is_new && std::mem::needs_drop::<V>() {
             if self.typical_value_bytes == 0 || slot.is_multiple_of(SAMPLE_EVERY) {
                 self.sample_value_bytes(slot);

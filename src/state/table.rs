@@ -3,6 +3,7 @@
 use super::budget::ALLOCATION_OVERHEAD_BYTES;
 use super::index::SlotIndex;
 use super::key::{KeyBytes, PlacedKey};
+use super::order::KeyOrder;
 
 /// Entries in one chunk: growing allocates a chunk and moves nothing.
 const CHUNK_ENTRIES: usize = 1024;
@@ -55,6 +56,8 @@ pub(super) struct Table<V> {
     entries_count: usize,
     size_bytes: usize,
     hand: usize,
+    /// The entries in the order of their keys, if somebody reads ranges of them.
+    order: Option<KeyOrder>,
 }
 
 #[allow(
@@ -74,7 +77,22 @@ impl<V> Table<V> {
             entries_count: 0,
             size_bytes: 0,
             hand: 0,
+            order: None,
         }
+    }
+
+    /// Keeps the order of the keys from here on.
+    ///
+    /// # Panics
+    /// If the table has entries.
+    pub(super) fn keep_order(&mut self) {
+        assert_eq!(self.entries_count, 0, "the order is that of all entries");
+        self.order = Some(KeyOrder::default());
+    }
+
+    /// The order of the keys, if it is kept.
+    pub(super) fn order(&self) -> Option<&KeyOrder> {
+        self.order.as_ref()
     }
 
     /// The slot of a key, which counts as a use of it.
@@ -129,6 +147,9 @@ impl<V> Table<V> {
         self.size_bytes += entry.size_bytes();
         let slot = self.store(entry);
         self.index.insert(tag_of(key.hash), slot);
+        if let Some(order) = &mut self.order {
+            order.insert(key.state_partition, key.bytes, slot);
+        }
         slot
     }
 
@@ -163,7 +184,7 @@ impl<V> Table<V> {
 
     /// What the entries take in memory, with the index.
     pub(super) fn size_bytes(&self) -> usize {
-        self.size_bytes
+        self.size_bytes + self.order.as_ref().map_or(0, KeyOrder::size_bytes)
     }
 
     /// How many entries there are, absent keys included.
@@ -181,7 +202,7 @@ impl<V> Table<V> {
         let mut has_lost_value = false;
         let slots_count = self.slots_count();
         for _ in 0..slots_count * 2 {
-            if self.size_bytes <= target_bytes {
+            if self.size_bytes() <= target_bytes {
                 break;
             }
             self.hand = (self.hand + 1) % slots_count;
@@ -222,10 +243,13 @@ impl<V> Table<V> {
     pub(super) fn remove(&mut self, slot: u32) {
         let entry = self.entry_mut(slot);
         let size = entry.size_bytes();
-        let tag = entry.tag;
+        let (tag, state_partition) = (entry.tag, entry.state_partition);
         entry.is_live = false;
         entry.value = None;
-        entry.key = KeyBytes::new(&[]);
+        let key = std::mem::replace(&mut entry.key, KeyBytes::new(&[]));
+        if let Some(order) = &mut self.order {
+            order.remove(state_partition, key.as_slice());
+        }
         self.index.remove(tag, slot);
         self.free.push(slot);
         self.entries_count -= 1;

@@ -8,7 +8,7 @@ use super::description::kind_of;
 use super::exchange::Exchange;
 use super::stream::{Attach, Keyed, Upstream};
 use super::topology::Graph;
-use crate::codec::Datum;
+use crate::codec::{Datum, SortKey};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::two_inputs::{
     LeftPort, RightPort, SharedStep, TwoInputOperator, TwoInputStep,
@@ -195,6 +195,17 @@ where
     pub fn with_timed_store<S: Datum>(self, name: &str) -> Self {
         Self {
             left: self.left.with_timed_store::<S>(name),
+            ..self
+        }
+    }
+
+    /// Declares a store of values in an order; see [`Keyed::with_ordered_store`].
+    ///
+    /// # Panics
+    /// As [`Keyed::with_store`].
+    pub fn with_ordered_store<S: SortKey, T: Datum>(self, name: &str) -> Self {
+        Self {
+            left: self.left.with_ordered_store::<S, T>(name),
             ..self
         }
     }

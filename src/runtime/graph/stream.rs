@@ -11,12 +11,13 @@ use std::sync::Arc;
 use super::description::{Edge, EdgeKind, Node, kind_of};
 use super::exchange::Exchange;
 use super::topology::Graph;
-use crate::codec::{Datum, Schema};
+use crate::codec::{Datum, Schema, SortKey};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::{Operator, Stage, Step};
 use crate::runtime::contract::record::Unkeyed;
 use crate::runtime::task::chains::StageFactory;
 use crate::runtime::task::context::OperatorContext;
+use crate::runtime::task::ordered_store::ordered_schema;
 use crate::runtime::task::side::SideOutput;
 use crate::runtime::task::timed_store::timed_schema;
 
@@ -480,6 +481,20 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         K: Datum,
     {
         self.graph.declare_store(name, timed_schema::<K, S>());
+        self.place.stores.push(name.to_owned());
+        self
+    }
+
+    /// Declares a store that has, for each key, values of `T` in the order of `S`, which an operator behind this point opens with
+    /// [`OperatorContext::ordered_store`]. See [`with_store`](Self::with_store).
+    ///
+    /// # Panics
+    /// As [`with_store`](Self::with_store).
+    pub fn with_ordered_store<S: SortKey, T: Datum>(mut self, name: &str) -> Self
+    where
+        K: Datum,
+    {
+        self.graph.declare_store(name, ordered_schema::<K, S, T>());
         self.place.stores.push(name.to_owned());
         self
     }

@@ -24,9 +24,9 @@ use super::report::Reports;
 use super::shared_node::{ExchangeEdge, SharedNode};
 use super::side::{Side, SideOutput};
 use super::source_time::SourceTimes;
-use super::stores::{KeyValueStore, OpenStore, SharedStore};
+use super::stores::{KeyValueStore, OpenStore, SharedStore, StoreKind};
 use super::timed_row::{Row, RowCodec};
-use super::timed_store::{TimedStore, is_timed_key};
+use super::timed_store::TimedStore;
 use crate::client::{TransactionalWriter, Transport};
 use crate::codec::{Codec, Datum, Schema};
 use crate::env::Env;
@@ -242,7 +242,7 @@ pub struct OperatorContext {
     writer: Rc<Cell<usize>>,
     pub(super) edges: Vec<ExchangeEdge>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
-    stores: Vec<OpenStore>,
+    pub(super) stores: Vec<OpenStore>,
     /// The stores whose keys are those of the records, in the order in which chains meet them.
     pub(super) met_stores: Vec<SharedStore>,
     pub(super) shared_nodes: HashMap<usize, SharedNode>,
@@ -313,7 +313,7 @@ impl OperatorContext {
         &mut self,
         name: &str,
     ) -> Result<KeyValueStore<V>, JobError> {
-        let store = self.open_store::<V, V>(name, false, V::DefaultCodec::default())?;
+        let store = self.open_store::<V, V>(name, StoreKind::Values, V::DefaultCodec::default())?;
         let changelog = self.open_changelog(store)?;
         let store = KeyValueStore::new(changelog.0);
         self.met_stores.push(store.shared());
@@ -334,7 +334,7 @@ impl OperatorContext {
         name: &str,
     ) -> Result<TimedStore<V>, JobError> {
         let codec = RowCodec::<V::DefaultCodec>::default();
-        let store = self.open_store::<V, Row<V>>(name, true, codec)?;
+        let store = self.open_store::<V, Row<V>>(name, StoreKind::Timed, codec)?;
         let changelog = self.open_changelog(store)?;
         let index_bytes_max = self.job.backend.overlay_bytes_max() / (4 * self.job.inboxes.len());
         let store = TimedStore::open(changelog.0, self.job.state_partitions, index_bytes_max)?;
@@ -346,10 +346,10 @@ impl OperatorContext {
     }
 
     /// Opens a store as it was declared.
-    fn open_store<V: Datum + Clone, R: Clone + Send + 'static>(
+    pub(super) fn open_store<V: Datum + Clone, R: Clone + Send + 'static>(
         &mut self,
         name: &str,
-        is_timed: bool,
+        kind: StoreKind<'_>,
         codec: impl Codec<R>,
     ) -> Result<Store<R>, JobError> {
         let refuse = |why: &str| JobError::Topology {
@@ -360,7 +360,7 @@ impl OperatorContext {
         let name = job.renamed.get(name).map_or(name, String::as_str);
         let Some(schema) = self.job.stores.get(name) else {
             return Err(refuse(
-                "was not declared: call `.with_store` or `.with_timed_store` on the keyed stream before the operator",
+                "was not declared: call `.with_store`, `.with_timed_store` or `.with_ordered_store` on the keyed stream before the operator",
             ));
         };
         if schema.value != V::identity() {
@@ -370,9 +370,10 @@ impl OperatorContext {
                 V::identity()
             )));
         }
-        if is_timed != is_timed_key(&schema.key) {
+        if !kind.fits(&schema.key) {
             return Err(refuse(
-                "was declared as one of the other kind: `.with_store` goes with `store`, `.with_timed_store` with `timed_store`",
+                "was declared as one of another kind, or in another order: `.with_store` goes with `store`, `.with_timed_store` with \
+                 `timed_store`, `.with_ordered_store` with `ordered_store` of the same type to sort by",
             ));
         }
         if self
@@ -390,7 +391,7 @@ impl OperatorContext {
     }
 
     /// Restores a store, and lets its changes be committed with the cycles.
-    fn open_changelog<R: Clone + Send + 'static>(
+    pub(super) fn open_changelog<R: Clone + Send + 'static>(
         &self,
         mut store: Store<R>,
     ) -> Result<(Store<R>, Changelog), JobError> {

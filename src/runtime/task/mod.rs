@@ -19,6 +19,7 @@ mod header_column;
 pub(in crate::runtime) mod inbox;
 pub(in crate::runtime) mod late;
 pub(in crate::runtime) mod open_sink;
+pub(in crate::runtime) mod ordered_store;
 pub(in crate::runtime) mod pace;
 pub(in crate::runtime) mod poison;
 pub(in crate::runtime) mod pressure;

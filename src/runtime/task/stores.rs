@@ -6,12 +6,40 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::changelog::Changelog;
+use super::ordered_store::is_ordered_key;
+use super::timed_store::is_timed_key;
+use crate::codec::TypeIdentity;
 use crate::runtime::contract::error::Failure;
 use crate::runtime::contract::record::Key;
 use crate::state::{CycleStore, HashedKey, Store};
 
 /// A store whose values may be of any type, shared by its operator and its worker, which are on one thread.
 pub(crate) type SharedStore = Rc<RefCell<dyn CycleStore>>;
+
+/// Which kind of store an operator opens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum StoreKind<'a> {
+    /// One value for each key.
+    Values,
+    /// Values and timers with times.
+    Timed,
+    /// Values in an order, which the schema's key begins with.
+    Ordered(&'a str),
+}
+
+impl StoreKind<'_> {
+    /// Whether a store with keys of this type was declared as one of the kind.
+    pub(crate) fn fits(self, key: &TypeIdentity) -> bool {
+        match self {
+            Self::Values => !is_timed_key(key) && !is_ordered_key(key),
+            Self::Timed => is_timed_key(key),
+            Self::Ordered(order) => {
+                let behind = key.as_str().strip_prefix(order);
+                behind.is_some_and(|behind| behind.starts_with(": "))
+            }
+        }
+    }
+}
 
 /// An open store with its changelog.
 pub(crate) struct OpenStore {

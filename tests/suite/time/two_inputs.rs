@@ -1,19 +1,20 @@
 //! Operators with two inputs of different types: orders are matched with payments, against nested loops over all of them.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use onceflow::client::wait;
 use onceflow::env::failpoint;
 use onceflow::prelude::*;
-use onceflow::runtime::{Due, Launch, Side, TwoInputOperator};
+use onceflow::runtime::{Due, Launch, OrderedStore, Origin, Side, TwoInputOperator};
 use onceflow::types::Timestamp;
 use proptest::prelude::*;
 
 use super::killed::{Process, open, start_child};
 use super::support::{DISORDER, any_runs, feed, ms, parse, topic_of_clicks, watermarks};
-use crate::jobs::support::{Place, committed, committed_by_key, run, until};
+use crate::jobs::support::{self, committed, committed_by_key, run, until};
 
 /// A payment may come so long before its order, and so long after it.
 const BEFORE: i64 = 7;
@@ -23,9 +24,12 @@ const AFTER: i64 = 12;
 type Order = (i64, u64);
 type Payment = (i64, String);
 
+/// Where an order is among those of its user: by its time, and then by its origin.
+type Place = (i64, u32, i64);
+
 /// Matches each order with each payment of its user that is near enough.
 struct Match {
-    orders: KeyValueStore<Vec<Order>>,
+    orders: OrderedStore<Place, u64>,
     payments: KeyValueStore<Vec<Payment>>,
     /// When something of a user is too old for anything that may still come.
     expiry: TimedStore<u64>,
@@ -63,9 +67,9 @@ impl TwoInputOperator<String, Order, Payment> for Match {
         }
         self.expiry
             .set_timer(record.key, Timestamp(time + AFTER + 1))?;
-        self.orders.update(record.key, |orders| {
-            orders.get_or_insert_default().push((time, number))
-        })
+        let Origin { split, offset } = record.meta.origin;
+        self.orders
+            .put(record.key, &(time, split, offset.0), number)
     }
 
     fn process_right(
@@ -77,11 +81,11 @@ impl TwoInputOperator<String, Order, Payment> for Match {
         if self.is_late(&record) {
             return self.late.push(record.with_value(&name));
         }
-        for (at, number) in self.orders.get(record.key)?.unwrap_or_default() {
-            if (-BEFORE..=AFTER).contains(&(time - at)) {
-                out.push(record.with_value(&(number, name.clone())))?;
-            }
-        }
+        let near = (time - AFTER, 0, i64::MIN)..=(time + BEFORE, u32::MAX, i64::MAX);
+        self.orders.visit(record.key, near, |_, number| {
+            out.push(record.with_value(&(*number, name.clone())))?;
+            Ok(ControlFlow::Continue(()))
+        })?;
         self.expiry
             .set_timer(record.key, Timestamp(time + BEFORE + 1))?;
         self.payments.update(record.key, |payments| {
@@ -97,11 +101,8 @@ impl TwoInputOperator<String, Order, Payment> for Match {
         self.watermark = watermark;
         while self.expiry.next_due(watermark, &mut self.due)?.is_some() {
             let key = self.due.key::<String>();
-            self.orders.update(key, |orders| {
-                let mut left = orders.take().unwrap_or_default();
-                left.retain(|(time, _)| *time + AFTER >= watermark.0);
-                *orders = Some(left).filter(|left| !left.is_empty());
-            })?;
+            let first = watermark.0.saturating_sub(AFTER);
+            self.orders.remove_range(key, ..(first, 0, i64::MIN))?;
             self.payments.update(key, |payments| {
                 let mut left = payments.take().unwrap_or_default();
                 left.retain(|(time, _)| *time + BEFORE >= watermark.0);
@@ -136,12 +137,12 @@ fn matching(is_endless: bool) -> Job {
     let both = orders.connect(payments);
     let (late_output, late) = both.side_output::<String, String>("late");
     late.sink(topic("late"));
-    both.with_store::<Vec<Order>>("orders")
+    both.with_ordered_store::<Place, u64>("orders")
         .with_store::<Vec<Payment>>("payments")
         .with_timed_store::<u64>("expiry")
         .process("match", move |context| {
             Ok(Match {
-                orders: context.store("orders")?,
+                orders: context.ordered_store("orders")?,
                 payments: context.store("payments")?,
                 expiry: context.timed_store("expiry")?,
                 late: context.side(&late_output)?,
@@ -220,7 +221,7 @@ proptest! {
         batch in prop::sample::select(vec![1usize, 7, 4_096]),
         workers in prop::sample::select(vec![1usize, 4]),
     ) {
-        let place = Place::new();
+        let place = support::Place::new();
         let log = place.log();
         feed_in_batches(&log, "orders", &orders, batch);
         feed_in_batches(&log, "payments", &payments, batch);
@@ -247,7 +248,7 @@ proptest! {
 /// Orders are at 100 and payments at 10: an order waits for payments from 10 on, also after a restart.
 #[test]
 fn t11_t16_the_slower_input_holds_time_and_goes_on_from_its_own_after_a_restart() {
-    let place = Place::new();
+    let place = support::Place::new();
     let log = place.log();
     let record = |time| ("u".to_owned(), time);
     topic_of_clicks(&log, "orders", 1);
@@ -268,6 +269,60 @@ fn t11_t16_the_slower_input_holds_time_and_goes_on_from_its_own_after_a_restart(
         late,
         BTreeMap::from([("u".to_owned(), vec!["at 9".to_owned()])])
     );
+}
+
+/// Values, values in an order, and timers: the whole changelog gives the same as what the local state lacks of it.
+#[test]
+fn u11_a_full_restore_and_one_of_the_tail_are_the_same_for_each_kind_of_store() {
+    let of = |times: std::ops::Range<i64>, users: i64| -> Vec<(String, i64)> {
+        let times = times.map(|time| (format!("u{}", time % users), time));
+        times.collect()
+    };
+    for is_wiped in [false, true] {
+        let place = support::Place::new();
+        let log = place.log();
+        let (mut orders, mut payments) = (vec![vec![]], vec![vec![]]);
+        for (name, users) in [("orders", 3), ("payments", 4)] {
+            topic_of_clicks(&log, name, 1);
+            feed(&log, name, 0, &of(0..200, users));
+        }
+        let running = launch(true).workers(2).start(&log).unwrap();
+        until("all are read", || running.progress().records == 400);
+        wait(running.stop()).unwrap();
+        if is_wiped {
+            std::fs::remove_dir_all(place.state_dir("matching")).unwrap();
+        }
+        for (name, users, input) in [("orders", 3, &mut orders), ("payments", 4, &mut payments)] {
+            feed(&log, name, 0, &of(200..300, users));
+            input[0] = of(0..300, users);
+        }
+        run(launch(false).workers(1), &log).unwrap();
+        let is_same = found(&log) == nested_loops(&orders, &payments);
+        assert!(is_same, "is wiped: {is_wiped}");
+        assert_eq!(committed(&log, "late"), vec![]);
+    }
+}
+
+/// Keys would be looked for in other partitions than those that have them.
+#[test]
+fn u6_another_number_of_state_partitions_is_refused_by_the_local_state_and_by_the_log() {
+    let place = support::Place::new();
+    let log = place.log();
+    for name in ["orders", "payments"] {
+        topic_of_clicks(&log, name, 1);
+        feed(&log, name, 0, &[("u".to_owned(), 1)]);
+    }
+    run(launch(false), &log).unwrap();
+    for is_wiped in [false, true] {
+        if is_wiped {
+            std::fs::remove_dir_all(place.state_dir("matching")).unwrap();
+        }
+        let error = run(launch(false).state_partitions(4), &log).unwrap_err();
+        assert_eq!(error.kind(), JobErrorKind::Setup, "{error}");
+        let said = error.to_string();
+        assert!(said.contains('8') && said.contains('4'), "{said}");
+    }
+    run(launch(false), &log).unwrap();
 }
 
 /// The child's entry: the tests of this module run it in a process of its own.
