@@ -217,7 +217,7 @@ where
         name: &str,
     ) -> (SideOutput<J, W>, Keyed<J, W>) {
         let place = self.left.place.clone().and(self.right.place.clone());
-        super::stream::side_output(&self.left.graph, place, name)
+        super::beside::side_output(&self.left.graph, place, name)
     }
 
     /// Runs an operator of your own with two inputs, called `name`, where all records of a key meet. A side whose records are

@@ -4,6 +4,7 @@
 //! both ends), `exchange.rs`, `fork.rs`, `connect.rs`, `description.rs` (what people see of it).
 
 pub(in crate::runtime) mod advice;
+mod beside;
 pub(in crate::runtime) mod connect;
 pub(in crate::runtime) mod description;
 pub(in crate::runtime) mod exchange;

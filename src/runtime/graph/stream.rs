@@ -18,7 +18,6 @@ use crate::runtime::contract::record::Unkeyed;
 use crate::runtime::task::chains::StageFactory;
 use crate::runtime::task::context::OperatorContext;
 use crate::runtime::task::ordered_store::ordered_schema;
-use crate::runtime::task::side::SideOutput;
 use crate::runtime::task::timed_store::timed_schema;
 
 /// Everything in front of a step: a source, or a step with what is in front of it.
@@ -168,9 +167,9 @@ pub(crate) struct Place {
     /// The node that it comes from, and how it gets to the next one.
     edges: Vec<Edge>,
     /// The name of the next node, if it has one.
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// The stores that were declared for the next node.
-    stores: Vec<String>,
+    pub(super) stores: Vec<String>,
 }
 
 impl Graph {
@@ -533,44 +532,6 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     pub(crate) fn end<F: StageFactory<K, V>>(self, name: String, stage: F) {
         self.place.end(&self.graph, name);
         self.upstream.attach(&self.graph, stage);
-    }
-}
-
-impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U> {
-    /// A stream beside this one, for an operator that has something to say besides its results: it opens the first end with
-    /// [`OperatorContext::side`] and pushes into it; the second is a stream like any other.
-    #[track_caller]
-    pub fn side_output<L: ?Sized + 'static, W: ?Sized + 'static>(
-        &self,
-        name: &str,
-    ) -> (SideOutput<L, W>, Keyed<L, W>) {
-        side_output(&self.graph, self.place.clone(), name)
-    }
-}
-
-/// Both ends of a stream beside the one that goes on at a place.
-#[track_caller]
-pub(super) fn side_output<L: ?Sized + 'static, W: ?Sized + 'static>(
-    graph: &Graph,
-    mut place: Place,
-    name: &str,
-) -> (SideOutput<L, W>, Keyed<L, W>) {
-    (place.name, place.stores) = (Some(name.to_owned()), Vec::new());
-    let place = place.then(graph, "side".to_owned());
-    let output = SideOutput::default();
-    let end = output.clone();
-    let upstream = Boxed::deferred(move |factory| end.set(factory));
-    (output, Keyed::new(graph.clone(), place, upstream))
-}
-
-impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U> {
-    /// Calls the step behind `name`, without a shuffle: its stores need records of one key on one worker, so that it goes
-    /// behind a step that keeps the key of records which are together already. See [`partitioned`](Self::partitioned).
-    pub fn named(self, name: &str) -> Self {
-        Self {
-            place: self.place.shuffled(name, false),
-            ..self
-        }
     }
 }
 
