@@ -19,6 +19,7 @@ impl<K: ?Sized, V: ?Sized, F: Fn(&V) -> i64> Operator<K, V> for EventTime<F> {
     type OutKey = K;
     type Out = V;
     const KEEPS_KEY: bool = true;
+    const USES_TIME: bool = true;
 
     #[inline]
     fn process(&mut self, mut record: Record<'_, K, V>, out: &mut impl Output<K, V>) -> Flow {

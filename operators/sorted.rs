@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::codec::Datum;
+use crate::codec::{Codec, Datum};
 use crate::runtime::{
     Came, Due, Flow, HeaderList, Keyed, Late, LateReason, Meta, Operator, Origin, Output, Record,
     SideOutput, TimedStore, Upstream,
@@ -26,7 +26,30 @@ struct Sorted<K: ?Sized, V> {
     key: PhantomData<fn(&K)>,
 }
 
-impl<K: ?Sized, V: Clone + Send + 'static> Operator<K, V> for Sorted<K, V> {
+/// Puts records of one time in the order of their splits and offsets. Several of one source record, as after `flat_map`, stay in their
+/// order. Those that time brought, as results of windows, have no offset, and came in an order of chance: their values decide.
+fn in_order<V: Datum>(waiting: &mut [Waiting<V>]) -> Flow {
+    let is_of_time =
+        |it: &Waiting<V>| (it.0, Offset(it.1)) == (Origin::TIME.split, Origin::TIME.offset);
+    if !waiting.iter().any(is_of_time) {
+        waiting.sort_by_key(|(split, offset, ..)| (*split, *offset));
+        return Ok(());
+    }
+    let codec = V::DefaultCodec::default();
+    let mut failed = Ok(());
+    waiting.sort_by_cached_key(|it| {
+        let mut value = Vec::new();
+        if is_of_time(it)
+            && let Err(error) = codec.encode(&it.2, &mut value)
+        {
+            failed = Err(error.into());
+        }
+        (it.0, it.1, value)
+    });
+    failed
+}
+
+impl<K: ?Sized, V: Datum + Clone> Operator<K, V> for Sorted<K, V> {
     type OutKey = K;
     type Out = V;
     const KEEPS_KEY: bool = true;
@@ -57,8 +80,7 @@ impl<K: ?Sized, V: Clone + Send + 'static> Operator<K, V> for Sorted<K, V> {
             let Came::Value(mut waiting) = came else {
                 continue;
             };
-            // Several of one source record, as after `flat_map`, stay in their order.
-            waiting.sort_by_key(|(split, offset, ..)| (*split, *offset));
+            in_order(&mut waiting)?;
             let timestamp = self.due.time;
             for (split, offset, value, headers) in &waiting {
                 let origin = Origin {

@@ -236,6 +236,7 @@ impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> Sink<K, V> for Topic<V
             records: 0,
             clock: Arc::clone(&job.env().clock),
             written_at: Timestamp::NONE,
+            has_times: job.uses_time,
             headers: self.headers.clone(),
             list: HeaderList::default(),
             value: PhantomData,
@@ -278,6 +279,8 @@ pub struct TopicWriter<V: ?Sized, C> {
     clock: Arc<dyn Clock>,
     /// The time of the cycle's records that have none; [`Timestamp::NONE`] until there is one.
     written_at: Timestamp,
+    /// Whether each record has a time: then that of [`Timestamp::NONE`], 1 ms before 1970, is a time like the others.
+    has_times: bool,
     headers: WrittenHeaders<V>,
     /// The headers of one record, where they are set.
     list: HeaderList,
@@ -319,7 +322,7 @@ impl<K: ?Sized, V: Datum + ?Sized, C: Codec<V>> SinkWriter<K, V> for TopicWriter
             }
         };
         let timestamp = match record.meta.timestamp {
-            Timestamp::NONE => self.time_of_writing(),
+            Timestamp::NONE if !self.has_times => self.time_of_writing(),
             of_the_record => of_the_record,
         };
         let value = (!is_deletion).then_some(&*self.scratch);

@@ -10,7 +10,7 @@ mod missing;
 mod older_protocol;
 mod proxy;
 mod scale_out;
-mod stage;
+pub(crate) mod stage;
 mod topics;
 mod transactions;
 mod types;

@@ -20,13 +20,13 @@ use crate::support::peers;
 pub(super) const END_TXN_CODE: usize = 4 + 1 + 4;
 
 /// A broker behind a proxy.
-pub(super) struct Stage {
-    pub(super) cluster: KafkaCluster,
+pub(crate) struct Stage {
+    pub(crate) cluster: KafkaCluster,
     pub(super) proxy: Proxy,
 }
 
 /// The stage that these tests share, one at a time; `None` if they are left out.
-pub(super) fn stage() -> Option<parking_lot::MutexGuard<'static, Stage>> {
+pub(crate) fn stage() -> Option<parking_lot::MutexGuard<'static, Stage>> {
     static STAGE: OnceLock<parking_lot::Mutex<Stage>> = OnceLock::new();
     if !peers::are_wanted(&["kafka"]) {
         return None;

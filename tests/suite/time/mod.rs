@@ -8,6 +8,7 @@ mod functions; // What is computed in windows, against the same from a list of a
 mod killed; // A process with windows, killed at any moment and at every failpoint.
 mod late; // Late records say why; what windows leave out is counted.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
+mod replay; // The same output whatever runs a job: random topologies, workers, batches, kills, logs.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
 mod sessions; // Sessions over random input, and the rows W that are about them.
 mod sliding; // Windows that slide, against the definition and against a run by hand.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use onceflow::client::wait;
 use onceflow::operators::TimeWindows;
 use onceflow::prelude::*;
+use onceflow::protocol::ErrorCode;
 use onceflow::protocol::batch::BatchProducer;
 use onceflow::protocol::messages::{Acks, ProduceRequest};
 use onceflow::runtime::{Job, Launch};
@@ -13,7 +14,7 @@ use onceflow::types::{TopicName, TopicPartition};
 
 use proptest::prelude::*;
 
-use crate::jobs::support::{committed, decode, run};
+use crate::jobs::support::{committed, decode, run, until};
 use crate::support::records::batch_at;
 
 /// A user and the time of a click.
@@ -47,7 +48,13 @@ pub(crate) fn feed(log: &Log, topic: &str, partition: i32, clicks: &[Click]) {
         acks: Acks::Leader,
         transactional_id: None,
     };
-    wait(log.transport().produce(request)).unwrap();
+    // A broker may be asked before it leads what was created a moment ago.
+    until("the partition is led", || {
+        let produced = wait(log.transport().produce(request.clone()));
+        let is_led = !matches!(&produced, Err(error) if error.code() == Some(ErrorCode::NotLeaderOrFollower));
+        assert!(produced.is_ok() || !is_led, "{produced:?}");
+        is_led
+    });
 }
 
 pub(crate) fn parse(line: &str) -> Result<Click, String> {
