@@ -22,6 +22,7 @@
 //! | [`window`](crate::runtime::Keyed::window) … `count`, `reduce`, `aggregate`, `sum`, `avg`, `min`, `max`, `top_n`, `distinct`, `approx_distinct` | keyed | one result for each key and window, when it closes | one store |
 //! | [`sorted_by_time`](crate::runtime::Keyed::sorted_by_time) | keyed | the records of each key in the order of their times; the late ones | one store |
 //! | [`dedupe`](crate::runtime::Keyed::dedupe) | keyed | of records with one id, the first; the late ones | one store |
+//! | [`ttl`](crate::runtime::Keyed::ttl) … `stateful`, `update`, `to_table` | keyed | the same, with state that expires | two stores |
 //! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
 //! | [`process`](crate::runtime::Keyed::process) | keyed | what your own [`Operator`](crate::runtime::Operator) gives | your stores |
 //! | [`connect`](crate::runtime::Keyed::connect) … [`process`](crate::runtime::Connected::process) | two keyed streams | what your own [`TwoInputOperator`](crate::runtime::TwoInputOperator) gives | your stores |
@@ -44,12 +45,14 @@ mod reduce;
 mod sorted;
 mod stateful;
 mod try_map;
+mod ttl;
 mod update;
 mod window;
 
 pub use dedupe::Dedupe;
 pub use flat_map::{Collector, Expand};
 pub use stateful::Results;
+pub use ttl::{Expiring, Ttl, TtlStore};
 pub use window::{
     CalendarWindows, Clock, CountWindows, Counted, Emission, EventClock, Every, LateRecords,
     Number, OnClose, OnUpdate, SessionWindows, SlidingWindows, TimeWindows, WallClock, WindowFold,

@@ -13,7 +13,7 @@ struct Stateful<S, F, V: ?Sized, W> {
 
 /// Takes the results that a function has for one record.
 pub struct Results<'a, W> {
-    push: &'a mut dyn FnMut(&W),
+    pub(super) push: &'a mut dyn FnMut(&W),
 }
 
 impl<W> Results<'_, W> {

@@ -322,7 +322,7 @@ where
 /// A length or a grace is at most 2^60 ms, so that sums of them with times stay in order.
 const MILLIS_MAX: i64 = 1 << 60;
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).map_or(MILLIS_MAX, |millis| millis.min(MILLIS_MAX))
 }
 

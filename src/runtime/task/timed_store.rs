@@ -160,6 +160,13 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         self.kept_time(key).unwrap_or(self.watermark)
     }
 
+    /// How far the operator has come where it has come farthest: at the last commit, or since.
+    #[must_use]
+    pub fn last_time(&self) -> Timestamp {
+        let kept = self.times.iter().map(|(_, time)| *time);
+        kept.fold(self.watermark, Timestamp::max)
+    }
+
     /// Notes how far the operator has come, as state: after a restart it is no less. To be called where that matters for what a
     /// record finds, and not at each watermark.
     ///

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use onceflow::client::wait;
 use onceflow::prelude::*;
-use onceflow::runtime::Launch;
+use onceflow::runtime::{Keyed, Launch, Upstream};
 use proptest::prelude::*;
 
 use super::support::{
@@ -32,20 +32,32 @@ fn per_count((size, step): (u32, u32), is_sorted: bool, is_endless: bool) -> Lau
         true => clicks.sorted_by_time("in-order").0.boxed(),
         false => clicks.boxed(),
     };
+    times(clicks, (size, step), "windows").sink(topic("out"));
+    job.exactly_once(Commit::every(ms(2))).state_partitions(8)
+}
+
+/// The times in each window of so many records every so many.
+pub(super) fn times<U: Upstream<String, i64>>(
+    clicks: Keyed<String, i64, U>,
+    (size, step): (u32, u32),
+    store: &str,
+) -> Keyed<String, Vec<i64>> {
     clicks
         .window(CountWindows::hopping(size, step))
         .aggregate(
-            "windows",
+            store,
             Vec::new,
             |times: &mut Vec<i64>, time| times.push(*time),
             |times, other| times.extend(other),
         )
-        .sink(topic("out"));
-    job.exactly_once(Commit::every(ms(2))).state_partitions(8)
+        .boxed()
 }
 
 /// The windows of each user, by the definition.
-fn windows((size, step): (u32, u32), clicks: &[Click]) -> BTreeMap<String, Vec<Vec<i64>>> {
+pub(super) fn windows(
+    (size, step): (u32, u32),
+    clicks: &[Click],
+) -> BTreeMap<String, Vec<Vec<i64>>> {
     let mut by_user = BTreeMap::<String, Vec<i64>>::new();
     for (user, time) in clicks {
         by_user.entry(user.clone()).or_default().push(*time);

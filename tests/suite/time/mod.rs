@@ -6,6 +6,7 @@ mod dedupes; // Records that are there more than once, against a list of all tha
 mod early; // Windows that give results early, against those that give them when they close.
 mod functions; // What is computed in windows, against the same from a list of all values.
 mod killed; // A process with windows, killed at any moment and at every failpoint.
+mod killed_kinds; // The same of the other kinds of windows, early results and state that expires.
 mod late; // Late records say why; what windows leave out is counted.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
 mod replay; // The same output whatever runs a job: random topologies, workers, batches, kills, logs.
@@ -14,5 +15,6 @@ mod sessions; // Sessions over random input, and the rows W that are about them.
 mod sliding; // Windows that slide, against the definition and against a run by hand.
 mod support; // Clicks, how they are fed, and the windows that they belong to.
 mod timers; // Timers of event time and of the wall clock, and records in the order of their times.
+mod ttl; // State with a lifetime, against a run by hand.
 mod two_inputs; // Operators with two inputs, against nested loops over all of both.
 mod updates; // Windows that give a result with each change, against those that give it when they close.

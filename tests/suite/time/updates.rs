@@ -38,7 +38,11 @@ pub(super) type Change = (String, i64, i64, Option<u64>);
 
 /// All committed changes, those of one user in order.
 pub(super) fn changes(log: &Log) -> Vec<Change> {
-    let changes = committed(log, "counts").into_iter().map(|seen| {
+    changes_of(log, "counts")
+}
+
+fn changes_of(log: &Log, topic: &str) -> Vec<Change> {
+    let changes = committed(log, topic).into_iter().map(|seen| {
         let key = seen.key::<Windowed<String>>();
         let value = seen.value.is_some().then(|| seen.value::<u64>());
         (key.key.clone(), key.window.start.0, key.window.end.0, value)
@@ -48,8 +52,12 @@ pub(super) fn changes(log: &Log) -> Vec<Change> {
 
 /// What a table holds that takes in all changes.
 pub(super) fn table(log: &Log) -> PerWindow<u64> {
+    table_of(log, "counts")
+}
+
+pub(super) fn table_of(log: &Log, topic: &str) -> PerWindow<u64> {
     let mut table = BTreeMap::new();
-    for (user, start, end, value) in changes(log) {
+    for (user, start, end, value) in changes_of(log, topic) {
         match value {
             Some(value) => table.insert((user, start, end), value),
             None => table.remove(&(user, start, end)),
