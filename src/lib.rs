@@ -47,6 +47,16 @@
 //! What is public is what users need, item by item in `docs/public_items.txt`; `net`, `log` and `coordinator` are not.
 //! `docs/architecture.md` says what each does and must not know, `docs/guarantees.md` what is promised and where it ends.
 
+#![cfg_attr(
+    not(feature = "cli"),
+    allow(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "much of the log and the broker is there for the server and the binary, which this build leaves out"
+    )
+)]
+
 pub mod broker;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
