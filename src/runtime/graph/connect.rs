@@ -249,8 +249,8 @@ where
     /// }
     ///
     /// let job = Job::new("named");
-    /// let clicks = job.source(keyed_topic::<u64, String>("clicks"));
-    /// let names = job.source(keyed_topic::<u64, String>("names"));
+    /// let clicks = job.keyed_source(keyed_topic::<u64, String>("clicks"));
+    /// let names = job.keyed_source(keyed_topic::<u64, String>("names"));
     /// clicks
     ///     .connect(names)
     ///     .with_store::<String>("names-of-users")

@@ -54,7 +54,7 @@ const LONG: u8 = u8::MAX;
 /// }
 ///
 /// let job = Job::new("smooth");
-/// job.source(keyed_topic::<u64, f64>("readings"))
+/// job.keyed_source(keyed_topic::<u64, f64>("readings"))
 ///     .with_ordered_store::<(i64, i64), f64>("last-readings")
 ///     .process("smooth", |context| Ok(Smooth { readings: context.ordered_store("last-readings")? }))
 ///     .sink(topic("smooth"));
