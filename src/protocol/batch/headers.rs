@@ -74,6 +74,23 @@ impl<'a> Headers<'a> {
         Self { bytes }
     }
 
+    /// The headers in front of the last one, and the value of that, if it is called `name`.
+    pub(crate) fn split_last(self, name: &[u8]) -> Option<(Self, Option<&'a [u8]>)> {
+        let (mut rest, mut last) = (self.bytes, None);
+        loop {
+            let before = self.bytes.len() - rest.len();
+            let Some(header) = parse_header(&mut rest) else {
+                break;
+            };
+            last = Some((before, header));
+        }
+        let (before, (its_name, value)) = last?;
+        let front = Self {
+            bytes: &self.bytes[..before],
+        };
+        (its_name == name).then_some((front, value))
+    }
+
     /// How many there are; counts them.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -233,6 +250,14 @@ mod tests {
         assert_eq!(parsed, list.headers());
         assert_eq!(parsed.last("a"), Some(None));
         assert_eq!(parsed.last("b"), None);
+        let (front, last) = parsed.split_last(b"a").unwrap();
+        assert_eq!((front.len(), last), (1, None));
+        assert_eq!(
+            front.split_last(b"a"),
+            Some((Headers::NONE, Some(&b"x"[..])))
+        );
+        assert_eq!(parsed.split_last(b"b"), None);
+        assert_eq!(Headers::NONE.split_last(b"a"), None);
         let mut copied = HeaderList::from(parsed);
         assert_eq!(copied, list);
         copied.add_all(Headers::NONE);

@@ -3,11 +3,12 @@
 //!
 //! A source and a sink themselves open their readers and writers in a job's context: `graph/source.rs`, `graph/sink.rs`.
 //!
-//! Reading order: `record.rs`, `operator.rs`, `two_inputs.rs`, `time.rs` (watermarks), `window.rs`, `source.rs`, `sink.rs`, `error.rs`.
+//! Reading order: `record.rs`, `operator.rs`, `two_inputs.rs`, `time.rs` (watermarks), `senders.rs` (watermarks between processes), `window.rs`, `source.rs`, `sink.rs`, `error.rs`.
 
 pub(in crate::runtime) mod error;
 pub(in crate::runtime) mod operator;
 pub(in crate::runtime) mod record;
+pub(in crate::runtime) mod senders;
 pub(in crate::runtime) mod sink;
 pub(in crate::runtime) mod source;
 pub(in crate::runtime) mod time;

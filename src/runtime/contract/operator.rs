@@ -202,7 +202,10 @@ where
         let signal = match signal {
             Signal::Time(advance) => {
                 let watermark = advance.watermark;
-                self.operator.on_watermark(watermark, &mut self.down)?;
+                // An input that is idle before its first record has no time to tell of.
+                if watermark > Timestamp::MIN {
+                    self.operator.on_watermark(watermark, &mut self.down)?;
+                }
                 Signal::Time(Advance {
                     watermark: self.operator.output_watermark(watermark),
                     ..advance

@@ -1,6 +1,8 @@
 //! The contract of a source's readers: splits that are read at a position and can be read from there again. The source
 //! itself is a [`Source`](crate::runtime::Source), where streams begin: `graph/source.rs`.
 
+mod base64;
+
 use std::task::Waker;
 use std::time::Duration;
 
@@ -39,7 +41,8 @@ impl std::fmt::Display for Split {
 pub struct Position {
     /// The position.
     pub offset: Offset,
-    /// Bytes of the source's own; see [`SplitReader::fingerprint`].
+    /// Bytes of the source's own; see [`SplitReader::fingerprint`]. Of a partition of a topic between the job's processes, how far
+    /// its senders have come.
     pub fingerprint: Vec<u8>,
     /// The split's watermark there, if the job keeps one.
     pub watermark: Option<Timestamp>,
@@ -47,21 +50,40 @@ pub struct Position {
 
 /// Stands before a watermark in the metadata of a committed offset.
 const WATERMARK: &str = "watermark=";
+/// Stands there before the clocks of senders, which are base64 without padding.
+const SENDERS: &str = "senders=";
+/// The most bytes that the metadata of a committed offset may have, as a broker's `offset.metadata.max.bytes` has it by default.
+const METADATA_BYTES_MAX: usize = 4096;
 
 impl Position {
     /// A position as an offset and its metadata keep it.
     pub(crate) fn of_committed(committed: &CommittedOffset) -> Self {
         let millis = committed.metadata.strip_prefix(WATERMARK);
+        let clocks = committed.metadata.strip_prefix(SENDERS);
         Self {
             watermark: millis.and_then(|millis| millis.parse().ok()).map(Timestamp),
+            fingerprint: clocks.and_then(base64::decode).unwrap_or_default(),
             ..committed.offset.into()
         }
     }
 
-    /// The metadata of the offset as committed.
+    /// The metadata of the offset of a source's partition as committed.
     pub(crate) fn to_metadata(&self) -> String {
         let metadata = |watermark: Timestamp| format!("{WATERMARK}{watermark}");
         self.watermark.map_or_else(String::new, metadata)
+    }
+
+    /// The metadata of the offset of a partition between the job's processes as committed.
+    pub(crate) fn to_metadata_of_senders(&self) -> String {
+        match self.fingerprint.is_empty() {
+            true => String::new(),
+            false => format!("{SENDERS}{}", base64::encode(&self.fingerprint)),
+        }
+    }
+
+    /// Whether clocks of so many bytes can be committed with an offset.
+    pub(crate) fn holds_clocks(size_bytes: usize) -> bool {
+        SENDERS.len() + base64::encoded_length(size_bytes) <= METADATA_BYTES_MAX
     }
 }
 

@@ -174,13 +174,25 @@ impl SplitClock {
 
 /// What an input of a node is known to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Input {
+pub(super) enum Input {
     /// It may bring records, none older than this.
     Active(Timestamp),
     /// It has had nothing for a while, and holds nobody back; it had come so far.
     Idle(Timestamp),
     /// Nothing comes from it any more.
     Ended,
+}
+
+impl Input {
+    fn after(self, news: News) -> Self {
+        match (self, news) {
+            (_, News::Ended) | (Self::Ended, _) => Self::Ended,
+            (Self::Active(had) | Self::Idle(had), News::Idle) => Self::Idle(had),
+            (Self::Active(had) | Self::Idle(had), News::Watermark(time)) => {
+                Self::Active(had.max(time))
+            }
+        }
+    }
 }
 
 /// News of one input.
@@ -252,23 +264,44 @@ impl EventClock {
         self.settle()
     }
 
+    /// What is known of an input, unless it was removed.
+    pub(super) fn input(&self, number: usize) -> Option<Input> {
+        self.inputs.get(number).copied().flatten()
+    }
+
+    /// Notes what an input that is a node itself tells of its time. [`settle`](Self::settle) follows, once all that came at once
+    /// was noted.
+    ///
+    /// # Panics
+    /// If there is no such input.
+    pub(crate) fn note(&mut self, number: usize, told: Advance) {
+        let input = self.known(number);
+        *input = match told.watermark {
+            Timestamp::MAX => Input::Ended,
+            watermark => input.after(News::Watermark(watermark)),
+        };
+        if told.is_idle {
+            *input = input.after(News::Idle);
+        }
+    }
+
+    fn known(&mut self, number: usize) -> &mut Input {
+        let Some(input) = &mut self.inputs[number] else {
+            panic!("input {number} was removed, and still sends news of its time");
+        };
+        input
+    }
+
     /// Takes news of an input; returns what changed for those behind, if anything did.
     ///
     /// # Panics
     /// If there is no such input.
     pub(crate) fn step(&mut self, number: usize, news: News) -> Option<Advance> {
-        let Some(input) = &mut self.inputs[number] else {
-            panic!("input {number} was removed, and still sends news of its time");
-        };
+        let input = self.known(number);
         let before = *input;
-        *input = match (before, news) {
-            (_, News::Ended) | (Input::Ended, _) => Input::Ended,
-            (Input::Active(had) | Input::Idle(had), News::Idle) => Input::Idle(had),
-            (Input::Active(had) | Input::Idle(had), News::Watermark(time)) => {
-                Input::Active(had.max(time))
-            }
-        };
-        if let (Input::Active(had), Input::Active(_)) = (before, *input)
+        let after = before.after(news);
+        *input = after;
+        if let (Input::Active(had), Input::Active(_)) = (before, after)
             && had > self.least
         {
             // Another input is the minimum, and stays it.

@@ -22,11 +22,12 @@ use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::{AssignedSplit, Position, Split};
 use crate::runtime::scale::{Placement, Plan, ReadyTask, Task};
 use crate::runtime::task::changelog::Flush;
-use crate::runtime::task::context::{JobContext, SplitPlan};
+use crate::runtime::task::context::JobContext;
 use crate::runtime::task::cycle::{Commit, Cycle, Effect, Event};
 use crate::runtime::task::inbox::{Message, TaskChange};
 use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::{Drained, Report};
+use crate::runtime::task::splits::SplitPlan;
 use crate::runtime::task::worker::worker_thread;
 use crate::runtime::topics::positions::Positions;
 use crate::runtime::topics::schemas::NotedSchema;
@@ -389,7 +390,10 @@ impl Driver {
                     let committed = CommittedOffset {
                         offset: at.offset,
                         leader_epoch: -1,
-                        metadata: at.to_metadata(),
+                        metadata: match plan.state_partition {
+                            Some(_) => at.to_metadata_of_senders(),
+                            None => at.to_metadata(),
+                        },
                     };
                     offsets.push((partition.clone(), committed));
                 }
@@ -494,7 +498,7 @@ impl Driver {
         let state_partition = plan.state_partition(ready.task);
         change.opened_state.extend(state_partition);
         for (feed, place) in plan.feeds(ready.task) {
-            let position = ready.positions.get(&place).copied().map(Position::from);
+            let position = ready.positions.get(&place).cloned();
             let split = Split::Partition(place);
             let number = self.job.splits.add(SplitPlan {
                 source: feed,

@@ -297,12 +297,7 @@ impl Launch {
     pub fn start(self, log: &Log) -> Result<Running, JobError> {
         let topology = self.graph.topology(&self.name)?;
         if topology.uses_time && self.settings.scale_out.is_some() {
-            return Err(JobError::Topology {
-                job: self.name,
-                why: "it has windows or other steps of event time, which a job that is scaled out cannot have yet: run it as one process \
-                      with several workers"
-                    .to_owned(),
-            });
+            refuse_ends(&self.name, &topology)?;
         }
         let claim = match &self.settings.scale_out {
             Some(scale_out) => log.claim(&format!("{}@{}", self.name, scale_out.instance))?,
@@ -338,6 +333,23 @@ impl Launch {
             progress,
             sources,
         })
+    }
+}
+
+/// A process of a job that is scaled out does not end with its input, since another one may get more: what is still open at the end
+/// would stay so.
+fn refuse_ends(job: &str, topology: &Topology) -> Result<(), JobError> {
+    let mut sources = topology.sources.iter();
+    match sources.find(|source| source.lister.reads_until_end()) {
+        Some(source) => Err(JobError::Topology {
+            job: job.to_owned(),
+            why: format!(
+                "its source {} is read `until_end`, and the job has windows or other steps of event time: a job that is scaled out does \
+                 not end with its input, so that its last windows would never close. Leave out `until_end`, or run it as one process",
+                source.name
+            ),
+        }),
+        None => Ok(()),
     }
 }
 

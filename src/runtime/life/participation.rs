@@ -56,6 +56,10 @@ impl Participation {
                 find_source_topic(log.env(), &transport, name, topic, wanted)
             },
         )?);
+        let sources = match topology.uses_time {
+            true => plan.sources_as_text(topology),
+            false => String::new(),
+        };
         // Before the first join: what is on the disk decides where tasks go.
         let opened = Opened::new(log, name, topology, settings, state_partitions_count)?;
         let env = log.env();
@@ -68,7 +72,7 @@ impl Participation {
             job: name,
             settings: scale_out,
             topology: format!(
-                "{}; {} exchanges; {state_partitions_count} state partitions",
+                "{}; {} exchanges; {state_partitions_count} state partitions{sources}",
                 topology.fingerprint(),
                 topology.exchanges.len()
             ),

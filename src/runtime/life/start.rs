@@ -26,7 +26,7 @@ use crate::runtime::graph::topology::Topology;
 use crate::runtime::scale::ScaleOut;
 use crate::runtime::task::chains::Chains;
 use crate::runtime::task::changelog::changelog_topic;
-use crate::runtime::task::context::{JobContext, SplitPlan, Splits};
+use crate::runtime::task::context::JobContext;
 use crate::runtime::task::cycle::Commit;
 use crate::runtime::task::inbox::Inbox;
 use crate::runtime::task::pace::RecordBudget;
@@ -36,6 +36,7 @@ use crate::runtime::task::progress::Progress;
 use crate::runtime::task::quarantine::Alone;
 use crate::runtime::task::repartition::repartition_topic;
 use crate::runtime::task::report::{Report, Reports};
+use crate::runtime::task::splits::{SplitPlan, Splits};
 use crate::runtime::task::worker::{run_worker, worker_thread};
 use crate::runtime::topics::job_topics::{
     JobTopic, TopicConfigs, TopicRole, ensure_topic, job_topics, record_bytes_max, with_configs,
@@ -216,6 +217,10 @@ fn prepare(
         pressure: Pressure::new(settings.memory_bytes, settings.commit.interval),
         alone: Alone::default(),
         is_spread,
+        beginnings: share.map_or(vec![], |share| {
+            let plan = share.membership.plan();
+            plan.beginnings(topology, state_partitions)
+        }),
     };
     let kept = read_positions(&job.transport, &positions_topic(&job.name)?)?;
     let named = kept.positions;

@@ -8,6 +8,7 @@ use crate::client::Transport;
 use crate::protocol::messages::{NewTopic, TopicMetadata};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
+use crate::runtime::task::marks::Beginning;
 use crate::runtime::task::repartition::repartition_topic;
 use crate::runtime::topics::job_topics::{ensure_topic, repartition_configs};
 use crate::types::{TopicName, TopicPartition};
@@ -103,6 +104,29 @@ impl Plan {
             state: Some(1),
             has_stores: true,
         }
+    }
+
+    /// Where the job's chains begin, in the order of the feeds that read them.
+    pub(crate) fn beginnings(&self, topology: &Topology, state_partitions: u16) -> Vec<Beginning> {
+        let sources = topology.sources.iter().zip(&self.groups);
+        let sources = sources.map(|(source, group)| Beginning {
+            name: source.name.as_str().into(),
+            tasks_count: u32::try_from(group.partitions_count).unwrap_or(0),
+        });
+        let steps = topology.exchanges.iter().map(|exchange| Beginning {
+            name: Arc::clone(&exchange.name),
+            tasks_count: u32::from(state_partitions),
+        });
+        sources.chain(steps).collect()
+    }
+
+    /// How many partitions each source has: time waits for all of them, so processes that know different numbers cannot share the job.
+    pub(crate) fn sources_as_text(&self, topology: &Topology) -> String {
+        let sources = topology.sources.iter().zip(&self.groups);
+        let sources = sources.map(|(source, group)| {
+            format!("; {} partitions of {}", group.partitions_count, source.name)
+        });
+        sources.collect()
     }
 
     pub(crate) fn topics(&self) -> impl Iterator<Item = &TopicName> {

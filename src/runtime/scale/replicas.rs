@@ -26,6 +26,7 @@ use crate::protocol::messages::{
 };
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::source::Position;
 use crate::runtime::task::changelog::{changelog_topic, key_of};
 use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::{Report, Reports};
@@ -46,8 +47,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReadyTask {
     pub(crate) task: Task,
-    /// Where its topics' partitions are to be read from; those without a position from their start.
-    pub(crate) positions: BTreeMap<TopicPartition, Offset>,
+    /// Where its topics' partitions are to be read from, and how far time had come there; those without a position are read from
+    /// their start.
+    pub(crate) positions: BTreeMap<TopicPartition, Position>,
 }
 
 /// What the thread works on; shared with the membership.
@@ -432,14 +434,14 @@ impl Replicas {
             require_stable: true,
         };
         let fetched = wait(self.transport.offset_fetch(request))?;
-        let committed: BTreeMap<TopicPartition, Offset> = fetched
+        let committed: BTreeMap<TopicPartition, Position> = fetched
             .into_iter()
-            .filter_map(|(place, committed)| Some((place, committed?.offset)))
+            .filter_map(|(place, committed)| Some((place, Position::of_committed(&committed?))))
             .collect();
         let of_task = |task: &Task| {
             let places = self.plan.partitions(&[*task].into());
             let positions = places.into_iter().filter_map(|place| {
-                let position = *committed.get(&place)?;
+                let position = committed.get(&place)?.clone();
                 Some((place, position))
             });
             ReadyTask {

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use parking_lot::RwLock;
-
 use super::appender::TopicAppender;
 use super::changelog::{Changelog, wipe_what_cannot_be_continued};
 use super::cycle::{Commit, WRITERS_COUNT};
 use super::exchange::SpentBatches;
 use super::inbox::Inbox;
 use super::late::Late;
+use super::marks::{Beginning, SharedTasks};
 use super::open_sink::OpenSink;
 use super::pace::{RecordBudget, Turn};
 use super::poison::{Poison, PoisonPolicy};
@@ -24,6 +23,7 @@ use super::report::Reports;
 use super::shared_node::{ExchangeEdge, SharedNode};
 use super::side::{Side, SideOutput};
 use super::source_time::SourceTimes;
+use super::splits::Splits;
 use super::stores::{KeyValueStore, OpenStore, SharedStore, StoreKind};
 use super::timed_row::{Row, RowCodec};
 use super::timed_store::TimedStore;
@@ -34,7 +34,8 @@ use crate::protocol::batch::Compression;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::SharedStage;
 use crate::runtime::contract::record::Origin;
-use crate::runtime::contract::source::{AssignedSplit, Position, Split};
+use crate::runtime::contract::senders::Senders;
+use crate::runtime::contract::source::AssignedSplit;
 use crate::runtime::task::progress::Progress;
 use crate::state::{StateBackend, Store, Trace};
 use crate::types::{Offset, TopicId, TopicName};
@@ -79,59 +80,8 @@ pub struct JobContext {
     pub(crate) alone: Alone,
     /// Whether several processes share the job.
     pub(crate) is_spread: bool,
-}
-
-/// The splits that this process reads or has read, numbered by their place in the list.
-#[derive(Default)]
-pub(crate) struct Splits(RwLock<Vec<SplitPlan>>);
-
-impl Splits {
-    pub(crate) fn new(plans: Vec<SplitPlan>) -> Self {
-        Self(RwLock::new(plans))
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.0.read().len()
-    }
-
-    pub(crate) fn get(&self, number: u32) -> Option<SplitPlan> {
-        self.0.read().get(number as usize).cloned()
-    }
-
-    /// All of them with their numbers.
-    pub(crate) fn all(&self) -> Vec<(u32, SplitPlan)> {
-        (0u32..).zip(self.0.read().iter().cloned()).collect()
-    }
-
-    /// Adds a split, which has its old number if it was there before; returns the number.
-    pub(crate) fn add(&self, plan: SplitPlan) -> u32 {
-        let mut plans = self.0.write();
-        let known = plans.iter().position(|known| known.split == plan.split);
-        let place = known.unwrap_or(plans.len());
-        match known {
-            Some(place) => plans[place] = plan,
-            None => plans.push(plan),
-        }
-        u32::try_from(place).unwrap_or(u32::MAX)
-    }
-
-    /// The number of a split.
-    pub(crate) fn number(&self, split: &Split) -> Option<u32> {
-        let place = self.0.read().iter().position(|known| known.split == *split);
-        place.and_then(|place| u32::try_from(place).ok())
-    }
-}
-
-/// One split of the job.
-#[derive(Clone)]
-pub(crate) struct SplitPlan {
-    pub(crate) source: usize,
-    pub(crate) split: Split,
-    pub(crate) position: Option<Position>,
-    /// Whether a record can be read again, after a failure.
-    pub(crate) is_rereadable: bool,
-    /// The state partition that the split's records are for, if it belongs to a repartition topic.
-    pub(crate) state_partition: Option<u16>,
+    /// The beginnings of chains in the order of feeds, if several processes share the job: sources, then steps behind topics.
+    pub(crate) beginnings: Vec<Beginning>,
 }
 
 impl JobContext {
@@ -235,10 +185,10 @@ pub(crate) enum Producer {
 
 /// What an operator finds when one worker's instance of it is made.
 pub struct OperatorContext {
-    job: Arc<JobContext>,
+    pub(super) job: Arc<JobContext>,
     worker: usize,
     pub(super) producer: Producer,
-    sources_count: usize,
+    pub(super) sources_count: usize,
     writer: Rc<Cell<usize>>,
     pub(super) edges: Vec<ExchangeEdge>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
@@ -249,6 +199,12 @@ pub struct OperatorContext {
     sides: Vec<SharedStage>,
     /// How the source being built tells the time.
     times: Rc<SourceTimes>,
+    /// The tasks of the feed being built.
+    pub(super) tasks: SharedTasks,
+    /// The ways to the topics of exchanges, each with the number of its exchange.
+    pub(super) ways: Vec<(Senders, usize)>,
+    /// Stores that were open before the chains were built anew.
+    kept: Vec<OpenStore>,
     sinks: Vec<OpenSink>,
     turn: Rc<Turn>,
     spent_batches: HashMap<usize, SpentBatches>,
@@ -272,23 +228,45 @@ impl OperatorContext {
                 Some(Rc::new(RefCell::new(appender)))
             }
         };
-        Ok(Self {
+        let parts = ContextParts {
+            writer,
+            edges: Vec::new(),
+            ways: Vec::new(),
+            dead_letters,
+            stores: Vec::new(),
+            sinks: Vec::new(),
+            turn: Rc::new(turn),
+        };
+        Ok(Self::again(job, worker, sources_count, parts))
+    }
+
+    /// For the chains of a worker that has these stores open already.
+    pub(crate) fn again(
+        job: Arc<JobContext>,
+        worker: usize,
+        sources_count: usize,
+        parts: ContextParts,
+    ) -> Self {
+        Self {
             job,
             worker,
             producer: Producer::Source(0),
             sources_count,
-            writer,
-            edges: vec![],
-            dead_letters,
+            writer: parts.writer,
+            edges: Vec::new(),
+            dead_letters: parts.dead_letters,
             stores: Vec::new(),
             met_stores: Vec::new(),
             shared_nodes: HashMap::new(),
             sides: Vec::new(),
             times: Rc::default(),
+            tasks: SharedTasks::default(),
+            ways: Vec::new(),
+            kept: parts.stores,
             sinks: Vec::new(),
-            turn: Rc::new(turn),
+            turn: parts.turn,
             spent_batches: HashMap::new(),
-        })
+        }
     }
 
     /// The job.
@@ -314,14 +292,8 @@ impl OperatorContext {
         name: &str,
     ) -> Result<KeyValueStore<V>, JobError> {
         let store = self.open_store::<V, V>(name, StoreKind::Values, V::DefaultCodec::default())?;
-        let changelog = self.open_changelog(store)?;
-        let store = KeyValueStore::new(changelog.0);
-        self.met_stores.push(store.shared());
-        self.stores.push(OpenStore {
-            store: store.shared(),
-            changelog: changelog.1,
-        });
-        Ok(store)
+        self.met_stores.push(Rc::clone(&store) as SharedStore);
+        Ok(KeyValueStore::new(store))
     }
 
     /// Opens this worker's part of a store of values and timers with times, which was declared with
@@ -335,23 +307,21 @@ impl OperatorContext {
     ) -> Result<TimedStore<V>, JobError> {
         let codec = RowCodec::<V::DefaultCodec>::default();
         let store = self.open_store::<V, Row<V>>(name, StoreKind::Timed, codec)?;
-        let changelog = self.open_changelog(store)?;
         let index_bytes_max = self.job.backend.overlay_bytes_max() / (4 * self.job.inboxes.len());
-        let store = TimedStore::open(changelog.0, self.job.state_partitions, index_bytes_max)?;
-        self.stores.push(OpenStore {
-            store: store.shared(),
-            changelog: changelog.1,
-        });
-        Ok(store)
+        Ok(TimedStore::open(
+            store,
+            self.job.state_partitions,
+            index_bytes_max,
+        )?)
     }
 
-    /// Opens a store as it was declared.
+    /// Opens a store as it was declared, and restores it; or goes on with one that is open.
     pub(super) fn open_store<V: Datum + Clone, R: Clone + Send + 'static>(
         &mut self,
         name: &str,
         kind: StoreKind<'_>,
         codec: impl Codec<R>,
-    ) -> Result<Store<R>, JobError> {
+    ) -> Result<Rc<RefCell<Store<R>>>, JobError> {
         let refuse = |why: &str| JobError::Topology {
             job: self.job.name.clone(),
             why: format!("the store {name:?} {why}"),
@@ -383,21 +353,28 @@ impl OperatorContext {
         {
             return Err(refuse("is open already: give every operator its own store"));
         }
+        let mut kept = self.kept.iter();
+        let kept = kept.position(|open| open.store.borrow().name() == name);
+        if let Some(open) = kept.map(|place| self.kept.swap_remove(place))
+            && let Some(store) = open.typed()
+        {
+            self.stores.push(open);
+            return Ok(store);
+        }
         let own: Vec<u16> = (0..self.job.state_partitions)
             .filter(|partition| self.job.worker_of_state(*partition) == Some(self.worker))
             .collect();
         wipe_what_cannot_be_continued(&self.job, name, &own)?;
-        Ok(Store::open(&self.job.backend, name, &own, codec)?)
-    }
-
-    /// Restores a store, and lets its changes be committed with the cycles.
-    pub(super) fn open_changelog<R: Clone + Send + 'static>(
-        &self,
-        mut store: Store<R>,
-    ) -> Result<(Store<R>, Changelog), JobError> {
+        let mut store = Store::open(&self.job.backend, name, &own, codec)?;
+        if matches!(kind, StoreKind::Ordered(_)) {
+            store.keep_order();
+        }
         store.trace_changes(self.trace());
+        // From here on its changes are committed with the cycles.
         let changelog = Changelog::open(&self.job, Rc::clone(&self.writer), &mut store)?;
-        Ok((store, changelog))
+        let store = Rc::new(RefCell::new(store));
+        self.stores.push(OpenStore::new(&store, changelog));
+        Ok(store)
     }
 
     /// The way for late records: into the stream that `output` begins, if there is one, and counted in any case.
@@ -499,6 +476,7 @@ impl OperatorContext {
     /// From here on, what is built belongs to `producer`.
     pub(crate) fn begin(&mut self, producer: Producer) {
         self.times = Rc::default();
+        self.tasks = SharedTasks::default();
         self.producer = producer;
     }
 
@@ -544,6 +522,10 @@ impl OperatorContext {
         let Producer::Source(source) = self.producer else {
             return vec![];
         };
+        if self.job.is_spread {
+            // They come as the group gives them.
+            return vec![];
+        }
         let workers = self.job.inboxes.len();
         let all = self.job.splits.all().into_iter();
         all.filter(|(number, plan)| {
@@ -561,6 +543,7 @@ impl OperatorContext {
         ContextParts {
             writer: self.writer,
             edges: self.edges,
+            ways: self.ways,
             dead_letters: self.dead_letters,
             stores: self.stores,
             sinks: self.sinks,
@@ -573,6 +556,8 @@ impl OperatorContext {
 pub(crate) struct ContextParts {
     pub(crate) writer: Rc<Cell<usize>>,
     pub(crate) edges: Vec<ExchangeEdge>,
+    /// The ways to the topics of exchanges, each with the number of its exchange.
+    pub(crate) ways: Vec<(Senders, usize)>,
     pub(crate) dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     pub(crate) stores: Vec<OpenStore>,
     pub(crate) sinks: Vec<OpenSink>,

@@ -199,13 +199,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<
     type Stage = AnySender<K, V>;
 
     fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError> {
-        if context.job().is_spread {
-            return Ok(AnySender::Topic(RepartitionSender::new(
-                &self.exchange,
-                context,
-            )?));
-        }
         let id = context.exchange(&self.exchange);
+        if context.job().is_spread {
+            return Ok(AnySender::Topic(RepartitionSender::new(id, context)?));
+        }
         let number = context.note_edge_to(id);
         let job = context.shared_job();
         let records_max = job.pressure.batch_records_max();
@@ -253,8 +250,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for AnySender<K, V> {
                 batches.for_each(|batch| batch.mark(advance));
                 Ok(())
             }
-            // A job that asks for the time is not spread over processes yet: see `start.rs`.
-            (Signal::Time(_), Self::Topic(_)) => Ok(()),
+            (Signal::Time(advance), Self::Topic(sender)) => {
+                sender.pass_time(advance);
+                Ok(())
+            }
             // Each worker tells its own chains.
             (Signal::Clock(_), _) => Ok(()),
             (Signal::EndOfCycle, Self::Memory(sender)) => sender.end_cycle(),
@@ -394,6 +393,14 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
         &mut self.poison
     }
 
+    /// Tells the chain how far time has come.
+    pub(crate) fn tell_time(&mut self, advance: Advance, current: Origin) -> Result<(), JobError> {
+        match self.stage.signal(Signal::Time(advance)) {
+            Ok(()) => Ok(()),
+            Err(failure) => self.poison.fatal(failure, current),
+        }
+    }
+
     /// Runs a batch through the chain.
     pub(crate) fn process(
         &mut self,
@@ -468,12 +475,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
         advance: Advance,
         current: Origin,
     ) -> Result<(), JobError> {
-        if let Some(advance) = self.clock.step_to(sender, advance)
-            && let Err(failure) = self.stage.signal(Signal::Time(advance))
-        {
-            return self.poison.fatal(failure, current);
+        match self.clock.step_to(sender, advance) {
+            Some(advance) => self.tell_time(advance, current),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::context::{JobContext, OperatorContext};
+use super::marks::SharedTasks;
 use super::pace::Turn;
 use super::poison::Poison;
 use super::quarantine::{Admission, ApartAhead};
@@ -13,6 +14,7 @@ use super::source_time::{FeedTime, SplitTime};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::{Flow, Signal, Stage};
 use crate::runtime::contract::record::{Meta, Origin, Record};
+use crate::runtime::contract::senders::Senders;
 use crate::runtime::contract::source::{
     AssignedSplit, Emit, Emitted, Pace, Position, Read, Split, SplitReader,
 };
@@ -27,6 +29,8 @@ pub(crate) trait Feed {
     fn signal(&mut self, signal: Signal) -> Flow;
     /// Where each split stands: its number and position.
     fn positions(&self, visit: &mut dyn FnMut(u32, Position));
+    /// Told once, before any split is opened, who sends to the topic that is read, if it is one between processes.
+    fn expect_senders(&mut self, _senders: Vec<Senders>) {}
     /// Reads this split, too.
     fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError>;
     /// Reads these splits no more; others are none of it.
@@ -35,6 +39,14 @@ pub(crate) trait Feed {
 
 /// Opens a split of one source.
 pub(crate) type OpenSplit<R> = Box<dyn Fn(&AssignedSplit) -> Result<R, JobError>>;
+
+/// The number of a split that is a partition of a topic.
+fn partition_of(split: &Split) -> Option<u32> {
+    match split {
+        Split::Partition(place) => u32::try_from(place.partition).ok(),
+        Split::Named { .. } => None,
+    }
+}
 
 struct SplitState<R> {
     number: u32,
@@ -56,6 +68,8 @@ pub(crate) struct SplitFeed<R, G, KV> {
     records: u64,
     turn: Rc<Turn>,
     job: Arc<JobContext>,
+    /// The splits as tasks, for those behind that speak for them.
+    tasks: SharedTasks,
     types: PhantomData<KV>,
 }
 
@@ -164,6 +178,7 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> SplitFeed<R, G,
             records: 0,
             turn: context.turn(),
             job: context.shared_job(),
+            tasks: context.tasks(),
             types: PhantomData,
         };
         let splits = context.take_splits();
@@ -281,6 +296,9 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
 
     fn open_split(&mut self, assigned: &AssignedSplit) -> Result<(), JobError> {
         let position = assigned.position.as_ref();
+        if let Some(partition) = partition_of(&assigned.split) {
+            self.tasks.borrow_mut().add(partition);
+        }
         self.readers.push(SplitState {
             time: self
                 .time
@@ -299,6 +317,9 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
             let is_closed = numbers.contains(&split.number);
             if is_closed {
                 self.time.close_split(&split.time);
+                if let Some(partition) = partition_of(&split.split) {
+                    self.tasks.borrow_mut().remove(partition);
+                }
             }
             !is_closed
         });

@@ -13,7 +13,7 @@ use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::rc::Rc;
 
 use super::context::OperatorContext;
-use super::stores::{OpenStore, SharedStore, StoreKind};
+use super::stores::StoreKind;
 use crate::codec::{Datum, Schema, SortKey, TypeIdentity};
 use crate::runtime::contract::error::{Failure, JobError};
 use crate::runtime::contract::operator::Flow;
@@ -69,18 +69,14 @@ pub struct OrderedStore<S, V> {
 
 impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
     /// Of a store that keeps its keys in order.
-    pub(crate) fn of(store: Store<V>, state_partitions: u16) -> Self {
+    pub(crate) fn of(store: Rc<RefCell<Store<V>>>, state_partitions: u16) -> Self {
         Self {
-            store: Rc::new(RefCell::new(store)),
+            store,
             state_partitions,
             row: Vec::new(),
             range: KeyRange::default(),
             sorted_by: PhantomData,
         }
-    }
-
-    pub(crate) fn shared(&self) -> SharedStore {
-        Rc::clone(&self.store) as SharedStore
     }
 
     fn row<K: ?Sized>(&mut self, key: Key<'_, K>, place: &S) -> HashedKey<'_> {
@@ -335,16 +331,9 @@ impl OperatorContext {
         name: &str,
     ) -> Result<OrderedStore<S, V>, JobError> {
         let order = order_of::<S>();
-        let mut store =
-            self.open_store::<V, V>(name, StoreKind::Ordered(&order), V::DefaultCodec::default())?;
-        store.keep_order();
-        let (store, changelog) = self.open_changelog(store)?;
-        let store = OrderedStore::of(store, self.state_partitions());
-        self.stores.push(OpenStore {
-            store: store.shared(),
-            changelog,
-        });
-        Ok(store)
+        let kind = StoreKind::Ordered(&order);
+        let store = self.open_store::<V, V>(name, kind, V::DefaultCodec::default())?;
+        Ok(OrderedStore::of(store, self.state_partitions()))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Opening a store registers it, so that no operator can have one whose changes are never committed.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -45,6 +46,26 @@ impl StoreKind<'_> {
 pub(crate) struct OpenStore {
     pub(crate) store: SharedStore,
     pub(crate) changelog: Changelog,
+    /// The same store, with its type.
+    typed: Rc<dyn Any>,
+}
+
+impl OpenStore {
+    pub(crate) fn new<R: Clone + Send + 'static>(
+        store: &Rc<RefCell<Store<R>>>,
+        changelog: Changelog,
+    ) -> Self {
+        Self {
+            store: Rc::clone(store) as SharedStore,
+            changelog,
+            typed: Rc::clone(store) as Rc<dyn Any>,
+        }
+    }
+
+    /// The store, if its rows are of this type.
+    pub(crate) fn typed<R: 'static>(&self) -> Option<Rc<RefCell<Store<R>>>> {
+        Rc::clone(&self.typed).downcast().ok()
+    }
 }
 
 /// One value for each key: this worker's part of a named store, as its operator sees it. Made by
@@ -56,14 +77,8 @@ pub struct KeyValueStore<V> {
 }
 
 impl<V: Clone + Send + 'static> KeyValueStore<V> {
-    pub(crate) fn new(store: Store<V>) -> Self {
-        Self {
-            store: Rc::new(RefCell::new(store)),
-        }
-    }
-
-    pub(crate) fn shared(&self) -> SharedStore {
-        Rc::clone(&self.store) as SharedStore
+    pub(crate) fn new(store: Rc<RefCell<Store<V>>>) -> Self {
+        Self { store }
     }
 
     /// Changes the value of a key; `None` is absent. Returns what `change` returns.

@@ -15,7 +15,6 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use super::stores::SharedStore;
 use super::time_index::TimeIndex;
 use super::timed_row::{
     HASH_BYTES, KEY, OWN_TIME, Row, TIMED, TIMED_KEY_START, TIMER_AT, ordered, time_of, timed_row,
@@ -98,12 +97,12 @@ struct Line {
 
 impl<V: Clone + Send + 'static> TimedStore<V> {
     pub(crate) fn open(
-        store: Store<Row<V>>,
+        store: Rc<RefCell<Store<Row<V>>>>,
         state_partitions: u16,
         index_bytes_max: usize,
     ) -> Result<Self, StateError> {
         let mut opened = Self {
-            store: Rc::new(RefCell::new(store)),
+            store,
             state_partitions,
             values: Line::new(TIMED, index_bytes_max),
             timers: Line::new(TIMER_AT, index_bytes_max),
@@ -114,10 +113,6 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         };
         opened.follow_partitions()?;
         Ok(opened)
-    }
-
-    pub(crate) fn shared(&self) -> SharedStore {
-        Rc::clone(&self.store) as SharedStore
     }
 
     /// Takes note of state partitions that came or went between two cycles.

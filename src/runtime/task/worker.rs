@@ -15,7 +15,7 @@ use super::context::{JobContext, OperatorContext, Producer};
 use super::cycle::Commit;
 use super::exchange::Receive;
 use super::feed::Feed;
-use super::inbox::{Message, TaskChange};
+use super::inbox::Message;
 use super::open_sink::OpenSink;
 use super::pace::Turn;
 use super::report::{Drained, Report, Reports};
@@ -28,6 +28,7 @@ use crate::runtime::contract::sink::MarkChanges;
 use crate::runtime::contract::source::Read;
 use crate::state::{CycleStore, FlushUrgency};
 
+mod handing_over;
 mod reading;
 
 /// The longest sleep without a message; a guard against a lost wake-up, not a way to notice work.
@@ -45,6 +46,8 @@ const TICK: Duration = Duration::from_millis(10);
 pub(crate) struct Worker {
     job: Arc<JobContext>,
     number: usize,
+    /// The makers of its chains.
+    chains: Chains,
     commit: Commit,
     reports: Reports,
     waker: Waker,
@@ -168,8 +171,9 @@ impl Worker {
             commit,
             reports.clone(),
         )?;
-        let (feeds, receives) = build_chains(chains, &mut context)?;
+        let (mut feeds, receives) = build_chains(chains, &mut context)?;
         let parts = context.into_parts();
+        handing_over::expect_senders(&job, &mut feeds, chains.sources.len(), &parts.ways)?;
         let workers = job.inboxes.len();
         let fed_by = |producer| {
             parts
@@ -204,6 +208,7 @@ impl Worker {
             waker: job.inboxes[number].waker(),
             job,
             number,
+            chains: chains.clone(),
             commit,
             reports,
             feeds,
@@ -299,28 +304,6 @@ impl Worker {
             Message::Stop => return Ok(Next::Stop),
         }
         Ok(Next::GoOn)
-    }
-
-    /// Lets tasks go and takes others on; those that stay keep all that they have in memory.
-    fn reassign(&mut self, change: &TaskChange) -> Result<(), JobError> {
-        assert_eq!(
-            self.state,
-            State::Drained,
-            "tasks change where the last cycle was drained"
-        );
-        for feed in &mut self.feeds {
-            feed.close_splits(&change.closed_splits);
-        }
-        let job = Arc::clone(&self.job);
-        self.each_store(&mut |store, changelog| {
-            changelog.remove(store, &change.closed_state);
-            Ok(changelog.add(&job, store, &change.opened_state)?)
-        })?;
-        for (feed, assigned) in &change.opened_splits {
-            self.feeds[*feed].open_split(assigned)?;
-        }
-        self.reports.send(Report::TasksChanged);
-        Ok(())
     }
 
     /// Opens the next cycle, unless a store must first be rid of what waits for its flush: memory stays

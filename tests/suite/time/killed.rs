@@ -15,10 +15,10 @@ use super::support::{Click, clicks_per_window, feed, late, ms, results, topic_of
 
 /// Tells the child where its data is, how many workers it has, and whether it goes on after the end of its input.
 const VARIABLE: &str = "ONCEFLOW_CLICKS_CHILD";
-const PARTITIONS: i32 = 4;
-const MINUTE: u64 = 60_000;
+pub(super) const PARTITIONS: i32 = 4;
+pub(super) const MINUTE: u64 = 60_000;
 /// How far out of order clicks of a partition are at most.
-const DISORDER: u64 = 30_000;
+pub(super) const DISORDER: u64 = 30_000;
 
 pub(super) fn open(data: &Path) -> Log {
     let config = BrokerConfig {
@@ -95,24 +95,27 @@ pub(super) fn start_child(test: &str, plan: (&str, &str), failpoint: &str) -> Pr
 }
 
 /// Clicks of each partition, out of order within the bound; the partitions are minutes apart, and each goes on where it was.
-struct Clicks {
+pub(super) struct Clicks {
     state: u64,
     newest: Vec<i64>,
-    all: Vec<Click>,
+    /// The newest click of each partition.
+    pub(super) newest_fed: Vec<i64>,
+    pub(super) all: Vec<Click>,
 }
 
 impl Clicks {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             state: 0x9e37_79b9_7f4a_7c15,
             newest: (0..i64::from(PARTITIONS))
                 .map(|number| number * 7 * 60_000)
                 .collect(),
+            newest_fed: vec![i64::MIN; usize::try_from(PARTITIONS).unwrap()],
             all: Vec::new(),
         }
     }
 
-    fn next(&mut self, below: u64) -> i64 {
+    pub(super) fn next(&mut self, below: u64) -> i64 {
         self.state = self
             .state
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -120,7 +123,7 @@ impl Clicks {
         ((self.state >> 33) % below).cast_signed()
     }
 
-    fn feed(&mut self, log: &Log, count_each: usize) {
+    pub(super) fn feed(&mut self, log: &Log, count_each: usize) {
         for number in 0..PARTITIONS {
             let mut clicks = Vec::new();
             for _ in 0..count_each {
@@ -129,7 +132,10 @@ impl Clicks {
                 let user = format!("user-{}", self.next(50));
                 let newest = &mut self.newest[usize::try_from(number).unwrap()];
                 *newest += on;
-                clicks.push((user, *newest - behind));
+                let time = *newest - behind;
+                let newest_fed = &mut self.newest_fed[usize::try_from(number).unwrap()];
+                *newest_fed = time.max(*newest_fed);
+                clicks.push((user, time));
             }
             clicks
                 .chunks(1_000)
@@ -138,8 +144,13 @@ impl Clicks {
         }
     }
 
+    /// A time behind all windows of all clicks.
+    pub(super) fn end(&self) -> i64 {
+        self.newest.iter().max().unwrap() + 10 * MINUTE.cast_signed()
+    }
+
     /// The windows of all clicks, by the definition.
-    fn windows(&self) -> BTreeMap<(String, i64, i64), u64> {
+    pub(super) fn windows(&self) -> BTreeMap<(String, i64, i64), u64> {
         let minute = MINUTE.cast_signed();
         let mut windows = BTreeMap::new();
         for (user, time) in &self.all {

@@ -11,6 +11,8 @@ mod late; // Late records say why; what windows leave out is counted.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
 mod replay; // The same output whatever runs a job: random topologies, workers, batches, kills, logs.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
+mod scaled; // Windows and timers in jobs that are scaled out, on the embedded log.
+mod scaled_kafka; // The same in processes that are killed, on a real Kafka.
 mod sessions; // Sessions over random input, and the rows W that are about them.
 mod sliding; // Windows that slide, against the definition and against a run by hand.
 mod support; // Clicks, how they are fed, and the windows that they belong to.

@@ -19,7 +19,7 @@ struct Absent {
     due: Due,
 }
 
-const ABSENT_AFTER: i64 = 100;
+pub(super) const ABSENT_AFTER: i64 = 100;
 
 impl Operator<String, Click> for Absent {
     type OutKey = String;
@@ -67,7 +67,7 @@ impl Operator<String, Click> for Absent {
     }
 }
 
-fn absences(is_endless: bool) -> Launch {
+pub(super) fn absences(is_endless: bool) -> Launch {
     let job = Job::new("absences");
     let clicks = topic::<str>("in");
     let clicks = if is_endless {

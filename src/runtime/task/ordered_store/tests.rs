@@ -29,7 +29,7 @@ fn open(backend: &StateBackend) -> OrderedStore<i64, u64> {
     let partitions: Vec<u16> = (0..PARTITIONS).collect();
     let mut store = Store::open(backend, "ordered", &partitions, crate::codec::Bincode).unwrap();
     store.keep_order();
-    OrderedStore::of(store, PARTITIONS)
+    OrderedStore::of(Rc::new(RefCell::new(store)), PARTITIONS)
 }
 
 /// A change: state partition, key, and the value unless the key was deleted.

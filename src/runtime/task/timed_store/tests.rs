@@ -30,7 +30,7 @@ fn open(backend: &StateBackend, index_bytes_max: usize) -> TimedStore<u64> {
     let codec = RowCodec::<crate::codec::Bincode>::default();
     let partitions: Vec<u16> = (0..PARTITIONS).collect();
     let store = Store::open(backend, "timed", &partitions, codec).unwrap();
-    TimedStore::open(store, PARTITIONS, index_bytes_max).unwrap()
+    TimedStore::open(Rc::new(RefCell::new(store)), PARTITIONS, index_bytes_max).unwrap()
 }
 
 /// Commits, and brings what was changed to RocksDB.
