@@ -26,7 +26,7 @@ use crate::types::Timestamp;
 /// // Whether somebody failed to log in five times within a minute, whenever the minute begins.
 /// let job = Job::new("guessing");
 /// job.source(topic::<str>("failed-logins"))
-///     .key_by(|user: &str| user)
+///     .key_by_ref(|user: &str| user)
 ///     .window(SlidingWindows::difference(Duration::from_secs(60)).grace(Duration::from_secs(5)))
 ///     .count("failures-in-a-minute")
 ///     .filter(|failures| *failures >= 5)
