@@ -95,8 +95,9 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
         Ok(())
     }
 
-    /// The watermark of what the operator pushes: less than that of its input if it holds records back, or gives results an
-    /// earlier time.
+    /// The watermark of what the operator pushes: less than that of its input if it holds records back (then it is the least time
+    /// among them), or gives results an earlier time. Asked when time goes on, behind [`on_watermark`](Self::on_watermark), and when
+    /// the clock ticks and a cycle ends. Those behind are never told of less than they were before, nor of more than `watermark`.
     fn output_watermark(&self, watermark: Timestamp) -> Timestamp {
         watermark
     }
@@ -127,6 +128,41 @@ pub(crate) struct Step<O, D> {
     /// The streams beside the one that leads on.
     pub(crate) sides: Vec<SharedStage>,
     pub(crate) down: D,
+    pub(crate) time: StepTime,
+}
+
+/// How far an operator was told that time has come, and how far those behind it were.
+#[derive(Debug, Default)]
+pub(crate) struct StepTime {
+    heard: Option<Timestamp>,
+    told: Option<Advance>,
+    is_idle: bool,
+}
+
+impl StepTime {
+    /// Notes that time went on in front, or became idle; returns the watermark if it has grown.
+    pub(super) fn hear(&mut self, advance: Advance) -> Option<Timestamp> {
+        self.is_idle = advance.is_idle;
+        // An input that is idle before its first record has no time to tell of.
+        let before = self.heard.unwrap_or(Timestamp::MIN);
+        let has_grown = advance.watermark > before;
+        self.heard = Some(advance.watermark.max(before));
+        has_grown.then_some(advance.watermark)
+    }
+
+    /// Says what those behind are to be told, if it is news; `output` is what the operator makes of how far it was told.
+    pub(super) fn tell(&mut self, output: impl FnOnce(Timestamp) -> Timestamp) -> Option<Signal> {
+        let heard = self.heard?;
+        // T13, I13: what the operator still has in hand may be older than what those behind were told, which does not go back.
+        let before = self.told.map_or(Timestamp::MIN, |told| told.watermark);
+        let advance = Advance {
+            watermark: output(heard).min(heard).max(before),
+            is_idle: self.is_idle,
+        };
+        let is_news = self.told != Some(advance);
+        self.told = Some(advance);
+        is_news.then_some(Signal::Time(advance))
+    }
 }
 
 /// What the runtime asks of a fused chain besides pushing records.
@@ -199,34 +235,38 @@ where
     D: Stage<O::OutKey, O::Out>,
 {
     fn signal(&mut self, signal: Signal) -> Flow {
-        let signal = match signal {
+        match signal {
             Signal::Time(advance) => {
-                let watermark = advance.watermark;
-                // An input that is idle before its first record has no time to tell of.
-                if watermark > Timestamp::MIN {
+                if let Some(watermark) = self.time.hear(advance) {
                     self.operator.on_watermark(watermark, &mut self.down)?;
                 }
-                Signal::Time(Advance {
-                    watermark: self.operator.output_watermark(watermark),
-                    ..advance
-                })
             }
             Signal::Clock(now) => {
                 if O::USES_CLOCK {
                     self.operator.on_clock(now, &mut self.down)?;
                 }
-                signal
             }
-            Signal::EndOfCycle => {
-                self.operator.end_cycle(&mut self.down)?;
-                signal
-            }
-        };
-        for side in &self.sides {
-            side.signal(signal)?;
+            Signal::EndOfCycle => self.operator.end_cycle(&mut self.down)?,
         }
-        self.down.signal(signal)
+        let operator = &self.operator;
+        if let Some(time) = self.time.tell(|heard| operator.output_watermark(heard)) {
+            tell_all(&self.sides, &mut self.down, time)?;
+        }
+        match signal {
+            Signal::Time(_) => Ok(()),
+            Signal::Clock(_) | Signal::EndOfCycle => tell_all(&self.sides, &mut self.down, signal),
+        }
     }
+}
+
+/// Tells the streams beside, and then the one that leads on.
+pub(super) fn tell_all<K: ?Sized, V: ?Sized>(
+    sides: &[SharedStage],
+    down: &mut impl Stage<K, V>,
+    signal: Signal,
+) -> Flow {
+    sides.iter().try_for_each(|side| side.signal(signal))?;
+    down.signal(signal)
 }
 
 impl<K: ?Sized, V: ?Sized> Output<K, V> for Box<dyn Stage<K, V>> {
@@ -238,5 +278,144 @@ impl<K: ?Sized, V: ?Sized> Output<K, V> for Box<dyn Stage<K, V>> {
 impl<K: ?Sized, V: ?Sized> Stage<K, V> for Box<dyn Stage<K, V>> {
     fn signal(&mut self, signal: Signal) -> Flow {
         (**self).signal(signal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::contract::record::{Meta, Origin, Unkeyed};
+
+    /// Holds records back until it is told to let them go, or 10 ms have passed them.
+    #[derive(Default)]
+    struct Holds {
+        held: Vec<i64>,
+        lets_go: bool,
+    }
+
+    impl Holds {
+        fn release(&mut self, below: i64, out: &mut impl Output<Unkeyed, i64>) -> Flow {
+            let (go, stay): (Vec<i64>, Vec<i64>) =
+                self.held.iter().partition(|time| **time < below);
+            self.held = stay;
+            go.iter().try_for_each(|time| out.push(record(time)))
+        }
+    }
+
+    impl Operator<Unkeyed, i64> for Holds {
+        type OutKey = Unkeyed;
+        type Out = i64;
+        const USES_TIME: bool = true;
+
+        fn process(
+            &mut self,
+            record: Record<'_, Unkeyed, i64>,
+            _out: &mut impl Output<Unkeyed, i64>,
+        ) -> Flow {
+            self.held.push(*record.value);
+            Ok(())
+        }
+
+        fn on_watermark(
+            &mut self,
+            watermark: Timestamp,
+            out: &mut impl Output<Unkeyed, i64>,
+        ) -> Flow {
+            self.release(watermark.0.saturating_sub(10), out)
+        }
+
+        fn output_watermark(&self, watermark: Timestamp) -> Timestamp {
+            let oldest = self.held.iter().copied().min();
+            oldest.map_or(watermark, |oldest| watermark.min(Timestamp(oldest)))
+        }
+
+        fn end_cycle(&mut self, out: &mut impl Output<Unkeyed, i64>) -> Flow {
+            match self.lets_go {
+                true => self.release(i64::MAX, out),
+                false => Ok(()),
+            }
+        }
+    }
+
+    fn record(time: &i64) -> Record<'_, Unkeyed, i64> {
+        let meta = Meta {
+            timestamp: Timestamp(*time),
+            origin: Origin::default(),
+        };
+        Record::new(Key::none(), time, meta)
+    }
+
+    /// All that came, in order: records by their times, and how far time was told to have come.
+    #[derive(Debug, Default, PartialEq)]
+    struct Seen(Vec<Came>);
+
+    #[derive(Debug, PartialEq)]
+    enum Came {
+        Record(i64),
+        Time(i64),
+        End,
+    }
+
+    impl Output<Unkeyed, i64> for Seen {
+        fn push(&mut self, record: Record<'_, Unkeyed, i64>) -> Flow {
+            self.0.push(Came::Record(*record.value));
+            Ok(())
+        }
+    }
+
+    impl Stage<Unkeyed, i64> for Seen {
+        fn signal(&mut self, signal: Signal) -> Flow {
+            self.0.push(match signal {
+                Signal::Time(advance) => Came::Time(advance.watermark.0),
+                Signal::Clock(_) | Signal::EndOfCycle => Came::End,
+            });
+            Ok(())
+        }
+    }
+
+    fn step() -> Step<Holds, Seen> {
+        Step {
+            operator: Holds::default(),
+            sides: Vec::new(),
+            down: Seen::default(),
+            time: StepTime::default(),
+        }
+    }
+
+    fn time(watermark: i64) -> Signal {
+        Signal::Time(Advance {
+            watermark: Timestamp(watermark),
+            is_idle: false,
+        })
+    }
+
+    #[test]
+    fn t13_time_does_not_pass_what_an_operator_holds_back() {
+        let mut step = step();
+        step.push(record(&5)).unwrap();
+        step.push(record(&8)).unwrap();
+        step.signal(time(10)).unwrap();
+        // Nothing new is known behind it: nothing is told.
+        step.signal(time(12)).unwrap();
+        assert_eq!(step.down.0, [Came::Time(5)]);
+        step.signal(time(16)).unwrap();
+        assert_eq!(step.down.0[1..], [Came::Record(5), Came::Time(8)]);
+        // One that is held and older than what was told takes nothing back.
+        step.push(record(&3)).unwrap();
+        step.signal(time(17)).unwrap();
+        assert_eq!(step.down.0[3..], [Came::Record(3)]);
+        step.signal(time(i64::MAX)).unwrap();
+        assert_eq!(step.down.0[4..], [Came::Record(8), Came::Time(i64::MAX)]);
+    }
+
+    #[test]
+    fn t13_what_is_let_go_at_the_end_of_a_cycle_lets_time_go_on_behind_it() {
+        let mut step = step();
+        step.push(record(&5)).unwrap();
+        step.signal(time(10)).unwrap();
+        step.operator.lets_go = true;
+        step.signal(Signal::EndOfCycle).unwrap();
+        let expected = [Came::Time(5), Came::Record(5), Came::Time(10), Came::End];
+        assert_eq!(step.down.0, expected);
     }
 }

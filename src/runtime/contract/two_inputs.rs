@@ -12,9 +12,9 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use super::operator::{Flow, Output, SameKey, SharedStage, Signal, Stage};
+use super::operator::{Flow, Output, SameKey, SharedStage, Signal, Stage, StepTime, tell_all};
 use super::record::Record;
-use super::time::{Advance, EventClock};
+use super::time::EventClock;
 use crate::types::Timestamp;
 
 /// One step of a job with two inputs: records of `(K, L)` on the left, records of `(K, R)` on the right. One instance runs per
@@ -84,8 +84,7 @@ pub trait TwoInputOperator<K: ?Sized, L: ?Sized, R: ?Sized> {
         Ok(())
     }
 
-    /// The watermark of what the operator pushes: less than that of its inputs if it holds records back, or gives results an
-    /// earlier time.
+    /// The watermark of what the operator pushes: see [`Operator::output_watermark`](crate::runtime::Operator::output_watermark).
     fn output_watermark(&self, watermark: Timestamp) -> Timestamp {
         watermark
     }
@@ -112,8 +111,7 @@ pub(crate) struct TwoInputStep<O, D> {
     down: D,
     /// How far both inputs have come.
     clock: EventClock,
-    /// How far the operator was told that they have.
-    told: Timestamp,
+    time: StepTime,
     /// How many inputs have ended the cycle.
     ended: usize,
 }
@@ -134,7 +132,7 @@ impl<O, D> TwoInputStep<O, D> {
             sides,
             down,
             clock,
-            told: Timestamp::MIN,
+            time: StepTime::default(),
             ended: 0,
         }
     }
@@ -148,18 +146,19 @@ impl<O, D> TwoInputStep<O, D> {
         O: TwoInputOperator<K, L, R>,
         D: Stage<O::OutKey, O::Out>,
     {
-        let signal = match signal {
-            Signal::Time(told) => match self.clock.step_to(port, told) {
-                Some(advance) => self.advance::<K, L, R>(advance)?,
-                None => return Ok(()),
-            },
+        match signal {
+            Signal::Time(told) => {
+                let advance = self.clock.step_to(port, told);
+                if let Some(watermark) = advance.and_then(|advance| self.time.hear(advance)) {
+                    self.operator.on_watermark(watermark, &mut self.down)?;
+                }
+            }
             // Every chain of a worker is told of the same clock.
             Signal::Clock(_) if port != LEFT => return Ok(()),
             Signal::Clock(now) => {
                 if O::USES_CLOCK {
                     self.operator.on_clock(now, &mut self.down)?;
                 }
-                signal
             }
             Signal::EndOfCycle => {
                 self.ended += 1;
@@ -168,33 +167,16 @@ impl<O, D> TwoInputStep<O, D> {
                 }
                 self.ended = 0;
                 self.operator.end_cycle(&mut self.down)?;
-                signal
             }
-        };
-        for side in &self.sides {
-            side.signal(signal)?;
         }
-        self.down.signal(signal)
-    }
-
-    /// Time went on, or is idle now; returns what those behind are told.
-    fn advance<K, L, R>(&mut self, advance: Advance) -> Result<Signal, super::error::Failure>
-    where
-        K: ?Sized,
-        L: ?Sized,
-        R: ?Sized,
-        O: TwoInputOperator<K, L, R>,
-        D: Stage<O::OutKey, O::Out>,
-    {
-        let watermark = advance.watermark;
-        if watermark > self.told {
-            self.told = watermark;
-            self.operator.on_watermark(watermark, &mut self.down)?;
+        let operator = &self.operator;
+        if let Some(time) = self.time.tell(|heard| operator.output_watermark(heard)) {
+            tell_all(&self.sides, &mut self.down, time)?;
         }
-        Ok(Signal::Time(Advance {
-            watermark: self.operator.output_watermark(watermark),
-            ..advance
-        }))
+        match signal {
+            Signal::Time(_) => Ok(()),
+            Signal::Clock(_) | Signal::EndOfCycle => tell_all(&self.sides, &mut self.down, signal),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::topology::Graph;
 use crate::codec::{Datum, Schema, SortKey};
 use crate::runtime::contract::error::JobError;
-use crate::runtime::contract::operator::{Operator, Stage, Step};
+use crate::runtime::contract::operator::{Operator, Stage, Step, StepTime};
 use crate::runtime::contract::record::Unkeyed;
 use crate::runtime::task::chains::StageFactory;
 use crate::runtime::task::context::OperatorContext;
@@ -129,6 +129,7 @@ where
             operator,
             sides: context.sides_since(sides_before),
             down: self.down.build(context)?,
+            time: StepTime::default(),
         })
     }
 }
