@@ -169,6 +169,11 @@ impl World {
         self.ordered = None;
         let ordered = open(&self.backend);
         for (place, (partition, row, value)) in (1..).zip(&self.changelog).skip(self.flushed) {
+            // A restore that does not fit into memory brings a part of it to RocksDB itself.
+            let known = self.backend.position("ordered", *partition);
+            if known.is_some_and(|known| Offset(place) <= known) {
+                continue;
+            }
             let mut store = ordered.store.borrow_mut();
             let restored = store.restore(*partition, row, value.as_deref(), Offset(place));
             restored.unwrap();
