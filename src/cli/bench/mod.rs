@@ -74,7 +74,7 @@ enum Benchmark {
     Latency,
     /// Random updates of state larger than its memory
     State,
-    /// Records counted by key and window of event time, beside the same count without windows
+    /// Windows beside the same count without them, watermarks of a job without state, and timers
     Windows,
     /// From `kill -9` to the first new commit, with 10 GiB of state (takes minutes, and 40 GiB of disk)
     Restart,

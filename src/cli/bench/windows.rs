@@ -10,9 +10,12 @@ use crate::broker::BrokerConfig;
 use crate::cli::text::remove_tree;
 use crate::client::wait;
 use crate::env::OpenMode;
+use crate::operators::SessionWindows;
 use crate::runtime::{
-    Commit, FixedWindows, Job, Log, Stream, Unkeyed, Upstream, Watermarks, lines, topic,
+    Commit, Due, FixedWindows, Flow, Job, Log, Meta, Operator, Origin, Output, Record, Stream,
+    TimedStore, Unkeyed, Upstream, Watermarks, lines, topic, values,
 };
+use crate::types::Timestamp;
 
 /// How many events are counted.
 const EVENTS: u64 = 8_000_000;
@@ -27,13 +30,18 @@ const DISORDER: Duration = Duration::from_secs(1);
 /// Into how many files they are cut; workers share them.
 const FILES_COUNT: u64 = 4;
 const MINUTE: Duration = Duration::from_secs(60);
+/// A key has an event each 15 s on average.
+const SESSION_GAP: Duration = Duration::from_secs(30);
+const TIMERS_PENDING: u64 = 10_000_000;
 
 /// Measures a count by key and minute, with results when the minute closes.
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
     let events = bench.scaled(EVENTS);
     let many = write_events(bench, "many", events, KEYS.min(events))?;
     let count = run(bench, events, "count", |job| {
-        by_key(job, &many)
+        let events = job.source(lines(&many)).filter_map(parse);
+        events
+            .key_by_ref(|(key, _)| key)
             .count("counts")
             .changes()
             .sink(topic("out"));
@@ -42,6 +50,12 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
         let windows = FixedWindows::tumbling(MINUTE);
         by_key(job, &many)
             .window(windows)
+            .count("counts")
+            .sink(topic("out"));
+    })?;
+    let sessions = run(bench, events, "sessions", |job| {
+        by_key(job, &many)
+            .window(SessionWindows::gap(SESSION_GAP))
             .count("counts")
             .sink(topic("out"));
     })?;
@@ -60,12 +74,23 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
             .count("counts")
             .sink(topic("out"));
     })?;
+    let plain = run(bench, events, "plain", |job| {
+        let events = job.source(lines(&few)).filter_map(parse);
+        events.filter(is_rare).sink(topic("out"));
+    })?;
+    let with_time = run(bench, events, "with-time", |job| {
+        let events = job.source(lines(&few)).filter_map(parse);
+        timed(events).filter(is_rare).sink(topic("out"));
+    })?;
     let figure = |name: &str, value: f64, baseline: f64| {
         Figure::new(format!("windows.{name}"), value, "events/s").against(baseline)
     };
     Ok(vec![
         figure("tumbling", tumbling, count),
         figure("hopping-60", hopping, few_tumbling),
+        figure("sessions", sessions, tumbling),
+        figure("stateless", with_time, plain),
+        Figure::new("windows.timers", timers(bench)?, "timers/s"),
     ])
 }
 
@@ -107,6 +132,73 @@ fn write_events(
         .collect()
 }
 
+/// One event of sixteen.
+fn is_rare(event: &(u64, i64)) -> bool {
+    event.0.is_multiple_of(16)
+}
+
+/// Sets a timer for each record, takes every fourth back, and lets the rest fire when their time comes.
+struct Timers {
+    store: TimedStore<u64>,
+    due: Due,
+    delay: i64,
+    fired: u64,
+}
+
+impl Operator<u64, u64> for Timers {
+    type OutKey = u64;
+    type Out = u64;
+    const KEEPS_KEY: bool = true;
+    const USES_TIME: bool = true;
+
+    fn process(&mut self, record: Record<'_, u64, u64>, _out: &mut impl Output<u64, u64>) -> Flow {
+        let time = record.meta.timestamp.plus_millis(self.delay);
+        self.store.set_timer(record.key, time)?;
+        if record.value.is_multiple_of(4) {
+            self.store.cancel_timer(record.key, time)?;
+        }
+        Ok(())
+    }
+
+    fn on_watermark(&mut self, watermark: Timestamp, out: &mut impl Output<u64, u64>) -> Flow {
+        while self.store.next_due(watermark, &mut self.due)?.is_some() {
+            self.fired += 1;
+            if self.fired.is_multiple_of(1_000) {
+                let meta = Meta {
+                    timestamp: self.due.time,
+                    origin: Origin::TIME,
+                };
+                out.push(Record::new(self.due.key(), &self.fired, meta))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many timers a second one worker sets, cancels and fires, each counted, with `TIMERS_PENDING` at once.
+fn timers(bench: &Bench<'_>) -> anyhow::Result<f64> {
+    let pending = bench.scaled(TIMERS_PENDING);
+    let records = pending + pending / 4;
+    let delay = i64::try_from(pending)?;
+    let each = run_on(bench, records, "timers", 1, |job| {
+        job.source(values("numbers", 0..records))
+            .event_time(|n| n.cast_signed(), Watermarks::default())
+            .key_by(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            .with_timed_store::<u64>("timers")
+            .process("timers", move |context| {
+                Ok(Timers {
+                    store: context.timed_store("timers")?,
+                    due: Due::default(),
+                    delay,
+                    fired: 0,
+                })
+            })
+            .sink(topic("out"));
+    })?;
+    // Of four records: four timers set, one cancelled, three fired.
+    Ok(each * 2.0)
+}
+
 fn parse(line: &str) -> Option<(u64, i64)> {
     let (key, time) = line.split_once(' ')?;
     Some((key.parse().ok()?, time.parse().ok()?))
@@ -133,11 +225,23 @@ fn run(
     name: &str,
     build: impl FnOnce(&Job),
 ) -> anyhow::Result<f64> {
+    run_on(bench, events, name, 2, build)
+}
+
+fn run_on(
+    bench: &Bench<'_>,
+    events: u64,
+    name: &str,
+    workers: usize,
+    build: impl FnOnce(&Job),
+) -> anyhow::Result<f64> {
     let data = bench.directory.join(format!("data-{name}"));
     let log = Log::in_env(bench.env.clone(), &data, BrokerConfig::default())?;
     let job = Job::new("windows");
     build(&job);
-    let launch = job.exactly_once(Commit::every(Duration::from_millis(100)));
+    let launch = job
+        .exactly_once(Commit::every(Duration::from_millis(100)))
+        .workers(workers);
     let begin = bench.env.clock.now();
     wait(launch.start(&log)?.finished())?;
     let elapsed = bench.env.clock.now().since(begin);
