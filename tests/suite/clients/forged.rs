@@ -15,7 +15,8 @@ use onceflow::types::{Isolation, Offset, Sequence, Timestamp};
 use super::PATIENCE;
 use super::world::{Backend, World, partition};
 use crate::support::records::{
-    LAST_OFFSET_DELTA_AT, MAX_TIMESTAMP_AT, RECORDS_AT, RECORDS_COUNT_AT, forged, miscounted, put,
+    LAST_OFFSET_DELTA_AT, MAX_TIMESTAMP_AT, RECORDS_AT, RECORDS_COUNT_AT, forged, miscounted, now,
+    put,
 };
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -62,12 +63,6 @@ impl World {
     }
 }
 
-/// A time that no retention is after.
-fn recent() -> i64 {
-    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    i64::try_from(since_1970.unwrap().as_millis()).unwrap()
-}
-
 /// A batch of keyed records with these times.
 fn at_times(compression: Compression, times: &[i64]) -> Bytes {
     let mut builder = BatchBuilder::new(compression, None);
@@ -80,7 +75,7 @@ fn at_times(compression: Compression, times: &[i64]) -> Bytes {
 
 /// An uncompressed batch that says it has one record, and holds these bytes.
 fn holding(records: &[u8]) -> Bytes {
-    forged(&at_times(Compression::None, &[recent()]), |bytes| {
+    forged(&at_times(Compression::None, &[now().0]), |bytes| {
         bytes.truncate(RECORDS_AT);
         bytes.extend_from_slice(records);
     })
@@ -90,7 +85,7 @@ pub(super) fn x1_the_newest_record_is_named_whatever_the_batchs_header_says(back
     for compression in [Compression::None, Compression::Lz4] {
         for lie_ms in [1000, -1000, HOUR_MS * 24 * 365] {
             let world = World::new(backend);
-            let now = recent();
+            let now = now().0;
             let batch = at_times(compression, &[now - 10, now - 5, now - 7]);
             let batch = forged(&batch, |bytes| {
                 put(bytes, MAX_TIMESTAMP_AT, (now - 5 + lie_ms).to_be_bytes());
@@ -113,7 +108,7 @@ pub(super) fn x2_a_batch_that_nobody_could_read_is_refused(backend: Backend) {
     let world = World::new(backend);
     let mut bad = Vec::new();
     for compression in Compression::ALL {
-        let two = at_times(compression, &[recent(), recent()]);
+        let two = at_times(compression, &[now().0, now().0]);
         bad.push(("a record too few", miscounted(&two, 3)));
         bad.push(("a record too many", miscounted(&two, 1)));
         bad.push(("a huge count", miscounted(&two, i32::MAX)));
@@ -132,16 +127,16 @@ pub(super) fn x2_a_batch_that_nobody_could_read_is_refused(backend: Backend) {
         assert_eq!(refused, Some(ErrorCode::InvalidRecord), "{what}");
     }
     // A count of offsets that is not that of records.
-    let gap = forged(&at_times(Compression::None, &[recent()]), |bytes| {
+    let gap = forged(&at_times(Compression::None, &[now().0]), |bytes| {
         put(bytes, LAST_OFFSET_DELTA_AT, 4i32.to_be_bytes());
     });
     assert_eq!(world.refusal(gap), Some(ErrorCode::InvalidRecord));
-    let none = forged(&at_times(Compression::None, &[recent()]), |bytes| {
+    let none = forged(&at_times(Compression::None, &[now().0]), |bytes| {
         put(bytes, RECORDS_COUNT_AT, 0i32.to_be_bytes());
     });
     assert_eq!(world.refusal(none), Some(ErrorCode::InvalidRecord));
     let written = world
-        .append(at_times(Compression::None, &[recent()]))
+        .append(at_times(Compression::None, &[now().0]))
         .unwrap();
     assert_eq!(
         written.base_offset,
@@ -155,14 +150,14 @@ pub(super) fn x2_a_batch_that_nobody_could_read_is_refused(backend: Backend) {
 pub(super) fn x2_records_that_cannot_be_decompressed_are_refused(backend: Backend) {
     let world = World::new(backend);
     for compression in &Compression::ALL[1..] {
-        let batch = forged(&at_times(*compression, &[recent(), recent()]), |bytes| {
+        let batch = forged(&at_times(*compression, &[now().0, now().0]), |bytes| {
             let end = bytes.len();
             bytes[RECORDS_AT..end].fill(0xa5);
         });
         let refused = world.refusal(batch);
         assert!(refused.is_some(), "{compression}");
         for missing in [1, 3, 4] {
-            let batch = forged(&at_times(*compression, &[recent(), recent()]), |bytes| {
+            let batch = forged(&at_times(*compression, &[now().0, now().0]), |bytes| {
                 bytes.truncate(bytes.len() - missing);
             });
             let refused = world.refusal(batch);
@@ -173,7 +168,7 @@ pub(super) fn x2_records_that_cannot_be_decompressed_are_refused(backend: Backen
         }
     }
     world
-        .append(at_times(Compression::None, &[recent()]))
+        .append(at_times(Compression::None, &[now().0]))
         .unwrap();
     assert_eq!(world.read(Isolation::ReadCommitted).len(), 1);
 }
@@ -183,7 +178,7 @@ pub(super) fn x2_a_headers_name_that_is_not_utf_8_is_read_as_in_java(backend: Ba
     let world = World::new(backend);
     let mut builder = BatchBuilder::new(Compression::None, None);
     let headers = [("namX", Some(&b"v"[..]))];
-    builder.push_with_headers(Timestamp(recent()), None, Some(b"value"), &headers);
+    builder.push_with_headers(now(), None, Some(b"value"), &headers);
     let batch = builder.finish(BatchProducer::Plain);
     let name_at = batch.windows(4).position(|window| window == b"namX");
     let batch = forged(&batch, |bytes| bytes[name_at.unwrap() + 3] = 0xff);
@@ -200,7 +195,7 @@ pub(super) fn x2_a_headers_name_that_is_not_utf_8_is_read_as_in_java(backend: Ba
 
 pub(super) fn x13_records_too_far_from_the_clock_are_refused(backend: Backend) {
     let world = World::with_topic(backend, &[("message.timestamp.before.max.ms", "60000")]);
-    let now = recent();
+    let now = now().0;
     for compression in [Compression::None, Compression::Gzip] {
         for time in [now + 2 * HOUR_MS, now - HOUR_MS] {
             let batch = at_times(compression, &[now, time]);
@@ -220,7 +215,7 @@ pub(super) fn x13_records_too_far_from_the_clock_are_refused(backend: Backend) {
 
 pub(super) fn x13_a_time_before_1970_is_before_every_record(backend: Backend) {
     let world = World::new(backend);
-    let now = recent();
+    let now = now().0;
     world
         .append(at_times(Compression::None, &[now - 2, now - 1]))
         .unwrap();
@@ -245,10 +240,10 @@ pub(super) fn x13_a_repeated_batch_is_checked_against_the_clock_like_any_other(b
         let producer = BatchProducer::Idempotent(producer, Sequence(0));
         builder.finish(producer).freeze()
     };
-    let first = world.append(batch(recent())).unwrap();
-    let again = world.append(batch(recent())).unwrap();
+    let first = world.append(batch(now().0)).unwrap();
+    let again = world.append(batch(now().0)).unwrap();
     assert_eq!(again.base_offset, first.base_offset);
-    let refused = world.refusal(batch(recent() - HOUR_MS));
+    let refused = world.refusal(batch(now().0 - HOUR_MS));
     assert_eq!(refused, Some(ErrorCode::InvalidTimestamp));
     assert_eq!(world.read(Isolation::ReadCommitted).len(), 1);
 }
@@ -256,12 +251,9 @@ pub(super) fn x13_a_repeated_batch_is_checked_against_the_clock_like_any_other(b
 pub(super) fn x14_bytes_behind_a_gzip_member_are_left_alone(backend: Backend) {
     let world = World::new(backend);
     for (number, tail) in [&b"\0\0\0\0"[..], &[0xab; 100]].into_iter().enumerate() {
-        let batch = forged(
-            &at_times(Compression::Gzip, &[recent(), recent()]),
-            |bytes| {
-                bytes.extend_from_slice(tail);
-            },
-        );
+        let batch = forged(&at_times(Compression::Gzip, &[now().0, now().0]), |bytes| {
+            bytes.extend_from_slice(tail);
+        });
         world.append(batch).unwrap();
         let seen = world.read(Isolation::ReadCommitted);
         assert_eq!(seen.len(), 2 * (number + 1));

@@ -6,11 +6,11 @@ use futures::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::support::records::now;
 use onceflow::client::consumer::PartitionReader;
 use onceflow::protocol::ErrorCode;
 use onceflow::protocol::batch::{BatchBuilder, Compression};
 use onceflow::protocol::messages::{EndTxnRequest, TransactionResult, TransactionState};
-use onceflow::types::Timestamp;
 
 fn commit(producer: &Producer<str, str>) {
     let outcome = wait(producer.commit_transaction()).unwrap();
@@ -244,7 +244,7 @@ fn writer(world: &World, name: &str) -> TransactionalWriter {
 fn append(writer: &TransactionalWriter, values: &[&str]) -> i64 {
     let mut builder = BatchBuilder::new(Compression::None, None);
     for value in values {
-        builder.push(Timestamp(1), None, Some(value.as_bytes()));
+        builder.push(now(), None, Some(value.as_bytes()));
     }
     let mut partition = writer.partition(&partition(0));
     partition.append(&mut builder).unwrap().0
@@ -273,7 +273,7 @@ pub(super) fn c12_a_zombie_writer_is_refused(backend: Backend) {
     append(&zombie, &["zombie"]);
     let owner = writer(&world, "job");
     let mut builder = BatchBuilder::new(Compression::None, None);
-    builder.push(Timestamp(1), None, Some(b"more"));
+    builder.push(now(), None, Some(b"more"));
     let mut late = zombie.partition(&partition(0));
     assert!(late.append(&mut builder).is_err());
     assert!(wait(zombie.commit()).is_err());

@@ -14,11 +14,12 @@ use onceflow::protocol::wire::messages::init_producer_id::InitProducerIdRequest;
 use onceflow::protocol::wire::messages::produce::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
-use onceflow::types::{ProducerEpoch, ProducerId, ProducerIdentity, Sequence, Timestamp};
+use onceflow::types::{ProducerEpoch, ProducerId, ProducerIdentity, Sequence};
 
 use super::proxy::{END_TXN, Fate, until};
 use super::stage::{END_TXN_CODE, World, commit, stage};
 use crate::support::raw::{ask, frame, write_frame};
+use crate::support::records::now;
 
 /// The last versions before transactions v2.
 const END_TXN_V1: i16 = 3;
@@ -82,7 +83,7 @@ impl<'a> Unguarded<'a> {
     /// Writes a record, whether the partition is in the transaction or not; gives the error's code.
     pub(super) fn write_unannounced(&mut self, value: &str) -> i16 {
         let mut batch = BatchBuilder::new(Compression::None, None);
-        batch.push(Timestamp(1), None, Some(value.as_bytes()));
+        batch.push(now(), None, Some(value.as_bytes()));
         let sequence = Sequence(self.next_sequence);
         let producer = BatchProducer::Transactional(self.identity, sequence);
         let produce = ProduceRequest {

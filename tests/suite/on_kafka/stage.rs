@@ -10,11 +10,12 @@ use onceflow::client::{Admin, ClientError, CommitOutcome, TransactionalWriter, T
 use onceflow::env::Env;
 use onceflow::protocol::batch::{BatchBuilder, Compression};
 use onceflow::protocol::messages::{CommittedOffset, OffsetSpec};
-use onceflow::types::{Isolation, Offset, Timestamp, TopicName, TopicPartition, TransactionalId};
+use onceflow::types::{Isolation, Offset, TopicName, TopicPartition, TransactionalId};
 
 use super::proxy::{Proxy, until};
 use crate::support::kafka::{KafkaCluster, KafkaOptions};
 use crate::support::peers;
+use crate::support::records::now;
 
 /// Where the error code stands in an answer to EndTxn: behind the correlation id, the tags and the throttle time.
 pub(super) const END_TXN_CODE: usize = 4 + 1 + 4;
@@ -140,7 +141,7 @@ impl<'a> World<'a> {
 
 pub(super) fn batch(value: &str) -> BatchBuilder {
     let mut builder = BatchBuilder::new(Compression::None, None);
-    builder.push(Timestamp(1), None, Some(value.as_bytes()));
+    builder.push(now(), None, Some(value.as_bytes()));
     builder
 }
 

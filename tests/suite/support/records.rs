@@ -12,6 +12,12 @@ use onceflow::types::{Offset, ProducerId, Timestamp};
 /// When all test records were made.
 pub(crate) const RECORD_TIME: Timestamp = Timestamp(1_767_225_600_000);
 
+/// The time of records that no retention takes: a real Kafka deletes those of 1970 with its next look, every five minutes.
+pub(crate) fn now() -> Timestamp {
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp(i64::try_from(since_1970.unwrap().as_millis()).unwrap())
+}
+
 /// One batch with a record a value; what stands before a `=` is the record's key too.
 pub(crate) fn batch<V: AsRef<str>>(producer: BatchProducer, values: &[V]) -> Bytes {
     batch_at(RECORD_TIME, producer, values)
