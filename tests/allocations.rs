@@ -1,6 +1,9 @@
 //! In its steady state a job allocates nothing per record: an allocator counts what jobs over twice as many records ask for.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails here has found something")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that fails here has found something"
+)]
 
 use std::alloc::System;
 use std::time::Duration;

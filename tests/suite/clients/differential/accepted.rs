@@ -320,6 +320,36 @@ pub(super) static ACCEPTED: &[Accepted] = &[
         },
     },
     Accepted {
+        name: "the epoch of a holder that comes again and finds its transaction open",
+        reason: "Kafka gives it the epoch that fenced the transaction; here it gets the one behind that, so that nobody has the one that fenced",
+        goes_on: false,
+        covers: |it| {
+            let epoch = |answer: &str| -> Option<i16> {
+                let (_, behind) = answer.split_once(", epoch ")?;
+                behind.split(',').next()?.parse().ok()
+            };
+            matches!(
+                asked(it),
+                Some(Ask::InitProducer {
+                    current: Some(0),
+                    ..
+                })
+            ) && it.kafka.ends_with("new id: false\n")
+                && it.ours.ends_with("new id: false\n")
+                && epoch(&it.ours) == epoch(&it.kafka).map(|epoch| epoch + 1)
+        },
+    },
+    Accepted {
+        name: "positions under the epoch that its own holder, or a timeout, left behind",
+        reason: "Kafka calls it fenced, which is final; clients abort and go on after the code that it gets here. One that was replaced is fenced here, too (the named test of X15)",
+        goes_on: false,
+        covers: |it| {
+            matches!(asked(it), Some(Ask::AddOffsets { epoch: ..0, .. }))
+                && it.kafka == "ProducerFenced\n"
+                && it.ours == "InvalidProducerEpoch\n"
+        },
+    },
+    Accepted {
         name: "a group without positions",
         reason: "Kafka forgets it some time after its last position was deleted, and here it is gone with it",
         goes_on: false,
