@@ -56,7 +56,7 @@ const STEP_MAX: i64 = 1_000;
 #[derive(Debug, Clone, Copy)]
 struct RunningTime {
     now: Timestamp,
-    /// What the wall clock said last.
+    /// The last reading of the wall clock.
     wall: Option<Timestamp>,
 }
 

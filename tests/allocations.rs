@@ -43,7 +43,7 @@ fn fill(log: &Log, count: u32) {
     }
 }
 
-/// How often a job over so many records allocates.
+/// Counts the allocations of a job over so many records.
 fn allocations(build: &impl Fn(&Job), count: u32) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let config = BrokerConfig {

@@ -67,7 +67,7 @@ impl CountWindows {
     }
 }
 
-/// What a key has of the windows that are not full: how many records, from the first of the oldest window on, and the states of
+/// A key's windows that are not full: how many records, from the first of the oldest window on, and the states of
 /// their slices, of which the last may not be full.
 #[derive(Debug, Clone, PartialEq)]
 struct Filling<A> {

@@ -441,9 +441,9 @@ where
     L: LateRecords<K, V>,
     E: Emission,
 {
-    /// How many different ones there are of what `of` takes from each value, about: by HyperLogLog with 2^`precision` registers, whose
+    /// Counts about how many different ones there are of what `of` takes from each value: by HyperLogLog with 2^`precision` registers, whose
     /// standard error is 1.04 / √(2^`precision`): 0.8 % with 14, in 16 KiB for each open window and key. As many as 2^`precision` / 8
-    /// are counted exactly.
+    /// are counted exactly. All that their codec cannot encode count as one.
     ///
     /// # Panics
     /// If `precision` is not within 4 to 18.

@@ -1,6 +1,6 @@
 //! Windows whose bounds depend on the records of each key: sessions, and those that slide.
 //!
-//! What a key has in open windows is one value of its store. A timer of the key is set at the time at which the first of them would
+//! The open windows of a key are one value of its store. A timer of the key is set at the time at which the first of them would
 //! close if nothing more came: a record that changes no window's close changes the value alone, and when the timer comes too early, it
 //! is set anew.
 
@@ -24,7 +24,7 @@ pub(super) struct Part<A> {
     pub(super) state: A,
 }
 
-/// What open windows of the kind `W` hold of a key, in the order of times.
+/// The parts of a key's open windows of the kind `W`, in the order of times.
 pub(super) struct Held<A, W> {
     /// The time of the key's timer: at or before the first close.
     pub(super) timer: Timestamp,

@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use super::key::KeyBytes;
 
-/// What an entry takes in the tree beside long keys: 36 bytes in nodes that are two thirds full.
+/// Bytes of an entry in the tree beside long keys: 36 bytes in nodes that are two thirds full.
 const ENTRY_BYTES: usize = 54;
 
 /// A state partition and a key's bytes, owned or borrowed.

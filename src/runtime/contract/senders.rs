@@ -18,7 +18,7 @@ use crate::types::Timestamp;
 
 mod bytes;
 
-/// What a way to a topic begins at.
+/// The start of a way to a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Origin {
     /// A source; its tasks are the partitions of its topic.

@@ -264,7 +264,7 @@ impl EventClock {
         self.settle()
     }
 
-    /// What is known of an input, unless it was removed.
+    /// The state of an input, unless it was removed.
     pub(super) fn input(&self, number: usize) -> Option<Input> {
         self.inputs.get(number).copied().flatten()
     }

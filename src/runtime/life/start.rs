@@ -78,7 +78,7 @@ impl Settings {
     }
 }
 
-/// What one incarnation has of the process that runs it.
+/// One incarnation's part of the process that runs it.
 pub(crate) struct Incarnation<'a> {
     pub(crate) reports: Reports,
     pub(crate) receiver: Receiver<Report>,

@@ -198,7 +198,7 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> SplitFeed<R, G,
         }
         self.time.settle();
         if let Some(news) = self.time.news() {
-            // What a step pushes because of it is to be committed.
+            // The step's results of it are to be committed.
             self.turn.begin_record();
             if let Err(failure) = self.stage.signal(Signal::Time(news)) {
                 return self.poison.fatal(failure, current);

@@ -425,7 +425,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> RepartitionFeed<K, V,
             return Ok(());
         }
         self.told = now;
-        // What a step pushes because of it is to be committed.
+        // The step's results of it are to be committed.
         self.receiver.turn().begin_record();
         self.receiver.tell_time(now, current)
     }

@@ -18,7 +18,7 @@ use crate::runtime::contract::record::Record;
 type StageMaker<K, V> =
     Arc<dyn Fn(&mut OperatorContext) -> Result<Box<dyn Stage<K, V>>, JobError> + Send + Sync>;
 
-/// What is behind a side stream on one worker: its operator pushes, and the step that tells of time has its hands on it, too.
+/// The stage behind a side stream on one worker: its operator pushes, and the step that tells of time has its hands on it, too.
 type Behind<K, V> = Rc<RefCell<Box<dyn Stage<K, V>>>>;
 
 /// The end of a side stream at which an operator pushes; see [`Keyed::side_output`](crate::runtime::Keyed::side_output).

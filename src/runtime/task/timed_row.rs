@@ -18,7 +18,7 @@ const TIMER: u8 = 2;
 pub(super) const TIMED_KEY_START: usize = 1 + 8;
 pub(super) const HASH_BYTES: usize = 4;
 
-/// What a row of the store holds.
+/// The content of a row of the store.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Row<V> {
     Value(V),

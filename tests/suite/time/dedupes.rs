@@ -48,7 +48,7 @@ fn clicks_of(log: &Log, topic: &str) -> Vec<Click> {
     clicks
 }
 
-/// What passes, by the definition: nothing is ever forgotten.
+/// The records that pass, by the definition: nothing is ever forgotten.
 fn passing(within: i64, clicks: &[Click]) -> Vec<Click> {
     let mut passed = Vec::<Click>::new();
     for click in clicks {

@@ -54,7 +54,7 @@ fn given(windows: impl TimeWindows, every: u64, bound: u64, clicks: &[Click]) ->
     changes(&log)
 }
 
-/// What is left in the two stores of a job that is through.
+/// The rows left in the two stores of a job that is through.
 fn left(log: &Log) -> usize {
     left_in_store(log, "clicks", "per-window") + left_in_store(log, "clicks", "per-window-early")
 }

@@ -27,7 +27,7 @@ use crate::on_kafka::stage::stage;
 /// A value on its way, by its key.
 type Values = Keyed<u64, i64>;
 
-/// What a topology is made of: each step takes values by key, and gives such.
+/// A part of a topology: each step takes values by key, and gives such.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Step {
     /// Leaves out the multiples of a number.

@@ -50,7 +50,7 @@ fn changes_of(log: &Log, topic: &str) -> Vec<Change> {
     changes.collect()
 }
 
-/// What a table holds that takes in all changes.
+/// The content of a table that takes in all changes.
 pub(super) fn table(log: &Log) -> PerWindow<u64> {
     table_of(log, "counts")
 }

@@ -119,7 +119,7 @@ fn take_number(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// What the tasks of a way have told last; `None` for those that were never heard of.
+/// The last news of the tasks of a way; `None` for those that were never heard of.
 type Told = Vec<Option<Advance>>;
 
 pub(super) fn encode_clocks(ways: &[(&Way, Told)]) -> Vec<u8> {
