@@ -1,5 +1,6 @@
 //! Windows of event time, each beside the same work without windows, or beside tumbling ones.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -90,7 +91,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
         figure("hopping-60", hopping, few_tumbling),
         figure("sessions", sessions, tumbling),
         figure("stateless", with_time, plain),
-        Figure::new("windows.timers", timers(bench)?, "timers/s"),
+        Figure::new("windows.timers", timers(bench)?, "timers/s").against(timers_in_a_set(bench)),
     ])
 }
 
@@ -183,7 +184,7 @@ fn timers(bench: &Bench<'_>) -> anyhow::Result<f64> {
     let each = run_on(bench, records, "timers", 1, |job| {
         job.source(values("numbers", 0..records))
             .event_time(|n| n.cast_signed(), Watermarks::default())
-            .key_by(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            .key_by(|n| scattered(*n))
             .with_timed_store::<u64>("timers")
             .process("timers", move |context| {
                 Ok(Timers {
@@ -197,6 +198,31 @@ fn timers(bench: &Bench<'_>) -> anyhow::Result<f64> {
     })?;
     // Of four records: four timers set, one cancelled, three fired.
     Ok(each * 2.0)
+}
+
+/// How many timers a second the same calls make in a sorted set of the standard library: without bytes, state or commits.
+fn timers_in_a_set(bench: &Bench<'_>) -> f64 {
+    let pending = bench.scaled(TIMERS_PENDING);
+    let records = pending + pending / 4;
+    let mut set = BTreeSet::new();
+    let begin = bench.env.clock.now();
+    for record in 0..records {
+        let timer = (record + pending, scattered(record));
+        set.insert(timer);
+        if record.is_multiple_of(4) {
+            set.remove(&timer);
+        }
+        while set.first().is_some_and(|(time, _)| *time <= record) {
+            set.pop_first();
+        }
+    }
+    while set.pop_first().is_some() {}
+    per_second(records, bench.env.clock.now().since(begin)) * 2.0
+}
+
+/// A number for each number, far from that of its neighbours.
+fn scattered(number: u64) -> u64 {
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 fn parse(line: &str) -> Option<(u64, i64)> {
