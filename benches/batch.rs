@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use onceflow::protocol::batch::{
+use onceflow::internals::protocol::batch::{
     Batch, BatchBuilder, BatchError, BatchProducer, Compression, DecompressionLimit, RecordRules,
     check_client_batch, check_client_records,
 };

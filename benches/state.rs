@@ -12,12 +12,12 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use onceflow::codec::{Bincode, Codec, CodecId, Raw, Schema, TypeIdentity};
-use onceflow::env::Env;
-use onceflow::protocol::murmur2;
+use onceflow::internals::protocol::murmur2;
 use onceflow::state::{
     FlushUrgency, HashedKey, StateBackend, StateConfig, StateError, Store, StoreDeclaration,
     hash_key, rocksdb_options, state_partition,
 };
+use onceflow::testing::Env;
 use onceflow::types::{Offset, TopicId};
 use rocksdb::{DB, WriteBatch, WriteOptions};
 

@@ -37,14 +37,14 @@
 //! | write and read topics yourself | [`Producer`](client::Producer), [`Consumer`](client::Consumer), [`Admin`](client::Admin), from [`Log::transport`](runtime::Log::transport) |
 //! | choose what a commit survives | [`Durability`](types::Durability), [`BrokerConfig`](broker::BrokerConfig) |
 //! | choose how values become bytes | [`codec`] |
-//! | test against a disk that fails | [`env::simulated`] |
+//! | test against a disk that fails | [`testing`] |
 //!
 //! # The layers
 //!
-//! From the ground up; each knows those before it and none behind it: [`types`] · [`codec`] · [`env`](mod@env) ·
-//! [`protocol`] · `net` · `log` · `coordinator` · [`broker`] · `server` · [`client`] · [`state`] · [`runtime`] · [`operators`] (in the
+//! From the ground up; each knows those before it and none behind it: [`types`] · [`codec`] · `env` ·
+//! `protocol` · `net` · `log` · `coordinator` · [`broker`] · `server` · [`client`] · [`state`] · [`runtime`] · [`operators`] (in the
 //! folder `operators/` beside `src/`, attached below) · `cli` (feature `cli`: the command `onceflow`).
-//! What is public is what users need, item by item in `docs/public_items.txt`; `net`, `log` and `coordinator` are not.
+//! What is public is what users need, item by item in `docs/public_items.txt`. [`testing`] stands beside the layers.
 //! `docs/architecture.md` says what each does and must not know, `docs/guarantees.md` what is promised and where it ends.
 
 #![cfg_attr(
@@ -64,7 +64,7 @@ pub mod cli;
 pub mod client;
 pub mod codec;
 mod coordinator;
-pub mod env;
+mod env;
 #[doc(hidden)]
 pub mod internals;
 mod log;
@@ -73,9 +73,10 @@ mod net;
 #[path = "../operators/mod.rs"]
 pub mod operators;
 pub mod prelude;
-pub mod protocol;
+mod protocol;
 pub mod runtime;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod state;
+pub mod testing;
 pub mod types;

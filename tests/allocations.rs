@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use onceflow::broker::BrokerConfig;
 use onceflow::client::wait;
+use onceflow::internals::protocol::batch::{BatchBuilder, BatchProducer, Compression};
+use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
 use onceflow::prelude::*;
-use onceflow::protocol::batch::{BatchBuilder, BatchProducer, Compression};
-use onceflow::protocol::messages::{Acks, ProduceRequest};
 use onceflow::types::{Durability, Timestamp, TopicName, TopicPartition};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 

@@ -193,11 +193,13 @@ impl<R> std::fmt::Debug for Fetch<R> {
 }
 
 impl Broker {
+    #[doc(hidden)]
     /// Reads; there at once if `min_bytes` are, else when they are or `max_wait` is over.
     pub fn fetch(&self, request: FetchRequest) -> Fetch {
         Fetch::new(&self.core, request, usize::MAX)
     }
 
+    #[doc(hidden)]
     /// As [`Broker::fetch`], but large reads come as streams; what does not takes at most `held_bytes_max` in memory, but for
     /// one batch.
     pub fn fetch_streams(

@@ -55,7 +55,7 @@ use self::core::Core;
 use self::older_transactions::Joining;
 use self::threads::Threads;
 pub use crate::coordinator::group::Config as GroupConfig;
-pub(crate) use crate::coordinator::group::{GroupDescription, MemberDescription};
+pub use crate::coordinator::group::{GroupDescription, MemberDescription};
 
 use crate::coordinator::transaction::Residence;
 use crate::env::Env;
@@ -174,6 +174,7 @@ impl Broker {
         self.core.directory.cluster_id()
     }
 
+    #[doc(hidden)]
     /// Creates a topic, wholly or not at all.
     ///
     /// # Errors
@@ -193,6 +194,7 @@ impl Broker {
         self.core.check_topic(topic)
     }
 
+    #[doc(hidden)]
     /// Deletes a topic and its records.
     ///
     /// # Errors
@@ -204,6 +206,7 @@ impl Broker {
         Ok(())
     }
 
+    #[doc(hidden)]
     /// Adds partitions until there are `total_count`.
     ///
     /// # Errors
@@ -219,6 +222,7 @@ impl Broker {
         Ok(())
     }
 
+    #[doc(hidden)]
     /// All topics by name, the coordinators' own included.
     ///
     /// # Errors
@@ -288,6 +292,7 @@ impl Broker {
         self.core.check_configs(topic, changes)
     }
 
+    #[doc(hidden)]
     /// The marks and sizes of a topic's partitions.
     ///
     /// # Errors
@@ -300,6 +305,7 @@ impl Broker {
         self.core.describe_partitions(topic)
     }
 
+    #[doc(hidden)]
     /// The producers that a partition remembers.
     ///
     /// # Errors
@@ -313,6 +319,7 @@ impl Broker {
         Ok(self.core.partition(partition)?.lock()?.producers())
     }
 
+    #[doc(hidden)]
     /// Appends in the call, before the reply is polled. The reply is there at once, unless `acks` is
     /// `All`, the batches are not transactional, and the log promises `Fsync`.
     ///
@@ -323,6 +330,7 @@ impl Broker {
         self.core.produce(request, Joining::ByAppend)
     }
 
+    #[doc(hidden)]
     /// Finds an offset; `None` if no record has such a timestamp.
     ///
     /// # Errors
@@ -337,6 +345,7 @@ impl Broker {
         self.core.list_offset(partition, spec, isolation)
     }
 
+    #[doc(hidden)]
     /// Moves the partition's first offset up to `before`, or up to the first open transaction if `before` is −1; returns the
     /// first offset then.
     ///
@@ -389,6 +398,7 @@ impl Broker {
         Ok(epoch)
     }
 
+    #[doc(hidden)]
     /// Gives a producer of this process its identity. For a transactional id it fences every earlier holder, and ends what
     /// that left open (I4).
     #[doc(hidden)]
@@ -396,6 +406,7 @@ impl Broker {
         self.core.init_producer_id(request, Residence::Embedded)
     }
 
+    #[doc(hidden)]
     /// Ends a transaction. The reply holds the identity for the next one. The transaction is driven to its end
     /// even if the reply is dropped (C17). `UnknownServerError` means that the outcome is known only after a reopening.
     #[doc(hidden)]
@@ -403,18 +414,21 @@ impl Broker {
         self.core.end_txn(request)
     }
 
+    #[doc(hidden)]
     /// Commits positions inside a transaction: they are pending until its marker (I8).
     #[doc(hidden)]
     pub fn txn_offset_commit(&self, request: TxnOffsetCommitRequest) -> Reply<()> {
         self.core.txn_offset_commit(request, Joining::ByAppend)
     }
 
+    #[doc(hidden)]
     /// Commits positions outside any transaction.
     #[doc(hidden)]
     pub fn offset_commit(&self, request: OffsetCommitRequest) -> Reply<()> {
         self.core.offset_commit(request)
     }
 
+    #[doc(hidden)]
     /// The committed positions of a group; `None` for a partition without one.
     ///
     /// # Errors
@@ -452,6 +466,7 @@ impl Broker {
         &self.core.config
     }
 
+    #[doc(hidden)]
     /// Every transactional id.
     ///
     /// # Errors
@@ -482,6 +497,7 @@ impl Broker {
         self.core.abort_transaction(id)
     }
 
+    #[doc(hidden)]
     /// Does now what the threads do from time to time: timeouts, flushes, retention, compaction, checkpoints.
     /// In [`SyncMode::Inline`] nobody else does it.
     #[doc(hidden)]

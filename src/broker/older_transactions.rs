@@ -21,6 +21,7 @@ pub(super) enum Joining {
 }
 
 impl Broker {
+    #[doc(hidden)]
     /// Adds partitions to a transaction, for clients whose batches don't.
     /// The reply's errors: those of [`Broker::produce`] about transactions; `InvalidProducerIdMapping` if the producer
     /// must renew its identity, which it had before a restart.
@@ -33,6 +34,7 @@ impl Broker {
         self.core.add_partitions_to_txn(id, producer, partitions)
     }
 
+    #[doc(hidden)]
     /// Adds the partition of all groups' positions to a transaction, for clients whose commits don't.
     /// The reply's errors: as those of [`Broker::add_partitions_to_txn`].
     pub fn add_offsets_to_txn(
@@ -44,18 +46,21 @@ impl Broker {
         self.core.add_partitions_to_txn(id, producer, vec![journal])
     }
 
+    #[doc(hidden)]
     /// As [`Broker::produce`], for clients that are not ours: a partition must have joined the transaction before
     /// (`TransactionAbortable` otherwise), and takes any first sequence from a producer that it does not know.
     pub fn produce_to_joined(&self, request: ProduceRequest) -> Reply<ProduceResponse> {
         self.core.produce(request, Joining::Before)
     }
 
+    #[doc(hidden)]
     /// As [`Broker::txn_offset_commit`], in a transaction that the positions must have joined before:
     /// `TransactionAbortable` otherwise.
     pub fn txn_offset_commit_to_joined(&self, request: TxnOffsetCommitRequest) -> Reply<()> {
         self.core.txn_offset_commit(request, Joining::Before)
     }
 
+    #[doc(hidden)]
     /// As [`Broker::end_txn`], but the producer's epoch stays: the reply holds the identity that it had.
     pub fn end_txn_keeping_epoch(&self, request: EndTxnRequest) -> Reply<ProducerIdentity> {
         self.core.end_txn_keeping_epoch(request)

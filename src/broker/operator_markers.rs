@@ -24,6 +24,7 @@ pub struct OperatorMarker {
 }
 
 impl Broker {
+    #[doc(hidden)]
     /// Ends a producer's transaction in one partition. If the coordinator holds that transaction open, it aborts the
     /// whole of it, since a part alone must not end (I1).
     ///

@@ -139,6 +139,7 @@ impl State {
 }
 
 impl Broker {
+    #[doc(hidden)]
     /// As [`Broker::init_producer_id`], for a producer that lives on when this process ends: after a restart its open
     /// transaction is still its own.
     pub fn init_remote_producer_id(

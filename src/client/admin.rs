@@ -20,7 +20,7 @@ use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition, Transa
 /// use std::sync::Arc;
 /// use onceflow::broker::{Broker, BrokerConfig};
 /// use onceflow::client::{Admin, InProcess, wait};
-/// use onceflow::env::Env;
+/// use onceflow::testing::Env;
 /// use onceflow::types::TopicName;
 ///
 /// # let directory = tempfile::tempdir()?;

@@ -29,6 +29,15 @@ pub use wait::wait;
 pub(crate) use writer::Offered;
 pub use writer::{PartitionWriter, TransactionalWriter};
 
+pub use crate::broker::{GroupDescription, MemberDescription};
+pub use crate::protocol::messages::groups::GroupState;
+pub use crate::protocol::messages::{
+    AbortedTransaction, Acks, CommittedOffset, ConfigEntry, FetchedRecords, GroupMember,
+    ListedOffset, NewTopic, OffsetSpec, PartitionDescription, ProducerDescription, TopicMetadata,
+    TransactionDescription, TransactionState,
+};
+pub use crate::protocol::{Compression, ErrorCode, ErrorKind, Headers, partition_for_key};
+
 use crate::protocol::messages::TransactionResult;
 
 /// How a transaction ended.
@@ -40,7 +49,7 @@ pub enum CommitOutcome {
     /// Its effects never become visible.
     Aborted,
     /// No answer said what became of it. If later calls fail with
-    /// [`ErrorKind::Fenced`](crate::protocol::ErrorKind::Fenced), somebody else has the transactional id and has settled
+    /// [`ErrorKind::Fenced`], somebody else has the transactional id and has settled
     /// the transaction: stop. Otherwise initialise the id anew, which settles it, and read the committed positions before
     /// anything is processed.
     Unknown,

@@ -39,12 +39,16 @@ pub(crate) use warnings::{error, warn};
 /// Everything that a decision may depend on and that is not its input. Cheap to clone.
 #[derive(Clone)]
 pub struct Env {
+    #[doc(hidden)]
     /// The file system.
     pub files: Arc<dyn Files>,
+    #[doc(hidden)]
     /// Monotonic and wall time.
     pub clock: Arc<dyn Clock>,
+    #[doc(hidden)]
     /// Random numbers, not for secrets.
     pub random: Arc<dyn Random>,
+    #[doc(hidden)]
     /// Threads.
     pub spawn: Arc<dyn Spawn>,
 }

@@ -49,7 +49,7 @@ use crate::types::{Offset, TopicPartition};
 /// use onceflow::broker::{Broker, BrokerConfig};
 /// use onceflow::client::consumer::{Consumer, ConsumerConfig, OffsetReset};
 /// use onceflow::client::{Admin, InProcess, Producer, ProducerConfig, ProducerRecord, wait};
-/// use onceflow::env::Env;
+/// use onceflow::testing::Env;
 /// use onceflow::types::{GroupId, TopicName, TopicPartition};
 ///
 /// # let directory = tempfile::tempdir()?;

@@ -59,7 +59,7 @@ use crate::types::{GroupId, PartitionIndex, TopicName, TopicPartition};
 /// use onceflow::broker::{Broker, BrokerConfig};
 /// use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 /// use onceflow::client::{Admin, CommitOutcome, InProcess, wait};
-/// use onceflow::env::Env;
+/// use onceflow::testing::Env;
 /// use onceflow::types::{TopicName, TransactionalId};
 ///
 /// # let directory = tempfile::tempdir()?;

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 pub(in crate::coordinator) use consumer::{Assignment, MemberState};
 pub(crate) use coordinator::GroupCoordinator;
-pub(crate) use description::{GroupDescription, MemberDescription};
+pub use description::{GroupDescription, MemberDescription};
 
 use super::{JournalRecord, RequestId, Ticket};
 use crate::protocol::ErrorCode;

@@ -29,7 +29,7 @@ pub enum BatchProducer {
 /// buffer is handed over with the batch; the next one is as large as the last batch was.
 ///
 /// ```
-/// use onceflow::protocol::batch::{Batch, BatchBuilder, BatchProducer, Compression, DecompressionLimit};
+/// use onceflow::internals::protocol::batch::{Batch, BatchBuilder, BatchProducer, Compression, DecompressionLimit};
 /// use onceflow::types::Timestamp;
 ///
 /// let mut builder = BatchBuilder::new(Compression::Lz4, None);
@@ -40,7 +40,7 @@ pub enum BatchProducer {
 /// while let Some(record) = records.next() {
 ///     assert_eq!(record?.value, Some(&b"hot"[..]));
 /// }
-/// # Ok::<(), onceflow::protocol::batch::BatchError>(())
+/// # Ok::<(), onceflow::internals::protocol::batch::BatchError>(())
 /// ```
 #[derive(Debug)]
 pub struct BatchBuilder {

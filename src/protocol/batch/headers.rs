@@ -161,7 +161,7 @@ impl fmt::Debug for Headers<'_> {
 /// Headers in the making.
 ///
 /// ```
-/// use onceflow::protocol::batch::HeaderList;
+/// use onceflow::internals::protocol::batch::HeaderList;
 ///
 /// let mut list = HeaderList::default();
 /// list.add("trace", Some(b"7"));

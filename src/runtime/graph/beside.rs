@@ -6,7 +6,7 @@ use crate::runtime::task::side::SideOutput;
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U> {
     /// A stream beside this one, for an operator that has something to say besides its results: it opens the first end with
-    /// [`OperatorContext::side`] and pushes into it; the second is a stream like any other.
+    /// [`OperatorContext::side`](crate::runtime::OperatorContext::side) and pushes into it; the second is a stream like any other.
     #[track_caller]
     pub fn side_output<L: ?Sized + 'static, W: ?Sized + 'static>(
         &self,

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use onceflow::broker::BrokerConfig;
 use onceflow::client::consumer::{Consumer, ConsumerConfig};
 use onceflow::client::wait;
-use onceflow::env::Env;
 use onceflow::prelude::*;
+use onceflow::testing::Env;
 use onceflow::types::{Durability, GroupId, TopicName};
 
 use super::Cli;

@@ -1,8 +1,8 @@
 //! `Admin` end to end.
 
 use super::*;
-use onceflow::protocol::ErrorCode;
-use onceflow::protocol::messages::{OffsetSpec, TransactionState};
+use onceflow::client::ErrorCode;
+use onceflow::internals::protocol::messages::{OffsetSpec, TransactionState};
 use onceflow::types::TopicName;
 
 pub(super) fn topics_are_created_described_altered_grown_and_deleted(backend: Backend) {

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use onceflow::client::ErrorCode;
 use onceflow::client::{ClientError, wait};
-use onceflow::protocol::ErrorCode;
-use onceflow::protocol::batch::{BatchBuilder, BatchProducer, Compression};
-use onceflow::protocol::messages::{
+use onceflow::internals::protocol::batch::{BatchBuilder, BatchProducer, Compression};
+use onceflow::internals::protocol::messages::{
     Acks, InitProducerIdRequest, ListedOffset, OffsetSpec, ProduceRequest, ProduceResponse,
 };
 use onceflow::types::{Isolation, Offset, Sequence, Timestamp};

@@ -20,11 +20,11 @@ mod writing;
 
 use std::time::Duration;
 
+use onceflow::client::ErrorKind;
 use onceflow::client::consumer::{Consumer, ConsumerConfig, ConsumerRecords, OffsetReset};
 use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::{ClientError, CommitOutcome, TransactionalWriter, wait};
-use onceflow::protocol::ErrorKind;
-use onceflow::protocol::messages::{CommittedOffset, GroupMember};
+use onceflow::internals::protocol::messages::{CommittedOffset, GroupMember};
 use onceflow::types::{Isolation, Offset};
 
 use self::world::{Backend, World, group, id, partition, topic};

@@ -3,9 +3,9 @@
 use futures::FutureExt;
 
 use super::*;
+use onceflow::client::ErrorCode;
 use onceflow::client::consumer::PartitionReader;
 use onceflow::codec::{Json, Raw};
-use onceflow::protocol::ErrorCode;
 use onceflow::types::Timestamp;
 
 fn world_with(backend: Backend, count: i64) -> World {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use onceflow::client::ErrorCode;
 use onceflow::client::consumer::{AssignmentStrategy, GroupProtocol};
-use onceflow::protocol::ErrorCode;
 
 use super::*;
 

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::support::records::now;
+use onceflow::client::ErrorCode;
 use onceflow::client::consumer::PartitionReader;
-use onceflow::protocol::ErrorCode;
-use onceflow::protocol::batch::{BatchBuilder, Compression};
-use onceflow::protocol::messages::{EndTxnRequest, TransactionResult, TransactionState};
+use onceflow::internals::protocol::batch::{BatchBuilder, Compression};
+use onceflow::internals::protocol::messages::{EndTxnRequest, TransactionResult, TransactionState};
 
 fn commit(producer: &Producer<str, str>) {
     let outcome = wait(producer.commit_transaction()).unwrap();

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::*;
-use onceflow::protocol::ErrorCode;
-use onceflow::protocol::batch::{BatchBuilder, BatchProducer, Compression};
-use onceflow::protocol::messages::{
+use onceflow::client::ErrorCode;
+use onceflow::internals::protocol::batch::{BatchBuilder, BatchProducer, Compression};
+use onceflow::internals::protocol::messages::{
     Acks, InitProducerIdRequest, OffsetSpec, ProduceRequest, ProduceResponse,
 };
 use onceflow::types::{ProducerIdentity, Sequence, Timestamp, TransactionalId};

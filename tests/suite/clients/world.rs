@@ -7,12 +7,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use onceflow::broker::{Broker, BrokerConfig};
+use onceflow::client::OffsetSpec;
 use onceflow::client::consumer::{Consumer, ConsumerConfig};
 use onceflow::client::producer::{Producer, ProducerConfig};
 use onceflow::client::transport::{KafkaSettings, KafkaTransport};
 use onceflow::client::{Admin, InProcess, Transport, wait};
-use onceflow::env::Env;
-use onceflow::protocol::messages::OffsetSpec;
+use onceflow::testing::Env;
 use onceflow::types::{Durability, GroupId, Isolation, TopicName, TopicPartition, TransactionalId};
 
 use super::{PATIENCE, earliest, offsets_and_values, quick};

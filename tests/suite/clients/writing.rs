@@ -1,8 +1,8 @@
 //! What is sent comes back: keys, values, headers, times, compressions, sizes.
 
 use super::*;
-use onceflow::protocol::ErrorCode;
-use onceflow::protocol::batch::Compression;
+use onceflow::client::Compression;
+use onceflow::client::ErrorCode;
 use onceflow::types::Timestamp;
 
 pub(super) fn records_come_back_as_they_were_sent_under_every_compression(backend: Backend) {

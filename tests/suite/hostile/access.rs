@@ -5,20 +5,20 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use bytes::Bytes;
-use onceflow::env::Env;
-use onceflow::protocol::sasl::{ClientStep, Mechanism, SaslClient};
-use onceflow::protocol::wire::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
-use onceflow::protocol::wire::messages::alter_user_scram_credentials::{
+use onceflow::internals::protocol::sasl::{ClientStep, Mechanism, SaslClient};
+use onceflow::internals::protocol::wire::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
+use onceflow::internals::protocol::wire::messages::alter_user_scram_credentials::{
     AlterUserScramCredentialsRequest, ScramCredentialUpsertion,
 };
-use onceflow::protocol::wire::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
-use onceflow::protocol::wire::messages::create_acls::{AclCreation, CreateAclsRequest};
-use onceflow::protocol::wire::messages::end_txn::EndTxnRequest;
-use onceflow::protocol::wire::messages::init_producer_id::InitProducerIdRequest;
-use onceflow::protocol::wire::messages::list_transactions::ListTransactionsRequest;
-use onceflow::protocol::wire::messages::metadata::MetadataRequest;
-use onceflow::protocol::wire::messages::sasl_authenticate::SaslAuthenticateRequest;
-use onceflow::protocol::wire::messages::sasl_handshake::SaslHandshakeRequest;
+use onceflow::internals::protocol::wire::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
+use onceflow::internals::protocol::wire::messages::create_acls::{AclCreation, CreateAclsRequest};
+use onceflow::internals::protocol::wire::messages::end_txn::EndTxnRequest;
+use onceflow::internals::protocol::wire::messages::init_producer_id::InitProducerIdRequest;
+use onceflow::internals::protocol::wire::messages::list_transactions::ListTransactionsRequest;
+use onceflow::internals::protocol::wire::messages::metadata::MetadataRequest;
+use onceflow::internals::protocol::wire::messages::sasl_authenticate::SaslAuthenticateRequest;
+use onceflow::internals::protocol::wire::messages::sasl_handshake::SaslHandshakeRequest;
+use onceflow::testing::Env;
 use tempfile::TempDir;
 
 use super::{Raw, Target, batch, fetch};

@@ -1,7 +1,7 @@
 //! Attacks on the decoder of requests.
 
-use onceflow::protocol::wire::messages::api_versions::ApiVersionsRequest;
-use onceflow::protocol::wire::{ApiKey, encode_request};
+use onceflow::internals::protocol::wire::messages::api_versions::ApiVersionsRequest;
+use onceflow::internals::protocol::wire::{ApiKey, encode_request};
 
 use super::{Target, batch, head, produce};
 

@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use onceflow::protocol::batch::{Batch, Batches};
-use onceflow::protocol::wire::encode_request;
+use onceflow::internals::protocol::batch::{Batch, Batches};
+use onceflow::internals::protocol::wire::encode_request;
 
 use super::{PATIENCE, Raw, Target, batch, fetch};
 
@@ -198,7 +198,7 @@ fn fetch_sessions_without_end() {
 
 #[test]
 fn producers_without_end() {
-    use onceflow::protocol::wire::messages::init_producer_id::InitProducerIdRequest;
+    use onceflow::internals::protocol::wire::messages::init_producer_id::InitProducerIdRequest;
     let target = Target::start();
     let mut client = target.connect();
     for _ in 0..5_000 {

@@ -16,15 +16,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use onceflow::protocol::batch::{BatchBuilder, BatchProducer, Compression};
-use onceflow::protocol::wire::messages::fetch::{
+use onceflow::internals::protocol::batch::{BatchBuilder, BatchProducer, Compression};
+use onceflow::internals::protocol::wire::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic,
 };
-use onceflow::protocol::wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
-use onceflow::protocol::wire::messages::produce::{
+use onceflow::internals::protocol::wire::messages::metadata::{
+    MetadataRequest, MetadataRequestTopic,
+};
+use onceflow::internals::protocol::wire::messages::produce::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
-use onceflow::protocol::wire::{Request, decode_response, encode_request};
+use onceflow::internals::protocol::wire::{Request, decode_response, encode_request};
 use onceflow::types::Timestamp;
 use tempfile::TempDir;
 

@@ -1,7 +1,9 @@
 //! Attacks by names and numbers.
 
-use onceflow::protocol::wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
-use onceflow::protocol::wire::messages::init_producer_id::InitProducerIdRequest;
+use onceflow::internals::protocol::wire::messages::create_topics::{
+    CreatableTopic, CreateTopicsRequest,
+};
+use onceflow::internals::protocol::wire::messages::init_producer_id::InitProducerIdRequest;
 
 use super::{Target, batch, fetch};
 

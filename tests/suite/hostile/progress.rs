@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use onceflow::protocol::batch::Compression;
-use onceflow::protocol::wire::encode_request;
-use onceflow::protocol::wire::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
-use onceflow::protocol::wire::messages::create_topics::{
+use onceflow::client::Compression;
+use onceflow::internals::protocol::wire::encode_request;
+use onceflow::internals::protocol::wire::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
+use onceflow::internals::protocol::wire::messages::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
 

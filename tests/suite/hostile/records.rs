@@ -1,7 +1,7 @@
 //! Attacks by record batches.
 
 use bytes::Bytes;
-use onceflow::protocol::batch::Compression;
+use onceflow::client::Compression;
 
 use super::{Target, batch, compressed};
 

@@ -1,8 +1,8 @@
 //! Batches that an older release took unseen, and whose records nobody can read: the job's poison policy decides about them
 //! as about records.
 
+use onceflow::internals::protocol::batch::HEADER_BYTES;
 use onceflow::prelude::*;
-use onceflow::protocol::batch::HEADER_BYTES;
 use onceflow::types::TopicName;
 
 use super::support::{OFTEN, Place, committed, committed_values, fill_topic, run};

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::time::Duration;
 
 use onceflow::client::wait;
-use onceflow::env::{Clock, Env, Instant};
+use onceflow::internals::env::{Clock, Env, Instant};
+use onceflow::internals::protocol::messages::{TransactionDescription, TransactionState};
 use onceflow::prelude::*;
-use onceflow::protocol::messages::{TransactionDescription, TransactionState};
 use onceflow::types::Timestamp;
 
 use super::support::{

@@ -1,9 +1,9 @@
 //! A record is a value or a deletion: what a source says of tombstones, and tables that read and write them.
 
 use onceflow::client::wait;
+use onceflow::internals::protocol::batch::{BatchBuilder, BatchProducer, Compression};
+use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
 use onceflow::prelude::*;
-use onceflow::protocol::batch::{BatchBuilder, BatchProducer, Compression};
-use onceflow::protocol::messages::{Acks, ProduceRequest};
 use onceflow::runtime::Launch;
 use onceflow::types::{Timestamp, TopicName, TopicPartition};
 

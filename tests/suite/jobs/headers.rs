@@ -1,9 +1,9 @@
 //! A record's headers go with it through steps, shuffles and processes, and into topics whose sink keeps them.
 
 use onceflow::client::wait;
+use onceflow::internals::protocol::batch::{BatchBuilder, BatchProducer, Compression};
+use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
 use onceflow::prelude::*;
-use onceflow::protocol::batch::{BatchBuilder, BatchProducer, Compression};
-use onceflow::protocol::messages::{Acks, ProduceRequest};
 use onceflow::runtime::{HeaderList, Headers, Launch, Record, ScaleOut};
 use onceflow::types::{TopicName, TopicPartition};
 

@@ -1,9 +1,9 @@
 //! Null keys and values of topics: never an empty one (what strangers found, row 6).
 
 use onceflow::client::wait;
+use onceflow::internals::protocol::batch::{BatchBuilder, BatchProducer, Compression};
+use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
 use onceflow::prelude::*;
-use onceflow::protocol::batch::{BatchBuilder, BatchProducer, Compression};
-use onceflow::protocol::messages::{Acks, ProduceRequest};
 use onceflow::types::{TopicName, TopicPartition};
 
 use super::support::{OFTEN, Place, committed, committed_by_key, committed_values, run};

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use onceflow::client::TransactionState;
 use onceflow::client::wait;
 use onceflow::prelude::*;
-use onceflow::protocol::messages::TransactionState;
 
 use super::cycles::transactions;
 use super::support::{AT_THE_END, Place, committed_values, fill_topic, run, until};

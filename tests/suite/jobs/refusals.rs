@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use onceflow::client::wait;
-use onceflow::env::{Env, JoinHandle, Spawn};
+use onceflow::internals::env::{Env, JoinHandle, Spawn};
 use onceflow::prelude::*;
 
 use super::support::{

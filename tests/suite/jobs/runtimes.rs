@@ -8,8 +8,8 @@ use onceflow::client::consumer::{Consumer, ConsumerConfig, OffsetReset, Partitio
 use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::transport::KafkaSettings;
 use onceflow::client::{TransactionalWriter, wait};
+use onceflow::internals::protocol::messages::{CommittedOffset, GroupMember, OffsetSpec};
 use onceflow::prelude::*;
-use onceflow::protocol::messages::{CommittedOffset, GroupMember, OffsetSpec};
 use onceflow::types::{GroupId, Isolation, Offset, TopicName, TopicPartition, TransactionalId};
 
 use super::support::{AT_THE_END, OFTEN, Place, committed_values};

@@ -11,11 +11,11 @@ use onceflow::broker::BrokerConfig;
 use onceflow::client::consumer::PartitionReader;
 use onceflow::client::wait;
 use onceflow::codec::Datum;
-use onceflow::env::Env;
+use onceflow::internals::protocol::batch::BatchProducer;
+use onceflow::internals::protocol::messages::{Acks, OffsetSpec, ProduceRequest};
 use onceflow::prelude::*;
-use onceflow::protocol::batch::BatchProducer;
-use onceflow::protocol::messages::{Acks, OffsetSpec, ProduceRequest};
 use onceflow::runtime::{Launch, Summary};
+use onceflow::testing::Env;
 use onceflow::types::{Durability, Isolation, Offset, Timestamp, TopicName, TopicPartition};
 use tempfile::TempDir;
 

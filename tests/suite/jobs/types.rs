@@ -2,9 +2,9 @@
 //! (what strangers found, row 3).
 
 use onceflow::client::wait;
+use onceflow::internals::protocol::batch::{BatchBuilder, BatchProducer, Compression};
+use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
 use onceflow::prelude::*;
-use onceflow::protocol::batch::{BatchBuilder, BatchProducer, Compression};
-use onceflow::protocol::messages::{Acks, ProduceRequest};
 use onceflow::runtime::Launch;
 use onceflow::types::{TopicName, TopicPartition};
 

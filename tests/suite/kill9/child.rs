@@ -13,8 +13,8 @@ use onceflow::broker::BrokerConfig;
 use onceflow::client::consumer::PartitionReader;
 use onceflow::client::{Admin, Producer, ProducerConfig, ProducerRecord, Transport, wait};
 use onceflow::codec::{Bincode, Codec};
+use onceflow::internals::protocol::messages::{OffsetSpec, TransactionState};
 use onceflow::prelude::*;
-use onceflow::protocol::messages::{OffsetSpec, TransactionState};
 use onceflow::runtime::{Key, Launch, Running, Stopper};
 use onceflow::types::{Durability, GroupId, Isolation, Offset, TopicName, TopicPartition};
 

@@ -96,7 +96,7 @@ impl Process {
                 VARIABLE,
                 serde_json::to_string(plan).expect("a plan is text"),
             )
-            .env(onceflow::env::failpoint::VARIABLE, failpoint)
+            .env(onceflow::internals::env::failpoint::VARIABLE, failpoint)
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

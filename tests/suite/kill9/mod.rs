@@ -22,7 +22,7 @@ mod zombie;
 
 use std::time::Duration;
 
-use onceflow::env::failpoint::NAMES;
+use onceflow::internals::env::failpoint::NAMES;
 use onceflow::prelude::Log;
 
 use self::harness::{Harness, kills_wanted};

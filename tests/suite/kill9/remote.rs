@@ -9,9 +9,9 @@ use onceflow::client::consumer::PartitionReader;
 use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::transport::{KafkaSettings, KafkaTransport};
 use onceflow::client::{Admin, CommitOutcome, TransactionalWriter, Transport, wait};
-use onceflow::env::Env;
-use onceflow::protocol::batch::{BatchBuilder, Compression};
-use onceflow::protocol::messages::{CommittedOffset, GroupMember, TransactionState};
+use onceflow::internals::protocol::batch::{BatchBuilder, Compression};
+use onceflow::internals::protocol::messages::{CommittedOffset, GroupMember, TransactionState};
+use onceflow::testing::Env;
 use onceflow::types::{
     GroupId, Isolation, Offset, Timestamp, TopicName, TopicPartition, TransactionalId,
 };
@@ -164,7 +164,7 @@ fn committed(transport: &Arc<dyn Transport>, index: i32) -> Vec<String> {
         Isolation::ReadCommitted,
     );
     let admin = Admin::new(Arc::clone(transport));
-    let latest = onceflow::protocol::messages::OffsetSpec::Latest;
+    let latest = onceflow::client::OffsetSpec::Latest;
     let end = wait(admin.list_offset(&partition(index), latest, Isolation::ReadCommitted));
     let end = end.unwrap().unwrap().offset;
     let mut values = Vec::new();

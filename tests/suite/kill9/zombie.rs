@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+use onceflow::client::ErrorKind;
 use onceflow::client::consumer::PartitionReader;
 use onceflow::client::{CommitOutcome, TransactionalWriter, wait};
+use onceflow::internals::protocol::batch::{BatchBuilder, Compression};
+use onceflow::internals::protocol::messages::{CommittedOffset, GroupMember};
 use onceflow::prelude::Log;
-use onceflow::protocol::ErrorKind;
-use onceflow::protocol::batch::{BatchBuilder, Compression};
-use onceflow::protocol::messages::{CommittedOffset, GroupMember};
 use onceflow::types::{GroupId, Isolation, Offset, TopicName, TopicPartition, TransactionalId};
 
 const TIMEOUT: Duration = Duration::from_secs(60);

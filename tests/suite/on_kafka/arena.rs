@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use onceflow::client::OffsetSpec;
 use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::transport::KafkaSettings;
 use onceflow::client::wait;
 use onceflow::prelude::*;
-use onceflow::protocol::messages::OffsetSpec;
 use onceflow::types::{Isolation, Offset, TopicName, TopicPartition};
 
 use super::child::Life;

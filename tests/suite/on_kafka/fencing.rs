@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use onceflow::client::ErrorCode;
 use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::transport::KafkaSettings;
 use onceflow::client::wait;
+use onceflow::internals::protocol::messages::InitProducerIdRequest;
+use onceflow::internals::protocol::wire::messages::end_txn::{EndTxnRequest, EndTxnResponse};
+use onceflow::internals::protocol::wire::{RequestHeader, encode_response};
 use onceflow::prelude::*;
-use onceflow::protocol::ErrorCode;
-use onceflow::protocol::messages::InitProducerIdRequest;
-use onceflow::protocol::wire::messages::end_txn::{EndTxnRequest, EndTxnResponse};
-use onceflow::protocol::wire::{RequestHeader, encode_response};
 use onceflow::runtime::{JobErrorKind, Running};
 use onceflow::types::{TopicName, TransactionalId};
 

@@ -1,7 +1,7 @@
 //! A transaction in a partition that no coordinator knows of: found by us, ended by Kafka's own tool.
 
 use onceflow::client::{Admin, wait};
-use onceflow::protocol::wire::messages::incremental_alter_configs::{
+use onceflow::internals::protocol::wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 use onceflow::types::Isolation;

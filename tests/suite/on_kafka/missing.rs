@@ -1,16 +1,16 @@
 //! Brokers that say for a while that a topic is not there, as they do before they have heard of it.
 
 use bytes::Bytes;
+use onceflow::client::ErrorCode;
 use onceflow::client::{CommitOutcome, wait};
-use onceflow::protocol::ErrorCode;
-use onceflow::protocol::wire::messages::metadata::{
+use onceflow::internals::protocol::wire::messages::metadata::{
     MetadataRequest, MetadataResponse, MetadataResponseBroker, MetadataResponseTopic,
 };
-use onceflow::protocol::wire::messages::produce::{
+use onceflow::internals::protocol::wire::messages::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
     TopicProduceResponse,
 };
-use onceflow::protocol::wire::{Reader, RequestHeader, decode_request, encode_response};
+use onceflow::internals::protocol::wire::{Reader, RequestHeader, decode_request, encode_response};
 
 use super::proxy::{METADATA, PRODUCE};
 use super::stage::{World, batch, commit, stage};

@@ -3,15 +3,15 @@
 
 use std::net::TcpStream;
 
+use onceflow::client::ErrorKind;
 use onceflow::client::{CommitOutcome, wait};
-use onceflow::protocol::ErrorKind;
-use onceflow::protocol::batch::{BatchBuilder, BatchProducer, Compression};
-use onceflow::protocol::wire::messages::add_partitions_to_txn::{
+use onceflow::internals::protocol::batch::{BatchBuilder, BatchProducer, Compression};
+use onceflow::internals::protocol::wire::messages::add_partitions_to_txn::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnTopic,
 };
-use onceflow::protocol::wire::messages::end_txn::EndTxnRequest;
-use onceflow::protocol::wire::messages::init_producer_id::InitProducerIdRequest;
-use onceflow::protocol::wire::messages::produce::{
+use onceflow::internals::protocol::wire::messages::end_txn::EndTxnRequest;
+use onceflow::internals::protocol::wire::messages::init_producer_id::InitProducerIdRequest;
+use onceflow::internals::protocol::wire::messages::produce::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
 use onceflow::types::{ProducerEpoch, ProducerId, ProducerIdentity, Sequence};

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use onceflow::client::OffsetSpec;
 use onceflow::client::consumer::PartitionReader;
 use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::transport::KafkaSettings;
 use onceflow::client::wait;
 use onceflow::prelude::*;
-use onceflow::protocol::messages::OffsetSpec;
 use onceflow::runtime::{JobErrorKind, Launch, Running};
 use onceflow::types::{Isolation, Offset, TopicName, TopicPartition};
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use onceflow::client::consumer::{Consumer, ConsumerConfig, OffsetReset};
 use onceflow::client::transport::{KafkaSettings, KafkaTransport};
 use onceflow::client::{Admin, ClientError, CommitOutcome, TransactionalWriter, Transport, wait};
-use onceflow::env::Env;
-use onceflow::protocol::batch::{BatchBuilder, Compression};
-use onceflow::protocol::messages::{CommittedOffset, OffsetSpec};
+use onceflow::internals::protocol::batch::{BatchBuilder, Compression};
+use onceflow::internals::protocol::messages::{CommittedOffset, OffsetSpec};
+use onceflow::testing::Env;
 use onceflow::types::{Isolation, Offset, TopicName, TopicPartition, TransactionalId};
 
 use super::proxy::{Proxy, until};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use onceflow::client::GroupMember;
 use onceflow::client::{Admin, CommitOutcome, TransactionalWriter, wait};
-use onceflow::protocol::messages::GroupMember;
-use onceflow::protocol::{ErrorCode, ErrorKind};
+use onceflow::internals::protocol::{ErrorCode, ErrorKind};
 use onceflow::types::{GroupId, Isolation, TransactionalId};
 
 use super::proxy::{END_TXN, Fate, PRODUCE, TXN_OFFSET_COMMIT, until};

@@ -242,7 +242,7 @@ impl Reader {
             Self::Transfers(ledger) => ledger.read(),
         };
         match read {
-            Err(e) if e.kind() != onceflow::protocol::ErrorKind::Retriable => panic!("{e}"),
+            Err(e) if e.kind() != onceflow::client::ErrorKind::Retriable => panic!("{e}"),
             _ => {}
         }
     }

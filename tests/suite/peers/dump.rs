@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use onceflow::client::producer::ProducerConfig;
 use onceflow::client::{Producer, ProducerRecord, wait};
+use onceflow::internals::protocol::messages::{CommittedOffset, GroupMember, OffsetCommitRequest};
 use onceflow::prelude::*;
-use onceflow::protocol::messages::{CommittedOffset, GroupMember, OffsetCommitRequest};
 use onceflow::types::{GroupId, Offset, TopicName, TopicPartition};
 
 use crate::support::peers;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use onceflow::broker::{Broker, BrokerError};
-use onceflow::env::simulated::{PowerLoss, Recording, Replay, SimulatedWorld};
-use onceflow::protocol::messages::TransactionResult;
+use onceflow::internals::protocol::messages::TransactionResult;
+use onceflow::testing::{PowerLoss, Recording, Replay, SimulatedWorld};
 use onceflow::types::{Offset, TopicName, TopicPartition};
 
 use super::driver::{

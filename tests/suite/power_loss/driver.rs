@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onceflow::broker::{Broker, BrokerConfig, BrokerError, Reply, SyncMode};
-use onceflow::env::simulated::SimulatedWorld;
-use onceflow::protocol::batch::{BatchProducer, Batches};
-use onceflow::protocol::messages::{
+use onceflow::internals::protocol::batch::{BatchProducer, Batches};
+use onceflow::internals::protocol::messages::{
     Acks, CommittedOffset, EndTxnRequest, FetchPartition, FetchRequest, FetchedRecords,
     GroupMember, InitProducerIdRequest, NewTopic, OffsetCommitRequest, OffsetFetchRequest,
     OffsetSpec, ProduceRequest, TransactionResult, TransactionState, TxnOffsetCommitRequest,
 };
+use onceflow::testing::SimulatedWorld;
 use onceflow::types::{
     GroupId, Isolation, Offset, ProducerIdentity, Sequence, TopicName, TopicPartition,
     TransactionalId,
@@ -294,7 +294,7 @@ fn fetch(broker: &Broker, partition: &TopicPartition, offset: Offset) -> Fetched
         max_bytes: 600,
         max_wait: Duration::ZERO,
     });
-    let mut answers = onceflow::env::block_on(fetch).unwrap();
+    let mut answers = onceflow::internals::env::block_on(fetch).unwrap();
     answers.pop().unwrap().result.unwrap()
 }
 

@@ -1,8 +1,8 @@
 //! One partition's log through the failure of every single call: an error is told, and nothing acknowledged is lost.
 
-use onceflow::env::simulated::{Call, Fault, FaultEffect, PowerLoss, SimulatedWorld};
+use onceflow::internals::protocol::batch::BatchProducer;
 use onceflow::internals::{AppendOrigin, LogError, PartitionLog};
-use onceflow::protocol::batch::BatchProducer;
+use onceflow::testing::{Call, Fault, FaultEffect, PowerLoss, SimulatedWorld};
 use onceflow::types::{Offset, Sequence, TopicId};
 
 use super::partition::{config, dir, open, prepared_world, producer, read_all};

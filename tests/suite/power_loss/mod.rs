@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use onceflow::env::simulated::{DiskContents, PowerLoss, Recording, Replay, SimulatedWorld};
+use onceflow::testing::{DiskContents, PowerLoss, Recording, Replay, SimulatedWorld};
 
 /// So many ways there are to lose power.
 const ALL_MODES: usize = 32;

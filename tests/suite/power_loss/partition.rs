@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use onceflow::env::Env;
-use onceflow::env::simulated::{PowerLoss, Recording, Replay, SimulatedWorld};
+use onceflow::internals::protocol::batch::{BatchProducer, ControlRecord, ControlType};
 use onceflow::internals::{AppendOrigin, LogConfig, LogError, PartitionLog, RecoveryMarks};
-use onceflow::protocol::batch::{BatchProducer, ControlRecord, ControlType};
+use onceflow::testing::Env;
+use onceflow::testing::{PowerLoss, Recording, Replay, SimulatedWorld};
 use onceflow::types::{
     Isolation, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, TopicId,
 };
@@ -202,16 +202,14 @@ impl Script {
     }
 }
 
-fn fetch_all(
-    log: &PartitionLog,
-    isolation: Isolation,
-) -> Vec<onceflow::protocol::messages::FetchedRecords> {
+fn fetch_all(log: &PartitionLog, isolation: Isolation) -> Vec<onceflow::client::FetchedRecords> {
     let mut fetched = Vec::new();
     let mut from = log.log_start_offset();
     loop {
         let plan = log.plan_read(from, 2000, isolation).unwrap();
         let part = plan.execute().unwrap();
-        let Some(last) = onceflow::protocol::batch::Batches::new(part.records.clone()).last()
+        let Some(last) =
+            onceflow::internals::protocol::batch::Batches::new(part.records.clone()).last()
         else {
             return fetched;
         };

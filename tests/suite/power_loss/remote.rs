@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use onceflow::broker::{Broker, BrokerError};
-use onceflow::env::simulated::{PowerLoss, SimulatedWorld};
-use onceflow::protocol::ErrorCode;
-use onceflow::protocol::messages::TransactionResult;
+use onceflow::client::ErrorCode;
+use onceflow::internals::protocol::messages::TransactionResult;
+use onceflow::testing::{PowerLoss, SimulatedWorld};
 use onceflow::types::TopicPartition;
 use proptest::prelude::*;
 

@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use onceflow::broker::{Broker, BrokerConfig};
 use onceflow::client::transport::KafkaSettings;
-use onceflow::env::Env;
-use onceflow::protocol::sasl::{Mechanism, ScramCredential, ScramHash};
-use onceflow::protocol::wire::messages::create_acls::{AclCreation, CreateAclsRequest};
-use onceflow::protocol::wire::{Request, decode_response, encode_request};
+use onceflow::internals::protocol::sasl::{Mechanism, ScramCredential, ScramHash};
+use onceflow::internals::protocol::wire::messages::create_acls::{AclCreation, CreateAclsRequest};
+use onceflow::internals::protocol::wire::{Request, decode_response, encode_request};
 use onceflow::server::security::{Principal, Security};
 use onceflow::server::{ClientAuth, Pem, ServerTlsSettings};
 use onceflow::server::{Server, ServerConfig};
+use onceflow::testing::Env;
 use onceflow::types::Durability;
 
 use super::certificates::{Authority, Signed};

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use onceflow::client::ErrorKind;
 use onceflow::client::consumer::{Consumer, ConsumerConfig, OffsetReset};
 use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::transport::{KafkaSettings, KafkaTransport};
 use onceflow::client::{Admin, CommitOutcome, Transport, wait};
-use onceflow::env::Env;
-use onceflow::protocol::ErrorKind;
+use onceflow::testing::Env;
 use onceflow::types::{TopicName, TopicPartition, TransactionalId};
 
 use super::brokers::{Door, Secured, kafka, ours};

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use onceflow::client::Acks;
 use onceflow::client::consumer::{Consumer, ConsumerConfig, OffsetReset};
 use onceflow::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use onceflow::client::{Admin, wait};
-use onceflow::protocol::messages::Acks;
 use onceflow::types::{TopicName, TopicPartition};
 
 use super::brokers::{BRIEF_SESSION_MS, Door, kafka};

@@ -8,9 +8,11 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use onceflow::protocol::wire::Request;
-use onceflow::protocol::wire::messages::find_coordinator::FindCoordinatorRequest;
-use onceflow::protocol::wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
+use onceflow::internals::protocol::wire::Request;
+use onceflow::internals::protocol::wire::messages::find_coordinator::FindCoordinatorRequest;
+use onceflow::internals::protocol::wire::messages::metadata::{
+    MetadataRequest, MetadataRequestTopic,
+};
 
 use super::{peers, raw};
 

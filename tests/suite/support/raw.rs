@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::Bytes;
-use onceflow::protocol::wire::{Request, decode_response, encode_request};
+use onceflow::internals::protocol::wire::{Request, decode_response, encode_request};
 
 /// How long a broker may take.
 const PATIENCE: Duration = Duration::from_secs(20);

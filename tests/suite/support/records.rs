@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use onceflow::protocol::batch::{
+use onceflow::client::FetchedRecords;
+use onceflow::internals::protocol::batch::{
     Batch, BatchBuilder, BatchProducer, Batches, Compression, ControlType, DecompressionLimit,
 };
-use onceflow::protocol::messages::FetchedRecords;
 use onceflow::types::{Offset, ProducerId, Timestamp};
 
 /// When all test records were made.

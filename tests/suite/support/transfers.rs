@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use onceflow::client::OffsetSpec;
 use onceflow::client::consumer::PartitionReader;
 use onceflow::client::{ClientError, Transport, wait};
 use onceflow::codec::{Codec, Json};
-use onceflow::protocol::messages::OffsetSpec;
 use onceflow::types::{Isolation, Offset, TopicName, TopicPartition};
 
 #[allow(dead_code, reason = "its `main` is for people")]

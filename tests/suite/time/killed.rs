@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use onceflow::broker::BrokerConfig;
 use onceflow::client::wait;
-use onceflow::env::failpoint;
+use onceflow::internals::env::failpoint;
 use onceflow::prelude::*;
 use onceflow::types::Durability;
 

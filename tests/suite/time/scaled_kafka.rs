@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use onceflow::client::OffsetSpec;
 use onceflow::client::transport::KafkaSettings;
 use onceflow::client::wait;
 use onceflow::prelude::*;
-use onceflow::protocol::messages::OffsetSpec;
 use onceflow::types::{GroupId, Isolation, TopicName, TopicPartition};
 
 use super::killed::{Clicks, PARTITIONS};

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use onceflow::client::ErrorCode;
 use onceflow::client::wait;
+use onceflow::internals::protocol::batch::BatchProducer;
+use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
 use onceflow::operators::TimeWindows;
 use onceflow::prelude::*;
-use onceflow::protocol::ErrorCode;
-use onceflow::protocol::batch::BatchProducer;
-use onceflow::protocol::messages::{Acks, ProduceRequest};
 use onceflow::runtime::{Job, Launch};
 use onceflow::types::{TopicName, TopicPartition};
 

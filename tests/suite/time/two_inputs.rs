@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use onceflow::client::wait;
-use onceflow::env::failpoint;
+use onceflow::internals::env::failpoint;
 use onceflow::prelude::*;
 use onceflow::runtime::{Due, Launch, OrderedStore, Origin, Side, TwoInputOperator};
 use onceflow::types::Timestamp;

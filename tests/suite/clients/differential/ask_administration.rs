@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use onceflow::protocol::wire::messages::{
+use onceflow::internals::protocol::wire::messages::{
     alter_configs as rc, create_partitions as cp, create_topics as ct, delete_topics as dt,
     describe_configs as dc, incremental_alter_configs as ac, metadata as md, offset_commit as oc,
     offset_delete as od, offset_fetch as of,

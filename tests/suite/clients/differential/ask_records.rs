@@ -1,7 +1,7 @@
 //! Asking about records: Produce, Fetch, ListOffsets, DeleteRecords.
 
 use bytes::Bytes;
-use onceflow::protocol::wire::messages::{
+use onceflow::internals::protocol::wire::messages::{
     delete_records as dr, fetch as ft, list_offsets as lo, offset_for_leader_epoch as le,
     produce as pr,
 };

@@ -1,6 +1,6 @@
 //! Asking about producers and transactions.
 
-use onceflow::protocol::wire::messages::{
+use onceflow::internals::protocol::wire::messages::{
     add_offsets_to_txn as ao, add_partitions_to_txn as ap, describe_producers as dp,
     describe_transactions as dt, end_txn as et, init_producer_id as ip, txn_offset_commit as to,
 };

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use onceflow::protocol::wire::ApiKey;
+use onceflow::internals::protocol::wire::ApiKey;
 use onceflow::types::TimestampType;
 
 use super::batches::{BatchPlan, Lie, ProducerPlan, RecordPlan, SequencePlan};

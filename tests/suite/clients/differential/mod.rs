@@ -27,8 +27,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use onceflow::broker::{Broker, BrokerConfig};
 use onceflow::client::wait;
-use onceflow::env::Env;
 use onceflow::server::{Server, ServerConfig};
+use onceflow::testing::Env;
 use onceflow::types::Durability;
 
 use self::run::Pair;

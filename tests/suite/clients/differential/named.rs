@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use onceflow::protocol::wire::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
-use onceflow::protocol::wire::messages::find_coordinator::FindCoordinatorRequest;
+use onceflow::internals::protocol::wire::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
+use onceflow::internals::protocol::wire::messages::find_coordinator::FindCoordinatorRequest;
 use onceflow::types::TimestampType;
 
 use super::batches::{BatchPlan, ProducerPlan, RecordPlan, SequencePlan};

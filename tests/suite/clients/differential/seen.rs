@@ -1,8 +1,8 @@
 //! The bytes of a fetch as a reader sees them, in text.
 
 use bytes::Bytes;
-use onceflow::protocol::batch::{Batch, Batches, DecompressionLimit, Record};
-use onceflow::protocol::wire::messages::fetch::PartitionData;
+use onceflow::internals::protocol::batch::{Batch, Batches, DecompressionLimit, Record};
+use onceflow::internals::protocol::wire::messages::fetch::PartitionData;
 use onceflow::types::Timestamp;
 
 use super::side::{Side, line};

@@ -8,12 +8,12 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use onceflow::protocol::ErrorCode;
-use onceflow::protocol::wire::messages::find_coordinator::FindCoordinatorRequest;
-use onceflow::protocol::wire::messages::{
+use onceflow::client::ErrorCode;
+use onceflow::internals::protocol::wire::messages::find_coordinator::FindCoordinatorRequest;
+use onceflow::internals::protocol::wire::messages::{
     create_topics as ct, describe_transactions as dt, metadata as md,
 };
-use onceflow::protocol::wire::{Request, decode_response};
+use onceflow::internals::protocol::wire::{Request, decode_response};
 use onceflow::types::TopicId;
 
 use super::steps::{GROUPS, IDEMPOTENT, PARTITIONS, PRODUCERS, Round};
