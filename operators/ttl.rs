@@ -455,6 +455,51 @@ where
             });
         Table::from_changes(updated)
     }
+
+    /// As [`Keyed::count`], with a lifetime of the counts: see [`update`](Self::update).
+    #[track_caller]
+    pub fn count(self, name: &str) -> Table<K, Option<u64>, impl Upstream<K, Option<u64>>> {
+        // Nobody needs the values: the shuffle moves keys only.
+        let keys = self.keyed.map(|_| ());
+        keys.ttl(self.ttl).update(name, |count, ()| {
+            *count = Some(count.unwrap_or(0) + 1);
+        })
+    }
+
+    /// As [`Keyed::aggregate`], with a lifetime of the aggregates: see [`update`](Self::update).
+    #[track_caller]
+    pub fn aggregate<A, I, F>(
+        self,
+        name: &str,
+        initial: I,
+        add: F,
+    ) -> Table<K, Option<A>, impl Upstream<K, Option<A>>>
+    where
+        A: Datum + Clone,
+        I: Fn() -> A + Clone + Send + Sync + 'static,
+        F: Fn(&mut A, &V) + Clone + Send + Sync + 'static,
+    {
+        self.update(name, move |aggregate, value| {
+            add(aggregate.get_or_insert_with(&initial), value);
+        })
+    }
+
+    /// As [`Keyed::reduce`], with a lifetime of the combined values: see [`update`](Self::update).
+    #[track_caller]
+    pub fn reduce<F>(
+        self,
+        name: &str,
+        combine: F,
+    ) -> Table<K, Option<V>, impl Upstream<K, Option<V>>>
+    where
+        V: Sized + Clone,
+        F: Fn(&mut V, &V) + Clone + Send + Sync + 'static,
+    {
+        self.update(name, move |reduced, value| match reduced {
+            Some(reduced) => combine(reduced, value),
+            None => *reduced = Some(value.clone()),
+        })
+    }
 }
 
 impl<K, V, Up, C> Expiring<K, Option<V>, Up, C>

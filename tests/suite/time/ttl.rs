@@ -214,6 +214,48 @@ fn a9_a_deletion_of_what_has_expired_is_ignored_and_counted() {
     assert_eq!(found, expected);
 }
 
+/// Each way to fold values begins again with the first one behind the end of a lifetime, and deletes what expires.
+#[test]
+fn a8_folds_of_values_expire() {
+    let fold = |name: &str| {
+        let place = Place::new();
+        let log = place.log();
+        topic_of_clicks(&log, "in", 1);
+        let clicks = [click("a", 1), click("a", 9), click("b", 20), click("a", 21)];
+        feed(&log, "in", 0, &clicks);
+        let job = Job::new("folds");
+        let times = job
+            .source(topic::<str>("in").until_end())
+            .try_map(parse)
+            .event_time(|(_, time)| *time, Watermarks::default())
+            .key_by(|(user, _): &Click| user.clone())
+            .map(|(_, time)| *time)
+            .ttl(Ttl::event_time(ms(10)));
+        let out = topic::<i64>("out").as_option();
+        match name {
+            "count" => {
+                let counts = times.count("folds").changes();
+                counts.map(|n| n.map(u64::cast_signed)).sink(out);
+            }
+            "reduce" => {
+                let sums = times.reduce("folds", |sum, time| *sum += time);
+                sums.changes().sink(out);
+            }
+            _ => {
+                let last = times.aggregate("folds", || 100, |sum, time| *sum -= time);
+                last.changes().sink(out);
+            }
+        }
+        let launch = job.exactly_once(Commit::every(ms(2))).state_partitions(8);
+        run(launch, &log).unwrap();
+        let of_a = changes(&log).into_iter().filter(|(user, _)| user == "a");
+        of_a.map(|(_, value)| value).collect::<Vec<_>>()
+    };
+    assert_eq!(fold("count"), [Some(1), Some(2), None, Some(1)]);
+    assert_eq!(fold("reduce"), [Some(1), Some(10), None, Some(21)]);
+    assert_eq!(fold("aggregate"), [Some(99), Some(90), None, Some(79)]);
+}
+
 #[test]
 fn a8_state_expires_by_running_time_without_records() {
     let place = Place::new();
