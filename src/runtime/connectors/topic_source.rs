@@ -307,6 +307,10 @@ impl<V: Datum + ?Sized, C: Codec<V>> SplitReader<Unkeyed, V> for TopicReader<V, 
     fn position(&self) -> Offset {
         self.cursor.position()
     }
+
+    fn has_caught_up(&self) -> bool {
+        self.cursor.has_caught_up()
+    }
 }
 
 /// Keyed reading; told apart from the unkeyed one by [`Datum`], which [`Unkeyed`] is not.
@@ -317,5 +321,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> SplitReader<K, V> for To
 
     fn position(&self) -> Offset {
         self.cursor.position()
+    }
+
+    fn has_caught_up(&self) -> bool {
+        self.cursor.has_caught_up()
     }
 }

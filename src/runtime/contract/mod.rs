@@ -3,8 +3,9 @@
 //!
 //! A source and a sink themselves open their readers and writers in a job's context: `graph/source.rs`, `graph/sink.rs`.
 //!
-//! Reading order: `record.rs`, `operator.rs`, `two_inputs.rs`, `time.rs` (watermarks), `senders.rs` (watermarks between processes), `window.rs`, `source.rs`, `sink.rs`, `error.rs`.
+//! Reading order: `record.rs`, `operator.rs`, `two_inputs.rs`, `time.rs` (watermarks), `alignment.rs` (which splits wait for others), `senders.rs` (watermarks between processes), `window.rs`, `source.rs`, `sink.rs`, `error.rs`.
 
+pub(in crate::runtime) mod alignment;
 pub(in crate::runtime) mod error;
 pub(in crate::runtime) mod operator;
 pub(in crate::runtime) mod record;

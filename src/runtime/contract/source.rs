@@ -177,6 +177,12 @@ pub trait SplitReader<K: ?Sized, V: ?Sized> {
     /// If the split cannot be read, or the job is to stop.
     fn read(&mut self, waker: &Waker, emit: &mut impl Emit<K, V>) -> Result<Read, JobError>;
 
+    /// Whether the split was asked and has nothing, after [`read`](Self::read) found nothing to emit, as against not having answered yet.
+    /// Event time goes on without a split only once it has nothing: see [`Watermarks`](crate::runtime::Watermarks).
+    fn has_caught_up(&self) -> bool {
+        true
+    }
+
     /// The position behind the last record emitted: reading from here again gives what was not emitted yet.
     fn position(&self) -> Offset;
 

@@ -33,6 +33,8 @@ use crate::types::Timestamp;
 pub struct Watermarks {
     rule: Rule,
     idle_after: Option<Duration>,
+    /// In milliseconds.
+    align_within: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,10 @@ enum Rule {
     OutOfOrder { millis: i64 },
     /// Nothing is known before the end.
     AtEndOnly,
+}
+
+fn whole_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Default for Watermarks {
@@ -55,20 +61,23 @@ impl Watermarks {
     /// is the newest time less `bound`, so records of equal time are never late. Kept in whole milliseconds.
     #[must_use]
     pub fn out_of_order(bound: Duration) -> Self {
-        let millis = i64::try_from(bound.as_millis()).unwrap_or(i64::MAX);
-        Self {
-            rule: Rule::OutOfOrder { millis },
-            idle_after: None,
-        }
+        Self::by(Rule::OutOfOrder {
+            millis: whole_millis(bound),
+        })
     }
 
     /// No watermark before the source ends: nothing is ever late, and everything closes at the end. For bounded input
     /// in any order; an unbounded source never closes a window so.
     #[must_use]
     pub fn at_end_only() -> Self {
+        Self::by(Rule::AtEndOnly)
+    }
+
+    fn by(rule: Rule) -> Self {
         Self {
-            rule: Rule::AtEndOnly,
+            rule,
             idle_after: None,
+            align_within: None,
         }
     }
 
@@ -81,6 +90,36 @@ impl Watermarks {
             idle_after: Some(timeout),
             ..self
         }
+    }
+
+    /// Lets a split wait while its watermark is more than `bound` ahead of the least one of the splits that ask for this: all
+    /// those of all sources of the job. So what steps keep for the slower ones, in windows, in `sorted_by_time`, or between two inputs,
+    /// is what `bound` of event time brings, and not what the faster ones have ahead; each split goes over it by one record at most.
+    ///
+    /// Nobody waits for a split that was asked and had nothing (it has caught up), is idle, or has ended; one that waits does not
+    /// become idle by that. Results are the same as without: splits wait, and nothing else changes. In a job that is scaled out,
+    /// a split waits for those that its own process reads. With [`at_end_only`](Self::at_end_only), which says nothing of the
+    /// time before the end, it has no effect.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    ///
+    /// // No file is read for more than ten minutes of event time ahead of another.
+    /// let watermarks = Watermarks::out_of_order(Duration::from_secs(5)).align_within(Duration::from_secs(600));
+    /// # let _ = watermarks;
+    /// ```
+    #[must_use]
+    pub fn align_within(self, bound: Duration) -> Self {
+        Self {
+            align_within: Some(whole_millis(bound)),
+            ..self
+        }
+    }
+
+    /// How far in milliseconds a split may be ahead of others, if it waits for them.
+    pub(crate) fn alignment_millis(self) -> Option<i64> {
+        self.align_within.filter(|_| self.rule != Rule::AtEndOnly)
     }
 
     /// The watermark behind a record of this time, if nothing older was seen.
@@ -369,6 +408,7 @@ mod tests {
     const B0: Watermarks = Watermarks {
         rule: Rule::OutOfOrder { millis: 0 },
         idle_after: None,
+        align_within: None,
     };
 
     fn at(millis: u64) -> Instant {

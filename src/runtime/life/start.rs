@@ -24,6 +24,7 @@ use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::{Position, Split};
 use crate::runtime::graph::topology::Topology;
 use crate::runtime::scale::ScaleOut;
+use crate::runtime::task::alignment::Alignment;
 use crate::runtime::task::chains::Chains;
 use crate::runtime::task::changelog::changelog_topic;
 use crate::runtime::task::context::JobContext;
@@ -183,6 +184,8 @@ fn prepare(
         Ok((topic.clone(), (metadata.partitions_count, record_bytes_max)))
     });
     let is_spread = share.is_some();
+    let inboxes: Arc<[Inbox]> = (0..workers).map(|_| Inbox::new()).collect();
+    let wakers = inboxes.iter().map(Inbox::waker).collect();
     let mut job = JobContext {
         name: name.to_owned(),
         env: log.env().clone(),
@@ -190,7 +193,8 @@ fn prepare(
         transport,
         backend: opened.backend,
         writers,
-        inboxes: (0..workers).map(|_| Inbox::new()).collect(),
+        inboxes,
+        alignment: Arc::new(Alignment::new(wakers)),
         state_partitions,
         poison_policy: settings.poison.clone(),
         compression: match settings.compression {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use super::alignment::Alignment;
 use super::appender::TopicAppender;
 use super::changelog::{Changelog, wipe_what_cannot_be_continued};
 use super::cycle::{Commit, WRITERS_COUNT};
@@ -65,6 +66,8 @@ pub struct JobContext {
     /// Whether one asks for the wall clock.
     pub(crate) uses_clock: bool,
     pub(crate) splits: Splits,
+    /// How far splits are that wait for each other.
+    pub(crate) alignment: Arc<Alignment>,
     /// The topics that the job has read before, and who they were.
     pub(crate) read_topics: BTreeMap<TopicName, TopicId>,
     pub(crate) progress: Arc<Progress>,

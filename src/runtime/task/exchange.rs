@@ -221,6 +221,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> StageFactory<K, V> for SenderFactory<
             job,
             turn: context.turn(),
             trace: context.trace(),
+            sent_at: Timestamp::MIN,
             key: PhantomData,
         }))
     }
@@ -246,8 +247,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Stage<K, V> for AnySender<K, V> {
     fn signal(&mut self, signal: Signal) -> Flow {
         match (signal, self) {
             (Signal::Time(advance), Self::Memory(sender)) => {
-                let batches = sender.batches.iter_mut();
-                batches.for_each(|batch| batch.mark(advance));
+                sender.pass_time(advance);
                 Ok(())
             }
             (Signal::Time(advance), Self::Topic(sender)) => {
@@ -275,6 +275,8 @@ pub(crate) struct Sender<K: ?Sized, V: Datum + ?Sized> {
     job: Arc<JobContext>,
     turn: Rc<Turn>,
     trace: Trace,
+    /// The watermark when all batches were last sent for its sake.
+    sent_at: Timestamp,
     workers: u32,
     state_partitions: u32,
     key: PhantomData<fn(&K)>,
@@ -329,13 +331,29 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
         Ok(())
     }
 
+    /// Time went on. Where sources wait for each other, receivers learn of it before the batch is full, once it went on by what
+    /// sources may be ahead: else they would keep what the faster sources bring until the cycle ends.
+    #[inline]
+    fn pass_time(&mut self, advance: Advance) {
+        let batches = self.batches.iter_mut();
+        batches.for_each(|batch| batch.mark(advance));
+        if self.job.alignment.is_over(self.sent_at, advance.watermark) {
+            self.sent_at = advance.watermark;
+            self.send_all();
+        }
+    }
+
     fn end_cycle(&mut self) -> Flow {
+        self.send_all();
+        Ok(())
+    }
+
+    fn send_all(&mut self) {
         (0..self.batches.len())
             .filter(|&w| !self.batches[w].is_empty() || !self.batches[w].marks.is_empty())
             .collect::<Vec<_>>()
             .into_iter()
             .for_each(|w| self.send(w));
-        Ok(())
     }
 }
 

@@ -135,15 +135,18 @@ impl<K: ?Sized, V: ?Sized, G: Stage<K, V>> Emit<K, V> for StageEmit<'_, G> {
             },
             Err(e) => Err(e.into()),
         };
+        let mut waits = false;
         match result {
             Err(failure) => self.poison.handle_raw(failure, meta, emitted.raw)?,
             Ok(()) if self.time.is_used() => {
                 self.time.record(self.split_time, meta.timestamp);
                 tell_time(self.time, self.stage, self.poison, *self.current)?;
+                waits = self.split_time.waits();
             }
             Ok(()) => {}
         }
-        Ok(self.turn.end_record(*self.current))
+        let pace = self.turn.end_record(*self.current);
+        Ok(if waits { Pace::Pause } else { pace })
     }
 }
 
@@ -234,6 +237,10 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
                 }
                 split.apart.release();
             }
+            if alone.is_none() && split.time.waits_now() {
+                idle = idle.sooner(Read::Pending);
+                continue;
+            }
             current.split = split.number;
             let mut emit = StageEmit {
                 turn: &self.turn,
@@ -255,6 +262,9 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
                 })?;
                 return Ok(Read::Progress);
             }
+            let is_over = read == Read::Exhausted;
+            let is_away = read != Read::Progress && split.reader.has_caught_up();
+            split.time.come_to(is_over || is_away);
             match read {
                 Read::Progress => return Ok(Read::Progress),
                 Read::Exhausted => {
@@ -263,7 +273,7 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
                 }
                 waiting => {
                     idle = idle.sooner(waiting);
-                    if self.time.is_used() {
+                    if self.time.is_used() && is_away {
                         let now = self.job.env.clock.now();
                         let until_idle = self.time.empty(&mut split.time, now);
                         idle = until_idle.map_or(idle, |until| idle.sooner(Read::Later(until)));

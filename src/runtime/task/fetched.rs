@@ -24,11 +24,23 @@ enum FetchState {
 }
 
 impl FetchState {
-    /// The fetched batches, or nothing yet; then `waker` is called when there is something.
-    fn poll(&mut self, waker: &Waker) -> Poll<Result<FetchedBatches, ClientError>> {
+    /// One past the last record that could be seen at the last fetch.
+    fn end_seen(&self) -> Option<Offset> {
+        match self {
+            Self::Idle(reader) => Some(reader.end_offset()),
+            Self::Waiting(_) | Self::Moved => None,
+        }
+    }
+
+    /// The fetched batches, or nothing yet; then `waker` is called when there is something, or nothing came for so long.
+    fn poll(
+        &mut self,
+        waker: &Waker,
+        at_most: Duration,
+    ) -> Poll<Result<FetchedBatches, ClientError>> {
         let mut fetch = match std::mem::replace(self, Self::Moved) {
             Self::Idle(mut reader) => async move {
-                let fetched = reader.fetch(LONG_POLL).await;
+                let fetched = reader.fetch(at_most).await;
                 (reader, fetched)
             }
             .boxed(),
@@ -72,12 +84,15 @@ pub(in crate::runtime) struct FetchCursor {
     unreadable: Option<UnreadableBatch>,
     /// Behind the last record taken.
     position: Offset,
+    /// One past the last record that could be seen at the last fetch, if there was one.
+    end: Option<Offset>,
 }
 
 impl FetchCursor {
     pub(in crate::runtime) fn new(reader: PartitionReader) -> Self {
         Self {
             position: reader.position(),
+            end: None,
             fetch: FetchState::Idle(reader),
             batches: None,
             batch: None,
@@ -90,6 +105,11 @@ impl FetchCursor {
         self.position
     }
 
+    /// Whether the last fetch saw nothing behind the position.
+    pub(in crate::runtime) fn has_caught_up(&self) -> bool {
+        self.end.is_some_and(|end| self.position >= end)
+    }
+
     /// Gives `take` one record after the other, until it wants to pause or all that was fetched is taken.
     pub(in crate::runtime) fn read(
         &mut self,
@@ -97,8 +117,13 @@ impl FetchCursor {
         take: impl FnMut(Offered<'_>) -> Result<Taken, JobError>,
     ) -> Result<Read, JobError> {
         if self.batches.is_none() {
-            match self.fetch.poll(waker) {
-                Poll::Ready(fetched) => self.batches = Some(fetched?),
+            // The first fetch says at once whether there is something.
+            let at_most = self.end.map_or(Duration::ZERO, |_| LONG_POLL);
+            match self.fetch.poll(waker, at_most) {
+                Poll::Ready(fetched) => {
+                    self.batches = Some(fetched?);
+                    self.end = self.fetch.end_seen();
+                }
                 Poll::Pending => return Ok(Read::Pending),
             }
         }

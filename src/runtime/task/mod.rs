@@ -4,8 +4,9 @@
 //!
 //! Reading order: `cycle.rs` (the heart: when a cycle opens and closes), `worker.rs`, `feed.rs` (reads), `exchange.rs` (the shuffle), `inbox.rs`,
 //! `context.rs` (what the parts share), `changelog.rs`, `pace.rs`, `quarantine.rs`,
-//! `source_time.rs` (how far a source has come), `timed_store.rs` (windows and timers as state).
+//! `source_time.rs` (how far a source has come), `alignment.rs`, `timed_store.rs` (windows and timers as state).
 
+pub(in crate::runtime) mod alignment;
 pub(in crate::runtime) mod appender;
 pub(in crate::runtime) mod chains;
 pub(in crate::runtime) mod changelog;

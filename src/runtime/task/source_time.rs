@@ -5,8 +5,10 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::alignment::{Alignment, Seat};
 use super::context::OperatorContext;
 use crate::env::Instant;
 use crate::runtime::contract::error::{Failure, JobError};
@@ -88,6 +90,7 @@ pub(crate) struct FeedTime {
     is_from_values: bool,
     clock: EventClock,
     told: Advance,
+    alignment: Arc<Alignment>,
 }
 
 /// How far a split of it has.
@@ -95,6 +98,8 @@ pub(crate) struct SplitTime {
     clock: SplitClock,
     input: usize,
     is_idle: bool,
+    /// Its place among the splits that wait for each other, if it is one of them.
+    seat: Option<Seat>,
 }
 
 impl FeedTime {
@@ -109,6 +114,7 @@ impl FeedTime {
             is_used: context.job().uses_time,
             told: clock.now(),
             clock,
+            alignment: Arc::clone(&context.job().alignment),
         }
     }
 
@@ -124,6 +130,10 @@ impl FeedTime {
             clock: SplitClock::new(self.watermarks, committed),
             input: self.clock.add(committed.unwrap_or(Timestamp::MIN)),
             is_idle: false,
+            seat: self.watermarks.alignment_millis().map(|bound_millis| {
+                let watermark = committed.unwrap_or(Timestamp::MIN);
+                Seat::take(&self.alignment, bound_millis, watermark)
+            }),
         }
     }
 
@@ -195,6 +205,29 @@ impl FeedTime {
 }
 
 impl SplitTime {
+    /// Whether the split must wait for others before the next record is read.
+    #[inline]
+    pub(crate) fn waits(&mut self) -> bool {
+        let watermark = self.clock.watermark();
+        let seat = self.seat.as_mut();
+        seat.is_some_and(|seat| seat.is_beyond(watermark) && seat.look(watermark))
+    }
+
+    /// As [`waits`](Self::waits), by what the others tell now.
+    pub(crate) fn waits_now(&mut self) -> bool {
+        let watermark = self.clock.watermark();
+        let seat = self.seat.as_mut();
+        seat.is_some_and(|seat| seat.look(watermark))
+    }
+
+    /// The split was read; nobody need wait for it if it is `away`.
+    pub(crate) fn come_to(&mut self, is_away: bool) {
+        let watermark = self.clock.watermark();
+        if let Some(seat) = &mut self.seat {
+            seat.come_to(watermark, is_away);
+        }
+    }
+
     /// The watermark to commit.
     pub(crate) fn committed(&self) -> Option<Timestamp> {
         let watermark = self.clock.watermark();

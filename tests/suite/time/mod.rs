@@ -1,5 +1,6 @@
 //! Event time and windows: the committed output is a function of the input alone, whatever runs it.
 
+mod aligned; // Sources that wait for each other.
 mod by_count; // Windows of a number of records, against a list of them.
 mod calendar; // Windows that follow the calendar of a zone.
 mod dedupes; // Records that are there more than once, against a list of all that passed.
