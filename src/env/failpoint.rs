@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 pub const VARIABLE: &str = "ONCEFLOW_FAILPOINTS";
 
 /// Every failpoint there is, in the order in which a transaction meets them (design §4), then those of the other
-/// operations. A harness walks this list.
+/// operations. Harnesses walk this list.
 pub const NAMES: &[&str] = &[
     "produce.before_append",
     "produce.after_append",
@@ -53,6 +53,8 @@ pub const NAMES: &[&str] = &[
     "start.topics_created",
     "start.state_opened",
     "start.partition_restored",
+    "time.kept",
+    "time.due_taken",
     "cycle.drained",
     "cycle.changelog_written",
     "cycle.offsets_sent",
@@ -67,6 +69,8 @@ pub const NAMES: &[&str] = &[
     "sink.parts_sealed",
     "sink.committed",
     "sink.parts_settled",
+    "tasks.let_go",
+    "tasks.taken_on",
 ];
 
 const UNREAD: u8 = 0;

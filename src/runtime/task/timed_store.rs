@@ -20,6 +20,7 @@ use super::timed_row::{
     HASH_BYTES, KEY, OWN_TIME, Row, TIMED, TIMED_KEY_START, TIMER_AT, ordered, time_of, timed_row,
 };
 use crate::codec::{Datum, Schema, TypeIdentity};
+use crate::env::failpoint;
 use crate::runtime::contract::error::Failure;
 use crate::runtime::contract::record::Key;
 use crate::state::{HashedKey, StateError, Store};
@@ -183,6 +184,7 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
             store.update(key, |row| *row = Some(Row::Time(watermark)))?;
         }
         drop(store);
+        failpoint("time.kept");
         self.times.retain(|(_, time)| *time > watermark);
         Ok(())
     }
@@ -343,7 +345,9 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
     }
 
     fn take(&mut self, due: &Due) -> Result<Option<Row<V>>, Failure> {
-        Ok(self.store.borrow_mut().update(due.row(), Option::take)?)
+        let taken = self.store.borrow_mut().update(due.row(), Option::take)?;
+        failpoint("time.due_taken");
+        Ok(taken)
     }
 
     /// The time of the first value at or below `until`; it may be gone already.

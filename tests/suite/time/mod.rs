@@ -5,11 +5,14 @@ mod by_count; // Windows of a number of records, against a list of them.
 mod calendar; // Windows that follow the calendar of a zone.
 mod dedupes; // Records that are there more than once, against a list of all that passed.
 mod early; // Windows that give results early, against those that give them when they close.
+mod everything; // A job with all of these, and all that it gives by the definition.
+mod failpoints; // The job with everything in a process that is killed at every failpoint.
 mod functions; // What is computed in windows, against the same from a list of all values.
 mod killed; // A process with windows, killed at any moment and at every failpoint.
 mod killed_kinds; // The same of the other kinds of windows, early results and state that expires.
 mod late; // Late records say why; what windows leave out is counted.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
+mod power_loss; // Windows and timers on a disk that loses power, with the state lost or older than the log.
 mod replay; // The same output whatever runs a job: random topologies, workers, batches, kills, logs.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
 mod scaled; // Windows and timers in jobs that are scaled out, on the embedded log.

@@ -110,7 +110,12 @@ pub(crate) fn results(log: &Log) -> PerWindow<u64> {
 
 /// The committed late clicks, in order.
 pub(crate) fn late(log: &Log) -> Vec<Click> {
-    let mut late: Vec<Click> = committed(log, "late")
+    late_of(log, "late")
+}
+
+/// The committed late clicks of a topic, in order.
+pub(crate) fn late_of(log: &Log, topic: &str) -> Vec<Click> {
+    let mut late: Vec<Click> = committed(log, topic)
         .iter()
         .map(|seen| decode::<Click>(seen.value.as_deref().unwrap()))
         .collect();

@@ -13,10 +13,10 @@ use super::support::{Click, click, feed, ms, parse, topic_of_clicks};
 use crate::jobs::support::{Place, committed, committed_by_key, run, until};
 
 /// Says of each user that nothing came for 100 ms of event time: the timer is moved by every click.
-struct Absent {
+pub(super) struct Absent {
     /// The time of the last click, and so of the timer.
-    store: TimedStore<i64>,
-    due: Due,
+    pub(super) store: TimedStore<i64>,
+    pub(super) due: Due,
 }
 
 pub(super) const ABSENT_AFTER: i64 = 100;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::{State, Worker, build_chains};
+use crate::env::failpoint;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::senders::{SenderClocks, Senders};
 use crate::runtime::contract::source::{AssignedSplit, Position};
@@ -59,12 +60,14 @@ impl Worker {
             changelog.remove(store, &change.closed_state);
             Ok(changelog.add(&job, store, &change.opened_state)?)
         })?;
+        failpoint("tasks.let_go");
         if self.job.uses_time && !change.opened_splits.is_empty() {
             self.build_again()?;
         }
         for (feed, assigned) in &change.opened_splits {
             self.feeds[*feed].open_split(assigned)?;
         }
+        failpoint("tasks.taken_on");
         self.reports.send(Report::TasksChanged);
         Ok(())
     }
