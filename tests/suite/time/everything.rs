@@ -6,9 +6,9 @@ use std::path::Path;
 use onceflow::broker::{BrokerConfig, BrokerError};
 use onceflow::client::wait;
 use onceflow::internals::env::Env;
-use onceflow::prelude::*;
 use onceflow::internals::protocol::batch::BatchProducer;
 use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
+use onceflow::prelude::*;
 use onceflow::runtime::{Due, Headers, Launch, Meta, Origin};
 use onceflow::types::{Durability, Timestamp, TopicName, TopicPartition};
 

@@ -17,6 +17,7 @@ mod replay; // The same output whatever runs a job: random topologies, workers, 
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
 mod scaled; // Windows and timers in jobs that are scaled out, on the embedded log.
 mod scaled_kafka; // The same in processes that are killed, on a real Kafka.
+mod scaled_kinds; // Windows of all kinds, early results, lifetimes and two inputs, scaled out on both logs.
 mod sessions; // Sessions over random input, and the rows W that are about them.
 mod sliding; // Windows that slide, against the definition and against a run by hand.
 mod support; // Clicks, how they are fed, and the windows that they belong to.

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use onceflow::broker::BrokerError;
 use onceflow::client::wait;
 use onceflow::internals::env::simulated::{PowerLoss, SimulatedWorld};
-use onceflow::internals::env::{Access, Dir, DirEntry, Env, File, Files, Lock, LockError, OpenMode};
+use onceflow::internals::env::{
+    Access, Dir, DirEntry, Env, File, Files, Lock, LockError, OpenMode,
+};
 use onceflow::prelude::*;
 use onceflow::types::{Durability, Timestamp};
 

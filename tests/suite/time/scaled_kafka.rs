@@ -21,7 +21,7 @@ use crate::support::peers;
 
 /// Tells the child which instance it is, where its state is, and where Kafka is.
 const VARIABLE: &str = "ONCEFLOW_WINDOWS_CHILD";
-const SESSION: Duration = Duration::from_millis(1_500);
+pub(super) const SESSION: Duration = Duration::from_millis(1_500);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The processes that share the job, in turn. Those that are not named any more are killed.
@@ -37,10 +37,34 @@ const MEMBERS: [&[&str]; 9] = [
     &["three"],
 ];
 
-fn open(brokers: &str, state: &Path) -> Log {
+pub(super) fn open(brokers: &str, state: &Path) -> Log {
     let settings = KafkaSettings::new(brokers)
         .and_then(|settings| settings.with("state.dir", &state.display().to_string()));
     Log::kafka_with(settings.unwrap()).unwrap()
+}
+
+/// The input of a child ends with its parent, and so does the child.
+pub(super) fn end_with_parent() {
+    std::thread::spawn(|| {
+        drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        std::process::exit(4);
+    });
+}
+
+/// Waits until the partitions of a topic have leaders.
+pub(super) fn until_led(log: &Log, topic: &str, partitions: i32) {
+    let is_led = |partition| {
+        let place = TopicPartition::new(TopicName::new(topic).unwrap(), partition);
+        let isolation = Isolation::ReadUncommitted;
+        wait(
+            log.admin()
+                .list_offset(&place, OffsetSpec::Latest, isolation),
+        )
+        .is_ok()
+    };
+    until("the partitions have leaders", || {
+        (0..partitions).all(is_led)
+    });
 }
 
 /// An instance, in a process of its own.
@@ -50,11 +74,7 @@ fn shares_the_windows_until_it_is_killed() {
     let Ok(plan) = std::env::var(VARIABLE) else {
         return;
     };
-    // Its input ends with its parent.
-    std::thread::spawn(|| {
-        drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
-        std::process::exit(4);
-    });
+    end_with_parent();
     let [instance, brokers, state] = plan.splitn(3, ' ').collect::<Vec<_>>()[..] else {
         panic!("no plan: {plan}")
     };
@@ -67,24 +87,38 @@ fn shares_the_windows_until_it_is_killed() {
 }
 
 /// A process that is killed with SIGKILL when it is dropped.
-struct Life(Child);
+pub(super) struct Life(Child);
 
 impl Life {
     fn begin(instance: &str, brokers: &str, folder: &Path) -> Self {
+        let test = "time::scaled_kafka::shares_the_windows_until_it_is_killed";
+        Self::begin_child(test, VARIABLE, instance, brokers, folder)
+    }
+
+    /// Runs one test of this binary as an instance; it finds its name, where Kafka is, and where its state is, in a variable.
+    pub(super) fn begin_child(
+        test: &str,
+        variable: &str,
+        instance: &str,
+        brokers: &str,
+        folder: &Path,
+    ) -> Self {
         let state = folder.join(instance);
         let child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "time::scaled_kafka::shares_the_windows_until_it_is_killed",
-            ])
+            .args(["--exact", test])
             .args(["--ignored", "--nocapture"])
             .env(
-                VARIABLE,
+                variable,
                 format!("{instance} {brokers} {}", state.display()),
             )
             .stdin(Stdio::piped())
             .spawn();
         Self(child.unwrap())
+    }
+
+    pub(super) fn assert_lives(&mut self, name: &str) {
+        let ended = self.0.try_wait().unwrap();
+        assert!(ended.is_none(), "{name} ended by itself");
     }
 }
 
@@ -120,8 +154,8 @@ impl Drop for Load {
 }
 
 /// The instance that has each state partition, as the group says.
-fn owners(log: &Log) -> BTreeMap<i32, String> {
-    let group = GroupId::new("clicks").unwrap();
+pub(super) fn owners(log: &Log, job: &str) -> BTreeMap<i32, String> {
+    let group = GroupId::new(job).unwrap();
     let mut owners = BTreeMap::new();
     let Ok(described) = wait(log.admin().describe_group(&group)) else {
         return owners;
@@ -135,7 +169,7 @@ fn owners(log: &Log) -> BTreeMap<i32, String> {
     owners
 }
 
-fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_true() {
         assert!(begin.elapsed() < PATIENCE, "waited in vain until {what}");
@@ -157,7 +191,7 @@ fn wait_for_results(log: &Log, clicks: &Clicks) {
 }
 
 /// A broker that gives up a member, or a transaction, soon.
-fn cluster() -> KafkaCluster {
+pub(super) fn cluster() -> KafkaCluster {
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     KafkaCluster::start_with(&KafkaOptions {
         brokers: 1,
@@ -183,25 +217,14 @@ fn u5_t8_a11_on_kafka_a_thousand_open_windows_move_between_killed_processes_and_
     let brokers = cluster.bootstrap();
     let log = open(&brokers, &folder.path().join("feeder"));
     topic_of_clicks(&log, "in", PARTITIONS);
-    let is_led = |partition| {
-        let place = TopicPartition::new(TopicName::new("in").unwrap(), partition);
-        let isolation = Isolation::ReadUncommitted;
-        wait(
-            log.admin()
-                .list_offset(&place, OffsetSpec::Latest, isolation),
-        )
-        .is_ok()
-    };
-    until("the partitions have leaders", || {
-        (0..PARTITIONS).all(is_led)
-    });
+    until_led(&log, "in", PARTITIONS);
     let mut clicks = Clicks::new();
     let (mut lives, mut handed_over) = (BTreeMap::new(), 0);
     let load = Load::begin();
     for members in MEMBERS {
         // In the middle of what is being fed.
         clicks.feed(&log, 400);
-        let (before, open) = (owners(&log), open_windows(&log));
+        let (before, open) = (owners(&log, "clicks"), open_windows(&log));
         lives.retain(|name, _| members.contains(name));
         for name in members {
             lives
@@ -210,7 +233,7 @@ fn u5_t8_a11_on_kafka_a_thousand_open_windows_move_between_killed_processes_and_
         }
         clicks.feed(&log, 400);
         until("the state is shared by these and no others", || {
-            let owners = owners(&log);
+            let owners = owners(&log, "clicks");
             let is_one_of_them = |it: &String| members.contains(&&**it);
             owners.len() == usize::from(STATE_PARTITIONS)
                 && owners.values().all(is_one_of_them)
@@ -218,7 +241,7 @@ fn u5_t8_a11_on_kafka_a_thousand_open_windows_move_between_killed_processes_and_
                     .iter()
                     .all(|name| owners.values().any(|it| it == name))
         });
-        let after = owners(&log);
+        let after = owners(&log, "clicks");
         let moved = before
             .iter()
             .filter(|(it, owner)| after.get(it) != Some(*owner));
@@ -228,10 +251,7 @@ fn u5_t8_a11_on_kafka_a_thousand_open_windows_move_between_killed_processes_and_
         clicks.feed(&log, 400);
         wait_for_results(&log, &clicks);
         for (name, life) in &mut lives {
-            assert!(
-                life.0.try_wait().unwrap().is_none(),
-                "{name} ended by itself"
-            );
+            life.assert_lives(name);
         }
     }
     drop(load);

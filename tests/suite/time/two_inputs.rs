@@ -124,6 +124,11 @@ impl TwoInputOperator<String, Order, Payment> for Match {
 /// The job: orders and payments are texts of a user and a time, the name of a payment is its time.
 fn matching(is_endless: bool) -> Job {
     let job = Job::new("matching");
+    match_orders(&job, is_endless);
+    job
+}
+
+pub(super) fn match_orders(job: &Job, is_endless: bool) {
     let input = |name: &str| {
         let input = topic::<str>(name);
         let input = if is_endless { input } else { input.until_end() };
@@ -151,7 +156,6 @@ fn matching(is_endless: bool) -> Job {
             })
         })
         .sink(topic("matches"));
-    job
 }
 
 fn launch(is_endless: bool) -> Launch {
@@ -161,12 +165,12 @@ fn launch(is_endless: bool) -> Launch {
 }
 
 /// Records of one topic: each a user and a time, by partition.
-type Input = Vec<Vec<(String, i64)>>;
+pub(super) type Input = Vec<Vec<(String, i64)>>;
 /// The matches of each user, sorted.
-type Matches = BTreeMap<String, Vec<(u64, String)>>;
+pub(super) type Matches = BTreeMap<String, Vec<(u64, String)>>;
 
 /// The matches by definition.
-fn nested_loops(orders: &Input, payments: &Input) -> Matches {
+pub(super) fn nested_loops(orders: &Input, payments: &Input) -> Matches {
     let mut matches = Matches::new();
     for (user, time) in orders.iter().flatten() {
         for (payer, at) in payments.iter().flatten() {
@@ -180,7 +184,7 @@ fn nested_loops(orders: &Input, payments: &Input) -> Matches {
     matches
 }
 
-fn found(log: &Log) -> Matches {
+pub(super) fn found(log: &Log) -> Matches {
     let mut found = committed_by_key::<String, (u64, String)>(log, "matches");
     found.values_mut().for_each(|matches| matches.sort());
     found
@@ -355,14 +359,23 @@ fn start(data: &Path, workers: usize, is_endless: bool, failpoint: &str) -> Proc
 }
 
 /// Orders and payments of a few users, which go on and on.
-struct Shop {
+pub(super) struct Shop {
     state: u64,
     newest: [i64; 4],
-    orders: Input,
-    payments: Input,
+    pub(super) orders: Input,
+    pub(super) payments: Input,
 }
 
 impl Shop {
+    pub(super) fn new() -> Self {
+        Self {
+            state: 7,
+            newest: [100, 130, 90, 160],
+            orders: vec![vec![]; 2],
+            payments: vec![vec![]; 2],
+        }
+    }
+
     fn next(&mut self, below: u64) -> i64 {
         self.state = self
             .state
@@ -371,7 +384,7 @@ impl Shop {
         ((self.state >> 33) % below).cast_signed()
     }
 
-    fn feed(&mut self, log: &Log, count_each: usize) {
+    pub(super) fn feed(&mut self, log: &Log, count_each: usize) {
         for split in 0..4 {
             let mut records = Vec::new();
             for _ in 0..count_each {
@@ -394,12 +407,7 @@ impl Shop {
 fn c2_c5_c6_c7_t11_t16_two_inputs_are_matched_once_after_a_kill_at_every_failpoint() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let mut shop = Shop {
-        state: 7,
-        newest: [100, 130, 90, 160],
-        orders: vec![vec![]; 2],
-        payments: vec![vec![]; 2],
-    };
+    let mut shop = Shop::new();
     let log = open(&data);
     topic_of_clicks(&log, "orders", 2);
     topic_of_clicks(&log, "payments", 2);
