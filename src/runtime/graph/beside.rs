@@ -27,7 +27,7 @@ pub(super) fn side_output<L: ?Sized + 'static, W: ?Sized + 'static>(
     let place = place.then(graph, "side".to_owned());
     let output = SideOutput::default();
     let end = output.clone();
-    let upstream = Boxed::deferred(move |factory| end.set(factory));
+    let upstream = Boxed::deferred(false, move |factory| end.set(factory));
     (output, Keyed::new(graph.clone(), place, upstream))
 }
 

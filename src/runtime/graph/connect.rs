@@ -122,7 +122,9 @@ where
     O: TwoInputOperator<K, L, R> + 'static,
     M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
 {
-    const IS_PARTITIONED: bool = A::IS_PARTITIONED && B::IS_PARTITIONED && O::KEEPS_KEY;
+    fn is_partitioned(&self) -> bool {
+        O::KEEPS_KEY && self.left.is_partitioned() && self.right.is_partitioned()
+    }
 
     fn attach<F: StageFactory<O::OutKey, O::Out>>(self, graph: &Graph, stage: F) {
         if O::USES_TIME {
@@ -268,10 +270,13 @@ where
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
     {
         let Self { left, right } = self;
-        let left_place = left.place.shuffled(name, !A::IS_PARTITIONED).at_port(LEFT);
+        let left_place = left
+            .place
+            .shuffled(name, !left.upstream.is_partitioned())
+            .at_port(LEFT);
         let right_place = right
             .place
-            .shuffled(name, !B::IS_PARTITIONED)
+            .shuffled(name, !right.upstream.is_partitioned())
             .at_port(RIGHT);
         let (place, node) = left_place
             .and(right_place)

@@ -22,10 +22,12 @@ where
     V: Datum + ?Sized,
     U: Attach<K, V>,
 {
-    const IS_PARTITIONED: bool = true;
+    fn is_partitioned(&self) -> bool {
+        true
+    }
 
     fn attach<F: StageFactory<K, V>>(self, graph: &Graph, stage: F) {
-        if U::IS_PARTITIONED {
+        if self.upstream.is_partitioned() {
             return self.upstream.attach(graph, stage);
         }
         let stage = Arc::new(stage);

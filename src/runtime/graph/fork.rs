@@ -72,6 +72,7 @@ where
     U: Upstream<K, V>,
     R: Fn(&Record<'_, K, V>) -> Route + Clone + Send + Sync + 'static,
 {
+    let is_partitioned = upstream.is_partitioned();
     let attach = Box::new(move |graph: &Graph, first, second| {
         upstream.attach(
             graph,
@@ -92,7 +93,7 @@ where
             fork: Rc::clone(&fork),
             end,
         };
-        Boxed::deferred(move |stage| end.attach(stage))
+        Boxed::deferred(is_partitioned, move |stage| end.attach(stage))
     };
     (boxed(0), boxed(1))
 }

@@ -23,7 +23,10 @@ use crate::runtime::task::timed_store::timed_schema;
 /// Everything in front of a step: a source, or a step with what is in front of it.
 pub trait Attach<K: ?Sized, V: ?Sized>: 'static {
     /// Whether records of one key already meet on one worker.
-    const IS_PARTITIONED: bool = false;
+    fn is_partitioned(&self) -> bool {
+        false
+    }
+
     /// Puts `stage` behind this.
     fn attach<F: StageFactory<K, V>>(self, graph: &Graph, stage: F);
 }
@@ -42,6 +45,7 @@ type AttachLater<K, V> = Box<dyn FnOnce(&Graph, DynFactory<K, V>)>;
 /// An upstream whose type is hidden, so that it can be stored, merged, or returned from a function.
 pub struct Boxed<K: ?Sized, V: ?Sized> {
     attach: AttachLater<K, V>,
+    is_partitioned: bool,
 }
 
 /// A stage factory with its type hidden.
@@ -59,19 +63,28 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static> StageFactory<K, V> for BoxedFacto
 impl<K: ?Sized + 'static, V: ?Sized + 'static> Boxed<K, V> {
     fn new(upstream: impl Attach<K, V>) -> Self {
         Self {
+            is_partitioned: upstream.is_partitioned(),
             attach: Box::new(move |graph, stage| upstream.attach(graph, BoxedFactory(stage))),
         }
     }
 
     /// An upstream that learns what is behind it when it must.
-    pub(crate) fn deferred(attach: impl FnOnce(DynFactory<K, V>) + 'static) -> Self {
+    pub(crate) fn deferred(
+        is_partitioned: bool,
+        attach: impl FnOnce(DynFactory<K, V>) + 'static,
+    ) -> Self {
         Self {
+            is_partitioned,
             attach: Box::new(move |_, stage| attach(stage)),
         }
     }
 }
 
 impl<K: ?Sized + 'static, V: ?Sized + 'static> Attach<K, V> for Boxed<K, V> {
+    fn is_partitioned(&self) -> bool {
+        self.is_partitioned
+    }
+
     fn attach<F: StageFactory<K, V>>(self, graph: &Graph, stage: F) {
         (self.attach)(
             graph,
@@ -142,7 +155,9 @@ where
     O: Operator<K, V> + 'static,
     M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
 {
-    const IS_PARTITIONED: bool = U::IS_PARTITIONED && O::KEEPS_KEY;
+    fn is_partitioned(&self) -> bool {
+        O::KEEPS_KEY && self.upstream.is_partitioned()
+    }
 
     fn attach<F: StageFactory<O::OutKey, O::Out>>(self, graph: &Graph, stage: F) {
         if O::USES_TIME {
@@ -542,7 +557,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, U: Upstream<K, V>> Keyed<K, V, U> {
     /// `<job>-<name>-repartition`.
     pub fn partitioned(self, name: &str) -> Keyed<K, V, Exchange<U>> {
         Keyed {
-            place: self.place.shuffled(name, !U::IS_PARTITIONED),
+            place: self.place.shuffled(name, !self.upstream.is_partitioned()),
             graph: self.graph,
             upstream: Exchange {
                 upstream: self.upstream,

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use onceflow::client::wait;
 use onceflow::internals::env::failpoint;
 use onceflow::prelude::*;
-use onceflow::runtime::{Due, Launch, OrderedStore, Origin, Side, TwoInputOperator};
+use onceflow::runtime::{
+    Due, Keyed, Launch, OrderedStore, Origin, Side, TwoInputOperator, Upstream,
+};
 use onceflow::types::Timestamp;
 use proptest::prelude::*;
 
 use super::killed::{Process, open, start_child};
-use super::support::{DISORDER, any_runs, feed, ms, parse, topic_of_clicks, watermarks};
+use super::support::{Click, DISORDER, any_runs, feed, ms, parse, topic_of_clicks, watermarks};
 use crate::jobs::support::{self, committed, committed_by_key, run, until};
 
 /// A payment may come so long before its order, and so long after it.
@@ -137,8 +139,15 @@ pub(super) fn match_orders(job: &Job, is_endless: bool) {
             .event_time(|(_, time)| *time, watermarks())
             .key_by(|(user, _)| user.clone())
     };
-    let orders = input("orders").map(|(_, time)| (*time, time.unsigned_abs()));
-    let payments = input("payments").map(|(_, time)| (*time, format!("at {time}")));
+    match_both(input("orders"), input("payments"));
+}
+
+fn match_both(
+    orders: Keyed<String, Click, impl Upstream<String, Click>>,
+    payments: Keyed<String, Click, impl Upstream<String, Click>>,
+) {
+    let orders = orders.map(|(_, time)| (*time, time.unsigned_abs()));
+    let payments = payments.map(|(_, time)| (*time, format!("at {time}")));
     let both = orders.connect(payments);
     let (late_output, late) = both.side_output::<String, String>("late");
     late.sink(topic("late"));
@@ -216,6 +225,47 @@ fn any_input() -> impl Strategy<Value = Input> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Both sides are one stream, whose records are together by key: nothing is shuffled a second time.
+    #[test]
+    fn t11_two_sides_of_one_stream_are_matched_as_by_nested_loops_and_shuffled_once(
+        records in any_input(),
+        runs in any_runs(),
+        is_partitioned in any::<bool>(),
+    ) {
+        let place = support::Place::new();
+        let log = place.log();
+        feed_in_batches(&log, "in", &records, 7);
+        let itself = |is_endless| {
+            let job = Job::new("matching");
+            let input = topic::<str>("in");
+            let clicks = job
+                .source(if is_endless { input } else { input.until_end() })
+                .try_map(parse)
+                .event_time(|(_, time)| *time, watermarks())
+                .key_by(|(user, _)| user.clone());
+            let (one, other) = match is_partitioned {
+                true => clicks.partitioned("by-user").boxed().tee(),
+                false => clicks.boxed().tee(),
+            };
+            match_both(one, other.boxed());
+            job
+        };
+        let shuffles = itself(true).describe().json().matches("\"shuffle\"").count();
+        prop_assert_eq!(shuffles, if is_partitioned { 1 } else { 2 });
+        let launch = |is_endless| itself(is_endless).exactly_once(Commit::every(ms(2))).state_partitions(8);
+        for (workers, enough) in runs {
+            let running = launch(true).workers(workers).start(&log).unwrap();
+            let begin = Instant::now();
+            while running.commits() < enough && begin.elapsed() < ms(5) {
+                std::thread::yield_now();
+            }
+            wait(running.stop()).unwrap();
+        }
+        run(launch(false), &log).unwrap();
+        prop_assert_eq!(found(&log), nested_loops(&records, &records));
+        prop_assert_eq!(committed(&log, "late"), vec![]);
+    }
 
     #[test]
     fn t10_t11_t15_two_inputs_are_matched_as_by_nested_loops_whatever_runs_them(
