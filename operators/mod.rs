@@ -24,6 +24,7 @@
 //! | [`dedupe`](crate::runtime::Keyed::dedupe) | keyed | of records with one id, the first; the late ones | one store |
 //! | [`ttl`](crate::runtime::Keyed::ttl) … `stateful`, `count`, `reduce`, `aggregate`, `update`, `to_table` | keyed | the same, with state that expires | two stores |
 //! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
+//! | [`join`](crate::runtime::Keyed::join) … [`within`](crate::operators::Join::within) … `inner`, `left`, `right`, `outer` | two keyed streams | matches within an interval of time, and what has none; the late ones | one store a side, one of times |
 //! | [`process`](crate::runtime::Keyed::process) | keyed | what your own [`Operator`](crate::runtime::Operator) gives | your stores |
 //! | [`connect`](crate::runtime::Keyed::connect) … [`process`](crate::runtime::Connected::process) | two keyed streams | what your own [`TwoInputOperator`](crate::runtime::TwoInputOperator) gives | your stores |
 
@@ -37,6 +38,7 @@ mod filter;
 mod filter_map;
 mod flat_map;
 mod inspect;
+mod join;
 mod key_by;
 mod map;
 mod per_commit;
@@ -51,6 +53,7 @@ mod window;
 
 pub use dedupe::Dedupe;
 pub use flat_map::{Collector, Expand};
+pub use join::{IntervalJoin, Join};
 pub use stateful::Results;
 pub use ttl::{Expiring, Ttl, TtlStore};
 pub use window::{

@@ -264,7 +264,7 @@ where
         self,
         name: &str,
         make: M,
-    ) -> Keyed<O::OutKey, O::Out, impl Upstream<O::OutKey, O::Out>>
+    ) -> Keyed<O::OutKey, O::Out, impl Upstream<O::OutKey, O::Out> + use<K, L, R, A, B, O, M>>
     where
         O: TwoInputOperator<K, L, R, OutKey: 'static, Out: 'static> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,

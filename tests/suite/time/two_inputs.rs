@@ -199,7 +199,7 @@ pub(super) fn found(log: &Log) -> Matches {
     found
 }
 
-fn feed_in_batches(log: &Log, topic: &str, input: &Input, batch: usize) {
+pub(super) fn feed_in_batches(log: &Log, topic: &str, input: &Input, batch: usize) {
     topic_of_clicks(log, topic, i32::try_from(input.len()).unwrap());
     for (number, records) in (0..).zip(input) {
         for chunk in records.chunks(batch) {
@@ -209,7 +209,7 @@ fn feed_in_batches(log: &Log, topic: &str, input: &Input, batch: usize) {
 }
 
 /// Two partitions, each out of order within the bound.
-fn any_input() -> impl Strategy<Value = Input> {
+pub(super) fn any_input() -> impl Strategy<Value = Input> {
     let record = (0u8..3, 0i64..6, 0i64..=DISORDER);
     let partition = prop::collection::vec(record, 0..50).prop_map(|steps| {
         let mut newest = 100;
