@@ -3,11 +3,11 @@
 use std::marker::PhantomData;
 
 use crate::codec::Datum;
-use crate::runtime::{Flow, KeyValueStore, Keyed, Operator, Output, Record, Table, Upstream};
+use crate::runtime::{Change, Flow, Keyed, Operator, Output, Record, Table, TableStore, Upstream};
 
 /// Folds values by key.
 struct Aggregate<A, I, F, V: ?Sized> {
-    store: KeyValueStore<A>,
+    store: TableStore<A>,
     initial: I,
     add: F,
     value: PhantomData<fn(&V)>,
@@ -22,17 +22,18 @@ where
     F: Fn(&mut A, &V),
 {
     type OutKey = K;
-    type Out = A;
+    type Out = Change<A>;
     const KEEPS_KEY: bool = true;
 
     #[inline]
-    fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, A>) -> Flow {
+    fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, Change<A>>) -> Flow {
         let (initial, add) = (&self.initial, &self.add);
-        self.store.update(record.key, |aggregate| {
-            let aggregate = aggregate.get_or_insert_with(initial);
-            add(aggregate, record.value);
-            out.push(record.with_value(aggregate))
-        })?
+        let change = |aggregate: &mut Option<A>| {
+            add(aggregate.get_or_insert_with(initial), record.value);
+        };
+        self.store.change(record.key, change, |change| {
+            out.push(record.with_value(change))
+        })
     }
 }
 
@@ -59,7 +60,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
         name: &str,
         initial: I,
         add: F,
-    ) -> Table<K, A, impl Upstream<K, A>>
+    ) -> Table<K, A, impl Upstream<K, Change<A>>>
     where
         A: Datum + Clone,
         I: Fn() -> A + Clone + Send + Sync + 'static,
@@ -68,12 +69,12 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
         let store = name.to_owned();
         let folded = self.with_store::<A>(name).process(name, move |context| {
             Ok(Aggregate {
-                store: context.store(&store)?,
+                store: context.table_store(&store)?,
                 initial: initial.clone(),
                 add: add.clone(),
                 value: PhantomData,
             })
         });
-        Table::from_changes(folded)
+        Table::in_store(folded, name)
     }
 }

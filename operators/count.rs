@@ -1,7 +1,7 @@
 //! `count`: how many records each key had.
 
 use crate::codec::Datum;
-use crate::runtime::{Flow, KeyValueStore, Keyed, Operator, Output, Record, Table, Upstream};
+use crate::runtime::{Change, Flow, Keyed, Operator, Output, Record, Table, TableStore, Upstream};
 
 /// Forgets values before the shuffle, which then moves keys only.
 struct Forget;
@@ -19,22 +19,24 @@ impl<K: ?Sized, V: ?Sized> Operator<K, V> for Forget {
 
 /// Counts records by key.
 struct Count {
-    store: KeyValueStore<u64>,
+    store: TableStore<u64>,
 }
 
 impl<K: ?Sized> Operator<K, ()> for Count {
     type OutKey = K;
-    type Out = u64;
+    type Out = Change<u64>;
     const KEEPS_KEY: bool = true;
 
     #[inline]
-    fn process(&mut self, record: Record<'_, K, ()>, out: &mut impl Output<K, u64>) -> Flow {
-        let count = self.store.update(record.key, |count| {
-            let next = count.unwrap_or(0) + 1;
-            *count = Some(next);
-            next
-        })?;
-        out.push(record.with_value(&count))
+    fn process(
+        &mut self,
+        record: Record<'_, K, ()>,
+        out: &mut impl Output<K, Change<u64>>,
+    ) -> Flow {
+        let count = |count: &mut Option<u64>| *count = Some(count.unwrap_or(0) + 1);
+        self.store.change(record.key, count, |change| {
+            out.push(record.with_value(change))
+        })
     }
 }
 
@@ -48,16 +50,16 @@ impl<K: Datum + ?Sized, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up>
     /// job.source(values("n", 0..10u64)).key_by(|n| n % 2).count("counts").changes().sink(topic("counts"));
     /// ```
     #[track_caller]
-    pub fn count(self, name: &str) -> Table<K, u64, impl Upstream<K, u64>> {
+    pub fn count(self, name: &str) -> Table<K, u64, impl Upstream<K, Change<u64>>> {
         let store = name.to_owned();
         let counted = self
             .operator(|_| Ok(Forget))
             .with_store::<u64>(name)
             .process(name, move |context| {
                 Ok(Count {
-                    store: context.store(&store)?,
+                    store: context.table_store(&store)?,
                 })
             });
-        Table::from_changes(counted)
+        Table::in_store(counted, name)
     }
 }

@@ -15,7 +15,11 @@
 //! | [`reduce`](crate::runtime::Keyed::reduce) | keyed | the values of each key, combined | one store |
 //! | [`aggregate`](crate::runtime::Keyed::aggregate) | keyed | anything folded from each key's values | one store |
 //! | [`update`](crate::runtime::Keyed::update) | keyed | a value for each key that may be deleted again | one store |
-//! | [`to_table`](crate::runtime::Keyed::to_table) | keyed values or deletions | the last value of each key | one store |
+//! | [`to_table`](crate::runtime::Keyed::to_table), [`Job::table`](crate::runtime::Job::table) | keyed values or deletions, a topic | the last value of each key | one store |
+//! | [`filter`](crate::runtime::Table::filter), [`map_values`](crate::runtime::Table::map_values), [`tee`](crate::runtime::Table::tee) | table | other tables | – |
+//! | [`group_by`](crate::runtime::Table::group_by) … `aggregate`, `count` | table | an aggregate of its values by another key | one store |
+//! | [`join_table`](crate::runtime::Keyed::join_table), [`left_join_table`](crate::runtime::Keyed::left_join_table) | keyed, table | each record with the table's value for its key | – |
+//! | [`join`](crate::runtime::Table::join), [`left_join`](crate::runtime::Table::left_join), [`outer_join`](crate::runtime::Table::outer_join) | two tables | a table of both | – |
 //! | [`changes_per_commit`](crate::runtime::Table::changes_per_commit) | table | the last change of each key in a cycle | – |
 //! | [`stateful`](crate::runtime::Keyed::stateful) | keyed | any number for each, with a value of state for the key | one store |
 //! | [`event_time`](crate::runtime::Stream::event_time), [`watermarks`](crate::runtime::Stream::watermarks) | stream, keyed | the same records, with their time | – |
@@ -46,6 +50,7 @@ mod process;
 mod reduce;
 mod sorted;
 mod stateful;
+mod table;
 mod try_map;
 mod ttl;
 mod update;
@@ -55,6 +60,7 @@ pub use dedupe::Dedupe;
 pub use flat_map::{Collector, Expand};
 pub use join::{IntervalJoin, Join};
 pub use stateful::Results;
+pub use table::Regrouped;
 pub use ttl::{Expiring, Ttl, TtlStore};
 pub use window::{
     CalendarWindows, Clock, CountWindows, Counted, Emission, EventClock, Every, LateRecords,

@@ -6,7 +6,8 @@ use hashbrown::HashMap;
 
 use crate::codec::Datum;
 use crate::runtime::{
-    Flow, HeaderList, Key, Keyed, Meta, Operator, Output, Record, Table, Upstream,
+    Change, Deletions, Flow, HeaderList, Key, Keyed, Meta, Operator, Output, Record, Table,
+    Upstream,
 };
 
 /// Holds changes back until the cycle ends. The hasher has a fixed seed, so that a replay gives the same order.
@@ -53,7 +54,13 @@ impl<K: ?Sized, V: Datum + ?Sized> Operator<K, V> for PerCommit<V> {
     }
 }
 
-impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Table<K, V, Up> {
+impl<K, V, Up, D> Table<K, V, Up, D>
+where
+    K: Datum + ?Sized,
+    V: 'static,
+    D: Deletions<Of<V>: Datum>,
+    Up: Upstream<K, Change<V>>,
+{
     /// The last change of each key, once a cycle: fewer records than [`Table::changes`] where keys repeat.
     ///
     /// ```
@@ -64,9 +71,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Table<K, V, Up> {
     /// counts.changes_per_commit().sink(topic("counts"));
     /// ```
     #[track_caller]
-    pub fn changes_per_commit(self) -> Keyed<K, V, impl Upstream<K, V>> {
+    pub fn changes_per_commit(self) -> Keyed<K, D::Of<V>, impl Upstream<K, D::Of<V>>> {
         self.changes().operator(|_| {
-            Ok(PerCommit::<V> {
+            Ok(PerCommit::<D::Of<V>> {
                 last: HashMap::with_hasher(rapidhash::fast::SeedableState::fixed()),
             })
         })

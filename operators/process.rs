@@ -36,7 +36,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
         self,
         name: &str,
         make: M,
-    ) -> Keyed<O::OutKey, O::Out, impl Upstream<O::OutKey, O::Out>>
+    ) -> Keyed<O::OutKey, O::Out, impl Upstream<O::OutKey, O::Out> + use<K, V, Up, O, M>>
     where
         O: Operator<K, V, OutKey: 'static, Out: 'static> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,

@@ -1,11 +1,11 @@
 //! `reduce`: the values of each key, combined.
 
 use crate::codec::Datum;
-use crate::runtime::{Flow, KeyValueStore, Keyed, Operator, Output, Record, Table, Upstream};
+use crate::runtime::{Change, Flow, Keyed, Operator, Output, Record, Table, TableStore, Upstream};
 
 /// Combines values by key.
 struct Reduce<V, F> {
-    store: KeyValueStore<V>,
+    store: TableStore<V>,
     combine: F,
 }
 
@@ -16,22 +16,19 @@ where
     F: Fn(&mut V, &V),
 {
     type OutKey = K;
-    type Out = V;
+    type Out = Change<V>;
     const KEEPS_KEY: bool = true;
 
     #[inline]
-    fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, V>) -> Flow {
+    fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, Change<V>>) -> Flow {
         let combine = &self.combine;
-        self.store.update(record.key, |reduced| {
-            let reduced = match reduced {
-                Some(reduced) => {
-                    combine(reduced, record.value);
-                    reduced
-                }
-                None => reduced.insert(record.value.clone()),
-            };
-            out.push(record.with_value(reduced))
-        })?
+        let change = |reduced: &mut Option<V>| match reduced {
+            Some(reduced) => combine(reduced, record.value),
+            None => *reduced = Some(record.value.clone()),
+        };
+        self.store.change(record.key, change, |change| {
+            out.push(record.with_value(change))
+        })
     }
 }
 
@@ -46,17 +43,17 @@ impl<K: Datum + ?Sized, V: Datum + Clone, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// job.source(values("n", 0..10u64)).key_by(|n| n % 2).reduce("sums", |sum, n| *sum += n).changes().sink(topic("sums"));
     /// ```
     #[track_caller]
-    pub fn reduce<F>(self, name: &str, combine: F) -> Table<K, V, impl Upstream<K, V>>
+    pub fn reduce<F>(self, name: &str, combine: F) -> Table<K, V, impl Upstream<K, Change<V>>>
     where
         F: Fn(&mut V, &V) + Clone + Send + Sync + 'static,
     {
         let store = name.to_owned();
         let reduced = self.with_store::<V>(name).process(name, move |context| {
             Ok(Reduce {
-                store: context.store(&store)?,
+                store: context.table_store(&store)?,
                 combine: combine.clone(),
             })
         });
-        Table::from_changes(reduced)
+        Table::in_store(reduced, name)
     }
 }

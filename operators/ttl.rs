@@ -10,8 +10,8 @@ use super::stateful::Results;
 use super::window::{Clock, EventClock, WallClock, millis};
 use crate::codec::Datum;
 use crate::runtime::{
-    Due, Failure, Flow, Headers, JobError, Key, KeyValueStore, Keyed, Late, Meta, Operator,
-    OperatorContext, Origin, Output, Record, Table, TimedStore, Upstream,
+    Change, Deletes, Due, Failure, Flow, Headers, JobError, Key, KeyValueStore, Keyed, Late, Meta,
+    Operator, OperatorContext, Origin, Output, Record, Table, TimedStore, Upstream,
 };
 use crate::types::Timestamp;
 
@@ -293,8 +293,17 @@ where
     }
 }
 
+fn deletion<S>(old: S) -> Change<S> {
+    Change {
+        old: Some(old),
+        new: None,
+    }
+}
+
 struct Update<K: ?Sized, V: ?Sized, S, C, F> {
     store: TtlStore<S, C>,
+    /// Whether somebody behind asks for old values, or reads the store.
+    is_shared: bool,
     change: F,
     ignored: Late<K, V>,
     due: Due,
@@ -302,11 +311,11 @@ struct Update<K: ?Sized, V: ?Sized, S, C, F> {
 
 impl<K: ?Sized, V: ?Sized, S: Datum + Clone, C: Clock, F> Update<K, V, S, C, F> {
     /// Deletes what has expired from the table.
-    fn delete(&mut self, out: &mut impl Output<K, Option<S>>) -> Flow {
-        while self.store.next_expired(&mut self.due)?.is_some() {
+    fn delete(&mut self, out: &mut impl Output<K, Change<S>>) -> Flow {
+        while let Some(old) = self.store.next_expired(&mut self.due)? {
             out.push(Record {
                 key: self.due.key(),
-                value: &None,
+                value: &deletion(old),
                 meta: Meta {
                     timestamp: self.due.time,
                     origin: Origin::TIME,
@@ -327,41 +336,56 @@ where
     F: Fn(&mut Option<S>, &V),
 {
     type OutKey = K;
-    type Out = Option<S>;
+    type Out = Change<S>;
     const KEEPS_KEY: bool = true;
     const USES_TIME: bool = !C::IS_ON_WALL;
     const USES_CLOCK: bool = C::IS_ON_WALL;
 
     #[inline]
-    fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, Option<S>>) -> Flow {
-        if self.store.take_expired(record.key)?.is_some() {
-            out.push(record.with_value(&None))?;
+    fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, Change<S>>) -> Flow {
+        if let Some(old) = self.store.take_expired(record.key)? {
+            out.push(record.with_value(&deletion(old)))?;
         }
-        let (change, ignored) = (&self.change, &self.ignored);
-        self.store
-            .update(record.key, record.meta.timestamp, |state| {
-                let was_there = state.is_some();
+        let (change, ignored, time) = (&self.change, &self.ignored, record.meta.timestamp);
+        let mut push = |was_there: bool, change: &Change<S>| {
+            if was_there || change.new.is_some() {
+                return out.push(record.with_value(change));
+            }
+            // A deletion of what has expired, or never was.
+            ignored.leave_out();
+            Ok(())
+        };
+        if self.is_shared {
+            let change = self.store.update(record.key, time, |state| {
+                let old = state.clone();
                 change(state, record.value);
-                if was_there || state.is_some() {
-                    return out.push(record.with_value(&*state));
-                }
-                // A deletion of what has expired, or never was.
-                ignored.leave_out();
-                Ok(())
-            })?
+                let new = state.clone();
+                Change { old, new }
+            })?;
+            return push(change.old.is_some(), &change);
+        }
+        self.store.update(record.key, time, |state| {
+            let was_there = state.is_some();
+            change(state, record.value);
+            let (old, new) = (None, state.take());
+            let change = Change { old, new };
+            let flow = push(was_there, &change);
+            *state = change.new;
+            flow
+        })?
     }
 
-    fn on_watermark(&mut self, watermark: Timestamp, out: &mut impl Output<K, Option<S>>) -> Flow {
+    fn on_watermark(&mut self, watermark: Timestamp, out: &mut impl Output<K, Change<S>>) -> Flow {
         self.store.on_watermark(watermark);
         self.delete(out)
     }
 
-    fn on_clock(&mut self, now: Timestamp, out: &mut impl Output<K, Option<S>>) -> Flow {
+    fn on_clock(&mut self, now: Timestamp, out: &mut impl Output<K, Change<S>>) -> Flow {
         self.store.on_clock(now)?;
         self.delete(out)
     }
 
-    fn end_cycle(&mut self, _out: &mut impl Output<K, Option<S>>) -> Flow {
+    fn end_cycle(&mut self, _out: &mut impl Output<K, Change<S>>) -> Flow {
         self.store.end_cycle()
     }
 }
@@ -436,7 +460,7 @@ where
         self,
         name: &str,
         change: F,
-    ) -> Table<K, Option<S>, impl Upstream<K, Option<S>>>
+    ) -> Table<K, S, impl Upstream<K, Change<S>>, Deletes>
     where
         S: Datum + Clone,
         F: Fn(&mut Option<S>, &V) + Clone + Send + Sync + 'static,
@@ -447,18 +471,19 @@ where
             .with_ttl_store::<S>(name)
             .process(name, move |context| {
                 Ok(Update {
+                    is_shared: context.is_table_shared(&store),
                     store: TtlStore::open(context, &store, ttl)?,
                     change: change.clone(),
                     ignored: context.late(&store, None)?,
                     due: Due::default(),
                 })
             });
-        Table::from_changes(updated)
+        Table::in_store(updated, name)
     }
 
     /// As [`Keyed::count`], with a lifetime of the counts: see [`update`](Self::update).
     #[track_caller]
-    pub fn count(self, name: &str) -> Table<K, Option<u64>, impl Upstream<K, Option<u64>>> {
+    pub fn count(self, name: &str) -> Table<K, u64, impl Upstream<K, Change<u64>>, Deletes> {
         // Nobody needs the values: the shuffle moves keys only.
         let keys = self.keyed.map(|_| ());
         keys.ttl(self.ttl).update(name, |count, ()| {
@@ -473,7 +498,7 @@ where
         name: &str,
         initial: I,
         add: F,
-    ) -> Table<K, Option<A>, impl Upstream<K, Option<A>>>
+    ) -> Table<K, A, impl Upstream<K, Change<A>>, Deletes>
     where
         A: Datum + Clone,
         I: Fn() -> A + Clone + Send + Sync + 'static,
@@ -490,7 +515,7 @@ where
         self,
         name: &str,
         combine: F,
-    ) -> Table<K, Option<V>, impl Upstream<K, Option<V>>>
+    ) -> Table<K, V, impl Upstream<K, Change<V>>, Deletes>
     where
         V: Sized + Clone,
         F: Fn(&mut V, &V) + Clone + Send + Sync + 'static,
@@ -512,7 +537,7 @@ where
 {
     /// As [`Keyed::to_table`], with a lifetime of the values: see [`update`](Self::update).
     #[track_caller]
-    pub fn to_table(self, name: &str) -> Table<K, Option<V>, impl Upstream<K, Option<V>>> {
+    pub fn to_table(self, name: &str) -> Table<K, V, impl Upstream<K, Change<V>>, Deletes> {
         self.update(name, |last, value: &Option<V>| last.clone_from(value))
     }
 }

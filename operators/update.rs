@@ -3,11 +3,13 @@
 use std::marker::PhantomData;
 
 use crate::codec::Datum;
-use crate::runtime::{Flow, KeyValueStore, Keyed, Operator, Output, Record, Table, Upstream};
+use crate::runtime::{
+    Change, Deletes, Flow, Keyed, Operator, Output, Record, Table, TableStore, Upstream,
+};
 
 /// Changes the state of a key, and forgets it where nothing is left.
 struct Update<S, F, V: ?Sized> {
-    store: KeyValueStore<S>,
+    store: TableStore<S>,
     function: F,
     value: PhantomData<fn(&V)>,
 }
@@ -20,21 +22,16 @@ where
     F: Fn(&mut Option<S>, &V),
 {
     type OutKey = K;
-    type Out = Option<S>;
+    type Out = Change<S>;
     const KEEPS_KEY: bool = true;
 
     #[inline]
-    fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, Option<S>>) -> Flow {
+    fn process(&mut self, record: Record<'_, K, V>, out: &mut impl Output<K, Change<S>>) -> Flow {
         let function = &self.function;
-        self.store.update(record.key, |state| {
-            let was_there = state.is_some();
-            function(state, record.value);
-            match was_there || state.is_some() {
-                true => out.push(record.with_value(&*state)),
-                // There was nothing, and there is nothing.
-                false => Ok(()),
-            }
-        })?
+        let change = |state: &mut Option<S>| function(state, record.value);
+        self.store.change(record.key, change, |change| {
+            out.push(record.with_value(change))
+        })
     }
 }
 
@@ -62,7 +59,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
         self,
         name: &str,
         change: F,
-    ) -> Table<K, Option<S>, impl Upstream<K, Option<S>>>
+    ) -> Table<K, S, impl Upstream<K, Change<S>> + use<K, V, Up, S, F>, Deletes>
     where
         S: Datum + Clone,
         F: Fn(&mut Option<S>, &V) + Clone + Send + Sync + 'static,
@@ -70,12 +67,12 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
         let store = name.to_owned();
         let updated = self.with_store::<S>(name).process(name, move |context| {
             Ok(Update {
-                store: context.store(&store)?,
+                store: context.table_store(&store)?,
                 function: change.clone(),
                 value: PhantomData,
             })
         });
-        Table::from_changes(updated)
+        Table::in_store(updated, name)
     }
 }
 
@@ -98,7 +95,10 @@ where
     ///     .sink(topic::<String>("copy").as_option());
     /// ```
     #[track_caller]
-    pub fn to_table(self, name: &str) -> Table<K, Option<V>, impl Upstream<K, Option<V>>> {
+    pub fn to_table(
+        self,
+        name: &str,
+    ) -> Table<K, V, impl Upstream<K, Change<V>> + use<K, V, Up>, Deletes> {
         self.update(name, |last, value: &Option<V>| last.clone_from(value))
     }
 }

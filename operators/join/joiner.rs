@@ -1,7 +1,9 @@
 //! The kinds of joins: which rows give a result, and what is made of them.
 
 /// Makes results of rows that belong together, and of rows without a match where the kind of join asks for them.
-pub(super) trait Joiner<L: ?Sized, R: ?Sized>: Clone + Send + Sync + 'static {
+pub(in crate::operators) trait Joiner<L: ?Sized, R: ?Sized>:
+    Clone + Send + Sync + 'static
+{
     /// The results.
     type Out: 'static;
     /// Whether a left row without a match gives a result.
@@ -10,6 +12,17 @@ pub(super) trait Joiner<L: ?Sized, R: ?Sized>: Clone + Send + Sync + 'static {
     type OfRight: Alone;
 
     fn both(&self, left: &L, right: &R) -> Self::Out;
+
+    /// The result of what is there on both sides, if there is one.
+    #[inline]
+    fn of(&self, left: Option<&L>, right: Option<&R>) -> Option<Self::Out> {
+        match (left, right) {
+            (Some(left), Some(right)) => Some(self.both(left, right)),
+            (Some(left), None) => self.left(left),
+            (None, Some(right)) => self.right(right),
+            (None, None) => None,
+        }
+    }
 
     /// The result of a left row without a match.
     fn left(&self, _left: &L) -> Option<Self::Out> {
@@ -23,14 +36,14 @@ pub(super) trait Joiner<L: ?Sized, R: ?Sized>: Clone + Send + Sync + 'static {
 }
 
 /// Whether rows of one side give a result when they find no match.
-pub(super) trait Alone: Send + Sync + 'static {
+pub(in crate::operators) trait Alone: Send + Sync + 'static {
     const GIVES: bool;
     /// What the rows are called in the identity of their store's values.
     const NAME: &'static str;
 }
 
 /// Rows without a match give a result.
-pub(super) enum Gives {}
+pub(in crate::operators) enum Gives {}
 
 impl Alone for Gives {
     const GIVES: bool = true;
@@ -38,7 +51,7 @@ impl Alone for Gives {
 }
 
 /// Rows without a match give nothing.
-pub(super) enum Nothing {}
+pub(in crate::operators) enum Nothing {}
 
 impl Alone for Nothing {
     const GIVES: bool = false;
@@ -47,19 +60,19 @@ impl Alone for Nothing {
 
 /// Results of matches only.
 #[derive(Clone)]
-pub(super) struct Inner<F>(pub(super) F);
+pub(in crate::operators) struct Inner<F>(pub(in crate::operators) F);
 
 /// And of left rows without one.
 #[derive(Clone)]
-pub(super) struct Left<F>(pub(super) F);
+pub(in crate::operators) struct Left<F>(pub(in crate::operators) F);
 
 /// And of right rows without one.
 #[derive(Clone)]
-pub(super) struct Right<F>(pub(super) F);
+pub(in crate::operators) struct Right<F>(pub(in crate::operators) F);
 
 /// And of the rows of both sides.
 #[derive(Clone)]
-pub(super) struct Outer<F>(pub(super) F);
+pub(in crate::operators) struct Outer<F>(pub(in crate::operators) F);
 
 impl<L, R, U, F> Joiner<L, R> for Inner<F>
 where

@@ -8,6 +8,7 @@ mod joiner;
 mod rows;
 
 pub use interval::IntervalJoin;
+pub(super) use joiner::{Inner, Joiner, Left, Outer};
 
 use std::time::Duration;
 

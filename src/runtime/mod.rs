@@ -27,6 +27,7 @@ pub use connectors::{
     TopicReader, ValueLines, Values, at_least_once, files, keyed_topic, lines, lines_of,
     stdin_lines, topic, values,
 };
+pub use contract::change::Change;
 pub use contract::error::{Failure, JobError, JobErrorKind};
 pub use contract::operator::{Flow, Operator, Output, Signal};
 pub use contract::record::{Key, Meta, Origin, Record, Unkeyed};
@@ -41,7 +42,8 @@ pub use graph::exchange::Exchange;
 pub use graph::fork::Route;
 pub use graph::sink::Sink;
 pub use graph::source::{From, Source};
-pub use graph::stream::{Boxed, Keyed, Merged, Stream, Table, Then, Upstream};
+pub use graph::stream::{Boxed, Keyed, Merged, Stream, Then, Together, Upstream};
+pub use graph::table::{Deletes, Deletions, Grows, Table};
 pub use life::arguments::{JobArguments, UsageError};
 pub use life::job::{Job, Launch, Running, Stopper};
 pub use life::log_handle::Log;
@@ -55,5 +57,6 @@ pub use task::progress::{JobProgress, ShareReport, Summary};
 pub use task::side::{Side, SideOutput};
 pub use task::source_time::SourceTime;
 pub use task::stores::KeyValueStore;
+pub use task::table_store::{TableReader, TableStore, TableView};
 pub use task::timed_store::{Came, Due, TimedStore};
 pub use topics::job_topics::{JobTopic, TopicRole};

@@ -23,5 +23,6 @@ mod public_items; // The public items of the crate are those of a committed list
 #[cfg(feature = "cli")]
 mod secured; // TLS, logins and rights of the client, on our own server and on a real Kafka.
 mod support; // What several modules share.
+mod tables; // Tables, what is made of them, and streams that look values up in them (J6–J8, J17).
 mod tidy;
 mod time; // Event time and windows: the committed output is a function of the input alone (T1–T15, W1, W2, W12, W15, W17). // The source keeps its own rules: layers, heads, lengths, doors to the world.

@@ -5,6 +5,7 @@
 
 mod commit;
 mod connections;
+mod joins;
 mod latency;
 mod log;
 mod machine;
@@ -76,6 +77,8 @@ enum Benchmark {
     State,
     /// Windows beside the same count without them, watermarks of a job without state, and timers
     Windows,
+    /// Lookups of a stream in a table beside the same count, and the join of two streams within an hour
+    Joins,
     /// From `kill -9` to the first new commit, with 10 GiB of state (takes minutes, and 40 GiB of disk)
     Restart,
 }
@@ -161,6 +164,7 @@ fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure
         Benchmark::Latency => latency::measure(bench),
         Benchmark::State => state::measure(bench),
         Benchmark::Windows => windows::measure(bench),
+        Benchmark::Joins => joins::measure(bench),
         Benchmark::Restart => restart::measure(bench),
     }
 }

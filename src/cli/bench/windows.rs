@@ -221,7 +221,7 @@ fn timers_in_a_set(bench: &Bench<'_>) -> f64 {
 }
 
 /// A number for each number, far from that of its neighbours.
-fn scattered(number: u64) -> u64 {
+pub(super) fn scattered(number: u64) -> u64 {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
@@ -254,7 +254,7 @@ fn run(
     run_on(bench, events, name, 2, build)
 }
 
-fn run_on(
+pub(super) fn run_on(
     bench: &Bench<'_>,
     events: u64,
     name: &str,

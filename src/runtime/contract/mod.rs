@@ -6,6 +6,7 @@
 //! Reading order: `record.rs`, `operator.rs`, `two_inputs.rs`, `time.rs` (watermarks), `alignment.rs` (which splits wait for others), `senders.rs` (watermarks between processes), `window.rs`, `source.rs`, `sink.rs`, `error.rs`.
 
 pub(in crate::runtime) mod alignment;
+pub(in crate::runtime) mod change;
 pub(in crate::runtime) mod error;
 pub(in crate::runtime) mod operator;
 pub(in crate::runtime) mod record;

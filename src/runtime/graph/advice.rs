@@ -5,7 +5,8 @@
     reason = "nothing implements these bounds: they are there for their messages"
 )]
 
-use super::stream::{Stream, Table};
+use super::stream::Stream;
+use super::table::Table;
 
 /// The trait that a stream would need for a step that works by key. Nothing implements it.
 #[diagnostic::on_unimplemented(
@@ -57,7 +58,7 @@ impl<T: ?Sized, U> Stream<T, U> {
     }
 }
 
-impl<K: ?Sized, V: ?Sized, U> Table<K, V, U> {
+impl<K: ?Sized, V, U, D> Table<K, V, U, D> {
     /// Not there: a table's changes end in a sink, see [`Table::changes`].
     #[doc(hidden)]
     pub fn sink<S>(self, _sink: S)
@@ -66,17 +67,9 @@ impl<K: ?Sized, V: ?Sized, U> Table<K, V, U> {
     {
     }
 
-    /// Not there: see [`Table::changes`].
+    /// Not there: see [`Table::changes`] and `Table::map_values`.
     #[doc(hidden)]
     pub fn map<F>(self, _function: F)
-    where
-        Self: HasRecords,
-    {
-    }
-
-    /// Not there: see [`Table::changes`].
-    #[doc(hidden)]
-    pub fn filter<F>(self, _function: F)
     where
         Self: HasRecords,
     {

@@ -12,4 +12,5 @@ pub(in crate::runtime) mod fork;
 pub(in crate::runtime) mod sink;
 pub(in crate::runtime) mod source;
 pub(in crate::runtime) mod stream;
+pub(in crate::runtime) mod table;
 pub(in crate::runtime) mod topology;

@@ -6,8 +6,10 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::stream::{Keyed, Stream, Table, Upstream};
+use super::stream::{Keyed, Stream, Upstream};
+use super::table::Table;
 use super::topology::{Graph, SinkNode};
+use crate::runtime::contract::change::Change;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::{Flow, Output, Signal, Stage};
 use crate::runtime::contract::record::{Record, Unkeyed};
@@ -179,11 +181,12 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     }
 }
 
-impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Table<K, V, U> {
+impl<K: ?Sized + 'static, V: 'static, U: Upstream<K, Change<V>>, D> Table<K, V, U, D> {
     /// Keeps the table up to date without using its changes.
     #[track_caller]
     pub fn materialize(self) {
-        self.changes().end("materialize".to_owned(), Discard);
+        let (changes, _) = self.into_parts();
+        changes.end("materialize".to_owned(), Discard);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The typed builder: [`Stream`], [`Keyed`] and [`Table`], so that a wrong order does not compile.
+//! The typed builder: [`Stream`] and [`Keyed`], and beside them `Table`, so that a wrong order does not compile.
 //!
 //! A chain is built front to back as a type and attached back to front: each step wraps the one
 //! behind it, so a chain of stateless operators becomes one monomorphised function. The operators
@@ -93,6 +93,17 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static> Attach<K, V> for Boxed<K, V> {
     }
 }
 
+/// An upstream whose type is hidden, and whose records are together by key.
+pub struct Together<K: ?Sized, V: ?Sized>(pub(super) Boxed<K, V>);
+
+impl<K: ?Sized + 'static, V: ?Sized + 'static> Attach<K, V> for Together<K, V> {
+    const IS_PARTITIONED: bool = true;
+
+    fn attach<F: StageFactory<K, V>>(self, graph: &Graph, stage: F) {
+        self.0.attach(graph, stage);
+    }
+}
+
 /// Several upstreams of one type, whose records are interleaved.
 pub struct Merged<K: ?Sized, V: ?Sized> {
     inputs: Vec<Boxed<K, V>>,
@@ -113,9 +124,9 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static> Attach<K, V> for Merged<K, V> {
 
 /// An operator behind an upstream.
 pub struct Then<U, O, M, K: ?Sized, V: ?Sized> {
-    upstream: U,
-    make: M,
-    types: PhantomData<fn(&K, &V) -> O>,
+    pub(super) upstream: U,
+    pub(super) make: M,
+    pub(super) types: PhantomData<fn(&K, &V) -> O>,
 }
 
 struct StepFactory<M, F, O> {
@@ -291,12 +302,6 @@ pub struct Keyed<K: ?Sized, V: ?Sized, U = Boxed<K, V>> {
     pub(crate) place: Place,
     pub(crate) upstream: U,
     pub(crate) types: PhantomData<fn(&K, &V)>,
-}
-
-/// The latest value of each key, kept in a named store: what a stateful operator makes.
-#[must_use = "a table does nothing until its changes are used, or it is kept with `materialize`"]
-pub struct Table<K: ?Sized, V: ?Sized, U = Boxed<K, V>> {
-    changes: Keyed<K, V, U>,
 }
 
 impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
@@ -565,24 +570,5 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, U: Upstream<K, V>> Keyed<K, V, U> {
             },
             types: PhantomData,
         }
-    }
-}
-
-impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Table<K, V, U> {
-    /// A table whose every change is a record of `changes`.
-    pub fn from_changes(changes: Keyed<K, V, U>) -> Self {
-        Self { changes }
-    }
-
-    /// Says that the step was called `first` when the job first ran: see [`Keyed::was`].
-    pub fn was(self, first: &str) -> Self {
-        Self {
-            changes: self.changes.was(first),
-        }
-    }
-
-    /// Every change of the table, as it happens: the key with its new value.
-    pub fn changes(self) -> Keyed<K, V, U> {
-        self.changes
     }
 }

@@ -1,7 +1,7 @@
 //! The job as a graph: what was declared, checked, named and printed before anything runs.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -52,6 +52,8 @@ pub(crate) struct Topology {
     pub(crate) sources: Vec<SourceNode>,
     pub(crate) exchanges: Vec<ExchangeNode>,
     pub(crate) stores: BTreeMap<String, Schema>,
+    /// The stores of tables whose old values somebody asks for, or whose values others read.
+    pub(crate) shared_stores: BTreeSet<String>,
     pub(crate) sink_topics: BTreeMap<TopicName, SinkTopic>,
     /// The sinks that keep marks.
     pub(crate) sinks: Vec<SinkNode>,
@@ -162,6 +164,12 @@ impl Graph {
         if topology.stores.insert(name.to_owned(), schema).is_some() {
             topology.faults.push(format!("two stores are called {name:?}: a store's name is its identity for good, choose another"));
         }
+    }
+
+    /// Others read these stores, or ask for the old values of changes.
+    pub(crate) fn share_stores(&self, names: &[String]) {
+        let mut topology = self.0.borrow_mut();
+        topology.shared_stores.extend(names.iter().cloned());
     }
 
     /// A node, by its number, was called `first`.

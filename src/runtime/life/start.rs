@@ -202,6 +202,7 @@ fn prepare(
             chosen => chosen,
         },
         stores: topology.stores.clone(),
+        shared_stores: topology.shared_stores.clone(),
         exchanges: topology
             .exchanges
             .iter()

@@ -1,7 +1,7 @@
 //! What the parts of a running job share: the job's, and each worker's own.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -52,7 +52,9 @@ pub struct JobContext {
     pub(crate) state_partitions: u16,
     pub(crate) poison_policy: PoisonPolicy,
     pub(crate) compression: Compression,
-    pub(crate) stores: std::collections::BTreeMap<String, Schema>,
+    pub(crate) stores: BTreeMap<String, Schema>,
+    /// The stores of tables whose old values somebody asks for, or whose values others read.
+    pub(crate) shared_stores: BTreeSet<String>,
     /// Partition count and largest record of each topic that the job writes.
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
     /// The exchanges by their numbers, in the order of their names.
@@ -299,6 +301,29 @@ impl OperatorContext {
         Ok(KeyValueStore::new(store))
     }
 
+    /// As [`store`](Self::store), for an operator that reads the store of another one, whichever of them is made first.
+    pub(super) fn store_to_read<V: Datum + Sized + Clone>(
+        &mut self,
+        name: &str,
+    ) -> Result<KeyValueStore<V>, JobError> {
+        let first = self.job.renamed.get(name).map_or(name, String::as_str);
+        let mut open = self.stores.iter();
+        let open = open.find(|open| open.store.borrow().name() == first);
+        let store = match open.and_then(OpenStore::typed::<V>) {
+            Some(store) => store,
+            None => {
+                let codec = V::DefaultCodec::default();
+                let store = self.open_store::<V, V>(name, StoreKind::Values, codec)?;
+                if let Some(open) = self.stores.last_mut() {
+                    open.has_owner = false;
+                }
+                store
+            }
+        };
+        self.met_stores.push(Rc::clone(&store) as SharedStore);
+        Ok(KeyValueStore::new(store))
+    }
+
     /// Opens this worker's part of a store of values and timers with times, which was declared with
     /// [`Keyed::with_timed_store`](crate::runtime::Keyed::with_timed_store), restored to the last committed cycle.
     ///
@@ -349,18 +374,22 @@ impl OperatorContext {
                  `timed_store`, `.with_ordered_store` with `ordered_store` of the same type to sort by",
             ));
         }
-        if self
-            .stores
-            .iter()
-            .any(|open| open.store.borrow().name() == name)
-        {
-            return Err(refuse("is open already: give every operator its own store"));
+        let mut open = self.stores.iter_mut();
+        if let Some(open) = open.find(|open| open.store.borrow().name() == name) {
+            return match open.typed().filter(|_| !open.has_owner) {
+                Some(store) => {
+                    open.has_owner = true;
+                    Ok(store)
+                }
+                None => Err(refuse("is open already: give every operator its own store")),
+            };
         }
         let mut kept = self.kept.iter();
         let kept = kept.position(|open| open.store.borrow().name() == name);
-        if let Some(open) = kept.map(|place| self.kept.swap_remove(place))
+        if let Some(mut open) = kept.map(|place| self.kept.swap_remove(place))
             && let Some(store) = open.typed()
         {
+            open.has_owner = true;
             self.stores.push(open);
             return Ok(store);
         }

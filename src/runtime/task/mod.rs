@@ -34,6 +34,7 @@ pub(in crate::runtime) mod side;
 pub(in crate::runtime) mod source_time;
 pub(in crate::runtime) mod splits;
 pub(in crate::runtime) mod stores;
+pub(in crate::runtime) mod table_store;
 pub(in crate::runtime) mod time_index;
 mod timed_row;
 pub(in crate::runtime) mod timed_store;

@@ -11,6 +11,7 @@ use super::ordered_store::is_ordered_key;
 use super::timed_store::is_timed_key;
 use crate::codec::TypeIdentity;
 use crate::runtime::contract::error::Failure;
+use crate::runtime::contract::operator::Flow;
 use crate::runtime::contract::record::Key;
 use crate::state::{CycleStore, HashedKey, Store};
 
@@ -46,6 +47,8 @@ impl StoreKind<'_> {
 pub(crate) struct OpenStore {
     pub(crate) store: SharedStore,
     pub(crate) changelog: Changelog,
+    /// Whether the operator that changes it was made; who only reads it may be made before.
+    pub(crate) has_owner: bool,
     /// The same store, with its type.
     typed: Rc<dyn Any>,
 }
@@ -58,6 +61,7 @@ impl OpenStore {
         Self {
             store: Rc::clone(store) as SharedStore,
             changelog,
+            has_owner: true,
             typed: Rc::clone(store) as Rc<dyn Any>,
         }
     }
@@ -105,6 +109,15 @@ impl<V: Clone + Send + 'static> KeyValueStore<V> {
     pub fn get<K: ?Sized>(&self, key: Key<'_, K>) -> Result<Option<V>, Failure> {
         let key = key.hashed();
         Ok(self.store.borrow_mut().get(key)?.cloned())
+    }
+
+    /// Shows the value of a key to `see`.
+    ///
+    /// # Errors
+    /// If the value was not in memory and cannot be read from disk.
+    pub(crate) fn look<K: ?Sized>(&self, key: Key<'_, K>, see: impl FnOnce(Option<&V>)) -> Flow {
+        see(self.store.borrow_mut().get(key.hashed())?);
+        Ok(())
     }
 
     /// Sets the value of a key.

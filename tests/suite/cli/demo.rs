@@ -52,6 +52,7 @@ fn every_benchmark_prints_its_figures_as_json() {
         "latency.",
         "state.",
         "windows.",
+        "joins.",
         "restart.",
     ] {
         assert!(

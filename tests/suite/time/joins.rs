@@ -1,6 +1,6 @@
 //! Joins of two streams within an interval of time, against nested loops over all of both: which results there are, and their order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -201,7 +201,10 @@ struct ByHand {
     log: Log,
     kind: Kind,
     running: Option<Running>,
-    fed: u64,
+    /// How many records each topic has.
+    fed: BTreeMap<String, i64>,
+    /// The topics that had records since the last start.
+    moved: BTreeSet<String>,
     _place: support::Place,
 }
 
@@ -215,7 +218,8 @@ impl ByHand {
             log,
             kind,
             running: None,
-            fed: 0,
+            fed: BTreeMap::new(),
+            moved: BTreeSet::new(),
             _place: place,
         };
         by_hand.start();
@@ -231,7 +235,7 @@ impl ByHand {
 
     fn start(&mut self) {
         self.running = Some(self.launch(true).start(&self.log).unwrap());
-        self.fed = 0;
+        self.moved.clear();
     }
 
     fn restart(&mut self) {
@@ -243,11 +247,14 @@ impl ByHand {
     fn feed(&mut self, topic: &str, records: &[(&str, i64)]) {
         let clicks: Vec<_> = records.iter().map(|(user, at)| click(user, *at)).collect();
         feed(&self.log, topic, 0, &clicks);
-        self.fed += records.len() as u64;
-        let (running, fed) = (self.running.as_ref().unwrap(), self.fed);
-        until("all are read", || running.progress().records == fed);
-        let commits = running.commits();
-        until("they are committed", || running.commits() >= commits + 2);
+        *self.fed.entry(topic.to_owned()).or_default() += i64::try_from(records.len()).unwrap();
+        self.moved.insert(topic.to_owned());
+        let expected: i64 = self.moved.iter().map(|topic| self.fed[topic]).sum();
+        let running = self.running.as_ref().unwrap();
+        until("all are committed", || {
+            let positions = running.positions();
+            positions.values().map(|it| it.0).sum::<i64>() == expected
+        });
     }
 
     /// Lets both inputs come to a time.
@@ -363,10 +370,15 @@ fn records_of_one_origin_and_time_are_all_joined() {
     let log = place.log();
     let job = Job::new("copies");
     let copies = || {
-        let copies = job.source(values("n", [7u64])).flat_map_into(|n| [*n; 3]);
-        copies.key_by(|n| *n)
+        let timed = job
+            .source(values("n", [7u64]))
+            .event_time(|_| 5, Watermarks::default());
+        timed.flat_map_into(|n| [*n; 3]).key_by(|n| *n)
     };
-    let others = job.source(values("m", [7u64])).key_by(|n| *n);
+    let others = job
+        .source(values("m", [7u64]))
+        .event_time(|_| 6, Watermarks::default());
+    let others = others.key_by(|n| *n);
     copies()
         .join("join", others)
         .within(ms(1), ms(1))

@@ -20,7 +20,7 @@ pub(super) const MINUTE: u64 = 60_000;
 /// How far out of order clicks of a partition are at most.
 pub(super) const DISORDER: u64 = 30_000;
 
-pub(super) fn open(data: &Path) -> Log {
+pub(crate) fn open(data: &Path) -> Log {
     let config = BrokerConfig {
         durability: Durability::Process,
         ..BrokerConfig::default()
@@ -52,11 +52,11 @@ fn counts_clicks_until_it_is_killed() {
 }
 
 /// A process that is killed when the test fails.
-pub(super) struct Process(pub(super) Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
     /// Whether it ends by itself, at the failpoint that it was given.
-    pub(super) fn is_killed_within(&mut self, patience: Duration) -> bool {
+    pub(crate) fn is_killed_within(&mut self, patience: Duration) -> bool {
         let begin = Instant::now();
         let mut is_alive = true;
         while is_alive && begin.elapsed() < patience {
@@ -81,7 +81,7 @@ fn start(data: &Path, workers: usize, is_endless: bool, failpoint: &str) -> Proc
 }
 
 /// Runs one test of this binary, which finds its plan in a variable, in a process of its own.
-pub(super) fn start_child(test: &str, plan: (&str, &str), failpoint: &str) -> Process {
+pub(crate) fn start_child(test: &str, plan: (&str, &str), failpoint: &str) -> Process {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test])
         .args(["--ignored", "--nocapture", "--test-threads=1"])

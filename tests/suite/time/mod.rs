@@ -9,7 +9,7 @@ mod everything; // A job with all of these, and all that it gives by the definit
 mod failpoints; // The job with everything in a process that is killed at every failpoint.
 mod functions; // What is computed in windows, against the same from a list of all values.
 mod joins; // Joins of two streams within an interval, against nested loops over all of both.
-mod killed; // A process with windows, killed at any moment and at every failpoint.
+pub(crate) mod killed; // A process with windows, killed at any moment and at every failpoint.
 mod killed_kinds; // The same of the other kinds of windows, early results and state that expires.
 mod late; // Late records say why; what windows leave out is counted.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.

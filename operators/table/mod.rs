@@ -1,0 +1,8 @@
+//! What is made of tables: other tables, joins, and streams that look values up in them.
+
+mod derived;
+mod group;
+mod join;
+mod lookup;
+
+pub use group::Regrouped;

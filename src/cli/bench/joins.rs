@@ -1,0 +1,77 @@
+//! Joins: lookups of a stream in a table beside the same count, and the join of two streams within an hour.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::report::Figure;
+use super::windows::{run_on, scattered};
+use super::{Bench, per_second};
+use crate::runtime::{Job, Stream, Unkeyed, Upstream, Watermarks, topic, values};
+
+/// How many records look something up.
+const LOOKUPS: u64 = 8_000_000;
+/// How many keys the table has.
+const KEYS: u64 = 1_000_000;
+/// How many records two streams have together, all of which are held at the end.
+const ROWS: u64 = 10_000_000;
+const HOUR: Duration = Duration::from_secs(3600);
+/// How much time the records of both streams cover: no more than the join holds.
+const MILLIS: u64 = 3_500_000;
+
+/// Measures lookups in a table, and a join of two streams.
+pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
+    let lookups = bench.scaled(LOOKUPS);
+    let count = run_on(bench, lookups, "count", 1, |job| {
+        job.source(values("records", 0..lookups))
+            .key_by(|n| scattered(*n) % KEYS)
+            .count("counts")
+            .changes()
+            .sink(topic("out"));
+    })?;
+    let looked_up = run_on(bench, lookups, "lookup", 1, |job| {
+        let entries = job.source(values("entries", 0..bench.scaled(KEYS)));
+        let table = entries.key_by(|n| *n).map(|n| Some(*n)).to_table("table");
+        job.source(values("records", 0..lookups))
+            .key_by(|n| scattered(*n) % KEYS)
+            .left_join_table("lookup", table, |n, found| found.map_or(*n, |it| n ^ it))
+            .sink(topic("out"));
+    })?;
+    let rows = bench.scaled(ROWS);
+    let joined = run_on(bench, rows, "interval", 1, |job| {
+        let side = |name: &'static str| timed(job, name, rows / 2).key_by(|n| scattered(*n));
+        side("left")
+            .join("join", side("right"))
+            .within(HOUR, HOUR)
+            .inner(|left, right| left ^ right)
+            .sink(topic("out"));
+    })?;
+    let figure = |name: &str, value: f64, baseline: f64| {
+        Figure::new(format!("joins.{name}"), value, "records/s").against(baseline)
+    };
+    Ok(vec![
+        figure("lookup", looked_up, count),
+        figure("interval", joined, interval_in_a_map(bench, rows)),
+    ])
+}
+
+/// Numbers, each with its time.
+fn timed(job: &Job, name: &'static str, count: u64) -> Stream<u64, impl Upstream<Unkeyed, u64>> {
+    let time_of = move |n: &u64| (n * MILLIS / count.max(1)).cast_signed();
+    job.source(values(name, 0..count))
+        .event_time(time_of, Watermarks::default())
+}
+
+/// How many records a second are joined by a map of the standard library: without bytes, state, order or commits.
+fn interval_in_a_map(bench: &Bench<'_>, rows: u64) -> f64 {
+    let mut sides = [HashMap::<u64, Vec<u64>>::new(), HashMap::new()];
+    let mut sum = 0u64;
+    let begin = bench.env.clock.now();
+    for row in 0..rows {
+        let (key, own) = (scattered(row / 2), usize::from(row.is_multiple_of(2)));
+        let matches = sides[1 - own].get(&key).into_iter().flatten();
+        sum ^= matches.fold(0, |sum, other| sum ^ other);
+        sides[own].entry(key).or_default().push(row);
+    }
+    std::hint::black_box(sum);
+    per_second(rows, bench.env.clock.now().since(begin))
+}

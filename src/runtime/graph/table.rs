@@ -1,0 +1,186 @@
+//! [`Table`]: the latest value of each key, as state that others can use and as a stream of its changes.
+
+use std::marker::PhantomData;
+
+use super::fork::{Route, fork};
+use super::stream::{Keyed, Then, Together, Upstream};
+use crate::codec::Datum;
+use crate::runtime::contract::change::Change;
+use crate::runtime::contract::operator::{Flow, Operator, Output};
+use crate::runtime::contract::record::Record;
+use crate::runtime::task::context::OperatorContext;
+use crate::runtime::task::table_store::TableView;
+
+/// The latest value of each key, kept in a named store: what a stateful operator makes. `D` says whether keys are ever deleted from it.
+#[must_use = "a table does nothing until its changes are used, or it is kept with `materialize`"]
+pub struct Table<K: ?Sized, V, U = Together<K, Change<V>>, D = Grows> {
+    changes: Keyed<K, Change<V>, U>,
+    view: TableView<K, V>,
+    deletions: PhantomData<D>,
+}
+
+/// Whether keys are ever deleted from a table: what its changes are like.
+pub trait Deletions: Send + Sync + 'static {
+    /// A change as [`Table::changes`] shows it.
+    type Of<V: 'static>: 'static;
+
+    /// Shows a change to `see`.
+    ///
+    /// # Errors
+    /// What `see` answers.
+    fn show<V: 'static>(change: &Change<V>, see: impl FnOnce(&Self::Of<V>) -> Flow) -> Flow;
+}
+
+/// A table from which no key is ever deleted: its changes are new values.
+pub enum Grows {}
+
+impl Deletions for Grows {
+    type Of<V: 'static> = V;
+
+    #[inline]
+    fn show<V: 'static>(change: &Change<V>, see: impl FnOnce(&V) -> Flow) -> Flow {
+        change.new.as_ref().map_or(Ok(()), see)
+    }
+}
+
+/// A table from which keys may be deleted: its changes are new values, or `None`.
+pub enum Deletes {}
+
+impl Deletions for Deletes {
+    type Of<V: 'static> = Option<V>;
+
+    #[inline]
+    fn show<V: 'static>(change: &Change<V>, see: impl FnOnce(&Option<V>) -> Flow) -> Flow {
+        see(&change.new)
+    }
+}
+
+/// Shows changes as the table's kind says.
+struct Show<D>(PhantomData<D>);
+
+impl<K: ?Sized, V: 'static, D: Deletions> Operator<K, Change<V>> for Show<D> {
+    type OutKey = K;
+    type Out = D::Of<V>;
+    const KEEPS_KEY: bool = true;
+
+    #[inline]
+    fn process(
+        &mut self,
+        record: Record<'_, K, Change<V>>,
+        out: &mut impl Output<K, D::Of<V>>,
+    ) -> Flow {
+        D::show(record.value, |value| out.push(record.with_value(value)))
+    }
+}
+
+impl<K: ?Sized + 'static, V: Datum + Clone, U: Upstream<K, Change<V>>, D> Table<K, V, U, D> {
+    /// The table whose every change is a record of `changes`, and whose values are in the store `name`, which its operator opened
+    /// with [`OperatorContext::table_store`](crate::runtime::OperatorContext::table_store).
+    pub fn in_store(changes: Keyed<K, Change<V>, U>, name: &str) -> Self {
+        Self::seen_as(changes, TableView::of_store(name))
+    }
+}
+
+impl<K: ?Sized + 'static, V: 'static, U: Upstream<K, Change<V>>, D> Table<K, V, U, D> {
+    /// The table whose every change is a record of `changes`, and whose values are those of `view`.
+    ///
+    /// # Panics
+    /// If changes are not together by key: a step behind [`Keyed::partitioned`] makes them, which keeps the key.
+    pub fn seen_as(changes: Keyed<K, Change<V>, U>, view: TableView<K, V>) -> Self {
+        // Who has a change finds in the store what the change made of it, and nothing later.
+        assert!(
+            U::IS_PARTITIONED,
+            "the changes of a table are made where its records are together by key: put `partitioned` in front of the step that makes them, \
+             and let it keep the key"
+        );
+        Self {
+            changes,
+            view,
+            deletions: PhantomData,
+        }
+    }
+
+    /// Its changes, which have the old values only where somebody asks for them, and its values as others would read them.
+    pub fn into_parts(self) -> (Keyed<K, Change<V>, U>, TableView<K, V>) {
+        (self.changes, self.view)
+    }
+
+    /// The same table twice, for two uses.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("clicks");
+    /// let users = job.table("users", keyed_topic::<u64, String>("users"));
+    /// let (users, copied) = users.tee();
+    /// copied.changes().sink(topic::<String>("copy").as_option());
+    /// job.keyed_source(keyed_topic::<u64, String>("clicks"))
+    ///     .join_table("named", users, |page, name| format!("{name} saw {page}"))
+    ///     .sink(topic("named-clicks"));
+    /// ```
+    #[track_caller]
+    #[allow(clippy::type_complexity, reason = "both halves of a pair, once")]
+    pub fn tee(
+        self,
+    ) -> (
+        Table<K, V, Together<K, Change<V>>, D>,
+        Table<K, V, Together<K, Change<V>>, D>,
+    ) {
+        let Keyed {
+            graph,
+            place,
+            upstream,
+            ..
+        } = self.changes;
+        let place = place.then(&graph, "fork".to_owned());
+        let (first, second) = fork(&graph, upstream, |_: &Record<'_, K, Change<V>>| Route::Both);
+        let half = |upstream, place| {
+            let changes = Keyed::new(graph.clone(), place, Together(upstream));
+            Table::seen_as(changes, self.view.clone())
+        };
+        (half(first, place.clone()), half(second, place))
+    }
+
+    /// Says that the step was called `first` when the job first ran: see [`Keyed::was`].
+    pub fn was(self, first: &str) -> Self {
+        Self {
+            changes: self.changes.was(first),
+            ..self
+        }
+    }
+
+    /// The table's values for operators elsewhere in the job that read them, where records are together by the table's key. Whoever
+    /// has a view uses the table's changes, too, or keeps it with [`materialize`](Self::materialize): else nothing fills it.
+    #[must_use]
+    pub fn view(&self) -> TableView<K, V> {
+        self.changes.graph.share_stores(self.view.stores());
+        self.view.clone()
+    }
+
+    /// Every change of the table, as it happens: the key with the values before and after it.
+    pub fn changes_with_old(self) -> Keyed<K, Change<V>, U> {
+        self.changes.graph.share_stores(self.view.stores());
+        self.changes
+    }
+
+    /// Every change of the table, as it happens: the key with its new value, or, where keys may be deleted, with `Some` new value or
+    /// `None`.
+    pub fn changes(self) -> Keyed<K, D::Of<V>, impl Upstream<K, D::Of<V>>>
+    where
+        D: Deletions,
+    {
+        let Keyed {
+            graph,
+            place,
+            upstream,
+            ..
+        } = self.changes;
+        // No node of the graph: it hands on what is there.
+        let shown = Then {
+            upstream,
+            make: |_: &mut OperatorContext| Ok(Show::<D>(PhantomData)),
+            types: PhantomData,
+        };
+        Keyed::new(graph, place, shown)
+    }
+}

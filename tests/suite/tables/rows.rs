@@ -1,0 +1,169 @@
+//! The rows J of the catalogue that are about tables, and what a table shows to those that read it.
+
+use onceflow::prelude::*;
+
+use super::support::{feed, input, make_topic, values_of, written};
+use crate::jobs::support::{OFTEN, Place, run};
+
+/// FULL OUTER: "there is a bucket" is not "there is a match".
+#[test]
+fn j6_a_key_that_was_deleted_on_one_side_is_not_there_any_more() {
+    let place = Place::new();
+    let log = place.log();
+    make_topic(&log, "left");
+    make_topic(&log, "right");
+    let launch = || {
+        let job = Job::new("outer");
+        let left = input(&job, "left", false).to_table("left");
+        let right = input(&job, "right", false).to_table("right");
+        left.outer_join("joined", right, |l, r| (l.copied(), r.copied()))
+            .changes()
+            .sink(topic::<(Option<u64>, Option<u64>)>("joined").as_option());
+        job.exactly_once(Commit::every(OFTEN)).workers(2)
+    };
+    feed(&log, "right", &[(3, Some(7)), (3, None)]);
+    run(launch(), &log).unwrap();
+    feed(&log, "left", &[(3, Some(1))]);
+    run(launch(), &log).unwrap();
+    let seen = crate::jobs::support::committed(&log, "joined");
+    let values: Vec<_> = seen
+        .iter()
+        .map(|it| {
+            it.value
+                .as_ref()
+                .map(|_| it.value::<(Option<u64>, Option<u64>)>())
+        })
+        .collect();
+    assert_eq!(values, [Some((None, Some(7))), None, Some((Some(1), None))]);
+}
+
+/// No total lacks a value that changes within its group, at any moment.
+#[test]
+fn a_value_that_changes_within_its_group_is_one_change_of_the_total() {
+    let place = Place::new();
+    let log = place.log();
+    make_topic(&log, "people");
+    let people: Vec<_> = (0..5).map(|key| (key, Some(10))).collect();
+    let again = people.iter().cycle().take(100).copied();
+    let all: Vec<_> = people.iter().copied().chain(again).collect();
+    feed(&log, "people", &all);
+    let job = Job::new("totals");
+    input(&job, "people", false)
+        .to_table("people")
+        .group_by(|_, age| (0u64, *age))
+        .aggregate("total", || 0u64, |sum, it| *sum += it, |sum, it| *sum -= it)
+        .changes()
+        .sink(topic::<u64>("totals").as_option());
+    run(job.exactly_once(Commit::every(OFTEN)).workers(3), &log).unwrap();
+    let totals: Vec<_> = written(&log, "totals").into_iter().map(|it| it.1).collect();
+    assert_eq!(totals.len(), 105);
+    // It grows with each of the five, and no change of one of them takes it back.
+    assert!(totals.is_sorted(), "{totals:?}");
+    assert_eq!(totals.last(), Some(&Some(50)));
+}
+
+/// A change that is looked up in its own table finds itself, in the same cycle.
+#[test]
+fn j17_a_lookup_sees_the_state_of_its_own_cycle() {
+    let place = Place::new();
+    let log = place.log();
+    make_topic(&log, "in");
+    let changes: Vec<_> = (0..200).map(|n| (n % 7, Some(n))).collect();
+    feed(&log, "in", &changes);
+    let job = Job::new("itself");
+    let (table, changes) = input(&job, "in", false).to_table("table").tee();
+    changes
+        .changes()
+        .join_table("found", table, |change, value| (*change, *value))
+        .sink(topic::<(Option<u64>, u64)>("found"));
+    run(job.exactly_once(Commit::every(OFTEN)).workers(3), &log).unwrap();
+    let found = values_of::<(Option<u64>, u64)>(&log, "found");
+    assert_eq!(found.len(), 200);
+    assert!(found.iter().all(|(change, value)| *change == Some(*value)));
+}
+
+#[test]
+fn a_stream_finds_what_tables_have_counts_filtered_and_joined_ones_too() {
+    let place = Place::new();
+    let log = place.log();
+    for name in ["users", "visits", "clicks"] {
+        make_topic(&log, name);
+    }
+    let launch = || {
+        let job = Job::new("lookups");
+        let users = input(&job, "users", false).to_table("users");
+        let visits = input(&job, "visits", false).count("visits");
+        let few = visits.filter(|visits| *visits < 3);
+        let both = users.left_join("both", few, |user, visits| (*user, visits.copied()));
+        let clicks = input(&job, "clicks", false);
+        clicks
+            .left_join_table("rated", both, |click, both| (*click, both.copied()))
+            .sink(topic::<(Option<u64>, Option<(u64, Option<u64>)>)>("rated"));
+        job.exactly_once(Commit::every(OFTEN)).workers(2)
+    };
+    feed(
+        &log,
+        "users",
+        &[
+            (1, Some(11)),
+            (2, Some(12)),
+            (3, Some(13)),
+            (4, Some(14)),
+            (4, None),
+        ],
+    );
+    feed(
+        &log,
+        "visits",
+        &[(1, Some(0)), (2, Some(0)), (2, Some(0)), (2, Some(0))],
+    );
+    run(launch(), &log).unwrap();
+    feed(
+        &log,
+        "clicks",
+        &[(1, Some(1)), (2, Some(2)), (3, Some(3)), (4, Some(4))],
+    );
+    run(launch(), &log).unwrap();
+    let mut rated = values_of::<(Option<u64>, Option<(u64, Option<u64>)>)>(&log, "rated");
+    rated.sort();
+    let expected = [
+        (Some(1), Some((11, Some(1)))),
+        (Some(2), Some((12, None))),
+        (Some(3), Some((13, None))),
+        (Some(4), None),
+    ];
+    assert_eq!(rated, expected);
+}
+
+#[test]
+fn changes_with_old_have_the_values_before_and_after() {
+    let place = Place::new();
+    let log = place.log();
+    make_topic(&log, "in");
+    feed(
+        &log,
+        "in",
+        &[
+            (1, Some(5)),
+            (1, Some(6)),
+            (1, None),
+            (1, None),
+            (1, Some(7)),
+        ],
+    );
+    let job = Job::new("old");
+    input(&job, "in", false)
+        .to_table("table")
+        .changes_with_old()
+        .map(|change| (change.old, change.new))
+        .sink(topic::<(Option<u64>, Option<u64>)>("changes"));
+    run(job.exactly_once(Commit::every(OFTEN)), &log).unwrap();
+    let changes = values_of::<(Option<u64>, Option<u64>)>(&log, "changes");
+    let expected = [
+        (None, Some(5)),
+        (Some(5), Some(6)),
+        (Some(6), None),
+        (None, Some(7)),
+    ];
+    assert_eq!(changes, expected);
+}

@@ -1,0 +1,195 @@
+//! Changes of two tables, how they are fed, and a job that joins, groups and filters them.
+
+use std::collections::BTreeMap;
+
+use onceflow::client::wait;
+use onceflow::codec::Datum;
+use onceflow::internals::protocol::batch::BatchProducer;
+use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
+use onceflow::prelude::*;
+use onceflow::types::{TopicName, TopicPartition};
+
+use crate::jobs::support::{committed, decode};
+use crate::support::records::batch_at;
+
+/// A key, and its new value or none.
+pub(super) type Entry = (u64, Option<u64>);
+/// The last values of a table.
+pub(super) type Last = BTreeMap<u64, u64>;
+
+pub(super) const PARTITIONS: i32 = 2;
+
+pub(super) fn make_topic(log: &Log, topic: &str) {
+    let topic = TopicName::new(topic).unwrap();
+    wait(log.admin().create_topic(&topic, PARTITIONS)).unwrap();
+}
+
+/// Appends changes, those of a key to one partition, in their order.
+pub(super) fn feed(log: &Log, topic: &str, entries: &[Entry]) {
+    for partition in 0..PARTITIONS {
+        let own = entries.iter();
+        let own = own.filter(|(key, _)| key % 2 == u64::from(partition.unsigned_abs()));
+        let line = |(key, value): &Entry| match value {
+            Some(value) => format!("{key} {value}"),
+            None => format!("{key} -"),
+        };
+        let lines: Vec<String> = own.map(line).collect();
+        if lines.is_empty() {
+            continue;
+        }
+        let request = ProduceRequest {
+            partition: TopicPartition::new(TopicName::new(topic).unwrap(), partition),
+            records: batch_at(log.env().clock.wall(), BatchProducer::Plain, &lines).into(),
+            acks: Acks::Leader,
+            transactional_id: None,
+        };
+        wait(log.transport().produce(request)).unwrap();
+    }
+}
+
+fn parse(line: &str) -> Result<Entry, String> {
+    let (key, value) = line.split_once(' ').ok_or("no value")?;
+    let key = key.parse().map_err(|e| format!("{key:?}: {e}"))?;
+    Ok((key, value.parse().ok()))
+}
+
+/// The changes in a topic, by key.
+pub(super) fn input(job: &Job, topic: &str, is_endless: bool) -> Keyed<u64, Option<u64>> {
+    let input = onceflow::runtime::topic::<str>(topic);
+    let input = if is_endless { input } else { input.until_end() };
+    let parsed = job.source(input).try_map(parse).key_by(|(key, _)| *key);
+    parsed.map(|(_, value)| *value).boxed()
+}
+
+/// How two tables are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Inner,
+    Left,
+    Outer,
+}
+
+/// What is made of the values of a key: none is a hundred.
+pub(super) fn both(left: Option<&u64>, right: Option<&u64>) -> u64 {
+    left.map_or(100, |it| *it) * 1_000 + right.map_or(100, |it| *it)
+}
+
+/// Joins the tables of `left` and `right` into `joined`; puts the values of that that are even into `even`, half of each into `halves`,
+/// their sums by the remainder of a division by 3 into `sums`, and how many there are into `counts`.
+pub(super) fn job(kind: Kind, is_endless: bool) -> Job {
+    let job = Job::new("tables");
+    let left = input(&job, "left", is_endless).to_table("left");
+    // A table that is there twice is joined as one that is there once.
+    let (left, copied) = left.tee();
+    copied
+        .changes()
+        .sink(topic::<u64>("left-copied").as_option());
+    let right = input(&job, "right", is_endless).to_table("right");
+    let joined = match kind {
+        Kind::Inner => left
+            .join("joined", right, |l, r| both(Some(l), Some(r)))
+            .tee(),
+        Kind::Left => left
+            .left_join("joined", right, |l, r| both(Some(l), r))
+            .tee(),
+        Kind::Outer => left.outer_join("joined", right, both).tee(),
+    };
+    let (joined, rest) = joined;
+    let (even, rest) = rest.tee();
+    let (halves, rest) = rest.tee();
+    let (sums, counts) = rest.tee();
+    let to = |name: &str| topic::<u64>(name).as_option();
+    joined.changes().sink(to("joined"));
+    even.filter(|value| value % 2 == 0)
+        .changes()
+        .sink(to("even"));
+    halves
+        .map_values(|value| value / 2)
+        .changes()
+        .sink(to("halves"));
+    sums.group_by(|_, value| (value % 3, *value))
+        .aggregate("sums", || 0, |sum, it| *sum += it, |sum, it| *sum -= it)
+        .changes()
+        .sink(to("sums"));
+    counts
+        .group_by(|key, value| (value % 2, *key))
+        .count("counts")
+        .changes()
+        .sink(to("counts"));
+    job
+}
+
+/// The last values of changes.
+pub(super) fn last(changes: &[Entry]) -> Last {
+    let mut last = Last::new();
+    for (key, value) in changes {
+        match value {
+            Some(value) => drop(last.insert(*key, *value)),
+            None => drop(last.remove(key)),
+        }
+    }
+    last
+}
+
+/// The changes that a job wrote.
+pub(super) fn written(log: &Log, topic: &str) -> Vec<Entry> {
+    let change = |seen: crate::jobs::support::Seen| {
+        let value = seen.value.as_deref().map(decode::<u64>);
+        (decode::<u64>(seen.key.as_deref().unwrap()), value)
+    };
+    committed(log, topic).into_iter().map(change).collect()
+}
+
+/// A key is deleted where it is, and once.
+fn check_deletions(topic: &str, changes: &[Entry]) {
+    let mut there = BTreeMap::new();
+    for (number, (key, value)) in changes.iter().enumerate() {
+        let was_there = there.insert(*key, value.is_some()).unwrap_or(false);
+        assert!(
+            was_there || value.is_some(),
+            "{topic}: change {number} deletes {key}, which is not there"
+        );
+    }
+}
+
+/// Checks all that the job wrote against the last values of both tables.
+pub(super) fn check(log: &Log, kind: Kind, left: &[Entry], right: &[Entry]) {
+    let (left, right) = (last(left), last(right));
+    let mut joined = Last::new();
+    for key in left.keys().chain(right.keys()) {
+        let (l, r) = (left.get(key), right.get(key));
+        let is_there = match kind {
+            Kind::Inner => l.is_some() && r.is_some(),
+            Kind::Left => l.is_some(),
+            Kind::Outer => true,
+        };
+        if is_there {
+            joined.insert(*key, both(l, r));
+        }
+    }
+    let (mut sums, mut counts) = (Last::new(), Last::new());
+    for value in joined.values() {
+        *sums.entry(value % 3).or_default() += value;
+        *counts.entry(value % 2).or_default() += 1;
+    }
+    let all = || joined.iter().map(|(key, value)| (*key, *value));
+    let even: Last = all().filter(|(_, value)| value % 2 == 0).collect();
+    let halves: Last = all().map(|(key, value)| (key, value / 2)).collect();
+    for (topic, expected) in [
+        ("joined", &joined),
+        ("even", &even),
+        ("halves", &halves),
+        ("sums", &sums),
+        ("counts", &counts),
+    ] {
+        let written = written(log, topic);
+        check_deletions(topic, &written);
+        assert_eq!(&last(&written), expected, "{topic}");
+    }
+}
+
+/// The values of a topic, by a key of any type.
+pub(super) fn values_of<V: Datum + ?Sized>(log: &Log, topic: &str) -> Vec<V::Owned> {
+    let seen = committed(log, topic);
+    seen.iter().map(|it| it.value::<V>()).collect()
+}
