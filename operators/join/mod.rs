@@ -3,10 +3,12 @@
 //! [`Keyed::join`] names the streams, the next step says which of their records belong together, the last one what is made of them
 //! ([`Joiner`], which is the same for every kind of join).
 
+mod as_of;
 mod interval;
 mod joiner;
 mod rows;
 
+pub use as_of::AsOfJoin;
 pub use interval::IntervalJoin;
 pub(super) use joiner::{Inner, Joiner, Left, Outer};
 

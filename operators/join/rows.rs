@@ -176,6 +176,38 @@ impl<V: Datum + ?Sized, M: Alone> Rows<V, M> {
         self.note_matched(key)
     }
 
+    /// Shows the last row of these times to `see`; returns what that returns, or nothing if there is none.
+    pub(super) fn last<K: ?Sized, T>(
+        &mut self,
+        key: Key<'_, K>,
+        times: RangeInclusive<i64>,
+        see: impl FnOnce(&Place, &V) -> T,
+    ) -> Result<Option<T>, Failure> {
+        if times.is_empty() {
+            return Ok(None);
+        }
+        let (mut see, mut seen) = (Some(see), None);
+        self.store.visit_back(key, places(times), |place, row| {
+            seen = see.take().map(|see| see(&place, row.value.borrow()));
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(seen)
+    }
+
+    /// Takes out the rows of a key before a place, and the one there if it is to go, too.
+    pub(super) fn expire_before<K: ?Sized>(
+        &mut self,
+        key: Key<'_, K>,
+        place: Place,
+        goes_too: bool,
+    ) -> Flow {
+        match goes_too {
+            true => self.store.remove_range(key, ..=place)?,
+            false => self.store.remove_range(key, ..place)?,
+        };
+        Ok(())
+    }
+
     /// Notes that a row has a match.
     pub(super) fn set_matched<K: ?Sized>(&mut self, key: Key<'_, K>, place: Place) -> Flow {
         if M::GIVES {

@@ -42,7 +42,7 @@ pub use graph::exchange::Exchange;
 pub use graph::fork::Route;
 pub use graph::sink::Sink;
 pub use graph::source::{From, Source};
-pub use graph::stream::{Boxed, Keyed, Merged, Stream, Then, Together, Upstream};
+pub use graph::stream::{Boxed, Keyed, Merged, Stream, Then, Upstream};
 pub use graph::table::{Deletes, Deletions, Grows, Table};
 pub use life::arguments::{JobArguments, UsageError};
 pub use life::job::{Job, Launch, Running, Stopper};

@@ -65,7 +65,7 @@ impl<K: ?Sized, V: ?Sized> Drop for End<K, V> {
     }
 }
 
-pub(super) fn fork<K, V, U, R>(graph: &Graph, upstream: U, route: R) -> (Boxed<K, V>, Boxed<K, V>)
+fn fork<K, V, U, R>(graph: &Graph, upstream: U, route: R) -> (Boxed<K, V>, Boxed<K, V>)
 where
     K: ?Sized + 'static,
     V: ?Sized + 'static,

@@ -93,17 +93,6 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static> Attach<K, V> for Boxed<K, V> {
     }
 }
 
-/// An upstream whose type is hidden, and whose records are together by key.
-pub struct Together<K: ?Sized, V: ?Sized>(pub(super) Boxed<K, V>);
-
-impl<K: ?Sized + 'static, V: ?Sized + 'static> Attach<K, V> for Together<K, V> {
-    const IS_PARTITIONED: bool = true;
-
-    fn attach<F: StageFactory<K, V>>(self, graph: &Graph, stage: F) {
-        self.0.attach(graph, stage);
-    }
-}
-
 /// Several upstreams of one type, whose records are interleaved.
 pub struct Merged<K: ?Sized, V: ?Sized> {
     inputs: Vec<Boxed<K, V>>,

@@ -2,8 +2,8 @@
 
 use std::marker::PhantomData;
 
-use super::fork::{Route, fork};
-use super::stream::{Keyed, Then, Together, Upstream};
+use super::fork::Route;
+use super::stream::{Boxed, Keyed, Then, Upstream};
 use crate::codec::Datum;
 use crate::runtime::contract::change::Change;
 use crate::runtime::contract::operator::{Flow, Operator, Output};
@@ -13,7 +13,7 @@ use crate::runtime::task::table_store::TableView;
 
 /// The latest value of each key, kept in a named store: what a stateful operator makes. `D` says whether keys are ever deleted from it.
 #[must_use = "a table does nothing until its changes are used, or it is kept with `materialize`"]
-pub struct Table<K: ?Sized, V, U = Together<K, Change<V>>, D = Grows> {
+pub struct Table<K: ?Sized, V, U = Boxed<K, Change<V>>, D = Grows> {
     changes: Keyed<K, Change<V>, U>,
     view: TableView<K, V>,
     deletions: PhantomData<D>,
@@ -89,7 +89,7 @@ impl<K: ?Sized + 'static, V: 'static, U: Upstream<K, Change<V>>, D> Table<K, V, 
     pub fn seen_as(changes: Keyed<K, Change<V>, U>, view: TableView<K, V>) -> Self {
         // Who has a change finds in the store what the change made of it, and nothing later.
         assert!(
-            U::IS_PARTITIONED,
+            changes.upstream.is_partitioned(),
             "the changes of a table are made where its records are together by key: put `partitioned` in front of the step that makes them, \
              and let it keep the key"
         );
@@ -123,22 +123,14 @@ impl<K: ?Sized + 'static, V: 'static, U: Upstream<K, Change<V>>, D> Table<K, V, 
     pub fn tee(
         self,
     ) -> (
-        Table<K, V, Together<K, Change<V>>, D>,
-        Table<K, V, Together<K, Change<V>>, D>,
+        Table<K, V, Boxed<K, Change<V>>, D>,
+        Table<K, V, Boxed<K, Change<V>>, D>,
     ) {
-        let Keyed {
-            graph,
-            place,
-            upstream,
-            ..
-        } = self.changes;
-        let place = place.then(&graph, "fork".to_owned());
-        let (first, second) = fork(&graph, upstream, |_: &Record<'_, K, Change<V>>| Route::Both);
-        let half = |upstream, place| {
-            let changes = Keyed::new(graph.clone(), place, Together(upstream));
-            Table::seen_as(changes, self.view.clone())
-        };
-        (half(first, place.clone()), half(second, place))
+        let (first, second) = self.changes.fork(|_| Route::Both);
+        (
+            Table::seen_as(first, self.view.clone()),
+            Table::seen_as(second, self.view),
+        )
     }
 
     /// Says that the step was called `first` when the job first ran: see [`Keyed::was`].

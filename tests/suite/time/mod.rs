@@ -1,6 +1,7 @@
 //! Event time and windows: the committed output is a function of the input alone, whatever runs it.
 
 mod aligned; // Sources that wait for each other.
+mod as_of; // Joins of records with the version that was valid at their time, against the list of all versions.
 mod by_count; // Windows of a number of records, against a list of them.
 mod calendar; // Windows that follow the calendar of a zone.
 mod dedupes; // Records that are there more than once, against a list of all that passed.
