@@ -7,7 +7,7 @@ use onceflow::client::wait;
 use onceflow::internals::env::failpoint;
 use onceflow::prelude::*;
 
-use super::support::{Entry, Kind, check, feed, job, make_topic};
+use super::support::{Kind, changes, check, feed, job, make_topic};
 use crate::time::killed::{Process, open, start_child};
 
 const VARIABLE: &str = "ONCEFLOW_TABLES_CHILD";
@@ -35,21 +35,6 @@ fn start(data: &Path, workers: usize, is_endless: bool, failpoint: &str) -> Proc
     let plan = format!("{workers} {is_endless} {}", data.display());
     let test = "tables::killed::joins_tables_until_it_is_killed";
     start_child(test, (VARIABLE, &plan), failpoint)
-}
-
-/// Changes of a few keys, about every fifth of which is a deletion.
-fn changes(state: &mut u64, count: usize) -> Vec<Entry> {
-    let mut next = |below: u64| {
-        *state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (*state >> 33) % below
-    };
-    let entries = (0..count).map(|_| {
-        let (key, is_deleted) = (next(40), next(5) == 0);
-        (key, (!is_deleted).then(|| next(50)))
-    });
-    entries.collect()
 }
 
 #[test]

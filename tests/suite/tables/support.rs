@@ -81,9 +81,16 @@ pub(super) fn job(kind: Kind, is_endless: bool) -> Job {
     let left = input(&job, "left", is_endless).to_table("left");
     // A table that is there twice is joined as one that is there once.
     let (left, copied) = left.tee();
+    let (copied, looked_up) = copied.tee();
+    let (copied, itself) = copied.tee();
     copied
         .changes()
         .sink(topic::<u64>("left-copied").as_option());
+    // J17: a change that is looked up in its own table finds itself.
+    itself
+        .changes()
+        .join_table("itself", looked_up, |change, value| *change == Some(*value))
+        .sink(topic("itself"));
     let right = input(&job, "right", is_endless).to_table("right");
     let joined = match kind {
         Kind::Inner => left
@@ -117,6 +124,21 @@ pub(super) fn job(kind: Kind, is_endless: bool) -> Job {
         .changes()
         .sink(to("counts"));
     job
+}
+
+/// Changes of a few keys, about every fifth of which is a deletion.
+pub(super) fn changes(state: &mut u64, count: usize) -> Vec<Entry> {
+    let mut next = |below: u64| {
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (*state >> 33) % below
+    };
+    let entries = (0..count).map(|_| {
+        let (key, is_deleted) = (next(40), next(5) == 0);
+        (key, (!is_deleted).then(|| next(50)))
+    });
+    entries.collect()
 }
 
 /// The last values of changes.
@@ -154,6 +176,7 @@ fn check_deletions(topic: &str, changes: &[Entry]) {
 
 /// Checks all that the job wrote against the last values of both tables.
 pub(super) fn check(log: &Log, kind: Kind, left: &[Entry], right: &[Entry]) {
+    let set_count = left.iter().filter(|(_, value)| value.is_some()).count();
     let (left, right) = (last(left), last(right));
     let mut joined = Last::new();
     for key in left.keys().chain(right.keys()) {
@@ -167,6 +190,12 @@ pub(super) fn check(log: &Log, kind: Kind, left: &[Entry], right: &[Entry]) {
             joined.insert(*key, both(l, r));
         }
     }
+    let itself = values_of::<bool>(log, "itself");
+    assert_eq!(itself.len(), set_count, "lookups of what is there");
+    assert!(
+        itself.iter().all(|is_same| *is_same),
+        "a lookup found another value"
+    );
     let (mut sums, mut counts) = (Last::new(), Last::new());
     for value in joined.values() {
         *sums.entry(value % 3).or_default() += value;
