@@ -19,7 +19,8 @@ struct Regroup<K: ?Sized, V, J, X, F> {
     by: F,
     before: Vec<u8>,
     after: Vec<u8>,
-    types: PhantomData<fn(&K, &V) -> (J, X)>,
+    values: PhantomData<fn(&K, &V)>,
+    parts: PhantomData<fn() -> (J, X)>,
 }
 
 impl<K, V, J, X, F> Operator<K, Change<V>> for Regroup<K, V, J, X, F>
@@ -151,7 +152,8 @@ where
                 by: by.clone(),
                 before: Vec::new(),
                 after: Vec::new(),
-                types: PhantomData,
+                values: PhantomData,
+                parts: PhantomData,
             })
         });
         Regrouped { changes }
