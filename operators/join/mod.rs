@@ -7,6 +7,7 @@ mod as_of;
 mod interval;
 mod joiner;
 mod rows;
+mod windowed;
 
 pub use as_of::AsOfJoin;
 pub use interval::IntervalJoin;
@@ -16,12 +17,13 @@ use std::time::Duration;
 
 use self::interval::Bounds;
 use crate::codec::Datum;
-use crate::runtime::{Connected, Keyed, Upstream};
+use crate::runtime::{Keyed, Upstream};
 
 /// Two keyed streams that are to be joined; the next step says which of their records belong together. Made by [`Keyed::join`].
-#[must_use = "a join does nothing before `within` says which records belong together"]
+#[must_use = "a join does nothing before `within` or `window` says which records belong together"]
 pub struct Join<K: ?Sized, L: ?Sized, R: ?Sized, A, B> {
-    both: Connected<K, L, R, A, B>,
+    left: Keyed<K, L, A>,
+    right: Keyed<K, R, B>,
     name: String,
 }
 
@@ -30,8 +32,8 @@ fn millis(duration: Duration) -> i64 {
 }
 
 impl<K: Datum + ?Sized, L: Datum + ?Sized, A: Upstream<K, L>> Keyed<K, L, A> {
-    /// Joins this stream, as the left one, with another one of equal keys: [`within`](Join::within) says which of their records belong
-    /// together. Records that are together by key already are not shuffled again.
+    /// Joins this stream, as the left one, with another one of equal keys: [`within`](Join::within) or [`window`](Join::window) says
+    /// which of their records belong together. Records that are together by key already are not shuffled again.
     ///
     /// ```
     /// use std::time::Duration;
@@ -47,16 +49,14 @@ impl<K: Datum + ?Sized, L: Datum + ?Sized, A: Upstream<K, L>> Keyed<K, L, A> {
     ///     .left(|order, cents| format!("{order}: {}", cents.map_or("unpaid".to_owned(), i64::to_string)))
     ///     .sink(topic("paid-orders"));
     /// ```
-    ///
-    /// # Panics
-    /// If the streams belong to different jobs.
     pub fn join<R: Datum + ?Sized, B: Upstream<K, R>>(
         self,
         name: &str,
         right: Keyed<K, R, B>,
     ) -> Join<K, L, R, A, B> {
         Join {
-            both: self.connect(right),
+            left: self,
+            right,
             name: name.to_owned(),
         }
     }
@@ -69,12 +69,15 @@ where
 {
     /// Joins records of one key whose times are near: the right one is at most `before` older than the left one, or at most `after`
     /// newer, both bounds included.
+    ///
+    /// # Panics
+    /// If the streams belong to different jobs.
     pub fn within(self, before: Duration, after: Duration) -> IntervalJoin<K, L, R, A, B> {
         let bounds = Bounds {
             before: millis(before),
             after: millis(after),
             grace: 0,
         };
-        IntervalJoin::new(self.both, self.name, bounds)
+        IntervalJoin::new(self.left.connect(self.right), self.name, bounds)
     }
 }

@@ -16,7 +16,7 @@ use crate::runtime::{
 use crate::types::Timestamp;
 
 /// Windows whose bounds are the same for all keys, made of slices.
-pub(super) trait Grid: Clone + Send + Sync + 'static {
+pub(in crate::operators) trait Grid: Clone + Send + Sync + 'static {
     /// The slice that a time belongs to; `None` between windows, or out of the range of times.
     fn slice_of(&self, time: Timestamp) -> Option<Window>;
     /// Whether there are times between windows.

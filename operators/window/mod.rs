@@ -24,6 +24,7 @@ pub use by_count::CountWindows;
 pub use calendar::CalendarWindows;
 pub use early::{Clock, EventClock, Every, WallClock};
 pub use emission::{Emission, OnClose, OnUpdate};
+pub(super) use fixed::Grid;
 pub use fold::WindowFold;
 pub use functions::Number;
 pub use session::SessionWindows;

@@ -26,4 +26,5 @@ mod support; // Clicks, how they are fed, and the windows that they belong to.
 mod timers; // Timers of event time and of the wall clock, and records in the order of their times.
 mod ttl; // State with a lifetime, against a run by hand.
 mod two_inputs; // Operators with two inputs, against nested loops over all of both.
-mod updates; // Windows that give a result with each change, against those that give it when they close.
+mod updates;
+mod window_joins; // Joins of two streams in windows, against nested loops over all of both. // Windows that give a result with each change, against those that give it when they close.
