@@ -31,11 +31,11 @@ pub struct StateBackend {
 }
 
 pub(super) struct Shared {
-    env: Env,
-    directory: PathBuf,
-    config: StateConfig,
+    pub(super) env: Env,
+    pub(super) directory: PathBuf,
+    pub(super) config: StateConfig,
     names: HashMap<String, Arc<str>>,
-    db: DB,
+    pub(super) db: DB,
     memtables: WriteBufferManager,
     table_budget: Arc<TableBudget>,
     pub(super) claimed: Mutex<HashSet<(Arc<str>, u16)>>,
@@ -538,7 +538,7 @@ impl Shared {
     }
 
     /// Damage is marked, so that the next open wipes and restores (S4).
-    fn failed(&self, operation: &'static str, error: rocksdb::Error) -> StateError {
+    pub(super) fn failed(&self, operation: &'static str, error: rocksdb::Error) -> StateError {
         let path = self.directory.clone();
         let why = error.to_string();
         if error.kind() != rocksdb::ErrorKind::Corruption {

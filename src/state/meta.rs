@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::StateConfig;
+use super::config::{StateConfig, StoreDeclaration};
 use super::error::StateError;
 use crate::codec::{CodecId, Schema, TypeIdentity};
 
@@ -24,22 +24,22 @@ pub(super) const META_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Meta {
     format: u32,
-    state_partitions: u16,
+    pub(super) state_partitions: u16,
     /// The topology's fingerprint: it may change, as long as the stores stay; kept for people.
     topology: String,
-    stores: BTreeMap<String, StoreMeta>,
+    pub(super) stores: BTreeMap<String, StoreMeta>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct StoreMeta {
-    codec: CodecId,
+pub(super) struct StoreMeta {
+    pub(super) codec: CodecId,
     /// The types of keys and values; unknown in format 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    key: Option<TypeIdentity>,
+    pub(super) key: Option<TypeIdentity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    value: Option<TypeIdentity>,
+    pub(super) value: Option<TypeIdentity>,
     /// The topic id of the changelog, as text.
-    changelog: String,
+    pub(super) changelog: String,
 }
 
 impl Meta {
@@ -87,28 +87,13 @@ impl Meta {
         config: &StateConfig,
         path: &Path,
     ) -> Result<Option<String>, StateError> {
-        if self.state_partitions != config.state_partitions {
-            return Err(StateError::StatePartitionsChanged {
-                path: path.to_owned(),
-                stored: self.state_partitions,
-                asked: config.state_partitions,
-            });
-        }
-        let asked = Self::of(config);
+        self.check_partitions(config, path)?;
         let mut why = None;
         for (name, stored) in &self.stores {
-            let declared = config.stores.iter().find(|store| store.name == *name);
-            let Some((declared, asked)) = declared.zip(asked.stores.get(name)) else {
-                if !config.dropped_stores.contains(name) {
-                    return Err(StateError::StoreMissing {
-                        store: name.clone(),
-                        stored: self.stores.keys().cloned().collect(),
-                        declared: asked.stores.keys().cloned().collect(),
-                    });
-                }
+            let Some(declared) = self.declared(name, config)? else {
                 continue;
             };
-            if asked.changelog != stored.changelog {
+            if declared.changelog.to_string() != stored.changelog {
                 // An entry that was written into another topic binds nobody.
                 why.get_or_insert_with(|| {
                     format!("the changelog of store {name:?} is another topic")
@@ -118,6 +103,45 @@ impl Meta {
             stored.check_schema(name, &declared.schema, config)?;
         }
         Ok(why)
+    }
+
+    /// Refuses what cannot be read as it is, whichever topics the changelogs are.
+    pub(super) fn check_types(&self, config: &StateConfig, path: &Path) -> Result<(), StateError> {
+        self.check_partitions(config, path)?;
+        for (name, stored) in &self.stores {
+            if let Some(declared) = self.declared(name, config)? {
+                stored.check_schema(name, &declared.schema, config)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_partitions(&self, config: &StateConfig, path: &Path) -> Result<(), StateError> {
+        match self.state_partitions == config.state_partitions {
+            true => Ok(()),
+            false => Err(StateError::StatePartitionsChanged {
+                path: path.to_owned(),
+                stored: self.state_partitions,
+                asked: config.state_partitions,
+            }),
+        }
+    }
+
+    /// The store of that name as the job has it now; `None` if the job gives it up.
+    fn declared<'c>(
+        &self,
+        name: &str,
+        config: &'c StateConfig,
+    ) -> Result<Option<&'c StoreDeclaration>, StateError> {
+        let declared = config.stores.iter().find(|store| store.name == name);
+        if declared.is_none() && !config.dropped_stores.iter().any(|it| it == name) {
+            return Err(StateError::StoreMissing {
+                store: name.to_owned(),
+                stored: self.stores.keys().cloned().collect(),
+                declared: Self::of(config).stores.into_keys().collect(),
+            });
+        }
+        Ok(declared)
     }
 }
 

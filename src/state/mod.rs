@@ -15,8 +15,9 @@
 //! ```
 //! Reading order: `store.rs`, `table.rs` (on `index.rs`, `key.rs`), `flush.rs`, `backend.rs` (on `prepare.rs`, `rocks.rs`, `meta.rs`);
 //! ranges: `scan.rs`, and `ranges.rs` (on `order.rs`) for stores that keep
-//! their keys in order; state that moves: `handover.rs`, `replay.rs`.
+//! their keys in order; state that moves: `handover.rs`, `replay.rs`; copies of it, and the state of a stopped job: `at_rest.rs`.
 
+mod at_rest;
 mod backend;
 mod budget;
 mod config;
@@ -41,6 +42,7 @@ mod value;
 
 pub use error::StateError;
 
+pub(crate) use at_rest::StateAtRest;
 pub(crate) use cycle_store::{BoxError, CycleStore};
 pub(crate) use flush::{FlushBatch, FlushTicket};
 pub(crate) use ranges::{Direction, KeyRange};

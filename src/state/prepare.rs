@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::Options;
 
+use super::at_rest::{CHECKPOINT, META};
 use super::config::StateConfig;
 use super::error::StateError;
 use super::meta::{META_BYTES_MAX, Meta};
 use super::rocks::{self, OpenFailure};
 use crate::env::Env;
 
-fn database(directory: &Path) -> PathBuf {
+pub(super) fn database(directory: &Path) -> PathBuf {
     directory.join("rocksdb")
 }
 
@@ -24,7 +25,9 @@ pub(super) fn prepare(
     directory: &Path,
     config: &StateConfig,
 ) -> Result<Option<String>, StateError> {
-    let path = directory.join("meta.json");
+    // What an interrupted savepoint left.
+    rocks::remove_tree(env, &directory.join(CHECKPOINT))?;
+    let path = directory.join(META);
     let exists = |path: &Path| {
         env.files
             .exists(path)

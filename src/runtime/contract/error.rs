@@ -191,6 +191,14 @@ pub enum JobError {
         /// What the operating system said.
         why: String,
     },
+    /// A savepoint cannot be taken, read or restored.
+    #[error("the savepoint {}: {why}", path.display())]
+    Savepoint {
+        /// Its directory.
+        path: std::path::PathBuf,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// Stored records are damaged.
     #[error(transparent)]
     Batch(#[from] BatchError),
@@ -265,6 +273,7 @@ impl JobError {
             | Self::Sink { .. }
             | Self::UnsafeTopic { .. }
             | Self::Folder { .. }
+            | Self::Savepoint { .. }
             | Self::Name(_) => JobErrorKind::Setup,
             Self::State(
                 StateError::StatePartitionsChanged { .. }
@@ -285,7 +294,9 @@ impl JobError {
 
     fn is_disk_full(&self) -> bool {
         let is_of_a_disk = match self {
-            Self::State(_) | Self::Sink { .. } | Self::Folder { .. } => true,
+            Self::State(_) | Self::Sink { .. } | Self::Folder { .. } | Self::Savepoint { .. } => {
+                true
+            }
             Self::Broker(e) => e.code == ErrorCode::KafkaStorageError,
             Self::Client(e) => e.code() == Some(ErrorCode::KafkaStorageError),
             _ => false,

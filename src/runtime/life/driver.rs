@@ -3,6 +3,9 @@
 //! The commit of a cycle, in the order that matters: positions and changelog are appended already, pending in
 //! the cycle's transaction; `commit` makes the data durable, then decides; only then do values go to RocksDB (I7).
 
+mod holding;
+mod tasks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,6 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{Span, debug, info_span};
 
+use self::holding::Savepoints;
 use super::flusher::Flusher;
 use super::kept::of_a_writer;
 use super::participation::Share;
@@ -75,6 +79,7 @@ pub(crate) struct Driver {
     changing: Option<(BTreeSet<Task>, usize)>,
     /// The open cycle, from its first record to its commit.
     span: Option<Span>,
+    savepoints: Savepoints,
 }
 
 impl Driver {
@@ -118,6 +123,7 @@ impl Driver {
             placement: Placement::new(workers),
             changing: None,
             span: None,
+            savepoints: Savepoints::default(),
         })
     }
 
@@ -173,6 +179,18 @@ impl Driver {
                 Ok(Report::TasksChanged) => match self.tasks_changed() {
                     true => Event::Reassigned,
                     false => continue,
+                },
+                Ok(Report::Savepoint) => match self.begin_savepoint() {
+                    Some(event) => event,
+                    None => continue,
+                },
+                Ok(Report::Durable) => match self.savepoint_is_prepared() {
+                    Some(event) => event,
+                    None => continue,
+                },
+                Ok(Report::StateFlushed) => match self.state_flushed()? {
+                    Some(event) => event,
+                    None => continue,
                 },
                 Ok(Report::Lost) => {
                     return Err(JobError::NotCommitted {
@@ -234,11 +252,7 @@ impl Driver {
                     self.broadcast(|| Message::Open { writer });
                 }
                 Effect::Commit { writer } => self.commit(writer)?,
-                Effect::Reassign => {
-                    // Who still has such a split after this says so again.
-                    self.held.clear();
-                    self.reassign()?;
-                }
+                Effect::Reassign => self.stand_still()?,
                 Effect::Finish => return Ok(true),
             }
         }
@@ -372,7 +386,7 @@ impl Driver {
             .into_iter()
             .try_for_each(|(worker, flush): (usize, Flush)| self.flusher.flush(worker, flush))?;
         failpoint("cycle.applied");
-        Ok(())
+        self.prepare_savepoint()
     }
 
     fn send_positions(
@@ -452,85 +466,6 @@ impl Driver {
             }
         });
         share.membership.read_for_good(read);
-    }
-
-    /// The cycle is committed and none is open: tells each worker what it lets go of and takes on.
-    fn reassign(&mut self) -> Result<(), JobError> {
-        let Some(share) = self.share.clone() else {
-            unreachable!("the tasks of a job that runs alone stay")
-        };
-        let change = share.membership.begin_change();
-        debug!(job = %self.job.name, revoked = change.revoked.len(), added = change.added.len(), "changes tasks");
-        if !change.revoked.is_empty() {
-            // Changes on their way to RocksDB must not overtake the next owner of the state in this process.
-            self.flusher.wait_until_idle()?;
-        }
-        let mut changes: Vec<TaskChange> = Vec::new();
-        changes.resize_with(self.job.inboxes.len(), TaskChange::default);
-        let plan = share.membership.plan();
-        for &task in &change.revoked {
-            if let Some(worker) = self.placement.remove(task) {
-                self.close_task(plan, task, &mut changes[worker]);
-            }
-        }
-        for ready in &change.added {
-            let worker = self.placement.add(ready.task);
-            self.open_task(plan, ready, &mut changes[worker]);
-        }
-        self.changing = Some((change.revoked, changes.len()));
-        for (inbox, change) in self.job.inboxes.iter().zip(changes) {
-            inbox.send(Message::Reassign(Box::new(change)));
-        }
-        Ok(())
-    }
-
-    fn close_task(&mut self, plan: &Plan, task: Task, change: &mut TaskChange) {
-        change.closed_state.extend(plan.state_partition(task));
-        for (_, place) in plan.feeds(task) {
-            if let Some(number) = self.job.splits.number(&Split::Partition(place)) {
-                self.committed.remove(&number);
-                change.closed_splits.push(number);
-            }
-        }
-    }
-
-    fn open_task(&mut self, plan: &Plan, ready: &ReadyTask, change: &mut TaskChange) {
-        let state_partition = plan.state_partition(ready.task);
-        change.opened_state.extend(state_partition);
-        for (feed, place) in plan.feeds(ready.task) {
-            let position = ready.positions.get(&place).cloned();
-            let split = Split::Partition(place);
-            let number = self.job.splits.add(SplitPlan {
-                source: feed,
-                split: split.clone(),
-                position: position.clone(),
-                is_rereadable: true,
-                state_partition,
-            });
-            self.committed
-                .extend(position.clone().map(|at| (number, at)));
-            let assigned = AssignedSplit {
-                number,
-                split,
-                position,
-            };
-            change.opened_splits.push((feed, assigned));
-        }
-    }
-
-    /// A worker has changed its tasks; `true` once all have.
-    fn tasks_changed(&mut self) -> bool {
-        let Some((revoked, workers)) = self.changing.take() else {
-            unreachable!("tasks change when they are told to")
-        };
-        if workers > 1 {
-            self.changing = Some((revoked, workers - 1));
-            return false;
-        }
-        if let Some(share) = &self.share {
-            share.membership.end_change(&revoked);
-        }
-        true
     }
 
     fn wait_for_workers(&mut self) -> Result<(), JobError> {

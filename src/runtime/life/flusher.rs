@@ -12,6 +12,7 @@ use crate::runtime::task::changelog::Flush;
 use crate::runtime::task::context::JobContext;
 use crate::runtime::task::inbox::Message;
 use crate::runtime::task::report::{Report, Reports};
+use crate::state::StateError;
 
 /// The thread that writes to the state store.
 const THREAD: &str = "of-flush";
@@ -28,6 +29,8 @@ enum Order {
     Flush(usize, Flush),
     /// To be told that everything before this is written.
     Tell(Sender<()>),
+    /// To bring everything before this to the disk, and report it.
+    MakeDurable,
 }
 
 /// The sending end of the flush thread.
@@ -50,6 +53,13 @@ impl Flusher {
                         let _ = waiting.send(());
                         continue;
                     }
+                    Order::MakeDurable => {
+                        if let Err(e) = shared.backend.make_durable() {
+                            return fail(&reports, e);
+                        }
+                        reports.send(Report::Durable);
+                        continue;
+                    }
                 };
                 let span = debug_span!(
                     "flush",
@@ -59,10 +69,7 @@ impl Flusher {
                 let _entered = span.enter();
                 let ticket = (flush.batch.store().to_owned(), flush.batch.ticket());
                 if let Err(e) = shared.backend.flush(flush.batch, &flush.positions) {
-                    // S5: the job stops; nothing is lost, the changelog has it all.
-                    error!(error = %e, "the state store failed");
-                    reports.send(Report::StateFailed(e));
-                    return;
+                    return fail(&reports, e);
                 }
                 shared.inboxes[worker].send(Message::Flushed {
                     tickets: vec![ticket],
@@ -91,6 +98,11 @@ impl Flusher {
         }
     }
 
+    /// Has everything that was handed over brought to the disk; [`Report::Durable`] says when it is.
+    pub(crate) fn make_durable(&self) -> Result<(), JobError> {
+        self.send(Order::MakeDurable)
+    }
+
     /// Waits until everything handed over is written, and the workers were sent word of it.
     pub(crate) fn wait_until_idle(&self) -> Result<(), JobError> {
         let (waiting, told) = bounded(1);
@@ -104,6 +116,12 @@ impl Flusher {
         let joined = self.thread.take().map_or(Ok(()), JoinHandle::join);
         joined.map_err(|why| JobError::thread(THREAD, format!("it panicked: {why}")))
     }
+}
+
+/// S5: the job stops; nothing is lost, the changelog has it all.
+fn fail(reports: &Reports, error: StateError) {
+    error!(%error, "the state store failed");
+    reports.send(Report::StateFailed(error));
 }
 
 fn gone() -> JobError {

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::channel::oneshot;
-use parking_lot::Mutex;
 use tracing::info;
 
 use super::driver::DRIVER_THREAD;
 use super::kept::fence_the_job_alone;
 use super::log_handle::Log;
 use super::participation::Participation;
+use super::savepoint::Savepoint;
 use super::start::{self, Settings};
+use super::stopper::Stopper;
 use super::watching::Sources;
 use crate::env::warn;
 use crate::protocol::ErrorKind;
@@ -29,7 +31,7 @@ use crate::runtime::scale::ScaleOut;
 use crate::runtime::task::cycle::Commit;
 use crate::runtime::task::poison::PoisonPolicy;
 use crate::runtime::task::progress::{Progress, ShareReport, Summary};
-use crate::runtime::task::report::{Report, Reports};
+use crate::runtime::task::report::Reports;
 use crate::runtime::topics::job_topics::{JobTopic, job_topics, with_configs};
 use crate::state::StateConfig;
 use crate::types::Offset;
@@ -162,9 +164,9 @@ impl Job {
 /// A job ready to run, with its settings.
 #[must_use = "nothing runs until `run` or `start`"]
 pub struct Launch {
-    name: String,
-    graph: Graph,
-    settings: Settings,
+    pub(super) name: String,
+    pub(super) graph: Graph,
+    pub(super) settings: Settings,
 }
 
 impl Launch {
@@ -305,7 +307,7 @@ impl Launch {
         };
         let progress = Arc::<Progress>::default();
         let sources = Sources::new(log.transport(), &self.name, &topology)?;
-        let stopper = Stopper(Arc::new(Mutex::new(StopState::default())));
+        let stopper = Stopper::default();
         let (done, finished) = oneshot::channel();
         let body = {
             let (log, progress, stopper) = (log.clone(), Arc::clone(&progress), stopper.clone());
@@ -319,7 +321,7 @@ impl Launch {
                     &stopper,
                 );
                 drop(claim);
-                stopper.0.lock().is_finished = true;
+                stopper.finish();
                 progress.changed();
                 // Nobody waits for the end of a job that was dropped.
                 let _ = done.send(result.map(|()| progress.summary()));
@@ -441,6 +443,7 @@ fn supervise_incarnations(
             receiver,
             share,
             kept: &mut kept,
+            stopper,
         };
         let attempt = Settings {
             commit,
@@ -512,10 +515,33 @@ impl Running {
         self.progress.share()
     }
 
+    /// Takes a savepoint into the directory `path`, which must be absent: a copy of the state, timers, times and positions as of one
+    /// commit. The job stands still for about as long as a commit takes, and goes on while the files are moved and
+    /// summed up. They are links to those of the job where `path` is on its file system, else copies.
+    ///
+    /// # Errors
+    /// If the path exists, the disk is full, the job has no state, is shared between processes, or ends before. The job goes on.
+    pub fn savepoint<P: AsRef<Path>>(
+        &self,
+        path: P,
+    ) -> impl Future<Output = Result<Savepoint, JobError>> + Send + use<P> {
+        let path = path.as_ref().to_owned();
+        let answered = self.stopper.ask_for_savepoint(&path);
+        async move {
+            let ended = || {
+                JobError::Savepoint {
+                path,
+                why: "the job ended, or started again from its last commit, before it was taken: ask once more".to_owned(),
+            }
+            };
+            answered.await.unwrap_or_else(|_| Err(ended()))
+        }
+    }
+
     /// Whether the job has ended; [`Running::finished`] then answers at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.stopper.0.lock().is_finished
+        self.stopper.is_finished()
     }
 
     /// A handle that stops the job, for another place.
@@ -540,38 +566,5 @@ impl Running {
     pub async fn finished(self) -> Result<Summary, JobError> {
         let lost = || JobError::thread(DRIVER_THREAD, "it ended without a word");
         self.finished.await.unwrap_or_else(|_| Err(lost()))
-    }
-}
-
-/// Stops a job.
-#[derive(Clone)]
-pub struct Stopper(Arc<Mutex<StopState>>);
-
-#[derive(Default)]
-struct StopState {
-    is_stopped: bool,
-    is_finished: bool,
-    reports: Option<Reports>,
-}
-
-impl Stopper {
-    /// Asks the job to finish and commit what is in flight, and end.
-    pub fn stop(&self) {
-        let mut state = self.0.lock();
-        state.is_stopped = true;
-        if let Some(reports) = &state.reports {
-            reports.send(Report::Stop);
-        }
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.0.lock().is_stopped
-    }
-
-    /// Connects the next incarnation; `false` if the job was stopped before.
-    fn attach(&self, reports: Reports) -> bool {
-        let mut state = self.0.lock();
-        state.reports = Some(reports);
-        !state.is_stopped
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn identity(name: &str, settings: &Settings) -> Result<String, JobErr
 }
 
 /// Fences whoever held the ids before.
-fn init_writers(
+pub(super) fn init_writers(
     transport: &Arc<dyn Transport>,
     name: &str,
     timeout: Duration,

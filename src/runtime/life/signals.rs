@@ -4,7 +4,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::job::Stopper;
+use super::stopper::Stopper;
 use crate::env::{Env, warn};
 
 /// Stops the job at a signal, until something is sent to what is returned. On a thread of its own: the caller's runtime, if it has one,

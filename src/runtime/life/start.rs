@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -15,6 +15,7 @@ use super::flusher::Flusher;
 use super::kept::{Kept, identity, take_writers};
 use super::log_handle::Log;
 use super::participation::Share;
+use super::stopper::Stopper;
 use super::surprises::warn_of_surprises;
 use crate::client::{Transport, wait};
 use crate::env::{Env, failpoint, warn};
@@ -85,6 +86,7 @@ pub(crate) struct Incarnation<'a> {
     pub(crate) receiver: Receiver<Report>,
     pub(crate) share: Option<Share>,
     pub(crate) kept: &'a mut Kept,
+    pub(crate) stopper: &'a Stopper,
 }
 
 /// Runs one incarnation of a job to its end.
@@ -103,6 +105,7 @@ pub(crate) fn run_once(
         receiver,
         share,
         kept,
+        stopper,
     } = incarnation;
     let is_spread = share.is_some();
     let (job, unnoted) = prepare(
@@ -139,6 +142,7 @@ pub(crate) fn run_once(
         sources,
     )?
     .noting(unnoted)
+    .saving(stopper, topology)
     .run()
     .and_then(|()| close_sinks(&job, topology));
     let closed = backend.map_or(Ok(()), |backend| backend.close());
@@ -218,6 +222,7 @@ fn prepare(
         transaction_timeout: settings.transaction_timeout,
         pressure: Pressure::new(settings.memory_bytes, settings.commit.interval),
         alone: Alone::default(),
+        is_flush_due: AtomicBool::new(false),
         is_spread,
         beginnings: share.map_or(vec![], |share| {
             let plan = share.membership.plan();
@@ -352,7 +357,7 @@ impl Opened {
 }
 
 /// A thing that the job keeps under a schema: its stores, and what is under way between its processes.
-fn stored_by(
+pub(super) fn stored_by(
     name: &str,
     topology: &Topology,
     settings: &Settings,
@@ -425,13 +430,13 @@ fn create_folders(env: &Env, folder: &Path) -> io::Result<()> {
 }
 
 /// The topics that the job writes.
-struct Topics {
-    found: HashMap<TopicName, TopicMetadata>,
+pub(super) struct Topics {
+    pub(super) found: HashMap<TopicName, TopicMetadata>,
 }
 
 impl Topics {
     /// Creates what is missing.
-    fn create(
+    pub(super) fn create(
         transport: &Arc<dyn Transport>,
         name: &str,
         topology: &Topology,

@@ -85,6 +85,7 @@ impl Changelog {
         &mut self,
         store: &mut dyn CycleStore,
         timestamp: Timestamp,
+        urgency: FlushUrgency,
     ) -> Result<Option<Flush>, Failure> {
         let appender = &mut self.appender;
         let drained = store.drain_cycle(&mut |partition, key, value| {
@@ -99,7 +100,7 @@ impl Changelog {
             let end_offset = appender.settle(u32::from(*partition))?;
             *position = end_offset.map_or(*position, |end| end.max(*position));
         }
-        self.take_flush(store, FlushUrgency::WhenDue)
+        self.take_flush(store, urgency)
     }
 
     /// What RocksDB lacks of the drained cycle and those before it, unless a flush is under way.

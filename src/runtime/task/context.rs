@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use super::alignment::Alignment;
@@ -83,6 +83,8 @@ pub struct JobContext {
     pub(crate) pressure: Pressure,
     /// The split whose next record has the open cycle to itself, if one has.
     pub(crate) alone: Alone,
+    /// Whether stores hand over for RocksDB all that they have, at the end of the open cycle.
+    pub(crate) is_flush_due: AtomicBool,
     /// Whether several processes share the job.
     pub(crate) is_spread: bool,
     /// The beginnings of chains in the order of feeds, if several processes share the job: sources, then steps behind topics.

@@ -46,6 +46,8 @@ pub(crate) enum Message {
     },
     /// No cycle is open: let splits and state partitions go, and take others on.
     Reassign(Box<TaskChange>),
+    /// No cycle is open: hand over for RocksDB all that the stores have.
+    FlushAll,
     /// End the thread.
     Stop,
 }

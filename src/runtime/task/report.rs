@@ -45,6 +45,12 @@ pub(crate) enum Report {
     Reassigned,
     /// The worker let its tasks go and took the new ones on.
     TasksChanged,
+    /// Somebody wants a savepoint.
+    Savepoint,
+    /// What was handed over for RocksDB until then is on its disk.
+    Durable,
+    /// The worker handed over all that its stores have.
+    StateFlushed,
     /// The processes of the job went on without this one: what it has open is rolled back.
     Lost,
 }

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -301,6 +302,7 @@ impl Worker {
                 self.open_if_due()?;
             }
             Message::Reassign(change) => self.reassign(&change)?,
+            Message::FlushAll => self.flush_all()?,
             Message::Stop => return Ok(Next::Stop),
         }
         Ok(Next::GoOn)
@@ -350,6 +352,24 @@ impl Worker {
             Ok(())
         })?;
         Ok(must_wait)
+    }
+
+    /// Hands over all that RocksDB lacks; nothing is on its way there.
+    fn flush_all(&mut self) -> Result<(), JobError> {
+        assert_eq!(
+            self.state,
+            State::Drained,
+            "a savepoint is taken where no cycle is open"
+        );
+        let (number, reports) = (self.number, self.reports.clone());
+        self.each_store(&mut |store, changelog| {
+            if let Some(flush) = changelog.take_flush(store, FlushUrgency::Now)? {
+                reports.send(Report::Flush(number, flush));
+            }
+            Ok(())
+        })?;
+        self.reports.send(Report::StateFlushed);
+        Ok(())
     }
 
     /// The sources stand still: ends the cycle in their chains, and then wherever nothing more can come.
@@ -403,8 +423,12 @@ impl Worker {
         let marks = self.prepare_sinks()?;
         let mut flushes: Vec<Flush> = Vec::new();
         let timestamp = self.job.env.clock.wall();
+        let urgency = match self.job.is_flush_due.load(Ordering::Relaxed) {
+            true => FlushUrgency::Now,
+            false => FlushUrgency::WhenDue,
+        };
         self.each_store(&mut |store, changelog| {
-            flushes.extend(changelog.drain(store, timestamp)?);
+            flushes.extend(changelog.drain(store, timestamp, urgency)?);
             Ok(())
         })?;
         failpoint("cycle.changelog_written");

@@ -90,6 +90,16 @@ impl Positions {
         }
     }
 
+    /// Forgets the position of a split: it is read from its beginning.
+    pub(crate) fn forget(
+        &mut self,
+        writer: usize,
+        source: &str,
+        split: &str,
+    ) -> Result<(), JobError> {
+        self.append_named(writer, source, split, None)
+    }
+
     /// Notes what a cycle changes of a sink's marks.
     pub(crate) fn append_marks(
         &mut self,
@@ -145,6 +155,11 @@ pub(crate) struct NamedPositions {
 impl NamedPositions {
     pub(crate) fn is_empty(&self) -> bool {
         self.stored.is_empty()
+    }
+
+    /// The names of everything: of a source and its split, or of a sink and its part.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &(String, String)> {
+        self.stored.keys()
     }
 
     /// The position of a split, if it has one.

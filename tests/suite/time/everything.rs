@@ -224,8 +224,25 @@ impl Input {
         self.keys = keys;
     }
 
+    /// Appends all of it to another log, in the same order.
+    pub(super) fn copy_to(&self, log: &Log) {
+        let lines: Vec<String> = self
+            .clicks
+            .iter()
+            .map(|(user, at)| format!("{user} {at}"))
+            .collect();
+        assert!(lines.chunks(100).all(|lines| append(log, "in", lines)));
+        let names: Vec<String> = self.keys.iter().map(u64::to_string).collect();
+        assert!(append(log, "keys", &names));
+    }
+
+    /// How many records it has.
+    pub(super) fn records(&self) -> u64 {
+        (self.clicks.len() + self.keys.len()) as u64
+    }
+
     /// How many rings the alarms give in all.
-    fn rings(&self) -> usize {
+    pub(super) fn rings(&self) -> usize {
         self.keys.len() * usize::try_from(RINGS).unwrap()
     }
 }
@@ -329,6 +346,23 @@ impl Given {
             absent: committed_by_key::<String, i64>(log, "absent"),
             alarms: committed_by_key::<u64, u64>(log, "alarms"),
         }
+    }
+
+    /// What came before, and this.
+    pub(super) fn behind(mut self, before: Self) -> Self {
+        self.tumbling.extend(before.tumbling);
+        self.sessions.extend(before.sessions);
+        self.late.extend(before.late);
+        self.late.sort();
+        self.late_for_sessions.extend(before.late_for_sessions);
+        self.late_for_sessions.sort();
+        for (user, times) in before.absent {
+            self.absent.entry(user).or_default().splice(0..0, times);
+        }
+        for (key, rings) in before.alarms {
+            self.alarms.entry(key).or_default().splice(0..0, rings);
+        }
+        self
     }
 
     /// How much there is of it: windows, clicks that are late, sessions, clicks that are late for these, absences, rings.

@@ -17,6 +17,7 @@ mod model; // Windows of random kinds over random input, against the definition;
 mod power_loss; // Windows and timers on a disk that loses power, with the state lost or older than the log.
 mod replay; // The same output whatever runs a job: random topologies, workers, batches, kills, logs.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
+mod savepoints; // A job goes back to a savepoint, on its own log or on another one that has the input.
 mod scaled; // Windows and timers in jobs that are scaled out, on the embedded log.
 mod scaled_kafka; // The same in processes that are killed, on a real Kafka.
 mod scaled_kinds; // Windows of all kinds, early results, lifetimes and two inputs, scaled out on both logs.

@@ -1,0 +1,501 @@
+//! Restoring a savepoint: one transaction of the job's own, after which changelogs and positions are what they were.
+//!
+//! Of a changelog that goes on behind the savepoint only what was changed since is written again: the value of then, or a deletion. Another
+//! one is filled with all rows. RocksDB follows its changelogs when the job starts, as after any commit, so nothing but the log is
+//! touched; a crash before the commit changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{SavedTopic, Savepoint, from_hex, refused};
+use crate::client::consumer::PartitionReader;
+use crate::client::{
+    ClientError, CommitOutcome, PartitionWriter, TransactionalWriter, Transport, wait,
+};
+use crate::codec::Schema;
+use crate::env::warn;
+use crate::protocol::batch::{BatchBuilder, Compression};
+use crate::protocol::messages::{
+    CommittedOffset, GroupMember, OffsetFetchRequest, OffsetSpec, TopicMetadata,
+};
+use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::sink::MarkChanges;
+use crate::runtime::contract::source::Position;
+use crate::runtime::graph::topology::Topology;
+use crate::runtime::life::job::{Job, Launch};
+use crate::runtime::life::kept::{identity, init_writers};
+use crate::runtime::life::log_handle::Log;
+use crate::runtime::life::start::{Settings, Topics, state_partitions, stored_by};
+use crate::runtime::task::changelog::{changelog_topic, key_of};
+use crate::runtime::task::cycle::{Commit, WRITERS_COUNT};
+use crate::runtime::topics::positions::{Kept, Positions, positions_topic, read_positions};
+use crate::runtime::topics::schemas::check_schemas;
+use crate::state::{StateAtRest, StateConfig, StoreDeclaration};
+use crate::types::{GroupId, Isolation, Offset, Timestamp, TopicId, TopicName, TopicPartition};
+
+/// As long as a Kafka broker lets a transaction be open unless it is told otherwise: all rows of a large state are in one.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// A batch of rows is handed over at this size.
+const BATCH_BYTES: usize = 192 << 10;
+/// How long a changelog is waited for at once.
+const READ_WAIT_MAX: Duration = Duration::from_millis(500);
+/// So many keys that were written again are remembered, so that none is written twice for each of its changes.
+const KEYS_MAX: usize = 100_000;
+
+/// What a restore wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restored {
+    /// The rows of state that were written or deleted.
+    pub rows: u64,
+    /// The positions that were set.
+    pub positions: usize,
+}
+
+impl Launch {
+    /// Puts the job back to where it was when the savepoint was taken: its state, timers, times and the positions of its sources, in one
+    /// transaction of its own, so that all of them change or none does. Whoever runs the job elsewhere is fenced. Then start it.
+    ///
+    /// The log may be the one that the job ran on, which goes on being its home: what it wrote to sinks since then stays there, and comes
+    /// once more when it reads the same input again. Or it is one that does not know the job, and has the input as far as
+    /// it was read. Where the log is Kafka, positions are those of the job's group.
+    ///
+    /// # Errors
+    /// If the savepoint is damaged (the file is named), or of another job or number of state partitions; if the job would misread or
+    /// orphan a part of it, with the difference; if the input does not reach as far, or no longer back; if the job runs in
+    /// this process, or is shared between several; if the log fails. Nothing is changed then.
+    pub fn restore(&self, log: &Log, savepoint: &Savepoint) -> Result<Restored, JobError> {
+        let topology = self.graph.topology(&self.name)?;
+        restore(log, &self.name, &topology, &self.settings, savepoint)
+    }
+}
+
+impl Savepoint {
+    /// As [`Launch::restore`], without the job's program: its types are compared with those of the savepoint when it starts.
+    ///
+    /// # Errors
+    /// As [`Launch::restore`].
+    pub fn restore(&self, log: &Log) -> Result<Restored, JobError> {
+        let saved = StateAtRest::open(log.env(), &self.path)?;
+        let stores = saved.stores().into_iter().map(|store| {
+            let unknown = || {
+                refused(
+                    &self.path,
+                    "its stores have no types: restore it from the job's program",
+                )
+            };
+            let schema = Schema {
+                codec: store.codec,
+                key: store.key.ok_or_else(unknown)?,
+                value: store.value.ok_or_else(unknown)?,
+            };
+            Ok((store.name, schema))
+        });
+        let topology = Topology {
+            stores: stores.collect::<Result<_, JobError>>()?,
+            ..Topology::default()
+        };
+        let settings = Job::new(self.job())
+            .exactly_once(Commit::every(Duration::ZERO))
+            .settings;
+        restore(log, self.job(), &topology, &settings, self)
+    }
+}
+
+fn restore(
+    log: &Log,
+    job: &str,
+    topology: &Topology,
+    settings: &Settings,
+    savepoint: &Savepoint,
+) -> Result<Restored, JobError> {
+    let _claim = log.claim(job)?;
+    let saved = check_savepoint(log, job, topology, settings, savepoint)?;
+    let settings = Settings {
+        state_partitions: Some(saved.state_partitions()),
+        transaction_timeout: TRANSACTION_TIMEOUT,
+        ..settings.clone()
+    };
+    let count = state_partitions(log, job, topology, &settings)?;
+    let transport = log.transport();
+    let restore = Restore {
+        savepoint,
+        saved: &saved,
+        transport: &transport,
+        inputs: inputs(&transport, savepoint)?,
+    };
+    // I4: nobody changes what is read from here on.
+    let id = identity(job, &settings)?;
+    let writers = init_writers(&transport, &id, TRANSACTION_TIMEOUT)?;
+    let topics = Topics::create(&transport, job, topology, &settings, count)?;
+    match restore.write(log, job, topology, &settings, &topics, &writers) {
+        Ok(restored) => match wait(writers[0].commit())? {
+            CommitOutcome::Committed => Ok(restored),
+            _ => Err(refused(
+                savepoint.path(),
+                "it is not known whether it was restored: restore it again before the job runs",
+            )),
+        },
+        Err(e) => {
+            // The next holder of the id does it otherwise.
+            let _ = wait(writers[0].abort());
+            Err(e)
+        }
+    }
+}
+
+/// Refuses a savepoint that is not whole, or that the job cannot go on from.
+fn check_savepoint(
+    log: &Log,
+    job: &str,
+    topology: &Topology,
+    settings: &Settings,
+    savepoint: &Savepoint,
+) -> Result<StateAtRest, JobError> {
+    let refuse = |why: String| Err(refused(savepoint.path(), why));
+    if savepoint.job() != job {
+        return refuse(format!(
+            "it is of the job {:?}, not of {:?}: take one of this job, or give it that name",
+            savepoint.job(),
+            job
+        ));
+    }
+    if settings.scale_out.is_some() {
+        return refuse(SCALED_OUT.to_owned());
+    }
+    let count = savepoint.state_partitions();
+    if let Some(asked) = settings.state_partitions.filter(|it| *it != count) {
+        return refuse(format!(
+            "its state has {count} parts, and the job asks for {asked} state partitions: it can be restored into the same number only, \
+                 ask for {count}"
+        ));
+    }
+    savepoint.verify_in(log.env())?;
+    let saved = StateAtRest::open(log.env(), savepoint.path())?;
+    let stores = topology
+        .stores
+        .iter()
+        .map(|(name, schema)| StoreDeclaration {
+            name: name.clone(),
+            schema: schema.clone(),
+            changelog: TopicId(0),
+        });
+    saved.check(&StateConfig {
+        state_partitions: count,
+        stores: stores.collect(),
+        dropped_stores: settings.dropped_stores.clone(),
+        retyped_stores: settings.retyped.clone(),
+        ..StateConfig::default()
+    })?;
+    Ok(saved)
+}
+
+/// Why a job that is shared between processes has no savepoints.
+pub(in crate::runtime::life) const SCALED_OUT: &str = "the job is shared between processes (`scale_out`), and what is under way between them is in no savepoint yet: run it as one process";
+
+/// The topics that the savepoint has positions of, as they are now: they must reach as far, and still back.
+fn inputs(
+    transport: &Arc<dyn Transport>,
+    savepoint: &Savepoint,
+) -> Result<BTreeMap<TopicName, TopicMetadata>, JobError> {
+    let mut inputs = BTreeMap::new();
+    for topic in &savepoint.manifest.topics {
+        let name = TopicName::new(&topic.topic)?;
+        let metadata = wait(transport.topic(&name))?.ok_or_else(|| {
+            let why = format!(
+                "it has a position of the topic {name}, which is not there: bring the input first"
+            );
+            refused(savepoint.path(), why)
+        })?;
+        check_reach(transport, savepoint, &name, topic)?;
+        inputs.insert(name, metadata);
+    }
+    Ok(inputs)
+}
+
+fn check_reach(
+    transport: &Arc<dyn Transport>,
+    savepoint: &Savepoint,
+    name: &TopicName,
+    topic: &SavedTopic,
+) -> Result<(), JobError> {
+    for saved in &topic.partitions {
+        let place = TopicPartition::new(name.clone(), saved.partition);
+        let (start, end) = bounds(transport, &place)?;
+        if saved.offset > end {
+            let why = format!(
+                "it was taken when {place} was read up to {}, and {place} ends at {end}: bring the rest of the input first",
+                saved.offset
+            );
+            return Err(refused(savepoint.path(), why));
+        }
+        if saved.offset < start {
+            let why = format!(
+                "it was taken when {place} was read up to {}, and {place} begins at {start} now: the records between are deleted, and \
+                 the job would go on without them",
+                saved.offset
+            );
+            return Err(refused(savepoint.path(), why));
+        }
+    }
+    Ok(())
+}
+
+/// The first and the end offset of a partition, of all records.
+fn bounds(
+    transport: &Arc<dyn Transport>,
+    place: &TopicPartition,
+) -> Result<(Offset, Offset), ClientError> {
+    let list = |spec| wait(transport.list_offset(place, spec, Isolation::ReadUncommitted));
+    let start = list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset);
+    let end = list(OffsetSpec::Latest)?.map_or(Offset::ZERO, |found| found.offset);
+    Ok((start, end))
+}
+
+struct Restore<'a> {
+    savepoint: &'a Savepoint,
+    saved: &'a StateAtRest,
+    transport: &'a Arc<dyn Transport>,
+    inputs: BTreeMap<TopicName, TopicMetadata>,
+}
+
+impl Restore<'_> {
+    /// Writes everything into the transaction of the first writer.
+    fn write(
+        &self,
+        log: &Log,
+        job: &str,
+        topology: &Topology,
+        settings: &Settings,
+        topics: &Topics,
+        writers: &[TransactionalWriter; WRITERS_COUNT],
+    ) -> Result<Restored, JobError> {
+        let kept = read_positions(self.transport, &positions_topic(job)?)?;
+        let stored = stored_by(job, topology, settings, topics)?;
+        let unnoted = check_schemas(self.transport, job, stored, &settings.retyped)?;
+        let mut positions = Positions::new(log.env().clone(), positions_topic(job)?, writers);
+        for noted in unnoted {
+            positions.append_schema(0, &noted)?;
+        }
+        let now = log.env().clock.wall();
+        let mut rows = 0;
+        for store in topology.stores.keys() {
+            let topic = changelog_topic(job, store)?;
+            let id = topics.found[&topic].id.to_string();
+            for partition in 0..self.saved.state_partitions() {
+                let place = TopicPartition::new(topic.clone(), i32::from(partition));
+                let mut writing = Rows::new(writers[0].partition(&place), now);
+                self.write_rows(store, &id, partition, &place, &mut writing)?;
+                rows += writing.finish()?;
+            }
+        }
+        let named = self.write_named(&kept, &mut positions)?;
+        let committed = self.write_committed(job, &writers[0])?;
+        positions.flush(0)?;
+        Ok(Restored {
+            rows,
+            positions: named + committed,
+        })
+    }
+
+    /// Makes one changelog partition what it was.
+    fn write_rows(
+        &self,
+        store: &str,
+        topic_id: &str,
+        partition: u16,
+        place: &TopicPartition,
+        rows: &mut Rows,
+    ) -> Result<(), JobError> {
+        let (start, end) = bounds(self.transport, place)?;
+        let saved = self.saved.stores().into_iter().find(|it| it.name == store);
+        let position = match &saved {
+            Some(_) => self.saved.position(store, partition)?,
+            None => None,
+        };
+        let is_same = saved.as_ref().is_some_and(|it| it.changelog == topic_id);
+        let value = |key: &[u8]| match &saved {
+            Some(_) => self.saved.get(store, partition, key),
+            None => Ok(None),
+        };
+        // All before its position is in the savepoint, and not changed by what comes.
+        let from = position.filter(|at| is_same && (start..=end).contains(at));
+        self.for_each_key(
+            place,
+            from.unwrap_or(start),
+            end,
+            &mut |key| match value(key)? {
+                Some(_) if from.is_none() => Ok(()),
+                value => rows.push(key, value.as_deref()),
+            },
+        )?;
+        if from.is_some() || saved.is_none() {
+            return Ok(());
+        }
+        let mut failed = Ok(());
+        let visited = self.saved.visit(store, partition, &mut |key, value| {
+            failed = rows.push(key, Some(value));
+            Ok(match failed {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            })
+        });
+        let ControlFlow::Continue(()) = visited? else {
+            return failed;
+        };
+        Ok(())
+    }
+
+    /// Shows the keys of the committed records of a changelog partition, each about once.
+    fn for_each_key(
+        &self,
+        place: &TopicPartition,
+        from: Offset,
+        end: Offset,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), JobError>,
+    ) -> Result<(), JobError> {
+        let transport = Arc::clone(self.transport);
+        let isolation = Isolation::ReadCommitted;
+        let mut reader = PartitionReader::new(transport, place.clone(), from, isolation);
+        let mut seen = HashSet::new();
+        while reader.position() < end {
+            // What this transaction writes stands behind `end`, and is not waited for.
+            for batch in wait(reader.fetch(READ_WAIT_MAX))? {
+                for record in batch?.iter() {
+                    let record = record?;
+                    let key = key_of(&record, place)?;
+                    if record.offset < end && !seen.contains(key) {
+                        each(key)?;
+                        if seen.len() == KEYS_MAX {
+                            seen.clear();
+                        }
+                        seen.insert(key.to_vec());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets positions of splits that are no partitions, and the marks of sinks where the log knows none.
+    fn write_named(&self, kept: &Kept, positions: &mut Positions) -> Result<usize, JobError> {
+        let manifest = &self.savepoint.manifest;
+        let bytes = |text: &str| {
+            let why = "its manifest has bytes that are none";
+            from_hex(text).ok_or_else(|| refused(self.savepoint.path(), why))
+        };
+        let mut saved = BTreeSet::new();
+        for split in &manifest.splits {
+            saved.insert((split.source.as_str(), split.split.as_str()));
+            let position = Position {
+                offset: split.offset,
+                fingerprint: bytes(&split.fingerprint)?,
+                watermark: split.watermark.map(Timestamp),
+            };
+            positions.append(0, &split.source, &split.split, &position)?;
+        }
+        // Read for the first time since then: from the beginning again.
+        for (name, part) in kept.positions.names() {
+            let is_source = manifest.sources.contains(name);
+            if is_source && !saved.contains(&(name.as_str(), part.as_str())) {
+                positions.forget(0, name, part)?;
+            }
+        }
+        if kept.positions.is_empty() {
+            for mark in &manifest.marks {
+                let mut changes = MarkChanges::default();
+                changes.set(mark.part.clone(), bytes(&mark.mark)?);
+                positions.append_marks(0, &mark.sink, &changes)?;
+            }
+        }
+        for (topic, metadata) in &self.inputs {
+            let was = manifest.topics.iter().find(|it| it.topic == topic.as_str());
+            let was = was.and_then(|it| it.id.clone());
+            if was.is_some_and(|was| was != metadata.id.to_string()) {
+                warn!(%topic, "the topic is not the one that was read when the savepoint was taken: its records must be the same, which nobody can check");
+            }
+            if !kept.read_topics.contains_key(topic) {
+                positions.append_topic(0, topic, metadata.id)?;
+            }
+        }
+        Ok(manifest.splits.len())
+    }
+
+    /// Sets the committed offsets of the job's group.
+    fn write_committed(&self, job: &str, writer: &TransactionalWriter) -> Result<usize, JobError> {
+        let group = GroupId::new(job)?;
+        let request = OffsetFetchRequest {
+            group: group.clone(),
+            partitions: None,
+            require_stable: true,
+        };
+        let mut offsets = BTreeMap::new();
+        for (place, committed) in wait(self.transport.offset_fetch(request))? {
+            let is_there = wait(self.transport.topic(&place.topic))?.is_some();
+            if committed.is_some() && is_there {
+                // Read for the first time since then, unless the savepoint has it.
+                let (start, _) = bounds(self.transport, &place)?;
+                offsets.insert(place, (start, String::new()));
+            }
+        }
+        for topic in &self.savepoint.manifest.topics {
+            for saved in &topic.partitions {
+                let place = TopicPartition::new(TopicName::new(&topic.topic)?, saved.partition);
+                offsets.insert(place, (saved.offset, saved.metadata.clone()));
+            }
+        }
+        if offsets.is_empty() {
+            return Ok(0);
+        }
+        let offsets = offsets.into_iter().map(|(place, (offset, metadata))| {
+            let committed = CommittedOffset {
+                offset,
+                leader_epoch: -1,
+                metadata,
+            };
+            (place, committed)
+        });
+        let offsets: Vec<_> = offsets.collect();
+        let count = offsets.len();
+        wait(writer.send_offsets(group, GroupMember::default(), offsets))?;
+        Ok(count)
+    }
+}
+
+/// Rows on their way into one changelog partition.
+struct Rows {
+    writer: PartitionWriter,
+    builder: BatchBuilder,
+    now: Timestamp,
+    count: u64,
+}
+
+impl Rows {
+    fn new(writer: PartitionWriter, now: Timestamp) -> Self {
+        Self {
+            writer,
+            builder: BatchBuilder::new(Compression::None, None),
+            now,
+            count: 0,
+        }
+    }
+
+    fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), JobError> {
+        self.builder.push(self.now, Some(key), value);
+        self.count += 1;
+        if self.builder.size_bytes() >= BATCH_BYTES {
+            self.writer.hand_over(&mut self.builder)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<u64, JobError> {
+        if !self.builder.is_empty() {
+            self.writer.hand_over(&mut self.builder)?;
+        }
+        self.writer.settle()?;
+        Ok(self.count)
+    }
+}
