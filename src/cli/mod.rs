@@ -18,7 +18,9 @@ mod output;
 mod perf;
 mod produce;
 mod reset;
+mod savepoint;
 mod session;
+mod state;
 mod text;
 mod time;
 mod topic;
@@ -70,6 +72,10 @@ enum Command {
     Txn(txn::TxnArguments),
     /// List and describe groups, their members and positions, move their positions, and delete them
     Group(group::GroupArguments),
+    /// Take, list, check and restore savepoints of jobs
+    Savepoint(savepoint::SavepointArguments),
+    /// Look into the state of a stopped job
+    State(state::StateArguments),
     /// Serve a data directory to any Kafka client
     Broker(broker::BrokerArguments),
     /// Add, list and delete the users of a broker
@@ -148,6 +154,8 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::Log(arguments) => return log::run(env, arguments),
         Command::Txn(arguments) => txn::run(env, arguments)?,
         Command::Group(arguments) => group::run(env, arguments)?,
+        Command::Savepoint(arguments) => savepoint::run(env, arguments)?,
+        Command::State(arguments) => state::run(env, arguments)?,
         Command::Broker(arguments) => broker::run(env, arguments)?,
         Command::User(arguments) => user::run(env, arguments)?,
         Command::Acl(arguments) => acl::run(env, arguments)?,

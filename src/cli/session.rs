@@ -12,6 +12,7 @@ use crate::broker::{Broker, BrokerConfig};
 use crate::client::transport::{KafkaSettings, KafkaTransport};
 use crate::client::{Admin, InProcess, Transport};
 use crate::env::Env;
+use crate::runtime::Log;
 use crate::types::Durability;
 
 /// The environment variable that names the data directory.
@@ -55,6 +56,18 @@ impl DataOption {
                 "this is about a data directory, not a Kafka cluster: give --data DIR".to_owned(),
             )
             .into()),
+        }
+    }
+
+    /// The log as jobs have it; a data directory must be there.
+    pub(super) fn open_log(&self, env: &Env) -> anyhow::Result<Log> {
+        match self.place()? {
+            Place::Directory(path) => {
+                require_directory(env, &path)?;
+                let opened = Log::in_env(env.clone(), &path, BrokerConfig::default());
+                opened.with_context(|| format!("cannot open the data directory {}", path.display()))
+            }
+            Place::Kafka(bootstrap) => Ok(Log::kafka(&bootstrap)?),
         }
     }
 
@@ -176,12 +189,19 @@ pub(super) fn with_session<T>(
     Ok(value)
 }
 
-fn open_directory(env: &Env, path: &std::path::Path, absent: Absent) -> anyhow::Result<Session> {
-    if absent == Absent::Refuse && !env.files.exists(path)? {
+fn require_directory(env: &Env, path: &std::path::Path) -> anyhow::Result<()> {
+    if !env.files.exists(path)? {
         bail!(
             "there is no data directory {}: check --data, or make one with `onceflow topic create`",
             path.display()
         );
+    }
+    Ok(())
+}
+
+fn open_directory(env: &Env, path: &std::path::Path, absent: Absent) -> anyhow::Result<Session> {
+    if absent == Absent::Refuse {
+        require_directory(env, path)?;
     }
     let config = BrokerConfig {
         durability: Durability::Fsync,

@@ -47,6 +47,8 @@ pub use graph::table::{Deletes, Deletions, Grows, Table};
 pub use life::arguments::{JobArguments, UsageError};
 pub use life::job::{Job, Launch, Running};
 pub use life::log_handle::Log;
+#[cfg(feature = "cli")]
+pub(crate) use life::savepoint::ask_for_savepoint;
 pub use life::savepoint::{Restored, Savepoint};
 pub use life::stopper::Stopper;
 pub use scale::ScaleOut;

@@ -48,6 +48,11 @@ impl StateBackend {
         Ok(copy)
     }
 
+    /// The job's own directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.shared.directory
+    }
+
     /// Removes the copy that [`copy_at_rest`](Self::copy_at_rest) made, if it is still there.
     ///
     /// # Errors

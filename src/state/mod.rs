@@ -42,7 +42,7 @@ mod value;
 
 pub use error::StateError;
 
-pub(crate) use at_rest::StateAtRest;
+pub(crate) use at_rest::{StateAtRest, StoreAtRest};
 pub(crate) use cycle_store::{BoxError, CycleStore};
 pub(crate) use flush::{FlushBatch, FlushTicket};
 pub(crate) use ranges::{Direction, KeyRange};

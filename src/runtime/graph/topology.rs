@@ -90,6 +90,14 @@ impl Topology {
         all.join("; ")
     }
 
+    /// The names of its exchanges, in their order.
+    pub(crate) fn exchange_names(&self) -> Vec<Arc<str>> {
+        let exchanges = self.exchanges.iter();
+        exchanges
+            .map(|exchange| Arc::clone(&exchange.name))
+            .collect()
+    }
+
     /// All that its workers need.
     pub(crate) fn chains(&self) -> Chains {
         let exchanges = self.exchanges.iter().map(|exchange| ExchangeChain {

@@ -134,7 +134,8 @@ impl Driver {
 
     /// Runs until the sources end, somebody stops the job, or something fails.
     pub(crate) fn run(mut self) -> Result<(), JobError> {
-        let driven = self.drive().map_err(|e| self.name_timeout(e));
+        let driven = self.drive().and_then(|()| self.flush_the_rest());
+        let driven = driven.map_err(|e| self.name_timeout(e));
         self.job.pressure.stop_sources();
         self.broadcast(|| Message::Stop);
         let ended = self.wait_for_workers();
@@ -154,6 +155,7 @@ impl Driver {
         loop {
             let now = self.job.env.clock.now();
             self.watch(now);
+            self.look_into_letterbox(now);
             let wait_for = self
                 .cycle
                 .deadline()
@@ -180,18 +182,12 @@ impl Driver {
                     true => Event::Reassigned,
                     false => continue,
                 },
-                Ok(Report::Savepoint) => match self.begin_savepoint() {
-                    Some(event) => event,
-                    None => continue,
-                },
-                Ok(Report::Durable) => match self.savepoint_is_prepared() {
-                    Some(event) => event,
-                    None => continue,
-                },
-                Ok(Report::StateFlushed) => match self.state_flushed()? {
-                    Some(event) => event,
-                    None => continue,
-                },
+                Ok(report @ (Report::Savepoint | Report::Durable | Report::StateFlushed)) => {
+                    match self.for_a_savepoint(&report)? {
+                        Some(event) => event,
+                        None => continue,
+                    }
+                }
                 Ok(Report::Lost) => {
                     return Err(JobError::NotCommitted {
                         job: self.job.name.clone(),
@@ -468,6 +464,13 @@ impl Driver {
         share.membership.read_for_good(read);
     }
 
+    /// Everything is committed: RocksDB gets it all, so that the next start has nothing to replay, and the directory can be read.
+    fn flush_the_rest(&self) -> Result<(), JobError> {
+        self.flusher.wait_until_idle()?;
+        self.broadcast(|| Message::FlushAll);
+        Ok(())
+    }
+
     fn wait_for_workers(&mut self) -> Result<(), JobError> {
         let mut result = Ok(());
         while self.running > 0 {
@@ -475,6 +478,11 @@ impl Driver {
                 Ok(Report::Ended(_, ended)) => {
                     self.running -= 1;
                     result = result.and(ended);
+                }
+                Ok(Report::Flush(worker, flush)) => {
+                    // I7: see `Report::Flush`.
+                    let flushed = self.flusher.flush(worker, flush);
+                    result = result.and(flushed);
                 }
                 Ok(_) => {}
                 Err(_) => break,

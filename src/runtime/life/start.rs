@@ -190,7 +190,6 @@ fn prepare(
     let is_spread = share.is_some();
     let inboxes: Arc<[Inbox]> = (0..workers).map(|_| Inbox::new()).collect();
     let wakers = inboxes.iter().map(Inbox::waker).collect();
-    let exchanges = topology.exchanges.iter();
     let mut job = JobContext {
         name: name.to_owned(),
         env: log.env().clone(),
@@ -208,7 +207,7 @@ fn prepare(
         },
         stores: topology.stores.clone(),
         shared_stores: topology.shared_stores.clone(),
-        exchanges: exchanges.map(|it| Arc::clone(&it.name)).collect(),
+        exchanges: topology.exchange_names(),
         renamed: topology.renamed.clone(),
         renamed_exchanges: topology.renamed_exchanges.clone(),
         uses_time: topology.uses_time,

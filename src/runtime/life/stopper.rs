@@ -43,13 +43,17 @@ impl Stopper {
 
     pub(super) fn ask_for_savepoint(&self, path: &Path) -> Receiver<Result<Savepoint, JobError>> {
         let (request, answered) = Request::new(path);
+        self.add_savepoint(request);
+        answered
+    }
+
+    pub(super) fn add_savepoint(&self, request: Request) {
         let mut state = self.0.lock();
         if !state.is_finished {
             state.savepoints.push_back(request);
         }
         drop(state);
         self.wake_for_savepoint();
-        answered
     }
 
     /// The savepoint that is to be taken next.

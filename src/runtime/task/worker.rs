@@ -359,7 +359,7 @@ impl Worker {
         assert_eq!(
             self.state,
             State::Drained,
-            "a savepoint is taken where no cycle is open"
+            "all is handed over where no cycle is open"
         );
         let (number, reports) = (self.number, self.reports.clone());
         self.each_store(&mut |store, changelog| {

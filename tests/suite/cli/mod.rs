@@ -5,6 +5,7 @@ mod groups;
 mod log;
 mod produce_consume;
 mod refusals;
+mod savepoints;
 mod security;
 mod setup;
 mod topics;

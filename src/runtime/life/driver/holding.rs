@@ -19,11 +19,13 @@ use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::Split;
 use crate::runtime::graph::topology::Topology;
 use crate::runtime::life::savepoint::{
-    Manifest, Request, SCALED_OUT, SavedMark, SavedPosition, SavedSplit, SavedTopic, finish, to_hex,
+    Letterbox, Manifest, Request, SCALED_OUT, SavedMark, SavedPosition, SavedSplit, SavedTopic,
+    finish, to_hex,
 };
 use crate::runtime::life::stopper::Stopper;
 use crate::runtime::task::cycle::Event;
 use crate::runtime::task::inbox::Message;
+use crate::runtime::task::report::Report;
 use crate::runtime::topics::positions::{Kept, positions_topic, read_positions};
 use crate::types::{Isolation, TopicName, TopicPartition};
 
@@ -41,6 +43,7 @@ pub(super) struct Savepoints {
     sources: Vec<String>,
     sinks: Vec<String>,
     stage: Stage,
+    letterbox: Option<Letterbox>,
     /// Whether the files of the last one are still being moved.
     is_writing: Arc<AtomicBool>,
 }
@@ -64,6 +67,7 @@ impl Driver {
     pub(crate) fn saving(mut self, stopper: &Stopper, topology: &Topology) -> Self {
         self.savepoints.stopper = Some(stopper.clone());
         self.savepoints.topology = topology.fingerprint();
+        self.savepoints.letterbox = Some(Letterbox::new(self.job.backend.directory()));
         let sources = topology.sources.iter().map(|source| source.name.clone());
         self.savepoints.sources = sources.collect();
         let sinks = topology.sinks.iter().map(|sink| sink.name.clone());
@@ -71,8 +75,33 @@ impl Driver {
         self
     }
 
+    /// A report that matters for savepoints only; says what it is for the cycle, if anything.
+    pub(super) fn for_a_savepoint(&mut self, report: &Report) -> Result<Option<Event>, JobError> {
+        match report {
+            Report::Savepoint => Ok(self.begin_savepoint()),
+            Report::Durable => Ok(self.savepoint_is_prepared()),
+            _ => self.state_flushed(),
+        }
+    }
+
+    /// Looks whether somebody in another process asks for a savepoint.
+    pub(super) fn look_into_letterbox(&mut self, now: Instant) {
+        let Savepoints {
+            letterbox: Some(letterbox),
+            stopper: Some(stopper),
+            ..
+        } = &mut self.savepoints
+        else {
+            return;
+        };
+        if let Some(path) = letterbox.look(&self.job.env, now) {
+            let (env, file) = (self.job.env.clone(), letterbox.answer_file());
+            stopper.add_savepoint(Request::answered_by_file(path, env, file));
+        }
+    }
+
     /// Somebody asks for a savepoint. Two are not taken at once: the second one's turn comes when the first is written.
-    pub(super) fn begin_savepoint(&mut self) -> Option<Event> {
+    fn begin_savepoint(&mut self) -> Option<Event> {
         let is_busy = self.savepoints.is_writing.load(Ordering::Acquire);
         if is_busy || !matches!(self.savepoints.stage, Stage::None) {
             return None;
@@ -108,7 +137,7 @@ impl Driver {
     }
 
     /// Little is left to be flushed: the next commit is the one that the savepoint is of.
-    pub(super) fn savepoint_is_prepared(&mut self) -> Option<Event> {
+    fn savepoint_is_prepared(&mut self) -> Option<Event> {
         match std::mem::take(&mut self.savepoints.stage) {
             Stage::Preparing(request) => {
                 self.savepoints.stage = Stage::Due(request);
@@ -143,7 +172,7 @@ impl Driver {
     }
 
     /// A worker handed over all; once all have, the state is copied, and the job goes on.
-    pub(super) fn state_flushed(&mut self) -> Result<Option<Event>, JobError> {
+    fn state_flushed(&mut self) -> Result<Option<Event>, JobError> {
         let stage = std::mem::take(&mut self.savepoints.stage);
         let Stage::Holding(request, workers, since) = stage else {
             unreachable!("workers hand over all when they are told to")

@@ -9,8 +9,9 @@
 //! It is taken where a cycle is committed and none is open (`driver/holding.rs`), and restored by a transaction of the job's own
 //! (`restoring.rs`): changelogs and positions become what they were, all at once or not at all.
 //!
-//! Reading order: this file, `taking.rs`, `restoring.rs`.
+//! Reading order: this file, `taking.rs`, `asking.rs` (from another process), `restoring.rs`.
 
+mod asking;
 mod restoring;
 mod taking;
 
@@ -20,6 +21,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use asking::Letterbox;
+#[cfg(feature = "cli")]
+pub(crate) use asking::ask_for_savepoint;
 pub use restoring::Restored;
 pub(super) use restoring::SCALED_OUT;
 pub(super) use taking::{Request, finish};
@@ -60,6 +64,9 @@ pub struct Savepoint {
     manifest: Manifest,
     held: Duration,
 }
+
+/// The path of a savepoint, and the savepoint or why it cannot be opened.
+type Listed = (PathBuf, Result<Savepoint, JobError>);
 
 /// The content of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,9 +165,7 @@ impl Savepoint {
     ///
     /// # Errors
     /// If the directory cannot be read.
-    pub fn list(
-        folder: impl AsRef<Path>,
-    ) -> Result<Vec<(PathBuf, Result<Self, JobError>)>, JobError> {
+    pub fn list(folder: impl AsRef<Path>) -> Result<Vec<Listed>, JobError> {
         let (env, folder) = (Env::real(), folder.as_ref());
         let entries = env.files.read_dir(folder);
         let entries = entries.map_err(|e| refused(folder, e))?.into_iter();

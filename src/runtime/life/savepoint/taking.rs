@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
-use super::{MANIFEST, Manifest, READ_BYTES, SavedFile, Savepoint, describe_file, refused};
+use super::{MANIFEST, Manifest, READ_BYTES, SavedFile, Savepoint, asking, describe_file, refused};
 use crate::broker::sealed;
 use crate::env::{Env, Files, OpenMode};
 use crate::runtime::contract::error::JobError;
@@ -14,7 +14,14 @@ use crate::runtime::contract::error::JobError;
 /// A wish for a savepoint.
 pub(in crate::runtime::life) struct Request {
     pub(in crate::runtime::life) path: PathBuf,
-    answer: oneshot::Sender<Result<Savepoint, JobError>>,
+    answer: Answer,
+}
+
+/// The place of the answer.
+enum Answer {
+    Caller(oneshot::Sender<Result<Savepoint, JobError>>),
+    /// Of somebody in another process.
+    File(Env, PathBuf),
 }
 
 impl Request {
@@ -23,7 +30,18 @@ impl Request {
     ) -> (Self, oneshot::Receiver<Result<Savepoint, JobError>>) {
         let (answer, answered) = oneshot::channel();
         let path = path.to_owned();
+        let answer = Answer::Caller(answer);
         (Self { path, answer }, answered)
+    }
+
+    /// Of somebody in another process, who looks for the answer in a file.
+    pub(in crate::runtime::life) fn answered_by_file(
+        path: PathBuf,
+        env: Env,
+        file: PathBuf,
+    ) -> Self {
+        let answer = Answer::File(env, file);
+        Self { path, answer }
     }
 
     /// Refuses what could only fail later, while the job stands still.
@@ -44,8 +62,11 @@ impl Request {
     }
 
     pub(in crate::runtime::life) fn answer(self, result: Result<Savepoint, JobError>) {
-        // Whoever asked may be gone.
-        let _ = self.answer.send(result);
+        match self.answer {
+            // Whoever asked may be gone.
+            Answer::Caller(caller) => drop(caller.send(result)),
+            Answer::File(env, file) => asking::answer(&env, &file, &self.path, &result),
+        }
     }
 
     pub(in crate::runtime::life) fn refuse(self, why: &str) {

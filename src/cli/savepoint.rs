@@ -1,0 +1,140 @@
+//! `onceflow savepoint`: asks a running job for one, and lists, checks and restores those that are there.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+
+use super::output::{self, Table};
+use super::session::DataOption;
+use super::time;
+use crate::env::Env;
+use crate::runtime::{Savepoint, ask_for_savepoint};
+
+const EXAMPLES: &str = "\
+Examples:
+  onceflow savepoint create backup/monday --job word-count --data ./data
+  onceflow savepoint list backup
+  onceflow savepoint verify backup/monday
+  onceflow savepoint restore backup/monday --data ./data
+
+A savepoint is asked for while the job runs, and restored while it does not. After a restore the job reads its input again from where
+it was; what it wrote since then stays, and comes once more.";
+
+/// Take, list, check and restore savepoints of jobs.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct SavepointArguments {
+    #[command(flatten)]
+    data: DataOption,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Ask a job that runs for a savepoint, and wait for it
+    Create {
+        /// The directory that is to be made
+        path: PathBuf,
+        /// The job's name
+        #[arg(long, value_name = "NAME")]
+        job: String,
+        /// The folder of the states of jobs, for a job on Kafka; else it is in the data directory
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+        /// How long to wait for the job's answer, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        wait: u64,
+    },
+    /// List the savepoints in a directory
+    List {
+        /// The directory
+        path: PathBuf,
+    },
+    /// Read all files of a savepoint, and compare them with their checksums
+    Verify {
+        /// The savepoint's directory
+        path: PathBuf,
+    },
+    /// Show what a savepoint is of, and its positions
+    Inspect {
+        /// The savepoint's directory
+        path: PathBuf,
+    },
+    /// Put the job's state and positions back to a savepoint; the job must not run
+    Restore {
+        /// The savepoint's directory
+        path: PathBuf,
+    },
+}
+
+/// Runs `onceflow savepoint`.
+pub(super) fn run(env: &Env, arguments: SavepointArguments) -> anyhow::Result<()> {
+    let mut out = output::stdout();
+    match arguments.action {
+        Action::Create {
+            path,
+            job,
+            state_dir,
+            wait,
+        } => {
+            let states = match state_dir {
+                Some(folder) => folder,
+                None => arguments.data.directory()?.join("state"),
+            };
+            let path = std::path::absolute(&path).context("the path cannot be made absolute")?;
+            ask_for_savepoint(env, &states.join(&job), &path, Duration::from_secs(wait))?;
+            writeln!(out, "{}", path.display())?;
+        }
+        Action::List { path } => list(&path, &mut out)?,
+        Action::Verify { path } => {
+            let savepoint = Savepoint::open(&path)?;
+            savepoint.verify()?;
+            let bytes = output::bytes(savepoint.size_bytes());
+            writeln!(out, "{} is whole: {bytes}", path.display())?;
+        }
+        Action::Inspect { path } => writeln!(out, "{}", Savepoint::open(&path)?)?,
+        Action::Restore { path } => {
+            let savepoint = Savepoint::open(&path)?;
+            let log = arguments.data.open_log(env)?;
+            let restored = savepoint.restore(&log);
+            let closed = log.close();
+            let restored = restored?;
+            closed.context("cannot close the data directory cleanly")?;
+            writeln!(
+                out,
+                "the job {} is where it was: {} rows of state written, {} positions set",
+                savepoint.job(),
+                restored.rows,
+                restored.positions
+            )?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn list(path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut table = Table::new(&["savepoint", "job", "taken", "state partitions", "bytes"]);
+    let mut damaged = Vec::new();
+    for (path, opened) in Savepoint::list(path)? {
+        match opened {
+            Ok(savepoint) => table.row([
+                path.display().to_string(),
+                savepoint.job().to_owned(),
+                time::format(savepoint.taken_at()),
+                savepoint.state_partitions().to_string(),
+                savepoint.size_bytes().to_string(),
+            ]),
+            Err(e) => damaged.push(e.to_string()),
+        }
+    }
+    table.print(out)?;
+    out.flush()?;
+    match damaged.first() {
+        Some(first) => bail!("{} of them cannot be opened: {first}", damaged.len()),
+        None => Ok(()),
+    }
+}
