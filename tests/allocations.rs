@@ -96,6 +96,14 @@ fn jobs_allocate_nothing_per_record() {
         let counts = lines.key_by_ref(user).count("counts");
         counts.changes().sink(topic("out"));
     });
+    assert_lean("a lookup in a table", |job| {
+        let lines = job.source(topic::<str>("in").until_end());
+        let (counted, lines) = lines.key_by_ref(user).map(|line: &str| line.len()).tee();
+        let counts = counted.count("counts");
+        lines
+            .left_join_table("lookup", counts, |length, count| (*length, count.copied()))
+            .sink(topic("out"));
+    });
     assert_lean("a count in windows", |job| {
         let lines = job.source(topic::<str>("in").until_end());
         let day = Duration::from_secs(24 * 60 * 60);

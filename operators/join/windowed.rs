@@ -3,6 +3,7 @@
 //! A record goes into each of its windows, with the window as part of its key and the window's last moment as its time. So records that
 //! match have one key and one time, and are joined as those within an interval of no length are.
 
+use super::Join;
 use super::interval::{Bounds, IntervalJoin};
 use crate::codec::Datum;
 use crate::operators::window::Grid;
@@ -69,7 +70,7 @@ where
     })
 }
 
-impl<K, L, R, A, B> super::Join<K, L, R, A, B>
+impl<K, L, R, A, B> Join<K, L, R, A, B>
 where
     K: Datum + ?Sized,
     L: Datum + ?Sized,

@@ -186,7 +186,11 @@ impl Graph {
         let ports = found.iter().flat_map(|node| &node.inputs);
         let ports: Vec<&str> = ports.filter_map(|edge| edge.port).collect();
         match found.as_ref().and_then(|node| node.name.as_deref()) {
-            Some(name) => self.rename(name, first, &ports),
+            Some(name) => {
+                self.rename(name, first, &ports);
+                let stores = found.iter().flat_map(|node| &node.stores);
+                self.rename_stores(name, first, stores);
+            }
             None => self.add_fault(format!(
                 "`.was({first:?})` stands behind a step without a name: put it right behind the one that was renamed"
             )),
@@ -206,6 +210,16 @@ impl Graph {
             topology.faults.push(format!(
                 "the step {name:?} was two others: name the first one only, under which its state is kept"
             ));
+        }
+    }
+
+    /// The stores of a step that are named after it, as `<step>-left` is, are kept under the name that it had first, too.
+    fn rename_stores<'s>(&self, name: &str, first: &str, stores: impl Iterator<Item = &'s String>) {
+        for store in stores {
+            let part = store.strip_prefix(name);
+            if let Some(part) = part.filter(|part| part.starts_with('-')) {
+                self.rename(store, &format!("{first}{part}"), &[]);
+            }
         }
     }
 

@@ -64,6 +64,8 @@ pub struct OrderedStore<S, V> {
     state_partitions: u16,
     row: Vec<u8>,
     range: KeyRange,
+    /// The rows that are to be removed, one behind the other, and where each ends.
+    removed: (Vec<u8>, Vec<usize>),
     sorted_by: PhantomData<fn(&S)>,
 }
 
@@ -75,6 +77,7 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
             state_partitions,
             row: Vec::new(),
             range: KeyRange::default(),
+            removed: (Vec::new(), Vec::new()),
             sorted_by: PhantomData,
         }
     }
@@ -204,7 +207,9 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
         self.set_range(key, &places);
         let hash = key.partition_hash();
         let partition = crate::state::state_partition(hash, self.state_partitions);
-        let (mut rows, mut ends) = (Vec::new(), Vec::new());
+        let (rows, ends) = &mut self.removed;
+        rows.clear();
+        ends.clear();
         let mut store = self.store.borrow_mut();
         store.visit_range(partition, &self.range, Direction::Forward, &mut |row, _| {
             rows.extend_from_slice(row);
@@ -212,7 +217,7 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
             ControlFlow::Continue(())
         })?;
         let mut start = 0;
-        for &end in &ends {
+        for &end in ends.iter() {
             store.delete(HashedKey::with_partition_hash(&rows[start..end], hash))?;
             start = end;
         }

@@ -365,6 +365,37 @@ fn what_an_inner_join_may_still_match_stays_when_the_input_ends() {
 }
 
 #[test]
+fn u7_a_join_that_was_renamed_keeps_its_rows_and_its_time() {
+    let place = support::Place::new();
+    let log = place.log();
+    for name in ["orders", "payments"] {
+        topic_of_clicks(&log, name, 1);
+    }
+    let launch = |name: &str, was: &str| {
+        let job = Job::new("renaming");
+        let input = |topic_name: &str| {
+            job.source(topic::<str>(topic_name).until_end())
+                .try_map(parse)
+                .event_time(|(_, time)| *time, watermarks())
+                .key_by(|(user, _)| user.clone())
+                .map(|(_, time)| *time)
+        };
+        let joined = input("orders").join(name, input("payments"));
+        joined
+            .within(ms(10), ms(10))
+            .inner(|l, r| text(Some(l), Some(r)))
+            .was(was)
+            .sink(topic("joined"));
+        job.exactly_once(Commit::every(ms(2))).state_partitions(8)
+    };
+    feed(&log, "orders", 0, &[click("u", 5)]);
+    run(launch("first", "first"), &log).unwrap();
+    feed(&log, "payments", 0, &[click("u", 15)]);
+    run(launch("second", "first"), &log).unwrap();
+    assert_eq!(found(&log)["u"], ["5 15"]);
+}
+
+#[test]
 fn records_of_one_origin_and_time_are_all_joined() {
     let place = support::Place::new();
     let log = place.log();
