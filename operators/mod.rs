@@ -26,6 +26,7 @@
 //! | [`event_time`](crate::runtime::Stream::event_time), [`watermarks`](crate::runtime::Stream::watermarks) | stream, keyed | the same records, with their time | – |
 //! | [`window`](crate::runtime::Keyed::window) … `count`, `reduce`, `aggregate`, `sum`, `avg`, `min`, `max`, `top_n`, `distinct`, `approx_distinct` | keyed | one result for each key and window, when it closes | one store |
 //! | [`sorted_by_time`](crate::runtime::Keyed::sorted_by_time) | keyed | the records of each key in the order of their times; the late ones | one store |
+//! | [`map_async`](crate::runtime::Keyed::map_async) | keyed | an answer of the world outside for each; those that failed | one store |
 //! | [`dedupe`](crate::runtime::Keyed::dedupe) | keyed | of records with one id, the first; the late ones | one store |
 //! | [`ttl`](crate::runtime::Keyed::ttl) … `stateful`, `count`, `reduce`, `aggregate`, `update`, `to_table` | keyed | the same, with state that expires | two stores |
 //! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
@@ -46,6 +47,7 @@ mod inspect;
 mod join;
 mod key_by;
 mod map;
+mod map_async;
 mod per_commit;
 mod process;
 mod reduce;
@@ -60,6 +62,7 @@ mod window;
 pub use dedupe::Dedupe;
 pub use flat_map::{Collector, Expand};
 pub use join::{AsOfJoin, IntervalJoin, Join};
+pub use map_async::{Call, CallPolicy};
 pub use stateful::Results;
 pub use table::Regrouped;
 pub use ttl::{Expiring, Ttl, TtlStore};

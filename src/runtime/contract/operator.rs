@@ -102,6 +102,12 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
         watermark
     }
 
+    /// Whether the operator waits for something that comes neither with a record nor with time, such as an answer from outside.
+    /// Then those behind are not told that nothing comes for the time being, though all inputs are idle: they would let time pass.
+    fn is_waiting(&self) -> bool {
+        false
+    }
+
     /// Called when a cycle closes and every record of it was processed; may push more.
     ///
     /// # Errors
@@ -151,13 +157,18 @@ impl StepTime {
     }
 
     /// Says what those behind are to be told, if it is news; `output` is what the operator makes of how far it was told.
-    pub(super) fn tell(&mut self, output: impl FnOnce(Timestamp) -> Timestamp) -> Option<Signal> {
+    /// One that `is_waiting` is not idle.
+    pub(super) fn tell(
+        &mut self,
+        is_waiting: bool,
+        output: impl FnOnce(Timestamp) -> Timestamp,
+    ) -> Option<Signal> {
         let heard = self.heard?;
         // T13, I13: what the operator still has in hand may be older than what those behind were told, which does not go back.
         let before = self.told.map_or(Timestamp::MIN, |told| told.watermark);
         let advance = Advance {
             watermark: output(heard).min(heard).max(before),
-            is_idle: self.is_idle,
+            is_idle: self.is_idle && !is_waiting,
         };
         let is_news = self.told != Some(advance);
         self.told = Some(advance);
@@ -249,7 +260,8 @@ where
             Signal::EndOfCycle => self.operator.end_cycle(&mut self.down)?,
         }
         let operator = &self.operator;
-        if let Some(time) = self.time.tell(|heard| operator.output_watermark(heard)) {
+        let output = |heard| operator.output_watermark(heard);
+        if let Some(time) = self.time.tell(operator.is_waiting(), output) {
             tell_all(&self.sides, &mut self.down, time)?;
         }
         match signal {
@@ -379,6 +391,65 @@ mod tests {
             sides: Vec::new(),
             down: Seen::default(),
             time: StepTime::default(),
+        }
+    }
+
+    /// Waits for an answer, and holds time meanwhile.
+    struct Waits(bool);
+
+    impl Operator<Unkeyed, i64> for Waits {
+        type OutKey = Unkeyed;
+        type Out = i64;
+        const USES_CLOCK: bool = true;
+
+        fn process(
+            &mut self,
+            _: Record<'_, Unkeyed, i64>,
+            _: &mut impl Output<Unkeyed, i64>,
+        ) -> Flow {
+            Ok(())
+        }
+
+        fn is_waiting(&self) -> bool {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a6_a_step_that_waits_for_an_answer_is_not_idle() {
+        let mut step = Step {
+            operator: Waits(true),
+            sides: Vec::new(),
+            down: Told::default(),
+            time: StepTime::default(),
+        };
+        let idle = |is_idle| Advance {
+            watermark: Timestamp(7),
+            is_idle,
+        };
+        step.signal(Signal::Time(idle(true))).unwrap();
+        assert_eq!(step.down.0, [idle(false)]);
+        step.operator.0 = false;
+        step.signal(Signal::Clock(Timestamp(0))).unwrap();
+        assert_eq!(step.down.0, [idle(false), idle(true)]);
+    }
+
+    /// How far time was told to have come.
+    #[derive(Default)]
+    struct Told(Vec<Advance>);
+
+    impl Output<Unkeyed, i64> for Told {
+        fn push(&mut self, _: Record<'_, Unkeyed, i64>) -> Flow {
+            Ok(())
+        }
+    }
+
+    impl Stage<Unkeyed, i64> for Told {
+        fn signal(&mut self, signal: Signal) -> Flow {
+            if let Signal::Time(advance) = signal {
+                self.0.push(advance);
+            }
+            Ok(())
         }
     }
 

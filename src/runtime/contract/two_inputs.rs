@@ -170,7 +170,8 @@ impl<O, D> TwoInputStep<O, D> {
             }
         }
         let operator = &self.operator;
-        if let Some(time) = self.time.tell(|heard| operator.output_watermark(heard)) {
+        let output = |heard| operator.output_watermark(heard);
+        if let Some(time) = self.time.tell(false, output) {
             tell_all(&self.sides, &mut self.down, time)?;
         }
         match signal {

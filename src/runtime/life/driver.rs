@@ -225,6 +225,7 @@ impl Driver {
     /// `true` once the job is finished.
     fn carry_out(&mut self, event: Event) -> Result<bool, JobError> {
         let now = self.job.env.clock.now();
+        self.cycle.wait_for_answers(self.job.calls.are_pending());
         let effects = self.cycle.step(event, now);
         let is_drained = |effect: &Effect| matches!(effect, Effect::Commit { .. });
         if effects.iter().any(is_drained) {
@@ -370,6 +371,7 @@ impl Driver {
             }
         }
         failpoint("cycle.committed");
+        self.job.calls.note_committed();
         self.broadcast(|| Message::Committed);
         let latency = self.job.env.clock.now().since(begin);
         // Counted before the positions tell that the job has come so far.

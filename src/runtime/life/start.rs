@@ -26,6 +26,7 @@ use crate::runtime::contract::source::{Position, Split};
 use crate::runtime::graph::topology::Topology;
 use crate::runtime::scale::ScaleOut;
 use crate::runtime::task::alignment::Alignment;
+use crate::runtime::task::calls::JobCalls;
 use crate::runtime::task::chains::Chains;
 use crate::runtime::task::changelog::changelog_topic;
 use crate::runtime::task::context::JobContext;
@@ -199,6 +200,7 @@ fn prepare(
         writers,
         inboxes,
         alignment: Arc::new(Alignment::new(wakers)),
+        calls: JobCalls::default(),
         state_partitions,
         poison_policy: settings.poison.clone(),
         compression: match settings.compression {

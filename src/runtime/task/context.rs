@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::alignment::Alignment;
 use super::appender::TopicAppender;
+use super::calls::JobCalls;
 use super::changelog::{Changelog, wipe_what_cannot_be_continued};
 use super::cycle::{Commit, WRITERS_COUNT};
 use super::exchange::SpentBatches;
@@ -68,8 +69,8 @@ pub struct JobContext {
     /// Whether one asks for the wall clock.
     pub(crate) uses_clock: bool,
     pub(crate) splits: Splits,
-    /// How far splits are that wait for each other.
     pub(crate) alignment: Arc<Alignment>,
+    pub(crate) calls: JobCalls,
     /// The topics that the job has read before, and who they were.
     pub(crate) read_topics: BTreeMap<TopicName, TopicId>,
     pub(crate) progress: Arc<Progress>,

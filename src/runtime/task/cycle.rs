@@ -150,6 +150,7 @@ pub(crate) struct Cycle {
     exhausted: usize,
     is_reassignment_due: bool,
     is_stopping: bool,
+    is_waiting_for_answers: bool,
 }
 
 impl Cycle {
@@ -163,7 +164,13 @@ impl Cycle {
             exhausted: 0,
             is_reassignment_due: false,
             is_stopping: false,
+            is_waiting_for_answers: false,
         }
+    }
+
+    /// Says, before each step, whether records wait for answers from outside: then the job does not end with its input.
+    pub(crate) fn wait_for_answers(&mut self, is_waiting: bool) {
+        self.is_waiting_for_answers = is_waiting;
     }
 
     /// When [`Event::Tick`] is due, if it matters.
@@ -211,7 +218,8 @@ impl Cycle {
     }
 
     fn is_finishing(&self) -> bool {
-        self.is_stopping || self.exhausted == self.workers
+        let is_over = self.exhausted == self.workers && !self.is_waiting_for_answers;
+        self.is_stopping || is_over
     }
 
     fn close(&mut self) -> Vec<Effect> {

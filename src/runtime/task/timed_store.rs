@@ -234,6 +234,27 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         }
     }
 
+    /// Shows the value of a key at a time to `see`; returns what that returns.
+    ///
+    /// # Errors
+    /// If the value was not in memory and cannot be read from disk.
+    pub fn peek_at<K: ?Sized, R>(
+        &mut self,
+        key: Key<'_, K>,
+        time: Timestamp,
+        see: impl FnOnce(Option<&V>) -> R,
+    ) -> Result<R, Failure> {
+        let hash = key.partition_hash();
+        let row = timed_row(&mut self.scratch, TIMED, key.bytes(), time, hash);
+        let mut store = self.store.borrow_mut();
+        Ok(
+            match store.get(HashedKey::with_partition_hash(row, hash))? {
+                Some(Row::Value(value)) => see(Some(value)),
+                _ => see(None),
+            },
+        )
+    }
+
     /// Changes the value of a key, which has no time; `None` is absent.
     ///
     /// # Errors

@@ -61,7 +61,9 @@ impl Worker {
             Ok(changelog.add(&job, store, &change.opened_state)?)
         })?;
         failpoint("tasks.let_go");
-        if self.job.uses_time && !change.opened_splits.is_empty() {
+        // Calls are also made for keys that went.
+        let is_built_again = !change.opened_splits.is_empty() || self.job.calls.are_pending();
+        if self.job.uses_time && is_built_again {
             self.build_again()?;
         }
         for (feed, assigned) in &change.opened_splits {

@@ -75,6 +75,9 @@ impl Worker {
         if (0..self.job.inboxes.len()).any(|worker| self.job.is_crowded(worker)) {
             return Ok(Read::Later(LOOK_AGAIN));
         }
+        if self.job.calls.are_crowded() {
+            return Ok(Read::Later(TICK));
+        }
         if !self.turn.begin() {
             // The others have the last records of the cycle; what they do not need comes back.
             return Ok(Read::Later(LOOK_AGAIN));

@@ -1,0 +1,201 @@
+//! Calls of the world outside that a step makes for its records, while the worker goes on: they run on a thread of their own, and
+//! their answers wait for the step. What waits for an answer is state of the step; here is what is under way.
+//!
+//! A call may be made once its input is committed ([`Calls::is_committed`]): so whatever it does outside, its input has its id for good.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::context::{JobContext, OperatorContext};
+use crate::env::Env;
+use crate::runtime::contract::error::JobError;
+
+/// The name of the thread on which calls run.
+const THREAD: &str = "of-calls";
+
+/// The id of a call: the same however often the call is made for its input, and of no other input.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub struct CallId(u128);
+
+impl std::fmt::Display for CallId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl std::fmt::Debug for CallId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// What the workers of a job share of their calls.
+#[derive(Default)]
+pub(crate) struct JobCalls {
+    /// The inputs that have no answer yet, of all steps and workers.
+    pending: AtomicUsize,
+    /// How many instances of steps have more of them than they should.
+    crowded: AtomicUsize,
+    /// The cycles that were committed.
+    committed: AtomicU64,
+    thread: OnceLock<CallThread>,
+}
+
+struct CallThread {
+    handle: Handle,
+    /// Its drop ends the thread.
+    _is_over: oneshot::Sender<()>,
+}
+
+impl JobCalls {
+    /// A cycle was committed.
+    pub(crate) fn note_committed(&self) {
+        self.committed.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether any input has no answer yet.
+    pub(crate) fn are_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether sources are to stand still until there are answers (I10).
+    pub(crate) fn are_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed) > 0
+    }
+
+    /// The runtime on which calls run; begins it when it is first asked for.
+    fn runtime(&self, env: &Env) -> Result<Handle, JobError> {
+        if let Some(thread) = self.thread.get() {
+            return Ok(thread.handle.clone());
+        }
+        let begun = begin_thread(env).map_err(|e| JobError::thread(THREAD, e.to_string()))?;
+        Ok(self.thread.get_or_init(|| begun).handle.clone())
+    }
+}
+
+fn begin_thread(env: &Env) -> std::io::Result<CallThread> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let handle = runtime.handle().clone();
+    let (is_over, over) = oneshot::channel();
+    let body = move || {
+        let _ = runtime.block_on(over);
+        // A call may block a thread of its own; nobody waits for it.
+        runtime.shutdown_background();
+    };
+    env.spawn.spawn(THREAD, Box::new(body))?;
+    Ok(CallThread {
+        handle,
+        _is_over: is_over,
+    })
+}
+
+/// The calls that one worker's instance of a step has under way. Made by [`OperatorContext::calls`]; when it is dropped, they are given up.
+pub struct Calls<R> {
+    job: Arc<JobContext>,
+    runtime: Handle,
+    under_way: JoinSet<(u64, R)>,
+    limit: usize,
+    pending: usize,
+    is_crowded: bool,
+    cycle: u64,
+}
+
+impl OperatorContext {
+    /// Lets an operator make calls of the world outside, `limit` at a time in all workers together, and at least one in each.
+    ///
+    /// # Errors
+    /// If the system gives no thread for them.
+    pub fn calls<R: Send + 'static>(&mut self, limit: usize) -> Result<Calls<R>, JobError> {
+        let job = self.shared_job();
+        Ok(Calls {
+            runtime: job.calls.runtime(&job.env)?,
+            under_way: JoinSet::new(),
+            limit: (limit / job.inboxes.len()).max(1),
+            pending: 0,
+            is_crowded: false,
+            cycle: job.calls.committed.load(Ordering::Acquire),
+            job,
+        })
+    }
+}
+
+impl<R: Send + 'static> Calls<R> {
+    /// An id for a new input.
+    #[must_use]
+    pub fn new_id(&self) -> CallId {
+        CallId(self.job.env.random.next_u128())
+    }
+
+    /// Whether another call may be made now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.under_way.len() < self.limit
+    }
+
+    /// Makes a call; [`next_answer`](Self::next_answer) gives its answer with this number.
+    pub fn ask(&mut self, number: u64, call: impl Future<Output = R> + Send + 'static) {
+        let numbered = async move { (number, call.await) };
+        self.under_way.spawn_on(numbered, &self.runtime);
+    }
+
+    /// The next answer that is there, with the number of its call. Never waits.
+    pub fn next_answer(&mut self) -> Option<(u64, R)> {
+        loop {
+            // One that was cancelled has no answer.
+            if let Ok(answer) = self.under_way.try_join_next()? {
+                return Some(answer);
+            }
+        }
+    }
+
+    /// The number of the cycle that is open.
+    #[must_use]
+    pub fn cycle(&self) -> u64 {
+        self.cycle
+    }
+
+    /// To be called when the cycle closes.
+    pub fn end_cycle(&mut self) {
+        self.cycle += 1;
+    }
+
+    /// Whether the cycle of this number is committed.
+    #[must_use]
+    pub fn is_committed(&self, cycle: u64) -> bool {
+        cycle < self.job.calls.committed.load(Ordering::Acquire)
+    }
+}
+
+impl<R> Calls<R> {
+    /// Says how many inputs have no answer yet, under way or not. From twice the limit on sources stand still; the job does not end
+    /// with its input while there are any.
+    pub fn set_pending(&mut self, count: usize) {
+        let calls = &self.job.calls;
+        // Wraps around where there are fewer: the sum is right.
+        let more = count.wrapping_sub(self.pending);
+        calls.pending.fetch_add(more, Ordering::Relaxed);
+        self.pending = count;
+        let is_crowded = count >= self.limit.saturating_mul(2);
+        if is_crowded != self.is_crowded {
+            self.is_crowded = is_crowded;
+            match is_crowded {
+                true => calls.crowded.fetch_add(1, Ordering::Relaxed),
+                false => calls.crowded.fetch_sub(1, Ordering::Relaxed),
+            };
+        }
+    }
+}
+
+impl<R> Drop for Calls<R> {
+    fn drop(&mut self) {
+        self.set_pending(0);
+    }
+}
