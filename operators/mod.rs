@@ -68,6 +68,6 @@ pub use table::Regrouped;
 pub use ttl::{Expiring, Ttl, TtlStore};
 pub use window::{
     CalendarWindows, Clock, CountWindows, Counted, Emission, EventClock, Every, LateRecords,
-    Number, OnClose, OnUpdate, SessionWindows, SlidingWindows, TimeWindows, WallClock, WindowFold,
-    WindowedBy, Windows,
+    Number, OnClose, OnUpdate, OpenWindows, ReadWindows, SessionWindows, SlidingWindows,
+    TimeWindows, WallClock, WindowFold, WindowedBy, Windows, WindowsQuery,
 };

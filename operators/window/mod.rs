@@ -15,6 +15,7 @@ mod emission;
 mod fixed;
 mod fold;
 mod functions;
+mod open;
 mod per_key;
 mod session;
 mod sketch;
@@ -27,6 +28,7 @@ pub use emission::{Emission, OnClose, OnUpdate};
 pub(super) use fixed::Grid;
 pub use fold::WindowFold;
 pub use functions::Number;
+pub use open::{OpenWindows, ReadWindows, WindowsQuery};
 pub use session::SessionWindows;
 pub use sliding::SlidingWindows;
 

@@ -62,7 +62,7 @@ impl SessionWindows {
         }
     }
 
-    fn window_of<A>(self, session: &Part<A>) -> Window {
+    pub(super) fn window_of<A>(self, session: &Part<A>) -> Window {
         self.window(session.first, session.last)
     }
 }

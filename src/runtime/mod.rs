@@ -47,6 +47,9 @@ pub use graph::table::{Deletes, Deletions, Grows, Table};
 pub use life::arguments::{JobArguments, UsageError};
 pub use life::job::{Job, Launch, Running};
 pub use life::log_handle::Log;
+pub use life::query::{
+    Answer, Epoch, OrderedQuery, Queries, QueryError, StoreQuery, TimedQuery, View,
+};
 #[cfg(feature = "cli")]
 pub(crate) use life::savepoint::ask_for_savepoint;
 pub use life::savepoint::{Restored, Savepoint};

@@ -9,12 +9,14 @@ use parking_lot::Mutex;
 use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions};
 
 use super::budget::{MemoryShares, TableBudget};
+use super::claims::in_use;
 use super::config::StateConfig;
 use super::error::StateError;
 use super::flush::FlushBatch;
 use super::prepare::{damage_mark, open_or_rebuild, prepare};
 use super::ranges::Direction;
 use super::rocks::{self, POSITIONS, column_family};
+use super::view::Views;
 use crate::codec::CodecId;
 use crate::env::{Env, Instant, bound_allocator, failpoint};
 use crate::types::Offset;
@@ -41,6 +43,7 @@ pub(super) struct Shared {
     pub(super) claimed: Mutex<HashSet<(Arc<str>, u16)>>,
     pub(super) progress: Mutex<Progress>,
     rebuilt: Option<String>,
+    views: Views,
 }
 
 /// The positions of one state partition of one store each.
@@ -107,6 +110,7 @@ impl StateBackend {
             claimed: Mutex::default(),
             progress: Mutex::default(),
             rebuilt,
+            views: Views::default(),
         };
         shared.forget_positions_of(&opened.created)?;
         let positions = shared.load_positions()?;
@@ -265,53 +269,13 @@ impl StateBackend {
         self.shared.env.clock.now()
     }
 
+    /// The committed values, for readers on other threads.
+    pub(crate) fn views(&self) -> &Views {
+        &self.shared.views
+    }
+
     pub(super) fn table_budget(&self) -> &Arc<TableBudget> {
         &self.shared.table_budget
-    }
-
-    /// Makes the caller the owner of these partitions until `release`.
-    pub(super) fn claim(
-        &self,
-        store: &str,
-        codec: CodecId,
-        partitions: &[u16],
-    ) -> Result<Arc<str>, StateError> {
-        let name = self.shared.name_of(store)?;
-        self.shared.check_codec(store, codec)?;
-        self.claim_partitions(&name, partitions)?;
-        Ok(name)
-    }
-
-    /// Makes the caller the owner of more partitions of a store.
-    pub(super) fn claim_partitions(
-        &self,
-        store: &Arc<str>,
-        partitions: &[u16],
-    ) -> Result<(), StateError> {
-        let mut claimed = self.shared.claimed.lock();
-        for &partition in partitions {
-            let count = self.shared.config.state_partitions;
-            assert!(
-                partition < count,
-                "there are {count} state partitions, not {partition}"
-            );
-            if claimed.contains(&(Arc::clone(store), partition)) {
-                return Err(in_use(store, partition));
-            }
-        }
-        claimed.extend(
-            partitions
-                .iter()
-                .map(|&partition| (Arc::clone(store), partition)),
-        );
-        Ok(())
-    }
-
-    pub(super) fn release(&self, store: &Arc<str>, partitions: &[u16]) {
-        let mut claimed = self.shared.claimed.lock();
-        for &partition in partitions {
-            claimed.remove(&(Arc::clone(store), partition));
-        }
     }
 
     /// Reads sorted stored keys; `each` gets their values in the same order.
@@ -384,7 +348,7 @@ impl Shared {
         self.names.get(store).cloned().ok_or_else(unknown)
     }
 
-    fn check_codec(&self, store: &str, asked: CodecId) -> Result<(), StateError> {
+    pub(super) fn check_codec(&self, store: &str, asked: CodecId) -> Result<(), StateError> {
         let declared = self
             .config
             .stores
@@ -588,12 +552,5 @@ impl Shared {
             .status()
             .map_err(|e| self.failed("read its positions", e))?;
         Ok(positions)
-    }
-}
-
-pub(super) fn in_use(store: &str, state_partition: u16) -> StateError {
-    StateError::PartitionInUse {
-        store: store.to_owned(),
-        state_partition,
     }
 }

@@ -24,6 +24,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         for &partition in partitions {
             self.is_resident &= self.backend.position(&self.name, partition).is_none();
         }
+        self.viewed.set_partitions(&self.partitions);
         Ok(())
     }
 
@@ -54,6 +55,7 @@ impl<V: Clone + Send + 'static> Store<V> {
             .remove_where(|entry| is_gone(entry.state_partition));
         self.partitions.retain(|&partition| !is_gone(partition));
         self.restored.retain(|&partition, _| !is_gone(partition));
+        self.viewed.set_partitions(&self.partitions);
         self.backend.release(&self.name, partitions);
     }
 }

@@ -29,6 +29,16 @@ impl<'a> HashedKey<'a> {
         }
     }
 
+    /// A key that is kept in the state partition of another one, which it was made of.
+    pub(crate) fn beside(bytes: &'a [u8], key: &[u8]) -> Self {
+        Self::with_partition_hash(bytes, murmur2(key))
+    }
+
+    /// The state partition of the key in a job with so many.
+    pub(crate) fn state_partition(&self, state_partitions: u16) -> u16 {
+        self.place(state_partitions).state_partition
+    }
+
     /// The encoded key.
     #[must_use]
     #[inline]

@@ -15,11 +15,13 @@
 //! ```
 //! Reading order: `store.rs`, `table.rs` (on `index.rs`, `key.rs`), `flush.rs`, `backend.rs` (on `prepare.rs`, `rocks.rs`, `meta.rs`);
 //! ranges: `scan.rs`, and `ranges.rs` (on `order.rs`) for stores that keep
-//! their keys in order; state that moves: `handover.rs`, `replay.rs`; copies of it, and the state of a stopped job: `at_rest.rs`.
+//! their keys in order; state that moves: `handover.rs`, `replay.rs`; copies of it, and the state of a stopped job: `at_rest.rs`;
+//! reads from outside: `view/`.
 
 mod at_rest;
 mod backend;
 mod budget;
+mod claims;
 mod config;
 mod cycle_store;
 mod error;
@@ -33,12 +35,14 @@ mod prefetch;
 mod prepare;
 mod ranges;
 mod replay;
+mod restore;
 mod rocks;
 mod scan;
 mod store;
 mod table;
 mod trace;
 mod value;
+mod view;
 
 pub use error::StateError;
 
@@ -47,6 +51,7 @@ pub(crate) use cycle_store::{BoxError, CycleStore};
 pub(crate) use flush::{FlushBatch, FlushTicket};
 pub(crate) use ranges::{Direction, KeyRange};
 pub(crate) use trace::Trace;
+pub(crate) use view::{Found, Inside, RangeOf};
 
 // For the benches: no part of the surface.
 #[doc(hidden)]

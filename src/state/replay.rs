@@ -2,7 +2,8 @@
 
 use rocksdb::WriteBatch;
 
-use super::backend::{StateBackend, in_use};
+use super::backend::StateBackend;
+use super::claims::in_use;
 use super::error::StateError;
 use super::key::encode_stored_key;
 use crate::types::Offset;

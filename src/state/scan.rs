@@ -157,7 +157,7 @@ impl<V: Clone + Send + 'static> Store<V> {
 }
 
 /// The first stored key behind the range; `None` if nothing can be behind it.
-fn stored_end(state_partition: u16, to: Option<&[u8]>) -> Option<Vec<u8>> {
+pub(super) fn stored_end(state_partition: u16, to: Option<&[u8]>) -> Option<Vec<u8>> {
     let mut end = Vec::new();
     match to {
         Some(to) => encode_stored_key(state_partition, to, &mut end),

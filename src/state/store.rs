@@ -7,11 +7,12 @@ use super::backend::StateBackend;
 use super::budget::TableShare;
 use super::error::StateError;
 use super::flush::{FlushBatch, FlushTicket, FlushUrgency};
-use super::key::{HashedKey, PlacedKey, hash_key};
+use super::key::{HashedKey, PlacedKey};
 use super::prefetch::Misses;
 use super::table::{Entry, Table};
 use super::trace::Trace;
 use super::value::{ValueCodec, decode, encode};
+use super::view::Viewed;
 use crate::codec::Codec;
 use crate::env::Instant;
 use crate::types::Offset;
@@ -51,7 +52,7 @@ pub struct Store<V> {
     pub(super) in_flight: Option<InFlight>,
     next_ticket: u32,
     /// Changelog bytes since the last flush.
-    changelog_bytes: u64,
+    pub(super) changelog_bytes: u64,
     last_flush: Instant,
     /// The mean encoded length of the values drained last, or sampled since: the guess for values not encoded yet.
     typical_value_bytes: usize,
@@ -61,6 +62,8 @@ pub struct Store<V> {
     pub(super) restored: BTreeMap<u16, Offset>,
     is_broken: bool,
     pub(super) trace: Trace,
+    /// What readers on other threads need of it, while there are some.
+    pub(super) viewed: Viewed,
 }
 
 /// A flush that was taken and is not written yet.
@@ -108,6 +111,7 @@ impl<V: Clone + Send + 'static> Store<V> {
             restored: BTreeMap::new(),
             is_broken: false,
             trace: Trace::default(),
+            viewed: Viewed::default(),
             backend: backend.clone(),
         };
         for &partition in partitions {
@@ -325,6 +329,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         self.check_not_broken()?;
         // Until all is emitted the store is in between.
         self.is_broken = true;
+        self.begin_view();
         let mut bytes = std::mem::take(&mut self.scratch);
         let slots = std::mem::take(&mut self.cycle);
         let mut values_bytes = 0;
@@ -339,6 +344,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         self.cycle = slots;
         self.cycle.clear();
         self.cycle_bytes = 0;
+        self.end_view()?;
         self.is_broken = false;
         self.make_room();
         Ok(())
@@ -362,13 +368,14 @@ impl<V: Clone + Send + 'static> Store<V> {
         };
         let key = entry.key.as_slice();
         emit(entry.state_partition, key, value)?;
+        self.viewed.put(entry.state_partition, key, value);
         self.changelog_bytes += (key.len() + bytes.len()) as u64;
         self.mark_dirty(slot, bytes.len());
         Ok(())
     }
 
     /// Notes that RocksDB lacks the entry's value, which takes `value_bytes` encoded.
-    fn mark_dirty(&mut self, slot: u32, value_bytes: usize) {
+    pub(super) fn mark_dirty(&mut self, slot: u32, value_bytes: usize) {
         let entry = self.table.entry_mut(slot);
         match std::mem::replace(&mut entry.is_dirty, true) {
             true => self.dirty_bytes -= entry.size_bytes(),
@@ -410,7 +417,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         let has_waited = self.backend.now().since(self.last_flush) >= config.flush_interval;
         has_waited
             || self.changelog_bytes > tail_bytes_max
-            || self.dirty_bytes > self.limit_bytes() / 4
+            || self.dirty_bytes + self.viewed.size_bytes() > self.limit_bytes() / 4
     }
 
     fn build_flush(&mut self) -> Result<FlushBatch, StateError> {
@@ -432,6 +439,7 @@ impl<V: Clone + Send + 'static> Store<V> {
                 value.map(|value| encode(codec, name, value, out))
             })?;
         }
+        self.viewed.flush_taken();
         self.in_flight = Some(InFlight {
             ticket,
             slots,
@@ -452,6 +460,7 @@ impl<V: Clone + Send + 'static> Store<V> {
             .filter(|flight| flight.ticket == ticket)
             .map(|flight| flight.slots)
             .unwrap_or_else(|| panic!("store {:?}: {ticket:?} is not in flight", self.name));
+        self.viewed.flushed();
         for slot in slots {
             let entry = self.table.entry(slot);
             // A key that was deleted, there as here: nobody need remember it.
@@ -465,71 +474,13 @@ impl<V: Clone + Send + 'static> Store<V> {
     /// Whether so much waits for RocksDB that the next cycle should wait for the flush in flight
     /// (or take one): what is not flushed cannot be evicted.
     pub fn must_wait_for_flush(&mut self) -> bool {
-        self.unflushed_bytes() > self.limit_bytes() / 2
-    }
-
-    /// Applies one committed changelog record; `next_offset` is the offset after it. Records of a partition come in
-    /// order, from [`StateBackend::position`] on, before the first cycle. What does not fit in memory goes to
-    /// RocksDB with its position, so a restore that was interrupted resumes (S8).
-    ///
-    /// # Errors
-    /// If the value is not of the store's type, or RocksDB fails.
-    ///
-    /// # Panics
-    /// If the store does not own the partition, or a cycle has begun.
-    pub fn restore(
-        &mut self,
-        state_partition: u16,
-        key: &[u8],
-        value: Option<&[u8]>,
-        next_offset: Offset,
-    ) -> Result<(), StateError> {
-        assert!(
-            self.cycle.is_empty() && self.partitions.contains(&state_partition),
-            "store {:?} cannot restore state partition {state_partition} now",
-            self.name
-        );
-        self.check_not_broken()?;
-        let decoded = decode(self.codec.as_ref(), &self.name, value)?;
-        let value_bytes = value.map_or(0, <[u8]>::len);
-        let key = PlacedKey {
-            hash: hash_key(key),
-            state_partition,
-            bytes: key,
-        };
-        self.restored.insert(state_partition, next_offset);
-        self.changelog_bytes += (key.bytes.len() + value_bytes) as u64;
-        let slot = match self.table.find(&key) {
-            Some(slot) => {
-                self.table.entry_mut(slot).value = decoded;
-                slot
-            }
-            None => self.table.insert(&key, decoded, 0),
-        };
-        self.mark_dirty(slot, value_bytes);
-        match self.dirty_bytes > self.limit_bytes() / 4 {
-            true => self.flush_restored(),
-            false => Ok(()),
-        }
-    }
-
-    /// What was replayed is committed, so it may go to RocksDB at once (I7).
-    fn flush_restored(&mut self) -> Result<(), StateError> {
-        let Some(batch) = self.take_flush(FlushUrgency::Now)? else {
-            return Ok(());
-        };
-        let ticket = batch.ticket();
-        let positions: Vec<_> = self.restored.iter().map(|(&p, &o)| (p, o)).collect();
-        let result = self.backend.flush(batch, &positions);
-        self.broken_on_error(result)?;
-        self.flushed(ticket);
-        Ok(())
+        self.unflushed_bytes() + self.viewed.size_bytes() > self.limit_bytes() / 2
     }
 
     /// What the store takes in memory, as counted against the bound.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.table.size_bytes()
+        self.table.size_bytes() + self.viewed.size_bytes()
     }
 
     /// How many entries are in memory, absent keys included.
@@ -538,12 +489,14 @@ impl<V: Clone + Send + 'static> Store<V> {
         self.table.entries_count()
     }
 
-    fn limit_bytes(&mut self) -> usize {
-        self.share.limit_bytes(self.table.size_bytes())
+    pub(super) fn limit_bytes(&mut self) -> usize {
+        self.share.limit_bytes(self.memory_bytes())
     }
 
     fn make_room(&mut self) {
-        let limit_bytes = self.limit_bytes();
+        // What is kept for readers cannot be evicted either.
+        let viewed_bytes = self.viewed.size_bytes();
+        let limit_bytes = self.limit_bytes().saturating_sub(viewed_bytes);
         if self.table.size_bytes() <= limit_bytes {
             return;
         }
@@ -583,6 +536,7 @@ impl<V: Clone + Send + 'static> Store<V> {
 
 impl<V> Drop for Store<V> {
     fn drop(&mut self) {
+        self.close_view();
         self.backend.release(&self.name, &self.partitions);
     }
 }

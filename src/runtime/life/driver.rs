@@ -15,11 +15,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{Span, debug, info_span};
 
 use self::holding::Savepoints;
+use super::epochs::Epochs;
 use super::flusher::Flusher;
 use super::kept::of_a_writer;
 use super::participation::Share;
 use crate::client::{CommitOutcome, Offered, wait};
-use crate::env::{Instant, failpoint, warn};
+use crate::env::{Instant, failpoint};
 use crate::protocol::ErrorKind;
 use crate::protocol::messages::{CommittedOffset, GroupMember};
 use crate::runtime::contract::error::JobError;
@@ -37,6 +38,8 @@ use crate::runtime::topics::positions::Positions;
 use crate::runtime::topics::schemas::NotedSchema;
 use crate::runtime::topics::source_topics::{SourceTopics, require_read_topics};
 use crate::types::{GroupId, TopicName};
+
+mod standstill;
 
 /// The name of the driver's thread.
 pub(crate) const DRIVER_THREAD: &str = "of-driver";
@@ -60,6 +63,7 @@ pub(crate) struct Driver {
     sources: SourceTopics,
     flusher: Flusher,
     progress: Arc<Progress>,
+    epochs: Epochs,
     commit: Commit,
     /// How many records the open cycle may have.
     records_max: u64,
@@ -104,6 +108,7 @@ impl Driver {
             group: GroupId::new(&job.name)?,
             unnoted: Vec::new(),
             progress: Arc::clone(&job.progress),
+            epochs: Epochs::new(job.shown_as.last_epoch),
             job,
             share,
             cycle: Cycle::new(commit, workers),
@@ -136,6 +141,8 @@ impl Driver {
     pub(crate) fn run(mut self) -> Result<(), JobError> {
         let driven = self.drive().and_then(|()| self.flush_the_rest());
         let driven = driven.map_err(|e| self.name_timeout(e));
+        // Before a store goes: no reader finds the others without it.
+        self.progress.desk.close();
         self.job.pressure.stop_sources();
         self.broadcast(|| Message::Stop);
         let ended = self.wait_for_workers();
@@ -176,6 +183,7 @@ impl Driver {
                     Event::OverBudget
                 }
                 Ok(Report::Exhausted) => Event::Exhausted,
+                Ok(Report::Query) => Event::Query,
                 Ok(Report::Stop) => Event::Stop,
                 Ok(Report::Reassigned) => Event::Reassign,
                 Ok(Report::TasksChanged) => match self.tasks_changed() {
@@ -236,6 +244,8 @@ impl Driver {
         for effect in effects {
             match effect {
                 Effect::Close => {
+                    let is_read = self.progress.desk.close_cycle(now);
+                    self.job.backend.views().close_cycle(is_read);
                     // Workers see this within a batch, and `Close` once they are out of it.
                     self.job.pressure.ask_to_close(now);
                     self.broadcast(|| Message::Close);
@@ -277,50 +287,6 @@ impl Driver {
         }
     }
 
-    /// Says so, once, where a cycle does not close although it should: it will be aborted.
-    fn watch(&mut self, now: Instant) {
-        let (Some(asked), timeout) = (
-            self.job.pressure.close_asked(),
-            self.job.transaction_timeout,
-        ) else {
-            return;
-        };
-        if self.is_standstill_told || now.since(asked) < timeout / 2 {
-            return;
-        }
-        self.is_standstill_told = true;
-        let workers = 0..self.job.inboxes.len();
-        let is_drained = |worker: &usize| self.drained.iter().any(|done| done.worker == *worker);
-        let at_work: Vec<usize> = workers.filter(|worker| !is_drained(worker)).collect();
-        warn!(
-            job = %self.job.name,
-            workers_at_work = ?at_work,
-            waited_millis = now.since(asked).as_millis(),
-            transaction_timeout_millis = timeout.as_millis(),
-            "a commit waits for records that are still being processed, and the transaction is aborted at its timeout: make \
-             the function faster or let it give up earlier, or raise `transaction_timeout`"
-        );
-    }
-
-    /// A cycle that was open for longer than the transaction timeout was aborted for that, whatever it was told.
-    fn name_timeout(&self, error: JobError) -> JobError {
-        let now = self.job.env.clock.now();
-        let began = self.drained_began.or(self.began);
-        let lasted = began.map_or(Duration::ZERO, |began| now.since(began));
-        let timeout = self.job.transaction_timeout;
-        let is_aborted = matches!(error.cause(), ErrorKind::Abortable | ErrorKind::Retriable);
-        if !is_aborted || lasted < timeout {
-            return error;
-        }
-        let open = self.job.cycle_records.load(Ordering::Relaxed);
-        JobError::TimedOut {
-            job: self.job.name.clone(),
-            records: self.drained_records.max(open),
-            lasted,
-            timeout,
-        }
-    }
-
     fn broadcast(&self, message: impl Fn() -> Message) {
         self.job
             .inboxes
@@ -359,6 +325,7 @@ impl Driver {
         for noted in self.unnoted.drain(..) {
             self.positions.append_schema(writer, &noted)?;
         }
+        self.reserve_epochs(writer)?;
         self.send_positions(writer, &moved)?;
         failpoint("cycle.offsets_sent");
         match wait(self.job.writers[writer].commit())? {
@@ -371,6 +338,8 @@ impl Driver {
             }
         }
         failpoint("cycle.committed");
+        // Before RocksDB hears of it, and before anybody is told.
+        self.job.backend.views().publish();
         self.job.calls.note_committed();
         self.broadcast(|| Message::Committed);
         let latency = self.job.env.clock.now().since(begin);
@@ -385,6 +354,21 @@ impl Driver {
             .try_for_each(|(worker, flush): (usize, Flush)| self.flusher.flush(worker, flush))?;
         failpoint("cycle.applied");
         self.prepare_savepoint()
+    }
+
+    /// Sees to it that the epoch that this commit is shown as is never shown again for another.
+    fn reserve_epochs(&mut self, writer: usize) -> Result<(), JobError> {
+        let views = self.job.backend.views();
+        if !views.is_armed() {
+            return Ok(());
+        }
+        match self.epochs.reserve(views.next_epoch()) {
+            Some(last) => {
+                let instance = &self.job.shown_as.identity;
+                self.positions.append_epochs(writer, instance, last)
+            }
+            None => Ok(()),
+        }
     }
 
     fn send_positions(

@@ -13,6 +13,7 @@ use super::driver::DRIVER_THREAD;
 use super::kept::fence_the_job_alone;
 use super::log_handle::Log;
 use super::participation::Participation;
+use super::query::Queries;
 use super::savepoint::Savepoint;
 use super::start::{self, Settings};
 use super::stopper::Stopper;
@@ -307,6 +308,7 @@ impl Launch {
         };
         let progress = Arc::<Progress>::default();
         let sources = Sources::new(log.transport(), &self.name, &topology)?;
+        let queries = Queries::new(&self.name, &topology, &progress);
         let stopper = Stopper::default();
         let (done, finished) = oneshot::channel();
         let body = {
@@ -321,6 +323,7 @@ impl Launch {
                     &stopper,
                 );
                 drop(claim);
+                progress.desk.end();
                 stopper.finish();
                 progress.changed();
                 // Nobody waits for the end of a job that was dropped.
@@ -334,6 +337,7 @@ impl Launch {
             stopper,
             progress,
             sources,
+            queries,
         })
     }
 }
@@ -494,6 +498,7 @@ pub struct Running {
     stopper: Stopper,
     pub(super) progress: Arc<Progress>,
     pub(super) sources: Sources,
+    pub(super) queries: Queries,
 }
 
 impl Running {

@@ -4,6 +4,7 @@
 
 pub(in crate::runtime) mod arguments;
 pub(in crate::runtime) mod driver;
+mod epochs;
 pub(in crate::runtime) mod flusher;
 pub(in crate::runtime) mod job;
 pub(in crate::runtime) mod kept;
@@ -11,6 +12,7 @@ pub(in crate::runtime) mod kept;
 pub(in crate::runtime) mod listen;
 pub(in crate::runtime) mod log_handle;
 pub(in crate::runtime) mod participation;
+pub(in crate::runtime) mod query;
 pub(in crate::runtime) mod savepoint;
 pub(in crate::runtime) mod signals;
 pub(in crate::runtime) mod start;

@@ -31,6 +31,7 @@ use crate::runtime::task::chains::Chains;
 use crate::runtime::task::changelog::changelog_topic;
 use crate::runtime::task::context::JobContext;
 use crate::runtime::task::cycle::Commit;
+use crate::runtime::task::desk::ShownAs;
 use crate::runtime::task::inbox::Inbox;
 use crate::runtime::task::pace::RecordBudget;
 use crate::runtime::task::poison::PoisonPolicy;
@@ -133,7 +134,7 @@ pub(crate) fn run_once(
     let positions = Positions::new(job.env.clone(), positions_topic(name)?, &job.writers);
     // That of a spread job is closed when the process leaves.
     let backend = (!is_spread).then(|| job.backend.clone());
-    let result = Driver::new(
+    let driver = Driver::new(
         Arc::clone(&job),
         share.map(Arc::new),
         settings.commit,
@@ -143,9 +144,9 @@ pub(crate) fn run_once(
         sources,
     )?
     .noting(unnoted)
-    .saving(stopper, topology)
-    .run()
-    .and_then(|()| close_sinks(&job, topology));
+    .saving(stopper, topology);
+    progress.desk.open(&job, reports);
+    let result = driver.run().and_then(|()| close_sinks(&job, topology));
     let closed = backend.map_or(Ok(()), |backend| backend.close());
     result.and(closed.map_err(JobError::from))
 }
@@ -193,6 +194,7 @@ fn prepare(
     let wakers = inboxes.iter().map(Inbox::waker).collect();
     let mut job = JobContext {
         name: name.to_owned(),
+        shown_as: ShownAs::default(),
         env: log.env().clone(),
         topics: limits.collect::<Result<_, JobError>>()?,
         transport,
@@ -233,6 +235,8 @@ fn prepare(
     let kept = read_positions(&job.transport, &positions_topic(&job.name)?)?;
     let named = kept.positions;
     job.read_topics = kept.read_topics;
+    job.shown_as = shown_as(identity(name, settings)?, &kept.epochs);
+    job.backend.views().begin(job.shown_as.last_epoch);
     if !is_spread {
         // The splits of a spread job come later, as the group gives them.
         job.splits = Splits::new(plan_splits(&job, &group, topology, &named)?);
@@ -242,6 +246,13 @@ fn prepare(
         failpoint("sink.recovered");
     }
     Ok((job, opened.unnoted))
+}
+
+fn shown_as(identity: String, epochs: &BTreeMap<String, u64>) -> ShownAs {
+    ShownAs {
+        last_epoch: epochs.get(&identity).copied().unwrap_or(0),
+        identity,
+    }
 }
 
 /// The topics that a job has read before.

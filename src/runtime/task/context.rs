@@ -45,6 +45,7 @@ use crate::types::{Offset, TopicId, TopicName};
 /// What all workers of a running job share.
 pub struct JobContext {
     pub(crate) name: String,
+    pub(crate) shown_as: super::desk::ShownAs,
     pub(crate) env: Env,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) backend: StateBackend,
@@ -74,7 +75,6 @@ pub struct JobContext {
     /// The topics that the job has read before, and who they were.
     pub(crate) read_topics: BTreeMap<TopicName, TopicId>,
     pub(crate) progress: Arc<Progress>,
-    /// How many partitions a topic gets that the job creates and that says nothing itself.
     pub(crate) topic_partitions: i32,
     /// The records that all workers read in the open cycle.
     pub(crate) cycle_records: AtomicU64,

@@ -112,6 +112,8 @@ pub(crate) enum Event {
     Reassign,
     /// They came and went.
     Reassigned,
+    /// Somebody wants to read the state: what readers need is kept from the next cycle on that closes.
+    Query,
     /// Somebody wants the job to end well.
     Stop,
 }
@@ -149,6 +151,8 @@ pub(crate) struct Cycle {
     phase: Phase,
     exhausted: usize,
     is_reassignment_due: bool,
+    /// Whether the next cycle is to close at once.
+    is_close_due: bool,
     is_stopping: bool,
     is_waiting_for_answers: bool,
 }
@@ -163,6 +167,7 @@ impl Cycle {
             phase: Phase::Idle,
             exhausted: 0,
             is_reassignment_due: false,
+            is_close_due: false,
             is_stopping: false,
             is_waiting_for_answers: false,
         }
@@ -212,6 +217,11 @@ impl Cycle {
                 }
             }
             (Event::OverBudget, _) => self.close(),
+            (Event::Query, _) => {
+                let effects = self.close();
+                self.is_close_due = effects.is_empty();
+                effects
+            }
             (Event::Tick, Phase::Open { deadline }) if now >= deadline => self.close(),
             (Event::Tick | Event::Dirty, _) => vec![],
         }
@@ -249,7 +259,11 @@ impl Cycle {
             return vec![Effect::Commit { writer }, Effect::Reassign];
         }
         self.phase = Phase::Idle;
-        vec![self.open(), Effect::Commit { writer }]
+        let mut effects = vec![self.open(), Effect::Commit { writer }];
+        if std::mem::take(&mut self.is_close_due) {
+            effects.extend(self.close());
+        }
+        effects
     }
 
     fn open(&self) -> Effect {
@@ -262,7 +276,8 @@ impl Cycle {
     fn reassigned(&mut self) -> Vec<Effect> {
         self.phase = Phase::Idle;
         let mut effects = vec![self.open()];
-        if self.is_reassignment_due || self.is_finishing() {
+        let is_close_due = std::mem::take(&mut self.is_close_due);
+        if self.is_reassignment_due || self.is_finishing() || is_close_due {
             effects.extend(self.close());
         }
         effects
@@ -356,8 +371,27 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_reader_that_comes_while_a_cycle_closes_has_the_next_one_close_at_once() {
+        let mut cycle = Cycle::new(Commit::every(Duration::from_secs(1)), 1);
+        assert_eq!(cycle.step(Event::Query, at(0)), [Effect::Close]);
+        assert_eq!(cycle.step(Event::Query, at(0)), []);
+        assert_eq!(
+            cycle.step(Event::Drained, at(1)),
+            [
+                Effect::Open { writer: 1 },
+                Effect::Commit { writer: 0 },
+                Effect::Close
+            ]
+        );
+        assert_eq!(
+            cycle.step(Event::Drained, at(2)),
+            [Effect::Open { writer: 0 }, Effect::Commit { writer: 1 }]
+        );
+    }
+
     fn events() -> impl Strategy<Value = Vec<u8>> {
-        prop::collection::vec(0u8..8, 0..200)
+        prop::collection::vec(0u8..9, 0..200)
     }
 
     proptest! {
@@ -376,6 +410,7 @@ mod tests {
                     4 if i > 150 => Event::Stop,
                     5 => Event::Reassign,
                     6 if is_reassigning => { is_reassigning = false; Event::Reassigned }
+                    7 => Event::Query,
                     _ if to_drain > 0 => { to_drain -= 1; Event::Drained }
                     _ => Event::Tick,
                 };

@@ -268,30 +268,38 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
     fn set_range<K: ?Sized>(&mut self, key: Key<'_, K>, places: &impl RangeBounds<S>) -> usize {
         self.row.clear();
         put_prefix(key.bytes(), &mut self.row);
-        let Self { row, range, .. } = self;
-        range.set_prefix(row);
-        match places.start_bound() {
-            Bound::Unbounded => {}
-            Bound::Included(place) => place.encode_sorted(&mut range.from),
-            Bound::Excluded(place) => {
-                place.encode_sorted(&mut range.from);
-                range.from.push(0);
-            }
+        set_places(&self.row, places, &mut self.range);
+        self.row.len()
+    }
+}
+
+/// Makes this the range of the rows with a prefix that are at these places.
+pub(crate) fn set_places<S: SortKey>(
+    prefix: &[u8],
+    places: &impl RangeBounds<S>,
+    range: &mut KeyRange,
+) {
+    range.set_prefix(prefix);
+    match places.start_bound() {
+        Bound::Unbounded => {}
+        Bound::Included(place) => place.encode_sorted(&mut range.from),
+        Bound::Excluded(place) => {
+            place.encode_sorted(&mut range.from);
+            range.from.push(0);
         }
-        if let Bound::Included(place) | Bound::Excluded(place) = places.end_bound() {
-            range.to.clear();
-            range.to.extend_from_slice(row);
-            place.encode_sorted(&mut range.to);
-        }
-        if let Bound::Included(_) = places.end_bound() {
-            range.to.push(0);
-        }
-        row.len()
+    }
+    if let Bound::Included(place) | Bound::Excluded(place) = places.end_bound() {
+        range.to.clear();
+        range.to.extend_from_slice(prefix);
+        place.encode_sorted(&mut range.to);
+    }
+    if let Bound::Included(_) = places.end_bound() {
+        range.to.push(0);
     }
 }
 
 /// Appends what all rows of a key begin with, and those of no other key.
-fn put_prefix(key: &[u8], row: &mut Vec<u8>) {
+pub(crate) fn put_prefix(key: &[u8], row: &mut Vec<u8>) {
     match u8::try_from(key.len()) {
         Ok(length) if length < LONG => row.push(length),
         _ => {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::Position;
+use crate::runtime::task::desk::Desk;
 use crate::runtime::task::quarantine::Quarantine;
 use crate::types::{Offset, TopicId, TopicName, TopicPartition};
 
@@ -28,6 +29,8 @@ pub(crate) struct Progress {
     /// Source records that are set apart, from attempt to attempt.
     pub(crate) quarantine: Quarantine,
     report: Mutex<JobProgress>,
+    /// Where readers of its state ask.
+    pub(crate) desk: Desk,
     is_begun: AtomicBool,
     /// Told at every commit, every second, and at the end.
     changes: watch::Sender<()>,

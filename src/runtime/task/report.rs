@@ -39,6 +39,8 @@ pub(crate) enum Report {
     Ended(usize, Result<(), JobError>),
     /// RocksDB refused committed values.
     StateFailed(StateError),
+    /// Somebody wants to read the state.
+    Query,
     /// Somebody wants the job to end well.
     Stop,
     /// There are tasks to be let go of, or some that are ready to be taken on, once the open cycle is committed.

@@ -1,8 +1,10 @@
 //! The rows of a store with time, as bytes: see [`timed_store`](super::timed_store).
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::codec::{Codec, CodecError, CodecId};
+use crate::protocol::murmur2;
 use crate::types::Timestamp;
 
 /// Begins the row of the operator's time, of a key's value, of a value with a time, and of a timer.
@@ -76,6 +78,33 @@ pub(super) fn ordered(time: Timestamp) -> [u8; 8] {
 
 pub(super) fn time_of(ordered: [u8; 8]) -> Timestamp {
     Timestamp(i64::from_be_bytes(ordered) ^ i64::MIN)
+}
+
+/// Writes the row's key for a key's value without a time.
+pub(crate) fn key_row(row: &mut Vec<u8>, key: &[u8]) {
+    row.clear();
+    row.push(KEY);
+    row.extend_from_slice(key);
+}
+
+/// Writes the row's key for a key's value at a time.
+pub(crate) fn row_at(row: &mut Vec<u8>, key: &[u8], time: Timestamp) {
+    timed_row(row, TIMED, key, time, murmur2(key));
+}
+
+/// Where the rows of values at these times begin in a state partition, and what is behind them.
+pub(crate) fn rows_between(times: &Range<Timestamp>) -> (Vec<u8>, Vec<u8>) {
+    let bound = |time| [&[TIMED], &ordered(time)[..]].concat();
+    (bound(times.start), bound(times.end))
+}
+
+/// The time and the key of a row of a value at a time.
+pub(crate) fn time_and_key(row: &[u8]) -> Option<(Timestamp, &[u8])> {
+    let ([TIMED, time @ ..], rest) = row.split_first_chunk::<TIMED_KEY_START>()? else {
+        return None;
+    };
+    let (key, _) = rest.split_last_chunk::<HASH_BYTES>()?;
+    Some((time_of(*time), key))
 }
 
 /// Writes the row's key for a key and a time.

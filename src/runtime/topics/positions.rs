@@ -9,6 +9,9 @@
 //!
 //! And the topics that the job has read, because it never creates one of them anew (X8). Key: a 0 byte and the topic's
 //! name. Value: the version, 1, in a byte, and the topic's id, 16 bytes. And the schemas of what else it keeps (`schemas.rs`).
+//!
+//! And below which number the epochs lie that an instance has shown to readers. Key: three 0 bytes and the instance. Value: the number in
+//! eight bytes, big-endian.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -137,6 +140,20 @@ impl Positions {
         self.flush(writer)
     }
 
+    /// Notes that an instance shows readers no epoch above this one until it notes another.
+    pub(crate) fn append_epochs(
+        &mut self,
+        writer: usize,
+        instance: &str,
+        last: u64,
+    ) -> Result<(), JobError> {
+        let key = [&[0, 0, 0], instance.as_bytes()].concat();
+        let now = self.env.clock.wall();
+        self.builder
+            .push(now, Some(&key), Some(&last.to_be_bytes()));
+        self.flush(writer)
+    }
+
     pub(crate) fn flush(&mut self, writer: usize) -> Result<(), JobError> {
         if !self.builder.is_empty() {
             self.writers[writer].hand_over(&mut self.builder)?;
@@ -200,6 +217,8 @@ pub(crate) struct Kept {
     pub(crate) read_topics: BTreeMap<TopicName, TopicId>,
     /// The types of what it stored.
     pub(crate) schemas: Vec<NotedSchema>,
+    /// The last epoch that each instance may have shown to readers.
+    pub(crate) epochs: BTreeMap<String, u64>,
 }
 
 /// Reads all that a job keeps in its topic of positions.
@@ -245,6 +264,9 @@ pub(crate) fn read_positions(
                     Entry::Topic(topic, id) => {
                         kept.read_topics.insert(topic, id);
                     }
+                    Entry::Epochs(instance, last) => {
+                        kept.epochs.insert(instance, last);
+                    }
                 }
             }
         }
@@ -257,12 +279,18 @@ enum Entry {
     Named((String, String), Option<Vec<u8>>),
     Watermark((String, String), Timestamp),
     Topic(TopicName, TopicId),
+    Epochs(String, u64),
 }
 
 fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Entry> {
     let key = std::str::from_utf8(key?).ok()?;
     if let Some(topic) = parse_topic(key, value) {
         return Some(topic);
+    }
+    // A source has a name, so no watermark's key looks like this.
+    if let Some(instance) = key.strip_prefix("\0\0\0") {
+        let last = u64::from_be_bytes(value?.try_into().ok()?);
+        return Some(Entry::Epochs(instance.to_owned(), last));
     }
     if let Some(place) = key.strip_prefix("\0\0") {
         let (source, split) = place.split_once('\0')?;
@@ -297,6 +325,15 @@ mod tests {
         };
         assert_eq!(topic.as_str(), "in");
         assert_eq!(id.0, 0x1011_1213_1415_1617_1819_1a1b_1c1d_1e1f);
+    }
+
+    #[test]
+    fn the_epochs_of_an_instance_have_these_bytes() {
+        let value = [0, 0, 0, 0, 0, 0x10, 0, 2];
+        let Some(Entry::Epochs(instance, last)) = parse(Some(b"\0\0\0job@a"), Some(&value)) else {
+            panic!("it is no epoch")
+        };
+        assert_eq!((&*instance, last), ("job@a", 0x10_0002));
     }
 
     #[test]

@@ -5,3 +5,4 @@ mod damage;
 mod meta;
 mod model;
 mod support;
+mod views;

@@ -18,6 +18,7 @@ mod own_sinks;
 mod pace;
 mod parallelism;
 mod poison;
+pub(crate) mod queries;
 mod refusals;
 mod runtimes;
 mod scale_out;

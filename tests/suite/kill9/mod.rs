@@ -16,6 +16,7 @@ mod oracle;
 mod oracle_tests;
 mod parts;
 mod plan;
+mod questions;
 #[cfg(feature = "cli")]
 mod remote;
 mod zombie;
