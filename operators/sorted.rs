@@ -140,8 +140,10 @@ where
         let sorted = self
             .with_timed_store::<Vec<Waiting<V>>>(name)
             .process(name, move |context| {
+                let mut timed = context.timed_store(&store)?;
+                context.read_ahead_at(&mut timed, Some);
                 Ok(Sorted {
-                    store: context.timed_store(&store)?,
+                    store: timed,
                     late: context.late(&store, Some(&output))?,
                     watermark: Timestamp::MIN,
                     released: Timestamp::MIN,

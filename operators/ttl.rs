@@ -94,7 +94,8 @@ impl<S: Datum + Clone, C: Clock> TtlStore<S, C> {
     /// As [`OperatorContext::store`].
     pub fn open(context: &mut OperatorContext, name: &str, ttl: Ttl<C>) -> Result<Self, JobError> {
         let values = context.store(name)?;
-        let times: TimedStore<i64> = context.timed_store(&times_of(name))?;
+        let mut times: TimedStore<i64> = context.timed_store(&times_of(name))?;
+        context.read_ahead(&mut times);
         let now = match C::IS_ON_WALL {
             true => times.last_time().max(Timestamp(0)),
             false => Timestamp::MIN,

@@ -3,6 +3,7 @@
 //! Each record is added to one slice of its key; a window's result is put together from its slices when the watermark closes it.
 //! A tumbling window is its only slice.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
@@ -395,6 +396,18 @@ impl Windows for FixedWindows {
     }
 }
 
+/// The end of a time's slice: the time at which the slice's state is kept.
+fn ends_of_slices(windows: impl Grid) -> impl Fn(Timestamp) -> Option<Timestamp> {
+    let last = Cell::new(None::<Window>);
+    move |time| {
+        let known = last.get();
+        let known = known.filter(|slice| slice.start <= time && time < slice.end);
+        let slice = known.or_else(|| windows.slice_of(time));
+        last.set(slice);
+        slice.map(|slice| slice.end)
+    }
+}
+
 /// Puts the operator behind the stream.
 #[track_caller]
 pub(super) fn on_grid<K, V, Up, G, C, E>(
@@ -416,8 +429,10 @@ where
     keyed
         .with_timed_store::<C::State>(name)
         .process(name, move |context| {
+            let mut timed = context.timed_store(&store)?;
+            context.read_ahead_at(&mut timed, ends_of_slices(windows.clone()));
             Ok(Fold::<K, V, G, C, E> {
-                store: context.timed_store(&store)?,
+                store: timed,
                 windows: windows.clone(),
                 fold: fold.clone(),
                 late: context.late(&store, late.as_ref())?,

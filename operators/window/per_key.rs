@@ -343,8 +343,10 @@ where
     keyed
         .with_timed_store::<Held<C::State, W>>(name)
         .process(name, move |context| {
+            let mut timed = context.timed_store(&store)?;
+            context.read_ahead(&mut timed);
             Ok(Fold::<K, V, W, C, E> {
-                store: context.timed_store(&store)?,
+                store: timed,
                 windows,
                 fold: fold.clone(),
                 late: context.late(&store, late.as_ref())?,

@@ -116,6 +116,26 @@ impl<V: Clone + Send + 'static> Store<V> {
         self.set(key, None)
     }
 
+    /// Sets a value that is the same whenever there is one, without a read from disk. Returns whether there was none in memory.
+    ///
+    /// # Errors
+    /// If an earlier operation failed.
+    #[inline]
+    pub(crate) fn insert_unread(
+        &mut self,
+        key: HashedKey<'_>,
+        value: V,
+    ) -> Result<bool, StateError> {
+        let placed = key.place(self.state_partitions);
+        if let Some(slot) = self.table.find(&placed)
+            && self.table.entry(slot).value.is_some()
+        {
+            return Ok(false);
+        }
+        self.set(key, Some(value))?;
+        Ok(true)
+    }
+
     /// Sets the value of a key, or removes it, without a look at what it was.
     fn set(&mut self, key: HashedKey<'_>, value: Option<V>) -> Result<(), StateError> {
         self.check_not_broken()?;

@@ -21,6 +21,7 @@ use super::pace::{RecordBudget, Turn};
 use super::poison::{Poison, PoisonPolicy};
 use super::pressure::Pressure;
 use super::quarantine::{Alone, ApartAhead};
+use super::read_ahead::{SharedReadAhead, ValuesAhead};
 use super::report::Reports;
 use super::shared_node::{ExchangeEdge, SharedNode};
 use super::side::{Side, SideOutput};
@@ -40,7 +41,7 @@ use crate::runtime::contract::senders::Senders;
 use crate::runtime::contract::source::AssignedSplit;
 use crate::runtime::task::progress::Progress;
 use crate::state::{StateBackend, Store, Trace};
-use crate::types::{Offset, TopicId, TopicName};
+use crate::types::{Offset, Timestamp, TopicId, TopicName};
 
 /// What all workers of a running job share.
 pub struct JobContext {
@@ -201,8 +202,8 @@ pub struct OperatorContext {
     pub(super) edges: Vec<ExchangeEdge>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
     pub(super) stores: Vec<OpenStore>,
-    /// The stores whose keys are those of the records, in the order in which chains meet them.
-    pub(super) met_stores: Vec<SharedStore>,
+    /// The stores whose rows are told by the records, in the order in which chains meet them.
+    pub(super) met_stores: Vec<SharedReadAhead>,
     pub(super) shared_nodes: HashMap<usize, SharedNode>,
     sides: Vec<SharedStage>,
     /// How the source being built tells the time.
@@ -300,7 +301,8 @@ impl OperatorContext {
         name: &str,
     ) -> Result<KeyValueStore<V>, JobError> {
         let store = self.open_store::<V, V>(name, StoreKind::Values, V::DefaultCodec::default())?;
-        self.met_stores.push(Rc::clone(&store) as SharedStore);
+        let ahead = ValuesAhead(Rc::clone(&store) as SharedStore);
+        self.met_stores.push(Rc::new(ahead));
         Ok(KeyValueStore::new(store))
     }
 
@@ -344,6 +346,23 @@ impl OperatorContext {
             self.job.state_partitions,
             index_bytes_max,
         )?)
+    }
+
+    /// Has the values of each batch's keys that have no time read in one go, where the store is larger than its memory: for an
+    /// operator that changes the value of each record's key ([`TimedStore::update`]).
+    pub fn read_ahead<V: Clone + Send + 'static>(&mut self, store: &mut TimedStore<V>) {
+        self.met_stores.push(store.ahead(None));
+    }
+
+    /// Has the values of each batch's keys at times read in one go, where the store is larger than its memory: for an operator that
+    /// changes the value of each record's key at a time ([`TimedStore::update_at`]). `at` says at which, by the time of the record,
+    /// if at any.
+    pub fn read_ahead_at<V: Clone + Send + 'static>(
+        &mut self,
+        store: &mut TimedStore<V>,
+        at: impl Fn(Timestamp) -> Option<Timestamp> + 'static,
+    ) {
+        self.met_stores.push(store.ahead(Some(Box::new(at))));
     }
 
     /// Opens a store as it was declared, and restores it; or goes on with one that is open.
@@ -465,8 +484,8 @@ impl OperatorContext {
         self.met_stores.len()
     }
 
-    /// The stores that were met since there were so many and whose keys are those of the records.
-    pub(crate) fn stores_since(&self, count: usize) -> Vec<SharedStore> {
+    /// The stores that were met since there were so many and whose rows are told by the records.
+    pub(crate) fn stores_since(&self, count: usize) -> Vec<SharedReadAhead> {
         self.met_stores.iter().skip(count).map(Rc::clone).collect()
     }
 

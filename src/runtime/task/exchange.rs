@@ -19,8 +19,8 @@ use super::header_column::HeaderColumn;
 use super::inbox::Message;
 use super::pace::Turn;
 use super::poison::Poison;
+use super::read_ahead::{SharedReadAhead, read_ahead};
 use super::repartition::RepartitionSender;
-use super::stores::{SharedStore, prefetch};
 use crate::codec::Datum;
 use crate::protocol::batch::Headers;
 use crate::runtime::contract::error::{Failure, JobError};
@@ -28,7 +28,7 @@ use crate::runtime::contract::operator::{Flow, Output, Signal, Stage};
 use crate::runtime::contract::record::{Key, Meta, Origin, Record};
 use crate::runtime::contract::source::Pace;
 use crate::runtime::contract::time::{Advance, EventClock, News};
-use crate::state::{HashedKey, Trace};
+use crate::state::Trace;
 use crate::types::{Offset, Timestamp};
 
 /// Bytes of keys and values a batch holds at most, for those that are long. What a value keeps elsewhere in
@@ -371,8 +371,8 @@ pub(crate) trait Receive {
 /// The end of an exchange: what comes out of it runs through the chain behind.
 pub(crate) struct Receiver<K: ?Sized, V: ?Sized, S> {
     stage: S,
-    /// The stores of the chain, whose keys are those of the exchange.
-    stores: Vec<SharedStore>,
+    /// The stores of the chain whose rows are told by the records of the exchange.
+    stores: Vec<SharedReadAhead>,
     poison: Poison,
     turn: Rc<Turn>,
     spent: SpentBatches,
@@ -441,11 +441,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, S: Stage<K, V>> Receiver<K, V, S> {
         current: &mut Origin,
         look: impl Fn(&Turn, Origin) -> Pace,
     ) -> Result<usize, JobError> {
-        let keys = batch
-            .keys()
-            .skip(first_row)
-            .map(|(bytes, hash)| HashedKey::with_partition_hash(bytes, hash));
-        if let Err(failure) = prefetch(&self.stores, keys) {
+        let times = batch.timestamps.iter().map(|time| Timestamp(*time));
+        let coming = batch.keys().zip(times).skip(first_row);
+        let coming = coming.map(|((bytes, hash), time)| (bytes, hash, time));
+        if let Err(failure) = read_ahead(&self.stores, coming) {
             return self.poison.fatal(failure, *current).map(|()| first_row);
         }
         let mut runs = batch.runs.iter().copied().peekable();

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::rc::Rc;
 
 use super::context::{OperatorContext, Producer};
-use super::stores::SharedStore;
+use super::read_ahead::SharedReadAhead;
 use crate::runtime::contract::error::JobError;
 
 /// The way from a producer to an exchange.
@@ -19,7 +19,7 @@ pub(crate) struct ExchangeEdge {
 /// One worker's instance of a node, and all that was built with it.
 pub(crate) struct SharedNode {
     instance: Rc<dyn Any>,
-    stores: Vec<SharedStore>,
+    stores: Vec<SharedReadAhead>,
     exchanges: Vec<usize>,
 }
 

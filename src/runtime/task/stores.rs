@@ -13,7 +13,7 @@ use crate::codec::TypeIdentity;
 use crate::runtime::contract::error::Failure;
 use crate::runtime::contract::operator::Flow;
 use crate::runtime::contract::record::Key;
-use crate::state::{CycleStore, HashedKey, Store};
+use crate::state::{CycleStore, Store};
 
 /// A store whose values may be of any type, shared by its operator and its worker, which are on one thread.
 pub(crate) type SharedStore = Rc<RefCell<dyn CycleStore>>;
@@ -141,15 +141,4 @@ impl<V: Clone + Send + 'static> KeyValueStore<V> {
     pub fn remove<K: ?Sized>(&mut self, key: Key<'_, K>) -> Result<Option<V>, Failure> {
         self.update(key, Option::take)
     }
-}
-
-/// Brings the keys of a batch into the memory of each of these stores, in one sorted read a store.
-pub(crate) fn prefetch<'k>(
-    stores: &[SharedStore],
-    keys: impl Iterator<Item = HashedKey<'k>> + Clone,
-) -> Result<(), Failure> {
-    for store in stores {
-        store.borrow_mut().prefetch(&mut keys.clone())?;
-    }
-    Ok(())
 }

@@ -53,7 +53,6 @@ struct Taking {
     entries: Entries,
     /// Where they are, the one to take last first.
     places: Vec<u32>,
-    is_begun: bool,
 }
 
 /// See the module.
@@ -121,8 +120,8 @@ impl TimeIndex {
         }
     }
 
-    /// Takes the next entry that is due, and whether it is the first of its time. Nothing is answered where rows must be loaded first.
-    pub(crate) fn pop(&mut self, until: Timestamp) -> Option<(Timestamp, &[u8], bool)> {
+    /// Takes the next entry that is due. Nothing is answered where rows must be loaded first.
+    pub(crate) fn pop(&mut self, until: Timestamp) -> Option<(Timestamp, &[u8])> {
         let nearest = self.times.first_key_value().map(|(time, _)| *time);
         if let Some(taking) = self
             .taking
@@ -145,13 +144,11 @@ impl TimeIndex {
                 time,
                 entries,
                 places,
-                is_begun: false,
             });
         }
         let taking = self.taking.as_mut().filter(|taking| taking.time <= until)?;
         let place = taking.places.pop()?;
-        let is_first = !std::mem::replace(&mut taking.is_begun, true);
-        Some((taking.time, taking.entries.get(place), is_first))
+        Some((taking.time, taking.entries.get(place)))
     }
 
     /// The first time at or below `until`.
@@ -182,10 +179,16 @@ impl TimeIndex {
         times.flat_map(|(time, entries)| entries.iter().map(move |entry| (*time, entry)))
     }
 
-    /// The entries of the time that is being taken which are still to come.
-    pub(crate) fn now_due(&self) -> impl Iterator<Item = &[u8]> {
-        let taking = self.taking.iter();
-        taking.flat_map(|taking| taking.places.iter().map(|&place| taking.entries.get(place)))
+    /// The entries that come next, up to `until`: those of one time in no particular order.
+    pub(crate) fn next_due(&self, until: Timestamp) -> impl Iterator<Item = (Timestamp, &[u8])> {
+        let taking = self.taking.iter().flat_map(|taking| {
+            let places = taking.places.iter().rev();
+            places.map(|&place| (taking.time, taking.entries.get(place)))
+        });
+        let times = self.times.range(..=until);
+        let times =
+            times.flat_map(|(time, entries)| entries.iter().map(move |entry| (*time, entry)));
+        taking.chain(times)
     }
 
     /// Begins to load from the horizon on.

@@ -15,6 +15,7 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
+use super::read_ahead::{RowList, SharedReadAhead, TimeOfValue, TimedAhead};
 use super::time_index::TimeIndex;
 use super::timed_row::{
     HASH_BYTES, KEY, OWN_TIME, Row, TIMED, TIMED_KEY_START, TIMER_AT, ordered, time_of, timed_row,
@@ -25,6 +26,9 @@ use crate::runtime::contract::error::Failure;
 use crate::runtime::contract::record::Key;
 use crate::state::{HashedKey, StateError, Store};
 use crate::types::Timestamp;
+
+/// How many rows that are due are read at once.
+const READ_AHEAD_ROWS: usize = 1_024;
 
 /// A key whose time has come: what [`TimedStore::next_due`] found last.
 #[derive(Debug, Default)]
@@ -87,6 +91,8 @@ pub struct TimedStore<V> {
     times: Vec<(u16, Timestamp)>,
     watermark: Timestamp,
     scratch: Vec<u8>,
+    /// Whether the value of a key that is due is read with its timer.
+    reads_values: bool,
 }
 
 /// The rows of one kind that have a time, in order.
@@ -94,6 +100,9 @@ struct Line {
     /// The first byte of their keys.
     kind: u8,
     index: TimeIndex,
+    /// How many of the next rows were read ahead.
+    read_count: usize,
+    rows: RowList,
 }
 
 impl<V: Clone + Send + 'static> TimedStore<V> {
@@ -111,9 +120,20 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
             times: Vec::new(),
             watermark: Timestamp::MIN,
             scratch: Vec::new(),
+            reads_values: false,
         };
         opened.follow_partitions()?;
         Ok(opened)
+    }
+
+    /// What reads a batch's rows of the store: of values without times, or of those at the times that `at` says.
+    pub(super) fn ahead(&mut self, at: Option<TimeOfValue>) -> SharedReadAhead {
+        self.reads_values |= at.is_none();
+        Rc::new(TimedAhead {
+            store: Rc::clone(&self.store),
+            at,
+            rows: RefCell::default(),
+        })
     }
 
     /// Takes note of state partitions that came or went between two cycles.
@@ -309,9 +329,8 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         let hash = key.partition_hash();
         let row = timed_row(&mut self.scratch, TIMER_AT, key.bytes(), time, hash);
         let mut store = self.store.borrow_mut();
-        let is_new = store.update(HashedKey::with_partition_hash(row, hash), |row| {
-            row.replace(Row::Timer).is_none()
-        })?;
+        // A timer that only the disk has is set again, and found twice by the index, which knows.
+        let is_new = store.insert_unread(HashedKey::with_partition_hash(row, hash), Row::Timer)?;
         if is_new {
             self.timers.index.insert(time, &row[TIMED_KEY_START..]);
         }
@@ -349,18 +368,23 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         due: &mut Due,
     ) -> Result<Option<Came<V>>, Failure> {
         self.follow_partitions()?;
+        let ahead = until;
         loop {
             let timer = self.timers.first(until, &self.store)?;
             let until = timer.unwrap_or(until);
-            if self.values.pop(until, due, &self.store)? {
+            if self.values.pop(until, due, &self.store, ahead, false)? {
                 // Absent where it was removed.
                 if let Some(Row::Value(value)) = self.take(due)? {
                     return Ok(Some(Came::Value(value)));
                 }
             } else if timer.is_none() {
                 return Ok(None);
-            } else if self.timers.pop(until, due, &self.store)? && self.take(due)?.is_some() {
-                return Ok(Some(Came::Timer));
+            } else {
+                let values = self.reads_values;
+                let is_timer = self.timers.pop(until, due, &self.store, ahead, values)?;
+                if is_timer && self.take(due)?.is_some() {
+                    return Ok(Some(Came::Timer));
+                }
             }
         }
     }
@@ -416,30 +440,36 @@ impl Line {
         Self {
             kind,
             index: TimeIndex::new(index_bytes_max),
+            read_count: 0,
+            rows: RowList::default(),
         }
     }
 
-    /// Takes the next entry at or below `until` out of the index.
+    /// Takes the next entry at or below `until` out of the index. Those up to `ahead` are about to be taken; `has_values` says
+    /// whether the values of their keys are, too.
     fn pop<V: Clone + Send + 'static>(
         &mut self,
         until: Timestamp,
         due: &mut Due,
         store: &RefCell<Store<Row<V>>>,
+        ahead: Timestamp,
+        has_values: bool,
     ) -> Result<bool, Failure> {
         loop {
             if self.index.must_load(until) {
                 self.load(store)?;
             }
-            let Some((time, entry, is_first)) = self.index.pop(until) else {
+            if self.read_count == 0 && !store.borrow().is_resident() {
+                self.read_ahead(ahead, has_values, store)?;
+            }
+            let Some((time, entry)) = self.index.pop(until) else {
                 match self.index.must_load(until) {
                     true => continue,
                     false => return Ok(false),
                 }
             };
             due.set(self.kind, time, entry);
-            if is_first {
-                self.prefetch(time, store)?;
-            }
+            self.read_count = self.read_count.saturating_sub(1);
             return Ok(true);
         }
     }
@@ -473,25 +503,30 @@ impl Line {
         Ok(())
     }
 
-    /// Brings what is due at one time into memory in one go.
-    fn prefetch<V: Clone + Send + 'static>(
-        &self,
-        time: Timestamp,
+    /// Brings the next rows up to `until` into memory in one go.
+    fn read_ahead<V: Clone + Send + 'static>(
+        &mut self,
+        until: Timestamp,
+        has_values: bool,
         store: &RefCell<Store<Row<V>>>,
     ) -> Result<(), Failure> {
-        if store.borrow().is_resident() {
-            return Ok(());
+        self.rows.clear();
+        self.read_count = 0;
+        for (time, entry) in self.index.next_due(until).take(READ_AHEAD_ROWS) {
+            self.read_count += 1;
+            let Some((key, hash)) = entry.split_last_chunk::<HASH_BYTES>() else {
+                continue;
+            };
+            let hash = u32::from_be_bytes(*hash);
+            self.rows.push_timed(self.kind, key, time, hash);
+            if has_values {
+                self.rows.push_value(key, hash);
+            }
         }
-        let mut each = Due::default();
-        let mut rows = Vec::new();
-        for entry in self.index.now_due() {
-            each.set(self.kind, time, entry);
-            rows.push((each.bytes.clone(), each.partition_hash));
+        match self.read_count {
+            0 => Ok(()),
+            _ => Ok(store.borrow_mut().prefetch(self.rows.iter())?),
         }
-        let keys = rows
-            .iter()
-            .map(|(row, hash)| HashedKey::with_partition_hash(row, *hash));
-        Ok(store.borrow_mut().prefetch(keys)?)
     }
 
     /// Fills the index from the store, from where it ends.

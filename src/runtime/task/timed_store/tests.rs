@@ -219,6 +219,46 @@ fn of_more_timers_than_fit_only_the_near_ones_are_in_memory() {
 }
 
 #[test]
+fn the_rows_that_a_batch_needs_are_read_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = backend(folder.path());
+    let mut timed = open(&backend, 1 << 20);
+    for n in 0..3 {
+        timed.update(key(&[n]), |value| *value = Some(7)).unwrap();
+        let slice = Timestamp(10);
+        timed
+            .update_at(key(&[n]), slice, |value| *value = Some(9))
+            .unwrap();
+    }
+    flush(&backend, &timed);
+    drop(timed);
+    let batch = [[0u8], [2], [0]];
+    let coming = batch.iter().map(|bytes| {
+        let key = key(bytes);
+        (key.bytes(), key.partition_hash(), Timestamp(4))
+    });
+    for at in [
+        None,
+        Some(Box::new(|t: Timestamp| Some(t.plus_millis(6))) as _),
+    ] {
+        let mut timed = open(&backend, 1 << 20);
+        let is_timed = at.is_some();
+        let ahead = timed.ahead(at);
+        ahead.read_ahead(&mut coming.clone()).unwrap();
+        let before = timed.store.borrow().entries_count();
+        for n in [0, 2] {
+            let value = match is_timed {
+                true => timed.get_at(key(&[n]), Timestamp(10)).unwrap(),
+                false => timed.peek(key(&[n]), |value| value.copied()).unwrap(),
+            };
+            assert_eq!(value, Some(if is_timed { 9 } else { 7 }));
+        }
+        // Nothing was read that was not read ahead, beside each partition's time.
+        assert_eq!(timed.store.borrow().entries_count(), before);
+    }
+}
+
+#[test]
 fn t8_the_time_of_each_partition_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let backend = backend(folder.path());
