@@ -41,7 +41,7 @@ use crate::runtime::contract::senders::Senders;
 use crate::runtime::contract::source::AssignedSplit;
 use crate::runtime::task::progress::Progress;
 use crate::state::{StateBackend, Store, Trace};
-use crate::types::{Offset, Timestamp, TopicId, TopicName};
+use crate::types::{Offset, TopicId, TopicName};
 
 /// What all workers of a running job share.
 pub struct JobContext {
@@ -325,7 +325,8 @@ impl OperatorContext {
                 store
             }
         };
-        self.met_stores.push(Rc::clone(&store) as SharedStore);
+        let ahead = ValuesAhead(Rc::clone(&store) as SharedStore);
+        self.met_stores.push(Rc::new(ahead));
         Ok(KeyValueStore::new(store))
     }
 
@@ -346,23 +347,6 @@ impl OperatorContext {
             self.job.state_partitions,
             index_bytes_max,
         )?)
-    }
-
-    /// Has the values of each batch's keys that have no time read in one go, where the store is larger than its memory: for an
-    /// operator that changes the value of each record's key ([`TimedStore::update`]).
-    pub fn read_ahead<V: Clone + Send + 'static>(&mut self, store: &mut TimedStore<V>) {
-        self.met_stores.push(store.ahead(None));
-    }
-
-    /// Has the values of each batch's keys at times read in one go, where the store is larger than its memory: for an operator that
-    /// changes the value of each record's key at a time ([`TimedStore::update_at`]). `at` says at which, by the time of the record,
-    /// if at any.
-    pub fn read_ahead_at<V: Clone + Send + 'static>(
-        &mut self,
-        store: &mut TimedStore<V>,
-        at: impl Fn(Timestamp) -> Option<Timestamp> + 'static,
-    ) {
-        self.met_stores.push(store.ahead(Some(Box::new(at))));
     }
 
     /// Opens a store as it was declared, and restores it; or goes on with one that is open.

@@ -39,6 +39,7 @@ pub(in crate::runtime) mod splits;
 pub(in crate::runtime) mod stores;
 pub(in crate::runtime) mod table_store;
 pub(in crate::runtime) mod time_index;
+mod time_line;
 pub(in crate::runtime) mod timed_row;
 pub(in crate::runtime) mod timed_store;
 pub(in crate::runtime) mod worker;

@@ -6,8 +6,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::context::OperatorContext;
 use super::stores::SharedStore;
 use super::timed_row::{KEY, Row, TIMED, timed_row};
+use super::timed_store::TimedStore;
 use crate::runtime::contract::error::Failure;
 use crate::state::{HashedKey, StateError, Store};
 use crate::types::Timestamp;
@@ -35,6 +37,25 @@ pub(crate) fn read_ahead<'k>(
         store.read_ahead(&mut batch.clone())?;
     }
     Ok(())
+}
+
+impl OperatorContext {
+    /// Has the values of each batch's keys that have no time read in one go, where the store is larger than its memory: for an
+    /// operator that changes the value of each record's key ([`TimedStore::update`]).
+    pub fn read_ahead<V: Clone + Send + 'static>(&mut self, store: &mut TimedStore<V>) {
+        self.met_stores.push(store.ahead(None));
+    }
+
+    /// Has the values of each batch's keys at times read in one go, where the store is larger than its memory: for an operator that
+    /// changes the value of each record's key at a time ([`TimedStore::update_at`]). `at` says at which, by the time of the record,
+    /// if at any.
+    pub fn read_ahead_at<V: Clone + Send + 'static>(
+        &mut self,
+        store: &mut TimedStore<V>,
+        at: impl Fn(Timestamp) -> Option<Timestamp> + 'static,
+    ) {
+        self.met_stores.push(store.ahead(Some(Box::new(at))));
+    }
 }
 
 /// One value for each key.

@@ -15,8 +15,8 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use super::read_ahead::{RowList, SharedReadAhead, TimeOfValue, TimedAhead};
-use super::time_index::TimeIndex;
+use super::read_ahead::{SharedReadAhead, TimeOfValue, TimedAhead};
+use super::time_line::Line;
 use super::timed_row::{
     HASH_BYTES, KEY, OWN_TIME, Row, TIMED, TIMED_KEY_START, TIMER_AT, ordered, time_of, timed_row,
 };
@@ -26,9 +26,6 @@ use crate::runtime::contract::error::Failure;
 use crate::runtime::contract::record::Key;
 use crate::state::{HashedKey, StateError, Store};
 use crate::types::Timestamp;
-
-/// How many rows that are due are read at once.
-const READ_AHEAD_ROWS: usize = 1_024;
 
 /// A key whose time has come: what [`TimedStore::next_due`] found last.
 #[derive(Debug, Default)]
@@ -51,7 +48,7 @@ impl Due {
     }
 
     /// Takes on an entry of an index.
-    fn set(&mut self, kind: u8, time: Timestamp, entry: &[u8]) {
+    pub(super) fn set(&mut self, kind: u8, time: Timestamp, entry: &[u8]) {
         self.time = time;
         self.bytes.clear();
         self.bytes.push(kind);
@@ -93,16 +90,6 @@ pub struct TimedStore<V> {
     scratch: Vec<u8>,
     /// Whether the value of a key that is due is read with its timer.
     reads_values: bool,
-}
-
-/// The rows of one kind that have a time, in order.
-struct Line {
-    /// The first byte of their keys.
-    kind: u8,
-    index: TimeIndex,
-    /// How many of the next rows were read ahead.
-    read_count: usize,
-    rows: RowList,
 }
 
 impl<V: Clone + Send + 'static> TimedStore<V> {
@@ -225,13 +212,15 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
     ) -> Result<R, Failure> {
         let hash = key.partition_hash();
         let row = timed_row(&mut self.scratch, TIMED, key.bytes(), time, hash);
-        let mut is_new = false;
+        let mut effect = Effect::None;
         let mut store = self.store.borrow_mut();
         let result = store.update(HashedKey::with_partition_hash(row, hash), |row| {
-            change_value(row, change, &mut is_new)
+            change_value(row, change, &mut effect)
         })?;
-        if is_new {
-            self.values.index.insert(time, &row[TIMED_KEY_START..]);
+        match effect {
+            Effect::None => {}
+            Effect::Added => self.values.index.insert(time, &row[TIMED_KEY_START..]),
+            Effect::Removed => self.values.may_repeat = true,
         }
         Ok(result)
     }
@@ -293,7 +282,7 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         self.scratch.extend_from_slice(key.bytes());
         let key = HashedKey::with_partition_hash(&self.scratch, key.partition_hash());
         let mut store = self.store.borrow_mut();
-        Ok(store.update(key, |row| change_value(row, change, &mut false))?)
+        Ok(store.update(key, |row| change_value(row, change, &mut Effect::None))?)
     }
 
     /// Shows the value of a key, which has no time, to `see`; returns what that returns.
@@ -404,8 +393,8 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         self.values.first(until, &self.store)
     }
 
-    /// Shows the values of all keys at the times that are above `after` and at or below `until`, in the order of times and then of
-    /// no particular one. They stay.
+    /// Shows the values of all keys at the times that are above `after` and at or below `until`: those of one key in the order of times,
+    /// keys in no particular one. They stay.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -417,7 +406,13 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         mut visit: impl FnMut(&Due, &V),
     ) -> Result<(), Failure> {
         self.follow_partitions()?;
-        self.values.load_until(until, &self.store)?;
+        let index = &self.values.index;
+        if index.must_load(until) && index.first(Timestamp::MAX).is_none() {
+            self.values.load(&self.store)?;
+        }
+        if self.values.index.must_load(until) || self.values.may_repeat {
+            return self.scan_between(after, until, due, visit);
+        }
         let mut store = self.store.borrow_mut();
         for (time, entry) in self.values.index.between(after, until) {
             due.set(TIMED, time, entry);
@@ -428,130 +423,37 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         Ok(())
     }
 
+    /// As [`visit_between`](Self::visit_between), where the index has not all of them, or some twice.
+    fn scan_between(
+        &mut self,
+        after: Timestamp,
+        until: Timestamp,
+        due: &mut Due,
+        mut visit: impl FnMut(&Due, &V),
+    ) -> Result<(), Failure> {
+        if after >= until {
+            return Ok(());
+        }
+        let mut from = vec![TIMED];
+        from.extend_from_slice(&ordered(after.plus_millis(1)));
+        let mut show =
+            |_, row: &[u8], value: &Row<V>| match row.split_first_chunk::<TIMED_KEY_START>() {
+                Some(([TIMED, time @ ..], entry)) if time_of(*time) <= until => {
+                    due.set(TIMED, time_of(*time), entry);
+                    if let Row::Value(value) = value {
+                        visit(due, value);
+                    }
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Break(()),
+            };
+        Ok(self.store.borrow_mut().scan_partitions(&from, &mut show)?)
+    }
+
     /// How many rows with a time the indexes have in memory.
     #[cfg(test)]
     pub(crate) fn indexed_count(&self) -> usize {
         self.values.index.count() + self.timers.index.count()
-    }
-}
-
-impl Line {
-    fn new(kind: u8, index_bytes_max: usize) -> Self {
-        Self {
-            kind,
-            index: TimeIndex::new(index_bytes_max),
-            read_count: 0,
-            rows: RowList::default(),
-        }
-    }
-
-    /// Takes the next entry at or below `until` out of the index. Those up to `ahead` are about to be taken; `has_values` says
-    /// whether the values of their keys are, too.
-    fn pop<V: Clone + Send + 'static>(
-        &mut self,
-        until: Timestamp,
-        due: &mut Due,
-        store: &RefCell<Store<Row<V>>>,
-        ahead: Timestamp,
-        has_values: bool,
-    ) -> Result<bool, Failure> {
-        loop {
-            if self.index.must_load(until) {
-                self.load(store)?;
-            }
-            if self.read_count == 0 && !store.borrow().is_resident() {
-                self.read_ahead(ahead, has_values, store)?;
-            }
-            let Some((time, entry)) = self.index.pop(until) else {
-                match self.index.must_load(until) {
-                    true => continue,
-                    false => return Ok(false),
-                }
-            };
-            due.set(self.kind, time, entry);
-            self.read_count = self.read_count.saturating_sub(1);
-            return Ok(true);
-        }
-    }
-
-    /// The time of the first entry at or below `until`.
-    fn first<V: Clone + Send + 'static>(
-        &mut self,
-        until: Timestamp,
-        store: &RefCell<Store<Row<V>>>,
-    ) -> Result<Option<Timestamp>, Failure> {
-        loop {
-            if let Some(first) = self.index.first(until) {
-                return Ok(Some(first));
-            }
-            if !self.index.must_load(until) {
-                return Ok(None);
-            }
-            self.load(store)?;
-        }
-    }
-
-    /// Has everything at or below `until` in the index.
-    fn load_until<V: Clone + Send + 'static>(
-        &mut self,
-        until: Timestamp,
-        store: &RefCell<Store<Row<V>>>,
-    ) -> Result<(), Failure> {
-        while self.index.must_load(until) {
-            self.load(store)?;
-        }
-        Ok(())
-    }
-
-    /// Brings the next rows up to `until` into memory in one go.
-    fn read_ahead<V: Clone + Send + 'static>(
-        &mut self,
-        until: Timestamp,
-        has_values: bool,
-        store: &RefCell<Store<Row<V>>>,
-    ) -> Result<(), Failure> {
-        self.rows.clear();
-        self.read_count = 0;
-        for (time, entry) in self.index.next_due(until).take(READ_AHEAD_ROWS) {
-            self.read_count += 1;
-            let Some((key, hash)) = entry.split_last_chunk::<HASH_BYTES>() else {
-                continue;
-            };
-            let hash = u32::from_be_bytes(*hash);
-            self.rows.push_timed(self.kind, key, time, hash);
-            if has_values {
-                self.rows.push_value(key, hash);
-            }
-        }
-        match self.read_count {
-            0 => Ok(()),
-            _ => Ok(store.borrow_mut().prefetch(self.rows.iter())?),
-        }
-    }
-
-    /// Fills the index from the store, from where it ends.
-    fn load<V: Clone + Send + 'static>(
-        &mut self,
-        store: &RefCell<Store<Row<V>>>,
-    ) -> Result<(), Failure> {
-        let kind = self.kind;
-        let mut from = vec![kind];
-        from.extend_from_slice(&ordered(self.index.horizon()));
-        let mut loading = self.index.begin_load();
-        let loaded: Result<(), StateError> =
-            store
-                .borrow_mut()
-                .scan_partitions(&from, &mut |partition, row, _| match row
-                    .split_first_chunk::<TIMED_KEY_START>()
-                {
-                    Some(([it, time @ ..], entry)) if *it == kind => {
-                        loading.offer(partition, time_of(*time), entry)
-                    }
-                    _ => ControlFlow::Break(()),
-                });
-        loaded?;
-        loading.finish();
-        Ok(())
     }
 }
 
@@ -578,11 +480,18 @@ fn own_time_key(partition: u16) -> u32 {
     u32::from(partition)
 }
 
+/// The effect of a change on whether there is a value.
+enum Effect {
+    None,
+    Added,
+    Removed,
+}
+
 #[inline]
 fn change_value<V, R>(
     row: &mut Option<Row<V>>,
     change: impl FnOnce(&mut Option<V>) -> R,
-    is_new: &mut bool,
+    effect: &mut Effect,
 ) -> R {
     let mut value = match row.take() {
         Some(Row::Value(value)) => Some(value),
@@ -590,7 +499,11 @@ fn change_value<V, R>(
     };
     let was_absent = value.is_none();
     let result = change(&mut value);
-    *is_new = was_absent && value.is_some();
+    *effect = match (was_absent, value.is_some()) {
+        (true, true) => Effect::Added,
+        (false, false) => Effect::Removed,
+        _ => Effect::None,
+    };
     *row = value.map(Row::Value);
     result
 }

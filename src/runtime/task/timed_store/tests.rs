@@ -63,6 +63,21 @@ fn all_due(timed: &mut TimedStore<u64>, until: i64) -> Vec<(i64, u8, Option<u64>
     found
 }
 
+/// The values between two times; asserts that those of a key come in the order of times.
+fn all_between(timed: &mut TimedStore<u64>, after: i64, until: i64) -> Vec<(i64, u8, u64)> {
+    let mut seen: Vec<(i64, u8, u64)> = Vec::new();
+    let (after, until) = (Timestamp(after), Timestamp(until));
+    timed
+        .visit_between(after, until, &mut Due::default(), |due, value| {
+            let key = due.key::<u64>().bytes()[0];
+            let before = seen.iter().filter(|it| it.1 == key);
+            assert!(before.last().is_none_or(|before| before.0 < due.time.0));
+            seen.push((due.time.0, key, *value));
+        })
+        .unwrap();
+    seen
+}
+
 #[test]
 fn a_row_has_these_bytes() {
     let mut scratch = Vec::new();
@@ -142,6 +157,8 @@ enum Operation {
     Put(u8, i64, u64),
     SetTimer(u8, i64),
     Cancel(u8, i64),
+    Remove(u8, i64),
+    Visit(i64, i64),
     Advance(i64),
     Flush,
     Reopen,
@@ -153,6 +170,8 @@ fn any_operation() -> impl Strategy<Value = Operation> {
         4 => (0u8..6, time.clone(), any::<u64>()).prop_map(|(k, t, v)| Operation::Put(k, t, v)),
         4 => (0u8..6, time.clone()).prop_map(|(k, t)| Operation::SetTimer(k, t)),
         2 => (0u8..6, time.clone()).prop_map(|(k, t)| Operation::Cancel(k, t)),
+        1 => (0u8..6, time.clone()).prop_map(|(k, t)| Operation::Remove(k, t)),
+        2 => (time.clone(), time.clone()).prop_map(|(a, b)| Operation::Visit(a, b)),
         2 => time.prop_map(Operation::Advance),
         1 => Just(Operation::Flush),
         1 => Just(Operation::Reopen),
@@ -160,12 +179,12 @@ fn any_operation() -> impl Strategy<Value = Operation> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever is in memory, in RocksDB, or was forgotten by the index: what is due comes once, in order.
     #[test]
     fn a1_a11_what_is_due_comes_once_in_order(
-        operations in prop::collection::vec(any_operation(), 1..40),
+        operations in prop::collection::vec(any_operation(), 1..60),
         index_bytes_max in prop::sample::select(vec![0usize, 500, 1 << 20]),
     ) {
         let folder = tempfile::tempdir().unwrap();
@@ -185,6 +204,17 @@ proptest! {
                 Operation::Cancel(k, t) => {
                     let was = timed.cancel_timer(key(&[k]), Timestamp(t)).unwrap();
                     prop_assert_eq!(was, model.remove(&(t, true, k)).is_some());
+                }
+                Operation::Remove(k, t) => {
+                    let was = timed.update_at(key(&[k]), Timestamp(t), Option::take).unwrap();
+                    prop_assert_eq!(was, model.remove(&(t, false, k)).flatten());
+                }
+                Operation::Visit(after, until) => {
+                    let mut seen = all_between(&mut timed, after, until);
+                    seen.sort_unstable();
+                    let held = model.iter().filter(|((t, ..), _)| after < *t && *t <= until);
+                    let expected: Vec<_> = held.filter_map(|(&(t, _, k), &v)| Some((t, k, v?))).collect();
+                    prop_assert_eq!(seen, expected);
                 }
                 Operation::Advance(until) => {
                     let due: Vec<_> = model.range(..=(until, true, u8::MAX)).map(|(&(t, _, k), &v)| (t, k, v)).collect();
