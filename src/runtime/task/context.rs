@@ -28,8 +28,6 @@ use super::side::{Side, SideOutput};
 use super::source_time::SourceTimes;
 use super::splits::Splits;
 use super::stores::{KeyValueStore, OpenStore, SharedStore, StoreKind};
-use super::timed_row::{Row, RowCodec};
-use super::timed_store::TimedStore;
 use crate::client::{TransactionalWriter, Transport};
 use crate::codec::{Codec, Datum, Schema};
 use crate::env::Env;
@@ -328,25 +326,6 @@ impl OperatorContext {
         let ahead = ValuesAhead(Rc::clone(&store) as SharedStore);
         self.met_stores.push(Rc::new(ahead));
         Ok(KeyValueStore::new(store))
-    }
-
-    /// Opens this worker's part of a store of values and timers with times, which was declared with
-    /// [`Keyed::with_timed_store`](crate::runtime::Keyed::with_timed_store), restored to the last committed cycle.
-    ///
-    /// # Errors
-    /// If the store was not declared or is open already, or cannot be restored.
-    pub fn timed_store<V: Datum + Sized + Clone>(
-        &mut self,
-        name: &str,
-    ) -> Result<TimedStore<V>, JobError> {
-        let codec = RowCodec::<V::DefaultCodec>::default();
-        let store = self.open_store::<V, Row<V>>(name, StoreKind::Timed, codec)?;
-        let index_bytes_max = self.job.backend.overlay_bytes_max() / (4 * self.job.inboxes.len());
-        Ok(TimedStore::open(
-            store,
-            self.job.state_partitions,
-            index_bytes_max,
-        )?)
     }
 
     /// Opens a store as it was declared, and restores it; or goes on with one that is open.

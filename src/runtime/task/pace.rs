@@ -210,8 +210,8 @@ impl Turn {
             of = self.job.split_name(at.split),
             millis = lasted.as_millis(),
             interval_millis = self.interval.as_millis(),
-            "one record took longer than the commit interval, and the commit waited for it: make the function faster, \
-             let it give up earlier, or commit less often (`Commit::every`)"
+            "one record, with the windows and timers that its time made due, took longer than the commit interval, and the commit waited \
+             for it: make the functions faster, let them give up earlier, or commit less often (`Commit::every`)"
         );
     }
 }

@@ -15,14 +15,17 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
+use super::context::OperatorContext;
 use super::read_ahead::{SharedReadAhead, TimeOfValue, TimedAhead};
+use super::stores::StoreKind;
 use super::time_line::Line;
 use super::timed_row::{
-    HASH_BYTES, KEY, OWN_TIME, Row, TIMED, TIMED_KEY_START, TIMER_AT, ordered, time_of, timed_row,
+    HASH_BYTES, KEY, OWN_TIME, Row, RowCodec, TIMED, TIMED_KEY_START, TIMER_AT, ordered, time_of,
+    timed_row,
 };
 use crate::codec::{Datum, Schema, TypeIdentity};
 use crate::env::failpoint;
-use crate::runtime::contract::error::Failure;
+use crate::runtime::contract::error::{Failure, JobError};
 use crate::runtime::contract::record::Key;
 use crate::state::{HashedKey, StateError, Store};
 use crate::types::Timestamp;
@@ -454,6 +457,27 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
     #[cfg(test)]
     pub(crate) fn indexed_count(&self) -> usize {
         self.values.index.count() + self.timers.index.count()
+    }
+}
+
+impl OperatorContext {
+    /// Opens this worker's part of a store of values and timers with times, which was declared with
+    /// [`Keyed::with_timed_store`](crate::runtime::Keyed::with_timed_store), restored to the last committed cycle.
+    ///
+    /// # Errors
+    /// If the store was not declared or is open already, or cannot be restored.
+    pub fn timed_store<V: Datum + Sized + Clone>(
+        &mut self,
+        name: &str,
+    ) -> Result<TimedStore<V>, JobError> {
+        let codec = RowCodec::<V::DefaultCodec>::default();
+        let store = self.open_store::<V, Row<V>>(name, StoreKind::Timed, codec)?;
+        let index_bytes_max = self.job.backend.overlay_bytes_max() / (4 * self.job.inboxes.len());
+        Ok(TimedStore::open(
+            store,
+            self.job.state_partitions,
+            index_bytes_max,
+        )?)
     }
 }
 

@@ -138,12 +138,32 @@ pub(crate) fn committed(log: &Log, topic: &str) -> Vec<Seen> {
         .collect()
 }
 
-fn partition_of(log: &Log, place: TopicPartition) -> Vec<Seen> {
+/// Waits until no transaction is open in a topic: Kafka confirms the end of one before its markers are written, and until then a
+/// `read_committed` reader does not see it.
+pub(crate) fn wait_for_markers(log: &Log, topic: &str) {
+    let topic = TopicName::new(topic).unwrap();
+    let metadata = wait(log.transport().topic(&topic)).unwrap();
+    let count = metadata.map_or(0, |metadata| metadata.partitions_count);
+    let places = (0..count).map(|partition| TopicPartition::new(topic.clone(), partition));
+    let places: Vec<_> = places.collect();
+    until("all transactions have their markers", || {
+        places.iter().all(|place| {
+            let all = end_of(log, place, Isolation::ReadUncommitted);
+            end_of(log, place, Isolation::ReadCommitted) == all
+        })
+    });
+}
+
+fn end_of(log: &Log, place: &TopicPartition, isolation: Isolation) -> Offset {
     let end = wait(
         log.admin()
-            .list_offset(&place, OffsetSpec::Latest, Isolation::ReadCommitted),
+            .list_offset(place, OffsetSpec::Latest, isolation),
     );
-    let end = end.unwrap().unwrap().offset;
+    end.unwrap().unwrap().offset
+}
+
+fn partition_of(log: &Log, place: TopicPartition) -> Vec<Seen> {
+    let end = end_of(log, &place, Isolation::ReadCommitted);
     let (partition, mut seen) = (place.partition, Vec::new());
     let mut reader = PartitionReader::new(
         log.transport(),

@@ -21,7 +21,7 @@ use super::model::{Kind, any_kind, counted, windows};
 use super::support::{
     Click, DISORDER, any_clicks, feed, late, ms, parse, results, topic_of_clicks, watermarks,
 };
-use crate::jobs::support::{Place, committed, run, until};
+use crate::jobs::support::{Place, committed, run, until, wait_for_markers};
 use crate::on_kafka::stage::stage;
 
 /// A value on its way, by its key.
@@ -464,6 +464,7 @@ fn i16_the_output_on_kafka_is_that_on_the_embedded_log() {
         }
         let way = Way { workers, ..plain() };
         run(launch(&prefix, &steps, &way, false), &log).unwrap();
+        wait_for_markers(&log, &format!("{prefix}out"));
         let found = outcome(&prefix, &steps, &log);
         assert_same(&found, &expected, &steps);
     }
