@@ -9,6 +9,7 @@ mod joins;
 mod latency;
 mod log;
 mod machine;
+mod queries;
 mod report;
 mod restart;
 mod state;
@@ -79,6 +80,8 @@ enum Benchmark {
     Windows,
     /// Lookups of a stream in a table beside the same count, and the join of two streams within an hour
     Joins,
+    /// Questions to a job at full load: how long an answer takes, and what they cost the job
+    Queries,
     /// From `kill -9` to the first new commit, with 10 GiB of state (takes minutes, and 40 GiB of disk)
     Restart,
 }
@@ -165,6 +168,7 @@ fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure
         Benchmark::State => state::measure(bench),
         Benchmark::Windows => windows::measure(bench),
         Benchmark::Joins => joins::measure(bench),
+        Benchmark::Queries => queries::measure(bench),
         Benchmark::Restart => restart::measure(bench),
     }
 }

@@ -53,6 +53,7 @@ fn every_benchmark_prints_its_figures_as_json() {
         "state.",
         "windows.",
         "joins.",
+        "queries.",
         "restart.",
     ] {
         assert!(
