@@ -17,7 +17,7 @@ use super::log_handle::Log;
 use super::participation::Share;
 use super::stopper::Stopper;
 use super::surprises::warn_of_surprises;
-use crate::client::{Transport, wait};
+use crate::client::{TransactionalWriter, Transport, wait};
 use crate::env::{Env, failpoint, warn};
 use crate::protocol::batch::Compression;
 use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
@@ -161,6 +161,18 @@ fn close_sinks(job: &JobContext, topology: &Topology) -> Result<(), JobError> {
     sinks.try_for_each(|node| node.sink.close(&committed.marks(&node.name), job))
 }
 
+/// The topics that are written, each with the number of its partitions and the most bytes that a record may have.
+fn limits_of(
+    opened: &Opened,
+    writer: &TransactionalWriter,
+) -> Result<HashMap<TopicName, (i32, usize)>, JobError> {
+    let limits = opened.topics.found.iter().map(|(topic, metadata)| {
+        let record_bytes_max = wait(writer.max_message_bytes(topic))?;
+        Ok((topic.clone(), (metadata.partitions_count, record_bytes_max)))
+    });
+    limits.collect()
+}
+
 /// Everything that happens before a worker may exist. The order matters: first the earlier instance is
 /// fenced (I4), so that nothing it does can change what is then read. With the schemas that the log does not know yet.
 fn prepare(
@@ -185,10 +197,7 @@ fn prepare(
         }
     };
     let workers = workers(log, settings).min(usize::from(state_partitions));
-    let limits = opened.topics.found.iter().map(|(topic, metadata)| {
-        let record_bytes_max = wait(writers[0].max_message_bytes(topic))?;
-        Ok((topic.clone(), (metadata.partitions_count, record_bytes_max)))
-    });
+    let limits = limits_of(&opened, &writers[0])?;
     let is_spread = share.is_some();
     let inboxes: Arc<[Inbox]> = (0..workers).map(|_| Inbox::new()).collect();
     let wakers = inboxes.iter().map(Inbox::waker).collect();
@@ -196,7 +205,7 @@ fn prepare(
         name: name.to_owned(),
         shown_as: ShownAs::default(),
         env: log.env().clone(),
-        topics: limits.collect::<Result<_, JobError>>()?,
+        topics: limits,
         transport,
         backend: opened.backend,
         writers,

@@ -58,8 +58,11 @@ struct Worker {
     store: Option<Store<String>>,
     is_drained: bool,
     /// A flush that was taken, and how far it covers the changelog, once its cycle is decided.
-    taken: Option<(FlushBatch, Option<Vec<(u16, Offset)>>)>,
+    taken: Option<Taken>,
 }
+
+/// A flush, and how far it covers the changelog, once its cycle is decided.
+type Taken = (FlushBatch, Option<Vec<(u16, Offset)>>);
 
 /// Two workers and their driver.
 struct World {

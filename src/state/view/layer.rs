@@ -17,6 +17,9 @@ const ROW_BYTES: usize = size_of::<(RowKey, Versions)>() * 3 / 2;
 #[derive(Debug)]
 struct RowKey(KeyBytes);
 
+/// A function that is shown a key, and its value if it has one.
+type VisitChange<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>);
+
 impl Borrow<[u8]> for RowKey {
     fn borrow(&self) -> &[u8] {
         self.0.as_slice()
@@ -167,7 +170,7 @@ impl Layer {
         epoch: u64,
         from: &[u8],
         to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], Option<&[u8]>),
+        visit: VisitChange<'_>,
     ) {
         let mut show = |key: &RowKey, versions: &Versions| {
             if let Some(value) = versions.at(epoch) {

@@ -44,6 +44,9 @@ const ATTEMPTS_AT_ONCE: u32 = 8;
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
+/// A function that is shown a row's key and value, and may break off or fail.
+type VisitRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, QueryError>;
+
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -340,7 +343,7 @@ impl View<'_> {
         &self,
         store: &str,
         range: RangeOf<'_>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, QueryError>,
+        visit: VisitRow<'_>,
     ) -> Result<(), QueryError> {
         let mut failed = None;
         let mut show = |key: &[u8], value: &[u8]| match visit(key, value) {

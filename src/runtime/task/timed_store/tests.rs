@@ -71,7 +71,7 @@ fn all_between(timed: &mut TimedStore<u64>, after: i64, until: i64) -> Vec<(i64,
         .visit_between(after, until, &mut Due::default(), |due, value| {
             let key = due.key::<u64>().bytes()[0];
             let before = seen.iter().filter(|it| it.1 == key);
-            assert!(before.last().is_none_or(|before| before.0 < due.time.0));
+            assert!(before.max().is_none_or(|before| before.0 < due.time.0));
             seen.push((due.time.0, key, *value));
         })
         .unwrap();
