@@ -17,7 +17,7 @@
 //! | [`update`](crate::runtime::Keyed::update) | keyed | a value for each key that may be deleted again | one store |
 //! | [`to_table`](crate::runtime::Keyed::to_table), [`Job::table`](crate::runtime::Job::table) | keyed values or deletions, a topic | the last value of each key | one store |
 //! | [`filter`](crate::runtime::Table::filter), [`map_values`](crate::runtime::Table::map_values), [`tee`](crate::runtime::Table::tee) | table | other tables | – |
-//! | [`group_by`](crate::runtime::Table::group_by) … `aggregate`, `count` | table | an aggregate of its values by another key | one store |
+//! | [`group_by`](crate::runtime::Table::group_by) … `aggregate`, `count`, `min`, `max` | table | an aggregate of its values by another key | one store; two for `min` and `max` |
 //! | [`join_as_of`](crate::runtime::Keyed::join_as_of) … `inner`, `left` | keyed, keyed versions | each record with the version of its time; the late ones | three stores |
 //! | [`join_table`](crate::runtime::Keyed::join_table), [`left_join_table`](crate::runtime::Keyed::left_join_table) | keyed, table | each record with the table's value for its key | – |
 //! | [`join`](crate::runtime::Table::join), [`left_join`](crate::runtime::Table::left_join), [`outer_join`](crate::runtime::Table::outer_join) | two tables | a table of both | – |

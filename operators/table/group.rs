@@ -11,7 +11,7 @@ use crate::runtime::{
 /// The values of a table by another key; the next step says what is made of them. Made by [`Table::group_by`].
 #[must_use = "groups do nothing until something is made of their values"]
 pub struct Regrouped<J: ?Sized, X, U> {
-    changes: Keyed<J, Change<X>, U>,
+    pub(super) changes: Keyed<J, Change<X>, U>,
 }
 
 /// Gives each change to the groups of the value before it and of the one after it: in one record where that is one group.

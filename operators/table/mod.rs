@@ -1,6 +1,7 @@
 //! What is made of tables: other tables, joins, and streams that look values up in them.
 
 mod derived;
+mod extreme;
 mod group;
 mod join;
 mod lookup;

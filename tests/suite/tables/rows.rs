@@ -37,6 +37,51 @@ fn j6_a_key_that_was_deleted_on_one_side_is_not_there_any_more() {
     assert_eq!(values, [Some((None, Some(7))), None, Some((Some(1), None))]);
 }
 
+/// The greatest value is the next one when it goes, whichever worker has its group, also over a restart.
+#[test]
+fn w16_an_extreme_that_is_taken_back_leaves_the_next_one() {
+    let place = Place::new();
+    let log = place.log();
+    make_topic(&log, "bids");
+    let launch = || {
+        let job = Job::new("auctions");
+        let (highest, lowest) = input(&job, "bids", false).to_table("bids").tee();
+        let highest = highest.group_by(|key, cents| (key % 2, *cents)).max("max");
+        highest.changes().sink(topic::<u64>("max").as_option());
+        let lowest = lowest.group_by(|key, cents| (key % 2, *cents)).min("min");
+        lowest.changes().sink(topic::<u64>("min").as_option());
+        job.exactly_once(Commit::every(OFTEN)).workers(2)
+    };
+    let last = |topic: &str| {
+        let written = written(&log, topic).into_iter();
+        written.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let group = |even, odd| std::collections::BTreeMap::from([(0, even), (1, odd)]);
+    let first = [
+        (0, Some(5)),
+        (2, Some(9)),
+        (4, Some(9)),
+        (1, Some(3)),
+        (6, Some(7)),
+    ];
+    feed(&log, "bids", &first);
+    run(launch(), &log).unwrap();
+    assert_eq!(last("max"), group(Some(9), Some(3)));
+    assert_eq!(last("min"), group(Some(5), Some(3)));
+    // One of two equal ones goes, then the other; a lower bid takes the place of the least.
+    feed(&log, "bids", &[(2, None), (1, None)]);
+    run(launch(), &log).unwrap();
+    assert_eq!(last("max"), group(Some(9), None));
+    feed(&log, "bids", &[(4, Some(1))]);
+    run(launch(), &log).unwrap();
+    assert_eq!(last("max"), group(Some(7), None));
+    assert_eq!(last("min"), group(Some(1), None));
+    feed(&log, "bids", &[(0, None), (4, None), (6, None)]);
+    run(launch(), &log).unwrap();
+    assert_eq!(last("max"), group(None, None));
+    assert_eq!(last("min"), group(None, None));
+}
+
 /// No total lacks a value that changes within its group, at any moment.
 #[test]
 fn a_value_that_changes_within_its_group_is_one_change_of_the_total() {
