@@ -355,7 +355,8 @@ impl FixedWindows {
         let moved = (self.origin as i128 + self.size as i128 + self.grace as i128)
             .rem_euclid(self.step as i128);
         let moved = i64::try_from(moved).unwrap_or(0);
-        let next = floor(watermark.0, moved, self.step).and_then(|at| at.checked_add(self.step));
+        let above = watermark.0.checked_add(1);
+        let next = above.and_then(|above| ceiling(above, moved, self.step));
         Timestamp(next.unwrap_or(i64::MAX))
     }
 }
@@ -482,6 +483,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_window_closes_next_at_both_ends_of_time() {
+        let windows = FixedWindows::tumbling(ms(10));
+        let first = windows.next_close(Timestamp::MIN);
+        assert!(first > Timestamp::MIN && first.0 - i64::MIN <= 10 && first.0 % 10 == 0);
+        assert_eq!(windows.next_close(Timestamp(i64::MAX - 1)), Timestamp::MAX);
     }
 
     fn any_windows() -> impl Strategy<Value = FixedWindows> {
