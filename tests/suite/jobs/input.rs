@@ -97,7 +97,7 @@ fn lines_of_ten_megabytes_are_read_and_longer_ones_refused() {
             .count("counts")
             .changes()
             .sink(topic("counts"));
-        job.exactly_once(Commit::every(OFTEN))
+        job.exactly_once(Commit::every(AT_THE_END))
     };
     let error = run(job(lines([&path]).line_bytes_max(1 << 20)), &log).unwrap_err();
     assert!(

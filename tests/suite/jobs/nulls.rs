@@ -6,7 +6,9 @@ use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
 use onceflow::prelude::*;
 use onceflow::types::{TopicName, TopicPartition};
 
-use super::support::{OFTEN, Place, committed, committed_by_key, committed_values, run};
+use super::support::{
+    AT_THE_END, OFTEN, Place, committed, committed_by_key, committed_values, run,
+};
 
 type Record<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 
@@ -34,7 +36,9 @@ fn dead() -> PoisonPolicy {
 }
 
 fn poison_of(job: Job, log: &Log) -> (i64, String) {
-    match run(job.exactly_once(Commit::every(OFTEN)), log).unwrap_err() {
+    // No commit comes between the records in front of the poison and the poison.
+    let seldom = Commit::every(AT_THE_END);
+    match run(job.exactly_once(seldom), log).unwrap_err() {
         JobError::Poison { offset, why, .. } => (offset.0, why),
         other => panic!("{other}"),
     }
