@@ -84,7 +84,7 @@ impl CallPolicy {
     }
 }
 
-/// What a call is made for.
+/// The input of a call, with its id.
 #[derive(Debug, Clone)]
 pub struct Call<K, V> {
     /// Its id: the same each time it is made, also after a crash, and of no other input. A service that remembers ids takes the
@@ -127,7 +127,7 @@ async fn attempts<K: Clone, V: Clone, R, E: Display, F: Future<Output = Result<R
 /// An input in the store: its id, its number among all of its key, its origin, value and headers.
 type Waiting<V> = (CallId, u64, (u32, i64), V, HeaderList);
 
-/// What is known of an input without the store.
+/// The part of an input that is known without the store.
 struct Pending<R> {
     id: CallId,
     key: Vec<u8>,

@@ -44,7 +44,7 @@
 //! From the ground up; each knows those before it and none behind it: [`types`] · [`codec`] · `env` ·
 //! `protocol` · `net` · `log` · `coordinator` · [`broker`] · `server` · [`client`] · [`state`] · [`runtime`] · [`operators`] (in the
 //! folder `operators/` beside `src/`, attached below) · `cli` (feature `cli`: the command `onceflow`).
-//! What is public is what users need, item by item in `docs/public_items.txt`. [`testing`] stands beside the layers.
+//! Public is what users need, item by item in `docs/public_items.txt`. [`testing`] stands beside the layers.
 //! `docs/architecture.md` says what each does and must not know, `docs/guarantees.md` what is promised and where it ends.
 
 #![cfg_attr(

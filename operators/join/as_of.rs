@@ -70,7 +70,7 @@ where
     due: Due,
 }
 
-/// What is made of a record with the last of these versions.
+/// The result of a record with the last of these versions.
 fn find<K, L, V, J>(
     versions: &mut Rows<Option<V>, Nothing>,
     key: Key<'_, K>,

@@ -38,7 +38,7 @@ pub(in crate::operators) trait Joiner<L: ?Sized, R: ?Sized>:
 /// Whether rows of one side give a result when they find no match.
 pub(in crate::operators) trait Alone: Send + Sync + 'static {
     const GIVES: bool;
-    /// What the rows are called in the identity of their store's values.
+    /// The name of the rows in the identity of their store's values.
     const NAME: &'static str;
 }
 

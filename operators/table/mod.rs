@@ -1,4 +1,4 @@
-//! What is made of tables: other tables, joins, and streams that look values up in them.
+//! Steps of tables: other tables, joins, and streams that look values up in them.
 
 mod derived;
 mod extreme;

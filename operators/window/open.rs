@@ -10,7 +10,7 @@ use crate::codec::{Codec, Datum};
 use crate::runtime::{Answer, Epoch, FixedWindows, Queries, QueryError, View, Window};
 use crate::types::Timestamp;
 
-/// So many windows one question looks for at most: each is a read of its own.
+/// The most windows that one question looks for: each is a read of its own.
 const WINDOWS_MAX: usize = 10_000;
 
 /// Reads the open windows of a key that have some of these times.

@@ -25,7 +25,7 @@ pub(super) fn prepare(
     directory: &Path,
     config: &StateConfig,
 ) -> Result<Option<String>, StateError> {
-    // What an interrupted savepoint left.
+    // The rest of an interrupted savepoint.
     rocks::remove_tree(env, &directory.join(CHECKPOINT))?;
     let path = directory.join(META);
     let exists = |path: &Path| {

@@ -62,7 +62,7 @@ pub struct Store<V> {
     pub(super) restored: BTreeMap<u16, Offset>,
     is_broken: bool,
     pub(super) trace: Trace,
-    /// What readers on other threads need of it, while there are some.
+    /// The rows that readers on other threads need of it, while there are some.
     pub(super) viewed: Viewed,
 }
 

@@ -13,7 +13,7 @@ use crate::types::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AlignedSplit {
     bound_millis: i64,
-    /// What the others know of it.
+    /// The time that the others know of it.
     told: Timestamp,
     /// How far it may go, as of the last look at the others.
     limit: Timestamp,
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(split.come_to(Timestamp(4), false), None);
     }
 
-    /// What one read of a split gives: records by how far each goes on, and whether it finds nothing behind them.
+    /// The result of one read of a split: records by how far each goes on, and whether it finds nothing behind them.
     type Batch = (Vec<i64>, bool);
 
     /// A split of the world below.

@@ -1,6 +1,6 @@
 //! The numbers of commits that readers are shown: they go up for good, also over the death of the process (pure).
 
-/// So many epochs are reserved at once: more than a day of commits at ten a second, and the number fits JSON for 8 billion restarts.
+/// The epochs that are reserved at once: more than a day of commits at ten a second, and the number fits JSON for 8 billion restarts.
 const BLOCK: u64 = 1 << 20;
 
 /// The epochs that this process may show. One is shown only if a committed record says that it, or a later one, was reserved; a start
@@ -32,7 +32,7 @@ mod tests {
 
     use super::*;
 
-    /// What becomes of a cycle.
+    /// The fate of a cycle.
     #[derive(Debug, Clone, Copy)]
     enum End {
         Committed,

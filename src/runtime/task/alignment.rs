@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use crate::runtime::contract::alignment::AlignedSplit;
 use crate::types::Timestamp;
 
-/// What all splits tell; `contract/alignment.rs` says what follows from it.
+/// The times that all splits tell; `contract/alignment.rs` says what follows from it.
 pub(crate) struct Alignment {
     told: RwLock<Vec<Arc<AtomicI64>>>,
     /// The least bound within which splits are aligned, in milliseconds; the greatest number if none is.

@@ -35,7 +35,7 @@ impl std::fmt::Debug for CallId {
     }
 }
 
-/// What the workers of a job share of their calls.
+/// The part of their calls that the workers of a job share.
 #[derive(Default)]
 pub(crate) struct JobCalls {
     /// The inputs that have no answer yet, of all steps and workers.

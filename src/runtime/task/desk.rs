@@ -10,7 +10,7 @@ use super::context::JobContext;
 use super::report::{Report, Reports};
 use crate::env::Instant;
 
-/// So long after the last question the stores go on keeping what readers need: to begin again costs a commit.
+/// The time after the last question for which stores go on keeping what readers need: to begin again costs a commit.
 const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// Where readers find the incarnation of a job that runs now.

@@ -389,7 +389,7 @@ impl Loading<'_> {
             self.loaded.items.retain(|item| item.time < horizon);
         }
         self.loaded.sort();
-        // What was loaded before and not taken is below all of it. In order, the bytes can be cut off at the end.
+        // The rows that were loaded before and not taken are below all of it. In order, the bytes can be cut off at the end.
         let mut run = Run::default();
         for (from, items) in [
             (&index.run, index.run.left()),

@@ -116,7 +116,7 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         Ok(opened)
     }
 
-    /// What reads a batch's rows of the store: of values without times, or of those at the times that `at` says.
+    /// The reader of a batch's rows of the store: of values without times, or of those at the times that `at` says.
     pub(super) fn ahead(&mut self, at: Option<TimeOfValue>) -> SharedReadAhead {
         self.reads_values |= at.is_none();
         Rc::new(TimedAhead {

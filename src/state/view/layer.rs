@@ -10,7 +10,7 @@ use hashbrown::hash_table::Entry;
 
 use crate::state::key::{KeyBytes, hash_key};
 
-/// What a row takes beside long keys and values, with its share of the table.
+/// Bytes that a row takes beside long keys and values, with its share of the table.
 const ROW_BYTES: usize = size_of::<(RowKey, Versions)>() * 3 / 2;
 
 /// A stored key: the state partition, then the key.

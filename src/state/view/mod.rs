@@ -59,7 +59,7 @@ impl Inside<'_> {
 }
 
 impl Views {
-    /// What is committed now has this epoch, or a lower one. To be called before the first cycle.
+    /// Says that all that is committed now has this epoch, or a lower one. To be called before the first cycle.
     pub(crate) fn begin(&self, epoch: u64) {
         *self.gate.write() = Gate {
             epoch,
@@ -140,7 +140,7 @@ impl Views {
     }
 }
 
-/// What one worker's part of a store keeps for readers.
+/// The rows that one worker's part of a store keeps for readers.
 #[derive(Debug)]
 pub(super) struct Shard {
     kept: Mutex<Kept>,
@@ -150,9 +150,9 @@ pub(super) struct Shard {
 #[derive(Debug)]
 struct Kept {
     partitions: Vec<u16>,
-    /// What changed since the last flush was taken.
+    /// The changes since the last flush was taken.
     current: Layer,
-    /// What that flush brings to RocksDB.
+    /// The changes that this flush brings to RocksDB.
     in_flight: Option<Layer>,
     scratch: Vec<u8>,
 }
@@ -221,7 +221,7 @@ impl Shard {
         self.size_bytes.store(size_bytes, Ordering::Relaxed);
     }
 
-    /// What it takes in memory, as of the last drain or flush.
+    /// Bytes that it takes in memory, as of the last drain or flush.
     fn size_bytes(&self) -> usize {
         self.size_bytes.load(Ordering::Relaxed)
     }

@@ -140,7 +140,7 @@ impl StateBackend {
     }
 }
 
-/// What is laid over RocksDB's rows and was not shown yet.
+/// The row that is laid over RocksDB's and was not shown yet.
 struct Merge {
     laid: Laid,
     direction: Direction,

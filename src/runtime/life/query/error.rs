@@ -1,4 +1,4 @@
-//! What can go wrong with a question, and what whoever asked does about it.
+//! Failures of a question, and what whoever asked does about them.
 
 use crate::codec::{CodecError, Schema};
 use crate::state::StateError;
@@ -58,7 +58,7 @@ pub enum QueryError {
     /// The range has more rows, or windows, than one answer may have.
     #[error("the range holds {what}, and one answer at most {max}: ask for a smaller one")]
     TooMany {
-        /// What there are too many of.
+        /// The things of which there are too many.
         what: &'static str,
         /// How many there may be.
         max: usize,

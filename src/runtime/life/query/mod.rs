@@ -30,9 +30,9 @@ use crate::runtime::task::repartition::repartition_topic;
 use crate::state::{Found, HashedKey, Inside, RangeOf};
 use crate::types::{GroupId, Offset, TopicName, TopicPartition};
 
-/// So often an answer is begun again because a commit came between its reads.
+/// The times that an answer is begun again because a commit came between its reads.
 const ATTEMPTS_MAX: u32 = 64;
-/// So often without waiting for the next commit.
+/// Those of them that do not wait for the next commit.
 const ATTEMPTS_AT_ONCE: u32 = 8;
 
 /// The number of a commit of a job: a later one is larger, also after restarts. Numbers are left out.
@@ -70,7 +70,7 @@ pub struct Answer<T> {
     pub value: T,
 }
 
-/// What a job declared of its stores.
+/// The stores that a job declared.
 pub(super) struct Declared {
     job: String,
     stores: BTreeMap<String, Schema>,

@@ -44,7 +44,11 @@ const READ_BYTES: usize = 1 << 20;
 /// # use std::time::Duration;
 /// # use onceflow::prelude::*;
 /// # use onceflow::runtime::Savepoint;
-/// # fn launch() -> onceflow::runtime::Launch { unimplemented!() }
+/// # fn launch() -> onceflow::runtime::Launch {
+/// #     let job = Job::new("word-count");
+/// #     job.source(topic::<str>("words")).key_by_ref(|word: &str| word).count("counts").changes().sink(topic("counts"));
+/// #     job.exactly_once(Commit::every(Duration::from_millis(100)))
+/// # }
 /// # async fn doc(log: Log) -> anyhow::Result<()> {
 /// let running = launch().start(&log)?;
 /// let savepoint = running.savepoint("backup/monday").await?;
@@ -230,7 +234,7 @@ impl Savepoint {
         self.manifest.state_partitions
     }
 
-    /// What its files take, in bytes.
+    /// The size of its files, in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.manifest

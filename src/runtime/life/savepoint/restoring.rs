@@ -41,10 +41,10 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const BATCH_BYTES: usize = 192 << 10;
 /// How long a changelog is waited for at once.
 const READ_WAIT_MAX: Duration = Duration::from_millis(500);
-/// So many keys that were written again are remembered, so that none is written twice for each of its changes.
+/// The most keys that were written again and are remembered, so that none is written twice for each of its changes.
 const KEYS_MAX: usize = 100_000;
 
-/// What a restore wrote.
+/// The writes of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Restored {
