@@ -102,14 +102,22 @@ async fn attempts<K: Clone, V: Clone, R, E: Display, F: Future<Output = Result<R
     policy: CallPolicy,
     call: impl Fn(Call<K, V>) -> F,
 ) -> Result<R, String> {
-    let mut why = String::new();
+    let (mut why, mut request) = (String::new(), Some(request));
     let mut pause = policy.pause;
     for attempt in 0..=policy.retries {
         if attempt > 0 {
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2).min(PAUSE_MAX);
         }
-        let once = AssertUnwindSafe(async { call(request.clone()).await }).catch_unwind();
+        // The last one takes it as it is.
+        let own = match attempt < policy.retries {
+            true => request.clone(),
+            false => request.take(),
+        };
+        let Some(own) = own else {
+            unreachable!("an attempt has its request")
+        };
+        let once = AssertUnwindSafe(async { call(own).await }).catch_unwind();
         // A5: an answer that is there counts, whatever the time.
         why = match tokio::time::timeout(policy.timeout, once).await {
             Ok(Ok(Ok(answer))) => return Ok(answer),
@@ -209,8 +217,13 @@ where
         self.next_call += 1;
         *self.times.entry(pending.time).or_default() += 1;
         if self.policy.is_ordered {
-            let of_key = self.of_key.entry(pending.key.clone()).or_default();
-            of_key.push_back(number);
+            match self.of_key.get_mut(&pending.key) {
+                Some(of_key) => of_key.push_back(number),
+                None => drop(
+                    self.of_key
+                        .insert(pending.key.clone(), VecDeque::from([number])),
+                ),
+            }
         }
         self.unasked.push_back(number);
         self.pending.insert(number, pending);
@@ -352,7 +365,7 @@ where
     type Out = R;
     const KEEPS_KEY: bool = true;
     const USES_TIME: bool = true;
-    const USES_CLOCK: bool = true;
+    const USES_CALLS: bool = true;
 
     fn process(&mut self, record: Record<'_, K, V>, _out: &mut impl Output<K, R>) -> Flow {
         self.restore_once()?;
@@ -419,9 +432,12 @@ where
     ///
     /// Inputs without an answer are state, in the store `name`: a commit does not wait for calls, and after a crash they are asked
     /// about again, with the same [`Call::id`]. Each answer comes once. A call is made once its input is committed, so that its id is
-    /// known for good: an answer takes the commit interval and some 10 ms longer than its call. Records need a time, as in windows.
+    /// known for good: an answer takes the commit interval longer than its call. Records need a time, as in windows.
     /// Time does not pass an input that waits: an answer has the time of its input, and is not late by waiting. From
     /// twice the limit on sources stand still. Where the input ends, the job ends with the last answer.
+    ///
+    /// There is none for streams without a key: an input that waits is a row of state, and its key says which worker, and which process,
+    /// has it, and with it what order its answers come in. Key such a stream by something that spreads, as an id of the record does.
     ///
     /// ```
     /// use onceflow::prelude::*;

@@ -58,6 +58,9 @@ pub trait Operator<K: ?Sized, V: ?Sized> {
     const USES_TIME: bool = false;
     /// Whether the operator asks for the wall clock: [`on_clock`](Self::on_clock) is called for those only.
     const USES_CLOCK: bool = false;
+    /// Whether the operator makes [`Calls`](crate::runtime::Calls): [`on_clock`](Self::on_clock) is called whenever one of them has
+    /// an answer, and after a commit while inputs wait.
+    const USES_CALLS: bool = false;
 
     /// Sees one record. Records of one key come in the order of their source partition.
     ///
@@ -253,7 +256,7 @@ where
                 }
             }
             Signal::Clock(now) => {
-                if O::USES_CLOCK {
+                if O::USES_CLOCK || O::USES_CALLS {
                     self.operator.on_clock(now, &mut self.down)?;
                 }
             }

@@ -200,7 +200,8 @@ fn prepare(
     let limits = limits_of(&opened, &writers[0])?;
     let is_spread = share.is_some();
     let inboxes: Arc<[Inbox]> = (0..workers).map(|_| Inbox::new()).collect();
-    let wakers = inboxes.iter().map(Inbox::waker).collect();
+    let wakers = || inboxes.iter().map(Inbox::waker);
+    let (alignment, calls) = (Alignment::new(wakers().collect()), JobCalls::new(wakers()));
     let mut job = JobContext {
         name: name.to_owned(),
         shown_as: ShownAs::default(),
@@ -210,8 +211,8 @@ fn prepare(
         backend: opened.backend,
         writers,
         inboxes,
-        alignment: Arc::new(Alignment::new(wakers)),
-        calls: JobCalls::default(),
+        alignment: Arc::new(alignment),
+        calls,
         state_partitions,
         poison_policy: settings.poison.clone(),
         compression: match settings.compression {

@@ -3,9 +3,11 @@
 //!
 //! A call may be made once its input is committed ([`Calls::is_committed`]): so whatever it does outside, its input has its id for good.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 
+use crossbeam_channel::{Receiver, Sender};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -35,9 +37,23 @@ impl std::fmt::Debug for CallId {
     }
 }
 
+/// One worker's sign that there is something to do for steps with calls.
+struct News {
+    is_there: AtomicBool,
+    waker: Waker,
+}
+
+impl News {
+    fn tell(&self) {
+        self.is_there.store(true, Ordering::Release);
+        self.waker.wake_by_ref();
+    }
+}
+
 /// The part of their calls that the workers of a job share.
-#[derive(Default)]
 pub(crate) struct JobCalls {
+    /// Each worker's.
+    news: Arc<[News]>,
     /// The inputs that have no answer yet, of all steps and workers.
     pending: AtomicUsize,
     /// How many instances of steps have more of them than they should.
@@ -54,9 +70,38 @@ struct CallThread {
 }
 
 impl JobCalls {
-    /// A cycle was committed.
+    /// For workers that these wake.
+    pub(crate) fn new(wakers: impl IntoIterator<Item = Waker>) -> Self {
+        let news = wakers.into_iter().map(|waker| News {
+            is_there: AtomicBool::new(false),
+            waker,
+        });
+        Self {
+            news: news.collect(),
+            pending: AtomicUsize::new(0),
+            crowded: AtomicUsize::new(0),
+            committed: AtomicU64::new(0),
+            thread: OnceLock::new(),
+        }
+    }
+
+    /// A cycle was committed: what came in it may be asked about.
     pub(crate) fn note_committed(&self) {
         self.committed.fetch_add(1, Ordering::Release);
+        if self.are_pending() {
+            self.tell_all();
+        }
+    }
+
+    fn tell_all(&self) {
+        self.news.iter().for_each(News::tell);
+    }
+
+    /// Whether a worker's steps are to be asked for answers, and to make calls; says so once.
+    #[inline]
+    pub(crate) fn take_news(&self, worker: usize) -> bool {
+        let is_there = &self.news[worker].is_there;
+        is_there.load(Ordering::Relaxed) && is_there.swap(false, Ordering::Acquire)
     }
 
     /// Whether any input has no answer yet.
@@ -100,8 +145,13 @@ fn begin_thread(env: &Env) -> std::io::Result<CallThread> {
 /// The calls that one worker's instance of a step has under way. Made by [`OperatorContext::calls`]; when it is dropped, they are given up.
 pub struct Calls<R> {
     job: Arc<JobContext>,
+    worker: usize,
     runtime: Handle,
-    under_way: JoinSet<(u64, R)>,
+    /// Ends the calls with it.
+    tasks: JoinSet<()>,
+    under_way: usize,
+    teller: Sender<(u64, R)>,
+    answers: Receiver<(u64, R)>,
     limit: usize,
     pending: usize,
     is_crowded: bool,
@@ -115,9 +165,16 @@ impl OperatorContext {
     /// If the system gives no thread for them.
     pub fn calls<R: Send + 'static>(&mut self, limit: usize) -> Result<Calls<R>, JobError> {
         let job = self.shared_job();
+        let (teller, answers) = crossbeam_channel::unbounded();
+        // It may have inputs from before.
+        job.calls.news[self.worker()].tell();
         Ok(Calls {
+            worker: self.worker(),
             runtime: job.calls.runtime(&job.env)?,
-            under_way: JoinSet::new(),
+            tasks: JoinSet::new(),
+            under_way: 0,
+            teller,
+            answers,
             limit: (limit / job.inboxes.len()).max(1),
             pending: 0,
             is_crowded: false,
@@ -137,23 +194,32 @@ impl<R: Send + 'static> Calls<R> {
     /// Whether another call may be made now.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.under_way.len() < self.limit
+        self.under_way < self.limit
     }
 
-    /// Makes a call; [`next_answer`](Self::next_answer) gives its answer with this number.
+    /// Makes a call; [`next_answer`](Self::next_answer) gives its answer with this number, and the worker is woken for it. The
+    /// call must not panic: then it has no answer.
     pub fn ask(&mut self, number: u64, call: impl Future<Output = R> + Send + 'static) {
-        let numbered = async move { (number, call.await) };
-        self.under_way.spawn_on(numbered, &self.runtime);
+        let (teller, news) = (self.teller.clone(), Arc::clone(&self.job.calls.news));
+        let worker = self.worker;
+        let told = async move {
+            let answer = call.await;
+            // Nobody waits for it where the step is gone.
+            if teller.send((number, answer)).is_ok() {
+                news[worker].tell();
+            }
+        };
+        self.under_way += 1;
+        self.tasks.spawn_on(told, &self.runtime);
     }
 
     /// The next answer that is there, with the number of its call. Never waits.
     pub fn next_answer(&mut self) -> Option<(u64, R)> {
-        loop {
-            // One that was cancelled has no answer.
-            if let Ok(answer) = self.under_way.try_join_next()? {
-                return Some(answer);
-            }
-        }
+        // Tasks that are over take memory until they are asked for.
+        while self.tasks.try_join_next().is_some() {}
+        let answer = self.answers.try_recv().ok()?;
+        self.under_way -= 1;
+        Some(answer)
     }
 
     /// The number of the cycle that is open.
@@ -188,7 +254,14 @@ impl<R> Calls<R> {
             self.is_crowded = is_crowded;
             match is_crowded {
                 true => calls.crowded.fetch_add(1, Ordering::Relaxed),
-                false => calls.crowded.fetch_sub(1, Ordering::Relaxed),
+                false => {
+                    let before = calls.crowded.fetch_sub(1, Ordering::Relaxed);
+                    if before == 1 {
+                        // Sources may go on.
+                        calls.tell_all();
+                    }
+                    before
+                }
             };
         }
     }

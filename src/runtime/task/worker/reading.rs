@@ -37,16 +37,15 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells the chains what the wall clock says, if they ask for it and the cycle is open.
+    /// Tells the chains what the wall clock says, if the cycle is open and they ask for it, or their calls have answers.
     pub(super) fn tick(&mut self) -> Result<(), JobError> {
-        if !self.job.uses_clock || self.state != State::Open {
+        if self.state != State::Open {
             return Ok(());
         }
-        let now = self.job.env.clock.now();
-        if now < self.next_tick {
+        let has_news = self.job.calls.take_news(self.number);
+        if !has_news && !self.is_tick_due() {
             return Ok(());
         }
-        self.next_tick = now.plus(TICK);
         let signal = Signal::Clock(self.job.env.clock.wall());
         self.turn.trace().wipe();
         self.current = Origin::TIME;
@@ -60,6 +59,18 @@ impl Worker {
             self.turn.begin_record();
         }
         Ok(())
+    }
+
+    fn is_tick_due(&mut self) -> bool {
+        if !self.job.uses_clock {
+            return false;
+        }
+        let now = self.job.env.clock.now();
+        let is_due = now >= self.next_tick;
+        if is_due {
+            self.next_tick = now.plus(TICK);
+        }
+        is_due
     }
 
     /// Reads a batch of every source, if the cycle is open and nobody is behind.
@@ -76,7 +87,8 @@ impl Worker {
             return Ok(Read::Later(LOOK_AGAIN));
         }
         if self.job.calls.are_crowded() {
-            return Ok(Read::Later(TICK));
+            // Whoever has room again wakes it.
+            return Ok(Read::Pending);
         }
         if !self.turn.begin() {
             // The others have the last records of the cycle; what they do not need comes back.
