@@ -27,6 +27,7 @@
 //! | [`window`](crate::runtime::Keyed::window) … `count`, `reduce`, `aggregate`, `sum`, `avg`, `min`, `max`, `top_n`, `distinct`, `approx_distinct` | keyed | one result for each key and window, when it closes | one store |
 //! | [`sorted_by_time`](crate::runtime::Keyed::sorted_by_time) | keyed | the records of each key in the order of their times; the late ones | one store |
 //! | [`map_async`](crate::runtime::Keyed::map_async) | keyed | an answer of the world outside for each; those that failed | one store |
+//! | [`effect`](crate::runtime::Keyed::effect) | keyed | something done outside for each; those that can never be done | one store |
 //! | [`dedupe`](crate::runtime::Keyed::dedupe) | keyed | of records with one id, the first; the late ones | one store |
 //! | [`ttl`](crate::runtime::Keyed::ttl) … `stateful`, `count`, `reduce`, `aggregate`, `update`, `to_table` | keyed | the same, with state that expires | two stores |
 //! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
@@ -38,6 +39,7 @@ mod aggregate;
 mod branch;
 mod count;
 mod dedupe;
+mod effect;
 mod entries;
 mod event_time;
 mod filter;
@@ -60,6 +62,7 @@ mod update;
 mod window;
 
 pub use dedupe::Dedupe;
+pub use effect::{Delivery, Effect, EffectPolicy, EffectTarget};
 pub use flat_map::{Collector, Expand};
 pub use join::{AsOfJoin, IntervalJoin, Join};
 pub use map_async::{Call, CallPolicy};

@@ -2,8 +2,8 @@
 
 pub use crate::codec::{Bincode, Codec, Datum, Json, Postcard, Raw, SortKey, Text};
 pub use crate::operators::{
-    CalendarWindows, Call, CallPolicy, Collector, CountWindows, Every, Results, SessionWindows,
-    SlidingWindows, Ttl,
+    CalendarWindows, Call, CallPolicy, Collector, CountWindows, Delivery, Effect, EffectPolicy,
+    Every, Results, SessionWindows, SlidingWindows, Ttl,
 };
 pub use crate::runtime::{
     Commit, Failure, FixedWindows, Flow, Job, JobArguments, JobError, JobErrorKind, KeyValueStore,

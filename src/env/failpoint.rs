@@ -71,6 +71,8 @@ pub const NAMES: &[&str] = &[
     "sink.parts_settled",
     "tasks.let_go",
     "tasks.taken_on",
+    "calls.begun",
+    "calls.answered",
 ];
 
 const UNREAD: u8 = 0;

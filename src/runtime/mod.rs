@@ -55,7 +55,7 @@ pub(crate) use life::savepoint::ask_for_savepoint;
 pub use life::savepoint::{Restored, Savepoint};
 pub use life::stopper::Stopper;
 pub use scale::ScaleOut;
-pub use task::calls::{CallId, Calls};
+pub use task::calls::{Answers, CallId, Calls};
 pub use task::context::{JobContext, OperatorContext};
 pub use task::cycle::Commit;
 pub use task::late::{Late, LateReason};

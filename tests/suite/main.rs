@@ -11,6 +11,7 @@ mod cli; // The binary: exit codes, messages, what comes out of what went in.
 #[cfg(feature = "kafka")]
 mod clients; // Producers, consumers and administration: one suite, in-process and on a real Kafka (C11, C12, C16, C17, C22, C27, S14, S15).
 mod docs; // The documentation names tests that exist, and every catalogued failure has one.
+mod effects; // What jobs do outside: each committed effect is delivered, under one key, in order, whatever is killed (O1–O8, O11, O12).
 #[cfg(feature = "cli")]
 mod hostile; // Hostile clients of the broker: frames, decoding, records, names, rights, load.
 mod jobs; // Jobs end to end: every operator, restarts, poison, panics, bad input, back-pressure (C18, C22, C24, F17, S4, S10, S13, S15, S17).

@@ -179,6 +179,13 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         Arc::clone(&sink).declare(&self.graph);
         self.end(sink.name(), SinkFactory::new(sink));
     }
+
+    /// Ends the stream without a sink: the steps in front of it run, and what they push goes nowhere. For steps that do their work in
+    /// stores, side streams, or outside.
+    #[track_caller]
+    pub fn discard(self) {
+        self.end("discard".to_owned(), Discard);
+    }
 }
 
 impl<K: ?Sized + 'static, V: 'static, U: Upstream<K, Change<V>>, D> Table<K, V, U, D> {

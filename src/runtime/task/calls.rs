@@ -3,6 +3,7 @@
 //!
 //! A call may be made once its input is committed ([`Calls::is_committed`]): so whatever it does outside, its input has its id for good.
 
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -13,21 +14,50 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::context::{JobContext, OperatorContext};
-use crate::env::Env;
+use super::pace::Turn;
+use crate::env::{Env, failpoint, warn};
 use crate::runtime::contract::error::JobError;
 
 /// The name of the thread on which calls run.
 const THREAD: &str = "of-calls";
 
-/// The id of a call: the same however often the call is made for its input, and of no other input.
+/// The id of a call: the same however often the call is made for its input, and of no other input of any job.
+///
+/// It is shown as `incarnation/epoch/sequence`. Each instance of a step has an incarnation of its own, which is drawn at random: a job
+/// that was created anew, or that went back to a savepoint, never gives an id again that was given before.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
-pub struct CallId(u128);
+pub struct CallId {
+    incarnation: u128,
+    epoch: u64,
+    sequence: u64,
+}
+
+impl CallId {
+    /// The number of the instance of the step that gave the id.
+    #[must_use]
+    pub fn incarnation(&self) -> u128 {
+        self.incarnation
+    }
+
+    /// The number of the cycle in which it was given, counted from 0 by each start of the job.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Its number among those that the instance gave in that cycle, from 0.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
 
 impl std::fmt::Display for CallId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:032x}", self.0)
+        let (incarnation, epoch, sequence) = (self.incarnation, self.epoch, self.sequence);
+        write!(f, "{incarnation:032x}/{epoch}/{sequence}")
     }
 }
 
@@ -60,6 +90,8 @@ pub(crate) struct JobCalls {
     crowded: AtomicUsize,
     /// The cycles that were committed.
     committed: AtomicU64,
+    /// Whether a step makes calls at all.
+    are_used: AtomicBool,
     thread: OnceLock<CallThread>,
 }
 
@@ -81,6 +113,7 @@ impl JobCalls {
             pending: AtomicUsize::new(0),
             crowded: AtomicUsize::new(0),
             committed: AtomicU64::new(0),
+            are_used: AtomicBool::new(false),
             thread: OnceLock::new(),
         }
     }
@@ -102,6 +135,11 @@ impl JobCalls {
     pub(crate) fn take_news(&self, worker: usize) -> bool {
         let is_there = &self.news[worker].is_there;
         is_there.load(Ordering::Relaxed) && is_there.swap(false, Ordering::Acquire)
+    }
+
+    /// Whether a step of the job makes calls: then it keeps in memory which inputs of its keys have no answer.
+    pub(crate) fn are_used(&self) -> bool {
+        self.are_used.load(Ordering::Relaxed)
     }
 
     /// Whether any input has no answer yet.
@@ -146,16 +184,72 @@ fn begin_thread(env: &Env) -> std::io::Result<CallThread> {
 pub struct Calls<R> {
     job: Arc<JobContext>,
     worker: usize,
+    turn: Rc<Turn>,
     runtime: Handle,
     /// Ends the calls with it.
     tasks: JoinSet<()>,
     under_way: usize,
-    teller: Sender<(u64, R)>,
-    answers: Receiver<(u64, R)>,
+    teller: Sender<Told<R>>,
+    answers: Receiver<Told<R>>,
     limit: usize,
+    crowded_from: usize,
+    are_effects: bool,
     pending: usize,
     is_crowded: bool,
+    incarnation: u128,
     cycle: u64,
+    /// The ids that were given in the open cycle.
+    given: u64,
+}
+
+/// An answer on its way to the step.
+struct Told<R> {
+    number: u64,
+    answer: R,
+    /// Whether its task is over with it.
+    is_last: bool,
+}
+
+/// Takes the answers of one task, each with the number that the task was given, and wakes the worker for them.
+pub struct Answers<R> {
+    number: u64,
+    worker: usize,
+    teller: Sender<Told<R>>,
+    news: Arc<[News]>,
+}
+
+impl<R> Answers<R> {
+    /// Hands an answer to the step, behind those before it.
+    pub fn give(&self, answer: R) {
+        self.tell(answer, false);
+    }
+
+    /// Hands the last answer of the task to the step.
+    pub fn give_last(self, answer: R) {
+        self.tell(answer, true);
+    }
+
+    /// Says in the log that an effect was not delivered at so many attempts.
+    pub fn warn(&self, idempotency_key: &str, attempts: u64, why: &str) {
+        warn!(
+            effect = idempotency_key,
+            attempts,
+            why,
+            "an effect is not delivered: it is tried again, and those behind it of its key wait; see to its target"
+        );
+    }
+
+    fn tell(&self, answer: R, is_last: bool) {
+        let told = Told {
+            number: self.number,
+            answer,
+            is_last,
+        };
+        // Nobody waits for it where the step is gone.
+        if self.teller.send(told).is_ok() {
+            self.news[self.worker].tell();
+        }
+    }
 }
 
 impl OperatorContext {
@@ -166,29 +260,50 @@ impl OperatorContext {
     pub fn calls<R: Send + 'static>(&mut self, limit: usize) -> Result<Calls<R>, JobError> {
         let job = self.shared_job();
         let (teller, answers) = crossbeam_channel::unbounded();
+        job.calls.are_used.store(true, Ordering::Relaxed);
+        let limit = (limit / job.inboxes.len()).max(1);
         // It may have inputs from before.
         job.calls.news[self.worker()].tell();
         Ok(Calls {
             worker: self.worker(),
+            turn: self.turn(),
             runtime: job.calls.runtime(&job.env)?,
             tasks: JoinSet::new(),
             under_way: 0,
             teller,
             answers,
-            limit: (limit / job.inboxes.len()).max(1),
+            limit,
+            crowded_from: limit.saturating_mul(2),
+            are_effects: false,
             pending: 0,
             is_crowded: false,
+            incarnation: job.env.random.next_u128(),
             cycle: job.calls.committed.load(Ordering::Acquire),
+            given: 0,
             job,
         })
     }
 }
 
 impl<R: Send + 'static> Calls<R> {
+    /// Sources stand still where all workers together have `bound` inputs without an answer, and not from twice the limit on. They are
+    /// counted as effects ([`JobProgress::undelivered_effects`](crate::runtime::JobProgress::undelivered_effects)).
+    #[must_use]
+    pub fn of_effects(mut self, bound: usize) -> Self {
+        self.crowded_from = (bound / self.job.inboxes.len()).max(1);
+        self.are_effects = true;
+        self
+    }
+
     /// An id for a new input.
     #[must_use]
-    pub fn new_id(&self) -> CallId {
-        CallId(self.job.env.random.next_u128())
+    pub fn new_id(&mut self) -> CallId {
+        self.given += 1;
+        CallId {
+            incarnation: self.incarnation,
+            epoch: self.cycle,
+            sequence: self.given - 1,
+        }
     }
 
     /// Whether another call may be made now.
@@ -200,26 +315,37 @@ impl<R: Send + 'static> Calls<R> {
     /// Makes a call; [`next_answer`](Self::next_answer) gives its answer with this number, and the worker is woken for it. The
     /// call must not panic: then it has no answer.
     pub fn ask(&mut self, number: u64, call: impl Future<Output = R> + Send + 'static) {
-        let (teller, news) = (self.teller.clone(), Arc::clone(&self.job.calls.news));
-        let worker = self.worker;
-        let told = async move {
-            let answer = call.await;
-            // Nobody waits for it where the step is gone.
-            if teller.send((number, answer)).is_ok() {
-                news[worker].tell();
-            }
-        };
+        self.ask_in_turn(number, |answers| async move {
+            answers.give_last(call.await);
+        });
+    }
+
+    /// Makes calls one after the other, in one task that counts as one call until it gives its last answer;
+    /// [`next_answer`](Self::next_answer) gives each of the answers with this number. As in [`ask`](Self::ask), nothing may panic.
+    pub fn ask_in_turn<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        number: u64,
+        calls: impl FnOnce(Answers<R>) -> F,
+    ) {
+        let task = calls(Answers {
+            number,
+            worker: self.worker,
+            teller: self.teller.clone(),
+            news: Arc::clone(&self.job.calls.news),
+        });
         self.under_way += 1;
-        self.tasks.spawn_on(told, &self.runtime);
+        self.tasks.spawn_on(task, &self.runtime);
+        failpoint("calls.begun");
     }
 
     /// The next answer that is there, with the number of its call. Never waits.
     pub fn next_answer(&mut self) -> Option<(u64, R)> {
         // Tasks that are over take memory until they are asked for.
         while self.tasks.try_join_next().is_some() {}
-        let answer = self.answers.try_recv().ok()?;
-        self.under_way -= 1;
-        Some(answer)
+        let told = self.answers.try_recv().ok()?;
+        self.under_way -= usize::from(told.is_last);
+        failpoint("calls.answered");
+        Some((told.number, told.answer))
     }
 
     /// The number of the cycle that is open.
@@ -231,6 +357,7 @@ impl<R: Send + 'static> Calls<R> {
     /// To be called when the cycle closes.
     pub fn end_cycle(&mut self) {
         self.cycle += 1;
+        self.given = 0;
     }
 
     /// Whether the cycle of this number is committed.
@@ -241,19 +368,26 @@ impl<R: Send + 'static> Calls<R> {
 }
 
 impl<R> Calls<R> {
-    /// Says how many inputs have no answer yet, under way or not. From twice the limit on sources stand still; the job does not end
-    /// with its input while there are any.
+    /// Says how many inputs have no answer yet, under way or not. From twice the limit on sources stand still, or from the bound
+    /// of [`of_effects`](Calls::of_effects); the job does not end with its input while there are any.
     pub fn set_pending(&mut self, count: usize) {
         let calls = &self.job.calls;
         // Wraps around where there are fewer: the sum is right.
         let more = count.wrapping_sub(self.pending);
         calls.pending.fetch_add(more, Ordering::Relaxed);
+        if self.are_effects {
+            self.job.progress.note_undelivered(more);
+        }
         self.pending = count;
-        let is_crowded = count >= self.limit.saturating_mul(2);
+        let is_crowded = count >= self.crowded_from;
         if is_crowded != self.is_crowded {
             self.is_crowded = is_crowded;
             match is_crowded {
-                true => calls.crowded.fetch_add(1, Ordering::Relaxed),
+                true => {
+                    // The source of this worker stops behind its record, and not behind its batch.
+                    self.turn.crowd();
+                    calls.crowded.fetch_add(1, Ordering::Relaxed)
+                }
                 false => {
                     let before = calls.crowded.fetch_sub(1, Ordering::Relaxed);
                     if before == 1 {

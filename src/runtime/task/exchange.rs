@@ -297,7 +297,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized> Sender<K, V> {
             records_count,
             size_bytes,
         });
-        if self.job.is_crowded(worker) {
+        if self.job.is_crowded(worker) || self.job.calls.are_crowded() {
             self.turn.crowd();
         }
     }

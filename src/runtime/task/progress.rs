@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,6 +22,7 @@ pub(crate) struct Progress {
     discarded_records: AtomicU64,
     late_records: AtomicU64,
     left_out_records: AtomicU64,
+    undelivered_effects: AtomicUsize,
     positions: Mutex<BTreeMap<u32, Offset>>,
     /// Who the topics that it reads were when it first read them (S16).
     pub(crate) read_topics: Mutex<BTreeMap<TopicName, TopicId>>,
@@ -48,6 +49,9 @@ pub struct JobProgress {
     pub late_records: u64,
     /// The records that lie between windows, where these leave gaps; counted as late ones are.
     pub left_out_records: u64,
+    /// The effects of this process that are not delivered yet, those of the open cycle included: see
+    /// [`Keyed::effect`](crate::runtime::Keyed::effect).
+    pub undelivered_effects: usize,
     /// How long the last commit took, from the end of its cycle to the answer.
     pub last_commit: Option<Duration>,
     /// How long the slowest commit took.
@@ -110,6 +114,7 @@ impl Progress {
             records: self.records.load(Ordering::Relaxed),
             late_records: self.late_records.load(Ordering::Relaxed),
             left_out_records: self.left_out_records.load(Ordering::Relaxed),
+            undelivered_effects: self.undelivered_effects.load(Ordering::Relaxed),
             ..self.report.lock().clone()
         }
     }
@@ -152,6 +157,11 @@ impl Progress {
     /// A record lies between windows.
     pub(crate) fn note_left_out(&self) {
         self.left_out_records.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many more effects wait for their delivery; the number wraps around where there are fewer.
+    pub(crate) fn note_undelivered(&self, more: usize) {
+        self.undelivered_effects.fetch_add(more, Ordering::Relaxed);
     }
 
     /// The records read in the cycle that was committed.

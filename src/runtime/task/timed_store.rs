@@ -228,6 +228,27 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         Ok(result)
     }
 
+    /// Sets the value of a key at a time at which it has none yet. Nothing is read.
+    ///
+    /// # Errors
+    /// If the store failed before.
+    ///
+    /// # Panics
+    /// As [`update_at`](Self::update_at).
+    pub fn put_at<K: ?Sized>(
+        &mut self,
+        key: Key<'_, K>,
+        time: Timestamp,
+        value: V,
+    ) -> Result<(), Failure> {
+        let hash = key.partition_hash();
+        let row = timed_row(&mut self.scratch, TIMED, key.bytes(), time, hash);
+        let mut store = self.store.borrow_mut();
+        store.put(HashedKey::with_partition_hash(row, hash), Row::Value(value))?;
+        self.values.index.insert(time, &row[TIMED_KEY_START..]);
+        Ok(())
+    }
+
     /// The value of a key at a time.
     ///
     /// # Errors

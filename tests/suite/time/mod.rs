@@ -20,12 +20,12 @@ mod queries; // Questions about open windows.
 mod replay; // The same output whatever runs a job: random topologies, workers, batches, kills, logs.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
 mod savepoints; // A job goes back to a savepoint, on its own log or on another one that has the input.
-mod scaled; // Windows and timers in jobs that are scaled out, on the embedded log.
+pub(crate) mod scaled; // Windows and timers in jobs that are scaled out, on the embedded log.
 mod scaled_kafka; // The same in processes that are killed, on a real Kafka.
 mod scaled_kinds; // Windows of all kinds, early results, lifetimes and two inputs, scaled out on both logs.
 mod sessions; // Sessions over random input, and the rows W that are about them.
 mod sliding; // Windows that slide, against the definition and against a run by hand.
-mod support; // Clicks, how they are fed, and the windows that they belong to.
+pub(crate) mod support; // Clicks, how they are fed, and the windows that they belong to.
 mod timers; // Timers of event time and of the wall clock, and records in the order of their times.
 mod ttl; // State with a lifetime, against a run by hand.
 mod two_inputs; // Operators with two inputs, against nested loops over all of both.

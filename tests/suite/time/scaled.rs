@@ -71,7 +71,7 @@ pub(super) fn assert_right(log: &Log, clicks: &Clicks) {
 }
 
 /// The state partitions that an instance reads.
-pub(super) fn state_of(running: &Running) -> Vec<i32> {
+pub(crate) fn state_of(running: &Running) -> Vec<i32> {
     let partitions = running.share().partitions.into_iter();
     let of_state = partitions.filter(|it| it.topic.as_str().ends_with("-repartition"));
     of_state.map(|it| it.partition).collect()

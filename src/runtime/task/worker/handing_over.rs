@@ -1,7 +1,8 @@
 //! Tasks that come and go between two cycles, in a job that is scaled out.
 //!
 //! Where a job asks for the time, chains are built anew when tasks come: those may be behind the tasks that are there, and time does
-//! not go back for an operator. What is built goes on from committed state, as after a restart. The stores stay as they are in memory.
+//! not go back for an operator. So they are where a step makes calls of the world outside, and has in memory what waits for an answer.
+//! What is built goes on from committed state, as after a restart. The stores stay as they are in memory.
 
 use std::sync::Arc;
 
@@ -63,7 +64,8 @@ impl Worker {
         failpoint("tasks.let_go");
         // Calls are also made for keys that went.
         let is_built_again = !change.opened_splits.is_empty() || self.job.calls.are_pending();
-        if self.job.uses_time && is_built_again {
+        let keeps_more_than_stores = self.job.uses_time || self.job.calls.are_used();
+        if keeps_more_than_stores && is_built_again {
             self.build_again()?;
         }
         for (feed, assigned) in &change.opened_splits {

@@ -1,0 +1,83 @@
+//! The delivery of the effects of one key, one after the other, each until its fate is known.
+
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
+
+use super::EffectPolicy;
+use super::target::{Delivery, Effect, EffectTarget};
+use crate::runtime::Answers;
+
+/// From this attempt on the log tells of an effect that is not delivered, and whenever the number of its attempts has doubled.
+const WARN_FROM: u64 = 4;
+
+/// The fate of an effect.
+pub(super) enum Fate {
+    Delivered,
+    /// Never, for this reason.
+    Dead(String),
+}
+
+/// Delivers effects of one key in order; the next one begins when the fate of the last is known.
+pub(super) async fn deliver_in_order<K, V, T>(
+    effects: Vec<Effect<K, V>>,
+    target: T,
+    policy: EffectPolicy,
+    answers: Answers<Fate>,
+) where
+    K: Clone,
+    V: Clone,
+    T: EffectTarget<K, V>,
+{
+    let mut effects = effects.into_iter().peekable();
+    while let Some(effect) = effects.next() {
+        let fate = deliver(effect, &target, policy, &answers).await;
+        if effects.peek().is_none() {
+            return answers.give_last(fate);
+        }
+        answers.give(fate);
+    }
+}
+
+async fn deliver<K, V, T>(
+    effect: Effect<K, V>,
+    target: &T,
+    policy: EffectPolicy,
+    answers: &Answers<Fate>,
+) -> Fate
+where
+    K: Clone,
+    V: Clone,
+    T: EffectTarget<K, V>,
+{
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let (why, asked) = match attempt(effect.clone(), target, policy).await {
+            Delivery::Done => return Fate::Delivered,
+            Delivery::Never { why } => return Fate::Dead(why),
+            Delivery::Again { why, after } => (why, after),
+        };
+        let Some(pause) = policy.pause_after(attempts, asked) else {
+            return Fate::Dead(format!("{why} (the last of {attempts} attempts)"));
+        };
+        if attempts >= WARN_FROM && attempts.is_power_of_two() {
+            answers.warn(&effect.idempotency_key(), attempts, &why);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// One delivery. O6: where nobody knows whether it took effect, it is neither done nor failed, and is made again under its key.
+async fn attempt<K, V, T: EffectTarget<K, V>>(
+    effect: Effect<K, V>,
+    target: &T,
+    policy: EffectPolicy,
+) -> Delivery {
+    let once = AssertUnwindSafe(async { target.deliver(effect).await }).catch_unwind();
+    match tokio::time::timeout(policy.timeout, once).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Delivery::again("the target's function panicked"),
+        Err(_) => Delivery::again(format!("no answer within {:?}", policy.timeout)),
+    }
+}
