@@ -24,7 +24,8 @@ impl<K: ?Sized, V: ?Sized, F: Fn(&V) -> i64> Operator<K, V> for EventTime<F> {
     #[inline]
     fn process(&mut self, mut record: Record<'_, K, V>, out: &mut impl Output<K, V>) -> Flow {
         if let Some(time_of) = &self.time_of {
-            let time = time_of(record.value);
+            let instead = self.source.instead();
+            let time = instead.map_or_else(|| time_of(record.value), |instead| instead.0);
             if !TIMES.contains(&time) {
                 return Err(no_time(time));
             }

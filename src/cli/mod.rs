@@ -13,6 +13,7 @@ mod demo;
 mod format;
 mod group;
 mod last_records;
+mod letters;
 mod log;
 mod output;
 mod perf;
@@ -74,6 +75,8 @@ enum Command {
     Group(group::GroupArguments),
     /// Take, list, check and restore savepoints of jobs
     Savepoint(savepoint::SavepointArguments),
+    /// List and show dead and late letters of a job, and have it take them back
+    Letters(letters::LettersArguments),
     /// Look into the state of a stopped job
     State(state::StateArguments),
     /// Serve a data directory to any Kafka client
@@ -155,6 +158,7 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::Txn(arguments) => txn::run(env, arguments)?,
         Command::Group(arguments) => group::run(env, arguments)?,
         Command::Savepoint(arguments) => savepoint::run(env, arguments)?,
+        Command::Letters(arguments) => letters::run(env, arguments)?,
         Command::State(arguments) => state::run(env, arguments)?,
         Command::Broker(arguments) => broker::run(env, arguments)?,
         Command::User(arguments) => user::run(env, arguments)?,

@@ -55,6 +55,8 @@ pub const NAMES: &[&str] = &[
     "start.partition_restored",
     "time.kept",
     "time.due_taken",
+    "letters.written",
+    "letters.asked",
     "cycle.drained",
     "cycle.changelog_written",
     "cycle.offsets_sent",

@@ -29,6 +29,7 @@ pub use connectors::{
 };
 pub use contract::change::Change;
 pub use contract::error::{Failure, JobError, JobErrorKind};
+pub use contract::letter::{ReadLetter, TakeRecord};
 pub use contract::operator::{Flow, Operator, Output, Signal};
 pub use contract::record::{Key, Meta, Origin, Record, Unkeyed};
 pub use contract::sink::{MarkChanges, Marks, SinkWriter};
@@ -41,11 +42,14 @@ pub use graph::description::Description;
 pub use graph::exchange::Exchange;
 pub use graph::fork::Route;
 pub use graph::sink::Sink;
-pub use graph::source::{From, Source};
+pub use graph::source::{From, Replayed, Source};
 pub use graph::stream::{Boxed, Keyed, Merged, Stream, Then, Upstream};
 pub use graph::table::{Deletes, Deletions, Grows, Table};
 pub use life::arguments::{JobArguments, UsageError};
 pub use life::job::{Job, Launch, Running};
+pub use life::letters::{
+    AskedLetters, Letter, LetterChoice, LetterKind, LetterState, LetterTime, Letters,
+};
 pub use life::log_handle::Log;
 pub use life::query::{
     Answer, Epoch, OrderedQuery, Queries, QueryError, StoreQuery, TimedQuery, View,

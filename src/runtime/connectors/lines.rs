@@ -3,15 +3,18 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::byte_stream::ByteStream;
-use crate::runtime::{JobContext, JobError, Position, Source, Split, Unkeyed};
+use crate::runtime::{
+    JobContext, JobError, Key, Pace, Position, ReadLetter, Source, Split, TakeRecord, Unkeyed,
+};
 use crate::types::Offset;
 use fingerprint::Fingerprint;
 use input::InputFile;
-use reader::{AtEnd, LinesReader, Settings, failed};
+use reader::{AtEnd, LinesReader, Settings, decode, failed};
 
 mod fingerprint;
 mod input;
@@ -180,6 +183,10 @@ impl Source for Lines {
         self.name.clone()
     }
 
+    fn letters(&self) -> Option<Arc<dyn ReadLetter<Unkeyed, str>>> {
+        Some(Arc::new(LineLetters(self.settings)))
+    }
+
     fn is_rereadable(&self) -> bool {
         matches!(self.input, Input::Files(_)) && !self.settings.is_rotating
     }
@@ -225,6 +232,23 @@ impl Source for Lines {
         context: &JobContext,
     ) -> Result<Self::Reader, JobError> {
         self.open_at(split, position, context)
+    }
+}
+
+/// The way back for letters, whose values are lines.
+struct LineLetters(Settings);
+
+impl ReadLetter<Unkeyed, str> for LineLetters {
+    fn read(
+        &self,
+        _key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        take: &mut TakeRecord<'_, Unkeyed, str>,
+    ) -> Result<Pace, JobError> {
+        match decode(value.unwrap_or_default(), self.0) {
+            Ok(line) => take(Ok((Key::none(), &*line))),
+            Err(e) => take(Err(e)),
+        }
     }
 }
 

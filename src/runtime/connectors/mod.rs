@@ -12,5 +12,6 @@ pub use callback::{AtLeastOnce, at_least_once};
 pub use files::{Files, Formatted, LineFormat, ValueLines, files};
 pub use lines::{Lines, lines, lines_of, stdin_lines};
 pub use topic_sink::{TombstonePolicy, Topic, topic};
+pub(in crate::runtime) use topic_source::keyed_letters;
 pub use topic_source::{KeyedTopic, TopicReader, keyed_topic};
 pub use values::{Values, values};

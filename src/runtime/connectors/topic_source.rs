@@ -2,18 +2,19 @@
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::task::Waker;
 
 use super::topic_sink::{TombstonePolicy, Topic};
-use crate::client::consumer::{PartitionReader, UnreadableBatch};
+use crate::client::consumer::PartitionReader;
 use crate::client::wait;
 use crate::codec::{Codec, CodecError, Datum, OrNull};
-use crate::protocol::batch::Headers;
 use crate::protocol::messages::{NewTopic, OffsetSpec};
-use crate::runtime::task::fetched::{FetchCursor, Taken};
+use crate::runtime::task::fetched::{FetchCursor, Taken, emit_unreadable};
 use crate::runtime::topics::source_topics::{Wanted, find_source_topic};
 use crate::runtime::{
-    Emit, Emitted, JobContext, JobError, Key, Pace, Raw, Read, Source, Split, SplitReader, Unkeyed,
+    Emit, Emitted, JobContext, JobError, Key, Pace, Raw, Read, ReadLetter, Source, Split,
+    SplitReader, TakeRecord, Unkeyed,
 };
 use crate::types::{Isolation, Offset, TopicName, TopicPartition};
 
@@ -98,6 +99,10 @@ impl<V: Datum + ?Sized, C: Codec<V>> Source for Topic<V, C> {
         self.is_until_end
     }
 
+    fn letters(&self) -> Option<Arc<dyn ReadLetter<Unkeyed, V>>> {
+        Some(Arc::new(TopicLetters::of(self)))
+    }
+
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
         splits(self, context)
     }
@@ -127,6 +132,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K,
 
     fn reads_until_end(&self) -> bool {
         self.topic.is_until_end
+    }
+
+    fn letters(&self) -> Option<Arc<dyn ReadLetter<K, V>>> {
+        Some(Arc::new(TopicLetters::of(&self.topic)))
     }
 
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
@@ -242,13 +251,8 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
                 Ok(record) => record,
                 Err(bad) => return emit_unreadable(emit, bad).map(Taken::Yes),
             };
-            let decoded: Result<Cow<'_, V>, CodecError> = match record.value {
-                Some(value) => codec.decode(value),
-                None => match codec.decode_null() {
-                    Some(deletion) => Ok(Cow::Owned(deletion)),
-                    None if is_skipping => return Ok(Taken::Yes(Pace::GoOn)),
-                    None => Err(NO_VALUE),
-                },
+            let Some(decoded) = decode_value(codec, record.value, is_skipping) else {
+                return Ok(Taken::Yes(Pace::GoOn));
             };
             let record_in = match (&decoded, key_of(record.key)) {
                 (Ok(value), Ok(key)) => Ok((key, &**value)),
@@ -270,33 +274,82 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
     }
 }
 
-/// Hands over, as one poison record, the part of a batch that nobody can read: the job's policy decides. A dead letter of it
-/// holds the whole batch as it is stored.
-#[cold]
-fn emit_unreadable<K: ?Sized, V: ?Sized>(
-    emit: &mut impl Emit<K, V>,
-    bad: &UnreadableBatch,
-) -> Result<Pace, JobError> {
-    let header = bad.batch.header();
-    let bytes = bad.batch.bytes();
-    let last = header.last_offset();
-    emit.emit(Emitted {
-        record: Err(CodecError::Decode {
-            codec: "a record batch",
-            length_bytes: bytes.len(),
-            why: format!(
-                "nobody can read offsets {} to {last}: {}",
-                bad.offset, bad.why
-            ),
-        }),
-        timestamp: header.max_timestamp,
-        offset: bad.offset,
-        raw: Raw::Bytes {
-            key: None,
-            value: Some(bytes),
-            headers: Headers::default(),
+/// The value of a record; `None` for a tombstone that is passed over.
+#[inline]
+fn decode_value<'r, V: Datum + ?Sized>(
+    codec: &impl Codec<V>,
+    value: Option<&'r [u8]>,
+    is_skipping: bool,
+) -> Option<Result<Cow<'r, V>, CodecError>> {
+    Some(match value {
+        Some(value) => codec.decode(value),
+        None => match codec.decode_null() {
+            Some(deletion) => Ok(Cow::Owned(deletion)),
+            None if is_skipping => return None,
+            None => Err(NO_VALUE),
         },
     })
+}
+
+/// The way back for letters of a topic.
+pub(super) struct TopicLetters<V: ?Sized, C> {
+    codec: C,
+    is_skipping: bool,
+    value: PhantomData<fn(&V)>,
+}
+
+impl<V: Datum + ?Sized, C: Codec<V>> TopicLetters<V, C> {
+    fn of(topic: &Topic<V, C>) -> Self {
+        Self {
+            codec: topic.codec.clone(),
+            is_skipping: topic.on_tombstone == TombstonePolicy::Skip,
+            value: PhantomData,
+        }
+    }
+
+    fn read_with<K: ?Sized>(
+        &self,
+        key: Result<Key<'_, K>, CodecError>,
+        value: Option<&[u8]>,
+        take: &mut TakeRecord<'_, K, V>,
+    ) -> Result<Pace, JobError> {
+        let Some(decoded) = decode_value(&self.codec, value, self.is_skipping) else {
+            return Ok(Pace::GoOn);
+        };
+        match (&decoded, key) {
+            (Ok(value), Ok(key)) => take(Ok((key, &**value))),
+            (Err(e), _) => take(Err(e.clone())),
+            (_, Err(e)) => take(Err(e)),
+        }
+    }
+}
+
+impl<V: Datum + ?Sized, C: Codec<V>> ReadLetter<Unkeyed, V> for TopicLetters<V, C> {
+    fn read(
+        &self,
+        _key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        take: &mut TakeRecord<'_, Unkeyed, V>,
+    ) -> Result<Pace, JobError> {
+        self.read_with(Ok(Key::none()), value, take)
+    }
+}
+
+impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> ReadLetter<K, V> for TopicLetters<V, C> {
+    fn read(
+        &self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        take: &mut TakeRecord<'_, K, V>,
+    ) -> Result<Pace, JobError> {
+        self.read_with(key.map(Key::new).ok_or(NO_KEY), value, take)
+    }
+}
+
+/// The way back for late letters, as a sink with the default codecs wrote them.
+pub(in crate::runtime) fn keyed_letters<K: Datum + ?Sized, V: Datum + ?Sized>()
+-> Arc<dyn ReadLetter<K, V>> {
+    Arc::new(TopicLetters::of(&super::topic::<V>("")))
 }
 
 impl<V: Datum + ?Sized, C: Codec<V>> SplitReader<Unkeyed, V> for TopicReader<V, C> {

@@ -5,7 +5,8 @@ use std::task::Waker;
 
 use crate::codec::{Codec, Datum};
 use crate::runtime::{
-    Emit, Emitted, JobContext, JobError, Key, Pace, Raw, Read, Source, Split, SplitReader, Unkeyed,
+    Emit, Emitted, JobContext, JobError, Key, Pace, Raw, Read, ReadLetter, Source, Split,
+    SplitReader, TakeRecord, Unkeyed,
 };
 use crate::types::{Offset, Timestamp};
 
@@ -47,6 +48,10 @@ impl<T: Datum + Sized + Clone> Source for Values<T> {
         self.name.clone()
     }
 
+    fn letters(&self) -> Option<Arc<dyn ReadLetter<Unkeyed, T>>> {
+        Some(Arc::new(ValueLetters))
+    }
+
     fn splits(&self, _context: &JobContext) -> Result<Vec<Split>, JobError> {
         Ok(vec![Split::Named {
             source: self.name.clone(),
@@ -67,6 +72,23 @@ impl<T: Datum + Sized + Clone> Source for Values<T> {
             values.nth(last);
         }
         Ok(ValuesReader { values, position })
+    }
+}
+
+/// The way back for letters, which hold the values in their default codec.
+struct ValueLetters;
+
+impl<T: Datum + Sized + Clone> ReadLetter<Unkeyed, T> for ValueLetters {
+    fn read(
+        &self,
+        _key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        take: &mut TakeRecord<'_, Unkeyed, T>,
+    ) -> Result<Pace, JobError> {
+        match T::DefaultCodec::default().decode(value.unwrap_or_default()) {
+            Ok(value) => take(Ok((Key::none(), &*value))),
+            Err(e) => take(Err(e)),
+        }
     }
 }
 

@@ -199,6 +199,14 @@ pub enum JobError {
         /// Why not, and what to do.
         why: String,
     },
+    /// Letters of a job cannot be read or replayed.
+    #[error("letters of the job {job}: {why}")]
+    Letters {
+        /// The job.
+        job: String,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// Stored records are damaged.
     #[error(transparent)]
     Batch(#[from] BatchError),
@@ -274,6 +282,7 @@ impl JobError {
             | Self::UnsafeTopic { .. }
             | Self::Folder { .. }
             | Self::Savepoint { .. }
+            | Self::Letters { .. }
             | Self::Name(_) => JobErrorKind::Setup,
             Self::State(
                 StateError::StatePartitionsChanged { .. }

@@ -9,8 +9,8 @@ use crate::codec::CodecError;
 pub(crate) const ERROR: &str = "onceflow.error";
 /// The job that wrote the letter.
 pub(crate) const JOB: &str = "onceflow.job";
-/// The source of the job that the record came from, by the name that it takes letters back under.
-pub(crate) const NODE: &str = "onceflow.node";
+/// The topic through which the job takes the letter back, where its source does.
+pub(crate) const REPLAY: &str = "onceflow.replay";
 /// The split that the record was in, such as `clicks-3`, and its offset there.
 pub(crate) const SOURCE: &str = "onceflow.source";
 pub(crate) const OFFSET: &str = "onceflow.offset";
@@ -21,22 +21,27 @@ pub(crate) const ATTEMPTS: &str = "onceflow.attempts";
 /// Why a late record is late, and the watermark that it came behind.
 pub(crate) const LATE: &str = "onceflow.late";
 pub(crate) const WATERMARK: &str = "onceflow.watermark";
+/// Why a call or an effect of the record failed for good, and the idempotency key of the effect.
+pub(crate) const FAILED: &str = "onceflow.failed";
+pub(crate) const EFFECT: &str = "onceflow.effect";
 /// Of a record that is to be replayed: the letter that it is, as `topic-partition@offset`.
 pub(crate) const LETTER: &str = "onceflow.letter";
 /// Of such a record: the time that it has instead of its own, in milliseconds since 1970.
 pub(crate) const REPLAY_TIME: &str = "onceflow.replay-time";
 
 /// The headers that are the letter's, and not the record's.
-const OF_A_LETTER: [&str; 11] = [
+const OF_A_LETTER: [&str; 13] = [
     ERROR,
     JOB,
-    NODE,
+    REPLAY,
     SOURCE,
     OFFSET,
     TIMESTAMP,
     ATTEMPTS,
     LATE,
     WATERMARK,
+    FAILED,
+    EFFECT,
     LETTER,
     REPLAY_TIME,
 ];

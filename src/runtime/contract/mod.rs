@@ -8,6 +8,7 @@
 pub(in crate::runtime) mod alignment;
 pub(in crate::runtime) mod change;
 pub(in crate::runtime) mod error;
+pub(in crate::runtime) mod letter;
 pub(in crate::runtime) mod operator;
 pub(in crate::runtime) mod record;
 pub(in crate::runtime) mod senders;

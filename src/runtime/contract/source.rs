@@ -133,6 +133,17 @@ pub enum Raw<'a> {
         /// The headers; none if the source has no such thing.
         headers: Headers<'a>,
     },
+    /// Those of a letter that is replayed.
+    Letter {
+        /// The key.
+        key: Option<&'a [u8]>,
+        /// The value.
+        value: Option<&'a [u8]>,
+        /// The headers of the record.
+        headers: Headers<'a>,
+        /// All headers, with those of the letter.
+        told: Headers<'a>,
+    },
     /// The source has values, not bytes; this encodes the value.
     Encode(&'a dyn Fn(&mut Vec<u8>) -> Result<(), CodecError>),
 }
@@ -141,7 +152,7 @@ impl<'a> Raw<'a> {
     #[inline]
     pub(crate) fn headers(&self) -> Headers<'a> {
         match self {
-            Self::Bytes { headers, .. } => *headers,
+            Self::Bytes { headers, .. } | Self::Letter { headers, .. } => *headers,
             Self::Encode(_) => Headers::NONE,
         }
     }

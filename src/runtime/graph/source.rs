@@ -1,15 +1,19 @@
 //! The contract of a source: where a stream begins. Its splits are read by [`SplitReader`]s.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::stream::Attach;
-use super::topology::{Graph, SourceNode};
+use super::topology::{Graph, LetterNode, SourceNode};
 use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::letter::ReadLetter;
+use crate::runtime::contract::operator::Stage;
 use crate::runtime::contract::source::{AssignedSplit, Position, Split, SplitReader};
-use crate::runtime::task::chains::StageFactory;
-use crate::runtime::task::context::JobContext;
+use crate::runtime::task::chains::{FeedFactory, StageFactory};
+use crate::runtime::task::context::{JobContext, OperatorContext};
 use crate::runtime::task::feed::SplitFeed;
-use crate::types::Offset;
+use crate::runtime::task::replay::{Attempts, ReplayReader};
+use crate::types::{Offset, TopicName, TopicPartition};
 
 /// A source of records: where a stream begins.
 #[diagnostic::on_unimplemented(
@@ -43,6 +47,12 @@ pub trait Source: Send + Sync + 'static {
     /// part of its effects stops the job, also where there is a dead-letter topic.
     fn is_rereadable(&self) -> bool {
         true
+    }
+
+    /// How letters of the source become its records again; `None` if they cannot be replayed. A job with a dead-letter topic has a
+    /// topic for the letters that each of its sources is to take back, and reads it beside the source.
+    fn letters(&self) -> Option<Arc<dyn ReadLetter<Self::Key, Self::Value>>> {
+        None
     }
 
     /// Lists the splits. Called once at every start; a split that was there before keeps its position.
@@ -110,9 +120,21 @@ impl<S: Source> Attach<S::Key, S::Value> for From<S> {
         let source = Arc::new(self.0);
         let lister = Arc::clone(&source);
         let name = source.name();
+        let stage = Arc::new(stage);
+        if let Some(letters) = source.letters() {
+            let stage = Arc::clone(&stage);
+            graph.add_letters(LetterNode {
+                name: name.clone(),
+                feed: letters_feed(letters, Attempts::Hidden, move |context| {
+                    Ok(Box::new(stage.build(context)?))
+                }),
+                is_of_a_source: true,
+            });
+        }
         graph.add_source(SourceNode {
             name,
             lister,
+            replays: None,
             feed: Arc::new(move |context| {
                 let (opener, job) = (Arc::clone(&source), context.shared_job());
                 let stage = stage.build(context)?;
@@ -123,6 +145,71 @@ impl<S: Source> Attach<S::Key, S::Value> for From<S> {
                 let feed = SplitFeed::<_, _, fn(&S::Key, &S::Value)>::new(stage, open, context)?;
                 Ok(Box::new(feed))
             }),
+        });
+    }
+}
+
+/// The reading end of letters that are replayed, in front of the chain that `stage` builds.
+fn letters_feed<K, V, M>(
+    letters: Arc<dyn ReadLetter<K, V>>,
+    attempts: Attempts,
+    stage: M,
+) -> FeedFactory
+where
+    K: ?Sized + 'static,
+    V: ?Sized + 'static,
+    M: Fn(&mut OperatorContext) -> Result<Box<dyn Stage<K, V>>, JobError> + Send + Sync + 'static,
+{
+    Arc::new(move |context| {
+        let (times, job) = (context.source_times(), context.shared_job());
+        let (stage, letters) = (stage(context)?, Arc::clone(&letters));
+        let open = Box::new(move |assigned: &AssignedSplit| {
+            let (letters, times) = (Arc::clone(&letters), Rc::clone(&times));
+            Ok(ReplayReader::open(&job, assigned, letters, times, attempts))
+        });
+        let feed = SplitFeed::<_, _, fn(&K, &V)>::of_letters(stage, open, context)?;
+        Ok(Box::new(feed))
+    })
+}
+
+/// A topic of letters that the job takes back, as a source.
+pub(crate) struct ReplayTopic(pub(crate) TopicName);
+
+impl SplitLister for ReplayTopic {
+    fn topic(&self) -> Option<(String, Option<i32>)> {
+        Some((self.0.to_string(), Some(1)))
+    }
+
+    fn reads_until_end(&self) -> bool {
+        false
+    }
+
+    fn is_rereadable(&self) -> bool {
+        true
+    }
+
+    fn splits(&self, _context: &JobContext) -> Result<Vec<Split>, JobError> {
+        Ok(vec![Split::Partition(TopicPartition::new(
+            self.0.clone(),
+            0,
+        ))])
+    }
+}
+
+/// Late letters that are replayed, as the beginning of a stream.
+pub struct Replayed<K: ?Sized, V: ?Sized> {
+    pub(crate) name: String,
+    pub(crate) letters: Arc<dyn ReadLetter<K, V>>,
+}
+
+impl<K: ?Sized + 'static, V: ?Sized + 'static> Attach<K, V> for Replayed<K, V> {
+    fn attach<F: StageFactory<K, V>>(self, graph: &Graph, stage: F) {
+        graph.add_letters(LetterNode {
+            name: self.name,
+            feed: letters_feed(self.letters, Attempts::Shown, move |context| {
+                Ok(Box::new(stage.build(context)?))
+            }),
+            is_of_a_source: false,
         });
     }
 }

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::description::{Description, Node};
-use super::source::SplitLister;
+use super::source::{ReplayTopic, SplitLister};
 use crate::codec::Schema;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::task::chains::{Chains, ExchangeChain, FeedFactory, ReceiveFactory};
 use crate::runtime::task::open_sink::AnySink;
+use crate::runtime::task::replay::{late_topic, replay_topic};
 use crate::types::TopicName;
 
 /// A source of the job.
@@ -19,6 +20,18 @@ pub(crate) struct SourceNode {
     pub(crate) name: String,
     pub(crate) lister: Arc<dyn SplitLister>,
     pub(crate) feed: FeedFactory,
+    /// Whether it is a topic of letters that the job takes back, and whose: another source's, by this name, or its own.
+    pub(crate) replays: Option<String>,
+}
+
+/// The way back into the job for letters.
+#[derive(Clone)]
+pub(crate) struct LetterNode {
+    /// The name of the source, or of the topic of late letters.
+    pub(crate) name: String,
+    pub(crate) feed: FeedFactory,
+    /// Whether they are those that a source of the job lost: only a job with a dead-letter topic has any.
+    pub(crate) is_of_a_source: bool,
 }
 
 /// An exchange of the job: its receiving end, behind the inboxes of this process or behind a topic.
@@ -50,6 +63,7 @@ pub(crate) struct SinkNode {
 #[derive(Clone, Default)]
 pub(crate) struct Topology {
     pub(crate) sources: Vec<SourceNode>,
+    pub(crate) letters: Vec<LetterNode>,
     pub(crate) exchanges: Vec<ExchangeNode>,
     pub(crate) stores: BTreeMap<String, Schema>,
     /// The stores of tables whose old values somebody asks for, or whose values others read.
@@ -81,13 +95,59 @@ impl Topology {
             let fingerprint = exchange.schema.fingerprint();
             format!("exchange {} {fingerprint:016x}", exchange.name)
         });
-        let sources = self
-            .sources
-            .iter()
-            .map(|source| format!("source {}", source.name));
+        let sources = self.sources.iter();
+        let sources = sources.map(|source| format!("source {}", source.name));
         let mut all: Vec<String> = sources.chain(stores).chain(exchanges).collect();
         all.sort();
         all.join("; ")
+    }
+
+    /// With the topics of letters that it takes back as sources, behind its own.
+    pub(crate) fn with_replays(
+        mut self,
+        job: &str,
+        has_dead_letters: bool,
+    ) -> Result<Self, JobError> {
+        let mut letters = std::mem::take(&mut self.letters);
+        letters.retain(|node| has_dead_letters || !node.is_of_a_source);
+        letters.sort_by(|a, b| a.name.cmp(&b.name));
+        for node in letters {
+            let topic = match node.is_of_a_source {
+                true => replay_topic(job, &node.name)?,
+                false => late_topic(job, &node.name)?,
+            };
+            self.sources.push(SourceNode {
+                name: topic.to_string(),
+                lister: Arc::new(ReplayTopic(topic)),
+                feed: node.feed,
+                replays: Some(node.name),
+            });
+        }
+        Ok(self)
+    }
+
+    /// The topic through which each source, in their order, takes letters back; empty where it does not.
+    pub(crate) fn replay_topics_of_sources(&self) -> Vec<Arc<str>> {
+        let way_of = |name: &str| {
+            let mut replays = self.sources.iter();
+            let of_it = |it: &&SourceNode| it.name == name || it.replays.as_deref() == Some(name);
+            let way = replays.find(|it| it.replays.is_some() && of_it(it));
+            way.map_or("", |way| &way.name).into()
+        };
+        let sources = self.sources.iter();
+        sources.map(|source| way_of(&source.name)).collect()
+    }
+
+    /// How many of its sources are no topics of letters.
+    pub(crate) fn own_sources_count(&self) -> usize {
+        let own = self.sources.iter().filter(|it| it.replays.is_none());
+        own.count()
+    }
+
+    /// The topics of letters that it takes back.
+    pub(crate) fn replay_topics(&self) -> impl Iterator<Item = &str> {
+        let replays = self.sources.iter().filter(|it| it.replays.is_some());
+        replays.map(|source| source.name.as_str())
     }
 
     /// The names of its exchanges, in their order.
@@ -159,6 +219,19 @@ impl Graph {
             ));
         }
         topology.sources.push(source);
+    }
+
+    pub(crate) fn add_letters(&self, letters: LetterNode) {
+        let mut topology = self.0.borrow_mut();
+        let mut known = topology.letters.iter();
+        // Two sources of one name are refused as such.
+        if !letters.is_of_a_source && known.any(|other| other.name == letters.name) {
+            topology.faults.push(format!(
+                "letters of {:?} are replayed in two places: begin one stream with `replayed`, and use it in both",
+                letters.name
+            ));
+        }
+        topology.letters.push(letters);
     }
 
     /// Declares a store; its name becomes part of its changelog topic's name.

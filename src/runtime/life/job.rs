@@ -66,8 +66,8 @@ const RESTARTS_MAX: u32 = 5;
 /// # }
 /// ```
 pub struct Job {
-    name: String,
-    graph: Graph,
+    pub(super) name: String,
+    pub(super) graph: Graph,
 }
 
 impl Job {
@@ -135,6 +135,7 @@ impl Job {
     /// ```
     pub fn topics(&self) -> Result<Vec<JobTopic>, JobError> {
         let topology = self.graph.topology(&self.name)?;
+        let topology = topology.with_replays(&self.name, false)?;
         job_topics(&self.name, &topology, &PoisonPolicy::Fail, false)
     }
 
@@ -176,10 +177,17 @@ impl Launch {
     /// # Errors
     /// If the job as built cannot run.
     pub fn topics(&self) -> Result<Vec<JobTopic>, JobError> {
-        let topology = self.graph.topology(&self.name)?;
+        let topology = self.topology()?;
         let is_spread = self.settings.scale_out.is_some();
         let topics = job_topics(&self.name, &topology, &self.settings.poison, is_spread)?;
         with_configs(topics, &self.settings.topic_configs, &self.name)
+    }
+
+    /// The graph, checked, with the ways back for letters.
+    fn topology(&self) -> Result<Topology, JobError> {
+        let has_dead_letters = matches!(self.settings.poison, PoisonPolicy::DeadLetter(_));
+        let topology = self.graph.topology(&self.name)?;
+        topology.with_replays(&self.name, has_dead_letters)
     }
 
     /// How many worker threads; the default is one a core. May change from run to run: state is kept.
@@ -298,7 +306,7 @@ impl Launch {
     /// # Errors
     /// If the job as built cannot run.
     pub fn start(self, log: &Log) -> Result<Running, JobError> {
-        let topology = self.graph.topology(&self.name)?;
+        let topology = self.topology()?;
         if topology.uses_time && self.settings.scale_out.is_some() {
             refuse_ends(&self.name, &topology)?;
         }
@@ -311,6 +319,7 @@ impl Launch {
         let queries = Queries::new(&self.name, &topology, &progress);
         let stopper = Stopper::default();
         let (done, finished) = oneshot::channel();
+        let name = self.name.clone();
         let body = {
             let (log, progress, stopper) = (log.clone(), Arc::clone(&progress), stopper.clone());
             move || {
@@ -333,6 +342,7 @@ impl Launch {
         let spawned = log.env().spawn.spawn(DRIVER_THREAD, Box::new(body));
         spawned.map_err(|e| JobError::no_thread(DRIVER_THREAD, &e))?;
         Ok(Running {
+            name,
             finished,
             stopper,
             progress,
@@ -494,6 +504,7 @@ fn supervise_incarnations(
 
 /// A job that runs on threads of its own. Dropping it lets the job go on; [`Running::stop`] ends it.
 pub struct Running {
+    pub(super) name: String,
     finished: oneshot::Receiver<Result<Summary, JobError>>,
     stopper: Stopper,
     pub(super) progress: Arc<Progress>,

@@ -8,6 +8,7 @@ mod epochs;
 pub(in crate::runtime) mod flusher;
 pub(in crate::runtime) mod job;
 pub(in crate::runtime) mod kept;
+pub(in crate::runtime) mod letters;
 #[cfg(feature = "server")]
 pub(in crate::runtime) mod listen;
 pub(in crate::runtime) mod log_handle;

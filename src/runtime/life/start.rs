@@ -221,6 +221,8 @@ fn prepare(
         },
         stores: topology.stores.clone(),
         shared_stores: topology.shared_stores.clone(),
+        replay_topics: topology.replay_topics_of_sources(),
+        own_sources_count: topology.own_sources_count(),
         exchanges: topology.exchange_names(),
         renamed: topology.renamed.clone(),
         renamed_exchanges: topology.renamed_exchanges.clone(),
@@ -512,6 +514,7 @@ impl Topics {
 /// The limit of the source topics' records; 0 if none is known, because the job may not ask or the topics are absent.
 fn largest_source_record(transport: &Arc<dyn Transport>, topology: &Topology) -> u64 {
     let sources = topology.sources.iter();
+    let sources = sources.filter(|source| source.replays.is_none());
     let topics = sources.filter_map(|source| TopicName::new(&source.lister.topic()?.0).ok());
     let limits = topics.filter_map(|topic| {
         wait(transport.topic(&topic)).ok().flatten()?;

@@ -49,6 +49,11 @@ impl Sources {
         })
     }
 
+    /// The way to the log.
+    pub(super) fn transport(&self) -> Arc<dyn Transport> {
+        Arc::clone(&self.transport)
+    }
+
     async fn standings(&self) -> Result<BTreeMap<TopicPartition, Standing>, JobError> {
         let mut places = Vec::new();
         for name in &self.topics {

@@ -58,6 +58,10 @@ pub struct JobContext {
     pub(crate) shared_stores: BTreeSet<String>,
     /// Partition count and largest record of each topic that the job writes.
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
+    /// The topics through which sources, by their numbers, take letters back; empty where they do not.
+    pub(crate) replay_topics: Vec<Arc<str>>,
+    /// How many sources are no topics of letters: those come behind.
+    pub(crate) own_sources_count: usize,
     /// The exchanges by their numbers, in the order of their names.
     pub(crate) exchanges: Vec<Arc<str>>,
     /// Steps that were renamed: under which name their state is kept.
@@ -128,7 +132,7 @@ impl JobContext {
         (!self.is_spread).then(|| usize::from(partition) % self.inboxes.len())
     }
 
-    /// Whether a worker's sender of an edge will ever send: one of a source only where the worker reads a split of it.
+    /// Whether a worker's sender of an edge will ever tell of time: one of a source only where the worker reads a split of it.
     pub(crate) fn may_send(&self, edge: &ExchangeEdge, worker: usize) -> bool {
         if edge.is_shared {
             return false;
@@ -136,6 +140,9 @@ impl JobContext {
         let Producer::Source(source) = edge.producer else {
             return true;
         };
+        if self.is_of_letters(edge.producer) {
+            return false;
+        }
         let splits = self.splits.all();
         splits.iter().any(|(number, plan)| {
             plan.source == source && *number as usize % self.inboxes.len() == worker
@@ -171,6 +178,13 @@ impl JobContext {
         let position = assigned.position.as_ref();
         let offset = position.map_or(Offset::ZERO, |position| position.offset);
         ApartAhead::new(self.progress.quarantine.of(&assigned.split, offset))
+    }
+
+    /// The topic through which letters of a split come back; empty where none do, as behind a topic between processes.
+    pub(crate) fn replay_topic(&self, split: u32) -> String {
+        let plan = self.splits.get(split);
+        let name = plan.and_then(|plan| self.replay_topics.get(plan.source));
+        name.map_or_else(String::new, |name| name.to_string())
     }
 
     pub(crate) fn split_name(&self, number: u32) -> String {

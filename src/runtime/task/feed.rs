@@ -60,6 +60,7 @@ struct SplitState<R> {
 /// A worker's splits of one source, in front of a chain.
 pub(crate) struct SplitFeed<R, G, KV> {
     stage: G,
+    are_letters: bool,
     time: FeedTime,
     poison: Poison,
     open: OpenSplit<R>,
@@ -138,7 +139,7 @@ impl<K: ?Sized, V: ?Sized, G: Stage<K, V>> Emit<K, V> for StageEmit<'_, G> {
         let mut waits = false;
         match result {
             Err(failure) => self.poison.handle_raw(failure, meta, emitted.raw)?,
-            Ok(()) if self.time.is_used() => {
+            Ok(()) if self.time.follows_records() => {
                 self.time.record(self.split_time, meta.timestamp);
                 tell_time(self.time, self.stage, self.poison, *self.current)?;
                 waits = self.split_time.waits();
@@ -171,9 +172,34 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> SplitFeed<R, G,
         open: OpenSplit<R>,
         context: &mut OperatorContext,
     ) -> Result<Self, JobError> {
+        let time = FeedTime::new(context);
+        Self::with_time(stage, open, time, context)
+    }
+
+    /// As [`new`](Self::new), for letters that are replayed: the job ends without them once those that are there are read.
+    pub(crate) fn of_letters(
+        stage: G,
+        open: OpenSplit<R>,
+        context: &mut OperatorContext,
+    ) -> Result<Self, JobError> {
+        let time = FeedTime::of_letters(context);
+        let feed = Self::with_time(stage, open, time, context)?;
+        Ok(Self {
+            are_letters: true,
+            ..feed
+        })
+    }
+
+    fn with_time(
+        stage: G,
+        open: OpenSplit<R>,
+        time: FeedTime,
+        context: &mut OperatorContext,
+    ) -> Result<Self, JobError> {
         let mut feed = Self {
             stage,
-            time: FeedTime::new(context),
+            are_letters: false,
+            time,
             poison: context.poison()?,
             open,
             readers: Vec::new(),
@@ -270,6 +296,12 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
                 Read::Exhausted => {
                     split.is_exhausted = true;
                     self.time.ended(&split.time);
+                }
+                waiting if self.are_letters => {
+                    // The end of the job does not wait for more of them.
+                    if !is_away || waiting != Read::Pending {
+                        idle = idle.sooner(waiting);
+                    }
                 }
                 waiting => {
                     idle = idle.sooner(waiting);

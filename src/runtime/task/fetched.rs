@@ -8,8 +8,9 @@ use futures::future::BoxFuture;
 
 use crate::client::ClientError;
 use crate::client::consumer::{CommittedBatch, FetchedBatches, PartitionReader, UnreadableBatch};
-use crate::protocol::batch::{Record, Records};
-use crate::runtime::{JobError, Pace, Read};
+use crate::codec::CodecError;
+use crate::protocol::batch::{Headers, Record, Records};
+use crate::runtime::{Emit, Emitted, JobError, Pace, Raw, Read};
 use crate::types::Offset;
 
 /// How long a fetch waits at the end of the log before it is sent again.
@@ -231,4 +232,33 @@ impl FetchCursor {
         }
         Ok(())
     }
+}
+
+/// Hands over, as one poison record, the part of a batch that nobody can read: the job's policy decides. A dead letter of it
+/// holds the whole batch as it is stored.
+#[cold]
+pub(in crate::runtime) fn emit_unreadable<K: ?Sized, V: ?Sized>(
+    emit: &mut impl Emit<K, V>,
+    bad: &UnreadableBatch,
+) -> Result<Pace, JobError> {
+    let header = bad.batch.header();
+    let bytes = bad.batch.bytes();
+    let last = header.last_offset();
+    emit.emit(Emitted {
+        record: Err(CodecError::Decode {
+            codec: "a record batch",
+            length_bytes: bytes.len(),
+            why: format!(
+                "nobody can read offsets {} to {last}: {}",
+                bad.offset, bad.why
+            ),
+        }),
+        timestamp: header.max_timestamp,
+        offset: bad.offset,
+        raw: Raw::Bytes {
+            key: None,
+            value: Some(bytes),
+            headers: Headers::default(),
+        },
+    })
 }

@@ -7,6 +7,7 @@ use super::context::JobContext;
 use super::side::Side;
 use crate::env::warn;
 use crate::protocol::batch::HeaderList;
+use crate::runtime::contract::letter;
 use crate::runtime::contract::operator::{Flow, Output};
 use crate::runtime::contract::record::Record;
 use crate::types::Timestamp;
@@ -54,9 +55,9 @@ impl<K: ?Sized, V: ?Sized> Late<K, V> {
     }
 
     /// Name of the header that tells the reason: the text of a [`LateReason`].
-    pub const REASON_HEADER: &'static str = "onceflow.late";
+    pub const REASON_HEADER: &'static str = letter::LATE;
     /// Name of the header that tells the bound: how far time had come, in milliseconds since 1970, as text.
-    pub const BOUND_HEADER: &'static str = "onceflow.watermark";
+    pub const BOUND_HEADER: &'static str = letter::WATERMARK;
 
     /// Hands on a record that is in no result, with two more headers: the reason, and the bound, which is the watermark that it
     /// came behind. It is counted.

@@ -37,10 +37,11 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Those of a way to the topic of `exchange`; `None` where nobody asks for the time.
+    /// Those of a way to the topic of `exchange`; `None` where nobody asks for the time, or nobody tells it.
     pub(super) fn new(exchange: usize, context: &mut OperatorContext) -> Option<Self> {
         let job = context.shared_job();
-        job.uses_time.then(|| Self {
+        let tells_time = job.uses_time && !job.is_of_letters(context.producer);
+        tells_time.then(|| Self {
             job,
             way: context.note_way_to(exchange),
             tasks: context.tasks(),

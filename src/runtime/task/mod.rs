@@ -31,6 +31,7 @@ pub(in crate::runtime) mod progress;
 pub(in crate::runtime) mod quarantine;
 pub(in crate::runtime) mod read_ahead;
 pub(in crate::runtime) mod repartition;
+pub(in crate::runtime) mod replay;
 pub(in crate::runtime) mod report;
 pub(in crate::runtime) mod shared_node;
 pub(in crate::runtime) mod side;

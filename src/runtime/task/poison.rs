@@ -7,8 +7,10 @@ use std::sync::Arc;
 use super::appender::TopicAppender;
 use super::context::JobContext;
 use super::quarantine::Attempt;
+use super::replay::number_in;
 use crate::protocol::batch::{HeaderList, Headers};
 use crate::runtime::contract::error::{Failure, FailureInner, JobError};
+use crate::runtime::contract::letter;
 use crate::runtime::contract::record::{Meta, Origin};
 use crate::runtime::contract::source::Raw;
 use crate::state::Trace;
@@ -120,12 +122,22 @@ impl Poison {
             return Err(self.poisoned(at, why.to_owned()));
         };
         let mut encoded = Vec::new();
+        let (mut before, mut has_letter) = (Headers::NONE, false);
         let (key, value, own) = match raw {
             Raw::Bytes {
                 key,
                 value,
                 headers,
             } => (key, value, headers),
+            Raw::Letter {
+                key,
+                value,
+                headers,
+                told,
+            } => {
+                (before, has_letter) = (told, true);
+                (key, value, headers)
+            }
             Raw::Encode(encode) => {
                 encode(&mut encoded).map_err(|e| {
                     self.poisoned(at, format!("{why}; nor can it become a dead letter: {e}"))
@@ -133,15 +145,31 @@ impl Poison {
                 (None, Some(&*encoded), Headers::default())
             }
         };
-        let split = self.job.split_name(at.split);
-        let offset = at.offset.to_string();
-        let time = meta.timestamp.0.to_string();
+        // A letter that was replayed, and failed again, tells of the record that it was first.
+        let text = |name: &str, now: String| {
+            let value = before.last(name).flatten();
+            let text = value.and_then(|value| std::str::from_utf8(value).ok());
+            text.map_or(now, str::to_owned)
+        };
+        let split = text(letter::SOURCE, self.job.split_name(at.split));
+        let offset = text(letter::OFFSET, at.offset.to_string());
+        let time = text(letter::TIMESTAMP, meta.timestamp.0.to_string());
+        let way = text(letter::REPLAY, self.job.replay_topic(at.split));
+        let tried = number_in(before, letter::ATTEMPTS).unwrap_or(1);
+        let attempts = if has_letter {
+            tried.saturating_add(1)
+        } else {
+            1
+        };
+        let attempts = attempts.to_string();
         let told = [
-            ("onceflow.error", why),
-            ("onceflow.job", self.job.name()),
-            ("onceflow.source", &split),
-            ("onceflow.offset", &offset),
-            ("onceflow.timestamp", &time),
+            (letter::ERROR, why),
+            (letter::JOB, self.job.name()),
+            (letter::REPLAY, &way),
+            (letter::SOURCE, &split),
+            (letter::OFFSET, &offset),
+            (letter::TIMESTAMP, &time),
+            (letter::ATTEMPTS, &attempts),
         ];
         let mut headers = HeaderList::default();
         // A letter that was sent again, and failed again, tells of its last failure.

@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::context::JobContext;
+use super::context::{JobContext, Producer};
 use super::fetched::{FetchCursor, Taken, emit_unreadable};
 use super::source_time::SourceTimes;
 use crate::client::consumer::PartitionReader;
 use crate::protocol::batch::{HeaderList, Headers};
-use crate::protocol::murmur2::murmur2;
+use crate::protocol::murmur2;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::letter::{
     ATTEMPTS, REPLAY_TIME, ReadLetter, TIMESTAMP, is_of_a_letter,
@@ -22,20 +22,36 @@ use crate::runtime::contract::source::{
 };
 use crate::types::{Isolation, NameError, Offset, Timestamp, TopicName};
 
-/// The longest part of a source's name in the name of its topic of letters; a longer one is cut, and its hash put behind it.
-const NODE_CHARS_MAX: usize = 100;
+/// The most of a source's name in the name of its topic of letters.
+const NAME_CHARS_MAX: usize = 100;
 
-/// The topic of the letters that the source `node` of a job is to take back.
-pub(crate) fn replay_topic(job: &str, node: &str) -> Result<TopicName, NameError> {
+/// The topic of the dead letters that the source `source` of a job is to take back.
+pub(crate) fn replay_topic(job: &str, source: &str) -> Result<TopicName, NameError> {
+    TopicName::new(&format!("{job}-{}-replay", plain(source)))
+}
+
+/// The topic of the late letters of the topic `letters` that a job is to take back.
+pub(crate) fn late_topic(job: &str, letters: &str) -> Result<TopicName, NameError> {
+    TopicName::new(&format!("{job}-{}-replay-late", plain(letters)))
+}
+
+/// A name as it can be part of a topic's; another one, as the path of a file is, has its hash behind it.
+fn plain(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if node.len() <= NODE_CHARS_MAX && node.chars().all(is_plain) {
-        return TopicName::new(&format!("{job}-{node}-replay"));
+    if name.len() <= NAME_CHARS_MAX && name.chars().all(is_plain) {
+        return name.to_owned();
     }
-    // As the path of a file is.
-    let plain = node.chars().map(|c| if is_plain(c) { c } else { '_' });
-    let plain: String = plain.take(NODE_CHARS_MAX).collect();
-    let hash = murmur2(node.as_bytes());
-    TopicName::new(&format!("{job}-{plain}-{hash:08x}-replay"))
+    let chars = name.chars().map(|c| if is_plain(c) { c } else { '_' });
+    let chars: String = chars.take(NAME_CHARS_MAX).collect();
+    format!("{chars}-{:08x}", murmur2(name.as_bytes()))
+}
+
+impl JobContext {
+    /// Whether a chain begins at letters that are replayed. Nobody behind it waits for their time: they are of the past.
+    pub(crate) fn is_of_letters(&self, producer: Producer) -> bool {
+        let letters = self.own_sources_count..self.replay_topics.len();
+        matches!(producer, Producer::Source(source) if letters.contains(&source))
+    }
 }
 
 /// The text of a header as a number.
@@ -154,8 +170,11 @@ mod tests {
     fn every_source_has_a_topic_for_its_letters() {
         let name = |node: &str| replay_topic("job", node).unwrap().to_string();
         assert_eq!(name("clicks"), "job-clicks-replay");
-        assert_eq!(name("/a b"), name("/a b"));
         assert!(name("/a b").starts_with("job-_a_b-") && name("/a b") != name("/a_b"));
+        assert_ne!(
+            late_topic("job", "clicks").unwrap().as_str(),
+            name("clicks")
+        );
         let long = "n".repeat(300);
         assert!(name(&long).len() < 200);
     }

@@ -22,6 +22,15 @@ pub(crate) struct SourceTimes {
     is_from_values: Cell<bool>,
     /// The newest time that it took from the source record under way.
     newest: Cell<Option<Timestamp>>,
+    /// The time that the letter under way has instead of its own.
+    instead: Cell<Option<Timestamp>>,
+}
+
+impl SourceTimes {
+    /// The letter under way has this time, or its own.
+    pub(crate) fn replay_at(&self, instead: Option<Timestamp>) {
+        self.instead.set(instead);
+    }
 }
 
 impl Default for SourceTimes {
@@ -30,6 +39,7 @@ impl Default for SourceTimes {
             watermarks: Cell::new(None),
             is_from_values: Cell::new(false),
             newest: Cell::new(None),
+            instead: Cell::new(None),
         }
     }
 }
@@ -47,6 +57,13 @@ impl SourceTime {
         self.times
             .newest
             .set(Some(newest.map_or(time, |newest| newest.max(time))));
+    }
+
+    /// The time that the record under way has instead of its own: that of a letter which is replayed with a new one.
+    #[must_use]
+    #[inline]
+    pub fn instead(&self) -> Option<Timestamp> {
+        self.times.instead.get()
     }
 }
 
@@ -87,6 +104,8 @@ pub(crate) struct FeedTime {
     times: Rc<SourceTimes>,
     watermarks: Watermarks,
     is_used: bool,
+    /// Whether its records say how far time has come. Letters that are replayed do not: they are of the past.
+    follows_records: bool,
     is_from_values: bool,
     clock: EventClock,
     told: Advance,
@@ -112,10 +131,27 @@ impl FeedTime {
             is_from_values: times.is_from_values.get(),
             times,
             is_used: context.job().uses_time,
+            follows_records: context.job().uses_time,
             told: clock.now(),
             clock,
             alignment: Arc::clone(&context.job().alignment),
         }
+    }
+
+    /// Of letters that are replayed: nobody waits for their time.
+    pub(crate) fn of_letters(context: &OperatorContext) -> Self {
+        let time = Self::new(context);
+        Self {
+            watermarks: Watermarks::default(),
+            follows_records: false,
+            ..time
+        }
+    }
+
+    /// Whether somebody asks for the time, and the records tell it.
+    #[inline]
+    pub(crate) fn follows_records(&self) -> bool {
+        self.follows_records
     }
 
     /// Whether anybody asks for the time.
@@ -126,6 +162,14 @@ impl FeedTime {
 
     /// A split whose watermark was `committed`.
     pub(crate) fn open_split(&mut self, committed: Option<Timestamp>) -> SplitTime {
+        let split = self.new_split(committed);
+        if !self.follows_records {
+            self.ended(&split);
+        }
+        split
+    }
+
+    fn new_split(&mut self, committed: Option<Timestamp>) -> SplitTime {
         SplitTime {
             clock: SplitClock::new(self.watermarks, committed),
             input: self.clock.add(committed.unwrap_or(Timestamp::MIN)),

@@ -22,6 +22,8 @@ const CHANGELOG_SEGMENT_BYTES: u64 = RECORD_BYTES_MAX;
 const REPARTITION_SEGMENT_BYTES: u64 = RECORD_BYTES_MAX;
 /// A dead letter has headers beside what its source took. Less than the largest request that a Kafka broker takes, 100 MiB.
 const DEAD_LETTER_BYTES_MAX: u64 = 96 << 20;
+/// One that is replayed has some more.
+const REPLAY_BYTES_MAX: u64 = 97 << 20;
 
 /// What a job uses a topic for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum TopicRole {
     Sink,
     /// Records that could not be processed.
     DeadLetter,
+    /// Letters that the job is to take back.
+    Replay,
 }
 
 /// A topic that a job writes, and creates if it is absent.
@@ -131,6 +135,14 @@ pub(crate) fn job_topics(
             configs
         },
     }));
+    for name in topology.replay_topics() {
+        topics.push(JobTopic {
+            name: TopicName::new(name)?,
+            role: TopicRole::Replay,
+            partitions_count: Some(1),
+            configs: replay_configs(),
+        });
+    }
     if let PoisonPolicy::DeadLetter(name) = poison {
         topics.push(JobTopic {
             name: name.clone(),
@@ -237,6 +249,14 @@ pub(crate) fn repartition_configs() -> BTreeMap<String, String> {
     ]
     .map(|(key, value)| (key.to_owned(), value));
     with_large_records(configs.into(), RECORD_BYTES_MAX)
+}
+
+/// Letters to replay are kept: they say which ones were.
+pub(crate) fn replay_configs() -> BTreeMap<String, String> {
+    let mut configs = with_large_records(of_any_time(), REPLAY_BYTES_MAX);
+    configs.insert("cleanup.policy".to_owned(), "delete".to_owned());
+    configs.insert("retention.ms".to_owned(), "-1".to_owned());
+    configs
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod demo;
 mod groups;
+mod letters;
 mod log;
 mod produce_consume;
 mod refusals;

@@ -10,6 +10,7 @@ mod graph;
 mod headers;
 mod input;
 mod large;
+pub(crate) mod letters;
 mod memory;
 mod messages;
 mod nulls;

@@ -60,8 +60,9 @@ fn c2_c5_c6_c7_c8_c9_s8_output_is_exact_after_a_kill_at_every_failpoint() {
     harness.has_files = true;
     let kills = kills_wanted(120);
     let mut round = 0;
-    // Those of event time and of jobs that are scaled out are the business of `time::failpoints`, those of calls of `effects::killed`.
-    let elsewhere = ["time.", "tasks.", "calls."];
+    // Those of event time and of jobs that are scaled out are the business of `time::failpoints`, those of calls of `effects::killed`, of
+    // letters `jobs::letters`.
+    let elsewhere = ["time.", "tasks.", "calls.", "letters."];
     let is_elsewhere = |name: &&str| elsewhere.iter().any(|it| name.starts_with(it));
     let all: Vec<&str> = NAMES
         .iter()

@@ -6,6 +6,7 @@ mod deletes;
 mod fencing;
 mod hanging;
 mod kills;
+mod letters;
 mod missing;
 mod older_protocol;
 mod proxy;

@@ -21,7 +21,7 @@ mod replay; // The same output whatever runs a job: random topologies, workers, 
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
 mod savepoints; // A job goes back to a savepoint, on its own log or on another one that has the input.
 pub(crate) mod scaled; // Windows and timers in jobs that are scaled out, on the embedded log.
-mod scaled_kafka; // The same in processes that are killed, on a real Kafka.
+pub(crate) mod scaled_kafka; // The same in processes that are killed, on a real Kafka.
 mod scaled_kinds; // Windows of all kinds, early results, lifetimes and two inputs, scaled out on both logs.
 mod sessions; // Sessions over random input, and the rows W that are about them.
 mod sliding; // Windows that slide, against the definition and against a run by hand.

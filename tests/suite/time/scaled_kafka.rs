@@ -52,7 +52,7 @@ pub(super) fn end_with_parent() {
 }
 
 /// Waits until the partitions of a topic have leaders.
-pub(super) fn until_led(log: &Log, topic: &str, partitions: i32) {
+pub(crate) fn until_led(log: &Log, topic: &str, partitions: i32) {
     let is_led = |partition| {
         let place = TopicPartition::new(TopicName::new(topic).unwrap(), partition);
         let isolation = Isolation::ReadUncommitted;

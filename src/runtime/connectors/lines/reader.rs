@@ -12,7 +12,7 @@ use memchr::memchr;
 use super::super::byte_stream::{ByteStream, Filled};
 use super::fingerprint::{Fingerprint, Unended};
 use super::input::{Followed, InputFile, Opened, TAIL_BYTES};
-use crate::codec::{Codec, Text};
+use crate::codec::{Codec, CodecError, Text};
 use crate::env::FileIdentity;
 use crate::protocol::batch::Headers;
 use crate::runtime::{Emit, Emitted, JobError, Key, Pace, Raw, Read, SplitReader, Unkeyed};
@@ -193,12 +193,7 @@ impl LinesReader {
         };
         // The position moves first: should the record stop the job, nothing of the cycle is committed anyway.
         self.consumed = next;
-        let decoded = match self.settings.is_lossy {
-            // Nearly all lines are UTF-8, and the plain check is several times as fast as the mending one.
-            true => Ok(std::str::from_utf8(line)
-                .map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed)),
-            false => Codec::<str>::decode(&Text, line),
-        };
+        let decoded = decode(line, self.settings);
         let record = match &decoded {
             Ok(text) => Ok((Key::none(), &**text)),
             Err(e) => Err(e.clone()),
@@ -363,5 +358,18 @@ impl SplitReader<Unkeyed, str> for LinesReader {
             tail_crc: crc32c::crc32c(tail),
         };
         fingerprint.encode()
+    }
+}
+
+/// The text of a line.
+#[inline]
+pub(super) fn decode(line: &[u8], settings: Settings) -> Result<Cow<'_, str>, CodecError> {
+    match settings.is_lossy {
+        // Nearly all lines are UTF-8, and the plain check is several times as fast as the mending one.
+        true => {
+            Ok(std::str::from_utf8(line)
+                .map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed))
+        }
+        false => Codec::<str>::decode(&Text, line),
     }
 }
