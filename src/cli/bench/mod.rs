@@ -3,6 +3,7 @@
 //! One file a benchmark, each with its baseline in it: the least that the same work could cost, so that a ratio says
 //! how much the guarantees cost, on this machine, today.
 
+mod calls;
 mod commit;
 mod connections;
 mod joins;
@@ -82,6 +83,8 @@ enum Benchmark {
     Joins,
     /// Questions to a job at full load: how long an answer takes, and what they cost the job
     Queries,
+    /// Calls of the world outside, ten thousand under way
+    Calls,
     /// From `kill -9` to the first new commit, with 10 GiB of state (takes minutes, and 40 GiB of disk)
     Restart,
 }
@@ -169,6 +172,7 @@ fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure
         Benchmark::Windows => windows::measure(bench),
         Benchmark::Joins => joins::measure(bench),
         Benchmark::Queries => queries::measure(bench),
+        Benchmark::Calls => calls::measure(bench),
         Benchmark::Restart => restart::measure(bench),
     }
 }

@@ -54,6 +54,7 @@ fn every_benchmark_prints_its_figures_as_json() {
         "windows.",
         "joins.",
         "queries.",
+        "calls.",
         "restart.",
     ] {
         assert!(
