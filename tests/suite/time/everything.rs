@@ -1,4 +1,5 @@
-//! A job with windows, sessions, and timers of event time and of the wall clock; and all that it gives, by the definition.
+//! A job with windows, sessions, timers of event time and of the wall clock, an interval join, a join of tables, calls of the world
+//! outside, and effects on it; and all that it gives, by the definition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,7 +10,7 @@ use onceflow::internals::env::Env;
 use onceflow::internals::protocol::batch::BatchProducer;
 use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
 use onceflow::prelude::*;
-use onceflow::runtime::{Due, Headers, Launch, Meta, Origin};
+use onceflow::runtime::{Due, Headers, Launch, Meta, Origin, Upstream};
 use onceflow::types::{Durability, Timestamp, TopicName, TopicPartition};
 
 use super::support::{
@@ -24,6 +25,10 @@ const DISORDER: i64 = 20;
 const LENGTH: i64 = 50;
 const GAP: i64 = 12;
 const GRACE: i64 = 5;
+/// How far the times of two clicks of a user are apart that belong together.
+const NEAR: i64 = 6;
+/// More than any click is late by: pairs leave none out.
+const GRACE_OF_PAIRS: i64 = 100;
 /// How often an alarm rings.
 const RINGS: u64 = 3;
 /// A timer that is cancelled before its time.
@@ -76,6 +81,53 @@ impl Operator<u64, u64> for Alarm {
     }
 }
 
+/// Whether nobody can be told of a click.
+fn is_undeliverable(time: i64) -> bool {
+    time % 3 == 0
+}
+
+/// Asks about each click, tells somebody of it, pairs even with odd ones that are near, and keeps a joined table of how many there are.
+fn asked_paired_and_joined(clicks: Keyed<String, Click, impl Upstream<String, Click>>) {
+    let clicks = clicks.partitioned("by-user");
+    let (asked, clicks) = clicks.tee();
+    let call = |call: Call<String, Click>| async move {
+        let (_, time) = call.value;
+        tokio::time::sleep(ms(time.rem_euclid(7).unsigned_abs())).await;
+        Ok::<_, String>(time)
+    };
+    let (answers, _) = asked.map_async("asked", CallPolicy::ordered(40), call);
+    answers.sink(topic("answers"));
+    let (told, clicks) = clicks.tee();
+    let target = |effect: Effect<String, Click>| async move {
+        tokio::time::sleep(ms(effect.value.1.rem_euclid(5).unsigned_abs())).await;
+        match is_undeliverable(effect.value.1) {
+            true => Delivery::never("nobody is there"),
+            false => Delivery::Done,
+        }
+    };
+    told.effect("told", EffectPolicy::parallel(20), target)
+        .map(|(_, time): &Click| *time)
+        .sink(topic("undeliverable"));
+    let (paired, counted) = clicks.tee();
+    let (even, odd) = paired.map(|(_, time): &Click| *time).tee();
+    let (even, odd) = (
+        even.filter(|time| time % 2 == 0),
+        odd.filter(|time| time % 2 != 0),
+    );
+    let near = ms(NEAR.unsigned_abs());
+    even.join("pairs", odd)
+        .within(near, near)
+        .grace(ms(GRACE_OF_PAIRS.unsigned_abs()))
+        .left(|even, odd| (*even, odd.copied()))
+        .sink(topic("pairs"));
+    let (all, odd) = counted.map(|(_, time): &Click| *time).tee();
+    let odd = odd.filter(|time| time % 2 != 0).count("odd");
+    all.count("all")
+        .left_join("both", odd, |all, odd| (*all, odd.copied().unwrap_or(0)))
+        .changes()
+        .sink(topic("both"));
+}
+
 /// The job, which goes on after the end of its input, or not.
 pub(super) fn launch(is_endless: bool) -> Launch {
     let job = Job::new("everything");
@@ -96,7 +148,9 @@ pub(super) fn launch(is_endless: bool) -> Launch {
         )
         .key_by(|(user, _): &Click| user.clone());
     let (tumbling, clicks) = clicks.tee();
-    let (sessions, absent) = clicks.tee();
+    let (sessions, clicks) = clicks.tee();
+    let (absent, clicks) = clicks.tee();
+    asked_paired_and_joined(clicks);
     let windows = FixedWindows::tumbling(ms(LENGTH.unsigned_abs()));
     let (tumbling, late) = tumbling.window(windows).late();
     late.sink(topic("late"));
@@ -146,6 +200,8 @@ pub(super) fn open(env: Env, data: &Path, durability: Durability) -> Result<Log,
 /// The input of the job, which is fed in parts.
 pub(super) struct Input {
     state: u64,
+    /// Whether some clicks come later than the job waits for.
+    pub(super) has_late: bool,
     newest: i64,
     pub(super) clicks: Vec<Click>,
     keys: Vec<u64>,
@@ -156,6 +212,7 @@ impl Input {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            has_late: true,
             newest: -500,
             clicks: Vec::new(),
             keys: Vec::new(),
@@ -184,7 +241,7 @@ impl Input {
     fn click(&mut self) -> Click {
         self.newest += self.random(4).cast_signed();
         let behind = match self.random(10) {
-            0 => DISORDER + 1 + self.random(40).cast_signed(),
+            0 if self.has_late => DISORDER + 1 + self.random(40).cast_signed(),
             _ => self.random(DISORDER.unsigned_abs() + 1).cast_signed(),
         };
         let user = format!("user-{}", self.random(25));
@@ -194,10 +251,7 @@ impl Input {
     /// Appends clicks, and keys of new alarms; `false` if the log did not take them for certain.
     pub(super) fn feed(&mut self, log: &Log, clicks_count: usize, keys_count: u64) -> bool {
         let clicks: Vec<Click> = (0..clicks_count).map(|_| self.click()).collect();
-        let lines: Vec<String> = clicks
-            .iter()
-            .map(|(user, at)| format!("{user} {at}"))
-            .collect();
+        let lines: Vec<String> = clicks.iter().map(line).collect();
         let keys = self.next_key..self.next_key + keys_count;
         self.next_key = keys.end;
         let names: Vec<String> = keys.clone().map(|key| key.to_string()).collect();
@@ -207,6 +261,14 @@ impl Input {
         self.clicks.extend(clicks);
         self.keys.extend(keys);
         true
+    }
+
+    /// Appends a click that is behind all windows, sessions and pairs of the others.
+    pub(super) fn end(&mut self, log: &Log, user: &str) -> bool {
+        let click = (user.to_owned(), self.newest + 10_000);
+        let is_taken = append(log, "in", &[line(&click)]);
+        self.clicks.push(click);
+        is_taken
     }
 
     /// Takes note of what the log has of it: all that it took for certain, and maybe more.
@@ -226,11 +288,7 @@ impl Input {
 
     /// Appends all of it to another log, in the same order.
     pub(super) fn copy_to(&self, log: &Log) {
-        let lines: Vec<String> = self
-            .clicks
-            .iter()
-            .map(|(user, at)| format!("{user} {at}"))
-            .collect();
+        let lines: Vec<String> = self.clicks.iter().map(line).collect();
         assert!(lines.chunks(100).all(|lines| append(log, "in", lines)));
         let names: Vec<String> = self.keys.iter().map(u64::to_string).collect();
         assert!(append(log, "keys", &names));
@@ -258,6 +316,10 @@ fn committed_lines(log: &Log, topic: &str) -> Vec<String> {
     committed(log, topic).iter().map(text).collect()
 }
 
+fn line((user, time): &Click) -> String {
+    format!("{user} {time}")
+}
+
 fn append(log: &Log, topic: &str, lines: &[String]) -> bool {
     let records = || batch_at(log.env().clock.wall(), BatchProducer::Plain, lines).into();
     lines.is_empty()
@@ -279,6 +341,10 @@ pub(super) struct Given {
     late_for_sessions: Vec<Click>,
     absent: BTreeMap<String, Vec<i64>>,
     alarms: BTreeMap<u64, Vec<u64>>,
+    answers: BTreeMap<String, Vec<i64>>,
+    undeliverable: BTreeMap<String, Vec<i64>>,
+    pairs: BTreeMap<String, Vec<(i64, Option<i64>)>>,
+    both: BTreeMap<String, Vec<Option<(u64, u64)>>>,
 }
 
 impl Given {
@@ -301,6 +367,12 @@ impl Given {
             if !join(open, *time, watermark) {
                 given.late_for_sessions.push((user.clone(), *time));
             }
+            given.answers.entry(user.clone()).or_default().push(*time);
+            if is_undeliverable(*time) {
+                let undeliverable = given.undeliverable.entry(user.clone());
+                undeliverable.or_default().push(*time);
+            }
+            given.count(user, *time);
             let last_click = last.entry(user.clone()).or_insert(*time);
             *last_click = (*last_click).max(*time);
             watermark = watermark.max(time - DISORDER);
@@ -309,9 +381,40 @@ impl Given {
         given.close(&mut sessions, &mut last, i64::MAX);
         given.late.sort();
         given.late_for_sessions.sort();
+        given.pair();
         let rings = |key: &u64| (*key, (1..=RINGS).collect());
         given.alarms = input.keys.iter().map(rings).collect();
         given
+    }
+
+    /// The table's changes by a click.
+    fn count(&mut self, user: &str, time: i64) {
+        let both = self.both.entry(user.to_owned()).or_default();
+        let (all, odd) = both.last().copied().flatten().unwrap_or((0, 0));
+        both.push(Some((all + 1, odd)));
+        if time % 2 != 0 {
+            both.push(Some((all + 1, odd + 1)));
+        }
+    }
+
+    /// All that was answered, even with odd.
+    fn pair(&mut self) {
+        for (user, times) in &self.answers {
+            let (even, odd): (Vec<i64>, Vec<i64>) = times.iter().partition(|time| *time % 2 == 0);
+            let mut pairs = Vec::new();
+            for even in even {
+                let near = odd.iter().filter(|odd| (*odd - even).abs() <= NEAR);
+                let near: Vec<_> = near.map(|odd| (even, Some(*odd))).collect();
+                match near.is_empty() {
+                    true => pairs.push((even, None)),
+                    false => pairs.extend(near),
+                }
+            }
+            pairs.sort_unstable();
+            if !pairs.is_empty() {
+                self.pairs.insert(user.clone(), pairs);
+            }
+        }
     }
 
     fn close(
@@ -345,6 +448,10 @@ impl Given {
             late_for_sessions: late_of(log, "late-for-sessions"),
             absent: committed_by_key::<String, i64>(log, "absent"),
             alarms: committed_by_key::<u64, u64>(log, "alarms"),
+            answers: committed_by_key::<String, i64>(log, "answers"),
+            undeliverable: committed_by_key::<String, i64>(log, "undeliverable"),
+            pairs: sorted(committed_by_key::<String, (i64, Option<i64>)>(log, "pairs")),
+            both: committed_by_key::<String, Option<(u64, u64)>>(log, "both"),
         }
     }
 
@@ -362,11 +469,26 @@ impl Given {
         for (key, rings) in before.alarms {
             self.alarms.entry(key).or_default().splice(0..0, rings);
         }
+        for (user, answers) in before.answers {
+            self.answers.entry(user).or_default().splice(0..0, answers);
+        }
+        for (user, times) in before.undeliverable {
+            let undeliverable = self.undeliverable.entry(user).or_default();
+            undeliverable.splice(0..0, times);
+        }
+        for (user, pairs) in before.pairs {
+            self.pairs.entry(user).or_default().extend(pairs);
+        }
+        self.pairs = sorted(self.pairs);
+        for (user, both) in before.both {
+            self.both.entry(user).or_default().splice(0..0, both);
+        }
         self
     }
 
-    /// How much there is of it: windows, clicks that are late, sessions, clicks that are late for these, absences, rings.
-    pub(super) fn counts(&self) -> [usize; 6] {
+    /// How much there is of it: windows, clicks that are late, sessions, clicks that are late for these, absences, rings, answers,
+    /// effects that nobody was there for, pairs, changes of the table.
+    pub(super) fn counts(&self) -> [usize; 10] {
         [
             self.tumbling.len(),
             self.late.len(),
@@ -374,7 +496,23 @@ impl Given {
             self.late_for_sessions.len(),
             self.absent.values().map(Vec::len).sum(),
             self.alarms.values().map(Vec::len).sum(),
+            self.answers.values().map(Vec::len).sum(),
+            self.undeliverable.values().map(Vec::len).sum(),
+            self.pairs.values().map(Vec::len).sum(),
+            self.both.values().map(Vec::len).sum(),
         ]
+    }
+
+    /// All but what is of this user, and absences: they depend on how time goes on between two clicks.
+    pub(super) fn without(mut self, user: &str) -> Self {
+        self.tumbling.retain(|(of, ..), _| of != user);
+        self.sessions.retain(|(of, ..), _| of != user);
+        self.absent.clear();
+        self.answers.remove(user);
+        self.undeliverable.remove(user);
+        self.pairs.remove(user);
+        self.both.remove(user);
+        self
     }
 
     /// All that is out already is right, and there once.
@@ -402,7 +540,29 @@ impl Given {
         for (key, rings) in &self.alarms {
             assert!(expected.alarms[key].starts_with(rings), "{key}: {rings:?}");
         }
+        for (found, expected) in [
+            (&self.answers, &expected.answers),
+            (&self.undeliverable, &expected.undeliverable),
+        ] {
+            for (user, times) in found {
+                assert!(expected[user].starts_with(times), "{user}: {times:?}");
+            }
+        }
+        for (user, pairs) in &self.pairs {
+            let mut all = expected.pairs[user].iter();
+            let is_found = |pair| all.any(|it| it == pair);
+            assert!(pairs.iter().all(is_found), "{user}: {pairs:?}");
+        }
+        for (user, both) in &self.both {
+            let all = &expected.both[user];
+            assert!(all.starts_with(both), "{user}: {both:?}, not {all:?}");
+        }
     }
+}
+
+fn sorted<T: Ord>(mut by_user: BTreeMap<String, Vec<T>>) -> BTreeMap<String, Vec<T>> {
+    by_user.values_mut().for_each(|all| all.sort_unstable());
+    by_user
 }
 
 /// Adds a click to the sessions of its user, unless it is too late for them.
@@ -434,7 +594,7 @@ pub(super) fn finish(log: &Log, input: &Input) {
     assert_eq!(found.counts(), expected.counts());
     assert!(found == expected);
     assert!(expected.counts().iter().all(|count| *count > 10));
-    for store in ["tumbling", "sessions", "last", "alarms"] {
+    for store in ["tumbling", "sessions", "last", "alarms", "asked", "told"] {
         assert_eq!(left_in_store(log, "everything", store), 0, "{store}");
     }
 }

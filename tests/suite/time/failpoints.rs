@@ -21,9 +21,8 @@ const SCALED_CHILD: &str = "time::failpoints::runs_two_instances_until_they_are_
 /// How long a child goes on unless it is killed.
 const LIFE: Duration = Duration::from_millis(350);
 const PATIENCE: Duration = Duration::from_secs(30);
-/// No part of these jobs: sinks of files, topics that are deleted, letters, calls, and, of a job that is alone, tasks that change hands.
-const ELSEWHERE: [&str; 10] = [
-    "calls.",
+/// No part of these jobs: sinks of files, topics that are deleted, letters, and, of a job that is alone, tasks that change hands.
+const ELSEWHERE: [&str; 9] = [
     "letters.",
     "sink.part",
     "sink.recovered",

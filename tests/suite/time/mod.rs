@@ -8,6 +8,7 @@ mod calls; // Steps that ask the world outside, under failures, kills and hand-o
 mod dedupes; // Records that are there more than once, against a list of all that passed.
 mod early; // Windows that give results early, against those that give them when they close.
 mod everything; // A job with all of these, and all that it gives by the definition.
+mod everything_kafka; // The same in two processes that share it on a real Kafka, and are killed.
 mod failpoints; // The job with everything in a process that is killed at every failpoint.
 mod functions; // What is computed in windows, against the same from a list of all values.
 mod joins; // Joins of two streams within an interval, against nested loops over all of both.
