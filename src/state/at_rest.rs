@@ -176,6 +176,7 @@ impl StateAtRest {
     ) -> Result<ControlFlow<()>, StateError> {
         let family = handle(&self.db, &column_family(store), &self.path)?;
         let mut read = ReadOptions::default();
+        read.set_total_order_seek(true);
         read.set_iterate_lower_bound(state_partition.to_be_bytes());
         if let Some(next) = state_partition.checked_add(1) {
             read.set_iterate_upper_bound(next.to_be_bytes());

@@ -13,6 +13,7 @@ use super::claims::in_use;
 use super::config::StateConfig;
 use super::error::StateError;
 use super::flush::FlushBatch;
+use super::key_prefix::is_of_one_key;
 use super::prepare::{damage_mark, open_or_rebuild, prepare};
 use super::ranges::Direction;
 use super::rocks::{self, POSITIONS, column_family};
@@ -304,6 +305,10 @@ impl StateBackend {
     ) -> Result<(), StateError> {
         let family = self.shared.family(store)?;
         let mut read = ReadOptions::default();
+        // A filter knows of prefixes only, and is asked for that of the key that is sought: the first one.
+        let is_filtered = direction == Direction::Forward
+            && to.as_deref().is_some_and(|to| is_of_one_key(from, to));
+        read.set_total_order_seek(!is_filtered);
         if let Some(to) = to {
             read.set_iterate_upper_bound(to);
         }
@@ -324,6 +329,19 @@ impl StateBackend {
             }
         }
         iterator.status().map_err(|e| self.shared.failed("read", e))
+    }
+}
+
+impl StateBackend {
+    /// What a store has on disk, of all its state partitions: rows, by RocksDB's estimate, and bytes.
+    pub(super) fn size_on_disk(&self, store: &str) -> (u64, u64) {
+        let property = |name| {
+            let family = self.shared.family(store).ok()?;
+            self.shared.db.property_int_value_cf(&family, name).ok()?
+        };
+        let rows = property("rocksdb.estimate-num-keys");
+        let bytes = property("rocksdb.live-sst-files-size");
+        (rows.unwrap_or(0), bytes.unwrap_or(0))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the runtime asks of a store when a cycle closes and when a job starts, whatever its values are.
 
-use super::{FlushBatch, FlushTicket, FlushUrgency, HashedKey, StateError, Store};
+use super::{FlushBatch, FlushTicket, FlushUrgency, HashedKey, StateError, Store, StoreSize};
 use crate::types::Offset;
 
 /// Any error of whoever takes the changes of a cycle.
@@ -26,6 +26,9 @@ pub(crate) trait CycleStore: Send {
 
     /// See [`Store::overlay_bytes`].
     fn overlay_bytes(&self) -> usize;
+
+    /// See [`Store::size`].
+    fn size(&self) -> StoreSize;
 
     /// See [`Store::drain_cycle`].
     ///
@@ -85,6 +88,10 @@ impl<V: Clone + Send + 'static> CycleStore for Store<V> {
 
     fn overlay_bytes(&self) -> usize {
         Store::overlay_bytes(self)
+    }
+
+    fn size(&self) -> StoreSize {
+        Store::size(self)
     }
 
     fn drain_cycle(&mut self, emit: &mut EmitChange<'_>) -> Result<(), BoxError> {

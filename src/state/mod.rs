@@ -29,6 +29,7 @@ mod flush;
 mod handover;
 mod index;
 mod key;
+mod key_prefix;
 mod meta;
 mod order;
 mod prefetch;
@@ -38,6 +39,7 @@ mod replay;
 mod restore;
 mod rocks;
 mod scan;
+mod size;
 mod store;
 mod table;
 mod trace;
@@ -45,10 +47,12 @@ mod value;
 mod view;
 
 pub use error::StateError;
+pub use size::StoreSize;
 
 pub(crate) use at_rest::{StateAtRest, StoreAtRest};
 pub(crate) use cycle_store::{BoxError, CycleStore};
 pub(crate) use flush::{FlushBatch, FlushTicket};
+pub(crate) use key_prefix::{ORDERED_KEY, put_prefix};
 pub(crate) use ranges::{Direction, KeyRange};
 pub(crate) use trace::Trace;
 pub(crate) use view::{Found, Inside, RangeOf};

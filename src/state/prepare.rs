@@ -7,6 +7,7 @@ use rocksdb::Options;
 use super::at_rest::{CHECKPOINT, META};
 use super::config::StateConfig;
 use super::error::StateError;
+use super::key_prefix::ORDERED_KEY;
 use super::meta::{META_BYTES_MAX, Meta};
 use super::rocks::{self, OpenFailure};
 use crate::env::Env;
@@ -85,7 +86,11 @@ pub(super) fn open_or_rebuild(
         .iter()
         .map(|store| store.name.clone())
         .collect();
-    let open = || rocks::open(env, &path, options, &stores, &config.dropped_stores);
+    let in_order = config.stores.iter();
+    let in_order = in_order.filter(|store| store.schema.key.as_str().starts_with(ORDERED_KEY));
+    let in_order: Vec<_> = in_order.map(|store| store.name.clone()).collect();
+    let dropped = &config.dropped_stores;
+    let open = || rocks::open(env, &path, options, &stores, &in_order, dropped);
     let failure = match open() {
         Ok(opened) => return Ok(opened),
         Err(OpenFailure::Damaged(why)) => {

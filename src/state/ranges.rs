@@ -82,6 +82,35 @@ impl<V: Clone + Send + 'static> Store<V> {
         }
     }
 
+    /// As [`visit_range`](Self::visit_range) forward, of a range that has `count` keys: if all of them are in memory, RocksDB is not read.
+    pub(crate) fn visit_counted(
+        &self,
+        state_partition: u16,
+        range: &KeyRange,
+        count: usize,
+        visit: &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        if self.is_resident || count == 0 {
+            return self.visit_range(state_partition, range, Direction::Forward, visit);
+        }
+        let in_memory = self.table.order().map_or(0, |order| {
+            let slots = order.range(state_partition, &range.from, &range.to);
+            let values = slots.filter(|slot| self.table.entry(*slot).value.is_some());
+            values.count()
+        });
+        if in_memory != count {
+            return self.visit_range(state_partition, range, Direction::Forward, visit);
+        }
+        self.check_not_broken()?;
+        let order = self.table.order().into_iter();
+        let slots = order.flat_map(|it| it.range(state_partition, &range.from, &range.to));
+        let entries = slots.map(|slot| self.table.entry(slot));
+        let _ = entries
+            .filter_map(|entry| Some((entry.key.as_slice(), entry.value.as_ref()?)))
+            .try_for_each(|(key, value)| visit(key, value));
+        Ok(())
+    }
+
     fn visit_laid_over<'s>(
         &'s self,
         state_partition: u16,
@@ -146,16 +175,18 @@ impl<V: Clone + Send + 'static> Store<V> {
             self.name,
             key.state_partition
         );
-        let slot = match self.table.find(&key) {
-            Some(slot) => slot,
-            None => self.table.insert(&key, None, 0),
+        let (slot, is_known) = match self.table.find(&key) {
+            Some(slot) => (slot, true),
+            None => (self.table.insert(&key, None, 0), self.is_resident),
         };
         let entry = self.table.entry_mut(slot);
-        let is_new = entry.value.is_none() && value.is_some();
+        let is_absent = entry.value.is_none();
+        let is_new = is_absent && value.is_some();
         entry.value = value;
         self.trace.leave();
         if !entry.is_in_cycle {
             entry.is_in_cycle = true;
+            entry.is_new = is_known && is_absent;
             self.mark_changed(slot, is_new);
         }
         Ok(())

@@ -9,6 +9,7 @@ use rocksdb::{
 };
 
 use super::error::StateError;
+use super::key_prefix::extractor;
 use crate::env::Env;
 
 /// The column family of the positions: key `store name, 0, state partition (2 bytes, big-endian)`, value the
@@ -110,12 +111,14 @@ pub(super) fn options_and_memtables(memory_bytes: usize) -> (Options, WriteBuffe
     (options, memtables)
 }
 
-/// Opens the database with a column family for each of `stores`, and drops those of `dropped`.
+/// Opens the database with a column family for each of `stores`, and drops those of `dropped`. The filters of stores `in_order` know
+/// their keys' prefixes.
 pub(super) fn open(
     env: &Env,
     path: &Path,
     options: &Options,
     stores: &[String],
+    in_order: &[String],
     dropped: &[String],
 ) -> Result<Opened, OpenFailure> {
     let is_there = env
@@ -142,7 +145,14 @@ pub(super) fn open(
         .cloned()
         .collect();
     let all = names.iter().chain(&stray);
-    let families = all.map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+    let in_order: Vec<_> = in_order.iter().map(|store| column_family(store)).collect();
+    let families = all.map(|name| {
+        let mut options = options.clone();
+        if in_order.contains(name) {
+            options.set_prefix_extractor(extractor());
+        }
+        ColumnFamilyDescriptor::new(name, options)
+    });
     let db = DB::open_cf_descriptors(options, path, families)?;
     for store in dropped.iter().map(|store| column_family(store)) {
         if stray.contains(&store) {

@@ -218,6 +218,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         let stayed_absent = was_absent && entry.value.is_none();
         if !entry.is_in_cycle && !stayed_absent {
             entry.is_in_cycle = true;
+            entry.is_new = was_absent;
             self.mark_changed(slot, was_absent);
         }
         Ok(result)
@@ -359,6 +360,11 @@ impl<V: Clone + Send + 'static> Store<V> {
         bytes.clear();
         let entry = self.table.entry_mut(slot);
         entry.is_in_cycle = false;
+        if std::mem::take(&mut entry.is_new) && entry.value.is_none() {
+            self.forget_passing(slot);
+            return Ok(());
+        }
+        let entry = self.table.entry(slot);
         let value = match &entry.value {
             Some(value) => {
                 encode(self.codec.as_ref(), &self.name, value, bytes)?;
@@ -372,6 +378,20 @@ impl<V: Clone + Send + 'static> Store<V> {
         self.changelog_bytes += (key.len() + bytes.len()) as u64;
         self.mark_dirty(slot, bytes.len());
         Ok(())
+    }
+
+    /// A key that came and went within the cycle: neither the changelog nor RocksDB need hear of it.
+    fn forget_passing(&mut self, slot: u32) {
+        let in_flight = self.in_flight.as_ref().map(|flight| flight.ticket.0);
+        let entry = self.table.entry(slot);
+        if entry.is_dirty {
+            // It was deleted before, which RocksDB has not heard of yet.
+            self.mark_dirty(slot, 0);
+        } else if Some(entry.flush_ticket) == in_flight {
+            self.table.set_value_bytes(slot, 0);
+        } else {
+            self.table.remove(slot);
+        }
     }
 
     /// Notes that RocksDB lacks the entry's value, which takes `value_bytes` encoded.

@@ -21,6 +21,8 @@ pub(super) struct Entry<V> {
     pub(super) state_partition: u16,
     /// Changed by the open cycle.
     pub(super) is_in_cycle: bool,
+    /// The open cycle began without a value of the key.
+    pub(super) is_new: bool,
     /// Changed by a drained cycle since the last flush took it.
     pub(super) is_dirty: bool,
     /// Used since the clock's hand passed.
@@ -139,6 +141,7 @@ impl<V> Table<V> {
             value_bytes: u32::try_from(value_bytes).unwrap_or(u32::MAX),
             state_partition: key.state_partition,
             is_in_cycle: false,
+            is_new: false,
             is_dirty: false,
             is_referenced: true,
             is_live: true,

@@ -18,10 +18,7 @@ use crate::codec::{Datum, Schema, SortKey, TypeIdentity};
 use crate::runtime::contract::error::{Failure, JobError};
 use crate::runtime::contract::operator::Flow;
 use crate::runtime::contract::record::Key;
-use crate::state::{Direction, HashedKey, KeyRange, Store};
-
-/// Stands before the length of a key that does not fit in a byte.
-const LONG: u8 = u8::MAX;
+use crate::state::{Direction, HashedKey, KeyRange, ORDERED_KEY, StateError, Store, put_prefix};
 
 /// One worker's part of a named store that has, for each key, values in the order of `S`: made by
 /// [`OperatorContext::ordered_store`]. Within a key, values are found one by one, by ranges, and from both ends.
@@ -155,6 +152,22 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
         self.visit_in(Direction::Forward, key, &places, visit)
     }
 
+    /// As [`visit`](Self::visit), where the caller knows how many values the range has: if so many are in memory, no other is looked for.
+    ///
+    /// # Errors
+    /// As [`visit`](Self::visit).
+    pub(crate) fn visit_counted<K: ?Sized>(
+        &mut self,
+        key: Key<'_, K>,
+        places: impl RangeBounds<S>,
+        count: usize,
+        visit: impl FnMut(S, &V) -> Result<ControlFlow<()>, Failure>,
+    ) -> Flow {
+        self.visit_with(key, &places, visit, |store, partition, range, show| {
+            store.visit_counted(partition, range, count, show)
+        })
+    }
+
     /// Shows the values of a key in a range of places, the greatest first, until `visit` breaks.
     ///
     /// # Errors
@@ -243,7 +256,25 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
         direction: Direction,
         key: Key<'_, K>,
         places: &impl RangeBounds<S>,
+        visit: impl FnMut(S, &V) -> Result<ControlFlow<()>, Failure>,
+    ) -> Flow {
+        self.visit_with(key, places, visit, |store, partition, range, show| {
+            store.visit_range(partition, range, direction, show)
+        })
+    }
+
+    /// Shows the values that `read` finds in a range of places.
+    fn visit_with<K: ?Sized>(
+        &mut self,
+        key: Key<'_, K>,
+        places: &impl RangeBounds<S>,
         mut visit: impl FnMut(S, &V) -> Result<ControlFlow<()>, Failure>,
+        read: impl FnOnce(
+            &Store<V>,
+            u16,
+            &KeyRange,
+            &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
+        ) -> Result<(), StateError>,
     ) -> Flow {
         let prefix_bytes = self.set_range(key, places);
         let partition = crate::state::state_partition(key.partition_hash(), self.state_partitions);
@@ -260,7 +291,7 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
             }
         };
         let store = self.store.borrow();
-        store.visit_range(partition, &self.range, direction, &mut show)?;
+        read(&store, partition, &self.range, &mut show)?;
         flow
     }
 
@@ -297,22 +328,6 @@ pub(crate) fn set_places<S: SortKey>(
         range.to.push(0);
     }
 }
-
-/// Appends what all rows of a key begin with, and those of no other key.
-pub(crate) fn put_prefix(key: &[u8], row: &mut Vec<u8>) {
-    match u8::try_from(key.len()) {
-        Ok(length) if length < LONG => row.push(length),
-        _ => {
-            row.push(LONG);
-            let length = u32::try_from(key.len()).unwrap_or(u32::MAX);
-            row.extend_from_slice(&length.to_be_bytes());
-        }
-    }
-    row.extend_from_slice(key);
-}
-
-/// Stands before the types of places and keys in the schema of a store in order.
-const ORDERED_KEY: &str = "in the order of ";
 
 /// The schema of a store in order.
 pub(crate) fn ordered_schema<K: Datum + ?Sized, S: SortKey, V: Datum + ?Sized>() -> Schema {

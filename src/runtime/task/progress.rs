@@ -12,6 +12,7 @@ use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::Position;
 use crate::runtime::task::desk::Desk;
 use crate::runtime::task::quarantine::Quarantine;
+use crate::state::StoreSize;
 use crate::types::{Offset, TopicId, TopicName, TopicPartition};
 
 /// Counters of a running job, shared with whoever watches it.
@@ -30,6 +31,8 @@ pub(crate) struct Progress {
     /// Source records that are set apart, from attempt to attempt.
     pub(crate) quarantine: Quarantine,
     report: Mutex<JobProgress>,
+    /// What each worker's part of a store took at the end of its last cycle.
+    sizes: Mutex<BTreeMap<String, BTreeMap<usize, StoreSize>>>,
     /// Where readers of its state ask.
     pub(crate) desk: Desk,
     is_begun: AtomicBool,
@@ -60,6 +63,8 @@ pub struct JobProgress {
     pub restarts: u64,
     /// Why it did so the last time.
     pub last_restart: Option<String>,
+    /// What each store took at the end of the last cycle, in this process.
+    pub stores: BTreeMap<String, StoreSize>,
 }
 
 /// The account of a finished job.
@@ -115,8 +120,37 @@ impl Progress {
             late_records: self.late_records.load(Ordering::Relaxed),
             left_out_records: self.left_out_records.load(Ordering::Relaxed),
             undelivered_effects: self.undelivered_effects.load(Ordering::Relaxed),
+            stores: self.store_sizes(),
             ..self.report.lock().clone()
         }
+    }
+
+    /// What a worker's part of a store takes.
+    pub(crate) fn note_size(&self, store: &str, worker: usize, size: StoreSize) {
+        let mut sizes = self.sizes.lock();
+        match sizes.get_mut(store) {
+            Some(parts) => parts.insert(worker, size),
+            None => sizes
+                .entry(store.to_owned())
+                .or_default()
+                .insert(worker, size),
+        };
+    }
+
+    fn store_sizes(&self) -> BTreeMap<String, StoreSize> {
+        let sizes = self.sizes.lock();
+        let all = sizes.iter().map(|(store, parts)| {
+            let all = parts.values().fold(StoreSize::default(), |mut all, part| {
+                all.rows_in_memory += part.rows_in_memory;
+                all.memory_bytes += part.memory_bytes;
+                // Each part tells that of the whole.
+                all.rows_on_disk = part.rows_on_disk;
+                all.disk_bytes = part.disk_bytes;
+                all
+            });
+            (store.clone(), all)
+        });
+        all.collect()
     }
 
     /// The job's topics are there, and its workers run.

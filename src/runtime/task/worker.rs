@@ -427,8 +427,10 @@ impl Worker {
             true => FlushUrgency::Now,
             false => FlushUrgency::WhenDue,
         };
+        let (progress, worker) = (Arc::clone(&self.job.progress), self.number);
         self.each_store(&mut |store, changelog| {
             flushes.extend(changelog.drain(store, timestamp, urgency)?);
+            progress.note_size(store.name(), worker, store.size());
             Ok(())
         })?;
         failpoint("cycle.changelog_written");

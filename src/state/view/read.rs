@@ -120,6 +120,7 @@ impl StateBackend {
         drop(inside);
         for (from, to, laid) in parts {
             let mut read = ReadOptions::default();
+            read.set_total_order_seek(true);
             read.set_iterate_lower_bound(from);
             if let Some(to) = to {
                 read.set_iterate_upper_bound(to);

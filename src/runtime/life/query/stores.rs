@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::{Answer, Epoch, Queries, QueryError, View};
 use crate::codec::{Codec, CodecError, Datum, Schema, SortKey};
-use crate::runtime::task::ordered_store::{ordered_schema, put_prefix, set_places};
+use crate::runtime::task::ordered_store::{ordered_schema, set_places};
 use crate::runtime::task::timed_row::{Row, RowCodec, key_row, row_at, rows_between, time_and_key};
 use crate::runtime::task::timed_store::timed_schema;
+use crate::state::put_prefix;
 use crate::state::{Direction, HashedKey, KeyRange, RangeOf};
 use crate::types::Timestamp;
 
