@@ -31,7 +31,7 @@
 //! | [`dedupe`](crate::runtime::Keyed::dedupe) | keyed | of records with one id, the first; the late ones | one store |
 //! | [`ttl`](crate::runtime::Keyed::ttl) … `stateful`, `count`, `reduce`, `aggregate`, `update`, `to_table` | keyed | the same, with state that expires | two stores |
 //! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
-//! | [`join`](crate::runtime::Keyed::join) … [`within`](crate::operators::Join::within) or [`window`](crate::operators::Join::window) … `inner`, `left`, `right`, `outer` | two keyed streams | matches within an interval of time or in a window, and what has none; the late ones | one store a side, one of times |
+//! | [`join`](crate::runtime::Keyed::join) … [`within`](crate::operators::Join::within), [`after`](crate::operators::Join::after), [`before`](crate::operators::Join::before) or [`window`](crate::operators::Join::window) … `inner`, `left`, `right`, `outer` | two keyed streams | matches within an interval of time or in a window, and what has none; the late ones | one store a side, one of times |
 //! | [`process`](crate::runtime::Keyed::process) | keyed | what your own [`Operator`](crate::runtime::Operator) gives | your stores |
 //! | [`connect`](crate::runtime::Keyed::connect) … [`process`](crate::runtime::Connected::process) | two keyed streams | what your own [`TwoInputOperator`](crate::runtime::TwoInputOperator) gives | your stores |
 
@@ -64,7 +64,7 @@ mod window;
 pub use dedupe::Dedupe;
 pub use effect::{Delivery, Effect, EffectPolicy, EffectTarget};
 pub use flat_map::{Collector, Expand};
-pub use join::{AsOfJoin, IntervalJoin, Join};
+pub use join::{AsOfJoin, IntervalJoin, Join, JoinWindows};
 pub use map_async::{Call, CallPolicy};
 pub use stateful::Results;
 pub use table::Regrouped;

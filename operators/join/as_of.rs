@@ -1,16 +1,17 @@
 //! `join_as_of`: each record of a stream with the version that its key had at the record's time.
 //!
-//! Versions are kept in the order of their times. A record waits until the watermark is above its time, so that all versions up to it
-//! are there; then it finds the last of them. A version stays for as long as a record may come that finds it.
+//! Versions are kept in the order of their times. A record waits until no version can come that it would rather find: until the
+//! watermark is above its time, and for the next or the nearest version above that one's time, or so far that none is near enough. A
+//! version stays for as long as a record may find it.
 
-use std::ops::RangeInclusive;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::joiner::{Inner, Joiner, Left, Nothing};
 use super::rows::{Place, Row, Rows, meta_of};
 use crate::codec::Datum;
 use crate::runtime::{
-    Came, Connected, Due, Flow, Key, Keyed, Late, LateReason, Output, Record, SideOutput,
+    Came, Connected, Due, Failure, Flow, Key, Keyed, Late, LateReason, Output, Record, SideOutput,
     TimedStore, TwoInputOperator, Upstream,
 };
 use crate::types::Timestamp;
@@ -18,8 +19,8 @@ use crate::types::Timestamp;
 /// A keyed stream whose records are joined with the versions that their keys had at their times; the next step says what is made of
 /// them. Made by [`Keyed::join_as_of`].
 ///
-/// A result has the record's time and comes when the watermark has passed it; the results of a key come in the order of their times,
-/// whatever runs the job. Headers are not kept.
+/// A result has the record's time and comes when the watermark has passed it, and shows that no version comes any more that is to be
+/// found instead; the results of a key come in the order of their times, whatever runs the job. Headers are not kept.
 #[must_use = "a join does nothing before it says what is made of the records"]
 pub struct AsOfJoin<K: ?Sized, L: ?Sized, V, A, B> {
     both: Connected<K, L, Option<V>, A, B>,
@@ -29,23 +30,100 @@ pub struct AsOfJoin<K: ?Sized, L: ?Sized, V, A, B> {
     late_versions: Option<SideOutput<K, Option<V>>>,
 }
 
-/// How old a version may be that is found, and how late records may come, in milliseconds.
+/// The last time of a version that is found: at the end of the input all that are at or below it are known.
+const LAST_TIME: i64 = i64::MAX - 2;
+
+/// Which version is found, and how late records may come, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
+    /// How old a version may be, if there is a bound; with another direction, how far away.
     tolerance: Option<i64>,
+    direction: Direction,
     grace: i64,
 }
 
+/// On which side of a record's time its version is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// The last one that is not newer.
+    Previous,
+    /// The first one that is not older.
+    Next,
+    /// The nearer of both, of two that are equally near the older one.
+    Nearest,
+}
+
+/// What a record finds while all versions below a time are known.
+enum Found {
+    /// The version at a time.
+    At(i64),
+    /// None.
+    Nothing,
+    /// Another version may come below this time.
+    NotBefore(i64),
+}
+
 impl Bounds {
-    /// The times of the versions among which a record at `time` finds the last.
-    fn finds(self, time: i64) -> RangeInclusive<i64> {
-        let first = self.tolerance.map(|it| time.saturating_sub(it));
-        first.unwrap_or(i64::MIN)..=time
+    /// How far from a record's time a version may be.
+    fn reach(self) -> i64 {
+        self.tolerance.unwrap_or(i64::MAX)
     }
 
     /// The watermark at which no record comes any more that finds a version before the one at `time`.
     fn supersedes(self, time: i64) -> Timestamp {
         Timestamp(time).plus_millis(self.grace).plus_millis(1)
+    }
+
+    /// How much longer a version is found, if it has no successor.
+    fn rest_of_life(self) -> Option<i64> {
+        match self.direction {
+            Direction::Previous => self.tolerance,
+            Direction::Next => Some(0),
+            // The farthest record that finds it waits for one that is nearer.
+            Direction::Nearest => self.tolerance.map(|it| it.saturating_mul(2)),
+        }
+    }
+
+    /// How far results may be behind the watermark.
+    fn hold(self) -> i64 {
+        match self.direction {
+            Direction::Previous => self.grace,
+            Direction::Next | Direction::Nearest => self.grace.max(self.reach()),
+        }
+    }
+
+    /// Finds the version of a record at `time`, where all versions below `known` are there.
+    fn find<K: ?Sized, W: Datum<Owned = W>>(
+        self,
+        versions: &mut Rows<W, Nothing>,
+        key: Key<'_, K>,
+        time: i64,
+        known: i64,
+    ) -> Result<Found, Failure> {
+        let (first, last) = (
+            time.saturating_sub(self.reach()),
+            time.saturating_add(self.reach()).min(LAST_TIME),
+        );
+        let previous = match self.direction {
+            Direction::Next => None,
+            _ => versions.last_time(key, first..=time)?,
+        };
+        if self.direction == Direction::Previous {
+            return Ok(previous.map_or(Found::Nothing, Found::At));
+        }
+        // One that is as far away as the older one is not found.
+        let nearer = previous.map(|it| {
+            time.saturating_add(time.saturating_sub(it))
+                .saturating_sub(1)
+        });
+        let last = nearer.map_or(last, |it| it.min(last));
+        let next = versions.first_time(key, time..=last)?;
+        let decided = next.unwrap_or(last);
+        Ok(match next.or(previous) {
+            _ if decided >= known => Found::NotBefore(decided.saturating_add(1)),
+            Some(time) => Found::At(time),
+            None => Found::Nothing,
+        })
     }
 }
 
@@ -58,7 +136,7 @@ where
 {
     waiting: Rows<L, Nothing>,
     versions: Rows<Option<V>, Nothing>,
-    /// A value at the time behind each record that waits, and a timer where versions of a key are superseded or too old.
+    /// A value at the times at which records of a key may find their versions, and a timer where versions are superseded or too old.
     times: TimedStore<()>,
     bounds: Bounds,
     joiner: J,
@@ -70,21 +148,24 @@ where
     due: Due,
 }
 
-/// The result of a record with the last of these versions.
-fn find<K, L, V, J>(
+/// The result of a record with the version at a time, or with none.
+fn result_of<K, L, V, J>(
     versions: &mut Rows<Option<V>, Nothing>,
     key: Key<'_, K>,
-    times: RangeInclusive<i64>,
+    version: Option<i64>,
     value: &L,
     joiner: &J,
-) -> Result<Option<J::Out>, crate::runtime::Failure>
+) -> Result<Option<J::Out>, Failure>
 where
     K: ?Sized,
     L: Datum + ?Sized,
     Option<V>: Datum<Owned = Option<V>>,
     J: Joiner<L, V>,
 {
-    let found = versions.last(key, times, |_, version| {
+    let Some(time) = version else {
+        return Ok(joiner.left(value));
+    };
+    let found = versions.last(key, time..=time, |_, version| {
         joiner.of(Some(value), version.as_ref())
     })?;
     Ok(found.unwrap_or_else(|| joiner.left(value)))
@@ -97,31 +178,62 @@ where
     Option<V>: Datum<Owned = Option<V>>,
     J: Joiner<L, V>,
 {
-    /// The records of a key at a time find their versions.
-    fn give(&mut self, key: Key<'_, K>, time: i64, out: &mut impl Output<K, J::Out>) -> Flow {
+    /// Records of a key find their versions, in the order of their times, up to the first one that has to wait. All versions below
+    /// `known` are there.
+    fn give(&mut self, key: Key<'_, K>, known: i64, out: &mut impl Output<K, J::Out>) -> Flow {
         let (versions, joiner, bounds) = (&mut self.versions, &self.joiner, self.bounds);
-        self.waiting.visit(key, time..=time, |place, value| {
-            let result = find(versions, key, bounds.finds(time), value, joiner)?;
-            if let Some(result) = result {
+        let (mut given, mut waits_until) = (None, None);
+        let times = i64::MIN..=known.saturating_sub(1);
+        self.waiting.visit_while(key, times, |place, value| {
+            let version = match bounds.find(versions, key, place.0, known)? {
+                Found::At(time) => Some(time),
+                Found::Nothing => None,
+                Found::NotBefore(time) => {
+                    waits_until = Some(time);
+                    return Ok(ControlFlow::Break(()));
+                }
+            };
+            if let Some(result) = result_of(versions, key, version, value, joiner)? {
                 out.push(Record::new(key, &result, meta_of(place)))?;
             }
-            Ok(false)
+            given = Some(place.0);
+            Ok(ControlFlow::Continue(()))
         })?;
-        self.waiting.expire(key, time, |_, _| Ok(()))
+        if let Some(time) = given {
+            // All of one time, since they find the same.
+            self.waiting.expire(key, time, |_, _| Ok(()))?;
+        }
+        match waits_until {
+            Some(time) => self.look_again(key, time),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps a record, which looks for its version when all versions below `known` are there.
+    fn wait(&mut self, record: Record<'_, K, L>, known: i64) -> Flow {
+        self.waiting.put(record.key, record.meta, record.value)?;
+        self.look_again(record.key, known)
+    }
+
+    /// Has records of a key look for their versions when all of them below a time are there.
+    fn look_again(&mut self, key: Key<'_, K>, known: i64) -> Flow {
+        self.times
+            .update_at(key, Timestamp(known), |looks| *looks = Some(()))
     }
 
     /// Takes out the versions of a key that nothing finds any more.
     fn prune(&mut self, key: Key<'_, K>, at: Timestamp) -> Flow {
         let superseding = at.plus_millis(-1).plus_millis(-self.bounds.grace).0;
-        if let Some(tolerance) = self.bounds.tolerance {
-            let too_old = superseding.saturating_sub(tolerance);
+        if let Some(rest) = self.bounds.rest_of_life() {
+            let too_old = superseding.saturating_sub(rest);
             self.versions.expire(key, too_old, |_, _| Ok(()))?;
         }
-        // J11: the last of them is valid until there is another; a deletion is as good as nothing.
+        // J11: the last of them is valid until there is another. A deletion is as good as nothing, unless it is nearer than one that comes.
+        let is_nothing = self.bounds.direction == Direction::Previous;
         let last = self
             .versions
             .last(key, i64::MIN..=superseding, |place, version| {
-                (*place, version.is_none())
+                (*place, is_nothing && version.is_none())
             })?;
         match last {
             Some((place, is_deletion)) => self.versions.expire_before(key, place, is_deletion),
@@ -133,7 +245,7 @@ where
         let mut due = std::mem::take(&mut self.due);
         while let Some(came) = self.times.next_due(until, &mut due)? {
             match came {
-                Came::Value(()) => self.give(due.key(), due.time.plus_millis(-1).0, out)?,
+                Came::Value(()) => self.give(due.key(), due.time.0, out)?,
                 Came::Timer => self.prune(due.key(), due.time)?,
             }
             self.reached = self.reached.max(due.time);
@@ -162,14 +274,20 @@ where
         if time.plus_millis(self.bounds.grace) < reached {
             return self.late_records.push(record, LateReason::Closed, reached);
         }
-        if time < reached {
-            let times = self.bounds.finds(time.0);
-            let found = find(&mut self.versions, key, times, record.value, &self.joiner)?;
-            return found.map_or(Ok(()), |it| out.push(Record::new(key, &it, meta)));
-        }
-        self.waiting.put(key, meta, record.value)?;
-        self.times
-            .update_at(key, time.plus_millis(1), |gives| *gives = Some(()))
+        let looks = match time < reached {
+            false => time.plus_millis(1).0,
+            true => {
+                let versions = &mut self.versions;
+                let version = match self.bounds.find(versions, key, time.0, reached.0)? {
+                    Found::At(time) => Some(time),
+                    Found::Nothing => None,
+                    Found::NotBefore(known) => return self.wait(record, known),
+                };
+                let found = result_of(versions, key, version, record.value, &self.joiner)?;
+                return found.map_or(Ok(()), |it| out.push(Record::new(key, &it, meta)));
+            }
+        };
+        self.wait(record, looks)
     }
 
     fn process_right(
@@ -184,10 +302,14 @@ where
             return self.late_versions.push(record, LateReason::Closed, reached);
         }
         self.versions.put(key, record.meta, record.value)?;
+        if self.bounds.direction != Direction::Previous
+            && self.waiting.first_time(key, i64::MIN..=time.0)?.is_some()
+        {
+            self.look_again(key, time.plus_millis(1).0)?;
+        }
         let superseding = self.bounds.supersedes(time.0);
-        if let Some(tolerance) = self.bounds.tolerance {
-            self.times
-                .set_timer(key, superseding.plus_millis(tolerance))?;
+        if let Some(rest) = self.bounds.rest_of_life() {
+            self.times.set_timer(key, superseding.plus_millis(rest))?;
         }
         self.times.set_timer(key, superseding)
     }
@@ -209,7 +331,7 @@ where
     fn output_watermark(&self, watermark: Timestamp) -> Timestamp {
         match watermark {
             Timestamp::MAX => watermark,
-            open => open.plus_millis(-self.bounds.grace),
+            open => open.plus_millis(-self.bounds.hold()),
         }
     }
 
@@ -252,6 +374,7 @@ impl<K: Datum + ?Sized, L: Datum + ?Sized, A: Upstream<K, L>> Keyed<K, L, A> {
             name: name.to_owned(),
             bounds: Bounds {
                 tolerance: None,
+                direction: Direction::Previous,
                 grace: 0,
             },
             late_records: None,
@@ -279,6 +402,36 @@ where
     /// Finds versions that are at most `tolerance` older than the record. Without it a version is valid until there is another.
     pub fn tolerance(mut self, tolerance: Duration) -> Self {
         self.bounds.tolerance = Some(super::millis(tolerance));
+        self
+    }
+
+    /// Finds the next version instead: the first one that is not older than the record, and at most `tolerance` newer. The result waits
+    /// until the watermark has passed that version, or the record by more than `tolerance`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("slippage");
+    /// let quotes = job.keyed_source(keyed_topic::<String, i64>("quotes").as_option());
+    /// job.keyed_source(keyed_topic::<String, i64>("trades"))
+    ///     .join_as_of("next-quote", quotes)
+    ///     .next_within(Duration::from_secs(5))
+    ///     .left(|price, quote| quote.map(|next| next - price))
+    ///     .sink(topic("slippage"));
+    /// ```
+    pub fn next_within(self, tolerance: Duration) -> Self {
+        self.tolerance(tolerance).to(Direction::Next)
+    }
+
+    /// Finds the nearest version instead: at most `tolerance` older or newer than the record; of two that are equally near, the older
+    /// one. The result waits until no nearer one can come.
+    pub fn nearest_within(self, tolerance: Duration) -> Self {
+        self.tolerance(tolerance).to(Direction::Nearest)
+    }
+
+    fn to(mut self, direction: Direction) -> Self {
+        self.bounds.direction = direction;
         self
     }
 

@@ -14,8 +14,8 @@ use super::joiner::{Alone, Inner, Joiner, Left, Outer, Right};
 use super::rows::{Place, Row, Rows, meta_of};
 use crate::codec::Datum;
 use crate::runtime::{
-    Came, Connected, Due, Flow, Key, Keyed, Late, LateReason, Meta, Output, Record, SideOutput,
-    TimedStore, TwoInputOperator, Upstream,
+    Came, Connected, Due, Failure, Flow, Key, Keyed, Late, LateReason, Meta, Output, Record,
+    SideOutput, TimedStore, TwoInputOperator, Upstream,
 };
 use crate::types::Timestamp;
 
@@ -25,18 +25,23 @@ const SHARES_OF_LIFE: i64 = 16;
 /// How near in time rows are that match, and how late they may come, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// So much older than the left row the right one may be.
+    /// So much older than the left row the right one may be; where that is negative, it is at least so much newer.
     pub(super) before: i64,
-    /// So much newer.
+    /// So much newer it may be; where that is negative, it is at least so much older.
     pub(super) after: i64,
     pub(super) grace: i64,
 }
 
 impl Bounds {
+    /// How long after its time a row that matches up to so far ahead of it stays: at least until it has met the other side.
+    fn life(self, ahead: i64) -> i64 {
+        // Half-open: the last match is at `ahead`, and no later record is below the watermark less the grace.
+        ahead.saturating_add(self.grace).max(0).saturating_add(1)
+    }
+
     /// The time at which a row that matches up to so far ahead of it can find no other match. Rows that give nothing alone may stay longer.
     fn closes<M: Alone>(self, time: i64, ahead: i64) -> Timestamp {
-        // Half-open: the last match is at `ahead`, and no later record is below the watermark less the grace.
-        let life = ahead.saturating_add(self.grace).saturating_add(1);
+        let life = self.life(ahead);
         let closes = time.saturating_add(life);
         if M::GIVES {
             return Timestamp(closes);
@@ -51,8 +56,7 @@ impl Bounds {
 
     /// The newest time of rows that are closed at `at`.
     fn closed(self, at: Timestamp, ahead: i64) -> i64 {
-        let life = ahead.saturating_add(self.grace).saturating_add(1);
-        at.0.saturating_sub(life)
+        at.0.saturating_sub(self.life(ahead))
     }
 
     /// How far results may be behind the watermark.
@@ -78,6 +82,9 @@ pub struct IntervalJoin<K: ?Sized, L: ?Sized, R: ?Sized, A, B> {
     late_right: Option<SideOutput<K, R>>,
 }
 
+/// How many rows of a key and a time are on the left and on the right, while they have not met the other side.
+type Meeting = (u32, u32);
+
 /// Joins the rows of both sides.
 struct Within<K, L, R, J>
 where
@@ -88,8 +95,8 @@ where
 {
     left: Rows<L, J::OfLeft>,
     right: Rows<R, J::OfRight>,
-    /// A value at the time behind each row that has not met the other side yet, and a timer where rows of a key are closed.
-    times: TimedStore<()>,
+    /// At the time behind each row that has not met the other side yet, how many there are; a timer where rows of a key are closed.
+    times: TimedStore<Meeting>,
     bounds: Bounds,
     joiner: J,
     late_left: Late<K, L>,
@@ -120,25 +127,32 @@ where
     R: Datum + ?Sized,
     J: Joiner<L, R>,
 {
-    /// Notes when a row will meet the other side, unless that is now, and when it is closed.
-    fn note(&mut self, key: Key<'_, K>, time: i64, closes: Timestamp, is_now: bool) -> Flow {
-        self.times.set_timer(key, closes)?;
-        match is_now {
-            true => Ok(()),
-            false => self
-                .times
-                .update_at(key, Timestamp(time).plus_millis(1), |meets| {
-                    *meets = Some(())
-                }),
-        }
+    /// Notes that a row will meet the other side; returns whether it is the first one of its side and time. `count` is that of the side.
+    fn will_meet(
+        &mut self,
+        key: Key<'_, K>,
+        time: Timestamp,
+        count: impl FnOnce(&mut Meeting) -> &mut u32,
+    ) -> Result<bool, Failure> {
+        self.times.update_at(key, time.plus_millis(1), |meeting| {
+            let count = count(meeting.get_or_insert((0, 0)));
+            *count = count.saturating_add(1);
+            *count == 1
+        })
     }
 
     /// The left rows of a key at a time meet the right ones up to `until`; then the right ones those on the left.
-    fn meet(&mut self, key: Key<'_, K>, time: i64, out: &mut impl Output<K, J::Out>) -> Flow {
+    fn meet(
+        &mut self,
+        key: Key<'_, K>,
+        time: i64,
+        (left_count, right_count): Meeting,
+        out: &mut impl Output<K, J::Out>,
+    ) -> Flow {
         let (left, right, joiner) = (&mut self.left, &mut self.right, &self.joiner);
         let (start, end) = left.matching(time).into_inner();
         let earlier = start..=end.min(time.saturating_sub(1));
-        left.visit(key, time..=time, |place, value| {
+        left.visit_counted(key, time, left_count, |place, value| {
             let mut has_match = false;
             right.visit(key, earlier.clone(), |other, match_| {
                 has_match = true;
@@ -149,7 +163,7 @@ where
         })?;
         let (start, end) = right.matching(time).into_inner();
         let earlier = start..=end.min(time);
-        right.visit(key, time..=time, |place, value| {
+        right.visit_counted(key, time, right_count, |place, value| {
             let mut has_match = false;
             left.visit(key, earlier.clone(), |other, match_| {
                 has_match = true;
@@ -180,7 +194,9 @@ where
         let mut due = std::mem::take(&mut self.due);
         while let Some(came) = self.times.next_due(until, &mut due)? {
             match came {
-                Came::Value(()) => self.meet(due.key(), due.time.plus_millis(-1).0, out)?,
+                Came::Value(meeting) => {
+                    self.meet(due.key(), due.time.plus_millis(-1).0, meeting, out)?;
+                }
                 Came::Timer => self.close(due.key(), due.time, out)?,
             }
             self.reached = self.reached.max(due.time);
@@ -208,13 +224,17 @@ where
         if meta.timestamp.plus_millis(self.bounds.grace) < reached {
             return self.late_left.push(record, LateReason::Closed, reached);
         }
-        let place = self.left.put(key, meta, record.value)?;
-        let closes = self.bounds.closes::<J::OfLeft>(place.0, self.left.ahead);
-        let is_now = meta.timestamp < reached;
-        self.note(key, place.0, closes, is_now)?;
-        if !is_now {
+        let (time, ahead) = (meta.timestamp, self.left.ahead);
+        let closes = self.bounds.closes::<J::OfLeft>(time.0, ahead);
+        self.times.set_timer(key, closes)?;
+        if time >= reached {
+            match self.will_meet(key, time, |it| &mut it.0)? {
+                true => self.left.put_first(key, meta, record.value)?,
+                false => self.left.put(key, meta, record.value)?,
+            };
             return Ok(());
         }
+        let place = self.left.put(key, meta, record.value)?;
         let (start, end) = self.left.matching(place.0).into_inner();
         // Those behind will meet it when they come up.
         let came_up = start..=end.min(reached.plus_millis(-1).0);
@@ -240,13 +260,17 @@ where
         if meta.timestamp.plus_millis(self.bounds.grace) < reached {
             return self.late_right.push(record, LateReason::Closed, reached);
         }
-        let place = self.right.put(key, meta, record.value)?;
-        let closes = self.bounds.closes::<J::OfRight>(place.0, self.right.ahead);
-        let is_now = meta.timestamp < reached;
-        self.note(key, place.0, closes, is_now)?;
-        if !is_now {
+        let (time, ahead) = (meta.timestamp, self.right.ahead);
+        let closes = self.bounds.closes::<J::OfRight>(time.0, ahead);
+        self.times.set_timer(key, closes)?;
+        if time >= reached {
+            match self.will_meet(key, time, |it| &mut it.1)? {
+                true => self.right.put_first(key, meta, record.value)?,
+                false => self.right.put(key, meta, record.value)?,
+            };
             return Ok(());
         }
+        let place = self.right.put(key, meta, record.value)?;
         let (start, end) = self.right.matching(place.0).into_inner();
         let came_up = start..=end.min(reached.plus_millis(-1).0);
         let (mut has_match, joiner) = (false, &self.joiner);
@@ -382,13 +406,15 @@ where
         let node = name.clone();
         both.with_ordered_store::<Place, Row<L, J::OfLeft>>(&left)
             .with_ordered_store::<Place, Row<R, J::OfRight>>(&right)
-            .with_timed_store::<()>(&times)
+            .with_timed_store::<Meeting>(&times)
             .process(&name, move |context| {
                 let Bounds { before, after, .. } = bounds;
+                let mut timed = context.timed_store(&times)?;
+                context.read_ahead_at(&mut timed, |time| Some(time.plus_millis(1)));
                 Ok(Within {
                     left: Rows::new(context.ordered_store(&left)?, before, after),
                     right: Rows::new(context.ordered_store(&right)?, after, before),
-                    times: context.timed_store(&times)?,
+                    times: timed,
                     bounds,
                     joiner: joiner.clone(),
                     late_left: context.late(&node, late_left.as_ref())?,

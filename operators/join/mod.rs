@@ -12,6 +12,7 @@ mod windowed;
 pub use as_of::AsOfJoin;
 pub use interval::IntervalJoin;
 pub(super) use joiner::{Inner, Joiner, Left, Outer};
+pub use windowed::JoinWindows;
 
 use std::time::Duration;
 
@@ -29,6 +30,14 @@ pub struct Join<K: ?Sized, L: ?Sized, R: ?Sized, A, B> {
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn assert_in_order(name: &str, least: Duration, most: Duration) {
+    assert!(
+        least <= most,
+        "the join {name:?} asks for records that are apart by {least:?} at least and by {most:?} at most, which are none: give the lesser \
+         bound first"
+    );
 }
 
 impl<K: Datum + ?Sized, L: Datum + ?Sized, A: Upstream<K, L>> Keyed<K, L, A> {
@@ -73,9 +82,46 @@ where
     /// # Panics
     /// If the streams belong to different jobs.
     pub fn within(self, before: Duration, after: Duration) -> IntervalJoin<K, L, R, A, B> {
+        self.between(-millis(before), millis(after))
+    }
+
+    /// Joins records of one key where the right one is newer than the left one: by `least` at least and by `most` at most.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("reminders");
+    /// let asked = job.keyed_source(keyed_topic::<u64, String>("asked"));
+    /// let answered = job.keyed_source(keyed_topic::<u64, String>("answered"));
+    /// asked
+    ///     .join("slow", answered)
+    ///     .after(Duration::from_secs(300), Duration::from_secs(600))
+    ///     .inner(|question, answer| format!("{question} {answer}"))
+    ///     .sink(topic("slow-answers"));
+    /// ```
+    ///
+    /// # Panics
+    /// If `least` is above `most`, or the streams belong to different jobs.
+    pub fn after(self, least: Duration, most: Duration) -> IntervalJoin<K, L, R, A, B> {
+        assert_in_order(&self.name, least, most);
+        self.between(millis(least), millis(most))
+    }
+
+    /// Joins records of one key where the right one is older than the left one: by `least` at least and by `most` at most.
+    ///
+    /// # Panics
+    /// As [`after`](Self::after).
+    pub fn before(self, least: Duration, most: Duration) -> IntervalJoin<K, L, R, A, B> {
+        assert_in_order(&self.name, least, most);
+        self.between(-millis(most), -millis(least))
+    }
+
+    /// The right record is at least `from` milliseconds newer than the left one, and at most `to`.
+    fn between(self, from: i64, to: i64) -> IntervalJoin<K, L, R, A, B> {
         let bounds = Bounds {
-            before: millis(before),
-            after: millis(after),
+            before: -from,
+            after: to,
             grace: 0,
         };
         IntervalJoin::new(self.left.connect(self.right), self.name, bounds)

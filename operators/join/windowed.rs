@@ -6,11 +6,19 @@
 use super::Join;
 use super::interval::{Bounds, IntervalJoin};
 use crate::codec::Datum;
+use crate::operators::CalendarWindows;
 use crate::operators::window::Grid;
 use crate::runtime::{
     FixedWindows, Flow, Key, Keyed, Late, LateReason, Meta, Operator, Output, Record, Upstream,
     Windowed,
 };
+
+/// A kind of windows in which records are joined: [`FixedWindows`] or [`CalendarWindows`].
+#[allow(private_bounds, reason = "the kinds of windows are ours")]
+pub trait JoinWindows: Grid {}
+
+impl JoinWindows for FixedWindows {}
+impl JoinWindows for CalendarWindows {}
 
 /// Puts each record into its windows.
 struct IntoWindows<K: ?Sized, V: ?Sized, G> {
@@ -103,15 +111,15 @@ where
         clippy::type_complexity,
         reason = "the type says what is in front; nobody writes it out"
     )]
-    pub fn window(
+    pub fn window<G: JoinWindows>(
         self,
-        windows: FixedWindows,
+        windows: G,
     ) -> IntervalJoin<
         Windowed<K>,
         L,
         R,
-        impl Upstream<Windowed<K>, L> + use<K, L, R, A, B>,
-        impl Upstream<Windowed<K>, R> + use<K, L, R, A, B>,
+        impl Upstream<Windowed<K>, L> + use<K, L, R, A, B, G>,
+        impl Upstream<Windowed<K>, R> + use<K, L, R, A, B, G>,
     > {
         let Self { left, right, name } = self;
         let left = into_windows(left, &format!("{name}-left"), &windows);

@@ -30,6 +30,7 @@ pub use fold::WindowFold;
 pub use functions::Number;
 pub use open::{OpenWindows, ReadWindows, WindowsQuery};
 pub use session::SessionWindows;
+pub(super) use sketch::hash;
 pub use sliding::SlidingWindows;
 
 use std::time::Duration;

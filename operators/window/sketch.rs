@@ -41,7 +41,7 @@ impl<B> Clone for Sketch<B> {
 }
 
 /// The 64 bits of `MurmurHash64A` with the seed 0: part of the stored format.
-fn hash(bytes: &[u8]) -> u64 {
+pub(in crate::operators) fn hash(bytes: &[u8]) -> u64 {
     const FACTOR: u64 = 0xc6a4_a793_5bd1_e995;
     let mut hash = (bytes.len() as u64).wrapping_mul(FACTOR);
     let (words, rest) = bytes.as_chunks::<8>();

@@ -1,34 +1,32 @@
 //! Joins of two streams within an interval of time, against nested loops over all of both: which results there are, and their order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use onceflow::client::wait;
-use onceflow::internals::env::failpoint;
 use onceflow::prelude::*;
 use onceflow::runtime::{Launch, Running};
 use proptest::prelude::*;
 
-use super::killed::{Process, open, start_child};
 use super::support::{
     any_runs, click, feed, left_in_store, ms, parse, topic_of_clicks, watermarks,
 };
 use super::two_inputs::{Input, Shop, any_input, feed_in_batches};
 use crate::jobs::support::{self, committed, committed_by_key, run, until};
 
-/// The kind of a join: whether left and right rows without a match give results.
+/// The kind of a join: whether left and right rows without a match give results, how much older and how much newer than the left row
+/// the right one may be (a bound below 0 keeps them apart), and the grace.
 #[derive(Debug, Clone, Copy)]
-struct Kind {
-    left: bool,
-    right: bool,
-    before: i64,
-    after: i64,
-    grace: i64,
+pub(super) struct Kind {
+    pub(super) left: bool,
+    pub(super) right: bool,
+    pub(super) before: i64,
+    pub(super) after: i64,
+    pub(super) grace: i64,
 }
 
 impl Kind {
-    const fn outer(before: i64, after: i64, grace: i64) -> Self {
+    pub(super) const fn outer(before: i64, after: i64, grace: i64) -> Self {
         Self {
             left: true,
             right: true,
@@ -39,13 +37,13 @@ impl Kind {
     }
 }
 
-fn text(left: Option<&i64>, right: Option<&i64>) -> String {
+pub(super) fn text(left: Option<&i64>, right: Option<&i64>) -> String {
     let side = |it: Option<&i64>| it.map_or("-".to_owned(), i64::to_string);
     format!("{} {}", side(left), side(right))
 }
 
 /// Joins `orders` with `payments`, texts of a user and a time each, into `joined`.
-fn joining(kind: Kind, watermarks: Watermarks, is_endless: bool) -> Job {
+pub(super) fn joining(kind: Kind, watermarks: Watermarks, is_endless: bool) -> Job {
     let job = Job::new("joining");
     let input = |name: &str| {
         let input = topic::<str>(name);
@@ -57,11 +55,14 @@ fn joining(kind: Kind, watermarks: Watermarks, is_endless: bool) -> Job {
             .map(|(_, time)| *time)
     };
     let millis = |it: i64| ms(it.unsigned_abs());
-    let (joined, late_orders, late_payments) = input("orders")
-        .join("join", input("payments"))
-        .within(millis(kind.before), millis(kind.after))
-        .grace(millis(kind.grace))
-        .late();
+    let (before, after) = (millis(kind.before), millis(kind.after));
+    let joined = input("orders").join("join", input("payments"));
+    let joined = match (kind.before < 0, kind.after < 0) {
+        (true, _) => joined.after(before, after),
+        (_, true) => joined.before(after, before),
+        _ => joined.within(before, after),
+    };
+    let (joined, late_orders, late_payments) = joined.grace(millis(kind.grace)).late();
     late_orders.sink(topic("late-orders"));
     late_payments.sink(topic("late-payments"));
     let joined = match (kind.left, kind.right) {
@@ -81,9 +82,9 @@ fn launch(kind: Kind, is_endless: bool) -> Launch {
 }
 
 /// The results of each user, in order.
-type Joined = BTreeMap<String, Vec<String>>;
+pub(super) type Joined = BTreeMap<String, Vec<String>>;
 
-fn found(log: &Log) -> Joined {
+pub(super) fn found(log: &Log) -> Joined {
     committed_by_key::<String, String>(log, "joined")
 }
 
@@ -103,7 +104,7 @@ fn rows_by_user(input: &Input) -> BTreeMap<String, Vec<Row>> {
 
 /// The results by definition, in the order that is promised: a pair when the later of the two comes up, left before right at one time;
 /// what has no match when nothing can match it any more.
-fn nested_loops(kind: Kind, orders: &Input, payments: &Input) -> Joined {
+pub(super) fn nested_loops(kind: Kind, orders: &Input, payments: &Input) -> Joined {
     let (orders, payments) = (rows_by_user(orders), rows_by_user(payments));
     let mut joined = Joined::new();
     for user in orders.keys().chain(payments.keys()) {
@@ -124,13 +125,13 @@ fn nested_loops(kind: Kind, orders: &Input, payments: &Input) -> Joined {
                 ));
             }
             if kind.left && !right.iter().any(|r| is_match(l, r)) {
-                let closes = l.0 + kind.after + kind.grace + 1;
+                let closes = l.0 + (kind.after + kind.grace).max(0) + 1;
                 results.push(((closes, 1, 0, *l, *l), text(Some(&l.0), None)));
             }
         }
         for r in right {
             if kind.right && !left.iter().any(|l| is_match(l, r)) {
-                let closes = r.0 + kind.before + kind.grace + 1;
+                let closes = r.0 + (kind.before + kind.grace).max(0) + 1;
                 results.push(((closes, 1, 1, *r, *r), text(None, Some(&r.0))));
             }
         }
@@ -144,13 +145,13 @@ fn nested_loops(kind: Kind, orders: &Input, payments: &Input) -> Joined {
 }
 
 fn any_kind() -> impl Strategy<Value = Kind> {
-    let ahead = || prop_oneof![Just(0i64), 1i64..15];
-    (any::<bool>(), any::<bool>(), ahead(), ahead(), 0i64..5).prop_map(
-        |(left, right, before, after, grace)| Kind {
+    let bound = || prop_oneof![Just(0i64), -15i64..15];
+    (any::<bool>(), any::<bool>(), bound(), bound(), 0i64..5).prop_map(
+        |(left, right, from, to, grace)| Kind {
             left,
             right,
-            before,
-            after,
+            before: -from.min(to),
+            after: from.max(to),
             grace,
         },
     )
@@ -346,6 +347,53 @@ fn j5_a_row_that_comes_and_is_closed_in_one_step_gives_its_result() {
 }
 
 #[test]
+fn j2_bounds_are_those_of_the_right_record_seen_from_the_left_one() {
+    let table: [(i64, i64, &[i64]); 6] = [
+        (0, 0, &[20]),
+        (10, 0, &[10, 15, 20]),
+        (0, 10, &[20, 25, 30]),
+        (4, 5, &[20, 25]),
+        (-5, 10, &[25, 30]),
+        (10, -5, &[10, 15]),
+    ];
+    for (before, after, expected) in table {
+        let kind = Kind {
+            left: false,
+            right: false,
+            ..Kind::outer(before, after, 0)
+        };
+        let place = support::Place::new();
+        let log = place.log();
+        let payments = [9, 10, 15, 20, 25, 30, 31].map(|time| click("u", time));
+        feed_in_batches(&log, "orders", &vec![vec![click("u", 20)]], 1);
+        feed_in_batches(&log, "payments", &vec![payments.to_vec()], 7);
+        run(launch(kind, false), &log).unwrap();
+        let expected: Vec<_> = expected.iter().map(|it| format!("20 {it}")).collect();
+        assert_eq!(found(&log)["u"], expected, "{before} before, {after} after");
+    }
+}
+
+#[test]
+fn rows_that_wait_are_counted_and_gone_when_time_has_passed() {
+    let mut job = ByHand::new(Kind::outer(10, 10, 0));
+    let times: Vec<_> = (0..100).map(|n| ("u", n)).collect();
+    job.feed("orders", &times);
+    let sizes = |job: &ByHand| job.running.as_ref().unwrap().progress().stores;
+    until("all rows are counted", || {
+        sizes(&job)["join-left"].rows_in_memory == 100
+    });
+    assert!(sizes(&job)["join-left"].memory_bytes > 2_000);
+    job.reach(200);
+    // What is deleted is counted until the next flush.
+    until("only those that brought time are left", || {
+        job.feed("orders", &[("other", 200)]);
+        let rows = |store: &str| sizes(&job)[store].rows_in_memory;
+        let waiting = usize::try_from(rows("join-left")).unwrap();
+        waiting <= job.fed["orders"].unsigned_abs() as usize - 100 && rows("join-right") <= 1
+    });
+}
+
+#[test]
 fn what_an_inner_join_may_still_match_stays_when_the_input_ends() {
     let kind = Kind {
         left: false,
@@ -454,64 +502,4 @@ fn j9_t12_nothing_that_a_join_gives_is_late_for_a_window_behind_it() {
     let expected = nested_loops(kind, &shop.orders, &shop.payments);
     let expected: usize = expected.values().map(Vec::len).sum();
     assert_eq!(counted, expected as u64);
-}
-
-/// The child's entry: the test below runs it in a process of its own.
-#[test]
-#[ignore = "the test of this module starts it, in a process that it kills"]
-fn joins_until_it_is_killed() {
-    let Ok(plan) = std::env::var(VARIABLE) else {
-        return;
-    };
-    let [workers, is_endless, data] = plan.splitn(3, ' ').collect::<Vec<_>>()[..] else {
-        panic!("no plan: {plan}")
-    };
-    let log = open(Path::new(data));
-    let job = joining(KILLED, watermarks(), is_endless == "true");
-    let launch = job.exactly_once(Commit::every(ms(20))).state_partitions(8);
-    let workers = workers.parse().unwrap();
-    let running = launch.workers(workers).start(&log).unwrap();
-    wait(running.finished()).unwrap();
-    log.close().unwrap();
-}
-
-const VARIABLE: &str = "ONCEFLOW_JOINS_CHILD";
-const KILLED: Kind = Kind::outer(7, 12, 2);
-
-fn start(data: &Path, workers: usize, is_endless: bool, failpoint: &str) -> Process {
-    let plan = format!("{workers} {is_endless} {}", data.display());
-    let test = "time::joins::joins_until_it_is_killed";
-    start_child(test, (VARIABLE, &plan), failpoint)
-}
-
-#[test]
-fn j4_j7_t16_joins_give_the_same_results_in_the_same_order_after_a_kill_at_every_failpoint() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let mut shop = Shop::new();
-    let log = open(&data);
-    topic_of_clicks(&log, "orders", 2);
-    topic_of_clicks(&log, "payments", 2);
-    log.close().unwrap();
-    let mut killed = 0;
-    for (life, name) in failpoint::NAMES.iter().enumerate() {
-        let log = open(&data);
-        shop.feed(&log, 200);
-        log.close().unwrap();
-        let workers = [1, 4][life % 2];
-        let mut process = start(&data, workers, true, &format!("{name}=kill"));
-        killed += usize::from(process.is_killed_within(Duration::from_millis(600)));
-    }
-    assert!(killed >= 20, "only {killed} failpoints were met");
-    let mut last = start(&data, 2, false, "");
-    assert!(last.0.wait().unwrap().success());
-    let log = open(&data);
-    assert!(
-        found(&log) == nested_loops(KILLED, &shop.orders, &shop.payments),
-        "joined wrongly"
-    );
-    for name in ["late-orders", "late-payments"] {
-        assert_eq!(committed(&log, name), vec![]);
-    }
-    log.close().unwrap();
 }

@@ -1,6 +1,7 @@
 //! Event time and windows: the committed output is a function of the input alone, whatever runs it.
 
 mod aligned; // Sources that wait for each other.
+mod all_joins; // All kinds of joins of streams in one job, killed and scaled out on both logs.
 mod as_of; // Joins of records with the version that was valid at their time, against the list of all versions.
 mod by_count; // Windows of a number of records, against a list of them.
 mod calendar; // Windows that follow the calendar of a zone.
@@ -15,6 +16,7 @@ mod joins; // Joins of two streams within an interval, against nested loops over
 pub(crate) mod killed; // A process with windows, killed at any moment and at every failpoint.
 mod killed_kinds; // The same of the other kinds of windows, early results and state that expires.
 mod late; // Late records say why; what windows leave out is counted.
+mod many_joins; // Ten thousand random cases for each kind of join of streams.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
 mod power_loss; // Windows and timers on a disk that loses power, with the state lost or older than the log.
 mod queries; // Questions about open windows.
@@ -30,5 +32,5 @@ pub(crate) mod support; // Clicks, how they are fed, and the windows that they b
 mod timers; // Timers of event time and of the wall clock, and records in the order of their times.
 mod ttl; // State with a lifetime, against a run by hand.
 mod two_inputs; // Operators with two inputs, against nested loops over all of both.
-mod updates;
-mod window_joins; // Joins of two streams in windows, against nested loops over all of both. // Windows that give a result with each change, against those that give it when they close.
+mod updates; // Windows that give a result with each change, against those that give it when they close.
+mod window_joins; // Joins of two streams in windows, against nested loops over all of both.

@@ -40,6 +40,8 @@ enum Step {
     Session(u64, Fold),
     /// Chains them in the order of time: each result depends on all values before.
     Chain,
+    /// Joins each with those that are so much older and newer, or with none.
+    Join(u64, u64),
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -58,6 +60,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (any_kind(), fold()).prop_map(|(kind, fold)| Step::Window(kind, fold)),
         2 => (1u64..12, fold()).prop_map(|(gap, fold)| Step::Session(gap, fold)),
         2 => Just(Step::Chain),
+        2 => (0u64..4, 0u64..4).prop_map(|(before, after)| Step::Join(before, after)),
     ]
 }
 
@@ -102,6 +105,17 @@ fn step(values: Values, step: &Step, prefix: &str, name: &str) -> Values {
         Step::Window(kind, fold) => folded(values, windows(kind), fold, prefix, name),
         Step::Session(gap, fold) => {
             folded(values, SessionWindows::gap(ms(gap)), fold, prefix, name)
+        }
+        Step::Join(before, after) => {
+            let (left, right) = values.tee();
+            let right = right.filter(|v| v % 3 != 0);
+            let (joined, late_left, late_right) =
+                left.join(name, right).within(ms(before), ms(after)).late();
+            late_left.sink(topic(&format!("{prefix}late")));
+            late_right.sink(topic(&format!("{prefix}late")));
+            joined
+                .left(|l, r| l.wrapping_mul(31).wrapping_add(r.copied().unwrap_or(-1)))
+                .boxed()
         }
         Step::Chain => {
             let (in_order, late) = values.sorted_by_time(&format!("{name}-order"));
