@@ -32,11 +32,13 @@
 //! | [`ttl`](crate::runtime::Keyed::ttl) … `stateful`, `count`, `reduce`, `aggregate`, `update`, `to_table` | keyed | the same, with state that expires | two stores |
 //! | [`entries`](crate::runtime::Keyed::entries) | keyed | a stream of what a function makes of key and value | – |
 //! | [`join`](crate::runtime::Keyed::join) … [`within`](crate::operators::Join::within), [`after`](crate::operators::Join::after), [`before`](crate::operators::Join::before) or [`window`](crate::operators::Join::window) … `inner`, `left`, `right`, `outer` | two keyed streams | matches within an interval of time or in a window, and what has none; the late ones | one store a side, one of times |
+//! | [`cogroup`](crate::runtime::Keyed::cogroup) … `aggregate`, `window_aggregate` | any number of keyed streams | an aggregate of the values of all, by key or by key and window | one store |
 //! | [`process`](crate::runtime::Keyed::process) | keyed | what your own [`Operator`](crate::runtime::Operator) gives | your stores |
 //! | [`connect`](crate::runtime::Keyed::connect) … [`process`](crate::runtime::Connected::process) | two keyed streams | what your own [`TwoInputOperator`](crate::runtime::TwoInputOperator) gives | your stores |
 
 mod aggregate;
 mod branch;
+mod cogroup;
 mod count;
 mod dedupe;
 mod effect;
@@ -61,6 +63,7 @@ mod ttl;
 mod update;
 mod window;
 
+pub use cogroup::{Cogroup, Either};
 pub use dedupe::Dedupe;
 pub use effect::{Delivery, Effect, EffectPolicy, EffectTarget};
 pub use flat_map::{Collector, Expand};

@@ -6,6 +6,7 @@ mod as_of; // Joins of records with the version that was valid at their time, ag
 mod by_count; // Windows of a number of records, against a list of them.
 mod calendar; // Windows that follow the calendar of a zone.
 mod calls; // Steps that ask the world outside, under failures, kills and hand-overs.
+mod cogroups; // Any number of inputs in one aggregate, against totals by hand.
 mod dedupes; // Records that are there more than once, against a list of all that passed.
 mod early; // Windows that give results early, against those that give them when they close.
 mod everything; // A job with all of these, and all that it gives by the definition.
