@@ -65,6 +65,8 @@ mod window;
 
 pub use cogroup::{Cogroup, Either};
 pub use dedupe::Dedupe;
+#[cfg(feature = "http")]
+pub use effect::HttpTarget;
 pub use effect::{Delivery, Effect, EffectPolicy, EffectTarget};
 pub use flat_map::{Collector, Expand};
 pub use join::{AsOfJoin, IntervalJoin, Join, JoinWindows};

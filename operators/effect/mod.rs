@@ -9,6 +9,8 @@
 //! `outbox.rs` (the operator).
 
 mod delivery;
+#[cfg(feature = "http")]
+mod http;
 mod outbox;
 mod target;
 
@@ -22,6 +24,8 @@ use outbox::{Outbox, Waiting};
 use crate::codec::Datum;
 use crate::runtime::{Keyed, SideOutput, Upstream};
 
+#[cfg(feature = "http")]
+pub use http::HttpTarget;
 pub use target::{Delivery, Effect, EffectTarget};
 
 /// The longest pause before an effect is delivered again, unless it is said otherwise.
@@ -123,7 +127,7 @@ where
     V: Datum + Clone + Serialize + DeserializeOwned,
     Up: Upstream<K, V>,
 {
-    /// Does something outside for each record: `target` is an `async` function. The stream that it
+    /// Does something outside for each record: `target` is an `async` function, or an `HttpTarget` (feature `http`). The stream that it
     /// gives has the effects that can never be delivered, with the reason as the header `onceflow.failed` and their
     /// idempotency key as `onceflow.effect`; where it is not used, such an effect stops the job.
     ///

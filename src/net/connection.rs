@@ -256,6 +256,15 @@ impl Connection {
     }
 }
 
+#[cfg(feature = "http")]
+impl Connection {
+    /// The bytes of both directions, for a protocol without frames of ours.
+    pub(crate) fn into_bytes(self) -> impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {
+        let (read, write) = self.stream.split();
+        tokio::io::join(read, write)
+    }
+}
+
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Connection({} -> {})", self.local, self.peer)

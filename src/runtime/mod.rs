@@ -21,12 +21,16 @@ mod scale;
 mod task;
 mod topics;
 
+#[cfg(feature = "http")]
+pub use crate::net::Pem;
 pub use crate::protocol::batch::{HeaderList, Headers};
 pub use connectors::{
     AtLeastOnce, Files, Formatted, KeyedTopic, LineFormat, Lines, TombstonePolicy, Topic,
     TopicReader, ValueLines, Values, at_least_once, files, keyed_topic, lines, lines_of,
     stdin_lines, topic, values,
 };
+#[cfg(feature = "http")]
+pub use connectors::{HttpAnswer, HttpClient, HttpFailure, HttpRequest};
 pub use contract::change::Change;
 pub use contract::error::{Failure, JobError, JobErrorKind};
 pub use contract::letter::{ReadLetter, TakeRecord};

@@ -29,6 +29,8 @@ const WRITE_BYTES: usize = 256 * 1024;
 const PART_BYTES: u64 = 64 << 20;
 const SEALED: &str = "part-";
 const IN_PROGRESS: &str = ".part-";
+/// Before the number of a worker, the mark of the number that its next part has at least.
+const NEXT: &str = "next-";
 const IN_PROGRESS_SUFFIX: &str = ".inprogress";
 
 /// How a record becomes a line.
@@ -162,6 +164,7 @@ where
     fn open(&self, context: &mut OperatorContext) -> Result<FilesWriter<F>, JobError> {
         Ok(FilesWriter {
             directory: self.opened()?,
+            next_mark: format!("{NEXT}{}", context.worker()),
             env: context.job().env().clone(),
             part_bytes: self.part_bytes,
             format: self.format.clone(),
@@ -179,7 +182,8 @@ where
 
 /// The committed lengths of parts. A mark that is none has no length: its part is removed, or said to be cut.
 fn lengths_of(marks: &Marks) -> HashMap<String, u64> {
-    let lengths = marks.iter().map(|(part, mark)| {
+    let of_parts = marks.iter().filter(|(part, _)| !part.starts_with(NEXT));
+    let lengths = of_parts.map(|(part, mark)| {
         let length = mark.try_into().map_or(0, u64::from_be_bytes);
         (part.to_owned(), length)
     });
@@ -212,6 +216,11 @@ impl FileDirectory {
             next: AtomicU64::new(0),
             settled: Mutex::default(),
         };
+        // O8: a name is not given again, though its file was taken away.
+        for (_, mark) in committed.iter().filter(|(part, _)| part.starts_with(NEXT)) {
+            let next = mark.try_into().map_or(0, u64::from_be_bytes);
+            directory.next.fetch_max(next, Ordering::Relaxed);
+        }
         let lengths = lengths_of(committed);
         directory.settle(env, &lengths)?;
         *directory.settled.lock() = lengths.into_keys().collect();
@@ -309,6 +318,8 @@ fn failed(directory: &Path, why: &dyn std::fmt::Display) -> JobError {
 /// One worker's end of the sink.
 pub struct FilesWriter<F> {
     directory: Arc<FileDirectory>,
+    /// The mark of the number that this worker's next part has at least.
+    next_mark: String,
     env: Env,
     part_bytes: u64,
     format: F,
@@ -432,6 +443,10 @@ impl<K: ?Sized, V: ?Sized, F: LineFormat<K, V>> SinkWriter<K, V> for FilesWriter
         };
         if part.length_bytes > part.marked_bytes {
             self.sync(&part)?;
+            if part.marked_bytes == 0 {
+                let next = self.directory.next.load(Ordering::Relaxed);
+                marks.set(self.next_mark.as_str(), next.to_be_bytes());
+            }
             marks.set(part.name.as_str(), part.length_bytes.to_be_bytes());
             part.marked_bytes = part.length_bytes;
         }

@@ -3,6 +3,8 @@
 mod byte_stream;
 mod callback;
 mod files;
+#[cfg(feature = "http")]
+mod http_client;
 mod lines;
 mod topic_sink;
 mod topic_source;
@@ -10,6 +12,8 @@ mod values;
 
 pub use callback::{AtLeastOnce, at_least_once};
 pub use files::{Files, Formatted, LineFormat, ValueLines, files};
+#[cfg(feature = "http")]
+pub use http_client::{HttpAnswer, HttpClient, HttpFailure, HttpRequest};
 pub use lines::{Lines, lines, lines_of, stdin_lines};
 pub use topic_sink::{TombstonePolicy, Topic, topic};
 pub(in crate::runtime) use topic_source::keyed_letters;

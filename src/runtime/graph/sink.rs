@@ -31,7 +31,9 @@ use crate::state::Trace;
 /// [`prepare_commit`](SinkWriter::prepare_commit) makes what was written durable and says in *marks* how much that is. The
 /// marks are committed in the job's own transaction, with its results, state and positions. Whatever happens, the next
 /// attempt begins with [`recover`](Self::recover) and the marks of the last committed cycle: the sink undoes what was written
-/// behind them, and finishes what they cover. So each record is in the sink once.
+/// behind them, and finishes what they cover. So each record is in the sink once. A target that keeps a number of the commit beside its
+/// rows, as a database can, is exactly once by these steps: docs/operators.md, "Targets that keep the epoch". One that cannot take
+/// anything back, such as a service, is reached by [`effect`](Keyed::effect).
 ///
 /// ```
 /// use std::io::{Seek, SeekFrom, Write};

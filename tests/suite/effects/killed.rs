@@ -16,7 +16,7 @@ use crate::time::support::{Click, feed, left_in_store, ms, topic_of_clicks};
 const VARIABLE: &str = "ONCEFLOW_EFFECTS_CHILD";
 
 /// The job of the child, whose target appends a line for each delivery, before it answers or fails.
-fn noting(notes: &Path, is_endless: bool) -> Launch {
+pub(super) fn noting(notes: &Path, is_endless: bool) -> Launch {
     let notes = notes.to_owned();
     let target = move |effect: Effect<String, Click>| {
         let notes = notes.clone();
@@ -98,17 +98,7 @@ impl World {
     }
 
     fn told(&self) -> Vec<Told> {
-        let notes = std::fs::read_to_string(self.notes()).unwrap_or_default();
-        // A kill may have cut the last line of a life; the next one goes on behind it.
-        let whole = notes
-            .lines()
-            .map(|line| line.split(' ').collect::<Vec<_>>());
-        whole
-            .map(|words| match words[..] {
-                [user, number, key] => (user.to_owned(), number.parse().unwrap(), key.to_owned()),
-                _ => panic!("no note: {words:?}"),
-            })
-            .collect()
+        told_in(&self.notes())
     }
 
     /// Runs the job to its end, and looks at everything.
@@ -127,6 +117,20 @@ impl World {
         assert_eq!(left_in_store(&log, "tells", "tell"), 0);
         log.close().unwrap();
     }
+}
+
+/// The notes of a target. A line is written in one go, so that a kill leaves all of it or nothing.
+pub(super) fn told_in(notes: &Path) -> Vec<Told> {
+    let notes = std::fs::read_to_string(notes).unwrap_or_default();
+    let whole = notes
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    whole
+        .map(|words| match words[..] {
+            [user, number, key] => (user.to_owned(), number.parse().unwrap(), key.to_owned()),
+            _ => panic!("no note: {words:?}"),
+        })
+        .collect()
 }
 
 #[test]

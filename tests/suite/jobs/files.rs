@@ -238,3 +238,60 @@ fn a_file_is_seen_as_soon_as_it_is_committed_also_where_nothing_follows() {
     });
     onceflow::client::wait(running.stop()).unwrap();
 }
+
+#[test]
+fn o8_a_name_of_a_file_is_never_given_again_though_the_file_was_taken_away() {
+    let place = Place::new();
+    let out = place.path("out");
+    let path = place.file("in", "");
+    let mut seen = std::collections::BTreeSet::new();
+    for run_number in 0..3 {
+        super::support::append(&path, numbers(30));
+        let log = place.log();
+        let often = Commit::every(OFTEN).or_records(10);
+        let launch = copy(&path, &out, u64::MAX, 0).exactly_once(often);
+        run(launch.workers(1 + run_number % 2), &log).unwrap();
+        for entry in fs::read_dir(&out).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            assert!(seen.insert(name.clone()), "{name} came again");
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    assert!(seen.len() > 3, "{seen:?}");
+}
+
+#[test]
+fn o7_what_another_job_left_in_the_directory_stays() {
+    let place = Place::new();
+    let out = place.path("out");
+    fs::create_dir(&out).unwrap();
+    let others = [
+        ".part-copy-1-00000000.inprogress",
+        ".part-copy-11-00000000.inprogress",
+        ".part-cop-00000000.inprogress",
+        ".part-copy00000000.inprogress",
+        ".part-copy-0000000x.inprogress",
+        "part-copy-1-00000000",
+    ];
+    for name in others {
+        fs::write(out.join(name), "of another job\n").unwrap();
+    }
+    fs::write(
+        out.join(".part-copy-00000000.inprogress"),
+        "never committed",
+    )
+    .unwrap();
+    let path = place.file("in", numbers(10));
+    let log = place.log();
+    run(
+        copy(&path, &out, u64::MAX, 0).exactly_once(Commit::every(OFTEN)),
+        &log,
+    )
+    .unwrap();
+    for name in others {
+        let content = fs::read_to_string(out.join(name)).unwrap();
+        assert_eq!(content, "of another job\n", "{name}");
+    }
+    assert!(!out.join(".part-copy-00000000.inprogress").exists());
+}

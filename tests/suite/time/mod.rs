@@ -19,7 +19,7 @@ mod killed_kinds; // The same of the other kinds of windows, early results and s
 mod late; // Late records say why; what windows leave out is counted.
 mod many_joins; // Ten thousand random cases for each kind of join of streams.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
-mod power_loss; // Windows and timers on a disk that loses power, with the state lost or older than the log.
+pub(crate) mod power_loss; // Windows and timers on a disk that loses power, with the state lost or older than the log.
 mod queries; // Questions about open windows.
 mod replay; // The same output whatever runs a job: random topologies, workers, batches, kills, logs.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.

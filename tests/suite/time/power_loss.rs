@@ -95,15 +95,15 @@ impl Files for TwoDisks {
 }
 
 /// One data directory on a machine that loses power again and again.
-struct Machine {
+pub(crate) struct Machine {
     folder: tempfile::TempDir,
-    world: SimulatedWorld,
+    pub(crate) world: SimulatedWorld,
     /// What the state was before each life.
     copies: usize,
 }
 
 impl Machine {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let world = SimulatedWorld::with_threads(seed);
         let files = world.env().files;
@@ -128,7 +128,7 @@ impl Machine {
         self.folder.path().join("data")
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.data().join("state")
     }
 
@@ -136,7 +136,7 @@ impl Machine {
         self.folder.path().join(format!("copy-{number}"))
     }
 
-    fn open(&self) -> Result<Log, BrokerError> {
+    pub(crate) fn open(&self) -> Result<Log, BrokerError> {
         let env = Env {
             files: Arc::new(TwoDisks {
                 state: self.state(),

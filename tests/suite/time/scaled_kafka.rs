@@ -21,7 +21,7 @@ use crate::support::peers;
 
 /// Tells the child which instance it is, where its state is, and where Kafka is.
 const VARIABLE: &str = "ONCEFLOW_WINDOWS_CHILD";
-pub(super) const SESSION: Duration = Duration::from_millis(1_500);
+pub(crate) const SESSION: Duration = Duration::from_millis(1_500);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The processes that share the job, in turn. Those that are not named any more are killed.
@@ -37,14 +37,14 @@ const MEMBERS: [&[&str]; 9] = [
     &["three"],
 ];
 
-pub(super) fn open(brokers: &str, state: &Path) -> Log {
+pub(crate) fn open(brokers: &str, state: &Path) -> Log {
     let settings = KafkaSettings::new(brokers)
         .and_then(|settings| settings.with("state.dir", &state.display().to_string()));
     Log::kafka_with(settings.unwrap()).unwrap()
 }
 
 /// The input of a child ends with its parent, and so does the child.
-pub(super) fn end_with_parent() {
+pub(crate) fn end_with_parent() {
     std::thread::spawn(|| {
         drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
         std::process::exit(4);
@@ -87,7 +87,7 @@ fn shares_the_windows_until_it_is_killed() {
 }
 
 /// A process that is killed with SIGKILL when it is dropped.
-pub(super) struct Life(Child);
+pub(crate) struct Life(Child);
 
 impl Life {
     fn begin(instance: &str, brokers: &str, folder: &Path) -> Self {
@@ -96,7 +96,7 @@ impl Life {
     }
 
     /// Runs one test of this binary as an instance; it finds its name, where Kafka is, and where its state is, in a variable.
-    pub(super) fn begin_child(
+    pub(crate) fn begin_child(
         test: &str,
         variable: &str,
         instance: &str,
@@ -116,7 +116,7 @@ impl Life {
         Self(child.unwrap())
     }
 
-    pub(super) fn assert_lives(&mut self, name: &str) {
+    pub(crate) fn assert_lives(&mut self, name: &str) {
         let ended = self.0.try_wait().unwrap();
         assert!(ended.is_none(), "{name} ended by itself");
     }
@@ -154,7 +154,7 @@ impl Drop for Load {
 }
 
 /// The instance that has each state partition, as the group says.
-pub(super) fn owners(log: &Log, job: &str) -> BTreeMap<i32, String> {
+pub(crate) fn owners(log: &Log, job: &str) -> BTreeMap<i32, String> {
     let group = GroupId::new(job).unwrap();
     let mut owners = BTreeMap::new();
     let Ok(described) = wait(log.admin().describe_group(&group)) else {
@@ -169,7 +169,7 @@ pub(super) fn owners(log: &Log, job: &str) -> BTreeMap<i32, String> {
     owners
 }
 
-pub(super) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_true() {
         assert!(begin.elapsed() < PATIENCE, "waited in vain until {what}");
@@ -191,7 +191,7 @@ fn wait_for_results(log: &Log, clicks: &Clicks) {
 }
 
 /// A broker that gives up a member, or a transaction, soon.
-pub(super) fn cluster() -> KafkaCluster {
+pub(crate) fn cluster() -> KafkaCluster {
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     KafkaCluster::start_with(&KafkaOptions {
         brokers: 1,

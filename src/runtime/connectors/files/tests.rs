@@ -66,6 +66,7 @@ impl Life {
         Self {
             sink,
             writer: FilesWriter {
+                next_mark: format!("{NEXT}0"),
                 directory: Arc::new(directory),
                 env: env.clone(),
                 part_bytes,
