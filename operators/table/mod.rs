@@ -2,6 +2,7 @@
 
 mod derived;
 mod extreme;
+mod foreign;
 mod group;
 mod join;
 mod lookup;

@@ -1,6 +1,9 @@
-//! Joins: lookups of a stream in a table beside the same count, and the join of two streams within an hour.
+//! Joins: lookups of a stream in a table beside the same count, the join of two streams within an hour, and a join by foreign key whose
+//! right side changes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::report::Figure;
@@ -17,6 +20,12 @@ const ROWS: u64 = 10_000_000;
 const HOUR: Duration = Duration::from_secs(3600);
 /// How much time the records of both streams cover: no more than the join holds.
 const MILLIS: u64 = 3_500_000;
+/// How many rows have one foreign key.
+const FAN_OUT: u64 = 1_000;
+/// How many foreign keys there are.
+const FOREIGN_KEYS: u64 = 8;
+/// How often a value of one of them changes.
+const FOREIGN_CHANGES: u64 = 8_000;
 
 /// Measures lookups in a table, and a join of two streams.
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
@@ -48,10 +57,53 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
     let figure = |name: &str, value: f64, baseline: f64| {
         Figure::new(format!("joins.{name}"), value, "records/s").against(baseline)
     };
+    let (foreign, flat_map) = fan_out(bench)?;
     Ok(vec![
+        figure("foreign-key", foreign, flat_map),
         figure("lookup", looked_up, count),
         figure("interval", joined, interval_in_a_map(bench, rows)),
     ])
+}
+
+/// How many rows of a join by foreign key change in a second, as each change on the right changes a thousand of them; and how many records
+/// a second are made, a thousand of each, brought to their keys and counted.
+fn fan_out(bench: &Bench<'_>) -> anyhow::Result<(f64, f64)> {
+    let changes = bench.scaled(FOREIGN_CHANGES);
+    let (outputs, rows) = (changes * FAN_OUT, FOREIGN_KEYS * FAN_OUT);
+    let counted = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&counted);
+    let planned = run_on(bench, outputs, "foreign-key", 1, |job| {
+        let entries = |name: &'static str, count| job.source(values(name, 0..count));
+        let left = entries("left", rows).key_by(|n| *n).map(|n| Some(*n));
+        let right = entries("right", changes).key_by(|n| n % FOREIGN_KEYS);
+        let right = right.map(|n| Some(*n)).to_table("rights");
+        left.to_table("lefts")
+            .join_on(
+                "joined",
+                right,
+                |n| n % FOREIGN_KEYS,
+                |left, right| left ^ right,
+            )
+            .changes()
+            .inspect(move |_| {
+                counter.fetch_add(1, Ordering::Relaxed);
+            })
+            .sink(topic::<u64>("out").as_option());
+    })?;
+    let flat_map = run_on(bench, outputs, "flat-map", 1, |job| {
+        job.source(values("records", 0..changes))
+            .flat_map_into(|n: &u64| {
+                let first = n % FOREIGN_KEYS;
+                (0..FAN_OUT).map(move |row| first + row * FOREIGN_KEYS)
+            })
+            .key_by(|row| *row)
+            .count("counts")
+            .changes()
+            .sink(topic("out"));
+    })?;
+    // Those changes that came before the rows changed none of them.
+    let share = counted.load(Ordering::Relaxed) as f64 / outputs.max(1) as f64;
+    Ok((planned * share, flat_map))
 }
 
 /// Numbers, each with its time.

@@ -261,8 +261,10 @@ impl Graph {
         match found.as_ref().and_then(|node| node.name.as_deref()) {
             Some(name) => {
                 self.rename(name, first, &ports);
-                let stores = found.iter().flat_map(|node| &node.stores);
-                self.rename_stores(name, first, stores);
+                // A step may be several nodes of one name.
+                let nodes = self.0.borrow().nodes.clone();
+                let parts = nodes.iter().filter(|it| it.name.as_deref() == Some(name));
+                self.rename_stores(name, first, parts.flat_map(|node| &node.stores));
             }
             None => self.add_fault(format!(
                 "`.was({first:?})` stands behind a step without a name: put it right behind the one that was renamed"

@@ -6,14 +6,16 @@ use onceflow::client::wait;
 use onceflow::prelude::*;
 use onceflow::runtime::{Launch, Running};
 
-use super::support::{Entry, Kind, changes, check, feed, job, last, make_topic, written};
-use crate::jobs::support::{Place, until};
+use super::support::{Entry, Kind, changes, check, expected, feed, job, last, make_topic, written};
+use crate::jobs::support::{Place, committed, until};
+
+pub(super) const STATE_PARTITIONS: u16 = 8;
 
 fn instance(name: &str) -> Launch {
     job(Kind::Outer, true)
         .exactly_once(Commit::every(Duration::from_millis(20)))
         .workers(2)
-        .state_partitions(8)
+        .state_partitions(STATE_PARTITIONS)
         .scale_out(ScaleOut::instance(name))
 }
 
@@ -24,21 +26,48 @@ fn has_state(running: &Running) -> bool {
     topics.any(|topic| topic.ends_with("-repartition"))
 }
 
-struct Input<'a> {
+/// What was fed to both tables.
+pub(super) struct Input<'a> {
     log: &'a Log,
     state: u64,
-    left: Vec<Entry>,
-    right: Vec<Entry>,
+    pub(super) left: Vec<Entry>,
+    pub(super) right: Vec<Entry>,
 }
 
-impl Input<'_> {
-    fn feed(&mut self, count: usize) {
+impl<'a> Input<'a> {
+    pub(super) fn new(log: &'a Log, seed: u64) -> Self {
+        Self {
+            log,
+            state: seed,
+            left: vec![],
+            right: vec![],
+        }
+    }
+
+    pub(super) fn feed(&mut self, count: usize) {
         let left = changes(&mut self.state, count);
         let right = changes(&mut self.state, count);
         feed(self.log, "left", &left);
         feed(self.log, "right", &right);
         self.left.extend(left);
         self.right.extend(right);
+    }
+
+    /// A key of its own at the end, which comes last in its partition of each input.
+    pub(super) fn end(&mut self) {
+        let end = [(1_000, Some(1)), (1_001, Some(1))];
+        feed(self.log, "left", &end);
+        self.left.extend(end);
+    }
+
+    /// Whether all is out that is made of it.
+    pub(super) fn is_out(&self) -> bool {
+        let (left, right) = (last(&self.left), last(&self.right));
+        let set = self.left.iter().filter(|(_, value)| value.is_some());
+        let expected = expected(Kind::Outer, &left, &right);
+        let mut all = expected.iter();
+        all.all(|(topic, expected)| last(&written(self.log, topic)) == *expected)
+            && committed(self.log, "itself").len() == set.count()
     }
 }
 
@@ -48,12 +77,7 @@ fn j6_j7_j17_tables_and_those_that_read_them_move_between_instances() {
     let log = place.log();
     make_topic(&log, "left");
     make_topic(&log, "right");
-    let mut input = Input {
-        log: &log,
-        state: 5,
-        left: vec![],
-        right: vec![],
-    };
+    let mut input = Input::new(&log, 5);
     let start = |name: &str| instance(name).start(&log).unwrap();
     input.feed(300);
     let mut stays = start("first");
@@ -68,25 +92,8 @@ fn j6_j7_j17_tables_and_those_that_read_them_move_between_instances() {
         wait(std::mem::replace(&mut stays, other).stop()).unwrap();
         input.feed(200);
     }
-    // A key of its own at the end, which comes last in its partition of each input.
-    input.left.extend([(1_000, Some(1)), (1_001, Some(1))]);
-    feed(&log, "left", &[(1_000, Some(1)), (1_001, Some(1))]);
-    until("all is out", || {
-        let copied = last(&written(&log, "left-copied"));
-        let joined = last(&written(&log, "joined"));
-        let counts = last(&written(&log, "counts"));
-        let is_read = copied == last(&input.left) && joined.contains_key(&1_001);
-        is_read && counts.values().sum::<u64>() == joined.len() as u64 && is_joined(&log, &input)
-    });
+    input.end();
+    until("all is out", || input.is_out());
     wait(stays.stop()).unwrap();
     check(&log, Kind::Outer, &input.left, &input.right);
-}
-
-/// Whether the joined table has the keys that either table has.
-fn is_joined(log: &Log, input: &Input<'_>) -> bool {
-    let (left, right) = (last(&input.left), last(&input.right));
-    let mut keys: Vec<u64> = left.into_keys().chain(right.into_keys()).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    last(&written(log, "joined")).into_keys().eq(keys)
 }

@@ -7,7 +7,7 @@ use onceflow::codec::Datum;
 use onceflow::internals::protocol::batch::BatchProducer;
 use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
 use onceflow::prelude::*;
-use onceflow::types::{TopicName, TopicPartition};
+use onceflow::types::{Timestamp, TopicName, TopicPartition};
 
 use crate::jobs::support::{committed, decode};
 use crate::support::records::batch_at;
@@ -26,6 +26,20 @@ pub(super) fn make_topic(log: &Log, topic: &str) {
 
 /// Appends changes, those of a key to one partition, in their order.
 pub(super) fn feed(log: &Log, topic: &str, entries: &[Entry]) {
+    feed_at(log, topic, log.env().clock.wall(), entries);
+}
+
+/// The same, as of a time.
+pub(super) fn feed_at(log: &Log, topic: &str, time: Timestamp, entries: &[Entry]) {
+    assert!(append(log, topic, time, entries), "{topic}");
+}
+
+/// The same, where it may fail.
+pub(super) fn try_feed(log: &Log, topic: &str, entries: &[Entry]) -> bool {
+    append(log, topic, log.env().clock.wall(), entries)
+}
+
+fn append(log: &Log, topic: &str, time: Timestamp, entries: &[Entry]) -> bool {
     for partition in 0..PARTITIONS {
         let own = entries.iter();
         let own = own.filter(|(key, _)| key % 2 == u64::from(partition.unsigned_abs()));
@@ -39,15 +53,18 @@ pub(super) fn feed(log: &Log, topic: &str, entries: &[Entry]) {
         }
         let request = ProduceRequest {
             partition: TopicPartition::new(TopicName::new(topic).unwrap(), partition),
-            records: batch_at(log.env().clock.wall(), BatchProducer::Plain, &lines).into(),
+            records: batch_at(time, BatchProducer::Plain, &lines).into(),
             acks: Acks::Leader,
             transactional_id: None,
         };
-        wait(log.transport().produce(request)).unwrap();
+        if wait(log.transport().produce(request)).is_err() {
+            return false;
+        }
     }
+    true
 }
 
-fn parse(line: &str) -> Result<Entry, String> {
+pub(super) fn parse(line: &str) -> Result<Entry, String> {
     let (key, value) = line.split_once(' ').ok_or("no value")?;
     let key = key.parse().map_err(|e| format!("{key:?}: {e}"))?;
     Ok((key, value.parse().ok()))
@@ -74,7 +91,12 @@ pub(super) fn both(left: Option<&u64>, right: Option<&u64>) -> u64 {
     left.map_or(100, |it| *it) * 1_000 + right.map_or(100, |it| *it)
 }
 
-/// Joins the tables of `left` and `right` into `joined`; puts the values of that that are even into `even`, half of each into `halves`,
+/// The foreign key of a left value, in the table of `right`.
+pub(super) fn foreign_key(value: &u64) -> Option<u64> {
+    (value % 5 != 4).then(|| value % 7)
+}
+
+/// Joins the tables of `left` and `right` into `joined`, and by foreign key into `on-inner` and `on-left`; puts the values of that that are even into `even`, half of each into `halves`,
 /// their sums by the remainder of a division by 3 into `sums`, and how many there are into `counts`.
 pub(super) fn job(kind: Kind, is_endless: bool) -> Job {
     let job = Job::new("tables");
@@ -83,6 +105,7 @@ pub(super) fn job(kind: Kind, is_endless: bool) -> Job {
     let (left, copied) = left.tee();
     let (copied, looked_up) = copied.tee();
     let (copied, itself) = copied.tee();
+    let (copied, by_foreign_key) = copied.tee();
     copied
         .changes()
         .sink(topic::<u64>("left-copied").as_option());
@@ -92,6 +115,23 @@ pub(super) fn job(kind: Kind, is_endless: bool) -> Job {
         .join_table("itself", looked_up, |change, value| *change == Some(*value))
         .sink(topic("itself"));
     let right = input(&job, "right", is_endless).to_table("right");
+    let (right, foreign) = right.tee();
+    let (inner, outer) = foreign.tee();
+    let (on_inner, on_left) = by_foreign_key.tee();
+    on_inner
+        .join_on("on-inner", inner, foreign_key, |l, r| {
+            both(Some(l), Some(r))
+        })
+        .changes()
+        .sink(topic::<u64>("on-inner").as_option());
+    let on_left = on_left.left_join_on("on-left", outer, foreign_key, |l, r| both(Some(l), r));
+    let (on_left, counted) = on_left.tee();
+    on_left.changes().sink(topic::<u64>("on-left").as_option());
+    counted
+        .group_by(|_, value| (value % 3, *value))
+        .aggregate("on-sums", || 0, |sum, it| *sum += it, |sum, it| *sum -= it)
+        .changes()
+        .sink(topic::<u64>("on-sums").as_option());
     let joined = match kind {
         Kind::Inner => left
             .join("joined", right, |l, r| both(Some(l), Some(r)))
@@ -174,10 +214,18 @@ fn check_deletions(topic: &str, changes: &[Entry]) {
     }
 }
 
-/// Checks all that the job wrote against the last values of both tables.
-pub(super) fn check(log: &Log, kind: Kind, left: &[Entry], right: &[Entry]) {
-    let set_count = left.iter().filter(|(_, value)| value.is_some()).count();
-    let (left, right) = (last(left), last(right));
+/// What both tables are, joined by foreign key.
+fn joined_on(left: &Last, right: &Last, is_inner: bool) -> Last {
+    let rows = left.iter().filter_map(|(key, value)| {
+        let found = foreign_key(value).and_then(|it| right.get(&it));
+        let is_there = found.is_some() || !is_inner;
+        is_there.then(|| (*key, both(Some(value), found)))
+    });
+    rows.collect()
+}
+
+/// What is to be in the topics that the job writes, by the last values of both tables.
+pub(super) fn expected(kind: Kind, left: &Last, right: &Last) -> [(&'static str, Last); 9] {
     let mut joined = Last::new();
     for key in left.keys().chain(right.keys()) {
         let (l, r) = (left.get(key), right.get(key));
@@ -190,30 +238,48 @@ pub(super) fn check(log: &Log, kind: Kind, left: &[Entry], right: &[Entry]) {
             joined.insert(*key, both(l, r));
         }
     }
+    let mut counts = Last::new();
+    for value in joined.values() {
+        *counts.entry(value % 2).or_default() += 1;
+    }
+    let sums = |table: &Last| {
+        let mut sums = Last::new();
+        for value in table.values() {
+            *sums.entry(value % 3).or_default() += value;
+        }
+        sums
+    };
+    let on_left = joined_on(left, right, false);
+    let all = || joined.iter().map(|(key, value)| (*key, *value));
+    [
+        ("left-copied", left.clone()),
+        ("even", all().filter(|(_, value)| value % 2 == 0).collect()),
+        (
+            "halves",
+            all().map(|(key, value)| (key, value / 2)).collect(),
+        ),
+        ("sums", sums(&joined)),
+        ("counts", counts),
+        ("on-inner", joined_on(left, right, true)),
+        ("on-sums", sums(&on_left)),
+        ("on-left", on_left),
+        ("joined", joined),
+    ]
+}
+
+/// Checks all that the job wrote against the last values of both tables.
+pub(super) fn check(log: &Log, kind: Kind, left: &[Entry], right: &[Entry]) {
+    let set_count = left.iter().filter(|(_, value)| value.is_some()).count();
     let itself = values_of::<bool>(log, "itself");
     assert_eq!(itself.len(), set_count, "lookups of what is there");
     assert!(
         itself.iter().all(|is_same| *is_same),
         "a lookup found another value"
     );
-    let (mut sums, mut counts) = (Last::new(), Last::new());
-    for value in joined.values() {
-        *sums.entry(value % 3).or_default() += value;
-        *counts.entry(value % 2).or_default() += 1;
-    }
-    let all = || joined.iter().map(|(key, value)| (*key, *value));
-    let even: Last = all().filter(|(_, value)| value % 2 == 0).collect();
-    let halves: Last = all().map(|(key, value)| (key, value / 2)).collect();
-    for (topic, expected) in [
-        ("joined", &joined),
-        ("even", &even),
-        ("halves", &halves),
-        ("sums", &sums),
-        ("counts", &counts),
-    ] {
+    for (topic, expected) in expected(kind, &last(left), &last(right)) {
         let written = written(log, topic);
         check_deletions(topic, &written);
-        assert_eq!(&last(&written), expected, "{topic}");
+        assert_eq!(last(&written), expected, "{topic}");
     }
 }
 

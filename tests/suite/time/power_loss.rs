@@ -15,6 +15,7 @@ use onceflow::internals::env::{
     Access, Dir, DirEntry, Env, File, Files, Lock, LockError, OpenMode,
 };
 use onceflow::prelude::*;
+use onceflow::runtime::Launch;
 use onceflow::types::{Durability, Timestamp};
 
 use super::everything::{Given, Input, create_topics, finish, launch, open};
@@ -149,20 +150,38 @@ impl Machine {
     }
 
     /// Puts the state of an earlier life back; 0 is the newest.
-    fn restore(&self, lives_ago: usize) {
+    pub(crate) fn restore(&self, lives_ago: usize) {
         std::fs::remove_dir_all(self.state()).unwrap();
         copy_tree(&self.copy(self.copies - 1 - lives_ago), &self.state());
     }
 
-    fn keep_a_copy(&mut self) {
+    pub(crate) fn keep_a_copy(&mut self) {
         if self.state().exists() {
             copy_tree(&self.state(), &self.copy(self.copies));
             self.copies += 1;
         }
     }
 
+    pub(crate) fn has_copies(&self) -> bool {
+        self.copies > 0
+    }
+
     /// Feeds and runs the job until the power is lost, after so many calls or a while.
     fn live(&mut self, workers: usize, after: Cut, loss: PowerLoss, input: &mut Input) {
+        self.live_with(after, loss, launch(true).workers(workers), |log| {
+            let keys_count = u64::from(input.random(8) == 0);
+            input.feed(log, 4, keys_count);
+        });
+    }
+
+    /// The same, of any job.
+    pub(crate) fn live_with(
+        &mut self,
+        after: Cut,
+        loss: PowerLoss,
+        launch: Launch,
+        mut feed: impl FnMut(&Log),
+    ) {
         if let Cut::WhileOpening(calls_count) = after {
             self.world.power_off_after(calls_count);
         }
@@ -170,11 +189,10 @@ impl Machine {
             if let Cut::WhileRunning(calls_count) = after {
                 self.world.power_off_after(calls_count);
             }
-            let running = launch(true).workers(workers).start(&log).unwrap();
+            let running = launch.start(&log).unwrap();
             let begin = Instant::now();
             while !self.world.is_off() && begin.elapsed() < LIFE_MAX {
-                let keys_count = u64::from(input.random(8) == 0);
-                input.feed(&log, 4, keys_count);
+                feed(&log);
                 std::thread::sleep(ms(3));
             }
             self.world.power_off();
@@ -186,7 +204,7 @@ impl Machine {
 
 /// After how many calls of the file system the power is lost.
 #[derive(Debug, Clone, Copy)]
-enum Cut {
+pub(crate) enum Cut {
     WhileOpening(u64),
     WhileRunning(u64),
 }
