@@ -21,6 +21,7 @@
 //! | [`join_as_of`](crate::runtime::Keyed::join_as_of) … `inner`, `left` | keyed, keyed versions | each record with the version of its time; the late ones | three stores |
 //! | [`join_table`](crate::runtime::Keyed::join_table), [`left_join_table`](crate::runtime::Keyed::left_join_table) | keyed, table | each record with the table's value for its key | – |
 //! | [`join`](crate::runtime::Table::join), [`left_join`](crate::runtime::Table::left_join), [`outer_join`](crate::runtime::Table::outer_join) | two tables | a table of both | – |
+//! | [`join_broadcast`](crate::runtime::Keyed::join_broadcast), [`left_join_broadcast`](crate::runtime::Keyed::left_join_broadcast) | stream, keyed, a topic that each process has whole ([`Job::broadcast`](crate::runtime::Job::broadcast)) | each record with the value for a key of its own | – |
 //! | [`join_on`](crate::runtime::Table::join_on), [`left_join_on`](crate::runtime::Table::left_join_on) | two tables | a table of both, by a foreign key | two stores |
 //! | [`changes_per_commit`](crate::runtime::Table::changes_per_commit) | table | the last change of each key in a cycle | – |
 //! | [`stateful`](crate::runtime::Keyed::stateful) | keyed | any number for each, with a value of state for the key | one store |

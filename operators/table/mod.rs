@@ -1,5 +1,6 @@
 //! Steps of tables: other tables, joins, and streams that look values up in them.
 
+mod broadcast;
 mod derived;
 mod extreme;
 mod foreign;

@@ -41,6 +41,7 @@ pub use contract::source::{Emit, Emitted, Pace, Position, Raw, Read, Split, Spli
 pub use contract::time::{Missed, Watermarks};
 pub use contract::two_inputs::TwoInputOperator;
 pub use contract::window::{FixedWindows, Window, Windowed};
+pub use graph::broadcast::{Broadcast, BroadcastReader, BroadcastView};
 pub use graph::connect::Connected;
 pub use graph::description::Description;
 pub use graph::exchange::Exchange;

@@ -5,6 +5,7 @@
 
 pub(in crate::runtime) mod advice;
 mod beside;
+pub(in crate::runtime) mod broadcast;
 pub(in crate::runtime) mod connect;
 pub(in crate::runtime) mod description;
 pub(in crate::runtime) mod exchange;

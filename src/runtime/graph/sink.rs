@@ -195,7 +195,8 @@ impl<K: ?Sized + 'static, V: 'static, U: Upstream<K, Change<V>>, D> Table<K, V, 
     #[track_caller]
     pub fn materialize(self) {
         let (changes, _) = self.into_parts();
-        changes.end("materialize".to_owned(), Discard);
+        changes.place.then(&changes.graph, "table".to_owned());
+        changes.upstream.attach(&changes.graph, Discard);
     }
 }
 

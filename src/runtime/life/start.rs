@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
 use tracing::{info, info_span};
 
 use super::driver::{Driver, source_topics};
@@ -229,6 +230,7 @@ fn prepare(
         uses_time: topology.uses_time,
         uses_clock: topology.uses_clock,
         splits: Splits::default(),
+        broadcasts: Mutex::default(),
         read_topics: BTreeMap::new(),
         progress: Arc::clone(progress),
         topic_partitions: settings.partitions_of_new_topics(state_partitions),

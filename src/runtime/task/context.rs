@@ -1,5 +1,6 @@
 //! What the parts of a running job share: the job's, and each worker's own.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -73,6 +74,8 @@ pub struct JobContext {
     /// Whether one asks for the wall clock.
     pub(crate) uses_clock: bool,
     pub(crate) splits: Splits,
+    /// The tables that this process has as a whole, by their sources' names.
+    pub(crate) broadcasts: parking_lot::Mutex<BTreeMap<String, Arc<dyn Any + Send + Sync>>>,
     pub(crate) alignment: Arc<Alignment>,
     pub(crate) calls: JobCalls,
     /// The topics that the job has read before, and who they were.

@@ -1,5 +1,6 @@
 //! Tables: what is made of them is what a plain program makes of the last values, whatever runs the job.
 
+mod broadcast; // Tables that every process has as a whole.
 mod foreign; // Joins by foreign key, change by change.
 mod killed; // A job of tables, killed at every failpoint.
 mod model; // Joins, groups and filters of tables over random changes, against maps.
