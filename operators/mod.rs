@@ -16,6 +16,7 @@
 //! | [`aggregate`](crate::runtime::Keyed::aggregate) | keyed | anything folded from each key's values | one store |
 //! | [`update`](crate::runtime::Keyed::update) | keyed | a value for each key that may be deleted again | one store |
 //! | [`to_table`](crate::runtime::Keyed::to_table), [`Job::table`](crate::runtime::Job::table) | keyed values or deletions, a topic | the last value of each key | one store |
+//! | [`to_table_by_time`](crate::runtime::Keyed::to_table_by_time) | keyed values or deletions | the newest value of each key by its time | one store |
 //! | [`filter`](crate::runtime::Table::filter), [`map_values`](crate::runtime::Table::map_values), [`tee`](crate::runtime::Table::tee) | table | other tables | – |
 //! | [`group_by`](crate::runtime::Table::group_by) … `aggregate`, `count`, `min`, `max` | table | an aggregate of its values by another key | one store; two for `min` and `max` |
 //! | [`join_as_of`](crate::runtime::Keyed::join_as_of) … `inner`, `left` | keyed, keyed versions | each record with the version of its time; the late ones | three stores |

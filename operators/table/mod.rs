@@ -1,6 +1,7 @@
 //! Steps of tables: other tables, joins, and streams that look values up in them.
 
 mod broadcast;
+mod by_time;
 mod derived;
 mod extreme;
 mod foreign;

@@ -1,9 +1,11 @@
 //! The rows J of the catalogue that are about tables, and what a table shows to those that read it.
 
+use onceflow::client::wait;
 use onceflow::prelude::*;
+use onceflow::types::Timestamp;
 
-use super::support::{feed, input, make_topic, values_of, written};
-use crate::jobs::support::{OFTEN, Place, run};
+use super::support::{feed, feed_at, input, make_topic, values_of, written};
+use crate::jobs::support::{OFTEN, Place, run, until};
 
 /// FULL OUTER: "there is a bucket" is not "there is a match".
 #[test]
@@ -178,6 +180,81 @@ fn a_stream_finds_what_tables_have_counts_filtered_and_joined_ones_too() {
         (Some(4), None),
     ];
     assert_eq!(rated, expected);
+}
+
+/// A deletion keeps its time; of two of one time the later one in its partition counts.
+#[test]
+fn j12_j20_an_older_change_is_ignored_and_counted_where_a_table_goes_by_time() {
+    let place = Place::new();
+    let log = place.log();
+    make_topic(&log, "in");
+    let changes = [
+        (5, Some(50)),
+        (10, None),
+        (7, Some(70)),
+        (8, None),
+        (10, Some(100)),
+        (10, Some(101)),
+        (9, Some(90)),
+    ];
+    for (time, value) in changes {
+        feed_at(&log, "in", Timestamp(time), &[(1, value)]);
+    }
+    // One that never was is not deleted.
+    feed_at(&log, "in", Timestamp(0), &[(2, None), (3, Some(30))]);
+    let job = Job::new("by-time");
+    let (table, looked_up) = input(&job, "in", true).to_table_by_time("newest").tee();
+    table.changes().sink(topic::<u64>("newest").as_option());
+    input(&job, "clicks", false)
+        .left_join_table("found", looked_up, |_, found| found.copied())
+        .sink(topic::<Option<u64>>("found"));
+    make_topic(&log, "clicks");
+    let launch = job.exactly_once(Commit::every(OFTEN)).workers(2);
+    let running = launch.start(&log).unwrap();
+    until("all are read", || running.progress().records == 9);
+    assert_eq!(running.progress().left_out_records, 3);
+    wait(running.stop()).unwrap();
+    let of = |key| {
+        let written = written(&log, "newest").into_iter();
+        let own = written.filter(move |it| it.0 == key);
+        own.map(|it| it.1).collect::<Vec<_>>()
+    };
+    assert_eq!(of(1), [Some(50), None, Some(100), Some(101)]);
+    assert_eq!(of(2), []);
+    assert_eq!(of(3), [Some(30)]);
+}
+
+/// The changes of a table are the versions with which records of their times are joined.
+#[test]
+fn j10_a_stream_is_joined_as_of_its_time_with_the_changes_of_a_table() {
+    let place = Place::new();
+    let log = place.log();
+    for topic in ["prices", "orders"] {
+        make_topic(&log, topic);
+    }
+    for (time, cents) in [(10, Some(1)), (20, Some(2)), (30, None), (40, Some(4))] {
+        feed_at(&log, "prices", Timestamp(time), &[(2, cents)]);
+    }
+    for time in [5i64, 15, 25, 35, 45] {
+        let pieces = time.unsigned_abs();
+        feed_at(&log, "orders", Timestamp(time), &[(2, Some(pieces))]);
+    }
+    let job = Job::new("priced");
+    let prices = input(&job, "prices", false).to_table("prices").changes();
+    input(&job, "orders", false)
+        .join_as_of("priced", prices)
+        .left(|pieces, cents| (pieces.unwrap_or(0), cents.copied()))
+        .sink(topic::<(u64, Option<u64>)>("priced"));
+    run(job.exactly_once(Commit::every(OFTEN)).workers(2), &log).unwrap();
+    let priced = values_of::<(u64, Option<u64>)>(&log, "priced");
+    let expected = [
+        (5, None),
+        (15, Some(1)),
+        (25, Some(2)),
+        (35, None),
+        (45, Some(4)),
+    ];
+    assert_eq!(priced, expected);
 }
 
 #[test]
