@@ -78,7 +78,7 @@ pub use stateful::Results;
 pub use table::Regrouped;
 pub use ttl::{Expiring, Ttl, TtlStore};
 pub use window::{
-    CalendarWindows, Clock, CountWindows, Counted, Emission, EventClock, Every, LateRecords,
-    Number, OnClose, OnUpdate, OpenWindows, ReadWindows, SessionWindows, SlidingWindows,
-    TimeWindows, WallClock, WindowFold, WindowedBy, Windows, WindowsQuery,
+    CalendarWindows, Clock, CountWindows, Counted, Emission, EventClock, Every, Filling,
+    FillingCodec, LateRecords, Number, OnClose, OnUpdate, SessionWindows, SlidingWindows,
+    TimeWindows, WallClock, WindowFold, WindowedBy, Windows,
 };

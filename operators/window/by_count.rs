@@ -67,13 +67,15 @@ impl CountWindows {
     }
 }
 
-/// A key's windows that are not full: how many records, from the first of the oldest window on, and the states of
-/// their slices, of which the last may not be full.
-#[derive(Debug, Clone, PartialEq)]
-struct Filling<A> {
+/// The windows of a key that are not full: what the store of [`CountWindows`] has for it. A running job is asked for it with
+/// [`Queries::store`](crate::runtime::Queries::store).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filling<A> {
     slice: u32,
-    count: u32,
-    slices: Vec<A>,
+    /// How many records there are, from the first of the oldest window on.
+    pub count: u32,
+    /// The states of the slices that windows are put together from, in order.
+    pub slices: Vec<A>,
 }
 
 /// The store was cut into slices of another number of records.
@@ -118,10 +120,18 @@ impl CountWindows {
     }
 }
 
-/// The bytes of windows that are not full: how many records a slice has and how many there are, in four bytes each, then of each slice
+/// The bytes of a [`Filling`]: how many records a slice has and how many there are, in four bytes each, then of each slice
 /// the length of its state in four, and the state. All numbers are big-endian.
 #[derive(Clone, Default)]
-struct FillingCodec<C>(C);
+pub struct FillingCodec<C>(C);
+
+fn cut_short(bytes: &[u8]) -> CodecError {
+    CodecError::Decode {
+        codec: "count windows of a key",
+        length_bytes: bytes.len(),
+        why: "they end in the middle of one".to_owned(),
+    }
+}
 
 fn take_number(bytes: &mut &[u8]) -> Option<u32> {
     let (number, rest) = bytes.split_first_chunk()?;
@@ -142,11 +152,7 @@ impl<A: Clone, C: Codec<A>> Codec<Filling<A>> for FillingCodec<C> {
     }
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, Filling<A>>, CodecError> {
-        let refuse = || CodecError::Decode {
-            codec: "count windows of a key",
-            length_bytes: bytes.len(),
-            why: "they end in the middle of one".to_owned(),
-        };
+        let refuse = || cut_short(bytes);
         let mut rest = bytes;
         let slice = take_number(&mut rest).ok_or_else(refuse)?;
         let count = take_number(&mut rest).ok_or_else(refuse)?;
@@ -168,6 +174,18 @@ impl<A: Datum + Clone> Datum for Filling<A> {
 
     fn identity() -> TypeIdentity {
         TypeIdentity::named(&format!("count windows of {}", A::identity()))
+    }
+
+    fn to_json(bytes: &[u8]) -> Result<serde_json::Value, CodecError> {
+        let refuse = || cut_short(bytes);
+        let mut rest = bytes;
+        take_number(&mut rest).ok_or_else(refuse)?;
+        let count = take_number(&mut rest).ok_or_else(refuse)?;
+        let mut slices = Vec::new();
+        while !rest.is_empty() {
+            slices.push(A::to_json(take_state(&mut rest).ok_or_else(refuse)?)?);
+        }
+        Ok(serde_json::json!({"count": count, "slices": slices}))
     }
 }
 

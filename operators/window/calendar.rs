@@ -146,6 +146,10 @@ impl Grid for CalendarWindows {
         false
     }
 
+    fn next_start(&self, _time: Timestamp) -> Option<Timestamp> {
+        None
+    }
+
     fn slice_ending(&self, end: Timestamp) -> Window {
         let before = self.slice_of(end.plus_millis(-1));
         before.unwrap_or(Window { start: end, end })

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use super::fold::WindowFold;
-use super::{Emission, Windows, push};
+use super::{Emission, Windows, open, push};
 use crate::codec::Datum;
 use crate::runtime::{
     Came, Due, Failure, FixedWindows, Flow, Key, Keyed, Late, LateReason, Operator, Origin, Output,
@@ -22,6 +22,8 @@ pub(in crate::operators) trait Grid: Clone + Send + Sync + 'static {
     fn slice_of(&self, time: Timestamp) -> Option<Window>;
     /// Whether there are times between windows.
     fn has_gaps(&self) -> bool;
+    /// The first start of a window behind a time between windows, if there is one.
+    fn next_start(&self, time: Timestamp) -> Option<Timestamp>;
     /// The slice that ends at a time.
     fn slice_ending(&self, end: Timestamp) -> Window;
     /// The windows that a slice is part of, by their ends.
@@ -50,6 +52,10 @@ impl Grid for FixedWindows {
 
     fn has_gaps(&self) -> bool {
         Self::has_gaps(self)
+    }
+
+    fn next_start(&self, time: Timestamp) -> Option<Timestamp> {
+        Self::next_start(self, time)
     }
 
     fn slice_ending(&self, end: Timestamp) -> Window {
@@ -428,6 +434,10 @@ where
     let store = name.to_owned();
     keyed
         .with_timed_store::<C::State>(name)
+        .with_open_windows::<C::State, C::State>(
+            name,
+            open::of_grid::<K, V, _, _>(windows.clone(), fold.clone()),
+        )
         .process(name, move |context| {
             let mut timed = context.timed_store(&store)?;
             context.read_ahead_at(&mut timed, ends_of_slices(windows.clone()));

@@ -21,14 +21,13 @@ mod session;
 mod sketch;
 mod sliding;
 
-pub use by_count::CountWindows;
+pub use by_count::{CountWindows, Filling, FillingCodec};
 pub use calendar::CalendarWindows;
 pub use early::{Clock, EventClock, Every, WallClock};
 pub use emission::{Emission, OnClose, OnUpdate};
 pub(super) use fixed::Grid;
 pub use fold::WindowFold;
 pub use functions::Number;
-pub use open::{OpenWindows, ReadWindows, WindowsQuery};
 pub use session::SessionWindows;
 pub(super) use sketch::hash;
 pub use sliding::SlidingWindows;

@@ -1,186 +1,135 @@
 //! Questions about windows that are open: what a running job holds in them, as of one commit.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::fixed::Grid;
-use super::per_key::Held;
-use super::{CalendarWindows, SessionWindows};
+use super::fold::WindowFold;
+use super::per_key::{Held, KeyWindows};
 use crate::codec::{Codec, Datum};
-use crate::runtime::{Answer, Epoch, FixedWindows, Queries, QueryError, View, Window};
+use crate::runtime::{QueryError, TimedRows, View, Window};
 use crate::types::Timestamp;
 
-/// The most windows that one question looks for: each is a read of its own.
+/// The most windows, and the most slices, that one question looks for: each slice is a read of its own.
 const WINDOWS_MAX: usize = 10_000;
 
-/// Reads the open windows of a key that have some of these times.
-pub type ReadWindows<K, A> = Arc<
-    dyn Fn(&View<'_>, &K, &Range<Timestamp>) -> Result<Vec<(Window, A)>, QueryError> + Send + Sync,
->;
+/// The windows of a key, each with its state.
+type States<A> = Vec<(Window, A)>;
 
-/// A kind of windows that a running job can be asked for: [`FixedWindows::tumbling`], [`CalendarWindows`] and [`SessionWindows`]. `A` is
-/// the type of their results.
-pub trait OpenWindows<K: Datum + ?Sized, A>: Sized {
-    /// The way to read those that the store holds.
-    ///
-    /// # Errors
-    /// If the job has no such store, it is of another type, or such windows are not kept one by one.
-    fn reader(self, queries: &Queries, store: &str) -> Result<ReadWindows<K, A>, QueryError>;
+/// Whether a window has some of these times.
+fn touches(window: Window, times: &Range<Timestamp>) -> bool {
+    window.start < times.end && times.start < window.end
 }
 
-/// Questions about the open windows of a step: made by [`Queries::windows`].
-pub struct WindowsQuery<K: ?Sized, A> {
-    queries: Queries,
-    read: ReadWindows<K, A>,
-}
-
-impl Queries {
-    /// The open windows of the step `name`, which was given the same `windows`. A window that is closed is in the results alone.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use onceflow::prelude::*;
-    /// # use onceflow::runtime::{Queries, QueryError};
-    /// # use onceflow::types::Timestamp;
-    /// # async fn ask(query: &Queries) -> Result<(), QueryError> {
-    /// let minutes = FixedWindows::tumbling(Duration::from_secs(60));
-    /// let clicks = query.windows::<str, u64, _>("per-minute", minutes)?;
-    /// let hour = Timestamp(0)..Timestamp(3_600_000);
-    /// for (window, clicks) in clicks.of("ada", hour).await?.value {
-    ///     println!("from {} on so far {clicks}", window.start);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// If the job has no such store, it is of another type, or such windows are not kept one by one.
-    pub fn windows<K: Datum + ?Sized, A, W: OpenWindows<K, A>>(
-        &self,
-        name: &str,
-        windows: W,
-    ) -> Result<WindowsQuery<K, A>, QueryError> {
-        Ok(WindowsQuery {
-            read: windows.reader(self, name)?,
-            queries: self.clone(),
-        })
-    }
-}
-
-impl<K: Datum + ?Sized, A> WindowsQuery<K, A> {
-    /// The same, of this epoch or a later one.
-    #[must_use]
-    pub fn at_least(&self, epoch: Epoch) -> Self {
-        Self {
-            queries: self.queries.at_least(epoch),
-            read: Arc::clone(&self.read),
+/// The windows with some of these times, by their ends: those of each slice from the first on that has some.
+fn windows_at<G: Grid>(
+    windows: &G,
+    times: &Range<Timestamp>,
+) -> Result<BTreeSet<(Timestamp, Timestamp)>, QueryError> {
+    let mut found = BTreeSet::new();
+    let (mut at, mut slices_count) = (times.start, 0);
+    while at < times.end {
+        slices_count += 1;
+        if found.len() > WINDOWS_MAX || slices_count > WINDOWS_MAX {
+            return Err(QueryError::TooMany {
+                what: "more windows",
+                max: WINDOWS_MAX,
+            });
         }
+        let Some(slice) = windows.slice_of(at) else {
+            match windows.next_start(at) {
+                Some(next) => at = next,
+                None => break,
+            }
+            continue;
+        };
+        found.extend(windows.windows_of(slice).map(|it| (it.end, it.start)));
+        at = slice.end;
     }
-
-    /// The open windows of a key that have some of these times, each with its result so far, in the order of time.
-    ///
-    /// # Errors
-    /// If another process of the job has the key, the job ends before, or the times have more than 10,000 windows.
-    pub async fn of(
-        &self,
-        key: &K,
-        times: Range<Timestamp>,
-    ) -> Result<Answer<Vec<(Window, A)>>, QueryError> {
-        self.queries
-            .read(|view| self.of_in(view, key, &times))
-            .await
-    }
-
-    /// The same, for [`Queries::read`].
-    ///
-    /// # Errors
-    /// As [`of`](Self::of).
-    pub fn of_in(
-        &self,
-        view: &View<'_>,
-        key: &K,
-        times: &Range<Timestamp>,
-    ) -> Result<Vec<(Window, A)>, QueryError> {
-        (self.read)(view, key, times)
-    }
+    Ok(found)
 }
 
-/// Windows that are their own slices: each is a row at its end.
-fn of_grid<K, A, G>(
+/// The way to read windows that are made of slices: a window is put together from those that its key has.
+pub(super) fn of_grid<K, V, G, C>(
     windows: G,
-    queries: &Queries,
-    store: &str,
-) -> Result<ReadWindows<K, A>, QueryError>
+    fold: C,
+) -> impl Fn(
+    &View<'_>,
+    &TimedRows<K, C::State>,
+    &K,
+    &Range<Timestamp>,
+) -> Result<States<C::State>, QueryError>
++ Send
++ Sync
++ 'static
 where
     K: Datum + ?Sized,
-    A: Datum + Clone,
-    A::DefaultCodec: Codec<A>,
+    V: ?Sized,
     G: Grid,
+    C: WindowFold<V>,
+    <C::State as Datum>::DefaultCodec: Codec<C::State>,
 {
-    if !windows.is_tumbling() {
-        return Err(QueryError::Shared {
-            store: store.to_owned(),
-        });
-    }
-    let rows = queries.timed::<K, A>(store)?;
-    Ok(Arc::new(move |view, key, times| {
+    move |view, rows, key, times| {
+        // A slice may outlive the windows that are closed, where it is part of others.
+        let reached = rows.time(view, key)?.unwrap_or(Timestamp::MIN);
+        let mut slices: BTreeMap<Timestamp, Option<C::State>> = BTreeMap::new();
         let mut found = Vec::new();
-        let mut looked_for = 0;
-        let mut next = windows.slice_of(times.start);
-        while let Some(window) = next.filter(|window| window.start < times.end) {
-            looked_for += 1;
-            if looked_for > WINDOWS_MAX {
-                return Err(QueryError::TooMany {
-                    what: "more windows",
-                    max: WINDOWS_MAX,
-                });
+        for (end, start) in windows_at(&windows, times)? {
+            let window = Window { start, end };
+            if windows.closes_at(window) <= reached {
+                continue;
             }
-            let state = rows.get_at_in(view, key, window.end)?;
-            found.extend(state.map(|state| (window, state)));
-            next = windows.slice_of(window.end);
+            let mut whole: Option<C::State> = None;
+            for end in windows.slices_of(window) {
+                if !slices.contains_key(&end) {
+                    if slices.len() >= WINDOWS_MAX {
+                        return Err(QueryError::TooMany {
+                            what: "windows of more slices",
+                            max: WINDOWS_MAX,
+                        });
+                    }
+                    slices.insert(end, rows.get_at(view, key, end)?);
+                }
+                match (&mut whole, slices.get(&end).and_then(Option::as_ref)) {
+                    (Some(whole), Some(state)) => fold.merge(whole, state),
+                    (None, state) => whole = state.cloned(),
+                    (Some(_), None) => {}
+                }
+            }
+            found.extend(whole.map(|state| (window, state)));
         }
         Ok(found)
-    }))
-}
-
-impl<K, A> OpenWindows<K, A> for FixedWindows
-where
-    K: Datum + ?Sized,
-    A: Datum + Clone,
-    A::DefaultCodec: Codec<A>,
-{
-    fn reader(self, queries: &Queries, store: &str) -> Result<ReadWindows<K, A>, QueryError> {
-        of_grid(self, queries, store)
     }
 }
 
-impl<K, A> OpenWindows<K, A> for CalendarWindows
+/// The way to read windows whose bounds depend on the records of each key.
+pub(super) fn by_key<K, V, W, C>(
+    windows: W,
+    fold: C,
+) -> impl Fn(
+    &View<'_>,
+    &TimedRows<K, Held<C::State, W>>,
+    &K,
+    &Range<Timestamp>,
+) -> Result<States<C::State>, QueryError>
++ Send
++ Sync
++ 'static
 where
     K: Datum + ?Sized,
-    A: Datum + Clone,
-    A::DefaultCodec: Codec<A>,
+    V: ?Sized,
+    W: KeyWindows,
+    C: WindowFold<V>,
+    <C::State as Datum>::DefaultCodec: Codec<C::State>,
 {
-    fn reader(self, queries: &Queries, store: &str) -> Result<ReadWindows<K, A>, QueryError> {
-        of_grid(self, queries, store)
-    }
-}
-
-impl<K, A> OpenWindows<K, A> for SessionWindows
-where
-    K: Datum + ?Sized,
-    A: Datum + Clone,
-    A::DefaultCodec: Codec<A>,
-{
-    fn reader(self, queries: &Queries, store: &str) -> Result<ReadWindows<K, A>, QueryError> {
-        let rows = queries.timed::<K, Held<A, Self>>(store)?;
-        Ok(Arc::new(move |view, key, times| {
-            let held = rows.get_in(view, key)?;
-            let parts = held.map_or_else(Vec::new, |held| held.parts);
-            let sessions = parts
-                .into_iter()
-                .map(|part| (self.window_of(&part), part.state));
-            let touches = |window: &Window| window.start < times.end && times.start < window.end;
-            Ok(sessions.filter(|(window, _)| touches(window)).collect())
-        }))
+    move |view, rows, key, times| {
+        let Some(held) = rows.get(view, key)? else {
+            return Ok(Vec::new());
+        };
+        let reached = rows.time(view, key)?.unwrap_or(Timestamp::MIN);
+        let open = windows.open(&held, reached).into_iter();
+        let open = open.filter(|window| touches(*window, times));
+        let states = open.filter_map(|window| Some((window, windows.whole(&held, window, &fold)?)));
+        Ok(states.collect())
     }
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use super::fold::WindowFold;
-use super::{Emission, push};
+use super::{Emission, open, push};
 use crate::codec::{Codec, CodecError, CodecId, Datum, TypeIdentity};
 use crate::runtime::{
     Due, Flow, Keyed, Late, LateReason, Operator, Origin, Output, Record, SideOutput, TimedStore,
@@ -84,6 +84,9 @@ pub(super) trait KeyWindows: Copy + Send + Sync + 'static {
         changed: Option<&mut Vec<Window>>,
     ) -> Taken;
 
+    /// The windows of a key that are open as of a watermark, in the order of time.
+    fn open<A>(self, held: &Held<A, Self>, watermark: Timestamp) -> Vec<Window>;
+
     /// The state of a window; nothing if there is no such window.
     fn whole<V: ?Sized, C: WindowFold<V>>(
         self,
@@ -108,6 +111,14 @@ pub(super) trait KeyWindows: Copy + Send + Sync + 'static {
 /// bytes each, the length of its state in four, and the state. All numbers are big-endian.
 #[derive(Clone, Default)]
 pub(super) struct HeldCodec<C>(C);
+
+fn cut_short(bytes: &[u8]) -> CodecError {
+    CodecError::Decode {
+        codec: "the windows of a key",
+        length_bytes: bytes.len(),
+        why: "they end in the middle of one".to_owned(),
+    }
+}
 
 fn take_time(bytes: &mut &[u8]) -> Option<Timestamp> {
     let (time, rest) = bytes.split_first_chunk()?;
@@ -165,11 +176,7 @@ impl<A: Clone, W: 'static, C: Codec<A>> Codec<Held<A, W>> for HeldCodec<C> {
     }
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, Held<A, W>>, CodecError> {
-        let refuse = || CodecError::Decode {
-            codec: "the windows of a key",
-            length_bytes: bytes.len(),
-            why: "they end in the middle of one".to_owned(),
-        };
+        let refuse = || cut_short(bytes);
         let mut rest = bytes;
         let timer = take_time(&mut rest).ok_or_else(refuse)?;
         let mut parts = Vec::new();
@@ -187,6 +194,19 @@ impl<A: Datum + Clone, W: KeyWindows> Datum for Held<A, W> {
 
     fn identity() -> TypeIdentity {
         TypeIdentity::named(&format!("{} of {}", W::HELD, A::identity()))
+    }
+
+    fn to_json(bytes: &[u8]) -> Result<serde_json::Value, CodecError> {
+        let refuse = || cut_short(bytes);
+        let mut rest = bytes;
+        take_time(&mut rest).ok_or_else(refuse)?;
+        let mut parts = Vec::new();
+        while !rest.is_empty() {
+            let (first, last, state) = take_part(&mut rest).ok_or_else(refuse)?;
+            let state = A::to_json(state)?;
+            parts.push(serde_json::json!({"first": first.0, "last": last.0, "state": state}));
+        }
+        Ok(parts.into())
     }
 }
 
@@ -342,6 +362,10 @@ where
     let store = name.to_owned();
     keyed
         .with_timed_store::<Held<C::State, W>>(name)
+        .with_open_windows::<Held<C::State, W>, C::State>(
+            name,
+            open::by_key::<K, V, _, _>(windows, fold.clone()),
+        )
         .process(name, move |context| {
             let mut timed = context.timed_store(&store)?;
             context.read_ahead(&mut timed);

@@ -117,6 +117,10 @@ impl KeyWindows for SessionWindows {
         Taken::Held
     }
 
+    fn open<A>(self, held: &Held<A, Self>, _watermark: Timestamp) -> Vec<Window> {
+        held.parts.iter().map(|it| self.window_of(it)).collect()
+    }
+
     fn whole<V: ?Sized, C: WindowFold<V>>(
         self,
         held: &Held<C::State, Self>,

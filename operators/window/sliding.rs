@@ -203,6 +203,14 @@ impl KeyWindows for SlidingWindows {
         Taken::Held
     }
 
+    fn open<A>(self, held: &Held<A, Self>, watermark: Timestamp) -> Vec<Window> {
+        let starts = self.starts_closed_within(&held.parts, watermark, Timestamp::MAX);
+        let windows = starts.into_iter().map(|start| self.window_from(start));
+        windows
+            .filter(|window| self.closes_at(*window) > watermark)
+            .collect()
+    }
+
     fn whole<V: ?Sized, C: WindowFold<V>>(
         self,
         held: &Held<C::State, Self>,

@@ -8,6 +8,7 @@
 mod error;
 mod formats;
 mod identity;
+pub(crate) mod json;
 mod or_null;
 mod shape;
 mod sort_key;
@@ -85,6 +86,22 @@ pub trait Datum: ToOwned<Owned: Send + Sync + Clone + 'static> + Send + Sync + '
 
     /// The type as it is known to stored data. It changes when what was written by an earlier build must not be read as this type.
     fn identity() -> TypeIdentity;
+
+    /// The value of these bytes, in the default codec, as JSON: for who has not the type. By default their hexadecimal digits.
+    ///
+    /// # Errors
+    /// If the bytes are not a value of the type.
+    fn to_json(bytes: &[u8]) -> Result<serde_json::Value, CodecError> {
+        Ok(json::to_hex(bytes).into())
+    }
+
+    /// The bytes, in the default codec, of a value that [`to_json`](Self::to_json) gave, or that somebody wrote like it.
+    ///
+    /// # Errors
+    /// If it is no value of the type.
+    fn from_json(json: &serde_json::Value) -> Result<Vec<u8>, CodecError> {
+        json::bytes_of(json)
+    }
 }
 
 impl<T> Datum for T
@@ -96,6 +113,28 @@ where
     fn identity() -> TypeIdentity {
         TypeIdentity::of::<T>()
     }
+
+    fn to_json(bytes: &[u8]) -> Result<serde_json::Value, CodecError> {
+        let value: Cow<'_, T> = Bincode.decode(bytes)?;
+        // A map whose keys are no text has no form in JSON, for one.
+        Ok(serde_json::to_value(&*value).unwrap_or_else(|_| json::to_hex(bytes).into()))
+    }
+
+    fn from_json(json: &serde_json::Value) -> Result<Vec<u8>, CodecError> {
+        let refuse = |e| json::not_this(json, format_args!("`{}`: {e}", Self::identity()));
+        match <T as serde::Deserialize>::deserialize(json) {
+            Ok(value) => {
+                let mut bytes = Vec::new();
+                Bincode.encode(&value, &mut bytes)?;
+                Ok(bytes)
+            }
+            Err(e) => {
+                let bytes = json::bytes_of(json).map_err(|_| refuse(e))?;
+                let _: Cow<'_, T> = Bincode.decode(&bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
 }
 
 impl Datum for str {
@@ -103,6 +142,16 @@ impl Datum for str {
 
     fn identity() -> TypeIdentity {
         TypeIdentity::named("text")
+    }
+
+    fn to_json(bytes: &[u8]) -> Result<serde_json::Value, CodecError> {
+        let text: Cow<'_, str> = Text.decode(bytes)?;
+        Ok(text.into())
+    }
+
+    fn from_json(json: &serde_json::Value) -> Result<Vec<u8>, CodecError> {
+        let text = json.as_str().ok_or_else(|| json::not_this(json, "text"))?;
+        Ok(text.as_bytes().to_vec())
     }
 }
 

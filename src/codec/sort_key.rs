@@ -8,6 +8,10 @@
 //! ```
 //! No value's bytes begin another's, so bounds of ranges are bytes, too.
 
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::json::{bytes_of as bytes_of_json, not_this, to_hex};
 use super::{CodecError, TypeIdentity};
 use crate::types::Timestamp;
 
@@ -28,6 +32,27 @@ pub trait SortKey: Sized {
     /// # Errors
     /// If they are none.
     fn decode_sorted(bytes: &mut &[u8]) -> Result<Self, CodecError>;
+
+    /// The value as JSON: for who has not the type. By default the hexadecimal digits of its bytes.
+    fn place_to_json(&self) -> Value {
+        let mut bytes = Vec::new();
+        self.encode_sorted(&mut bytes);
+        to_hex(&bytes).into()
+    }
+
+    /// The value that [`place_to_json`](Self::place_to_json) gave.
+    ///
+    /// # Errors
+    /// If it is no value of the type.
+    fn place_from_json(json: &Value) -> Result<Self, CodecError> {
+        let bytes = bytes_of_json(json)?;
+        Self::decode_sorted(&mut &*bytes)
+    }
+}
+
+/// A value that serde reads from JSON.
+fn read<'de, T: Deserialize<'de>>(json: &'de Value) -> Result<T, CodecError> {
+    T::deserialize(json).map_err(|e| not_this(json, e))
 }
 
 fn refuse(length_bytes: usize) -> CodecError {
@@ -46,8 +71,29 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], CodecError> {
     Ok(*first)
 }
 
+/// An integer as JSON: as text where a number of JSON has not its range.
+macro_rules! integer_to_json {
+    (number, $value:expr) => {
+        Value::from($value)
+    };
+    (text, $value:expr) => {
+        Value::from($value.to_string())
+    };
+}
+
+/// The integer of what [`integer_to_json`] gave.
+macro_rules! integer_from_json {
+    (number, $json:expr) => {
+        read($json)
+    };
+    (text, $json:expr) => {{
+        let text: &str = read($json)?;
+        text.parse().map_err(|e| not_this($json, e))
+    }};
+}
+
 macro_rules! sorted_integers {
-    ($($type:ty, $flip:expr;)*) => {$(
+    ($($type:ty, $flip:expr, $json:ident;)*) => {$(
         impl SortKey for $type {
             fn identity() -> TypeIdentity {
                 TypeIdentity::named(stringify!($type))
@@ -62,21 +108,29 @@ macro_rules! sorted_integers {
             fn decode_sorted(bytes: &mut &[u8]) -> Result<Self, CodecError> {
                 Ok(Self::from_be_bytes(take(bytes)?) ^ $flip)
             }
+
+            fn place_to_json(&self) -> Value {
+                integer_to_json!($json, *self)
+            }
+
+            fn place_from_json(json: &Value) -> Result<Self, CodecError> {
+                integer_from_json!($json, json)
+            }
         }
     )*};
 }
 
 sorted_integers! {
-    u8, 0;
-    u16, 0;
-    u32, 0;
-    u64, 0;
-    u128, 0;
-    i8, Self::MIN;
-    i16, Self::MIN;
-    i32, Self::MIN;
-    i64, Self::MIN;
-    i128, Self::MIN;
+    u8, 0, number;
+    u16, 0, number;
+    u32, 0, number;
+    u64, 0, number;
+    u128, 0, text;
+    i8, Self::MIN, number;
+    i16, Self::MIN, number;
+    i32, Self::MIN, number;
+    i64, Self::MIN, number;
+    i128, Self::MIN, text;
 }
 
 impl SortKey for bool {
@@ -90,6 +144,14 @@ impl SortKey for bool {
 
     fn decode_sorted(bytes: &mut &[u8]) -> Result<Self, CodecError> {
         Ok(take::<1>(bytes)?[0] != 0)
+    }
+
+    fn place_to_json(&self) -> Value {
+        Value::from(*self)
+    }
+
+    fn place_from_json(json: &Value) -> Result<Self, CodecError> {
+        read(json)
     }
 }
 
@@ -106,6 +168,14 @@ impl SortKey for Timestamp {
     #[inline]
     fn decode_sorted(bytes: &mut &[u8]) -> Result<Self, CodecError> {
         i64::decode_sorted(bytes).map(Self)
+    }
+
+    fn place_to_json(&self) -> Value {
+        self.0.place_to_json()
+    }
+
+    fn place_from_json(json: &Value) -> Result<Self, CodecError> {
+        read(json).map(Self)
     }
 }
 
@@ -139,6 +209,14 @@ impl SortKey for Vec<u8> {
             }
         }
     }
+
+    fn place_to_json(&self) -> Value {
+        to_hex(self).into()
+    }
+
+    fn place_from_json(json: &Value) -> Result<Self, CodecError> {
+        bytes_of_json(json)
+    }
 }
 
 fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
@@ -168,6 +246,14 @@ impl SortKey for String {
             why: e.to_string(),
         })
     }
+
+    fn place_to_json(&self) -> Value {
+        Value::from(self.as_str())
+    }
+
+    fn place_from_json(json: &Value) -> Result<Self, CodecError> {
+        read(json)
+    }
 }
 
 impl<A: SortKey, B: SortKey> SortKey for (A, B) {
@@ -184,6 +270,17 @@ impl<A: SortKey, B: SortKey> SortKey for (A, B) {
     #[inline]
     fn decode_sorted(bytes: &mut &[u8]) -> Result<Self, CodecError> {
         Ok((A::decode_sorted(bytes)?, B::decode_sorted(bytes)?))
+    }
+
+    fn place_to_json(&self) -> Value {
+        Value::from([self.0.place_to_json(), self.1.place_to_json()])
+    }
+
+    fn place_from_json(json: &Value) -> Result<Self, CodecError> {
+        match json.as_array().map(Vec::as_slice) {
+            Some([a, b]) => Ok((A::place_from_json(a)?, B::place_from_json(b)?)),
+            _ => Err(not_this(json, "a list of two")),
+        }
     }
 }
 
@@ -204,6 +301,25 @@ impl<A: SortKey, B: SortKey, C: SortKey> SortKey for (A, B, C) {
     fn decode_sorted(bytes: &mut &[u8]) -> Result<Self, CodecError> {
         let (a, b) = (A::decode_sorted(bytes)?, B::decode_sorted(bytes)?);
         Ok((a, b, C::decode_sorted(bytes)?))
+    }
+
+    fn place_to_json(&self) -> Value {
+        Value::from([
+            self.0.place_to_json(),
+            self.1.place_to_json(),
+            self.2.place_to_json(),
+        ])
+    }
+
+    fn place_from_json(json: &Value) -> Result<Self, CodecError> {
+        match json.as_array().map(Vec::as_slice) {
+            Some([a, b, c]) => Ok((
+                A::place_from_json(a)?,
+                B::place_from_json(b)?,
+                C::place_from_json(c)?,
+            )),
+            _ => Err(not_this(json, "a list of three")),
+        }
     }
 }
 

@@ -56,15 +56,16 @@ pub use life::letters::{
     AskedLetters, Letter, LetterChoice, LetterKind, LetterState, LetterTime, Letters,
 };
 pub use life::log_handle::Log;
-pub use life::query::{
-    Answer, Epoch, OrderedQuery, Queries, QueryError, StoreQuery, TimedQuery, View,
-};
+#[cfg(feature = "http")]
+pub use life::query::http::{HttpConfig, HttpError, HttpServer};
+pub use life::query::{Answer, OrderedQuery, Queries, StoreQuery, TimedQuery, WindowsQuery};
 #[cfg(feature = "cli")]
 pub(crate) use life::savepoint::ask_for_savepoint;
 pub use life::savepoint::{Restored, Savepoint};
 pub use life::stopper::Stopper;
 pub use scale::ScaleOut;
 pub use task::calls::{Answers, CallId, Calls};
+pub use task::committed::{Epoch, QueryError, TimedRows, View};
 pub use task::context::{JobContext, OperatorContext};
 pub use task::cycle::Commit;
 pub use task::late::{Late, LateReason};

@@ -18,6 +18,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::record::Key;
+use crate::codec::json::not_this;
 use crate::codec::{Codec, CodecError, CodecId, Datum, TypeIdentity};
 use crate::types::Timestamp;
 
@@ -147,14 +148,7 @@ impl<K: Datum + ?Sized> Codec<Windowed<K>> for WindowedCodec<K> {
     }
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, Windowed<K>>, CodecError> {
-        let Some(window) = Window::of_key(bytes) else {
-            return Err(CodecError::Decode {
-                codec: "a key in a window",
-                length_bytes: bytes.len(),
-                why: "a window takes 16 bytes behind its key".to_owned(),
-            });
-        };
-        let key = &bytes[..bytes.len() - WINDOW_BYTES];
+        let (key, window) = split_window(bytes)?;
         Ok(Cow::Owned(Windowed {
             key: K::DefaultCodec::default().decode(key)?.into_owned(),
             window,
@@ -168,6 +162,36 @@ impl<K: Datum + ?Sized> Datum for Windowed<K> {
     fn identity() -> TypeIdentity {
         TypeIdentity::named(&format!("window of {}", K::identity()))
     }
+
+    fn to_json(bytes: &[u8]) -> Result<serde_json::Value, CodecError> {
+        let (key, window) = split_window(bytes)?;
+        let (start, end) = (window.start.0, window.end.0);
+        Ok(serde_json::json!({"key": K::to_json(key)?, "start": start, "end": end}))
+    }
+
+    fn from_json(json: &serde_json::Value) -> Result<Vec<u8>, CodecError> {
+        let time = |name: &str| Some(Timestamp(json.get(name)?.as_i64()?));
+        let (Some(key), Some(start), Some(end)) = (json.get("key"), time("start"), time("end"))
+        else {
+            return Err(not_this(
+                json,
+                "a window: an object with key, start and end",
+            ));
+        };
+        let mut bytes = K::from_json(key)?;
+        put_window(Window { start, end }, &mut bytes);
+        Ok(bytes)
+    }
+}
+
+/// A key and its window.
+fn split_window(bytes: &[u8]) -> Result<(&[u8], Window), CodecError> {
+    let window = Window::of_key(bytes).ok_or_else(|| CodecError::Decode {
+        codec: "a key in a window",
+        length_bytes: bytes.len(),
+        why: "a window takes 16 bytes behind its key".to_owned(),
+    })?;
+    Ok((&bytes[..bytes.len() - WINDOW_BYTES], window))
 }
 
 /// Windows of one length that begin at regular times, the same for all keys.
@@ -278,6 +302,12 @@ impl FixedWindows {
     /// Whether there are times between windows.
     pub(crate) fn has_gaps(&self) -> bool {
         matches!(self.shape, Shape::Hopping) && self.step > self.size
+    }
+
+    /// The first start of a window behind a time.
+    pub(crate) fn next_start(&self, time: Timestamp) -> Option<Timestamp> {
+        let behind = time.0.checked_add(1)?;
+        ceiling(behind, self.origin, self.step).map(Timestamp)
     }
 
     /// The windows that a slice is part of, by their ends.

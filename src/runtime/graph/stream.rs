@@ -5,20 +5,24 @@
 //! themselves are in `operators/`; they use only what is public here.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::Location;
 use std::sync::Arc;
 
 use super::description::{Edge, EdgeKind, Node, kind_of};
 use super::exchange::Exchange;
 use super::topology::Graph;
-use crate::codec::{Datum, Schema, SortKey};
+use crate::codec::{Codec, Datum, Schema, SortKey};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::{Operator, Stage, Step, StepTime};
 use crate::runtime::contract::record::Unkeyed;
+use crate::runtime::contract::window::Window;
 use crate::runtime::task::chains::StageFactory;
+use crate::runtime::task::committed::{Face, QueryError, TimedRows, View, WindowsFace};
 use crate::runtime::task::context::OperatorContext;
 use crate::runtime::task::ordered_store::ordered_schema;
 use crate::runtime::task::timed_store::timed_schema;
+use crate::types::Timestamp;
 
 /// Everything in front of a step: a source, or a step with what is in front of it.
 pub trait Attach<K: ?Sized, V: ?Sized>: 'static {
@@ -459,7 +463,8 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     where
         K: Datum,
     {
-        self.graph.declare_store(name, Schema::of::<K, S>());
+        self.graph
+            .declare_store(name, Schema::of::<K, S>(), Face::values::<K, S>());
         self.place.stores.push(name.to_owned());
         self
     }
@@ -489,8 +494,35 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     where
         K: Datum,
     {
-        self.graph.declare_store(name, timed_schema::<K, S>());
+        self.graph
+            .declare_store(name, timed_schema::<K, S>(), Face::timed::<K, S>());
         self.place.stores.push(name.to_owned());
+        self
+    }
+
+    /// Says how the windows that an operator holds open in its store `name`, with values of `S`, are read: for who asks the running job
+    /// ([`Queries::windows`](crate::runtime::Queries::windows)). `read` gives those of a key that have some of these times, in the
+    /// order of time, and may be called at any moment, on any thread.
+    pub fn with_open_windows<S, A>(
+        self,
+        name: &str,
+        read: impl Fn(
+            &View<'_>,
+            &TimedRows<K, S>,
+            &K,
+            &Range<Timestamp>,
+        ) -> Result<Vec<(Window, A)>, QueryError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self
+    where
+        K: Datum,
+        S: Datum + Clone,
+        A: Datum + Clone,
+        A::DefaultCodec: Codec<A>,
+    {
+        self.graph.show_windows(name, WindowsFace::new(read));
         self
     }
 
@@ -503,7 +535,8 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     where
         K: Datum,
     {
-        self.graph.declare_store(name, ordered_schema::<K, S, T>());
+        let (schema, face) = (ordered_schema::<K, S, T>(), Face::ordered::<K, S, T>());
+        self.graph.declare_store(name, schema, face);
         self.place.stores.push(name.to_owned());
         self
     }

@@ -10,6 +10,7 @@ use super::source::{ReplayTopic, SplitLister};
 use crate::codec::Schema;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::task::chains::{Chains, ExchangeChain, FeedFactory, ReceiveFactory};
+use crate::runtime::task::committed::{Face, WindowsFace};
 use crate::runtime::task::open_sink::AnySink;
 use crate::runtime::task::replay::{late_topic, replay_topic};
 use crate::types::TopicName;
@@ -66,6 +67,8 @@ pub(crate) struct Topology {
     pub(crate) letters: Vec<LetterNode>,
     pub(crate) exchanges: Vec<ExchangeNode>,
     pub(crate) stores: BTreeMap<String, Schema>,
+    /// How their rows are shown to who has not the types.
+    pub(crate) faces: BTreeMap<String, Face>,
     /// The stores of tables whose old values somebody asks for, or whose values others read.
     pub(crate) shared_stores: BTreeSet<String>,
     pub(crate) sink_topics: BTreeMap<TopicName, SinkTopic>,
@@ -235,15 +238,27 @@ impl Graph {
     }
 
     /// Declares a store; its name becomes part of its changelog topic's name.
-    pub(crate) fn declare_store(&self, name: &str, schema: Schema) {
+    pub(crate) fn declare_store(&self, name: &str, schema: Schema, face: Face) {
         let mut topology = self.0.borrow_mut();
         if let Err(e) = TopicName::new(name) {
             topology.faults.push(format!(
                 "the store name {name:?} cannot be part of a topic name: {e}"
             ));
         }
+        topology.faces.insert(name.to_owned(), face);
         if topology.stores.insert(name.to_owned(), schema).is_some() {
             topology.faults.push(format!("two stores are called {name:?}: a store's name is its identity for good, choose another"));
+        }
+    }
+
+    /// The owner of a store says how the windows in it are read.
+    pub(crate) fn show_windows(&self, name: &str, windows: WindowsFace) {
+        let mut topology = self.0.borrow_mut();
+        match topology.faces.get_mut(name) {
+            Some(face) => face.windows = Some(windows),
+            None => topology.faults.push(format!(
+                "`with_open_windows({name:?}, …)` names a store that was not declared: put it behind `with_timed_store({name:?})`"
+            )),
         }
     }
 
@@ -349,6 +364,9 @@ impl Graph {
     pub(crate) fn topology(&self, job: &str) -> Result<Topology, JobError> {
         let mut topology = self.0.borrow().clone();
         for (name, first) in topology.renamed.clone() {
+            if let Some(face) = topology.faces.remove(&name) {
+                topology.faces.insert(first.clone(), face);
+            }
             if let Some(schema) = topology.stores.remove(&name)
                 && topology.stores.insert(first.clone(), schema).is_some()
             {

@@ -11,6 +11,7 @@ pub(in crate::runtime) mod appender;
 pub(in crate::runtime) mod calls;
 pub(in crate::runtime) mod chains;
 pub(in crate::runtime) mod changelog;
+pub(in crate::runtime) mod committed;
 pub(in crate::runtime) mod context;
 pub(in crate::runtime) mod cycle;
 pub(in crate::runtime) mod desk;

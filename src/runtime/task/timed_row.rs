@@ -71,6 +71,14 @@ impl<V: Clone, C: Codec<V>> Codec<Row<V>> for RowCodec<C> {
     }
 }
 
+/// The bytes of the value in a row's; `None` if the row is a time or a timer.
+pub(crate) fn value_of_row(bytes: &[u8]) -> Option<&[u8]> {
+    match bytes {
+        [VALUE, value @ ..] => Some(value),
+        _ => None,
+    }
+}
+
 /// The number that orders as the time does, as bytes.
 pub(super) fn ordered(time: Timestamp) -> [u8; 8] {
     (time.0 ^ i64::MIN).to_be_bytes()

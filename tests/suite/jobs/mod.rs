@@ -20,6 +20,7 @@ mod pace;
 mod parallelism;
 mod poison;
 pub(crate) mod queries;
+mod queries_over_http;
 mod refusals;
 mod runtimes;
 mod scale_out;

@@ -3,63 +3,36 @@
 //! A question is a function of a [`View`]. It is begun again if a commit comes between two of its reads, so that all values of an
 //! answer are of one epoch. Workers are not asked: see `state/view/`.
 //!
-//! Reading order: `mod.rs` (who asks, and when there is an answer), `stores.rs` (typed stores), `error.rs`.
+//! Reading order: `mod.rs` (who asks, and when there is an answer), `stores.rs` (typed stores); what they read is `task/committed.rs`.
 
-mod error;
+#[cfg(feature = "http")]
+pub(crate) mod http;
+#[cfg(feature = "http")]
+mod question;
 mod stores;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::ControlFlow;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-pub use error::QueryError;
-pub use stores::{OrderedQuery, StoreQuery, TimedQuery};
+pub use stores::{OrderedQuery, StoreQuery, TimedQuery, WindowsQuery};
 
 use super::job::Running;
 use crate::codec::Schema;
+use crate::env::Env;
 use crate::runtime::contract::source::Split;
 use crate::runtime::graph::topology::Topology;
+use crate::runtime::task::committed::{Epoch, Face, QueryError, View};
 use crate::runtime::task::context::JobContext;
 use crate::runtime::task::desk::Look;
 use crate::runtime::task::progress::Progress;
 use crate::runtime::task::repartition::repartition_topic;
-use crate::state::{Found, HashedKey, Inside, RangeOf};
 use crate::types::{GroupId, Offset, TopicName, TopicPartition};
 
 /// The times that an answer is begun again because a commit came between its reads.
 const ATTEMPTS_MAX: u32 = 64;
 /// Those of them that do not wait for the next commit.
 const ATTEMPTS_AT_ONCE: u32 = 8;
-
-/// The number of a commit of a job: a later one is larger, also after restarts. Numbers are left out.
-///
-/// In a job that is scaled out each instance counts its own.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct Epoch(pub u64);
-
-/// A function that is shown a row's key and value, and may break off or fail.
-type VisitRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, QueryError>;
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for Epoch {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
-    }
-}
 
 /// An answer, and the epoch of which all of it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +46,14 @@ pub struct Answer<T> {
 /// The stores that a job declared.
 pub(super) struct Declared {
     job: String,
+    /// For who answers over a network.
+    #[cfg_attr(
+        not(feature = "http"),
+        allow(dead_code, reason = "no network is asked for")
+    )]
+    env: Env,
     stores: BTreeMap<String, Schema>,
+    faces: BTreeMap<String, Face>,
     /// Steps that were renamed: under which name their state is kept.
     renamed: BTreeMap<String, String>,
 }
@@ -116,11 +96,13 @@ pub struct Queries {
 }
 
 impl Queries {
-    pub(super) fn new(job: &str, topology: &Topology, progress: &Arc<Progress>) -> Self {
+    pub(super) fn new(env: &Env, job: &str, topology: &Topology, progress: &Arc<Progress>) -> Self {
         Self {
             declared: Arc::new(Declared {
                 job: job.to_owned(),
+                env: env.clone(),
                 stores: topology.stores.clone(),
+                faces: topology.faces.clone(),
                 renamed: topology.renamed.clone(),
             }),
             progress: Arc::clone(progress),
@@ -206,7 +188,7 @@ impl Queries {
                 if epoch < self.at_least {
                     return None;
                 }
-                match read(&View { job, epoch }) {
+                match read(&View::new(job, epoch)) {
                     Ok(value) => return Some(Ok(Answer { epoch, value })),
                     Err(QueryError::Overtaken { .. }) => attempts += 1,
                     Err(error) => return Some(Err(error)),
@@ -268,22 +250,33 @@ impl Queries {
         }
     }
 
-    /// The name under which a store is kept, if its types are those.
-    fn kept_name(&self, store: &str, asked: &Schema) -> Result<Arc<str>, QueryError> {
-        let Declared {
-            job,
-            stores,
-            renamed,
-            ..
-        } = &*self.declared;
+    /// The name under which a store is kept, and what is known of it.
+    fn find<'d, T>(
+        &self,
+        store: &str,
+        known: &'d BTreeMap<String, T>,
+    ) -> Result<(&'d str, &'d T), QueryError> {
+        let Declared { job, renamed, .. } = &*self.declared;
         let kept = renamed.get(store).map_or(store, String::as_str);
-        let Some(stored) = stores.get(kept) else {
-            return Err(QueryError::UnknownStore {
+        match known.get_key_value(kept) {
+            Some((kept, found)) => Ok((kept, found)),
+            None => Err(QueryError::UnknownStore {
                 job: job.clone(),
                 store: store.to_owned(),
-                stores: stores.keys().cloned().collect(),
-            });
-        };
+                stores: known.keys().cloned().collect(),
+            }),
+        }
+    }
+
+    /// The name under which a store is kept, and its face.
+    fn face(&self, store: &str) -> Result<(Arc<str>, &Face), QueryError> {
+        let (kept, face) = self.find(store, &self.declared.faces)?;
+        Ok((kept.into(), face))
+    }
+
+    /// The name under which a store is kept, if its types are those.
+    fn kept_name(&self, store: &str, asked: &Schema) -> Result<Arc<str>, QueryError> {
+        let (kept, stored) = self.find(store, &self.declared.stores)?;
         match stored.difference(asked) {
             None => Ok(kept.into()),
             Some(_) => Err(QueryError::WrongType {
@@ -301,88 +294,6 @@ impl fmt::Debug for Queries {
             .field("job", &self.declared.job)
             .field("at_least", &self.at_least)
             .finish_non_exhaustive()
-    }
-}
-
-/// The state of a job in this process, as of one epoch, while a question is answered.
-pub struct View<'v> {
-    job: &'v JobContext,
-    epoch: Epoch,
-}
-
-impl View<'_> {
-    /// The epoch of all that is read.
-    #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
-    fn inside(&self) -> Result<Inside<'_>, QueryError> {
-        let inside = self.job.backend.views().enter();
-        inside
-            .filter(|inside| inside.epoch() == self.epoch.0)
-            .ok_or(QueryError::Overtaken { attempts: 1 })
-    }
-
-    fn state_partition(&self, key: &HashedKey<'_>) -> u16 {
-        key.state_partition(self.job.state_partitions)
-    }
-
-    fn value(&self, store: &str, key: HashedKey<'_>) -> Result<Option<Vec<u8>>, QueryError> {
-        let partition = self.state_partition(&key);
-        let backend = &self.job.backend;
-        let inside = self.inside()?;
-        match backend.committed_value(&inside, store, partition, key.bytes())? {
-            Found::Value(value) => Ok(value),
-            Found::Elsewhere => Err(self.elsewhere(store, partition)),
-        }
-    }
-
-    /// Shows the rows of a range, until `visit` breaks or fails.
-    fn visit(
-        &self,
-        store: &str,
-        range: RangeOf<'_>,
-        visit: VisitRow<'_>,
-    ) -> Result<(), QueryError> {
-        let mut failed = None;
-        let mut show = |key: &[u8], value: &[u8]| match visit(key, value) {
-            Ok(flow) => flow,
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        };
-        let backend = &self.job.backend;
-        let missing = backend.visit_committed(self.inside()?, store, range, &mut show)?;
-        match (failed, missing) {
-            (Some(error), _) => Err(error),
-            (None, Some(partition)) => Err(self.elsewhere(store, partition)),
-            (None, None) => Ok(()),
-        }
-    }
-
-    /// The state partitions of the store that are in this process.
-    fn partitions(&self, store: &str) -> Result<Vec<u16>, QueryError> {
-        let partitions = self.job.backend.views().partitions(store);
-        let is_whole =
-            self.job.is_spread || partitions.len() == usize::from(self.job.state_partitions);
-        match is_whole {
-            true => Ok(partitions),
-            false => Err(QueryError::Overtaken { attempts: 1 }),
-        }
-    }
-
-    fn elsewhere(&self, store: &str, state_partition: u16) -> QueryError {
-        match self.job.is_spread {
-            true => QueryError::Elsewhere {
-                store: store.to_owned(),
-                state_partition,
-                instance: None,
-            },
-            // A job that runs alone has all of them, unless a worker of it has just failed.
-            false => QueryError::Overtaken { attempts: 1 },
-        }
     }
 }
 

@@ -5,10 +5,13 @@ use std::marker::PhantomData;
 use std::ops::{ControlFlow, Range, RangeBounds};
 use std::sync::Arc;
 
-use super::{Answer, Epoch, Queries, QueryError, View};
+use super::{Answer, Queries};
 use crate::codec::{Codec, CodecError, Datum, Schema, SortKey};
+use crate::runtime::contract::window::Window;
+use crate::runtime::task::committed::{
+    Epoch, QueryError, ReadOpenWindows, TimedRows, View, encode_key,
+};
 use crate::runtime::task::ordered_store::{ordered_schema, set_places};
-use crate::runtime::task::timed_row::{Row, RowCodec, key_row, row_at, rows_between, time_and_key};
 use crate::runtime::task::timed_store::timed_schema;
 use crate::state::put_prefix;
 use crate::state::{Direction, HashedKey, KeyRange, RangeOf};
@@ -37,12 +40,6 @@ impl Asked {
     }
 }
 
-fn encode_key<K: Datum + ?Sized>(key: &K) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = Vec::new();
-    K::DefaultCodec::default().encode(key, &mut bytes)?;
-    Ok(bytes)
-}
-
 fn decode<V: Clone>(codec: &impl Codec<V>, bytes: &[u8]) -> Result<V, CodecError> {
     Ok(codec.decode(bytes)?.into_owned())
 }
@@ -66,8 +63,14 @@ pub struct OrderedQuery<K: ?Sized, S, V> {
 
 /// Questions of a store with time (of windows and timers): made by [`Queries::timed`].
 pub struct TimedQuery<K: ?Sized, V> {
+    queries: Queries,
+    rows: TimedRows<K, V>,
+}
+
+/// Questions about the open windows of a step: made by [`Queries::windows`].
+pub struct WindowsQuery<K: ?Sized, A> {
     asked: Asked,
-    types: PhantomData<fn(&K) -> V>,
+    read: ReadOpenWindows<K, A>,
 }
 
 impl Queries {
@@ -108,9 +111,96 @@ impl Queries {
         name: &str,
     ) -> Result<TimedQuery<K, V>, QueryError> {
         Ok(TimedQuery {
-            asked: Asked::new(self, name, &timed_schema::<K, V>())?,
-            types: PhantomData,
+            rows: TimedRows::new(self.kept_name(name, &timed_schema::<K, V>())?),
+            queries: self.clone(),
         })
+    }
+}
+
+impl Queries {
+    /// The open windows of the step `name`: tumbling, hopping, cumulative, of a calendar, sessions, or sliding. `A` is the type of their
+    /// states: of a `count` it is `u64`, of a `reduce` that of the values. A window that is closed is in the results alone.
+    ///
+    /// ```
+    /// # use onceflow::prelude::*;
+    /// # use onceflow::runtime::{Queries, QueryError};
+    /// # use onceflow::types::Timestamp;
+    /// # async fn ask(query: &Queries) -> Result<(), QueryError> {
+    /// let clicks = query.windows::<str, u64>("per-minute")?;
+    /// let hour = Timestamp(0)..Timestamp(3_600_000);
+    /// for (window, clicks) in clicks.of("ada", hour).await?.value {
+    ///     println!("from {} on so far {clicks}", window.start);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the job has no such store, it has other types, or its owner does not say how windows in it are read
+    /// ([`with_open_windows`](crate::runtime::Keyed::with_open_windows)).
+    pub fn windows<K: Datum + ?Sized, A: Datum + Clone>(
+        &self,
+        name: &str,
+    ) -> Result<WindowsQuery<K, A>, QueryError> {
+        let (store, face) = self.face(name)?;
+        let Some(windows) = &face.windows else {
+            return Err(QueryError::NoWindows {
+                store: name.to_owned(),
+            });
+        };
+        let asked = Schema::of::<K, A>();
+        let read = windows.typed::<K, A>();
+        match read.filter(|_| windows.schema.difference(&asked).is_none()) {
+            Some(read) => Ok(WindowsQuery {
+                asked: Asked {
+                    queries: self.clone(),
+                    store,
+                },
+                read,
+            }),
+            None => Err(QueryError::WrongType {
+                store: name.to_owned(),
+                stored: Box::new(windows.schema.clone()),
+                asked: Box::new(asked),
+            }),
+        }
+    }
+}
+
+impl<K: Datum + ?Sized, A> WindowsQuery<K, A> {
+    /// The same, of this epoch or a later one.
+    #[must_use]
+    pub fn at_least(&self, epoch: Epoch) -> Self {
+        Self {
+            asked: self.asked.at_least(epoch),
+            read: Arc::clone(&self.read),
+        }
+    }
+
+    /// The open windows of a key that have some of these times, each with its state, in the order of their ends.
+    ///
+    /// # Errors
+    /// If another process of the job has the key, the job ends before, or the times have more than 10,000 windows.
+    pub async fn of(
+        &self,
+        key: &K,
+        times: Range<Timestamp>,
+    ) -> Result<Answer<Vec<(Window, A)>>, QueryError> {
+        let queries = &self.asked.queries;
+        queries.read(|view| self.of_in(view, key, &times)).await
+    }
+
+    /// The same, for [`Queries::read`].
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn of_in(
+        &self,
+        view: &View<'_>,
+        key: &K,
+        times: &Range<Timestamp>,
+    ) -> Result<Vec<(Window, A)>, QueryError> {
+        (self.read)(view, &self.asked.store, key, times)
     }
 }
 
@@ -186,38 +276,18 @@ where
         after: Option<&K>,
         limit: usize,
     ) -> Result<Vec<(K::Owned, V)>, QueryError> {
-        let mut partitions = view.partitions(&self.asked.store)?;
-        let mut from = Vec::new();
-        if let Some(after) = after {
-            from = encode_key(after)?;
-            let partition = view.state_partition(&HashedKey::new(&from));
-            partitions.retain(|it| *it >= partition);
-            from.push(0);
-            if partitions.first() != Some(&partition) {
-                // It has gone to another process: all that is here is behind it.
-                from.clear();
-            }
-        }
-        let mut rows = Vec::new();
-        // The key behind which it goes on is in the first of them.
-        let places = partitions.iter().enumerate();
-        let places =
-            places.map(|(index, &partition)| (partition, if index == 0 { &*from } else { &[] }));
-        let places: Vec<_> = places.collect();
-        let range = RangeOf {
-            places: &places,
-            to: None,
-            direction: Direction::Forward,
-            rows_max: limit,
-        };
+        let after = after.map(encode_key).transpose()?;
         let codec = V::DefaultCodec::default();
-        view.visit(&self.asked.store, range, &mut |key, value| {
-            rows.push((decode_key::<K>(key)?, decode(&codec, value)?));
-            Ok(match rows.len() < limit {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            })
-        })?;
+        let mut rows = Vec::new();
+        view.visit_page(
+            &self.asked.store,
+            after.as_deref(),
+            limit,
+            &mut |key, value| {
+                rows.push((decode_key::<K>(key)?, decode(&codec, value)?));
+                Ok(())
+            },
+        )?;
         Ok(rows)
     }
 }
@@ -340,8 +410,8 @@ where
     #[must_use]
     pub fn at_least(&self, epoch: Epoch) -> Self {
         Self {
-            asked: self.asked.at_least(epoch),
-            types: PhantomData,
+            queries: self.queries.at_least(epoch),
+            rows: self.rows.clone(),
         }
     }
 
@@ -350,8 +420,7 @@ where
     /// # Errors
     /// If another process of the job has the key, or the job ends before.
     pub async fn get(&self, key: &K) -> Result<Answer<Option<V>>, QueryError> {
-        let queries = &self.asked.queries;
-        queries.read(|view| self.get_in(view, key)).await
+        self.queries.read(|view| self.get_in(view, key)).await
     }
 
     /// The value of a key at a time.
@@ -359,8 +428,9 @@ where
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn get_at(&self, key: &K, time: Timestamp) -> Result<Answer<Option<V>>, QueryError> {
-        let queries = &self.asked.queries;
-        queries.read(|view| self.get_at_in(view, key, time)).await
+        self.queries
+            .read(|view| self.get_at_in(view, key, time))
+            .await
     }
 
     /// The values of all keys of this process at times from `times.start` on and before its end, by their times: the first `limit` of each
@@ -374,7 +444,7 @@ where
         limit: usize,
     ) -> Result<Answer<Vec<(Timestamp, K::Owned, V)>>, QueryError> {
         let read = |view: &View<'_>| self.between_in(view, &times, limit);
-        self.asked.queries.read(read).await
+        self.queries.read(read).await
     }
 
     /// The value of a key, for [`Queries::read`].
@@ -382,10 +452,7 @@ where
     /// # Errors
     /// As [`get`](Self::get).
     pub fn get_in(&self, view: &View<'_>, key: &K) -> Result<Option<V>, QueryError> {
-        let key = encode_key(key)?;
-        let mut row = Vec::new();
-        key_row(&mut row, &key);
-        self.value(view, &row, &key)
+        self.rows.get(view, key)
     }
 
     /// The value of a key at a time, for [`Queries::read`].
@@ -398,24 +465,7 @@ where
         key: &K,
         time: Timestamp,
     ) -> Result<Option<V>, QueryError> {
-        let key = encode_key(key)?;
-        let mut row = Vec::new();
-        row_at(&mut row, &key, time);
-        self.value(view, &row, &key)
-    }
-
-    fn value(&self, view: &View<'_>, row: &[u8], key: &[u8]) -> Result<Option<V>, QueryError> {
-        let value = view.value(&self.asked.store, HashedKey::beside(row, key))?;
-        let Some(bytes) = value else { return Ok(None) };
-        Ok(self.decode_row(&bytes)?)
-    }
-
-    fn decode_row(&self, bytes: &[u8]) -> Result<Option<V>, CodecError> {
-        let codec = RowCodec::<V::DefaultCodec>::default();
-        match decode(&codec, bytes)? {
-            Row::Value(value) => Ok(Some(value)),
-            Row::Time(_) | Row::Timer => Ok(None),
-        }
+        self.rows.get_at(view, key, time)
     }
 
     /// Values between two times as [`between`](Self::between) gives them, for [`Queries::read`].
@@ -428,24 +478,6 @@ where
         times: &Range<Timestamp>,
         limit: usize,
     ) -> Result<Vec<(Timestamp, K::Owned, V)>, QueryError> {
-        let partitions = view.partitions(&self.asked.store)?;
-        let (from, to) = rows_between(times);
-        let mut rows = Vec::new();
-        let places: Vec<_> = partitions.iter().map(|&it| (it, &*from)).collect();
-        let range = RangeOf {
-            places: &places,
-            to: Some(&to),
-            direction: Direction::Forward,
-            rows_max: limit,
-        };
-        view.visit(&self.asked.store, range, &mut |row, value| {
-            if let (Some((time, key)), Some(value)) = (time_and_key(row), self.decode_row(value)?) {
-                rows.push((time, decode_key::<K>(key)?, value));
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        rows.sort_by_key(|(time, ..)| *time);
-        rows.truncate(limit);
-        Ok(rows)
+        self.rows.between(view, times, limit)
     }
 }

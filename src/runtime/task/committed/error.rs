@@ -63,14 +63,19 @@ pub enum QueryError {
         /// How many there may be.
         max: usize,
     },
-    /// Windows that overlap are not kept one by one.
+    /// The store holds no windows, or its owner does not say how they are read.
     #[error(
-        "the windows of the store {store:?} overlap and share slices, so that none of them is kept by itself: ask for the slices with \
-         `timed`, at their ends, and put them together as the step does"
+        "the step that owns the store {store:?} does not say which windows are in it: ask for its rows with `timed` or `store`, or give          an operator of yours `with_open_windows`"
     )]
-    Shared {
+    NoWindows {
         /// The store.
         store: String,
+    },
+    /// The question cannot be understood.
+    #[error("{why}")]
+    Malformed {
+        /// What is wrong with it, and what to write instead.
+        why: String,
     },
     /// A commit came between two reads of one answer, each time that it was tried.
     #[error(
