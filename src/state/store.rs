@@ -435,9 +435,13 @@ impl<V: Clone + Send + 'static> Store<V> {
         let tail_bytes_max =
             config.changelog_tail_bytes_max / (2 * self.share.stores_count() as u64);
         let has_waited = self.backend.now().since(self.last_flush) >= config.flush_interval;
+        let limit_bytes = self.limit_bytes();
+        // What is kept for readers may take an eighth before flushes come sooner for it: else questions would cost a job more in
+        // flushes than in copies.
+        let noted_bytes = self.viewed.current_bytes().saturating_sub(limit_bytes / 8);
         has_waited
             || self.changelog_bytes > tail_bytes_max
-            || self.dirty_bytes + self.viewed.size_bytes() > self.limit_bytes() / 4
+            || self.dirty_bytes + noted_bytes > limit_bytes / 4
     }
 
     fn build_flush(&mut self) -> Result<FlushBatch, StateError> {
@@ -494,7 +498,9 @@ impl<V: Clone + Send + 'static> Store<V> {
     /// Whether so much waits for RocksDB that the next cycle should wait for the flush in flight
     /// (or take one): what is not flushed cannot be evicted.
     pub fn must_wait_for_flush(&mut self) -> bool {
-        self.unflushed_bytes() + self.viewed.size_bytes() > self.limit_bytes() / 2
+        let limit_bytes = self.limit_bytes();
+        let noted_bytes = self.viewed.size_bytes().saturating_sub(limit_bytes / 4);
+        self.unflushed_bytes() + noted_bytes > limit_bytes / 2
     }
 
     /// What the store takes in memory, as counted against the bound.

@@ -5,12 +5,10 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+use super::rows::HashedRows;
+use crate::state::key::KeyBytes;
 
-use crate::state::key::{KeyBytes, hash_key};
-
-/// Bytes that a row takes beside long keys and values, with its share of the table.
+/// Bytes that a row in order takes beside long keys and values, with its share of the tree.
 const ROW_BYTES: usize = size_of::<(RowKey, Versions)>() * 3 / 2;
 
 /// A stored key: the state partition, then the key.
@@ -101,7 +99,7 @@ pub(super) struct Layer {
 
 #[derive(Debug)]
 enum Rows {
-    Hashed(HashTable<(RowKey, Versions)>),
+    Hashed(HashedRows),
     /// Of stores whose ranges are read.
     Sorted(BTreeMap<RowKey, Versions>),
 }
@@ -110,7 +108,7 @@ impl Layer {
     pub(super) fn new(is_sorted: bool) -> Self {
         let rows = match is_sorted {
             true => Rows::Sorted(BTreeMap::new()),
-            false => Rows::Hashed(HashTable::new()),
+            false => Rows::Hashed(HashedRows::new()),
         };
         Self {
             rows,
@@ -125,43 +123,29 @@ impl Layer {
 
     /// Notes a value of the cycle that becomes `epoch`.
     pub(super) fn put(&mut self, epoch: u64, key: &[u8], value: Option<&[u8]>) {
+        let rows = match &mut self.rows {
+            Rows::Hashed(rows) => return rows.put(epoch, key, value),
+            Rows::Sorted(rows) => rows,
+        };
         let value = value.map(KeyBytes::new);
-        let (before, after) = match &mut self.rows {
-            Rows::Hashed(rows) => {
-                let is_key = |row: &(RowKey, Versions)| row.0.0.as_slice() == key;
-                let hash_of = |row: &(RowKey, Versions)| hash_key(row.0.0.as_slice());
-                match rows.entry(hash_key(key), is_key, hash_of) {
-                    Entry::Occupied(mut row) => change(&mut row.get_mut().1, epoch, value),
-                    Entry::Vacant(vacant) => {
-                        let row = (RowKey(KeyBytes::new(key)), Versions::new(epoch, value));
-                        let added = row.0.0.heap_bytes() + row.1.heap_bytes();
-                        vacant.insert(row);
-                        (0, added)
-                    }
-                }
+        let (before, after) = match rows.get_mut(key) {
+            Some(versions) => change(versions, epoch, value),
+            None => {
+                let (key, versions) = (RowKey(KeyBytes::new(key)), Versions::new(epoch, value));
+                let added = key.0.heap_bytes() + versions.heap_bytes();
+                rows.insert(key, versions);
+                (0, added)
             }
-            Rows::Sorted(rows) => match rows.get_mut(key) {
-                Some(versions) => change(versions, epoch, value),
-                None => {
-                    let (key, versions) = (RowKey(KeyBytes::new(key)), Versions::new(epoch, value));
-                    let added = key.0.heap_bytes() + versions.heap_bytes();
-                    rows.insert(key, versions);
-                    (0, added)
-                }
-            },
         };
         self.heap_bytes = self.heap_bytes + after - before;
     }
 
     /// The value of a key as of an epoch; `None` if an older layer or RocksDB has it.
     pub(super) fn get(&self, epoch: u64, key: &[u8]) -> Option<Option<&[u8]>> {
-        let versions = match &self.rows {
-            Rows::Hashed(rows) => rows
-                .find(hash_key(key), |row| row.0.0.as_slice() == key)
-                .map(|row| &row.1),
-            Rows::Sorted(rows) => rows.get(key),
-        };
-        versions?.at(epoch)
+        match &self.rows {
+            Rows::Hashed(rows) => rows.get(epoch, key),
+            Rows::Sorted(rows) => rows.get(key)?.at(epoch),
+        }
     }
 
     /// Shows the rows from `from` to below `to` (`None`: to the end) as of an epoch, in no particular order.
@@ -172,52 +156,51 @@ impl Layer {
         to: Option<&[u8]>,
         visit: VisitChange<'_>,
     ) {
-        let mut show = |key: &RowKey, versions: &Versions| {
-            if let Some(value) = versions.at(epoch) {
-                visit(key.0.as_slice(), value);
-            }
-        };
         match &self.rows {
-            Rows::Hashed(rows) => rows
-                .iter()
-                .filter(|(key, _)| {
-                    let key = key.0.as_slice();
-                    key >= from && to.is_none_or(|to| key < to)
-                })
-                .for_each(|(key, versions)| show(key, versions)),
+            Rows::Hashed(rows) => {
+                let rows = rows.iter(epoch);
+                let rows = rows.filter(|(key, _)| *key >= from && to.is_none_or(|to| *key < to));
+                for (key, known) in rows {
+                    if let Some(value) = known {
+                        visit(key, value);
+                    }
+                }
+            }
             Rows::Sorted(_) if to.is_some_and(|to| to <= from) => {}
             Rows::Sorted(rows) => {
                 let to = to.map_or(Bound::Unbounded, Bound::Excluded);
-                rows.range::<[u8], _>((Bound::Included(from), to))
-                    .for_each(|(key, versions)| show(key, versions));
+                for (key, versions) in rows.range::<[u8], _>((Bound::Included(from), to)) {
+                    if let Some(value) = versions.at(epoch) {
+                        visit(key.0.as_slice(), value);
+                    }
+                }
             }
         }
     }
 
     /// Forgets the rows whose keys are `gone`.
     pub(super) fn remove_where(&mut self, is_gone: impl Fn(&[u8]) -> bool) {
+        let rows = match &mut self.rows {
+            Rows::Hashed(rows) => return rows.remove_where(is_gone),
+            Rows::Sorted(rows) => rows,
+        };
         let mut gone_bytes = 0;
-        let mut stays = |key: &RowKey, versions: &Versions| {
+        rows.retain(|key, versions| {
             let is_gone = is_gone(key.0.as_slice());
             gone_bytes += match is_gone {
                 true => key.0.heap_bytes() + versions.heap_bytes(),
                 false => 0,
             };
             !is_gone
-        };
-        match &mut self.rows {
-            Rows::Hashed(rows) => rows.retain(|(key, versions)| stays(key, versions)),
-            Rows::Sorted(rows) => rows.retain(|key, versions| stays(key, versions)),
-        }
+        });
         self.heap_bytes -= gone_bytes;
     }
 
     pub(super) fn size_bytes(&self) -> usize {
-        let count = match &self.rows {
-            Rows::Hashed(rows) => rows.len(),
-            Rows::Sorted(rows) => rows.len(),
-        };
-        count * ROW_BYTES + self.heap_bytes
+        match &self.rows {
+            Rows::Hashed(rows) => rows.size_bytes(),
+            Rows::Sorted(rows) => rows.len() * ROW_BYTES + self.heap_bytes,
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod layer;
 mod read;
+mod rows;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -145,6 +146,7 @@ impl Views {
 pub(super) struct Shard {
     kept: Mutex<Kept>,
     size_bytes: AtomicUsize,
+    current_bytes: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -167,6 +169,7 @@ impl Shard {
                 scratch: Vec::new(),
             }),
             size_bytes: AtomicUsize::new(0),
+            current_bytes: AtomicUsize::new(0),
         }
     }
 
@@ -217,8 +220,10 @@ impl Shard {
     fn count(&self) {
         let kept = self.kept.lock();
         let in_flight = kept.in_flight.as_ref().map_or(0, Layer::size_bytes);
-        let size_bytes = kept.current.size_bytes() + in_flight;
-        self.size_bytes.store(size_bytes, Ordering::Relaxed);
+        let current_bytes = kept.current.size_bytes();
+        self.size_bytes
+            .store(current_bytes + in_flight, Ordering::Relaxed);
+        self.current_bytes.store(current_bytes, Ordering::Relaxed);
     }
 
     /// Bytes that it takes in memory, as of the last drain or flush.
@@ -264,6 +269,12 @@ impl Viewed {
 
     pub(super) fn size_bytes(&self) -> usize {
         self.shard.as_ref().map_or(0, |shard| shard.size_bytes())
+    }
+
+    /// Those of them that no flush has taken.
+    pub(super) fn current_bytes(&self) -> usize {
+        let bytes_of = |shard: &Arc<Shard>| shard.current_bytes.load(Ordering::Relaxed);
+        self.shard.as_ref().map_or(0, bytes_of)
     }
 }
 
