@@ -255,11 +255,21 @@ fn prepare(
         // The splits of a spread job come later, as the group gives them.
         job.splits = Splits::new(plan_splits(&job, &group, topology, &named)?);
     }
+    recover_sinks(topology, &named, &job)?;
+    Ok((job, opened.unnoted))
+}
+
+/// Finishes what sinks had prepared for commits that were decided, and gives up the rest.
+fn recover_sinks(
+    topology: &Topology,
+    named: &NamedPositions,
+    job: &JobContext,
+) -> Result<(), JobError> {
     for node in &topology.sinks {
-        node.sink.recover(&named.marks(&node.name), &job)?;
+        node.sink.recover(&named.marks(&node.name), job)?;
         failpoint("sink.recovered");
     }
-    Ok((job, opened.unnoted))
+    Ok(())
 }
 
 fn shown_as(identity: String, epochs: &BTreeMap<String, u64>) -> ShownAs {

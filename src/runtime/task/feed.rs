@@ -297,12 +297,8 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
                     split.is_exhausted = true;
                     self.time.ended(&split.time);
                 }
-                waiting if self.are_letters => {
-                    // The end of the job does not wait for more of them.
-                    if !is_away || waiting != Read::Pending {
-                        idle = idle.sooner(waiting);
-                    }
-                }
+                // The end of the job does not wait for more letters.
+                Read::Pending if self.are_letters && is_away => {}
                 waiting => {
                     idle = idle.sooner(waiting);
                     if self.time.is_used() && is_away {

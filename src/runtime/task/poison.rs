@@ -122,7 +122,7 @@ impl Poison {
             return Err(self.poisoned(at, why.to_owned()));
         };
         let mut encoded = Vec::new();
-        let (mut before, mut has_letter) = (Headers::NONE, false);
+        let mut before = None;
         let (key, value, own) = match raw {
             Raw::Bytes {
                 key,
@@ -135,7 +135,7 @@ impl Poison {
                 headers,
                 told,
             } => {
-                (before, has_letter) = (told, true);
+                before = Some(told);
                 (key, value, headers)
             }
             Raw::Encode(encode) => {
@@ -145,9 +145,42 @@ impl Poison {
                 (None, Some(&*encoded), Headers::default())
             }
         };
+        let headers = self.headers_of_a_letter(why, meta, own, before);
+        // Its own time would have retention delete it early.
+        let timestamp = self.job.env().clock.wall();
+        let appended = dead_letters.borrow_mut().append_with_headers(
+            0,
+            timestamp,
+            key,
+            value,
+            headers.headers(),
+        );
+        appended.map_err(|failure| match failure.into_inner() {
+            FailureInner::Job(e) => e,
+            FailureInner::Poison(refused) => JobError::Sink {
+                sink: dead_letters.borrow().topic().to_string(),
+                why: format!(
+                    "record {} of {} cannot become a dead letter: {refused}; it is one because: {why}",
+                    at.offset,
+                    self.job.split_name(at.split)
+                ),
+            },
+        })
+    }
+
+    /// The record's own headers, and behind them those that say why it is a letter, and of what. `before` are those of the letter
+    /// that was replayed, if it was one.
+    fn headers_of_a_letter(
+        &self,
+        why: &str,
+        meta: Meta,
+        own: Headers<'_>,
+        before: Option<Headers<'_>>,
+    ) -> HeaderList {
+        let at = meta.origin;
         // A letter that was replayed, and failed again, tells of the record that it was first.
         let text = |name: &str, now: String| {
-            let value = before.last(name).flatten();
+            let value = before.and_then(|before| before.last(name).flatten());
             let text = value.and_then(|value| std::str::from_utf8(value).ok());
             text.map_or(now, str::to_owned)
         };
@@ -155,12 +188,8 @@ impl Poison {
         let offset = text(letter::OFFSET, at.offset.to_string());
         let time = text(letter::TIMESTAMP, meta.timestamp.0.to_string());
         let way = text(letter::REPLAY, self.job.replay_topic(at.split));
-        let tried = number_in(before, letter::ATTEMPTS).unwrap_or(1);
-        let attempts = if has_letter {
-            tried.saturating_add(1)
-        } else {
-            1
-        };
+        let tried = |before| number_in(before, letter::ATTEMPTS).unwrap_or(1);
+        let attempts = before.map_or(1, |before| tried(before).saturating_add(1));
         let attempts = attempts.to_string();
         let told = [
             (letter::ERROR, why),
@@ -180,22 +209,7 @@ impl Poison {
         for (name, value) in told {
             headers.add(name, Some(value.as_bytes()));
         }
-        // Its own time would have retention delete it early.
-        let timestamp = self.job.env().clock.wall();
-        let appended = dead_letters.borrow_mut().append_with_headers(
-            0,
-            timestamp,
-            key,
-            value,
-            headers.headers(),
-        );
-        appended.map_err(|failure| match failure.into_inner() {
-            FailureInner::Job(e) => e,
-            FailureInner::Poison(refused) => JobError::Sink {
-                sink: dead_letters.borrow().topic().to_string(),
-                why: format!("record {} of {split} cannot become a dead letter: {refused}; it is one because: {why}", at.offset),
-            },
-        })
+        headers
     }
 
     fn poisoned(&self, at: Origin, why: String) -> JobError {
