@@ -81,6 +81,7 @@ fn open(env: &Env, path: &std::path::Path, memory_bytes: usize, codec: CodecId) 
             codec,
             key: TypeIdentity::named("raw bytes"),
             value: TypeIdentity::named("bench"),
+            ..Schema::of::<[u8], [u8]>()
         },
         changelog: TopicId(1),
     };

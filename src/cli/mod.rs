@@ -8,6 +8,7 @@
 mod acl;
 mod bench;
 mod broker;
+mod check;
 mod consume;
 mod demo;
 mod format;
@@ -73,6 +74,8 @@ enum Command {
     Txn(txn::TxnArguments),
     /// List and describe groups, their members and positions, move their positions, and delete them
     Group(group::GroupArguments),
+    /// Compare a program's job with its lock file, before it is deployed
+    Check(check::CheckArguments),
     /// Take, list, check and restore savepoints of jobs
     Savepoint(savepoint::SavepointArguments),
     /// List and show dead and late letters of a job, and have it take them back
@@ -157,6 +160,7 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::Log(arguments) => return log::run(env, arguments),
         Command::Txn(arguments) => txn::run(env, arguments)?,
         Command::Group(arguments) => group::run(env, arguments)?,
+        Command::Check(arguments) => check::run(env, &arguments)?,
         Command::Savepoint(arguments) => savepoint::run(env, arguments)?,
         Command::Letters(arguments) => letters::run(env, arguments)?,
         Command::State(arguments) => state::run(env, arguments)?,

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use super::UsageError;
 use super::format::{ByteFormat, Formatter, NULL};
 use super::output::{self, Table};
-use crate::codec::TypeIdentity;
+use crate::codec::{TypeIdentity, version_of};
 use crate::env::Env;
 use crate::state::{StateAtRest, StoreAtRest};
 
@@ -114,13 +114,31 @@ fn in_words(identity: Option<&TypeIdentity>) -> String {
     identity.map_or_else(|| "?".to_owned(), ToString::to_string)
 }
 
+/// `3 (1, 2)`: the version that is written, and those that may be there from before.
+fn versions_in_words(store: &StoreAtRest) -> String {
+    let earlier: Vec<String> = store.earlier.keys().map(u8::to_string).collect();
+    match earlier.is_empty() {
+        true => store.value_version.to_string(),
+        false => format!("{} ({})", store.value_version, earlier.join(", ")),
+    }
+}
+
 fn list(state: &StateAtRest, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut table = Table::new(&["store", "keys", "values", "codec", "state partitions"]);
+    let mut table = Table::new(&[
+        "store",
+        "keys",
+        "values",
+        "version",
+        "codec",
+        "state partitions",
+    ]);
     for store in state.stores() {
+        let versions = versions_in_words(&store);
         table.row([
             store.name,
             in_words(store.key.as_ref()),
             in_words(store.value.as_ref()),
+            versions,
             store.codec.0.to_string(),
             state.state_partitions().to_string(),
         ]);
@@ -254,12 +272,24 @@ fn key_in_words(store: &StoreAtRest, key: &[u8]) -> String {
     show(store.key.as_ref(), key)
 }
 
-/// Decoded where the value is a plain one in the codec that it has by default; else its bytes.
+/// Decoded where the value is a plain one in the codec that it has by default; else its bytes. With its version, where values have one.
 fn value_in_words(store: &StoreAtRest, value: &[u8]) -> String {
-    let is_text = store.value.as_ref().is_some_and(|it| it.as_str() == "text");
-    match store.codec == crate::codec::CodecId(BINCODE) || is_text {
-        true => show(store.value.as_ref(), value),
+    let (version, value) = match store.value_version == 1 && store.earlier.is_empty() {
+        true => (store.value_version, value),
+        false => version_of(value),
+    };
+    let identity = match version == store.value_version {
+        true => store.value.as_ref(),
+        false => store.earlier.get(&version),
+    };
+    let is_text = identity.is_some_and(|it| it.as_str() == "text");
+    let words = match store.codec == crate::codec::CodecId(BINCODE) || is_text {
+        true => show(identity, value),
         false => show(None, value),
+    };
+    match store.value_version {
+        1 => words,
+        _ => format!("version {version}: {words}"),
     }
 }
 

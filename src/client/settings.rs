@@ -134,10 +134,16 @@ pub(super) trait Settings: Default {
     }
 }
 
+/// The name that a misspelt one was probably to be.
+pub(crate) fn nearest_of<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let nearest = known.iter().min_by_key(|known| edit_distance(name, known));
+    let nearest = nearest.filter(|known| edit_distance(name, known) <= DISTANCE_MAX);
+    nearest.copied()
+}
+
 /// What to say of a name that is not among those known: the nearest one, or all.
 pub(super) fn no_such_setting(name: &str, known: &[&str]) -> String {
-    let nearest = known.iter().min_by_key(|known| edit_distance(name, known));
-    match nearest.filter(|known| edit_distance(name, known) <= DISTANCE_MAX) {
+    match nearest_of(name, known) {
         Some(known) => format!("there is no such setting; did you mean {known}?"),
         None => format!("there is no such setting; there are {}", known.join(", ")),
     }

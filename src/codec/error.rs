@@ -20,6 +20,17 @@ pub enum CodecError {
         /// How to read such records.
         advice: &'static str,
     },
+    /// The value is of a version that this build of the job does not read.
+    #[error(
+        "the value is of version {found}, and this build of the job writes version {current} and cannot read that one: run the build that \
+         wrote it, or say how it is converted with `.migrate_from({found}, …)` behind the step"
+    )]
+    Version {
+        /// The version of the value.
+        found: u8,
+        /// The version that this build writes.
+        current: u8,
+    },
     /// The bytes are not a value of the type.
     #[error("cannot decode {length_bytes} bytes as {codec}: {why}")]
     Decode {

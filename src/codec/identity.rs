@@ -1,6 +1,7 @@
 //! The identity of a type and of what is stored in it: whether another build of a job may read what this one wrote.
 
-use std::fmt;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,40 @@ pub struct Schema {
     pub key: TypeIdentity,
     /// The type of the values.
     pub value: TypeIdentity,
+    /// The version of the values, from 1 on.
+    #[serde(default = "first_version", skip_serializing_if = "is_first")]
+    pub value_version: u8,
+    /// The types of the values of earlier versions that are read, or may still be there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub earlier: BTreeMap<u8, TypeIdentity>,
+}
+
+/// The version of values of which none is said.
+pub(crate) fn first_version() -> u8 {
+    1
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference"
+)]
+pub(crate) fn is_first(version: &u8) -> bool {
+    *version == first_version()
+}
+
+/// Why a build would misread what another one stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Misread {
+    /// A type is another one.
+    Type(SchemaDifference),
+    /// The values are of a later version.
+    Later { stored: u8, asked: u8 },
+    /// There may be values of an earlier version, which it does not read.
+    Missing {
+        version: u8,
+        value: TypeIdentity,
+        asked: u8,
+    },
 }
 
 impl Schema {
@@ -75,17 +110,68 @@ impl Schema {
             codec: V::DefaultCodec::default().id(),
             key: K::identity(),
             value: V::identity(),
+            value_version: first_version(),
+            earlier: BTreeMap::new(),
         }
     }
 
     /// A number that tells schemas apart, for where the words would be too long. It is the same in every build.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        let words = format!("{}\0{}\0{}", self.codec.0, self.key, self.value);
+        let mut words = format!("{}\0{}\0{}", self.codec.0, self.key, self.value);
+        if !is_first(&self.value_version) {
+            let _ = write!(words, "\0{}", self.value_version);
+        }
         rapidhash::v3::rapidhash_v3(words.as_bytes())
     }
 
-    /// Says how `now` differs from what was stored; `None` if it does not.
+    /// Says why a build with the schema `now` would misread what was stored; `None` if it reads all of it.
+    pub(crate) fn misread(&self, now: &Self) -> Option<Misread> {
+        if self.value_version > now.value_version {
+            return Some(Misread::Later {
+                stored: self.value_version,
+                asked: now.value_version,
+            });
+        }
+        let values = self.earlier.iter().map(|(version, it)| (*version, it));
+        for (version, value) in values.chain([(self.value_version, &self.value)]) {
+            let read = match version == now.value_version {
+                true => Some(&now.value),
+                false => now.earlier.get(&version),
+            };
+            let Some(read) = read else {
+                return Some(Misread::Missing {
+                    version,
+                    value: value.clone(),
+                    asked: now.value_version,
+                });
+            };
+            let as_stored = Self {
+                value: value.clone(),
+                ..self.clone()
+            };
+            let as_read = Self {
+                value: read.clone(),
+                ..now.clone()
+            };
+            if let Some(difference) = as_stored.difference(&as_read) {
+                return Some(Misread::Type(difference));
+            }
+        }
+        None
+    }
+
+    /// The schema of now, which knows all versions that may be stored.
+    pub(crate) fn after(mut self, stored: &Self) -> Self {
+        let stored_value = (stored.value_version, stored.value.clone());
+        let earlier = stored.earlier.clone().into_iter().chain([stored_value]);
+        self.earlier = earlier
+            .filter(|(version, _)| *version != self.value_version)
+            .collect();
+        self
+    }
+
+    /// Says how the types of `now` differ from those that were stored; `None` if they do not. Versions are not compared.
     #[must_use]
     pub fn difference(&self, now: &Self) -> Option<SchemaDifference> {
         let changed = |part, stored: String, asked: String| {

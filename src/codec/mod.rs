@@ -12,14 +12,17 @@ pub(crate) mod json;
 mod or_null;
 mod shape;
 mod sort_key;
+mod versions;
 
 use std::borrow::Cow;
 
 pub use error::CodecError;
 pub use formats::{Bincode, Json, Postcard, Raw, Text};
+pub(crate) use identity::{Misread, first_version, is_first};
 pub use identity::{Schema, SchemaDifference, TypeIdentity};
 pub use or_null::OrNull;
 pub use sort_key::SortKey;
+pub(crate) use versions::{ValueVersions, Versioned, version_of};
 
 /// The number of a codec, stored with the data that it wrote. Numbers from 1,000 on are for users' own codecs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -55,6 +55,8 @@ pub use life::job::{Job, Launch, Running};
 pub use life::letters::{
     AskedLetters, Letter, LetterChoice, LetterKind, LetterState, LetterTime, Letters,
 };
+#[cfg(feature = "cli")]
+pub(crate) use life::lock::{LookedAt, look_into};
 pub use life::log_handle::Log;
 #[cfg(feature = "http")]
 pub use life::query::http::{HttpConfig, HttpError, HttpServer};

@@ -13,9 +13,10 @@ use super::key::encode_stored_key;
 use super::meta::{META_BYTES_MAX, Meta};
 use super::prepare::database;
 use super::rocks::{POSITIONS, column_family, handle, position_key, remove_tree};
-use crate::codec::{CodecId, TypeIdentity};
+use crate::codec::{CodecId, Schema, TypeIdentity};
 use crate::env::Env;
 use crate::types::Offset;
+use std::collections::BTreeMap;
 
 pub(super) const META: &str = "meta.json";
 /// A copy in the making, in the job's own directory: RocksDB's files can be linked there.
@@ -40,10 +41,11 @@ impl StateBackend {
         let made = Checkpoint::new(&self.shared.db)
             .and_then(|checkpoint| checkpoint.create_checkpoint(database(&copy)));
         made.map_err(|e| self.shared.failed("be copied", e))?;
-        let meta = copy.join(META);
-        let written = env
-            .files
-            .replace(&meta, &Meta::of(&self.shared.config).to_bytes());
+        // It knows versions of values that the job does not write any more.
+        let (from, meta) = (self.shared.directory.join(META), copy.join(META));
+        let bytes = env.files.read(&from, META_BYTES_MAX);
+        let bytes = bytes.map_err(|e| StateError::io("read", &from, e))?;
+        let written = env.files.replace(&meta, &bytes);
         written.map_err(|e| StateError::io("write", &meta, e))?;
         Ok(copy)
     }
@@ -77,8 +79,24 @@ pub(crate) struct StoreAtRest {
     /// The types of keys and values, where they are known.
     pub(crate) key: Option<TypeIdentity>,
     pub(crate) value: Option<TypeIdentity>,
+    /// The version of the values that are written, and the types of those that may be there from before.
+    pub(crate) value_version: u8,
+    pub(crate) earlier: BTreeMap<u8, TypeIdentity>,
     /// The id of the changelog's topic.
     pub(crate) changelog: String,
+}
+
+impl StoreAtRest {
+    /// Its schema, if its types are known.
+    pub(crate) fn schema(&self) -> Option<Schema> {
+        Some(Schema {
+            codec: self.codec,
+            key: self.key.clone()?,
+            value: self.value.clone()?,
+            value_version: self.value_version,
+            earlier: self.earlier.clone(),
+        })
+    }
 }
 
 impl StateAtRest {
@@ -119,6 +137,8 @@ impl StateAtRest {
             codec: store.codec,
             key: store.key.clone(),
             value: store.value.clone(),
+            value_version: store.value_version,
+            earlier: store.earlier.clone(),
             changelog: store.changelog.clone(),
         });
         stores.collect()

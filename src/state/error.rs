@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::codec::{CodecError, CodecId, SchemaDifference};
+use crate::codec::{CodecError, CodecId, Misread, SchemaDifference};
 use crate::protocol::ErrorKind;
 
 fn listed(stores: &[String]) -> String {
@@ -98,8 +98,8 @@ pub enum StateError {
     /// A store was written with keys or values of another type.
     #[error(
         "store {store:?} holds {} of the type {}, and the job now has {} there, which would read them as something else: \
-         go back to that type, or give the step a new store name and drop {store:?}; if the bytes mean the same in both types, \
-         accept the change of {store:?} where the job is launched",
+         go back to that type; or say how it is converted, with `.migrate_from(…)` behind the step; or give the step a new store name and \
+         drop {store:?}; if the bytes mean the same in both types, accept the change of {store:?} where the job is launched",
         difference.part, difference.stored, difference.asked
     )]
     TypeChanged {
@@ -107,6 +107,35 @@ pub enum StateError {
         store: String,
         /// The stored type and the one asked for.
         difference: SchemaDifference,
+    },
+    /// A store has values of a later version than this build reads.
+    #[error(
+        "store {store:?} holds values of version {stored}, and this build of the job reads them up to version {asked}: run the build that \
+         wrote them, or go back to a savepoint that was taken before"
+    )]
+    LaterVersion {
+        /// The store.
+        store: String,
+        /// The version of the values.
+        stored: u8,
+        /// The version that this build writes.
+        asked: u8,
+    },
+    /// A store may have values of an earlier version, and this build does not say how they are read.
+    #[error(
+        "store {store:?} may hold values of version {version}, of the type {value}, and this build of the job, which writes version \
+         {asked}, does not say how they are read: put `.migrate_from({version}, …)` back behind the step; a value stays in its version until it \
+         changes"
+    )]
+    NoMigration {
+        /// The store.
+        store: String,
+        /// The version of the values.
+        version: u8,
+        /// Their type.
+        value: String,
+        /// The version that this build writes.
+        asked: u8,
     },
     /// The topology no longer has a store that holds state.
     #[error(
@@ -161,6 +190,28 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// For a build that would misread the store.
+    pub(crate) fn misread(store: &str, why: Misread) -> Self {
+        let store = store.to_owned();
+        match why {
+            Misread::Type(difference) => Self::TypeChanged { store, difference },
+            Misread::Later { stored, asked } => Self::LaterVersion {
+                store,
+                stored,
+                asked,
+            },
+            Misread::Missing {
+                version,
+                value,
+                asked,
+            } => Self::NoMigration {
+                store,
+                version,
+                value: value.to_string(),
+                asked,
+            },
+        }
+    }
     /// What a caller may do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{StateConfig, StoreDeclaration};
 use super::error::StateError;
-use crate::codec::{CodecId, Schema, TypeIdentity};
+use crate::codec::{CodecId, Misread, Schema, TypeIdentity, first_version, is_first};
 
 /// The format that this version writes.
 const FORMAT: u32 = 2;
@@ -38,6 +38,12 @@ pub(super) struct StoreMeta {
     pub(super) key: Option<TypeIdentity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) value: Option<TypeIdentity>,
+    /// The version of the values.
+    #[serde(default = "first_version", skip_serializing_if = "is_first")]
+    pub(super) value_version: u8,
+    /// The types of values of earlier versions, of which there may be some.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) earlier: BTreeMap<u8, TypeIdentity>,
     /// The topic id of the changelog, as text.
     pub(super) changelog: String,
 }
@@ -49,6 +55,8 @@ impl Meta {
                 codec: store.schema.codec,
                 key: Some(store.schema.key.clone()),
                 value: Some(store.schema.value.clone()),
+                value_version: store.schema.value_version,
+                earlier: store.schema.earlier.clone(),
                 changelog: store.changelog.to_string(),
             };
             (store.name.clone(), meta)
@@ -59,6 +67,19 @@ impl Meta {
             topology: config.topology.clone(),
             stores: stores.collect(),
         }
+    }
+
+    /// The same, where values that `stored` describes are still there.
+    pub(super) fn after(mut self, stored: &Self) -> Self {
+        for (name, store) in &mut self.stores {
+            if let Some(stored) = stored.stores.get(name) {
+                let version = store.value_version;
+                let earlier = stored.earlier.clone().into_iter();
+                let last = stored.value.clone().map(|it| (stored.value_version, it));
+                store.earlier = earlier.chain(last).filter(|it| it.0 != version).collect();
+            }
+        }
+        self
     }
 
     /// `None` if the bytes are not a `meta.json`: then nothing is known of the state, and it is rebuilt.
@@ -97,6 +118,16 @@ impl Meta {
                 // An entry that was written into another topic binds nobody.
                 why.get_or_insert_with(|| {
                     format!("the changelog of store {name:?} is another topic")
+                });
+                continue;
+            }
+            if stored.value_version > declared.schema.value_version {
+                // The log was asked before: a restore took it back to an earlier version.
+                why.get_or_insert_with(|| {
+                    format!(
+                        "the store {name:?} has values of version {}, and the log of version {}",
+                        stored.value_version, declared.schema.value_version
+                    )
                 });
                 continue;
             }
@@ -159,19 +190,25 @@ impl StoreMeta {
                 asked: asked.codec,
             });
         }
-        let stored = Schema {
+        match self.schema(asked).misread(asked) {
+            Some(why)
+                if !matches!(why, Misread::Type(_))
+                    || !config.retyped_stores.iter().any(|it| it == store) =>
+            {
+                Err(StateError::misread(store, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The schema; types that are not known are those of `asked`.
+    fn schema(&self, asked: &Schema) -> Schema {
+        Schema {
             codec: self.codec,
             key: self.key.clone().unwrap_or_else(|| asked.key.clone()),
             value: self.value.clone().unwrap_or_else(|| asked.value.clone()),
-        };
-        match stored.difference(asked) {
-            Some(difference) if !config.retyped_stores.iter().any(|it| it == store) => {
-                Err(StateError::TypeChanged {
-                    store: store.to_owned(),
-                    difference,
-                })
-            }
-            _ => Ok(()),
+            value_version: self.value_version,
+            earlier: self.earlier.clone(),
         }
     }
 }

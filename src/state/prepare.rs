@@ -63,7 +63,10 @@ pub(super) fn prepare(
             .remove_file(&mark)
             .map_err(|e| StateError::io("remove", &mark, e))?;
     }
-    let meta = Meta::of(config);
+    let mut meta = Meta::of(config);
+    if let Some(stored) = stored.as_ref().filter(|_| why.is_none()) {
+        meta = meta.after(stored);
+    }
     if stored.as_ref() != Some(&meta) {
         env.files
             .replace(&path, &meta.to_bytes())

@@ -207,6 +207,20 @@ pub enum JobError {
         /// Why not, and what to do.
         why: String,
     },
+    /// The job differs from its lock file, or that file cannot be used.
+    #[error("the lock file {}: {why}", path.display())]
+    Lock {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What differs, and what to do.
+        why: String,
+    },
+    /// The program was started by `onceflow check`, which wants to see its job only.
+    #[error("the job {job} was looked at by `onceflow check`, and is not run")]
+    OnlyLookedAt {
+        /// The job.
+        job: String,
+    },
     /// Stored records are damaged.
     #[error(transparent)]
     Batch(#[from] BatchError),
@@ -283,11 +297,15 @@ impl JobError {
             | Self::Folder { .. }
             | Self::Savepoint { .. }
             | Self::Letters { .. }
+            | Self::Lock { .. }
+            | Self::OnlyLookedAt { .. }
             | Self::Name(_) => JobErrorKind::Setup,
             Self::State(
                 StateError::StatePartitionsChanged { .. }
                 | StateError::CodecChanged { .. }
                 | StateError::TypeChanged { .. }
+                | StateError::LaterVersion { .. }
+                | StateError::NoMigration { .. }
                 | StateError::StoreMissing { .. }
                 | StateError::NewerFormat { .. }
                 | StateError::UnknownStore { .. },

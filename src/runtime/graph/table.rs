@@ -141,6 +141,22 @@ impl<K: ?Sized + 'static, V: 'static, U: Upstream<K, Change<V>>, D> Table<K, V, 
         }
     }
 
+    /// Says how values are read that an earlier build kept: see [`Keyed::migrate_from`].
+    pub fn migrate_from<Old, New>(
+        self,
+        version: u8,
+        convert: impl Fn(Old) -> New + Send + Sync + 'static,
+    ) -> Self
+    where
+        Old: Datum + Sized + Clone,
+        New: Datum + Sized + Clone,
+    {
+        Self {
+            changes: self.changes.migrate_from(version, convert),
+            ..self
+        }
+    }
+
     /// The table's values for operators elsewhere in the job that read them, where records are together by the table's key. Whoever
     /// has a view uses the table's changes, too, or keeps it with [`materialize`](Self::materialize): else nothing fills it.
     #[must_use]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::description::{Description, Node};
 use super::source::{ReplayTopic, SplitLister};
-use crate::codec::Schema;
+use crate::codec::{Datum, Schema, ValueVersions};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::task::chains::{Chains, ExchangeChain, FeedFactory, ReceiveFactory};
 use crate::runtime::task::committed::{Face, WindowsFace};
@@ -69,6 +69,8 @@ pub(crate) struct Topology {
     pub(crate) stores: BTreeMap<String, Schema>,
     /// How their rows are shown to who has not the types.
     pub(crate) faces: BTreeMap<String, Face>,
+    /// How earlier versions of values are read, by store.
+    pub(crate) versions: BTreeMap<String, Arc<ValueVersions>>,
     /// The stores of tables whose old values somebody asks for, or whose values others read.
     pub(crate) shared_stores: BTreeSet<String>,
     pub(crate) sink_topics: BTreeMap<TopicName, SinkTopic>,
@@ -313,6 +315,55 @@ impl Graph {
         }
     }
 
+    /// Earlier builds kept values of `version` in a store of the node, which were `Old` and are read as `New`.
+    pub(crate) fn migrate<Old, New>(
+        &self,
+        node: usize,
+        version: u8,
+        convert: impl Fn(Old) -> New + Send + Sync + 'static,
+    ) where
+        Old: Datum + Sized + Clone,
+        New: Datum + Sized + Clone,
+    {
+        let mut topology = self.0.borrow_mut();
+        let Topology {
+            nodes,
+            stores,
+            versions,
+            faults,
+            ..
+        } = &mut *topology;
+        let new = New::identity();
+        let of_node: Vec<&String> = nodes
+            .get(node)
+            .map_or(vec![], |node| node.stores.iter().collect());
+        let mut fitting = of_node
+            .iter()
+            .filter(|name| stores.get(**name).is_some_and(|it| it.value == new));
+        let (Some(name), None) = (fitting.next(), fitting.next()) else {
+            let kept = of_node
+                .iter()
+                .filter_map(|name| Some(format!("{name:?} of {}", stores.get(*name)?.value)));
+            faults.push(format!(
+                "`.migrate_from({version}, …)` makes values of the type {new}, and the step in front of it has no such store, or several \
+                 (it has: {}): put it right behind the step, and let it make what one of its stores holds",
+                kept.collect::<Vec<_>>().join(", ")
+            ));
+            return;
+        };
+        let of_store = versions.entry((*name).clone()).or_default();
+        let of_store = Arc::make_mut(of_store);
+        match of_store.read(version, convert) {
+            Ok(()) => {
+                if let Some(schema) = stores.get_mut(*name) {
+                    schema.value_version = of_store.current();
+                    schema.earlier = of_store.earlier();
+                }
+            }
+            Err(why) => faults.push(format!("the store {name:?}: {why}")),
+        }
+    }
+
     /// A step asks for the time.
     pub(crate) fn use_time(&self) {
         self.0.borrow_mut().uses_time = true;
@@ -366,6 +417,9 @@ impl Graph {
         for (name, first) in topology.renamed.clone() {
             if let Some(face) = topology.faces.remove(&name) {
                 topology.faces.insert(first.clone(), face);
+            }
+            if let Some(versions) = topology.versions.remove(&name) {
+                topology.versions.insert(first.clone(), versions);
             }
             if let Some(schema) = topology.stores.remove(&name)
                 && topology.stores.insert(first.clone(), schema).is_some()

@@ -306,6 +306,7 @@ impl Launch {
     /// # Errors
     /// If the job as built cannot run.
     pub fn start(self, log: &Log) -> Result<Running, JobError> {
+        self.show_instead()?;
         let topology = self.topology()?;
         if topology.uses_time && self.settings.scale_out.is_some() {
             refuse_ends(&self.name, &topology)?;

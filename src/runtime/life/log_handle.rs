@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::lock::log_to_look_at;
 use crate::broker::{Broker, BrokerConfig, BrokerError};
 use crate::client::consumer::ConsumerConfig;
 use crate::client::producer::ProducerConfig;
@@ -84,6 +85,15 @@ impl Log {
     /// As [`Log::kafka`].
     #[cfg(feature = "kafka")]
     pub fn kafka_with(settings: KafkaSettings) -> Result<Self, ClientError> {
+        if let Some(data) = log_to_look_at() {
+            let opened = Self::in_env(Env::real(), &data, BrokerConfig::default());
+            return opened.map_err(|e| ClientError::Refused {
+                request: "open",
+                code: e.code,
+                kind: e.kind(),
+                message: e.to_string(),
+            });
+        }
         let env = Env::real();
         let transport = KafkaTransport::connect(env.clone(), settings)?;
         let state_dir = match &transport.settings().state_dir {
@@ -126,7 +136,10 @@ impl Log {
         data: impl AsRef<Path>,
         config: BrokerConfig,
     ) -> Result<Self, BrokerError> {
-        Self::in_env(Env::real(), data.as_ref(), config)
+        match log_to_look_at() {
+            Some(data) => Self::in_env(Env::real(), &data, config),
+            None => Self::in_env(Env::real(), data.as_ref(), config),
+        }
     }
 
     /// As [`Log::embedded_with`], in a world of your own (for tests).

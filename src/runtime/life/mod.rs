@@ -11,6 +11,7 @@ pub(in crate::runtime) mod kept;
 pub(in crate::runtime) mod letters;
 #[cfg(feature = "server")]
 pub(in crate::runtime) mod listen;
+pub(in crate::runtime) mod lock;
 pub(in crate::runtime) mod log_handle;
 pub(in crate::runtime) mod participation;
 pub(in crate::runtime) mod query;

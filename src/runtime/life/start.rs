@@ -221,6 +221,7 @@ fn prepare(
             chosen => chosen,
         },
         stores: topology.stores.clone(),
+        versions: topology.versions.clone(),
         shared_stores: topology.shared_stores.clone(),
         replay_topics: topology.replay_topics_of_sources(),
         own_sources_count: topology.own_sources_count(),

@@ -21,6 +21,7 @@ pub(in crate::runtime) use rows::encode_key;
 
 use super::context::JobContext;
 use super::timed_row::{rows_between, time_and_key};
+use crate::codec::{Datum, Versioned};
 use crate::state::{Direction, Found, HashedKey, Inside, RangeOf};
 use crate::types::Timestamp;
 
@@ -59,6 +60,12 @@ pub struct View<'v> {
 impl<'v> View<'v> {
     pub(crate) fn new(job: &'v JobContext, epoch: Epoch) -> Self {
         Self { job, epoch }
+    }
+
+    /// The codec of a store's values, which reads their earlier versions, too.
+    fn codec_of<V: Datum + ?Sized>(&self, store: &str) -> Versioned<V::DefaultCodec> {
+        let versions = self.job.versions.get(store).map(std::sync::Arc::clone);
+        Versioned::new(V::DefaultCodec::default(), versions)
     }
 
     /// The epoch of all that is read.

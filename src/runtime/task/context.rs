@@ -30,7 +30,7 @@ use super::source_time::SourceTimes;
 use super::splits::Splits;
 use super::stores::{KeyValueStore, OpenStore, SharedStore, StoreKind};
 use crate::client::{TransactionalWriter, Transport};
-use crate::codec::{Codec, Datum, Schema};
+use crate::codec::{Codec, Datum, Schema, ValueVersions, Versioned};
 use crate::env::Env;
 use crate::protocol::batch::Compression;
 use crate::runtime::contract::error::JobError;
@@ -55,6 +55,8 @@ pub struct JobContext {
     pub(crate) poison_policy: PoisonPolicy,
     pub(crate) compression: Compression,
     pub(crate) stores: BTreeMap<String, Schema>,
+    /// How earlier versions of values are read, by store.
+    pub(crate) versions: BTreeMap<String, Arc<ValueVersions>>,
     /// The stores of tables whose old values somebody asks for, or whose values others read.
     pub(crate) shared_stores: BTreeSet<String>,
     /// Partition count and largest record of each topic that the job writes.
@@ -315,7 +317,8 @@ impl OperatorContext {
         &mut self,
         name: &str,
     ) -> Result<KeyValueStore<V>, JobError> {
-        let store = self.open_store::<V, V>(name, StoreKind::Values, V::DefaultCodec::default())?;
+        let codec = self.codec_of::<V>(name);
+        let store = self.open_store::<V, V>(name, StoreKind::Values, codec)?;
         let ahead = ValuesAhead(Rc::clone(&store) as SharedStore);
         self.met_stores.push(Rc::new(ahead));
         Ok(KeyValueStore::new(store))
@@ -332,7 +335,7 @@ impl OperatorContext {
         let store = match open.and_then(OpenStore::typed::<V>) {
             Some(store) => store,
             None => {
-                let codec = V::DefaultCodec::default();
+                let codec = self.codec_of::<V>(name);
                 let store = self.open_store::<V, V>(name, StoreKind::Values, codec)?;
                 if let Some(open) = self.stores.last_mut() {
                     open.has_owner = false;
@@ -343,6 +346,13 @@ impl OperatorContext {
         let ahead = ValuesAhead(Rc::clone(&store) as SharedStore);
         self.met_stores.push(Rc::new(ahead));
         Ok(KeyValueStore::new(store))
+    }
+
+    /// The codec of a store's values, which reads their earlier versions, too.
+    pub(super) fn codec_of<V: Datum + ?Sized>(&self, name: &str) -> Versioned<V::DefaultCodec> {
+        let first = self.job.renamed.get(name).map_or(name, String::as_str);
+        let versions = self.job.versions.get(first).map(Arc::clone);
+        Versioned::new(V::DefaultCodec::default(), versions)
     }
 
     /// Opens a store as it was declared, and restores it; or goes on with one that is open.

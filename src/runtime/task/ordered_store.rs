@@ -360,7 +360,8 @@ impl OperatorContext {
     ) -> Result<OrderedStore<S, V>, JobError> {
         let order = order_of::<S>();
         let kind = StoreKind::Ordered(&order);
-        let store = self.open_store::<V, V>(name, kind, V::DefaultCodec::default())?;
+        let codec = self.codec_of::<V>(name);
+        let store = self.open_store::<V, V>(name, kind, codec)?;
         Ok(OrderedStore::of(store, self.state_partitions()))
     }
 }

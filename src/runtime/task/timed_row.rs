@@ -32,6 +32,13 @@ pub(crate) enum Row<V> {
 #[derive(Clone, Default)]
 pub(crate) struct RowCodec<C>(C);
 
+impl<C> RowCodec<C> {
+    /// Rows whose values are written by `codec`.
+    pub(crate) fn new(codec: C) -> Self {
+        Self(codec)
+    }
+}
+
 impl<V: Clone, C: Codec<V>> Codec<Row<V>> for RowCodec<C> {
     fn id(&self) -> CodecId {
         self.0.id()

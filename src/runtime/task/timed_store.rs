@@ -491,7 +491,7 @@ impl OperatorContext {
         &mut self,
         name: &str,
     ) -> Result<TimedStore<V>, JobError> {
-        let codec = RowCodec::<V::DefaultCodec>::default();
+        let codec = RowCodec::new(self.codec_of::<V>(name));
         let store = self.open_store::<V, Row<V>>(name, StoreKind::Timed, codec)?;
         let index_bytes_max = self.job.backend.overlay_bytes_max() / (4 * self.job.inboxes.len());
         Ok(TimedStore::open(

@@ -2,9 +2,11 @@
 //! finds no local state.
 //!
 //! A schema is a record of the job's positions topic, written in the transaction of the first cycle that may use it. Key: a 0 byte, then
-//! `store NAME` or `repartition TOPIC`. Value, in JSON: `{"version":1,"topic":…,"codec":1,"key":"text","value":"u64"}`. A note about another
-//! incarnation of the topic binds nobody. A log without a note takes on the types of the first build that commits.
+//! `store NAME` or `repartition TOPIC`. Value, in JSON: `{"version":1,"topic":…,"codec":1,"key":"text","value":"u64"}`. Where values have versions, the
+//! note's version is 2, and it has `"value_version":2,"earlier":{"1":"u32"}` besides: the version that is written, and the types of
+//! the earlier ones, of which there may be values. A note about another incarnation of the topic binds nobody. A log without a note takes on the types of the first build that commits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -12,15 +14,17 @@ use serde::{Deserialize, Serialize};
 use super::positions::{positions_topic, read_positions};
 use crate::client::consumer::PartitionReader;
 use crate::client::{Transport, wait};
-use crate::codec::Schema;
+use crate::codec::{CodecId, Misread, Schema, TypeIdentity, first_version, is_first};
 use crate::protocol::batch::Record;
 use crate::protocol::messages::{OffsetFetchRequest, OffsetSpec, TopicMetadata};
 use crate::runtime::contract::error::JobError;
 use crate::state::StateError;
 use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
 
-/// The version of the value that this build writes.
-const VERSION: u32 = 1;
+/// The version of a note about values with versions: the latest that is known.
+const VERSION: u32 = 2;
+/// The version of any other note.
+const VERSION_OF_UNVERSIONED: u32 = 1;
 
 /// A schema as the log knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,17 +40,32 @@ pub(crate) struct NotedSchema {
 struct Value {
     version: u32,
     topic: String,
-    #[serde(flatten)]
-    schema: Schema,
+    // As in `Schema`, which serde could not flatten: it would not take numbers as keys.
+    codec: CodecId,
+    key: TypeIdentity,
+    value: TypeIdentity,
+    #[serde(default = "first_version", skip_serializing_if = "is_first")]
+    value_version: u8,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    earlier: BTreeMap<u8, TypeIdentity>,
 }
 
 impl NotedSchema {
     /// The key and the value of its record.
     pub(crate) fn to_record(&self) -> (Vec<u8>, Vec<u8>) {
+        let schema = self.schema.clone();
+        let is_plain = is_first(&schema.value_version) && schema.earlier.is_empty();
         let value = Value {
-            version: VERSION,
+            version: match is_plain {
+                true => VERSION_OF_UNVERSIONED,
+                false => VERSION,
+            },
             topic: self.topic.clone(),
-            schema: self.schema.clone(),
+            codec: schema.codec,
+            key: schema.key,
+            value: schema.value,
+            value_version: schema.value_version,
+            earlier: schema.earlier,
         };
         let key = [&[0], self.name.as_bytes()].concat();
         (key, serde_json::to_vec(&value).unwrap_or_default())
@@ -83,7 +102,13 @@ impl NotedSchema {
         Ok(Some(Self {
             name: String::from_utf8(name.to_vec()).map_err(|_| foreign())?,
             topic: value.topic,
-            schema: value.schema,
+            schema: Schema {
+                codec: value.codec,
+                key: value.key,
+                value: value.value,
+                value_version: value.value_version,
+                earlier: value.earlier,
+            },
         }))
     }
 }
@@ -137,19 +162,39 @@ pub(crate) fn check_schemas(
 ) -> Result<Vec<NotedSchema>, JobError> {
     let known = read_positions(transport, &positions_topic(job)?)?.schemas;
     let mut unnoted = Vec::new();
-    for now in stored {
+    for mut now in stored {
         let before = known.iter().find(|it| it.name == now.noted.name);
         let before = before.filter(|it| it.topic == now.noted.topic);
-        if before == Some(&now.noted) {
-            continue;
-        }
         let is_accepted = accepted.iter().any(|it| it == now.accepted_name());
         if let Some(before) = before {
             check(transport, job, before, &now, is_accepted)?;
+            now.noted.schema = now.noted.schema.after(&before.schema);
         }
-        unnoted.push(now.noted);
+        if before != Some(&now.noted) {
+            unnoted.push(now.noted);
+        }
     }
     Ok(unnoted)
+}
+
+/// The schemas to note where a savepoint takes the place of all that was stored: what the log knows of later versions is over.
+pub(crate) fn note_restored(
+    stored: Vec<Stored>,
+    saved: &BTreeMap<String, Schema>,
+) -> Vec<NotedSchema> {
+    let mut noted = Vec::new();
+    for Stored {
+        noted: mut now,
+        store,
+        ..
+    } in stored
+    {
+        if let Some(saved) = store.and_then(|store| saved.get(&store)) {
+            now.schema = now.schema.after(saved);
+        }
+        noted.push(now);
+    }
+    noted
 }
 
 fn check(
@@ -160,25 +205,27 @@ fn check(
     is_accepted: bool,
 ) -> Result<(), JobError> {
     let (before, asked) = (&before.schema, &now.noted.schema);
-    let Some(difference) = before.difference(asked) else {
+    let Some(why) = before.misread(asked) else {
         return Ok(());
     };
     // Another codec is another way to write: no bytes of the one mean anything to the other.
-    if is_accepted && before.codec == asked.codec {
+    if is_accepted && before.codec == asked.codec && matches!(why, Misread::Type(_)) {
         return Ok(());
     }
     if let Some(store) = &now.store {
-        let store = store.clone();
         return Err(match before.codec == asked.codec {
-            true => StateError::TypeChanged { store, difference },
+            true => StateError::misread(store, why),
             false => StateError::CodecChanged {
-                store,
+                store: store.clone(),
                 stored: before.codec,
                 asked: asked.codec,
             },
         }
         .into());
     }
+    let Misread::Type(difference) = why else {
+        return Ok(());
+    };
     if is_read_to_the_end(transport, job, &now.topic)? {
         return Ok(());
     }
@@ -278,13 +325,22 @@ mod tests {
             r#"{"version":1,"topic":"AAAAAAAAAAAAAAAAAAAAAQ","codec":1,"key":"text","value":"u64"}"#
         );
         assert_eq!(read(&key, &value).unwrap(), Some(noted()));
+        let mut versioned = noted();
+        versioned.schema.value_version = 2;
+        versioned.schema.earlier = [(1, TypeIdentity::of::<u32>())].into();
+        let (_, value) = versioned.to_record();
+        assert_eq!(
+            std::str::from_utf8(&value).unwrap(),
+            r#"{"version":2,"topic":"AAAAAAAAAAAAAAAAAAAAAQ","codec":1,"key":"text","value":"u64","value_version":2,"earlier":{"1":"u32"}}"#
+        );
+        assert_eq!(read(&key, &value).unwrap(), Some(versioned));
         assert_eq!(read(b"lines\0all", &[0; 8]).unwrap(), None);
         assert_eq!(read(b"\0a-topic", &[1; 17]).unwrap(), None);
     }
 
     #[test]
     fn x3_a_newer_note_and_one_that_is_none_are_refused() {
-        let newer = read(b"\0store counts", br#"{"version":2,"more":true}"#).unwrap_err();
+        let newer = read(b"\0store counts", br#"{"version":3,"more":true}"#).unwrap_err();
         assert!(newer.to_string().contains("newer version"), "{newer}");
         let foreign = read(b"\0store counts", b"{}").unwrap_err();
         assert!(foreign.to_string().contains("job's own"), "{foreign}");

@@ -138,3 +138,41 @@ fn the_state_of_a_stopped_job_is_shown_and_not_changed() {
     assert!(none.contains("4 is none"), "{none}");
     assert_eq!(snapshot(&cli.data()), before);
 }
+
+/// Sums words by their length; the later build keeps text.
+fn sums(is_later: bool) -> Launch {
+    let job = Job::new("sums");
+    let words = job
+        .source(topic::<str>("lines").until_end())
+        .flat_map(crate::jobs::support::words)
+        .key_by(|word: &str| word.len() as u64);
+    match is_later {
+        false => words.count("sums").materialize(),
+        true => words
+            .aggregate("sums", String::default, |sum, _| {
+                *sum = (sum.parse::<u64>().unwrap_or(0) + 1).to_string();
+            })
+            .migrate_from(1, |sum: u64| sum.to_string())
+            .materialize(),
+    }
+    job.exactly_once(Commit::every(std::time::Duration::from_millis(5)))
+        .state_partitions(2)
+}
+
+#[test]
+fn u9_the_state_of_a_stopped_job_is_shown_with_the_version_of_each_value() {
+    let cli = with_lines(b"tea cup milk\n");
+    let log = Log::embedded(cli.data()).unwrap();
+    run(sums(false), &log).unwrap();
+    log.close().unwrap();
+    cli.ok_with_input("produce lines", b"wine\n");
+    let log = Log::embedded(cli.data()).unwrap();
+    run(sums(true), &log).unwrap();
+    log.close().unwrap();
+    let state = cli.data().join("state/sums").display().to_string();
+    let get = |key: &str| cli.ok(&format!("state get {state} sums {key}"));
+    assert_eq!(get("3").trim(), "version 1: 2");
+    assert_eq!(get("4").trim(), "version 2: 2");
+    let listed = cli.ok(&format!("state list {state}"));
+    assert!(listed.contains("2 (1)"), "{listed}");
+}

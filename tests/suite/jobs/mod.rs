@@ -13,6 +13,7 @@ mod large;
 pub(crate) mod letters;
 mod memory;
 mod messages;
+pub(crate) mod migrations;
 mod nulls;
 mod operators;
 mod own_sinks;

@@ -60,3 +60,17 @@ fn x3_on_kafka_a_changed_type_is_refused_by_what_the_log_notes() {
     assert!(error.contains("values of the type i64"), "{error}");
     run::<i64>(&log_on_a_new_machine(&stage, &folders[2])).unwrap();
 }
+
+#[test]
+fn u9_on_kafka_values_of_earlier_builds_are_read_on_other_machines() {
+    let Some(stage) = stage() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let machines = std::cell::Cell::new(0);
+    crate::jobs::migrations::one_build_after_the_other_on(|| {
+        machines.set(machines.get() + 1);
+        let state = folder.path().join(format!("machine-{}", machines.get()));
+        let settings = KafkaSettings::new(&stage.cluster.bootstrap());
+        let settings = settings.and_then(|it| it.with("state.dir", &state.display().to_string()));
+        Log::kafka_with(settings.unwrap()).unwrap()
+    });
+}

@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub use stores::{OrderedQuery, StoreQuery, TimedQuery, WindowsQuery};
 
 use super::job::Running;
-use crate::codec::Schema;
+use crate::codec::{Schema, ValueVersions};
 use crate::env::Env;
 use crate::runtime::contract::source::Split;
 use crate::runtime::graph::topology::Topology;
@@ -54,6 +54,8 @@ pub(super) struct Declared {
     env: Env,
     stores: BTreeMap<String, Schema>,
     faces: BTreeMap<String, Face>,
+    /// How earlier versions of values are read, by store.
+    versions: BTreeMap<String, Arc<ValueVersions>>,
     /// Steps that were renamed: under which name their state is kept.
     renamed: BTreeMap<String, String>,
 }
@@ -103,6 +105,7 @@ impl Queries {
                 env: env.clone(),
                 stores: topology.stores.clone(),
                 faces: topology.faces.clone(),
+                versions: topology.versions.clone(),
                 renamed: topology.renamed.clone(),
             }),
             progress: Arc::clone(progress),

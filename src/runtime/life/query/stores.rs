@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range, RangeBounds};
 use std::sync::Arc;
 
 use super::{Answer, Queries};
-use crate::codec::{Codec, CodecError, Datum, Schema, SortKey};
+use crate::codec::{Codec, CodecError, Datum, Schema, SortKey, ValueVersions, Versioned};
 use crate::runtime::contract::window::Window;
 use crate::runtime::task::committed::{
     Epoch, QueryError, ReadOpenWindows, TimedRows, View, encode_key,
@@ -22,12 +22,16 @@ use crate::types::Timestamp;
 struct Asked {
     queries: Queries,
     store: Arc<str>,
+    /// How earlier versions of its values are read.
+    versions: Option<Arc<ValueVersions>>,
 }
 
 impl Asked {
     fn new(queries: &Queries, store: &str, schema: &Schema) -> Result<Self, QueryError> {
+        let store = queries.kept_name(store, schema)?;
         Ok(Self {
-            store: queries.kept_name(store, schema)?,
+            versions: queries.declared.versions.get(&*store).map(Arc::clone),
+            store,
             queries: queries.clone(),
         })
     }
@@ -36,7 +40,13 @@ impl Asked {
         Self {
             queries: self.queries.at_least(epoch),
             store: Arc::clone(&self.store),
+            versions: self.versions.clone(),
         }
+    }
+
+    /// The codec of the store's values.
+    fn codec<V: Datum + ?Sized>(&self) -> Versioned<V::DefaultCodec> {
+        Versioned::new(V::DefaultCodec::default(), self.versions.clone())
     }
 }
 
@@ -262,7 +272,7 @@ where
     pub fn get_in(&self, view: &View<'_>, key: &K) -> Result<Option<V>, QueryError> {
         let bytes = encode_key(key)?;
         let value = view.value(&self.asked.store, HashedKey::new(&bytes))?;
-        let codec = V::DefaultCodec::default();
+        let codec = self.asked.codec::<V>();
         Ok(value.map(|bytes| decode(&codec, &bytes)).transpose()?)
     }
 
@@ -277,7 +287,7 @@ where
         limit: usize,
     ) -> Result<Vec<(K::Owned, V)>, QueryError> {
         let after = after.map(encode_key).transpose()?;
-        let codec = V::DefaultCodec::default();
+        let codec = self.asked.codec::<V>();
         let mut rows = Vec::new();
         view.visit_page(
             &self.asked.store,
@@ -354,7 +364,7 @@ where
         place.encode_sorted(&mut row);
         let row = HashedKey::beside(&row, &key);
         let value = view.value(&self.asked.store, row)?;
-        let codec = V::DefaultCodec::default();
+        let codec = self.asked.codec::<V>();
         Ok(value.map(|bytes| decode(&codec, &bytes)).transpose()?)
     }
 
@@ -391,7 +401,7 @@ where
             direction,
             rows_max: limit,
         };
-        let codec = V::DefaultCodec::default();
+        let codec = self.asked.codec::<V>();
         let mut rows = Vec::new();
         view.visit(&self.asked.store, range, &mut |row, value| {
             let mut place = row.get(prefix.len()..).unwrap_or_default();

@@ -14,7 +14,6 @@ use crate::client::consumer::PartitionReader;
 use crate::client::{
     ClientError, CommitOutcome, PartitionWriter, TransactionalWriter, Transport, wait,
 };
-use crate::codec::Schema;
 use crate::env::warn;
 use crate::protocol::batch::{BatchBuilder, Compression};
 use crate::protocol::messages::{
@@ -31,7 +30,7 @@ use crate::runtime::life::start::{Settings, Topics, state_partitions, stored_by}
 use crate::runtime::task::changelog::{changelog_topic, key_of};
 use crate::runtime::task::cycle::{Commit, WRITERS_COUNT};
 use crate::runtime::topics::positions::{Kept, Positions, positions_topic, read_positions};
-use crate::runtime::topics::schemas::check_schemas;
+use crate::runtime::topics::schemas::note_restored;
 use crate::state::{StateAtRest, StateConfig, StoreDeclaration};
 use crate::types::{GroupId, Isolation, Offset, Timestamp, TopicId, TopicName, TopicPartition};
 
@@ -80,17 +79,9 @@ impl Savepoint {
     pub fn restore(&self, log: &Log) -> Result<Restored, JobError> {
         let saved = StateAtRest::open(log.env(), &self.path)?;
         let stores = saved.stores().into_iter().map(|store| {
-            let unknown = || {
-                refused(
-                    &self.path,
-                    "its stores have no types: restore it from the job's program",
-                )
-            };
-            let schema = Schema {
-                codec: store.codec,
-                key: store.key.ok_or_else(unknown)?,
-                value: store.value.ok_or_else(unknown)?,
-            };
+            let unknown = "its stores have no types: restore it from the job's program";
+            let schema = store.schema();
+            let schema = schema.ok_or_else(|| refused(&self.path, unknown))?;
             Ok((store.name, schema))
         });
         let topology = Topology {
@@ -274,7 +265,9 @@ impl Restore<'_> {
     ) -> Result<Restored, JobError> {
         let kept = read_positions(self.transport, &positions_topic(job)?)?;
         let stored = stored_by(job, topology, settings, topics)?;
-        let unnoted = check_schemas(self.transport, job, stored, &settings.retyped)?;
+        let saved = self.saved.stores().into_iter();
+        let saved = saved.filter_map(|store| Some((store.name.clone(), store.schema()?)));
+        let unnoted = note_restored(stored, &saved.collect());
         let mut positions = Positions::new(log.env().clone(), positions_topic(job)?, writers);
         for noted in unnoted {
             positions.append_schema(0, &noted)?;

@@ -77,7 +77,7 @@ where
     pub fn time(&self, view: &View<'_>, key: &K) -> Result<Option<Timestamp>, QueryError> {
         let key = encode_key(key)?;
         let value = view.value(&self.store, HashedKey::beside(&[OWN_TIME], &key))?;
-        match value.map(|bytes| decode_row::<V>(&bytes)).transpose()? {
+        match value.map(|bytes| self.decode_row(view, &bytes)).transpose()? {
             Some(Row::Time(time)) => Ok(Some(time)),
             Some(Row::Value(_) | Row::Timer) | None => Ok(None),
         }
@@ -95,7 +95,7 @@ where
     ) -> Result<Vec<(Timestamp, K::Owned, V)>, QueryError> {
         let mut rows = Vec::new();
         view.visit_times(&self.store, times, limit, &mut |time, key, value| {
-            if let Row::Value(value) = decode_row(value)? {
+            if let Row::Value(value) = self.decode_row(view, value)? {
                 let key = K::DefaultCodec::default().decode(key)?.into_owned();
                 rows.push((time, key, value));
             }
@@ -106,19 +106,16 @@ where
         Ok(rows)
     }
 
+    fn decode_row(&self, view: &View<'_>, bytes: &[u8]) -> Result<Row<V>, CodecError> {
+        let codec = RowCodec::new(view.codec_of::<V>(&self.store));
+        Ok(codec.decode(bytes)?.into_owned())
+    }
+
     fn value(&self, view: &View<'_>, row: &[u8], key: &[u8]) -> Result<Option<V>, QueryError> {
         let value = view.value(&self.store, HashedKey::beside(row, key))?;
-        match value.map(|bytes| decode_row(&bytes)).transpose()? {
+        match value.map(|bytes| self.decode_row(view, &bytes)).transpose()? {
             Some(Row::Value(value)) => Ok(Some(value)),
             Some(Row::Time(_) | Row::Timer) | None => Ok(None),
         }
     }
-}
-
-fn decode_row<V: Datum + Clone>(bytes: &[u8]) -> Result<Row<V>, CodecError>
-where
-    V::DefaultCodec: Codec<V>,
-{
-    let codec = RowCodec::<V::DefaultCodec>::default();
-    Ok(codec.decode(bytes)?.into_owned())
 }
