@@ -76,6 +76,23 @@ impl ValueVersions {
         self.earlier.keys().last().map_or(1, |last| last + 1)
     }
 
+    /// The bytes of a stored value as the value of now has them, without a version.
+    pub(crate) fn as_of_now<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, CodecError> {
+        let (version, value) = version_of(bytes);
+        if version == self.current() {
+            return Ok(Cow::Borrowed(value));
+        }
+        let Some(earlier) = self.earlier.get(&version) else {
+            return Err(CodecError::Version {
+                found: version,
+                current: self.current(),
+            });
+        };
+        let mut converted = Vec::new();
+        (earlier.convert)(value, &mut converted)?;
+        Ok(Cow::Owned(converted))
+    }
+
     /// The types of the earlier versions.
     pub(crate) fn earlier(&self) -> BTreeMap<u8, TypeIdentity> {
         let earlier = self.earlier.iter();
@@ -156,19 +173,10 @@ impl<V: Clone, C: Codec<V>> Codec<V> for Versioned<C> {
         let Some(versions) = &self.versions else {
             return self.codec.decode(bytes);
         };
-        let (version, value) = version_of(bytes);
-        if version == versions.current() {
-            return self.codec.decode(value);
+        match versions.as_of_now(bytes)? {
+            Cow::Borrowed(value) => self.codec.decode(value),
+            Cow::Owned(converted) => Ok(Cow::Owned(self.codec.decode(&converted)?.into_owned())),
         }
-        let Some(earlier) = versions.earlier.get(&version) else {
-            return Err(CodecError::Version {
-                found: version,
-                current: versions.current(),
-            });
-        };
-        let mut converted = Vec::new();
-        (earlier.convert)(value, &mut converted)?;
-        Ok(Cow::Owned(self.codec.decode(&converted)?.into_owned()))
     }
 }
 

@@ -29,6 +29,16 @@ pub(crate) fn put_prefix(key: &[u8], row: &mut Vec<u8>) {
     row.extend_from_slice(key);
 }
 
+/// The key that a row begins with; `None` if it is no row.
+pub(crate) fn key_of_row(row: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = row.split_first()?;
+    if *length < LONG {
+        return rest.get(..usize::from(*length));
+    }
+    let (length, rest) = rest.split_first_chunk()?;
+    rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
+
 /// What a stored key of a store in order begins with: the state partition and the key; `None` if it is shorter.
 fn prefix_of(stored: &[u8]) -> Option<&[u8]> {
     let row = stored.get(PARTITION_BYTES..)?;

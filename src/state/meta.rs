@@ -108,6 +108,12 @@ impl Meta {
         config: &StateConfig,
         path: &Path,
     ) -> Result<Option<String>, StateError> {
+        if self.state_partitions != config.state_partitions && self.is_of_other_topics(config) {
+            let (is, was) = (config.state_partitions, self.state_partitions);
+            return Ok(Some(format!(
+                "it is cut into {was} parts, and all its changelogs are other topics now, of {is}"
+            )));
+        }
         self.check_partitions(config, path)?;
         let mut why = None;
         for (name, stored) in &self.stores {
@@ -145,6 +151,16 @@ impl Meta {
             }
         }
         Ok(())
+    }
+
+    /// Whether the job has all its stores, and the changelog of each is another topic now.
+    fn is_of_other_topics(&self, config: &StateConfig) -> bool {
+        !self.stores.is_empty()
+            && self.stores.iter().all(|(name, stored)| {
+                let mut declared = config.stores.iter();
+                let declared = declared.find(|store| store.name == *name);
+                declared.is_some_and(|it| it.changelog.to_string() != stored.changelog)
+            })
     }
 
     fn check_partitions(&self, config: &StateConfig, path: &Path) -> Result<(), StateError> {

@@ -52,7 +52,7 @@ pub use size::StoreSize;
 pub(crate) use at_rest::{StateAtRest, StoreAtRest};
 pub(crate) use cycle_store::{BoxError, CycleStore};
 pub(crate) use flush::{FlushBatch, FlushTicket};
-pub(crate) use key_prefix::{ORDERED_KEY, put_prefix};
+pub(crate) use key_prefix::{ORDERED_KEY, key_of_row, put_prefix};
 pub(crate) use ranges::{Direction, KeyRange};
 pub(crate) use trace::Trace;
 pub(crate) use view::{Found, Inside, RangeOf};

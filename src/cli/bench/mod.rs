@@ -13,6 +13,7 @@ mod machine;
 mod queries;
 mod report;
 mod restart;
+mod savepoint;
 mod state;
 mod windows;
 mod word_count;
@@ -87,6 +88,8 @@ enum Benchmark {
     Calls,
     /// From `kill -9` to the first new commit, with 10 GiB of state (takes minutes, and 40 GiB of disk)
     Restart,
+    /// Savepoints of a job with 4 GiB of state, and the way back (takes minutes, and 20 GiB of disk)
+    Savepoint,
 }
 
 /// What every benchmark gets.
@@ -174,6 +177,7 @@ fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure
         Benchmark::Queries => queries::measure(bench),
         Benchmark::Calls => calls::measure(bench),
         Benchmark::Restart => restart::measure(bench),
+        Benchmark::Savepoint => savepoint::measure(bench),
     }
 }
 

@@ -15,15 +15,16 @@ use super::report::Figure;
 use super::{Bench, millis, percentile};
 use crate::broker::BrokerConfig;
 use crate::env::{Env, OpenMode};
-use crate::runtime::{Commit, Job, Log, topic, values};
+use crate::runtime::{Commit, Job, Launch, Log, topic, values};
 
 /// The hidden command that runs the job.
 const COMMAND: &str = "bench-restart-job";
 /// Keys: with their values 10 GiB.
 const KEYS_COUNT: u64 = 10 << 20;
-const VALUE_BYTES: usize = 1024;
+pub(super) const VALUE_BYTES: usize = 1024;
+pub(super) const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 /// The bound of the job's memory: the default.
-const MEMORY_BYTES: usize = 512 << 20;
+pub(super) const MEMORY_BYTES: usize = 512 << 20;
 /// The baseline has so many times fewer.
 const BASELINE_FRACTION: u64 = 1000;
 /// How often the process is killed; the median counts.
@@ -188,19 +189,8 @@ impl Process {
 /// Runs the job for ever, and says each position committed.
 pub(in crate::cli) fn run_job(env: &Env, arguments: &RestartJobArguments) -> anyhow::Result<()> {
     let log = Log::in_env(env.clone(), &arguments.data, BrokerConfig::default())?;
-    let keys = arguments.keys.max(1);
-    let job = Job::new("restart");
-    job.source(values("numbers", 0..u64::MAX))
-        .key_by(move |number: &u64| number % keys)
-        .aggregate("texts", String::new, |text, number| fill(text, *number))
-        .changes()
-        .filter(|text: &String| text.starts_with('A'))
-        .map(|text: &String| text.len() as u64)
-        .sink(topic("texts"));
-    let running = job
-        .exactly_once(Commit::every(Duration::from_millis(100)))
-        .memory_bytes(arguments.memory_mib << 20)
-        .start(&log)?;
+    let launch = launch(arguments.keys.max(1), arguments.memory_mib << 20);
+    let running = launch.start(&log)?;
     let mut said = None;
     loop {
         env.clock.sleep(LOOK_EVERY);
@@ -216,6 +206,20 @@ pub(in crate::cli) fn run_job(env: &Env, arguments: &RestartJobArguments) -> any
             out.flush()?;
         }
     }
+}
+
+/// The job: a text for each key, and another one each time it comes again.
+pub(super) fn launch(keys: u64, memory_bytes: usize) -> Launch {
+    let job = Job::new("restart");
+    job.source(values("numbers", 0..u64::MAX))
+        .key_by(move |number: &u64| number % keys)
+        .aggregate("texts", String::new, |text, number| fill(text, *number))
+        .changes()
+        .filter(|text: &String| text.starts_with('A'))
+        .map(|text: &String| text.len() as u64)
+        .sink(topic("texts"));
+    job.exactly_once(Commit::every(COMMIT_INTERVAL))
+        .memory_bytes(memory_bytes)
 }
 
 /// Text of [`VALUE_BYTES`] that is another one for each number, and does not compress (splitmix64 in base 64).

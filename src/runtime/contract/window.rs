@@ -113,7 +113,7 @@ impl<K: Datum + ?Sized> Windowed<K> {
 }
 
 /// Bytes of a window behind a key.
-const WINDOW_BYTES: usize = 16;
+pub(crate) const WINDOW_BYTES: usize = 16;
 
 fn put_window(window: Window, out: &mut Vec<u8>) {
     for time in [window.start, window.end] {

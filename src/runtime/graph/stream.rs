@@ -192,12 +192,22 @@ pub(crate) struct Place {
     pub(super) stores: Vec<String>,
 }
 
+impl Place {
+    /// The number of the node in front, if it is a single one.
+    pub(super) fn node_in_front(&self) -> Option<usize> {
+        match self.edges.as_slice() {
+            [edge] => Some(edge.from),
+            _ => None,
+        }
+    }
+}
+
 impl Graph {
     /// The node in front of a place was called `first`.
-    fn rename_last(&self, place: &Place, first: &str) {
-        match place.edges.as_slice() {
-            [edge] => self.rename_node(edge.from, first),
-            _ => self.add_fault(format!("`.was({first:?})` stands behind no single step: put it right behind the one that was renamed")),
+    pub(super) fn rename_last(&self, place: &Place, first: &str) {
+        match place.node_in_front() {
+            Some(node) => self.rename_node(node, first),
+            None => self.add_fault(format!("`.was({first:?})` stands behind no single step: put it right behind the one that was renamed")),
         }
     }
 }
@@ -466,79 +476,6 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         self.graph
             .declare_store(name, Schema::of::<K, S>(), Face::values::<K, S>());
         self.place.stores.push(name.to_owned());
-        self
-    }
-
-    /// Says that the step in front was called `first` when the job first ran, and has another name now: its state, its changelog and
-    /// its repartition topic are those of the first name. The name in the program is the one that is shown.
-    ///
-    /// ```
-    /// use onceflow::prelude::*;
-    ///
-    /// let job = Job::new("parity");
-    /// job.source(values("n", 0..10u64)).key_by(|n| n % 2).count("per-parity").was("counts").changes().sink(topic("out"));
-    /// assert_eq!(job.topics()?[1].name.as_str(), "parity-counts-changelog");
-    /// # Ok::<(), onceflow::prelude::JobError>(())
-    /// ```
-    pub fn was(self, first: &str) -> Self {
-        self.graph.rename_last(&self.place, first);
-        self
-    }
-
-    /// Says how values are read that the step in front kept when they were of `version`: as `Old`, which is converted. Values without a
-    /// version are of version 1; from now on the step writes the version behind the last one that is named. A value is converted each
-    /// time it is read, and written back in its new form when it next changes.
-    ///
-    /// Leave it there: the store may have such values for as long as it lives, and a build that does not read them is refused. So is an
-    /// older build, once this one has written. `New` is what the store holds, which of a window is the state of its aggregate.
-    ///
-    /// ```
-    /// use onceflow::prelude::*;
-    /// use serde::{Deserialize, Serialize};
-    ///
-    /// #[derive(Clone, Serialize, Deserialize)]
-    /// struct First { cents: i64 }
-    /// #[derive(Clone, Serialize, Deserialize)]
-    /// struct Second { currency: String, cents: i64 }
-    /// /// As it is now.
-    /// #[derive(Clone, Default, Serialize, Deserialize)]
-    /// struct Account { currency: String, cents: i64, payments: u64 }
-    ///
-    /// impl From<First> for Second {
-    ///     fn from(old: First) -> Self { Self { currency: "EUR".into(), cents: old.cents } }
-    /// }
-    /// impl From<Second> for Account {
-    ///     fn from(old: Second) -> Self { Self { currency: old.currency, cents: old.cents, payments: 0 } }
-    /// }
-    ///
-    /// let job = Job::new("accounts");
-    /// job.keyed_source(keyed_topic::<str, i64>("payments"))
-    ///     .aggregate("accounts", Account::default, |account, cents| {
-    ///         account.cents += cents;
-    ///         account.payments += 1;
-    ///     })
-    ///     .migrate_from(1, |old: First| Account::from(Second::from(old)))
-    ///     .migrate_from(2, |old: Second| Account::from(old))
-    ///     .changes()
-    ///     .sink(topic("balances"));
-    /// # job.topics().map(drop)
-    /// # ; Ok::<(), onceflow::prelude::JobError>(())
-    /// ```
-    pub fn migrate_from<Old, New>(
-        self,
-        version: u8,
-        convert: impl Fn(Old) -> New + Send + Sync + 'static,
-    ) -> Self
-    where
-        Old: Datum + Sized + Clone,
-        New: Datum + Sized + Clone,
-    {
-        match self.place.edges.as_slice() {
-            [edge] => self.graph.migrate(edge.from, version, convert),
-            _ => self.graph.add_fault(format!(
-                "`.migrate_from({version}, …)` stands behind no single step: put it right behind the one whose values it reads"
-            )),
-        }
         self
     }
 

@@ -1,6 +1,7 @@
 //! A store's changelog: its write-ahead log, a compacted topic with one partition a state partition (design D6).
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::env::{failpoint, warn};
 use crate::protocol::batch::Record;
 use crate::protocol::messages::OffsetSpec;
 use crate::runtime::contract::error::{Failure, JobError};
-use crate::state::{BoxError, CycleStore, FlushBatch, FlushUrgency};
+use crate::state::{BoxError, CycleStore, FlushBatch, FlushUrgency, StateError};
 use crate::types::{Isolation, NameError, Offset, Timestamp, TopicName, TopicPartition};
 
 /// The topic of a store's changelog.
@@ -22,6 +23,9 @@ pub(crate) fn changelog_topic(job: &str, store: &str) -> Result<TopicName, NameE
 
 /// How long a restore waits at once for what is not decided yet.
 const RESTORE_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// The most keys whose last value could not be read so far, while a changelog is replayed.
+const UNREAD_KEYS_MAX: usize = 1_000_000;
 
 /// One worker's part of a changelog.
 pub(crate) struct Changelog {
@@ -199,6 +203,8 @@ fn restore(
         position,
         Isolation::ReadCommitted,
     );
+    // A value of a later build that a savepoint took back is followed by the one that took its place.
+    let mut unread = BTreeMap::new();
     while position < end {
         // Waits while a transaction of another process, or one that is being decided, stands before the end.
         for batch in wait(reader.fetch(RESTORE_WAIT_MAX))? {
@@ -206,12 +212,23 @@ fn restore(
             for record in batch.iter() {
                 let record = record?;
                 let next = record.offset.plus(1);
-                store.restore(partition, key_of(&record, place)?, record.value, next)?;
+                let key = key_of(&record, place)?;
+                match store.restore(partition, key, record.value, next) {
+                    Ok(()) if unread.is_empty() => {}
+                    Ok(()) => drop(unread.remove(key)),
+                    Err(e @ StateError::Decode { .. }) if unread.len() < UNREAD_KEYS_MAX => {
+                        unread.insert(key.to_vec(), e);
+                    }
+                    Err(e) => return Err(e.into()),
+                }
             }
         }
         position = reader.position();
     }
-    Ok(position)
+    match unread.into_values().next() {
+        Some(e) => Err(e.into()),
+        None => Ok(position),
+    }
 }
 
 #[cfg(test)]

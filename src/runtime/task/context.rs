@@ -30,7 +30,7 @@ use super::source_time::SourceTimes;
 use super::splits::Splits;
 use super::stores::{KeyValueStore, OpenStore, SharedStore, StoreKind};
 use crate::client::{TransactionalWriter, Transport};
-use crate::codec::{Codec, Datum, Schema, ValueVersions, Versioned};
+use crate::codec::{Codec, Datum, Schema, ValueVersions};
 use crate::env::Env;
 use crate::protocol::batch::Compression;
 use crate::runtime::contract::error::JobError;
@@ -348,13 +348,6 @@ impl OperatorContext {
         Ok(KeyValueStore::new(store))
     }
 
-    /// The codec of a store's values, which reads their earlier versions, too.
-    pub(super) fn codec_of<V: Datum + ?Sized>(&self, name: &str) -> Versioned<V::DefaultCodec> {
-        let first = self.job.renamed.get(name).map_or(name, String::as_str);
-        let versions = self.job.versions.get(first).map(Arc::clone);
-        Versioned::new(V::DefaultCodec::default(), versions)
-    }
-
     /// Opens a store as it was declared, and restores it; or goes on with one that is open.
     pub(super) fn open_store<V: Datum + Clone, R: Clone + Send + 'static>(
         &mut self,
@@ -481,12 +474,6 @@ impl OperatorContext {
 
     pub(crate) fn shared_job(&self) -> Arc<JobContext> {
         Arc::clone(&self.job)
-    }
-
-    /// How many parts the job's state has.
-    #[must_use]
-    pub fn state_partitions(&self) -> u16 {
-        self.job.state_partitions
     }
 
     pub(crate) fn writer_cell(&self) -> Rc<Cell<usize>> {

@@ -339,6 +339,12 @@ pub(crate) fn ordered_schema<K: Datum + ?Sized, S: SortKey, V: Datum + ?Sized>()
     }
 }
 
+/// The type of the keys of a store in order, if it is one.
+pub(crate) fn ordered_key_type(key: &str) -> Option<&str> {
+    let (_, key) = key.strip_prefix(ORDERED_KEY)?.split_once(": ")?;
+    Some(key)
+}
+
 fn order_of<S: SortKey>() -> String {
     format!("{ORDERED_KEY}{}", S::identity())
 }

@@ -5,11 +5,13 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::changelog::Changelog;
+use super::context::OperatorContext;
 use super::ordered_store::is_ordered_key;
 use super::timed_store::is_timed_key;
-use crate::codec::TypeIdentity;
+use crate::codec::{Datum, TypeIdentity, Versioned};
 use crate::runtime::contract::error::Failure;
 use crate::runtime::contract::operator::Flow;
 use crate::runtime::contract::record::Key;
@@ -69,6 +71,21 @@ impl OpenStore {
     /// The store, if its rows are of this type.
     pub(crate) fn typed<R: 'static>(&self) -> Option<Rc<RefCell<Store<R>>>> {
         Rc::clone(&self.typed).downcast().ok()
+    }
+}
+
+impl OperatorContext {
+    /// How many parts the job's state has.
+    #[must_use]
+    pub fn state_partitions(&self) -> u16 {
+        self.job.state_partitions
+    }
+
+    /// The codec of a store's values, which reads their earlier versions, too.
+    pub(super) fn codec_of<V: Datum + ?Sized>(&self, name: &str) -> Versioned<V::DefaultCodec> {
+        let first = self.job.renamed.get(name).map_or(name, String::as_str);
+        let versions = self.job.versions.get(first).map(Arc::clone);
+        Versioned::new(V::DefaultCodec::default(), versions)
     }
 }
 

@@ -86,6 +86,38 @@ pub(crate) fn value_of_row(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// Which state partition a row belongs to.
+pub(crate) enum TimedPlace<'r> {
+    /// Each: how far the operator has come.
+    Each,
+    /// That of a key with this hash.
+    Hash(u32),
+    /// That of this key.
+    Key(&'r [u8]),
+}
+
+/// The place of a row by its key; `None` if it is no row of such a store.
+pub(crate) fn place_of_row(row: &[u8]) -> Option<TimedPlace<'_>> {
+    match row {
+        [OWN_TIME] => Some(TimedPlace::Each),
+        [KEY, key @ ..] => Some(TimedPlace::Key(key)),
+        [TIMED | TIMER_AT, rest @ ..] => {
+            let hash = rest.get(TIMED_KEY_START - 1..)?.last_chunk()?;
+            Some(TimedPlace::Hash(u32::from_be_bytes(*hash)))
+        }
+        _ => None,
+    }
+}
+
+/// The later of two values of the row that says how far the operator has come (I13).
+pub(crate) fn later_of(a: Vec<u8>, b: &[u8]) -> Vec<u8> {
+    let time = |row: &[u8]| match row {
+        [TIME, millis @ ..] => millis.try_into().ok().map(i64::from_be_bytes),
+        _ => None,
+    };
+    if time(b) > time(&a) { b.to_vec() } else { a }
+}
+
 /// The number that orders as the time does, as bytes.
 pub(super) fn ordered(time: Timestamp) -> [u8; 8] {
     (time.0 ^ i64::MIN).to_be_bytes()

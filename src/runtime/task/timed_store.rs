@@ -514,6 +514,11 @@ pub(crate) fn timed_schema<K: Datum + ?Sized, V: Datum + ?Sized>() -> Schema {
     }
 }
 
+/// The type of the keys of a store with time, if it is one.
+pub(crate) fn timed_key_type(key: &str) -> Option<&str> {
+    key.strip_prefix(TIMED_KEY)
+}
+
 /// Whether keys of this type are those of a store with time.
 pub(crate) fn is_timed_key(key: &TypeIdentity) -> bool {
     key.as_str().starts_with(TIMED_KEY)

@@ -56,6 +56,7 @@ fn every_benchmark_prints_its_figures_as_json() {
         "queries.",
         "calls.",
         "restart.",
+        "savepoint.",
     ] {
         assert!(
             names.iter().any(|name| name.starts_with(group)),

@@ -9,11 +9,11 @@ use onceflow::client::wait;
 use onceflow::internals::env::Env;
 use onceflow::prelude::*;
 use onceflow::runtime::{Job, Launch, Running, Savepoint};
-use onceflow::types::Durability;
+use onceflow::types::{Durability, TopicName};
 
 use super::everything::{self, Given, Input, create_topics};
 use super::support::{Click, click, feed, left_in_store, ms, parse, topic_of_clicks};
-use crate::jobs::support::{Place, committed_by_key, run, until};
+use crate::jobs::support::{Place, committed_by_key, run, until, wait_for_markers};
 use crate::on_kafka::stage::stage;
 
 fn open(data: &Path) -> Log {
@@ -28,6 +28,22 @@ fn take(running: &Running, path: &Path) -> Savepoint {
 
 #[test]
 fn a_savepoint_has_windows_sessions_timers_times_and_positions_and_goes_on_elsewhere() {
+    goes_on_elsewhere(4);
+}
+
+#[test]
+fn u5_u6_windows_sessions_timers_and_times_go_on_in_more_state_partitions() {
+    goes_on_elsewhere(7);
+}
+
+#[test]
+fn u5_u6_windows_sessions_timers_and_times_go_on_in_fewer_state_partitions() {
+    goes_on_elsewhere(2);
+}
+
+/// A job of all kinds of steps goes on from a savepoint on a log that does not know it, in so many state partitions.
+fn goes_on_elsewhere(state_partitions: u16) {
+    let there = |is_endless| everything::launch(is_endless).state_partitions(state_partitions);
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let log = open(&path("one"));
@@ -51,20 +67,20 @@ fn a_savepoint_has_windows_sessions_timers_times_and_positions_and_goes_on_elsew
     let log = open(&path("other"));
     create_topics(&log);
     input.copy_to(&log);
-    let restored = everything::launch(false).restore(&log, &savepoint).unwrap();
+    let restored = there(false).restore(&log, &savepoint).unwrap();
     assert!(
         restored.rows > 50 && restored.positions == 2,
         "{restored:?}"
     );
     let expected = Given::expected(&input);
     let left = input.rings() - before.counts()[5];
-    let running = everything::launch(true).workers(3).start(&log).unwrap();
+    let running = there(true).workers(3).start(&log).unwrap();
     until("the other alarms rang", || {
         let rung = committed_by_key::<u64, u64>(&log, "alarms");
         rung.values().map(Vec::len).sum::<usize>() == left || running.is_finished()
     });
     wait(running.stop()).unwrap();
-    run(everything::launch(false).workers(1), &log).unwrap();
+    run(there(false).workers(1), &log).unwrap();
     let found = Given::found(&log).behind(before);
     assert_eq!(found.counts(), expected.counts());
     assert!(found == expected);
@@ -76,8 +92,12 @@ fn a_savepoint_has_windows_sessions_timers_times_and_positions_and_goes_on_elsew
 
 /// Counts clicks by user, for ever.
 fn counts(name: &str, store: &str, is_endless: bool) -> Launch {
+    counts_of(name, store, ["in", "out"], is_endless)
+}
+
+fn counts_of(name: &str, store: &str, [input, output]: [&str; 2], is_endless: bool) -> Launch {
     let job = Job::new(name);
-    let clicks = topic::<str>("in");
+    let clicks = topic::<str>(input);
     let clicks = if is_endless {
         clicks
     } else {
@@ -88,13 +108,17 @@ fn counts(name: &str, store: &str, is_endless: bool) -> Launch {
         .key_by_ref(|(user, _): &Click| user)
         .count(store)
         .changes()
-        .sink(topic("out"));
+        .sink(topic(output));
     job.exactly_once(Commit::every(ms(5))).state_partitions(4)
 }
 
 /// The last counts of all users that the store has, as committed.
 fn last_counts(log: &Log) -> BTreeMap<String, u64> {
-    let all = committed_by_key::<String, u64>(log, "out");
+    last_counts_of(log, "out")
+}
+
+fn last_counts_of(log: &Log, output: &str) -> BTreeMap<String, u64> {
+    let all = committed_by_key::<String, u64>(log, output);
     let last = |(user, counts): (String, Vec<u64>)| (user, *counts.last().unwrap());
     all.into_iter().map(last).collect()
 }
@@ -174,6 +198,64 @@ fn u1_u2_on_kafka_a_job_goes_back_to_any_of_its_savepoints() {
     );
 }
 
+/// A job goes back to a savepoint in other numbers of state partitions, after its changelogs were deleted.
+fn goes_back_in_other_numbers(log: &Log, folder: &Path) {
+    let topics = ["recounts-in", "recounts-out"];
+    topic_of_clicks(log, topics[0], 2);
+    let mut expected = BTreeMap::<String, u64>::new();
+    let mut feed_some = |count: u64| {
+        for partition in 0..2 {
+            let users = (0..count).map(|number| format!("user-{}", number * number % 61));
+            let clicks: Vec<Click> = users.map(|user| click(&user, 1)).collect();
+            for (user, _) in &clicks {
+                *expected.entry(user.clone()).or_default() += 1;
+            }
+            feed(log, topics[0], partition, &clicks);
+        }
+        expected.clone()
+    };
+    feed_some(200);
+    let launch = |is_endless| counts_of("recounts", "counts", topics, is_endless);
+    let running = launch(true).start(log).unwrap();
+    until("all is read", || running.progress().records == 400);
+    let savepoint = take(&running, &folder.join("recounts"));
+    wait(running.stop()).unwrap();
+    let expected = feed_some(50);
+    let changelog = TopicName::new("recounts-counts-changelog").unwrap();
+    for count in [7, 1, 4] {
+        wait(log.admin().delete_topic(&changelog)).unwrap();
+        until("it is deleted", || {
+            matches!(wait(log.transport().topic(&changelog)), Ok(None))
+        });
+        let launch = || launch(false).state_partitions(count);
+        let restored = launch().restore(log, &savepoint).unwrap();
+        assert!(restored.rows >= 30, "{restored:?}");
+        let summary = run(launch(), log).unwrap();
+        assert_eq!(summary.records, 100);
+        wait_for_markers(log, topics[1]);
+        assert_eq!(last_counts_of(log, topics[1]), expected, "in {count}");
+        let again = launch().state_partitions(9).restore(log, &savepoint);
+        let again = again.unwrap_err().to_string();
+        assert!(again.contains("not 9"), "{again}");
+    }
+}
+
+#[test]
+fn u5_u6_a_job_goes_back_in_other_numbers_of_state_partitions() {
+    let place = Place::new();
+    goes_back_in_other_numbers(&place.log(), &place.path(""));
+}
+
+#[test]
+fn u5_u6_on_kafka_a_job_goes_back_in_other_numbers_of_state_partitions() {
+    let Some(stage) = stage() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state").display().to_string();
+    let settings = KafkaSettings::new(&stage.cluster.bootstrap());
+    let settings = settings.and_then(|it| it.with("state.dir", &state));
+    goes_back_in_other_numbers(&Log::kafka_with(settings.unwrap()).unwrap(), folder.path());
+}
+
 fn refusal(launch: &Launch, log: &Log, savepoint: &Savepoint) -> String {
     launch.restore(log, savepoint).unwrap_err().to_string()
 }
@@ -212,7 +294,7 @@ fn u4_u6_u7_a_savepoint_that_does_not_fit_is_refused_and_nothing_is_changed() {
         &savepoint,
     );
     assert!(
-        parts.contains("has 4 parts") && parts.contains("asks for 8"),
+        parts.contains("with 4 state partitions") && parts.contains("not 8"),
         "{parts}"
     );
     let shared = counts("counts", "counts", true).scale_out(ScaleOut::instance("one"));

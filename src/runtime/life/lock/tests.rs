@@ -1,3 +1,5 @@
+//! Differences between a lock file and a program, one kind after the other.
+
 use std::time::Duration;
 
 use super::*;

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Queries, QueryError, View};
-use crate::codec::CodecError;
 use crate::codec::json::from_text;
+use crate::codec::{CodecError, ValueVersions};
 use crate::runtime::task::committed::{Face, Kind};
 use crate::runtime::task::timed_row::{key_row, row_at, value_of_row};
 use crate::state::{Direction, HashedKey, KeyRange, RangeOf, put_prefix};
@@ -144,16 +144,20 @@ pub(super) struct Checked<'q> {
     question: &'q Question,
     store: Arc<str>,
     face: &'q Face,
+    /// How earlier versions of its values are read.
+    versions: Option<&'q ValueVersions>,
 }
 
 impl Queries {
     /// Finds the store of a question.
     pub(super) fn check<'q>(&'q self, question: &'q Question) -> Result<Checked<'q>, QueryError> {
         let (store, face) = self.face(&question.store)?;
+        let versions = self.declared.versions.get(&*store);
         Ok(Checked {
             question,
             store,
             face,
+            versions: versions.map(|it| &**it),
         })
     }
 }
@@ -187,10 +191,15 @@ impl Checked<'_> {
 
     /// A stored value; `None` for a row that is none.
     fn show_value(&self, bytes: &[u8]) -> Result<Option<Value>, CodecError> {
-        match self.face.kind {
-            Kind::Timed => value_of_row(bytes).map(self.face.value.to_json).transpose(),
-            Kind::Values | Kind::Ordered(_) => (self.face.value.to_json)(bytes).map(Some),
-        }
+        let stored = match self.face.kind {
+            Kind::Timed => value_of_row(bytes),
+            Kind::Values | Kind::Ordered(_) => Some(bytes),
+        };
+        let show = |value: &[u8]| match self.versions {
+            Some(versions) => (self.face.value.to_json)(&versions.as_of_now(value)?),
+            None => (self.face.value.to_json)(value),
+        };
+        stored.map(show).transpose()
     }
 
     /// What `read` gives for the key, or for each of several.

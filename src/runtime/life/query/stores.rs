@@ -163,6 +163,7 @@ impl Queries {
         match read.filter(|_| windows.schema.difference(&asked).is_none()) {
             Some(read) => Ok(WindowsQuery {
                 asked: Asked {
+                    versions: self.declared.versions.get(&*store).map(Arc::clone),
                     queries: self.clone(),
                     store,
                 },

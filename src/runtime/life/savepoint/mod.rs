@@ -9,9 +9,11 @@
 //! It is taken where a cycle is committed and none is open (`driver/holding.rs`), and restored by a transaction of the job's own
 //! (`restoring.rs`): changelogs and positions become what they were, all at once or not at all.
 //!
-//! Reading order: this file, `taking.rs`, `asking.rs` (from another process), `restoring.rs`.
+//! Reading order: this file, `taking.rs`, `asking.rs` (from another process), `restoring.rs`, `rescaling.rs` (into another number of state partitions).
 
 mod asking;
+mod placing;
+mod rescaling;
 mod restoring;
 mod taking;
 
@@ -228,7 +230,7 @@ impl Savepoint {
         Timestamp(self.manifest.taken_at)
     }
 
-    /// Into how many parts its state is cut: a job that is restored from it has as many.
+    /// Into how many parts its state is cut: a job that is restored from it has as many, unless it asks for another number.
     #[must_use]
     pub fn state_partitions(&self) -> u16 {
         self.manifest.state_partitions

@@ -59,10 +59,12 @@ impl Launch {
     ///
     /// The log may be the one that the job ran on, which goes on being its home: what it wrote to sinks since then stays there, and comes
     /// once more when it reads the same input again. Or it is one that does not know the job, and has the input as far as
-    /// it was read. Where the log is Kafka, positions are those of the job's group.
+    /// it was read. Where the log is Kafka, positions are those of the job's group. A log that has no changelogs
+    /// of the job gets as many state partitions as the job asks for, each row where its key belongs.
     ///
     /// # Errors
-    /// If the savepoint is damaged (the file is named), or of another job or number of state partitions; if the job would misread or
+    /// If the savepoint is damaged (the file is named), or of another job; if the log knows the job with another number of
+    /// state partitions; if the job would misread or
     /// orphan a part of it, with the difference; if the input does not reach as far, or no longer back; if the job runs in
     /// this process, or is shared between several; if the log fails. Nothing is changed then.
     pub fn restore(&self, log: &Log, savepoint: &Savepoint) -> Result<Restored, JobError> {
@@ -105,7 +107,7 @@ fn restore(
     let _claim = log.claim(job)?;
     let saved = check_savepoint(log, job, topology, settings, savepoint)?;
     let settings = Settings {
-        state_partitions: Some(saved.state_partitions()),
+        state_partitions: settings.state_partitions.or(Some(saved.state_partitions())),
         transaction_timeout: TRANSACTION_TIMEOUT,
         ..settings.clone()
     };
@@ -121,7 +123,7 @@ fn restore(
     let id = identity(job, &settings)?;
     let writers = init_writers(&transport, &id, TRANSACTION_TIMEOUT)?;
     let topics = Topics::create(&transport, job, topology, &settings, count)?;
-    match restore.write(log, job, topology, &settings, &topics, &writers) {
+    match restore.write(log, job, topology, &settings, &topics, count, &writers) {
         Ok(restored) => match wait(writers[0].commit())? {
             CommitOutcome::Committed => Ok(restored),
             _ => Err(refused(
@@ -157,12 +159,6 @@ fn check_savepoint(
         return refuse(SCALED_OUT.to_owned());
     }
     let count = savepoint.state_partitions();
-    if let Some(asked) = settings.state_partitions.filter(|it| *it != count) {
-        return refuse(format!(
-            "its state has {count} parts, and the job asks for {asked} state partitions: it can be restored into the same number only, \
-                 ask for {count}"
-        ));
-    }
     savepoint.verify_in(log.env())?;
     let saved = StateAtRest::open(log.env(), savepoint.path())?;
     let stores = topology
@@ -235,7 +231,7 @@ fn check_reach(
 }
 
 /// The first and the end offset of a partition, of all records.
-fn bounds(
+pub(super) fn bounds(
     transport: &Arc<dyn Transport>,
     place: &TopicPartition,
 ) -> Result<(Offset, Offset), ClientError> {
@@ -245,10 +241,10 @@ fn bounds(
     Ok((start, end))
 }
 
-struct Restore<'a> {
-    savepoint: &'a Savepoint,
-    saved: &'a StateAtRest,
-    transport: &'a Arc<dyn Transport>,
+pub(super) struct Restore<'a> {
+    pub(super) savepoint: &'a Savepoint,
+    pub(super) saved: &'a StateAtRest,
+    pub(super) transport: &'a Arc<dyn Transport>,
     inputs: BTreeMap<TopicName, TopicMetadata>,
 }
 
@@ -261,6 +257,7 @@ impl Restore<'_> {
         topology: &Topology,
         settings: &Settings,
         topics: &Topics,
+        count: u16,
         writers: &[TransactionalWriter; WRITERS_COUNT],
     ) -> Result<Restored, JobError> {
         let kept = read_positions(self.transport, &positions_topic(job)?)?;
@@ -276,8 +273,12 @@ impl Restore<'_> {
         let mut rows = 0;
         for store in topology.stores.keys() {
             let topic = changelog_topic(job, store)?;
+            if count != self.saved.state_partitions() {
+                rows += self.write_rescaled(store, &topic, count, &writers[0], now)?;
+                continue;
+            }
             let id = topics.found[&topic].id.to_string();
-            for partition in 0..self.saved.state_partitions() {
+            for partition in 0..count {
                 let place = TopicPartition::new(topic.clone(), i32::from(partition));
                 let mut writing = Rows::new(writers[0].partition(&place), now);
                 self.write_rows(store, &id, partition, &place, &mut writing)?;
@@ -342,7 +343,7 @@ impl Restore<'_> {
     }
 
     /// Shows the keys of the committed records of a changelog partition, each about once.
-    fn for_each_key(
+    pub(super) fn for_each_key(
         &self,
         place: &TopicPartition,
         from: Offset,
@@ -458,7 +459,7 @@ impl Restore<'_> {
 }
 
 /// Rows on their way into one changelog partition.
-struct Rows {
+pub(super) struct Rows {
     writer: PartitionWriter,
     builder: BatchBuilder,
     now: Timestamp,
@@ -466,7 +467,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(writer: PartitionWriter, now: Timestamp) -> Self {
+    pub(super) fn new(writer: PartitionWriter, now: Timestamp) -> Self {
         Self {
             writer,
             builder: BatchBuilder::new(Compression::None, None),
@@ -475,7 +476,7 @@ impl Rows {
         }
     }
 
-    fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), JobError> {
+    pub(super) fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), JobError> {
         self.builder.push(self.now, Some(key), value);
         self.count += 1;
         if self.builder.size_bytes() >= BATCH_BYTES {
@@ -484,7 +485,7 @@ impl Rows {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<u64, JobError> {
+    pub(super) fn finish(mut self) -> Result<u64, JobError> {
         if !self.builder.is_empty() {
             self.writer.hand_over(&mut self.builder)?;
         }

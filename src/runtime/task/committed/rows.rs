@@ -77,7 +77,10 @@ where
     pub fn time(&self, view: &View<'_>, key: &K) -> Result<Option<Timestamp>, QueryError> {
         let key = encode_key(key)?;
         let value = view.value(&self.store, HashedKey::beside(&[OWN_TIME], &key))?;
-        match value.map(|bytes| self.decode_row(view, &bytes)).transpose()? {
+        match value
+            .map(|bytes| self.decode_row(view, &bytes))
+            .transpose()?
+        {
             Some(Row::Time(time)) => Ok(Some(time)),
             Some(Row::Value(_) | Row::Timer) | None => Ok(None),
         }
@@ -113,7 +116,10 @@ where
 
     fn value(&self, view: &View<'_>, row: &[u8], key: &[u8]) -> Result<Option<V>, QueryError> {
         let value = view.value(&self.store, HashedKey::beside(row, key))?;
-        match value.map(|bytes| self.decode_row(view, &bytes)).transpose()? {
+        match value
+            .map(|bytes| self.decode_row(view, &bytes))
+            .transpose()?
+        {
             Some(Row::Value(value)) => Ok(Some(value)),
             Some(Row::Time(_) | Row::Timer) | None => Ok(None),
         }

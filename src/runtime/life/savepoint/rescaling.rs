@@ -1,0 +1,114 @@
+//! Restoring state into another number of state partitions: each row goes where its key belongs now.
+
+use std::ops::ControlFlow;
+
+use super::placing::{Place, place};
+use super::refused;
+use super::restoring::{Restore, Rows, bounds};
+use crate::client::TransactionalWriter;
+use crate::runtime::contract::error::JobError;
+use crate::runtime::task::timed_row::later_of;
+use crate::state::{StoreAtRest, state_partition};
+use crate::types::{Timestamp, TopicName, TopicPartition};
+
+impl Restore<'_> {
+    /// Fills the changelogs of a store, of which there are `count`, with its rows; what is in them and not in the savepoint is deleted.
+    pub(super) fn write_rescaled(
+        &self,
+        store: &str,
+        topic: &TopicName,
+        count: u16,
+        writer: &TransactionalWriter,
+        now: Timestamp,
+    ) -> Result<u64, JobError> {
+        let place_of = |partition: u16| TopicPartition::new(topic.clone(), i32::from(partition));
+        let rows = (0..count).map(|it| Rows::new(writer.partition(&place_of(it)), now));
+        let mut rows: Vec<Rows> = rows.collect();
+        let saved = self.saved.stores().into_iter().find(|it| it.name == store);
+        for (partition, rows) in (0..count).zip(&mut rows) {
+            let place = place_of(partition);
+            let (start, end) = bounds(self.transport, &place)?;
+            self.for_each_key(&place, start, end, &mut |key| match self
+                .is_saved(saved.as_ref(), key)?
+            {
+                true => Ok(()),
+                false => rows.push(key, None),
+            })?;
+        }
+        if let Some(saved) = &saved {
+            self.move_rows(saved, count, &mut rows)?;
+        }
+        rows.into_iter().map(Rows::finish).sum()
+    }
+
+    /// Whether the savepoint has a row of this key.
+    fn is_saved(&self, saved: Option<&StoreAtRest>, key: &[u8]) -> Result<bool, JobError> {
+        let Some(saved) = saved else {
+            return Ok(false);
+        };
+        match self.place_of(saved, key)? {
+            Place::Each => Ok(true),
+            Place::Hash(hash) => {
+                let partition = state_partition(hash, self.saved.state_partitions());
+                Ok(self.saved.get(&saved.name, partition, key)?.is_some())
+            }
+        }
+    }
+
+    fn move_rows(
+        &self,
+        saved: &StoreAtRest,
+        count: u16,
+        rows: &mut [Rows],
+    ) -> Result<(), JobError> {
+        let before = self.saved.state_partitions();
+        let mut each: Option<(Vec<u8>, Vec<u8>)> = None;
+        for partition in 0..before {
+            let mut failed = Ok(());
+            let mut move_row = |key: &[u8], value: &[u8]| match self.place_of(saved, key)? {
+                Place::Each => {
+                    let time = match each.take() {
+                        Some((_, time)) => later_of(time, value),
+                        None => value.to_vec(),
+                    };
+                    each = Some((key.to_vec(), time));
+                    Ok(())
+                }
+                Place::Hash(hash) if state_partition(hash, before) == partition => {
+                    rows[usize::from(state_partition(hash, count))].push(key, Some(value))
+                }
+                Place::Hash(_) => Err(self.misplaced(saved)),
+            };
+            let _ = self
+                .saved
+                .visit(&saved.name, partition, &mut |key, value| {
+                    failed = move_row(key, value);
+                    Ok(match failed {
+                        Ok(()) => ControlFlow::Continue(()),
+                        Err(_) => ControlFlow::Break(()),
+                    })
+                })?;
+            failed?;
+        }
+        if let Some((key, time)) = each {
+            rows.iter_mut()
+                .try_for_each(|rows| rows.push(&key, Some(&time)))?;
+        }
+        Ok(())
+    }
+
+    fn place_of(&self, saved: &StoreAtRest, key: &[u8]) -> Result<Place, JobError> {
+        let key_type = saved.key.as_ref().map_or("", |key| key.as_str());
+        place(key_type, key).ok_or_else(|| self.misplaced(saved))
+    }
+
+    fn misplaced(&self, saved: &StoreAtRest) -> JobError {
+        let why = format!(
+            "its store {:?} has rows that are placed by something else than their keys: it can be restored into {} state partitions only, ask \
+             for as many",
+            saved.name,
+            self.saved.state_partitions()
+        );
+        refused(self.savepoint.path(), why)
+    }
+}
