@@ -261,14 +261,13 @@ where
         let (rows, keys, bytes) = (&mut self.rows, &self.keys, &mut self.both.after);
         let shown = self.left.get(record.key, |left| {
             let is_of_now = keys.encode(left, bytes)? && of.is(bytes);
-            let shown = rows.update(record.key, |stored| {
+            rows.update(record.key, |stored| {
                 let mut row = stored.take().unwrap_or_default();
                 let shown = row.hear(told, left, is_of_now, joiner);
                 let shown = shown.map(|shown| (shown, row.time_of(time)));
                 *stored = Some(row).filter(|row| !row.is_over(left.is_some()));
                 shown
-            });
-            shown
+            })
         })??;
         show(record, shown, out)
     }

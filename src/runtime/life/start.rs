@@ -198,7 +198,6 @@ fn prepare(
         }
     };
     let workers = workers(log, settings).min(usize::from(state_partitions));
-    let limits = limits_of(&opened, &writers[0])?;
     let is_spread = share.is_some();
     let inboxes: Arc<[Inbox]> = (0..workers).map(|_| Inbox::new()).collect();
     let wakers = || inboxes.iter().map(Inbox::waker);
@@ -207,7 +206,7 @@ fn prepare(
         name: name.to_owned(),
         shown_as: ShownAs::default(),
         env: log.env().clone(),
-        topics: limits,
+        topics: limits_of(&opened, &writers[0])?,
         transport,
         backend: opened.backend,
         writers,
@@ -243,8 +242,7 @@ fn prepare(
         is_flush_due: AtomicBool::new(false),
         is_spread,
         beginnings: share.map_or(vec![], |share| {
-            let plan = share.membership.plan();
-            plan.beginnings(topology, state_partitions)
+            (share.membership.plan()).beginnings(topology, state_partitions)
         }),
     };
     let kept = read_positions(&job.transport, &positions_topic(&job.name)?)?;

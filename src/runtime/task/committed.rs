@@ -48,6 +48,12 @@ impl FromStr for Epoch {
     }
 }
 
+/// A function that is shown a row's key and value, and may fail.
+type ShowRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), QueryError>;
+
+/// A function that is shown a row's time, key and value, and may fail.
+type ShowTimedRow<'a> = &'a mut dyn FnMut(Timestamp, &[u8], &[u8]) -> Result<(), QueryError>;
+
 /// A function that is shown a row's key and value, and may break off or fail.
 type VisitRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, QueryError>;
 
@@ -129,7 +135,7 @@ impl<'v> View<'v> {
         store: &str,
         after: Option<&[u8]>,
         limit: usize,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), QueryError>,
+        visit: ShowRow<'_>,
     ) -> Result<(), QueryError> {
         let mut partitions = self.partitions(store)?;
         let mut from = Vec::new();
@@ -170,7 +176,7 @@ impl<'v> View<'v> {
         store: &str,
         times: &Range<Timestamp>,
         limit: usize,
-        visit: &mut dyn FnMut(Timestamp, &[u8], &[u8]) -> Result<(), QueryError>,
+        visit: ShowTimedRow<'_>,
     ) -> Result<(), QueryError> {
         let partitions = self.partitions(store)?;
         let (from, to) = rows_between(times);

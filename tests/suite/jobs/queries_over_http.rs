@@ -225,6 +225,63 @@ fn u12_several_questions_are_answered_of_one_epoch() {
     wait(running.stop()).unwrap();
 }
 
+/// Questions that nobody can answer, and what is told.
+const REFUSED: &[(&str, u16, &str)] = &[
+    (
+        "/stores/cuonts?key=tea",
+        404,
+        "it has at-times, by-length, counts, per-window",
+    ),
+    ("/stores", 404, "GET /stores/NAME"),
+    (
+        "/stores/counts?kee=tea",
+        400,
+        "there is no parameter \"kee\"",
+    ),
+    ("/stores/counts?limit=0", 400, "1 to 10000 rows"),
+    (
+        "/stores/counts?limit=many",
+        400,
+        "limit=many is not a number of rows",
+    ),
+    ("/stores/by-length?place=3", 400, "one `key`"),
+    ("/stores/by-length?key=t&place=three", 400, "is not"),
+    ("/stores/at-times?from=0", 400, "`from` and `to`"),
+    (
+        "/stores/at-times?from=now&to=1",
+        400,
+        "milliseconds since 1970",
+    ),
+    (
+        "/windows/counts?key=tea&from=0&to=1",
+        404,
+        "does not say which windows",
+    ),
+    ("/windows/per-window?from=0&to=1", 400, "one `key`"),
+    (
+        "/windows/per-window?key=t&from=0&to=9000000",
+        400,
+        "ask for a smaller one",
+    ),
+    (
+        "/processed?topic=words",
+        400,
+        "topic=NAME&partition=NUMBER&offset=NUMBER",
+    ),
+    (
+        "/processed?topic=words&partition=7&offset=0",
+        404,
+        "does not read words-7",
+    ),
+    ("/stores/counts?key=tea&wait=forever", 400, "0 to 300"),
+    ("/stores/counts?key=tea&at_least=x", 400, "is not an epoch"),
+    (
+        "/stores/counts?key=tea&at_least=99999999999&wait=0.05",
+        504,
+        "longer `wait`",
+    ),
+];
+
 #[test]
 fn u12_a_question_that_has_no_answer_is_told_why_and_what_to_do() {
     let place = Place::new();
@@ -236,61 +293,7 @@ fn u12_a_question_that_has_no_answer_is_told_why_and_what_to_do() {
         .serve(HttpConfig::on("127.0.0.1:0").unwrap());
     let server = server.unwrap();
     let at = server.address();
-    for (path, status, said) in [
-        (
-            "/stores/cuonts?key=tea",
-            404,
-            "it has at-times, by-length, counts, per-window",
-        ),
-        ("/stores", 404, "GET /stores/NAME"),
-        (
-            "/stores/counts?kee=tea",
-            400,
-            "there is no parameter \"kee\"",
-        ),
-        ("/stores/counts?limit=0", 400, "1 to 10000 rows"),
-        (
-            "/stores/counts?limit=many",
-            400,
-            "limit=many is not a number of rows",
-        ),
-        ("/stores/by-length?place=3", 400, "one `key`"),
-        ("/stores/by-length?key=t&place=three", 400, "is not"),
-        ("/stores/at-times?from=0", 400, "`from` and `to`"),
-        (
-            "/stores/at-times?from=now&to=1",
-            400,
-            "milliseconds since 1970",
-        ),
-        (
-            "/windows/counts?key=tea&from=0&to=1",
-            404,
-            "does not say which windows",
-        ),
-        ("/windows/per-window?from=0&to=1", 400, "one `key`"),
-        (
-            "/windows/per-window?key=t&from=0&to=9000000",
-            400,
-            "ask for a smaller one",
-        ),
-        (
-            "/processed?topic=words",
-            400,
-            "topic=NAME&partition=NUMBER&offset=NUMBER",
-        ),
-        (
-            "/processed?topic=words&partition=7&offset=0",
-            404,
-            "does not read words-7",
-        ),
-        ("/stores/counts?key=tea&wait=forever", 400, "0 to 300"),
-        ("/stores/counts?key=tea&at_least=x", 400, "is not an epoch"),
-        (
-            "/stores/counts?key=tea&at_least=99999999999&wait=0.05",
-            504,
-            "longer `wait`",
-        ),
-    ] {
+    for &(path, status, said) in REFUSED {
         let (told, error) = error_of(at, path);
         assert!(
             told == status && error.contains(said),

@@ -389,7 +389,7 @@ fn rows_that_wait_are_counted_and_gone_when_time_has_passed() {
         job.feed("orders", &[("other", 200)]);
         let rows = |store: &str| sizes(&job)[store].rows_in_memory;
         let waiting = usize::try_from(rows("join-left")).unwrap();
-        waiting <= job.fed["orders"].unsigned_abs() as usize - 100 && rows("join-right") <= 1
+        waiting + 100 <= usize::try_from(job.fed["orders"]).unwrap() && rows("join-right") <= 1
     });
 }
 
