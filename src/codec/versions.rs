@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(read(&second(), &two).as_ref(), Ok(&second_value));
         for bytes in [one, two] {
             let read: Vec<Second> = read(&third(), &bytes).unwrap();
-            assert_eq!(read, [second_value.clone()]);
+            assert_eq!(read, std::slice::from_ref(&second_value));
         }
     }
 

@@ -114,6 +114,8 @@ fn restore(
     let count = state_partitions(log, job, topology, &settings)?;
     let transport = log.transport();
     let restore = Restore {
+        job,
+        state_partitions: count,
         savepoint,
         saved: &saved,
         transport: &transport,
@@ -123,7 +125,7 @@ fn restore(
     let id = identity(job, &settings)?;
     let writers = init_writers(&transport, &id, TRANSACTION_TIMEOUT)?;
     let topics = Topics::create(&transport, job, topology, &settings, count)?;
-    match restore.write(log, job, topology, &settings, &topics, count, &writers) {
+    match restore.write(log, topology, &settings, &topics, &writers) {
         Ok(restored) => match wait(writers[0].commit())? {
             CommitOutcome::Committed => Ok(restored),
             _ => Err(refused(
@@ -242,6 +244,9 @@ pub(super) fn bounds(
 }
 
 pub(super) struct Restore<'a> {
+    job: &'a str,
+    /// Those that the job will have.
+    state_partitions: u16,
     pub(super) savepoint: &'a Savepoint,
     pub(super) saved: &'a StateAtRest,
     pub(super) transport: &'a Arc<dyn Transport>,
@@ -253,13 +258,12 @@ impl Restore<'_> {
     fn write(
         &self,
         log: &Log,
-        job: &str,
         topology: &Topology,
         settings: &Settings,
         topics: &Topics,
-        count: u16,
         writers: &[TransactionalWriter; WRITERS_COUNT],
     ) -> Result<Restored, JobError> {
+        let (job, count) = (self.job, self.state_partitions);
         let kept = read_positions(self.transport, &positions_topic(job)?)?;
         let stored = stored_by(job, topology, settings, topics)?;
         let saved = self.saved.stores().into_iter();
