@@ -89,7 +89,7 @@ where
     /// The table of a source's last values, as a whole in each process of the job; none deletes a key.
     pub fn broadcast(self) -> Broadcast<K, V> {
         let source = Arc::new(self.upstream.0);
-        From(Arc::clone(&source)).attach(&self.graph, Discard);
+        From(ReadTwice(Arc::clone(&source))).attach(&self.graph, Discard);
         Broadcast {
             graph: self.graph,
             place: self.place,
@@ -132,30 +132,32 @@ fn beside<K: ?Sized, V>(graph: &Graph, place: Place, table: &Broadcast<K, V>) ->
     place.and(table.place.clone().at_port(TABLE))
 }
 
-/// A source that two read.
-impl<S: Source> Source for Arc<S> {
+/// A source that two read: the table, and the job, for the positions. Its letters do not come back: they would reach the job alone.
+struct ReadTwice<S>(Arc<S>);
+
+impl<S: Source> Source for ReadTwice<S> {
     type Key = S::Key;
     type Value = S::Value;
     type Reader = S::Reader;
 
     fn name(&self) -> String {
-        (**self).name()
+        self.0.name()
     }
 
     fn topic(&self) -> Option<(String, Option<i32>)> {
-        (**self).topic()
+        self.0.topic()
     }
 
     fn reads_until_end(&self) -> bool {
-        (**self).reads_until_end()
+        self.0.reads_until_end()
     }
 
     fn is_rereadable(&self) -> bool {
-        (**self).is_rereadable()
+        self.0.is_rereadable()
     }
 
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
-        (**self).splits(context)
+        self.0.splits(context)
     }
 
     fn open(
@@ -164,7 +166,7 @@ impl<S: Source> Source for Arc<S> {
         position: Option<Offset>,
         context: &JobContext,
     ) -> Result<S::Reader, JobError> {
-        (**self).open(split, position, context)
+        self.0.open(split, position, context)
     }
 
     fn resume(
@@ -173,7 +175,7 @@ impl<S: Source> Source for Arc<S> {
         position: &Position,
         context: &JobContext,
     ) -> Result<S::Reader, JobError> {
-        (**self).resume(split, position, context)
+        self.0.resume(split, position, context)
     }
 }
 

@@ -286,6 +286,13 @@ fn a_late_letter_is_late_again_by_its_own_time_and_counted_by_a_new_one() {
             (waiting, times[2])
         ]
     );
+    let (second, then) = (LetterChoice::all().offsets(1..=1), Timestamp(10_000));
+    letters
+        .replay("late", &second, LetterTime::At(then))
+        .unwrap();
+    run(windows(), &log).unwrap();
+    assert_eq!(committed(&log, "late").len(), 3, "it is late no more");
+    assert_eq!(results(&log).values().sum::<u64>(), 5);
 }
 
 #[test]

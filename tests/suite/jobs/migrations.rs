@@ -4,9 +4,10 @@ use std::path::Path;
 
 use onceflow::client::wait;
 use onceflow::prelude::*;
-use onceflow::runtime::{Launch, Savepoint};
+use onceflow::runtime::{HttpConfig, Launch, Savepoint};
 use serde::{Deserialize, Serialize};
 
+use super::queries_over_http::value_of;
 use super::support::{OFTEN, Place, committed_by_key, fill_topic, run, until};
 
 #[derive(Clone, Default, Debug, PartialEq, Serialize, Deserialize)]
@@ -272,6 +273,7 @@ fn u9_a_question_gets_values_of_every_version_as_the_build_has_them() {
         query.timed::<i64, Third>("timed").unwrap(),
         query.ordered::<i64, u64, Third>("ordered").unwrap(),
     );
+    let server = query.serve(HttpConfig::on("127.0.0.1:0").unwrap()).unwrap();
     for (digit, cents, last, payments) in [(1, 11, 11, 100), (2, 34, 22, 100), (3, 46, 33, 101)] {
         let expected = Third {
             payments,
@@ -285,6 +287,10 @@ fn u9_a_question_gets_values_of_every_version_as_the_build_has_them() {
         assert_eq!(answer.value.map(|it| it.cents), Some(cents));
         let answer = wait(ordered.get(&digit, &7)).unwrap();
         assert_eq!(answer.value.map(|it| it.cents), Some(cents));
+        for path in ["values?", "timed?", "ordered?place=7&"] {
+            let answer = value_of(server.address(), &format!("/stores/{path}key={digit}"));
+            assert_eq!(answer["value"]["cents"], cents, "{path}");
+        }
     }
     wait(running.stop()).unwrap();
 }

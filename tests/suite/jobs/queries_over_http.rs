@@ -33,7 +33,7 @@ fn get(address: SocketAddr, path: &str) -> (u16, Value) {
 }
 
 /// An answer without its epoch.
-fn value_of(address: SocketAddr, path: &str) -> Value {
+pub(super) fn value_of(address: SocketAddr, path: &str) -> Value {
     let (status, mut answer) = get(address, path);
     assert_eq!(status, 200, "{path}: {answer}");
     assert!(answer.as_object_mut().unwrap().remove("epoch").is_some());
