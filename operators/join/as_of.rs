@@ -53,7 +53,7 @@ enum Direction {
     Nearest,
 }
 
-/// What a record finds while all versions below a time are known.
+/// The version that a record finds while all versions below a time are known.
 enum Found {
     /// The version at a time.
     At(i64),

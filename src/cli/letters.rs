@@ -121,7 +121,7 @@ fn of_job(session: &Session, job: &str) -> anyhow::Result<Letters> {
     Ok(Letters::on(session.transport(), job)?)
 }
 
-/// What is told of the letters of one topic.
+/// The account of the letters of one topic.
 #[derive(Default)]
 struct Tally {
     reasons: BTreeMap<String, u64>,

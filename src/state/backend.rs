@@ -333,7 +333,7 @@ impl StateBackend {
 }
 
 impl StateBackend {
-    /// What a store has on disk, of all its state partitions: rows, by RocksDB's estimate, and bytes.
+    /// The size of a store on disk, of all its state partitions: rows, by RocksDB's estimate, and bytes.
     pub(super) fn size_on_disk(&self, store: &str) -> (u64, u64) {
         let property = |name| {
             let family = self.shared.family(store).ok()?;

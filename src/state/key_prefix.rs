@@ -1,4 +1,4 @@
-//! What the rows of one key begin with in a store in order: RocksDB's filters know it, so that a range of a key that has no rows costs
+//! The bytes that the rows of one key begin with in a store in order: RocksDB's filters know it, so that a range of a key that has no rows costs
 //! no search.
 //!
 //! ```text
@@ -39,7 +39,7 @@ pub(crate) fn key_of_row(row: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
-/// What a stored key of a store in order begins with: the state partition and the key; `None` if it is shorter.
+/// The beginning of a stored key of a store in order: the state partition and the key; `None` if it is shorter.
 fn prefix_of(stored: &[u8]) -> Option<&[u8]> {
     let row = stored.get(PARTITION_BYTES..)?;
     let (&length, rest) = row.split_first()?;
@@ -56,7 +56,7 @@ pub(super) fn is_of_one_key(from: &[u8], to: &[u8]) -> bool {
     prefix.is_some() && prefix == prefix_of(to)
 }
 
-/// What RocksDB's filters have of each stored key of a store in order. Its name changes with the format.
+/// The part that RocksDB's filters have of each stored key of a store in order. Its name changes with the format.
 pub(super) fn extractor() -> SliceTransform {
     SliceTransform::create("onceflow.key-1", transform, Some(is_in_domain))
 }

@@ -2,7 +2,7 @@
 
 use super::Store;
 
-/// What a store of a running job takes, or one worker's part of it.
+/// The size of a store of a running job, or of one worker's part of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreSize {
@@ -17,7 +17,7 @@ pub struct StoreSize {
 }
 
 impl<V: Clone + Send + 'static> Store<V> {
-    /// What this part of the store takes in memory, and the whole of it on disk.
+    /// The size of this part of the store in memory, and of the whole of it on disk.
     pub(crate) fn size(&self) -> StoreSize {
         let (rows_on_disk, disk_bytes) = self.backend.size_on_disk(&self.name);
         StoreSize {

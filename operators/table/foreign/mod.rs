@@ -86,7 +86,7 @@ impl Both {
     }
 }
 
-/// What a left key says at the home of a foreign key.
+/// The message of a left key to the home of a foreign key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Question {
     /// The left key.

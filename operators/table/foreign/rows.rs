@@ -18,12 +18,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::operators::join::Joiner;
 use crate::runtime::Change;
 
-/// What is kept of a left key.
+/// The state of a left key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Matched<V, W> {
     /// How many answers are to come.
     due: u32,
-    /// What is shown while they are: the values on both sides as they were.
+    /// The result that is shown while they are: the values on both sides as they were.
     before: Option<(V, Option<W>)>,
     /// The right value, as the home of the foreign key told it last.
     right: Option<W>,
@@ -42,7 +42,7 @@ impl<V, W> Default for Matched<V, W> {
     }
 }
 
-/// What becomes of the foreign key when a left value changes.
+/// The fate of the foreign key when a left value changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Move {
     /// It is the same, or there is none, as before.
@@ -53,7 +53,7 @@ pub(super) enum Move {
     Leaves,
 }
 
-/// What the home of a foreign key says to a left key.
+/// The answer of the home of a foreign key to a left key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Answer<W> {
     /// The foreign key.
@@ -61,7 +61,7 @@ pub struct Answer<W> {
     pub(super) told: Told<W>,
 }
 
-/// What it tells.
+/// The news.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Told<W> {
     /// Whether it was asked; else the value changed.
@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for SharedBytes {
 }
 
 impl<V: Clone, W: Clone> Matched<V, W> {
-    /// What is shown, with this left value.
+    /// The result that is shown, with this left value.
     fn shown<J: Joiner<V, W>>(&self, left: Option<&V>, joiner: &J) -> Option<J::Out> {
         if self.due == 0 {
             return left.and_then(|left| joiner.of(Some(left), self.right.as_ref()));

@@ -76,7 +76,7 @@ pub enum JobError {
     Topology {
         /// The job.
         job: String,
-        /// What is wrong, and what to do.
+        /// The mistake, and what to do.
         why: String,
     },
     /// The job was changed in a way that would lose or misread its state.
@@ -212,7 +212,7 @@ pub enum JobError {
     Lock {
         /// The file.
         path: std::path::PathBuf,
-        /// What differs, and what to do.
+        /// The difference, and what to do.
         why: String,
     },
     /// The program was started by `onceflow check`, which wants to see its job only.

@@ -191,7 +191,7 @@ struct State<V> {
     values: Arc<Values<V>>,
     /// How far each split was read, if any was.
     positions: Option<Vec<(Split, Offset)>>,
-    /// What was read since and is not in the values.
+    /// The changes that were read since and are not in the values.
     new: Vec<NewValue<V>>,
     /// Which of those that were to read on does: the last one.
     follower: usize,

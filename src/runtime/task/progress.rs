@@ -31,7 +31,7 @@ pub(crate) struct Progress {
     /// Source records that are set apart, from attempt to attempt.
     pub(crate) quarantine: Quarantine,
     report: Mutex<JobProgress>,
-    /// What each worker's part of a store took at the end of its last cycle.
+    /// The size of each worker's part of a store at the end of its last cycle.
     sizes: Mutex<BTreeMap<String, BTreeMap<usize, StoreSize>>>,
     /// Where readers of its state ask.
     pub(crate) desk: Desk,
@@ -63,7 +63,7 @@ pub struct JobProgress {
     pub restarts: u64,
     /// Why it did so the last time.
     pub last_restart: Option<String>,
-    /// What each store took at the end of the last cycle, in this process.
+    /// The size of each store at the end of the last cycle, in this process.
     pub stores: BTreeMap<String, StoreSize>,
 }
 
@@ -125,7 +125,7 @@ impl Progress {
         }
     }
 
-    /// What a worker's part of a store takes.
+    /// The size of a worker's part of a store.
     pub(crate) fn note_size(&self, store: &str, worker: usize, size: StoreSize) {
         let mut sizes = self.sizes.lock();
         match sizes.get_mut(store) {

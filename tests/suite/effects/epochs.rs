@@ -35,7 +35,7 @@ struct Frontier {
     parent: Option<u64>,
 }
 
-/// What the table is on the disk: one file, which is replaced as a whole.
+/// The table on the disk: one file, which is replaced as a whole.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Stored {
     parts: BTreeMap<String, Frontier>,

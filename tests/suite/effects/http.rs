@@ -15,7 +15,7 @@ use super::support::{assert_told, clicks, tells};
 use crate::jobs::support::{Place, committed, run, until};
 use crate::time::support::{Click, feed, left_in_store, ms, topic_of_clicks};
 
-/// What the server does with a request, once it has noted it.
+/// The server's way with a request, once it has noted it.
 #[derive(Debug, Clone)]
 enum Reaction {
     Answer(u16, &'static str, &'static str),

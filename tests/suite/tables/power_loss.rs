@@ -21,7 +21,7 @@ fn launch(is_endless: bool) -> Launch {
     job.exactly_once(often).state_partitions(4)
 }
 
-/// What is in the topic of a table: acknowledged changes, and those whose acknowledgement the power loss took.
+/// The content of the topic of a table: acknowledged changes, and those whose acknowledgement the power loss took.
 fn fed(log: &Log, topic: &str) -> Vec<Entry> {
     let lines = committed(log, topic);
     let lines = lines.iter().map(|seen| seen.value::<str>());

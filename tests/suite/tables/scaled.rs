@@ -26,7 +26,7 @@ fn has_state(running: &Running) -> bool {
     topics.any(|topic| topic.ends_with("-repartition"))
 }
 
-/// What was fed to both tables.
+/// The changes that were fed to both tables.
 pub(super) struct Input<'a> {
     log: &'a Log,
     state: u64,

@@ -214,7 +214,7 @@ fn check_deletions(topic: &str, changes: &[Entry]) {
     }
 }
 
-/// What both tables are, joined by foreign key.
+/// Both tables, joined by foreign key.
 fn joined_on(left: &Last, right: &Last, is_inner: bool) -> Last {
     let rows = left.iter().filter_map(|(key, value)| {
         let found = foreign_key(value).and_then(|it| right.get(&it));
@@ -224,7 +224,7 @@ fn joined_on(left: &Last, right: &Last, is_inner: bool) -> Last {
     rows.collect()
 }
 
-/// What is to be in the topics that the job writes, by the last values of both tables.
+/// The content that the topics of the job are to have, by the last values of both tables.
 pub(super) fn expected(kind: Kind, left: &Last, right: &Last) -> [(&'static str, Last); 9] {
     let mut joined = Last::new();
     for key in left.keys().chain(right.keys()) {

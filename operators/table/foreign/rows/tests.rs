@@ -13,7 +13,7 @@ const HOMES: usize = 3;
 
 /// A left value: which one it is, and its foreign key.
 type L = (u32, Option<usize>);
-/// What is shown of a match.
+/// The result of a match.
 type Shown = (L, Option<u32>);
 
 #[derive(Debug, Clone)]

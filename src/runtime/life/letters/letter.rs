@@ -209,7 +209,7 @@ pub enum LetterTime {
     At(Timestamp),
 }
 
-/// What a replay was asked for.
+/// The answer to whoever asked for a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct AskedLetters {

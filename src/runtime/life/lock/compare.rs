@@ -6,7 +6,7 @@ use super::{Lock, LockedTypes, LookedAt};
 use crate::codec::{Misread, Schema};
 use crate::state::StateError;
 
-/// What a difference does to the state of a job that has run.
+/// The effect of a difference on the state of a job that has run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Effect {
     /// State would be lost or misread: the job would not start.

@@ -154,7 +154,7 @@ impl Lock {
     }
 }
 
-/// What helps against a file that was edited by hand.
+/// Advice against a file that was edited by hand.
 const TAKE_IT_BACK: &str =
     "take it back from version control; it is written by Onceflow, not by hand";
 
@@ -260,7 +260,7 @@ impl Launch {
 }
 
 impl LookedAt {
-    /// What differs from the file; `None` if there is no file.
+    /// The differences from the file; `None` if there is no file.
     fn changes(&self, env: &Env, path: &Path) -> Result<Option<Vec<Change>>, JobError> {
         let before = Lock::read(env, path)?;
         Ok(before.map(|before| compare::changes(&before, self)))

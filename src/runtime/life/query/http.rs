@@ -63,13 +63,13 @@ pub enum HttpError {
     /// The settings do not fit each other.
     #[error("{why}")]
     Invalid {
-        /// What is wrong, and what to do.
+        /// The mistake, and what to do.
         why: String,
     },
     /// The address cannot be listened on, or a certificate not be read.
     #[error("{why}")]
     Net {
-        /// What happened.
+        /// The failure in words.
         why: String,
     },
     /// The system gives no threads.

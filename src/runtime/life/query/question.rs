@@ -202,7 +202,7 @@ impl Checked<'_> {
         stored.map(show).transpose()
     }
 
-    /// What `read` gives for the key, or for each of several.
+    /// The answer of `read` for the key, or for each of several.
     fn of_keys(
         &self,
         read: impl Fn(&[u8]) -> Result<Value, QueryError>,

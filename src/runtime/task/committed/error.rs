@@ -74,7 +74,7 @@ pub enum QueryError {
     /// The question cannot be understood.
     #[error("{why}")]
     Malformed {
-        /// What is wrong with it, and what to write instead.
+        /// The mistake in it, and what to write instead.
         why: String,
     },
     /// A commit came between two reads of one answer, each time that it was tried.
