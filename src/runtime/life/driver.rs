@@ -84,6 +84,10 @@ pub(crate) struct Driver {
     /// The open cycle, from its first record to its commit.
     span: Option<Span>,
     savepoints: Savepoints,
+    /// How the job ended, as far as is known.
+    result: Result<(), JobError>,
+    /// Whether what is open is to be rolled back.
+    is_aborted: bool,
 }
 
 impl Driver {
@@ -129,6 +133,8 @@ impl Driver {
             changing: None,
             span: None,
             savepoints: Savepoints::default(),
+            result: Ok(()),
+            is_aborted: false,
         })
     }
 
@@ -137,97 +143,162 @@ impl Driver {
         Self { unnoted, ..self }
     }
 
-    /// Runs until the sources end, somebody stops the job, or something fails.
+    /// Gives itself turns until the sources end, somebody stops the job, or something fails, and until the workers have ended.
     pub(crate) fn run(mut self) -> Result<(), JobError> {
-        let driven = self.drive().and_then(|()| self.flush_the_rest());
-        let driven = driven.map_err(|e| self.name_timeout(e));
+        self.begin();
+        loop {
+            let report = match self.reports.recv_timeout(self.wait_at_most()) {
+                Ok(report) => Some(report),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let gone = JobError::thread(DRIVER_THREAD, "all workers are gone");
+                    self.end(Err(gone));
+                    break;
+                }
+            };
+            if self.turn(report) {
+                break;
+            }
+        }
+        while self.has_workers() {
+            let Ok(report) = self.reports.recv() else {
+                break;
+            };
+            self.hear_of_the_end(report);
+        }
+        self.finish()
+    }
+
+    /// The job has begun; turns follow.
+    pub(crate) fn begin(&mut self) {
+        self.progress.begun();
+    }
+
+    /// How long the next turn without a report may be put off.
+    pub(crate) fn wait_at_most(&self) -> Duration {
+        let now = self.job.env.clock.now();
+        let deadline = self.cycle.deadline();
+        let wait_at_most = deadline.map_or(WAIT_MAX, |deadline| deadline.since(now));
+        wait_at_most.min(WAIT_MAX)
+    }
+
+    /// Does what a report asks for, or what time does where there is none (design D27). `true` once the job is finished, or
+    /// failed: its workers are told to end then, what they still report is for [`Driver::hear_of_the_end`], and
+    /// [`Driver::finish`] comes last.
+    pub(crate) fn turn(&mut self, report: Option<Report>) -> bool {
+        let driven = match self.drive(report) {
+            Ok(false) => return false,
+            Ok(true) => self.flush_the_rest(),
+            Err(e) => Err(e),
+        };
+        self.end(driven);
+        true
+    }
+
+    /// Nothing more is driven: the workers are to end.
+    fn end(&mut self, driven: Result<(), JobError>) {
+        self.result = driven.map_err(|e| self.name_timeout(e));
+        self.is_aborted = self.result.is_err();
         // Before a store goes: no reader finds the others without it.
         self.progress.desk.close();
         self.job.pressure.stop_sources();
         self.broadcast(|| Message::Stop);
-        let ended = self.wait_for_workers();
-        let fenced = match driven.is_err() || ended.is_err() {
+    }
+
+    /// A report that came after the last turn.
+    pub(crate) fn hear_of_the_end(&mut self, report: Report) {
+        let heard = match report {
+            Report::Ended(_, ended) => {
+                self.running -= 1;
+                ended
+            }
+            // I7: see `Report::Flush`.
+            Report::Flush(worker, flush) => self.flusher.flush(worker, flush),
+            _ => Ok(()),
+        };
+        self.is_aborted |= heard.is_err();
+        let before = std::mem::replace(&mut self.result, Ok(()));
+        self.result = before.and(heard);
+    }
+
+    /// Whether a worker has not ended yet.
+    pub(crate) fn has_workers(&self) -> bool {
+        self.running > 0
+    }
+
+    /// The workers have ended: rolls back what is open, and says how the job ended.
+    pub(crate) fn finish(mut self) -> Result<(), JobError> {
+        let fenced = match self.is_aborted {
             true => self.abort(),
             false => Ok(()),
         };
         let open = self.job.cycle_records.load(Ordering::Relaxed);
         self.progress.discarded(self.drained_records + open);
         let flushed = self.flusher.close();
-        let result = fenced.and(driven).and(ended).and(flushed);
+        let ended = std::mem::replace(&mut self.result, Ok(()));
+        let result = fenced.and(ended).and(flushed);
         result.map_err(|e| self.sources.explain(e))
     }
 
-    fn drive(&mut self) -> Result<(), JobError> {
-        self.progress.begun();
-        loop {
-            let now = self.job.env.clock.now();
-            self.watch(now);
-            self.look_into_letterbox(now);
-            let wait_for = self
-                .cycle
-                .deadline()
-                .map_or(WAIT_MAX, |deadline| deadline.since(now))
-                .min(WAIT_MAX);
-            let event = match self.reports.recv_timeout(wait_for) {
-                Ok(Report::Dirty(at)) => {
-                    let (job, span) = (&self.job, &mut self.span);
-                    span.get_or_insert_with(|| info_span!("cycle", job = %job.name));
-                    self.began.get_or_insert(at);
-                    let effects = self.cycle.step(Event::Dirty, at);
-                    debug_assert!(effects.is_empty(), "a first record only sets the deadline");
-                    Event::Tick
-                }
-                Ok(Report::OverBudget) => Event::OverBudget,
-                Ok(Report::Held(split)) => {
-                    self.held.insert(split);
-                    Event::OverBudget
-                }
-                Ok(Report::Exhausted) => Event::Exhausted,
-                Ok(Report::Query) => Event::Query,
-                Ok(Report::Stop) => Event::Stop,
-                Ok(Report::Reassigned) => Event::Reassign,
-                Ok(Report::TasksChanged) => match self.tasks_changed() {
-                    true => Event::Reassigned,
-                    false => continue,
-                },
-                Ok(report @ (Report::Savepoint | Report::Durable | Report::StateFlushed)) => {
-                    match self.for_a_savepoint(&report)? {
-                        Some(event) => event,
-                        None => continue,
-                    }
-                }
-                Ok(Report::Lost) => {
-                    return Err(JobError::NotCommitted {
-                        job: self.job.name.clone(),
-                    });
-                }
-                Ok(Report::Drained(drained)) => {
-                    self.drained.push(drained);
-                    Event::Drained
-                }
-                Ok(Report::Ended(worker, result)) => {
-                    self.running -= 1;
-                    let why = "it ended before the job did";
-                    return result.and(Err(JobError::thread(&worker_thread(worker), why)));
-                }
-                Ok(Report::Flush(worker, flush)) => {
-                    // I7: the commit of the cycle drained last was carried out before this report was read.
-                    self.flusher.flush(worker, flush)?;
-                    continue;
-                }
-                Ok(Report::StateFailed(e)) => return Err(e.into()),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.progress.changed();
-                    Event::Tick
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(JobError::thread(DRIVER_THREAD, "all workers are gone"));
-                }
-            };
-            if self.carry_out(event)? {
-                return Ok(());
+    /// `true` once the job is finished.
+    fn drive(&mut self, report: Option<Report>) -> Result<bool, JobError> {
+        let now = self.job.env.clock.now();
+        self.watch(now);
+        self.look_into_letterbox(now);
+        let event = match report {
+            Some(Report::Dirty(at)) => {
+                let (job, span) = (&self.job, &mut self.span);
+                span.get_or_insert_with(|| info_span!("cycle", job = %job.name));
+                self.began.get_or_insert(at);
+                let effects = self.cycle.step(Event::Dirty, at);
+                debug_assert!(effects.is_empty(), "a first record only sets the deadline");
+                Event::Tick
             }
-        }
+            Some(Report::OverBudget) => Event::OverBudget,
+            Some(Report::Held(split)) => {
+                self.held.insert(split);
+                Event::OverBudget
+            }
+            Some(Report::Exhausted) => Event::Exhausted,
+            Some(Report::Query) => Event::Query,
+            Some(Report::Stop) => Event::Stop,
+            Some(Report::Reassigned) => Event::Reassign,
+            Some(Report::TasksChanged) => match self.tasks_changed() {
+                true => Event::Reassigned,
+                false => return Ok(false),
+            },
+            Some(report @ (Report::Savepoint | Report::Durable | Report::StateFlushed)) => {
+                match self.for_a_savepoint(&report)? {
+                    Some(event) => event,
+                    None => return Ok(false),
+                }
+            }
+            Some(Report::Lost) => {
+                return Err(JobError::NotCommitted {
+                    job: self.job.name.clone(),
+                });
+            }
+            Some(Report::Drained(drained)) => {
+                self.drained.push(drained);
+                Event::Drained
+            }
+            Some(Report::Ended(worker, result)) => {
+                self.running -= 1;
+                let why = "it ended before the job did";
+                return result.and(Err(JobError::thread(&worker_thread(worker), why)));
+            }
+            Some(Report::Flush(worker, flush)) => {
+                // I7: the commit of the cycle drained last was carried out before this report was read.
+                self.flusher.flush(worker, flush)?;
+                return Ok(false);
+            }
+            Some(Report::StateFailed(e)) => return Err(e.into()),
+            None => {
+                self.progress.changed();
+                Event::Tick
+            }
+        };
+        self.carry_out(event)
     }
 
     /// `true` once the job is finished.
@@ -455,26 +526,6 @@ impl Driver {
         self.flusher.wait_until_idle()?;
         self.broadcast(|| Message::FlushAll);
         Ok(())
-    }
-
-    fn wait_for_workers(&mut self) -> Result<(), JobError> {
-        let mut result = Ok(());
-        while self.running > 0 {
-            match self.reports.recv() {
-                Ok(Report::Ended(_, ended)) => {
-                    self.running -= 1;
-                    result = result.and(ended);
-                }
-                Ok(Report::Flush(worker, flush)) => {
-                    // I7: see `Report::Flush`.
-                    let flushed = self.flusher.flush(worker, flush);
-                    result = result.and(flushed);
-                }
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-        result
     }
 
     /// Rolls back whatever is open. What cannot be rolled back now is when the job starts again, or times out.

@@ -7,19 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::channel::oneshot;
-use tracing::info;
 
 use super::driver::DRIVER_THREAD;
-use super::kept::fence_the_job_alone;
 use super::log_handle::Log;
-use super::participation::Participation;
 use super::query::Queries;
 use super::savepoint::Savepoint;
-use super::start::{self, Settings};
+use super::start::Settings;
 use super::stopper::Stopper;
+use super::supervision::supervise;
 use super::watching::Sources;
-use crate::env::warn;
-use crate::protocol::ErrorKind;
 use crate::protocol::batch::Compression;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::record::Unkeyed;
@@ -32,13 +28,9 @@ use crate::runtime::scale::ScaleOut;
 use crate::runtime::task::cycle::Commit;
 use crate::runtime::task::poison::PoisonPolicy;
 use crate::runtime::task::progress::{Progress, ShareReport, Summary};
-use crate::runtime::task::report::Reports;
 use crate::runtime::topics::job_topics::{JobTopic, job_topics, with_configs};
 use crate::state::StateConfig;
 use crate::types::Offset;
-
-/// How often in a row a job starts again from its last commit without having committed anything new.
-const RESTARTS_MAX: u32 = 5;
 
 /// A stream-processing job under construction.
 ///
@@ -367,139 +359,6 @@ fn refuse_ends(job: &str, topology: &Topology) -> Result<(), JobError> {
             ),
         }),
         None => Ok(()),
-    }
-}
-
-/// Runs a job, again from its last commit where an attempt ended in a way that this mends.
-fn supervise(
-    log: &Log,
-    name: &str,
-    topology: &Topology,
-    settings: &Settings,
-    progress: &Arc<Progress>,
-    stopper: &Stopper,
-) -> Result<(), JobError> {
-    if settings.scale_out.is_some() {
-        fence_the_job_alone(log, name, settings)?;
-    }
-    let participation = Participation::begin(log, name, topology, settings, progress)?;
-    let ran = supervise_incarnations(
-        log,
-        name,
-        topology,
-        settings,
-        progress,
-        stopper,
-        participation.as_ref(),
-    );
-    let closed = participation.map_or(Ok(()), Participation::close);
-    ran.and(closed)
-}
-
-/// When to commit: soon enough for the transaction timeout.
-fn commit_within_timeout(name: &str, settings: &Settings) -> Commit {
-    let whole = settings.commit.within(settings.transaction_timeout);
-    if whole != settings.commit {
-        warn!(
-            job = name,
-            interval_millis = settings.commit.interval.as_millis(),
-            transaction_timeout_millis = settings.transaction_timeout.as_millis(),
-            "a cycle as long as the commit interval could not be committed within the transaction timeout: the job commits \
-             after a third of the timeout; raise `transaction_timeout`, or commit more often (`Commit::every`)"
-        );
-    }
-    whole
-}
-
-/// Nothing of the last cycle is lost, but neither is it done.
-fn tell_discarded(name: &str, progress: &Progress) {
-    let summary = progress.summary();
-    if summary.discarded_records > 0 {
-        warn!(
-            job = name,
-            ?summary,
-            "stopped after a cycle that was not committed: the next run reads its records again"
-        );
-    }
-}
-
-fn supervise_incarnations(
-    log: &Log,
-    name: &str,
-    topology: &Topology,
-    settings: &Settings,
-    progress: &Arc<Progress>,
-    stopper: &Stopper,
-    participation: Option<&Participation>,
-) -> Result<(), JobError> {
-    let mut failures = 0;
-    let whole = commit_within_timeout(name, settings);
-    let mut commit = whole;
-    let mut kept = None;
-    loop {
-        let commits = progress.commits();
-        let (reports, receiver) = Reports::channel();
-        if !stopper.attach(reports.clone()) {
-            tell_discarded(name, progress);
-            return Ok(());
-        }
-        let share = match participation {
-            Some(participation) => {
-                let share = participation.wait_for_share(&reports, || stopper.is_stopped())?;
-                let Some(share) = share else {
-                    return Ok(());
-                };
-                Some(share)
-            }
-            None => None,
-        };
-        let incarnation = start::Incarnation {
-            reports,
-            receiver,
-            share,
-            kept: &mut kept,
-            stopper,
-        };
-        let attempt = Settings {
-            commit,
-            ..settings.clone()
-        };
-        let result = start::run_once(log, name, topology, &attempt, progress, incarnation);
-        if let Some(participation) = participation {
-            participation.ended();
-        }
-        let is_apart = progress.quarantine.end_attempt();
-        failures = if progress.commits() > commits {
-            1
-        } else {
-            failures + 1
-        };
-        match result {
-            // Each such attempt sets another record apart, so it is no failure without progress.
-            Err(JobError::NotCommitted { .. }) if is_apart => {
-                failures = 0;
-                info!(
-                    job = name,
-                    "a record failed after part of its effects: the cycle is done again without it"
-                );
-            }
-            Err(e)
-                if matches!(e.cause(), ErrorKind::Abortable | ErrorKind::Retriable)
-                    && failures <= RESTARTS_MAX =>
-            {
-                progress.restarts(&e);
-                warn!(job = name, error = %e, failures, "starting again from the last commit");
-                commit = match &e {
-                    JobError::TimedOut { records, .. } => whole.smaller(*records, failures),
-                    _ => whole,
-                };
-            }
-            Err(e) => return Err(e),
-            Ok(()) => {
-                info!(job = name, commits = progress.commits(), "finished");
-                return Ok(());
-            }
-        }
     }
 }
 

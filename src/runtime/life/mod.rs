@@ -1,6 +1,6 @@
 //! A job's life: its start, its driver, its restarts and its end.
 //!
-//! Reading order: `job.rs` (what users call, and the supervision), `start.rs`, `kept.rs` (its transactional ids), `driver.rs`, `participation.rs` (a job that is spread), `flusher.rs`, `savepoint/`.
+//! Reading order: `job.rs` (what users call), `supervision.rs`, `start.rs`, `opened.rs`, `kept.rs` (its transactional ids), `driver.rs`, `participation.rs` (a job that is spread), `flusher.rs`, `savepoint/`.
 
 pub(in crate::runtime) mod arguments;
 pub(in crate::runtime) mod driver;
@@ -13,11 +13,13 @@ pub(in crate::runtime) mod letters;
 pub(in crate::runtime) mod listen;
 pub(in crate::runtime) mod lock;
 pub(in crate::runtime) mod log_handle;
+pub(in crate::runtime) mod opened;
 pub(in crate::runtime) mod participation;
 pub(in crate::runtime) mod query;
 pub(in crate::runtime) mod savepoint;
 pub(in crate::runtime) mod signals;
 pub(in crate::runtime) mod start;
 pub(in crate::runtime) mod stopper;
+pub(in crate::runtime) mod supervision;
 pub(in crate::runtime) mod surprises;
 pub(in crate::runtime) mod watching;

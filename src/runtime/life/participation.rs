@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::log_handle::Log;
-use super::start::{self, Opened, Settings};
+use super::opened::Opened;
+use super::start::{self, Settings};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
 use crate::runtime::scale::{Candidate, Membership, Plan, Replicas};

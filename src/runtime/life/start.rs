@@ -1,8 +1,6 @@
 //! From a topology to running threads: fence, create, restore, go. Every start is a recovery.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
@@ -15,13 +13,13 @@ use super::driver::{Driver, source_topics};
 use super::flusher::Flusher;
 use super::kept::{Kept, identity, take_writers};
 use super::log_handle::Log;
+use super::opened::Opened;
 use super::participation::Share;
 use super::stopper::Stopper;
-use super::surprises::warn_of_surprises;
 use crate::client::{TransactionalWriter, Transport, wait};
-use crate::env::{Env, failpoint, warn};
+use crate::env::failpoint;
 use crate::protocol::batch::Compression;
-use crate::protocol::messages::{NewTopic, OffsetFetchRequest, TopicMetadata};
+use crate::protocol::messages::OffsetFetchRequest;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::{Position, Split};
 use crate::runtime::graph::topology::Topology;
@@ -43,14 +41,12 @@ use crate::runtime::task::repartition::repartition_topic;
 use crate::runtime::task::report::{Report, Reports};
 use crate::runtime::task::splits::{SplitPlan, Splits};
 use crate::runtime::task::worker::{run_worker, worker_thread};
-use crate::runtime::topics::job_topics::{
-    JobTopic, TopicConfigs, TopicRole, ensure_topic, job_topics, record_bytes_max, with_configs,
-};
+use crate::runtime::topics::job_topics::TopicConfigs;
 use crate::runtime::topics::positions::{
     NamedPositions, Positions, positions_topic, read_positions,
 };
-use crate::runtime::topics::schemas::{NotedSchema, Stored, check_schemas};
-use crate::state::{StateBackend, StateConfig, StoreDeclaration};
+use crate::runtime::topics::schemas::NotedSchema;
+use crate::state::StateBackend;
 use crate::types::{GroupId, TopicId, TopicName, TopicPartition};
 
 /// State partitions of a job that says nothing: enough to spread over twice these cores later.
@@ -92,7 +88,79 @@ pub(crate) struct Incarnation<'a> {
     pub(crate) stopper: &'a Stopper,
 }
 
-/// Runs one incarnation of a job to its end.
+/// What brings committed values to RocksDB, of an incarnation.
+pub(crate) type MakeFlusher = fn(&Arc<JobContext>, Reports) -> Result<Flusher, JobError>;
+
+/// An incarnation that is about to work: its workers are to be built, and they and its driver are to be given turns.
+pub(crate) struct Begun {
+    pub(crate) job: Arc<JobContext>,
+    pub(crate) driver: Driver,
+    /// Where its workers report to.
+    pub(crate) reports: Reports,
+    /// That of a spread job is closed when the process leaves.
+    backend: Option<StateBackend>,
+}
+
+impl Begun {
+    /// Fences the earlier instance, and opens and recovers all that the job has.
+    pub(crate) fn new(
+        log: &Log,
+        name: &str,
+        topology: &Topology,
+        settings: &Settings,
+        progress: &Arc<Progress>,
+        incarnation: Incarnation<'_>,
+        make_flusher: MakeFlusher,
+    ) -> Result<Self, JobError> {
+        let _entered = info_span!("start", job = name).entered();
+        let Incarnation {
+            reports,
+            receiver,
+            share,
+            kept,
+            stopper,
+        } = incarnation;
+        let is_spread = share.is_some();
+        let (job, unnoted) = prepare(
+            log,
+            name,
+            topology,
+            settings,
+            progress,
+            share.as_ref(),
+            kept,
+        )?;
+        let job = Arc::new(job);
+        let sources = source_topics(&job, progress)?;
+        let flusher = make_flusher(&job, reports.clone())?;
+        let positions = Positions::new(job.env.clone(), positions_topic(name)?, &job.writers);
+        let driver = Driver::new(
+            Arc::clone(&job),
+            share.map(Arc::new),
+            settings.commit,
+            receiver,
+            positions,
+            flusher,
+            sources,
+        )?
+        .noting(unnoted)
+        .saving(stopper, topology);
+        progress.desk.open(&job, reports.clone());
+        info!(
+            workers = job.inboxes.len(),
+            splits = job.splits.count(),
+            "running"
+        );
+        Ok(Self {
+            backend: (!is_spread).then(|| job.backend.clone()),
+            job,
+            driver,
+            reports,
+        })
+    }
+}
+
+/// Runs one incarnation of a job to its end, its workers on threads of their own.
 pub(crate) fn run_once(
     log: &Log,
     name: &str,
@@ -101,53 +169,40 @@ pub(crate) fn run_once(
     progress: &Arc<Progress>,
     incarnation: Incarnation<'_>,
 ) -> Result<(), JobError> {
-    let span = info_span!("start", job = name);
-    let entered = span.enter();
-    let Incarnation {
-        reports,
-        receiver,
-        share,
-        kept,
-        stopper,
-    } = incarnation;
-    let is_spread = share.is_some();
-    let (job, unnoted) = prepare(
+    let begun = Begun::new(
         log,
         name,
         topology,
         settings,
         progress,
-        share.as_ref(),
-        kept,
+        incarnation,
+        Flusher::start,
     )?;
-    let job = Arc::new(job);
-    let sources = source_topics(&job, progress)?;
-    let flusher = Flusher::start(&job, reports.clone())?;
+    let Begun {
+        job,
+        driver,
+        reports,
+        backend,
+    } = begun;
     for number in 0..job.inboxes.len() {
-        spawn_worker(&job, number, topology.chains(), settings.commit, &reports)?;
+        let spawned = spawn_worker(&job, number, topology.chains(), settings.commit, &reports);
+        if spawned.is_err() {
+            reports.send(Report::Ended(number, spawned));
+        }
     }
-    info!(
-        workers = job.inboxes.len(),
-        splits = job.splits.count(),
-        "running"
-    );
-    drop(entered);
-    let positions = Positions::new(job.env.clone(), positions_topic(name)?, &job.writers);
-    // That of a spread job is closed when the process leaves.
-    let backend = (!is_spread).then(|| job.backend.clone());
-    let driver = Driver::new(
-        Arc::clone(&job),
-        share.map(Arc::new),
-        settings.commit,
-        receiver,
-        positions,
-        flusher,
-        sources,
-    )?
-    .noting(unnoted)
-    .saving(stopper, topology);
-    progress.desk.open(&job, reports);
-    let result = driver.run().and_then(|()| close_sinks(&job, topology));
+    drop(reports);
+    let ran = driver.run();
+    end(ran, &job, backend, topology)
+}
+
+/// An incarnation's driver ended like this: puts in order what outlives its workers.
+pub(crate) fn end(
+    ran: Result<(), JobError>,
+    job: &JobContext,
+    backend: Option<StateBackend>,
+    topology: &Topology,
+) -> Result<(), JobError> {
+    let result = ran.and_then(|()| close_sinks(job, topology));
     let closed = backend.map_or(Ok(()), |backend| backend.close());
     result.and(closed.map_err(JobError::from))
 }
@@ -355,183 +410,6 @@ fn refuse_to_run_alone(
         }
     }
     Ok(())
-}
-
-/// What a job opens once, also where it is spread and has several incarnations.
-#[derive(Clone)]
-pub(crate) struct Opened {
-    topics: Arc<Topics>,
-    unnoted: Vec<NotedSchema>,
-    pub(crate) backend: StateBackend,
-}
-
-impl Opened {
-    /// Creates the topics that are absent and opens the state.
-    pub(crate) fn new(
-        log: &Log,
-        name: &str,
-        topology: &Topology,
-        settings: &Settings,
-        state_partitions: u16,
-    ) -> Result<Self, JobError> {
-        let transport = log.transport();
-        warn_of_surprises(&transport, name, topology)?;
-        let topics = Topics::create(&transport, name, topology, settings, state_partitions)?;
-        failpoint("start.topics_created");
-        // Before the state is opened, which takes on the types that the job has now.
-        let stored = stored_by(name, topology, settings, &topics)?;
-        let unnoted = check_schemas(&transport, name, stored, &settings.retyped)?;
-        let backend = open_state(log, name, topology, settings, state_partitions, &topics)?;
-        failpoint("start.state_opened");
-        Ok(Self {
-            topics: Arc::new(topics),
-            unnoted,
-            backend,
-        })
-    }
-}
-
-/// A thing that the job keeps under a schema: its stores, and what is under way between its processes.
-pub(super) fn stored_by(
-    name: &str,
-    topology: &Topology,
-    settings: &Settings,
-    topics: &Topics,
-) -> Result<Vec<Stored>, JobError> {
-    let mut stored = Vec::new();
-    for (store, schema) in &topology.stores {
-        let topic = &topics.found[&changelog_topic(name, store)?];
-        stored.push(Stored::store(store, topic, schema));
-    }
-    let exchanges = topology.exchanges.iter();
-    for node in exchanges.filter(|_| settings.scale_out.is_some()) {
-        let topic = &topics.found[&repartition_topic(name, &node.name)?];
-        stored.push(Stored::repartition(topic, &node.schema));
-    }
-    Ok(stored)
-}
-
-fn open_state(
-    log: &Log,
-    name: &str,
-    topology: &Topology,
-    settings: &Settings,
-    state_partitions: u16,
-    topics: &Topics,
-) -> Result<StateBackend, JobError> {
-    let stores = topology.stores.iter().map(|(store, schema)| {
-        let changelog = topics.found[&changelog_topic(name, store)?].id;
-        Ok(StoreDeclaration {
-            name: store.clone(),
-            schema: schema.clone(),
-            changelog,
-        })
-    });
-    let config = StateConfig {
-        memory_bytes: settings.memory_bytes,
-        changelog_tail_bytes_max: settings.changelog_tail_bytes_max,
-        state_partitions,
-        topology: topology.fingerprint(),
-        dropped_stores: settings.dropped_stores.clone(),
-        retyped_stores: settings.retyped.clone(),
-        stores: stores.collect::<Result<_, JobError>>()?,
-        ..StateConfig::default()
-    };
-    let folder = log.state_dir();
-    let created = create_folders(log.env(), folder);
-    created.map_err(|e| JobError::Folder {
-        path: folder.to_owned(),
-        why: e.to_string(),
-    })?;
-    // Names of jobs and instances are valid names of topics, so this is a valid name of a folder.
-    Ok(StateBackend::open(
-        log.env(),
-        &log.state_dir().join(identity(name, settings)?),
-        config,
-    )?)
-}
-
-/// Creates the folder, and those above it that are absent.
-fn create_folders(env: &Env, folder: &Path) -> io::Result<()> {
-    let is_absent = |path: &&Path| {
-        let is_named = !path.as_os_str().is_empty();
-        is_named && !env.files.exists(path).unwrap_or(false)
-    };
-    let absent: Vec<&Path> = folder.ancestors().take_while(is_absent).collect();
-    absent
-        .into_iter()
-        .rev()
-        .try_for_each(|path| env.files.create_dir(path))
-}
-
-/// The topics that the job writes.
-pub(super) struct Topics {
-    pub(super) found: HashMap<TopicName, TopicMetadata>,
-}
-
-impl Topics {
-    /// Creates what is missing.
-    pub(super) fn create(
-        transport: &Arc<dyn Transport>,
-        name: &str,
-        topology: &Topology,
-        settings: &Settings,
-        state_partitions: u16,
-    ) -> Result<Self, JobError> {
-        let mut topics = Self {
-            found: HashMap::new(),
-        };
-        let default_count = settings.partitions_of_new_topics(state_partitions);
-        let is_spread = settings.scale_out.is_some();
-        let wanted = job_topics(name, topology, &settings.poison, is_spread)?;
-        let largest_read = largest_source_record(transport, topology);
-        for topic in with_configs(wanted, &settings.topic_configs, name)? {
-            let partitions_count = topic.partitions_count.unwrap_or(match topic.role {
-                TopicRole::Changelog | TopicRole::Repartition => i32::from(state_partitions),
-                _ => default_count,
-            });
-            topics.ensure(transport, topic, partitions_count, largest_read)?;
-        }
-        Ok(topics)
-    }
-
-    fn ensure(
-        &mut self,
-        transport: &Arc<dyn Transport>,
-        topic: JobTopic,
-        partitions_count: i32,
-        largest_read: u64,
-    ) -> Result<(), JobError> {
-        let metadata = ensure_topic(
-            transport,
-            NewTopic {
-                name: topic.name.clone(),
-                partitions_count,
-                configs: topic.configs.clone(),
-            },
-        )?;
-        let configs = wait(transport.describe_configs(&topic.name))?;
-        topic.check(&configs)?;
-        let is_between = !matches!(topic.role, TopicRole::Sink | TopicRole::Positions);
-        let limit = record_bytes_max(&configs).filter(|limit| is_between && *limit < largest_read);
-        if let Some(limit) = limit {
-            warn!(topic = %topic.name, limit, largest_read, "the topic takes smaller records than the job reads: a large one will stop the job; raise max.message.bytes of the topic");
-        }
-        self.found.insert(topic.name, metadata);
-        Ok(())
-    }
-}
-
-/// The limit of the source topics' records; 0 if none is known, because the job may not ask or the topics are absent.
-fn largest_source_record(transport: &Arc<dyn Transport>, topology: &Topology) -> u64 {
-    let sources = topology.sources.iter();
-    let sources = sources.filter(|source| source.replays.is_none());
-    let topics = sources.filter_map(|source| TopicName::new(&source.lister.topic()?.0).ok());
-    let limits = topics.filter_map(|topic| {
-        wait(transport.topic(&topic)).ok().flatten()?;
-        record_bytes_max(&wait(transport.describe_configs(&topic)).ok()?)
-    });
-    limits.max().unwrap_or(0)
 }
 
 /// Lists every split with the position that was committed for it.

@@ -43,7 +43,7 @@ pub(crate) fn worker_thread(number: usize) -> String {
 /// How often chains that ask for the wall clock are told.
 const TICK: Duration = Duration::from_millis(10);
 
-/// A worker at work, on its own thread.
+/// A worker at work. It stays on the thread that built it, which gives it its turns.
 pub(crate) struct Worker {
     job: Arc<JobContext>,
     number: usize,
@@ -97,6 +97,17 @@ enum State {
     Drained,
 }
 
+/// What a worker wants after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// Another turn.
+    Again,
+    /// A turn when something comes, and after so long at the latest.
+    Wait(Duration),
+    /// None: it was told to stop.
+    Ended,
+}
+
 /// What a worker does next.
 enum Next {
     GoOn,
@@ -114,8 +125,8 @@ fn panic_message(panic: Box<dyn Any + Send>) -> String {
     }
 }
 
-/// Builds worker `number`, lets it work, and puts it away. A panic while it is built or put away, where no
-/// record is to blame, is contained too (C18): the driver waits for every worker's end.
+/// Builds worker `number`, gives it turns until it ends, and puts it away. Panics are contained in all of it (C18): the
+/// driver waits for every worker's end.
 pub(crate) fn run_worker(
     job: Arc<JobContext>,
     number: usize,
@@ -123,8 +134,24 @@ pub(crate) fn run_worker(
     commit: Commit,
     reports: &Reports,
 ) -> Result<(), JobError> {
-    let whole = || Worker::build(job, number, chains, commit, reports.clone())?.run();
-    catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
+    let mut worker = Worker::build_contained(job, number, chains, commit, reports.clone())?;
+    let worked = loop {
+        match worker.turn(usize::MAX) {
+            Ok(Turned::Again) => {}
+            Ok(Turned::Wait(at_most)) => worker.wait(at_most),
+            Ok(Turned::Ended) => break Ok(()),
+            Err(e) => break Err(e),
+        }
+    };
+    contained(number, || {
+        drop(worker);
+        worked
+    })
+}
+
+/// Does what runs functions of the job where no record is to blame: while a worker is made or put away.
+fn contained<T>(number: usize, work: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let why = format!(
             "a function of the job panicked while it was made or dropped: {}",
             panic_message(panic)
@@ -231,9 +258,21 @@ impl Worker {
         })
     }
 
-    /// Works until told to stop; a panic in a user's function is contained and reported (C18).
-    fn run(mut self) -> Result<(), JobError> {
-        let worked = catch_unwind(AssertUnwindSafe(|| self.work()));
+    /// [`Worker::build`], where a panic is contained.
+    pub(crate) fn build_contained(
+        job: Arc<JobContext>,
+        number: usize,
+        chains: &Chains,
+        commit: Commit,
+        reports: Reports,
+    ) -> Result<Self, JobError> {
+        contained(number, || Self::build(job, number, chains, commit, reports))
+    }
+
+    /// Handles at most `messages_max` messages, then reads a batch of every source that may be read (design D27). A panic in
+    /// a user's function is contained and reported (C18); there is no turn after an error.
+    pub(crate) fn turn(&mut self, messages_max: usize) -> Result<Turned, JobError> {
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work(messages_max)));
         worked.unwrap_or_else(|panic| {
             Err(JobError::Panicked {
                 split: self.job.split_name(self.current.split),
@@ -243,27 +282,32 @@ impl Worker {
         })
     }
 
-    fn work(&mut self) -> Result<(), JobError> {
-        loop {
-            while let Some(message) = self.job.inboxes[self.number].receive() {
-                if let Next::Stop = self.handle(message)? {
-                    return Ok(());
-                }
+    fn work(&mut self, messages_max: usize) -> Result<Turned, JobError> {
+        let mut handled = 0;
+        while handled < messages_max
+            && let Some(message) = self.job.inboxes[self.number].receive()
+        {
+            if let Next::Stop = self.handle(message)? {
+                return Ok(Turned::Ended);
             }
-            self.tick()?;
-            match self.read_sources()? {
-                Read::Progress => {}
-                Read::Later(after) => self.wait(after),
-                Read::Pending | Read::Exhausted => self.wait(SLEEP_MAX),
-            }
+            handled += 1;
         }
-    }
-
-    fn wait(&self, at_most: Duration) {
-        let at_most = match self.job.uses_clock {
+        self.tick()?;
+        let at_most = match self.read_sources()? {
+            Read::Progress => return Ok(Turned::Again),
+            // There may be more messages.
+            _ if handled == messages_max => return Ok(Turned::Again),
+            Read::Later(after) => after,
+            Read::Pending | Read::Exhausted => SLEEP_MAX,
+        };
+        Ok(Turned::Wait(match self.job.uses_clock {
             true => at_most.min(TICK),
             false => at_most,
-        };
+        }))
+    }
+
+    /// Sleeps until a message or a source's news is there, at most so long.
+    fn wait(&self, at_most: Duration) {
         self.job.inboxes[self.number].wait(at_most);
     }
 
