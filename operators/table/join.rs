@@ -1,38 +1,92 @@
 //! `join`, `left_join` and `outer_join` of two tables.
-
-use std::marker::PhantomData;
+//!
+//! A join reads what the other side has in that side's own store. Where one change reaches both sides, as in a join of a table with
+//! itself, that store may have the change before the join is told of it: then the join keeps what it was told of both sides.
+//! Of each key it keeps the latest time of a change, so that results never go back in time (J16).
 
 use crate::codec::Datum;
 use crate::operators::join::{Inner, Joiner, Left, Outer};
 use crate::runtime::{
-    Change, Deletes, Deletions, Flow, Output, Record, Table, TableReader, TwoInputOperator,
-    Upstream,
+    Change, Deletes, Deletions, Failure, Flow, Key, KeyValueStore, Output, Record, Table,
+    TableReader, TableView, TwoInputOperator, Upstream,
 };
+use crate::types::Timestamp;
+
+/// The latest time of a change of a key.
+type Latest = i64;
+/// That, and the values of the key on both sides, as the join was told of them.
+type Told<V, W> = (Latest, Option<V>, Option<W>);
+
+/// Where the join finds what the other side has.
+enum Sides<K: ?Sized, V, W> {
+    /// In the stores of both sides; its own has the times.
+    Stores(TableReader<K, V>, TableReader<K, W>, KeyValueStore<Latest>),
+    Kept(KeyValueStore<Told<V, W>>),
+}
 
 /// Joins the values that a key has in both tables, whichever of them changes.
 struct Join<K: ?Sized, V, W, J> {
-    left: TableReader<K, V>,
-    right: TableReader<K, W>,
+    sides: Sides<K, V, W>,
     joiner: J,
-    values: PhantomData<fn(&V, &W)>,
 }
 
-/// Hands on a change, unless there was nothing and there is nothing.
+/// What becomes of a key: its result before and after a change, and whether neither side has a value then.
+struct Step<R> {
+    change: Change<R>,
+    is_over: bool,
+}
+
+/// Changes one side of what a join keeps of a key; returns what becomes of it, and at which time.
+fn tell<V, W, J: Joiner<V, W>>(
+    kept: &mut Option<Told<V, W>>,
+    joiner: &J,
+    time: Latest,
+    side: impl FnOnce(&mut Option<V>, &mut Option<W>),
+) -> (Change<J::Out>, Latest) {
+    let (latest, mut left, mut right) = kept.take().unwrap_or((time, None, None));
+    let old = joiner.of(left.as_ref(), right.as_ref());
+    side(&mut left, &mut right);
+    let new = joiner.of(left.as_ref(), right.as_ref());
+    let latest = latest.max(time);
+    let is_there = left.is_some() || right.is_some();
+    *kept = is_there.then_some((latest, left, right));
+    (Change { old, new }, latest)
+}
+
+/// Notes the time of a change of a key; returns the latest one.
+fn note<K: ?Sized>(
+    times: &mut KeyValueStore<Latest>,
+    key: Key<'_, K>,
+    time: Latest,
+    is_over: bool,
+) -> Result<Latest, Failure> {
+    times.update(key, |latest| {
+        let time = latest.map_or(time, |latest| latest.max(time));
+        *latest = (!is_over).then_some(time);
+        time
+    })
+}
+
+/// Hands on a change at the time that it has, unless there was nothing and there is nothing.
 #[inline]
 fn give<K: ?Sized, V, R>(
     record: Record<'_, K, Change<V>>,
-    change: &Change<R>,
+    (change, time): (Change<R>, Latest),
     out: &mut impl Output<K, Change<R>>,
 ) -> Flow {
-    match change.old.is_some() || change.new.is_some() {
-        true => out.push(record.with_value(change)),
-        false => Ok(()),
+    if change.old.is_none() && change.new.is_none() {
+        return Ok(());
     }
+    let mut record = record.with_value(&change);
+    record.meta.timestamp = Timestamp(time);
+    out.push(record)
 }
 
 impl<K, V, W, J> TwoInputOperator<K, Change<V>, Change<W>> for Join<K, V, W, J>
 where
     K: ?Sized,
+    V: Clone + Send + 'static,
+    W: Clone + Send + 'static,
     J: Joiner<V, W>,
 {
     type OutKey = K;
@@ -44,12 +98,24 @@ where
         record: Record<'_, K, Change<V>>,
         out: &mut impl Output<K, Change<J::Out>>,
     ) -> Flow {
-        let (joiner, Change { old, new }) = (&self.joiner, record.value);
-        let change = self.right.get(record.key, |right| Change {
-            old: joiner.of(old.as_ref(), right),
-            new: joiner.of(new.as_ref(), right),
-        })?;
-        give(record, &change, out)
+        let (key, time, joiner) = (record.key, record.meta.timestamp.0, &self.joiner);
+        let Change { old, new } = record.value;
+        let given = match &mut self.sides {
+            Sides::Stores(_, right, times) => {
+                let Step { change, is_over } = right.get(key, |right| Step {
+                    change: Change {
+                        old: joiner.of(old.as_ref(), right),
+                        new: joiner.of(new.as_ref(), right),
+                    },
+                    is_over: new.is_none() && right.is_none(),
+                })?;
+                (change, note(times, key, time, is_over)?)
+            }
+            Sides::Kept(store) => store.update(key, |kept| {
+                tell(kept, joiner, time, |left, _| left.clone_from(new))
+            })?,
+        };
+        give(record, given, out)
     }
 
     fn process_right(
@@ -57,12 +123,24 @@ where
         record: Record<'_, K, Change<W>>,
         out: &mut impl Output<K, Change<J::Out>>,
     ) -> Flow {
-        let (joiner, Change { old, new }) = (&self.joiner, record.value);
-        let change = self.left.get(record.key, |left| Change {
-            old: joiner.of(left, old.as_ref()),
-            new: joiner.of(left, new.as_ref()),
-        })?;
-        give(record, &change, out)
+        let (key, time, joiner) = (record.key, record.meta.timestamp.0, &self.joiner);
+        let Change { old, new } = record.value;
+        let given = match &mut self.sides {
+            Sides::Stores(left, _, times) => {
+                let Step { change, is_over } = left.get(key, |left| Step {
+                    change: Change {
+                        old: joiner.of(left, old.as_ref()),
+                        new: joiner.of(left, new.as_ref()),
+                    },
+                    is_over: left.is_none() && new.is_none(),
+                })?;
+                (change, note(times, key, time, is_over)?)
+            }
+            Sides::Kept(store) => store.update(key, |kept| {
+                tell(kept, joiner, time, |_, right| right.clone_from(new))
+            })?,
+        };
+        give(record, given, out)
     }
 }
 
@@ -74,8 +152,11 @@ where
     U: Upstream<K, Change<V>>,
     D: Deletions,
 {
-    /// The table of what `join` makes of the values of each key that both tables have: it changes with either of them. It has no store of
-    /// its own.
+    /// The table of what `join` makes of the values of each key that both tables have: it changes with either of them. The time of a
+    /// change is the latest time of what the key had on both sides, which is kept in the store `name`.
+    ///
+    /// A table may be joined with itself, or with one that is made of it: then the values of both sides are in the store `name`, too, and
+    /// a change that reaches both sides is two changes of the result, one behind the other.
     ///
     /// ```
     /// use onceflow::prelude::*;
@@ -90,7 +171,7 @@ where
     /// ```
     ///
     /// # Panics
-    /// If the tables belong to different jobs, or are made of one table.
+    /// If the tables belong to different jobs.
     #[track_caller]
     pub fn join<W, UW, DW, R, F>(
         self,
@@ -101,6 +182,7 @@ where
     where
         W: Datum + Clone,
         Change<W>: Datum,
+        Told<V, W>: Datum,
         UW: Upstream<K, Change<W>>,
         DW: Deletions,
         R: 'static,
@@ -123,6 +205,7 @@ where
     where
         W: Datum + Clone,
         Change<W>: Datum,
+        Told<V, W>: Datum,
         UW: Upstream<K, Change<W>>,
         DW: Deletions,
         R: 'static,
@@ -145,6 +228,7 @@ where
     where
         W: Datum + Clone,
         Change<W>: Datum,
+        Told<V, W>: Datum,
         UW: Upstream<K, Change<W>>,
         DW: Deletions,
         R: 'static,
@@ -163,24 +247,36 @@ where
     where
         W: Datum + Clone,
         Change<W>: Datum,
+        Told<V, W>: Datum,
         UW: Upstream<K, Change<W>>,
         DW: Deletions,
         J: Joiner<V, W>,
     {
-        let (left, right) = (self.view(), other.view());
         let of_both = joiner.clone();
-        let view = left.join(&right, move |left, right| of_both.of(left, right));
-        let changes = self
-            .changes_with_old()
-            .connect(other.changes_with_old())
-            .process(name, move |context| {
-                Ok(Join {
-                    left: left.open(context)?,
-                    right: right.open(context)?,
-                    joiner: joiner.clone(),
-                    values: PhantomData,
-                })
-            });
+        let (left, right) = (self.view(), other.view());
+        let is_in_step = self.is_in_step_with(&other);
+        let view = match is_in_step {
+            true => TableView::<K, Told<V, W>>::of_store(name)
+                .filter_map(move |told| of_both.of(told.1.as_ref(), told.2.as_ref())),
+            false => left.join(&right, move |left, right| of_both.of(left, right)),
+        };
+        let both = self.changes_with_old().connect(other.changes_with_old());
+        let both = match is_in_step {
+            true => both.with_store::<Told<V, W>>(name),
+            false => both.with_store::<Latest>(name),
+        };
+        let store = name.to_owned();
+        let changes = both.process(name, move |context| {
+            let sides = match is_in_step {
+                true => Sides::Kept(context.store(&store)?),
+                false => {
+                    let times = context.store(&store)?;
+                    Sides::Stores(left.open(context)?, right.open(context)?, times)
+                }
+            };
+            let joiner = joiner.clone();
+            Ok(Join { sides, joiner })
+        });
         Table::seen_as(changes, view)
     }
 }

@@ -185,7 +185,7 @@ where
 #[derive(Clone)]
 pub(crate) struct Place {
     /// The node that it comes from, and how it gets to the next one.
-    edges: Vec<Edge>,
+    pub(super) edges: Vec<Edge>,
     /// The name of the next node, if it has one.
     pub(super) name: Option<String>,
     /// The stores that were declared for the next node.

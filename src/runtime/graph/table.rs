@@ -165,6 +165,19 @@ impl<K: ?Sized + 'static, V: 'static, U: Upstream<K, Change<V>>, D> Table<K, V, 
         self.view.clone()
     }
 
+    /// Whether one change may be in the store of one of both tables, while it is still on its way to who has the changes of the other
+    /// one: where one is made of the other by steps that call one another, or both are one table.
+    #[must_use]
+    pub fn is_in_step_with<W, UW, DW>(&self, other: &Table<K, W, UW, DW>) -> bool
+    where
+        W: 'static,
+        UW: Upstream<K, Change<W>>,
+    {
+        let graph = &self.changes.graph;
+        graph.is_called_by(&self.changes.place.edges, other.view.stores())
+            || graph.is_called_by(&other.changes.place.edges, self.view.stores())
+    }
+
     /// Every change of the table, as it happens: the key with the values before and after it.
     pub fn changes_with_old(self) -> Keyed<K, Change<V>, U> {
         self.changes.graph.share_stores(self.view.stores());

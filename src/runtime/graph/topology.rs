@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::description::{Description, Node};
+use super::description::{Description, Edge, EdgeKind, Node};
 use super::source::{ReplayTopic, SplitLister};
 use crate::codec::{Datum, Schema, ValueVersions};
 use crate::runtime::contract::error::JobError;
@@ -268,6 +268,25 @@ impl Graph {
     pub(crate) fn share_stores(&self, names: &[String]) {
         let mut topology = self.0.borrow_mut();
         topology.shared_stores.extend(names.iter().cloned());
+    }
+
+    /// Whether a step that has one of these stores calls what is behind the edges, with no shuffle in between.
+    pub(crate) fn is_called_by(&self, edges: &[Edge], stores: &[String]) -> bool {
+        let topology = self.0.borrow();
+        let (mut seen, mut to_see) = (BTreeSet::new(), edges.to_vec());
+        while let Some(edge) = to_see.pop() {
+            let node = topology.nodes.get(edge.from);
+            let Some(node) = node.filter(|_| edge.kind == EdgeKind::Fused) else {
+                continue;
+            };
+            if node.stores.iter().any(|it| stores.contains(it)) {
+                return true;
+            }
+            if seen.insert(edge.from) {
+                to_see.extend(&node.inputs);
+            }
+        }
+        false
     }
 
     /// A node, by its number, was called `first`.

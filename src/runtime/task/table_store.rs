@@ -143,7 +143,8 @@ impl<K: ?Sized + 'static, V: 'static> TableView<K, V> {
         if let Some(store) = self.stores.iter().find(|it| other.stores.contains(it)) {
             // A change of the store is one of both: neither side's could say what the result was before.
             panic!(
-                "two tables that are joined cannot both be made of the table {store:?}: join it with another one, or map its values"
+                "a view of two tables cannot read the store {store:?} twice: keep one of them in a store of its own, with \
+                 `.changes().to_table(name)`"
             );
         }
         let (make, make_other) = (Arc::clone(&self.make), Arc::clone(&other.make));

@@ -39,6 +39,85 @@ fn j6_a_key_that_was_deleted_on_one_side_is_not_there_any_more() {
     assert_eq!(values, [Some((None, Some(7))), None, Some((Some(1), None))]);
 }
 
+/// Runs a job that joins two tables; returns what it has written, with the times.
+fn outer_of(log: &Log) -> Vec<(Option<u64>, i64)> {
+    let job = Job::new("timed");
+    let left = input(&job, "left", false).to_table("left");
+    let right = input(&job, "right", false).to_table("right");
+    let (inner, outer) = (left.tee(), right.tee());
+    inner
+        .0
+        .join("inner", outer.0, |l, r| l * 100 + r)
+        .changes()
+        .sink(topic::<u64>("inner").as_option());
+    inner
+        .1
+        .outer_join("outer", outer.1, |l, r| {
+            l.copied().unwrap_or(0) * 100 + r.copied().unwrap_or(0)
+        })
+        .changes()
+        .sink(topic::<u64>("outer").as_option());
+    run(job.exactly_once(Commit::every(OFTEN)).workers(2), log).unwrap();
+    timed(log, "outer")
+}
+
+fn timed(log: &Log, topic: &str) -> Vec<(Option<u64>, i64)> {
+    let seen = crate::jobs::support::committed(log, topic).into_iter();
+    seen.map(|it| {
+        (
+            it.value.is_some().then(|| it.value::<u64>()),
+            it.timestamp.0,
+        )
+    })
+    .collect()
+}
+
+/// Each change in a run of its own, so that they come in this order, whichever side they are of.
+#[test]
+fn j16_the_time_of_a_joined_row_never_goes_back_also_where_it_is_deleted() {
+    let place = Place::new();
+    let log = place.log();
+    make_topic(&log, "left");
+    make_topic(&log, "right");
+    let steps = [
+        ("right", 2, Some(1)),
+        ("left", 0, Some(3)),
+        ("left", 1, None),
+        ("left", 1, Some(4)),
+        ("right", 5, Some(2)),
+        ("left", 5, Some(5)),
+        ("right", 3, None),
+        ("left", 4, None),
+        // Nothing was left of the key: it begins anew.
+        ("left", 0, Some(6)),
+    ];
+    for (side, time, value) in steps {
+        feed_at(&log, side, Timestamp(time), &[(1, value)]);
+        outer_of(&log);
+    }
+    let inner = [
+        (Some(301), 2),
+        (None, 2),
+        (Some(401), 2),
+        (Some(402), 5),
+        (Some(502), 5),
+        (None, 5),
+    ];
+    assert_eq!(timed(&log, "inner"), inner);
+    let outer = [
+        (Some(1), 2),
+        (Some(301), 2),
+        (Some(1), 2),
+        (Some(401), 2),
+        (Some(402), 5),
+        (Some(502), 5),
+        (Some(500), 5),
+        (None, 5),
+        (Some(600), 0),
+    ];
+    assert_eq!(timed(&log, "outer"), outer);
+}
+
 /// The greatest value is the next one when it goes, whichever worker has its group, also over a restart.
 #[test]
 fn w16_an_extreme_that_is_taken_back_leaves_the_next_one() {
