@@ -111,6 +111,20 @@ pub enum JobError {
         /// The panic's message.
         message: String,
     },
+    /// A broadcast table takes more memory than it may.
+    #[error(
+        "the broadcast table {table} takes {bytes} bytes with its {keys} keys, and may take {bytes_max} in each process: give it more with `Broadcast::memory_bytes_max`, or use `join_table` or `join_on` with a table, whose values are on disk"
+    )]
+    TableTooLarge {
+        /// The table's source: the name of its topic.
+        table: String,
+        /// How many keys it had by then.
+        keys: usize,
+        /// The bytes that they took.
+        bytes: usize,
+        /// The bytes that they may take.
+        bytes_max: usize,
+    },
     /// Another instance of the job took over, or one is running.
     #[error("the job {job} is run by another instance: {why}")]
     Fenced {
@@ -297,6 +311,7 @@ impl JobError {
             | Self::Folder { .. }
             | Self::Savepoint { .. }
             | Self::Letters { .. }
+            | Self::TableTooLarge { .. }
             | Self::Lock { .. }
             | Self::OnlyLookedAt { .. }
             | Self::Name(_) => JobErrorKind::Setup,

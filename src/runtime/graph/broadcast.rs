@@ -24,18 +24,29 @@ use crate::client::wait;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::operator::Flow;
 use crate::runtime::contract::record::{Key, Unkeyed};
-use crate::runtime::contract::source::{Emit, Emitted, Pace, Position, Read, Split, SplitReader};
+use crate::runtime::contract::source::{
+    Emit, Emitted, Pace, Position, Raw, Read, Split, SplitReader,
+};
 use crate::runtime::task::context::{JobContext, OperatorContext};
 use crate::runtime::task::discard::Discard;
+use crate::runtime::task::progress::Progress;
+use crate::state::StoreSize;
 use crate::types::Offset;
 
 /// How many changes wait at most until nobody reads the table; more stay in the topic.
 const CHANGES_MAX: usize = 65_536;
+/// How many bytes of changes wait at most, but for the last one.
+const CHANGES_BYTES_MAX: usize = 16 << 20;
+/// The bytes that a table takes at most, if its user says nothing else.
+const BYTES_MAX: usize = 256 << 20;
+/// The bytes that a row takes beside its key and value.
+const ROW_BYTES: usize = 64;
 /// The port of a step that looks values up, as the job's graph calls it.
 const TABLE: &str = "table";
 
+/// Opens a worker's way to a table that takes at most so many bytes.
 type Open<K, V> =
-    Arc<dyn Fn(&mut OperatorContext) -> Result<BroadcastReader<K, V>, JobError> + Send + Sync>;
+    Arc<dyn Fn(&OperatorContext, usize) -> Result<BroadcastReader<K, V>, JobError> + Send + Sync>;
 
 /// The latest value of every key of a topic, as a whole in the memory of each process of the job, for joins without a shuffle. Made by
 /// [`Job::broadcast`](crate::runtime::Job::broadcast). Cheap to clone.
@@ -43,6 +54,7 @@ pub struct Broadcast<K: ?Sized, V> {
     graph: Graph,
     place: Place,
     open: Open<K, V>,
+    bytes_max: usize,
 }
 
 impl<K: ?Sized, V> Clone for Broadcast<K, V> {
@@ -51,16 +63,26 @@ impl<K: ?Sized, V> Clone for Broadcast<K, V> {
             graph: self.graph.clone(),
             place: self.place.clone(),
             open: Arc::clone(&self.open),
+            bytes_max: self.bytes_max,
         }
     }
 }
 
 impl<K: ?Sized + 'static, V: 'static> Broadcast<K, V> {
+    /// Sets how many bytes the table may take in each process: those of its keys and values in the topic, and 64 a key. The default is
+    /// 256 MiB, beside [`Launch::memory_bytes`](crate::runtime::Launch::memory_bytes). A job whose table is larger stops with
+    /// [`JobError::TableTooLarge`]. To be called before the table is used; of several bounds of one table the largest counts.
+    pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
+        self.bytes_max = bytes;
+        self
+    }
+
     /// The table's values for operators that read them.
     #[must_use]
     pub fn view(&self) -> BroadcastView<K, V> {
         BroadcastView {
             open: Arc::clone(&self.open),
+            bytes_max: self.bytes_max,
         }
     }
 }
@@ -68,15 +90,16 @@ impl<K: ?Sized + 'static, V: 'static> Broadcast<K, V> {
 /// A broadcast table's values as an operator reads them: opened on each worker. Made by [`Broadcast::view`].
 pub struct BroadcastView<K: ?Sized, V> {
     open: Open<K, V>,
+    bytes_max: usize,
 }
 
 impl<K: ?Sized, V> BroadcastView<K, V> {
     /// Opens a worker's way to the values, which are all there then.
     ///
     /// # Errors
-    /// If the topic cannot be read.
+    /// If the topic cannot be read, or the table is larger than it may be.
     pub fn open(&self, context: &mut OperatorContext) -> Result<BroadcastReader<K, V>, JobError> {
-        (self.open)(context)
+        (self.open)(context, self.bytes_max)
     }
 }
 
@@ -93,7 +116,8 @@ where
         Broadcast {
             graph: self.graph,
             place: self.place,
-            open: Arc::new(move |context| open(&source, context)),
+            open: Arc::new(move |context, bytes_max| open(&source, context, bytes_max)),
+            bytes_max: BYTES_MAX,
         }
     }
 }
@@ -179,20 +203,43 @@ impl<S: Source> Source for ReadTwice<S> {
     }
 }
 
-/// Values by the bytes of their keys.
-type Values<V> = HashMap<Box<[u8]>, V>;
-/// A key, and its new value or none.
-type NewValue<V> = (Box<[u8]>, Option<V>);
+/// Values by the bytes of their keys, each with the bytes that its row takes.
+type Values<V> = HashMap<Box<[u8]>, (V, usize)>;
+
+/// A change of the table.
+struct NewValue<V> {
+    key: Box<[u8]>,
+    value: Option<V>,
+    /// The bytes that its row takes.
+    bytes: usize,
+}
+
+/// Changes that wait until nobody reads the table.
+struct Changes<V> {
+    list: Vec<NewValue<V>>,
+    bytes: usize,
+}
+
+impl<V> Changes<V> {
+    fn is_full(&self) -> bool {
+        self.list.len() >= CHANGES_MAX || self.bytes >= CHANGES_BYTES_MAX
+    }
+}
 
 /// The table of a process.
 struct Shared<V>(Mutex<State<V>>);
 
 struct State<V> {
+    /// The name of the source.
+    name: String,
     values: Arc<Values<V>>,
+    /// The bytes that they take.
+    bytes: usize,
+    bytes_max: usize,
     /// How far each split was read, if any was.
     positions: Option<Vec<(Split, Offset)>>,
     /// The changes that were read since and are not in the values.
-    new: Vec<NewValue<V>>,
+    new: Changes<V>,
     /// Which of those that were to read on does: the last one.
     follower: usize,
     /// How many readers there are in all workers.
@@ -204,6 +251,24 @@ struct State<V> {
 }
 
 impl<V> State<V> {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            values: Arc::default(),
+            bytes: 0,
+            bytes_max: 0,
+            positions: None,
+            new: Changes {
+                list: Vec::new(),
+                bytes: 0,
+            },
+            follower: 0,
+            readers: 0,
+            ended: 0,
+            is_taken: false,
+        }
+    }
+
     /// One more reader ended the cycle: behind the last one begins the next.
     fn end(&mut self) {
         self.ended += 1;
@@ -213,18 +278,41 @@ impl<V> State<V> {
     }
 
     /// Puts what is new into the values, unless the cycle has seen them.
-    fn apply(&mut self) {
-        if self.new.is_empty() || self.is_taken {
-            return;
+    fn apply(&mut self, progress: &Progress) -> Result<(), JobError> {
+        if self.new.list.is_empty() || self.is_taken {
+            return Ok(());
         }
-        if let Some(values) = Arc::get_mut(&mut self.values) {
-            for (key, value) in self.new.drain(..) {
-                match value {
-                    Some(value) => drop(values.insert(key, value)),
-                    None => drop(values.remove(&key)),
+        let Some(values) = Arc::get_mut(&mut self.values) else {
+            return Ok(());
+        };
+        self.new.bytes = 0;
+        for NewValue { key, value, bytes } in self.new.list.drain(..) {
+            let before = match value {
+                Some(value) => {
+                    self.bytes += bytes;
+                    values.insert(key, (value, bytes))
                 }
-            }
+                None => values.remove(&key),
+            };
+            self.bytes -= before.map_or(0, |(_, bytes)| bytes);
         }
+        let (rows, bytes) = (self.values.len(), self.bytes);
+        // No store of a job has a name with a space in it.
+        let size = StoreSize {
+            rows_in_memory: rows as u64,
+            memory_bytes: bytes as u64,
+            ..StoreSize::default()
+        };
+        progress.note_size(&format!("broadcast {}", self.name), 0, size);
+        if bytes > self.bytes_max {
+            return Err(JobError::TableTooLarge {
+                table: self.name.clone(),
+                keys: rows,
+                bytes,
+                bytes_max: self.bytes_max,
+            });
+        }
+        Ok(())
     }
 }
 
@@ -232,6 +320,7 @@ impl<V> State<V> {
 /// [`end_cycle`](Self::end_cycle) and [`on_clock`](Self::on_clock) in the methods of an operator of the same names.
 pub struct BroadcastReader<K: ?Sized, V> {
     shared: Arc<Shared<V>>,
+    progress: Arc<Progress>,
     /// The values as this cycle sees them, once it asked.
     values: Option<Arc<Values<V>>>,
     /// Reads on, on the worker that does.
@@ -252,13 +341,13 @@ impl<K: ?Sized, V> BroadcastReader<K, V> {
             state.is_taken = true;
             Arc::clone(&state.values)
         });
-        values.get(key.bytes())
+        values.get(key.bytes()).map(|(value, _)| value)
     }
 
     /// Lets the values go: the next cycle sees what is new.
     ///
     /// # Errors
-    /// If the topic cannot be read.
+    /// If the topic cannot be read, or the table is larger than it may be.
     pub fn end_cycle(&mut self) -> Flow {
         self.values = None;
         self.shared.0.lock().end();
@@ -268,14 +357,13 @@ impl<K: ?Sized, V> BroadcastReader<K, V> {
     /// Reads what is new.
     ///
     /// # Errors
-    /// If the topic cannot be read.
+    /// As [`end_cycle`](Self::end_cycle).
     pub fn on_clock(&mut self) -> Flow {
         let mut state = self.shared.0.lock();
         if let Some(follow) = &mut self.follow {
             follow(&mut state)?;
         }
-        state.apply();
-        Ok(())
+        Ok(state.apply(&self.progress)?)
     }
 }
 
@@ -286,16 +374,31 @@ impl<K: ?Sized, V> Drop for BroadcastReader<K, V> {
 }
 
 /// Keeps new values. What cannot be decoded is left to the source beside, which has a policy for it.
-struct Keep<'a, V>(&'a mut Vec<NewValue<V>>);
+struct Keep<'a, V>(&'a mut Changes<V>);
 
 impl<K: ?Sized, V: Clone> Emit<K, Option<V>> for Keep<'_, V> {
     fn emit(&mut self, emitted: Emitted<'_, K, Option<V>>) -> Result<Pace, JobError> {
         if let Ok((key, value)) = emitted.record {
-            self.0.push((key.bytes().into(), value.clone()));
+            let value_bytes = match emitted.raw {
+                Raw::Bytes { value, .. } | Raw::Letter { value, .. } => {
+                    value.map_or(0, <[u8]>::len)
+                }
+                Raw::Encode(encode) => {
+                    let mut bytes = Vec::new();
+                    encode(&mut bytes).map_or(0, |()| bytes.len())
+                }
+            };
+            let bytes = key.bytes().len() + value_bytes + ROW_BYTES;
+            self.0.bytes += bytes;
+            self.0.list.push(NewValue {
+                key: key.bytes().into(),
+                value: value.clone(),
+                bytes,
+            });
         }
-        Ok(match self.0.len() < CHANGES_MAX {
-            true => Pace::GoOn,
-            false => Pace::Pause,
+        Ok(match self.0.is_full() {
+            true => Pace::Pause,
+            false => Pace::GoOn,
         })
     }
 }
@@ -304,6 +407,7 @@ impl<K: ?Sized, V: Clone> Emit<K, Option<V>> for Keep<'_, V> {
 fn open<K, V, S>(
     source: &Arc<S>,
     context: &OperatorContext,
+    bytes_max: usize,
 ) -> Result<BroadcastReader<K, V>, JobError>
 where
     K: ?Sized + 'static,
@@ -313,6 +417,7 @@ where
     let job = context.shared_job();
     let shared = shared::<V>(&job, &source.name());
     let mut state = shared.0.lock();
+    state.bytes_max = state.bytes_max.max(bytes_max);
     if state.positions.is_none() {
         load(&**source, &job, &mut state)?;
     }
@@ -328,6 +433,7 @@ where
     drop(state);
     Ok(BroadcastReader {
         shared,
+        progress: Arc::clone(&job.progress),
         values: None,
         follow: follows.then_some(follow),
         key: PhantomData,
@@ -338,15 +444,7 @@ where
 fn shared<V: Send + Sync + 'static>(job: &JobContext, name: &str) -> Arc<Shared<V>> {
     let mut tables = job.broadcasts.lock();
     let table = tables.entry(name.to_owned()).or_insert_with(|| {
-        let state = State::<V> {
-            values: Arc::default(),
-            positions: None,
-            new: Vec::new(),
-            follower: 0,
-            readers: 0,
-            ended: 0,
-            is_taken: false,
-        };
+        let state = State::<V>::new(name);
         Arc::new(Shared(Mutex::new(state))) as Arc<dyn Any + Send + Sync>
     });
     let table = Arc::clone(table).downcast();
@@ -371,7 +469,7 @@ where
                     read => Poll::Ready(read),
                 }
             }))?;
-            state.apply();
+            state.apply(&job.progress)?;
             match read {
                 Read::Exhausted => break,
                 Read::Pending | Read::Later(_) if reader.has_caught_up() => break,
@@ -385,6 +483,7 @@ where
     info!(
         table = %source.name(),
         keys = state.values.len(),
+        bytes = state.bytes,
         millis = job.env().clock.now().since(begin).as_millis(),
         "read the whole table"
     );
@@ -403,7 +502,7 @@ where
             return Ok(());
         }
         for (split, reader) in readers.iter_mut().enumerate() {
-            while state.new.len() < CHANGES_MAX {
+            while !state.new.is_full() {
                 match reader.read(Waker::noop(), &mut Keep(&mut state.new))? {
                     Read::Progress => {}
                     Read::Pending | Read::Later(_) | Read::Exhausted => break,

@@ -63,7 +63,8 @@ pub struct JobProgress {
     pub restarts: u64,
     /// Why it did so the last time.
     pub last_restart: Option<String>,
-    /// The size of each store at the end of the last cycle, in this process.
+    /// The size of each store at the end of the last cycle, in this process; that of a broadcast table is called `broadcast NAME`, by its
+    /// topic.
     pub stores: BTreeMap<String, StoreSize>,
 }
 

@@ -37,7 +37,7 @@ fn append(log: &Log, topic: &str, partition: i32, rows: &[(Vec<u8>, Option<Vec<u
 }
 
 /// Changes values of the table.
-fn set(log: &Log, entries: &[Entry]) {
+pub(super) fn set(log: &Log, entries: &[Entry]) {
     for partition in 0..PARTITIONS {
         let own = entries.iter();
         let own = own.filter(|(key, _)| key % 2 == u64::from(partition.unsigned_abs()));
@@ -51,7 +51,7 @@ fn set(log: &Log, entries: &[Entry]) {
 }
 
 /// Gives each value of `in` the value that `whole` has for it, and 0 if there is none; 99 is the key of nothing.
-fn look_up(is_endless: bool) -> Job {
+pub(super) fn look_up(is_endless: bool) -> Job {
     let job = Job::new("whole");
     let table = keyed_topic::<u64, u64>("whole");
     let table = job.broadcast(match is_endless {
@@ -169,6 +169,61 @@ fn j17_all_records_of_a_cycle_find_one_state_of_a_broadcast_table() {
     let both = committed_values::<(u64, u64)>(&log, "both");
     let torn: Vec<_> = both.iter().filter(|(one, other)| one != other).collect();
     assert!(torn.is_empty(), "{torn:?} of {}", both.len());
+}
+
+/// The table of so many keys with values of so many letters.
+fn of_words(log: &Log, keys: u64, letters: usize) {
+    let rows = (0..keys).map(|key| {
+        let codec = <String as Datum>::DefaultCodec::default();
+        let mut value = Vec::new();
+        codec.encode(&"x".repeat(letters), &mut value).unwrap();
+        (bytes(key), Some(value))
+    });
+    append(log, "whole", 0, &rows.collect::<Vec<_>>());
+}
+
+/// Looks words up in a table that takes at most `bytes_max`.
+fn look_words_up(bytes_max: usize, is_endless: bool) -> Launch {
+    let job = Job::new("words");
+    let table = keyed_topic::<u64, String>("whole");
+    let table = job.broadcast(match is_endless {
+        true => table,
+        false => table.until_end(),
+    });
+    let table = table.memory_bytes_max(bytes_max);
+    input(&job, "in", is_endless)
+        .left_join_broadcast(&table, |value| *value, |_, word| word.is_some())
+        .sink(topic::<bool>("found"));
+    job.exactly_once(Commit::every(OFTEN)).workers(2)
+}
+
+#[test]
+fn a_broadcast_table_that_is_larger_than_it_may_be_stops_the_job_and_is_named() {
+    let (_place, log) = world();
+    of_words(&log, 100, 1_000);
+    feed(&log, "in", &[(1, Some(1))]);
+    let error = run(look_words_up(50_000, false), &log).unwrap_err();
+    let JobError::TableTooLarge {
+        table, bytes_max, ..
+    } = &error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!((table.as_str(), *bytes_max), ("whole", 50_000));
+    assert!(error.to_string().contains("memory_bytes_max"), "{error}");
+    // With more, it goes on where it was; a key that gets another value, or none, makes room for one that comes.
+    of_words(&log, 100, 400);
+    let running = look_words_up(120_000, true).start(&log).unwrap();
+    until("its size is told", || {
+        let stores = running.progress().stores;
+        let size = stores.get("broadcast whole").copied().unwrap_or_default();
+        size.rows_in_memory == 100 && size.memory_bytes < 60_000
+    });
+    until("the record is out", || committed(&log, "found").len() == 1);
+    // It grows while the job runs.
+    of_words(&log, 100, 2_000);
+    let error = wait(running.finished()).unwrap_err();
+    assert!(matches!(error, JobError::TableTooLarge { .. }), "{error}");
 }
 
 fn dead() -> PoisonPolicy {
