@@ -150,8 +150,7 @@ impl<S: Datum + Clone, C: Clock> TtlStore<S, C> {
     /// # Errors
     /// As [`KeyValueStore::update`].
     pub fn take_expired<K: ?Sized>(&mut self, key: Key<'_, K>) -> Result<Option<S>, Failure> {
-        let now = self.times.kept_time(key).unwrap_or(Timestamp::MIN);
-        let now = now.max(self.now);
+        let now = self.now_of(key);
         let is_over = |last: i64| Timestamp(last).plus_millis(self.ttl.millis) <= now;
         let is_over = self
             .times
@@ -161,6 +160,27 @@ impl<S: Datum + Clone, C: Clock> TtlStore<S, C> {
         }
         self.times.update(key, |last| *last = None)?;
         self.values.remove(key)
+    }
+
+    /// Whether the lifetime of a record at `time` is over, and its key has no value: it comes behind what expired.
+    ///
+    /// # Errors
+    /// As [`KeyValueStore::update`].
+    pub fn is_over<K: ?Sized>(
+        &mut self,
+        key: Key<'_, K>,
+        time: Timestamp,
+    ) -> Result<bool, Failure> {
+        if C::IS_ON_WALL || time.plus_millis(self.ttl.millis) > self.now_of(key) {
+            return Ok(false);
+        }
+        self.times.peek(key, |last| last.is_none())
+    }
+
+    /// How far the clock has come for a key, in this run or an earlier one.
+    fn now_of<K: ?Sized>(&self, key: Key<'_, K>) -> Timestamp {
+        let kept = self.times.kept_time(key).unwrap_or(Timestamp::MIN);
+        kept.max(self.now)
     }
 
     /// Told that a cycle ends: how far event time has come is state of it.
@@ -347,7 +367,12 @@ where
         if let Some(old) = self.store.take_expired(record.key)? {
             out.push(record.with_value(&deletion(old)))?;
         }
-        let (change, ignored, time) = (&self.change, &self.ignored, record.meta.timestamp);
+        let time = record.meta.timestamp;
+        if self.store.is_over(record.key, time)? {
+            self.ignored.leave_out(); // J18: it is below what was cleaned away.
+            return Ok(());
+        }
+        let (change, ignored) = (&self.change, &self.ignored);
         let mut push = |was_there: bool, change: &Change<S>| {
             if was_there || change.new.is_some() {
                 return out.push(record.with_value(change));
@@ -454,8 +479,8 @@ where
     }
 
     /// As [`Keyed::update`], with a lifetime of the state: what expires is deleted from the table, as any other deletion is. A change that
-    /// finds nothing and leaves nothing, such as a deletion of what has expired, is ignored, and counted as
-    /// [`JobProgress::left_out_records`](crate::runtime::JobProgress::left_out_records).
+    /// finds nothing and leaves nothing, such as a deletion of what has expired, is ignored, and so is one that finds nothing and whose own
+    /// lifetime is over; both are counted as [`JobProgress::left_out_records`](crate::runtime::JobProgress::left_out_records).
     #[track_caller]
     pub fn update<S, F>(
         self,
