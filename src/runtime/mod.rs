@@ -60,7 +60,9 @@ pub(crate) use life::lock::{LookedAt, look_into};
 pub use life::log_handle::Log;
 #[cfg(feature = "http")]
 pub use life::query::http::{HttpConfig, HttpError, HttpServer};
-pub use life::query::{Answer, OrderedQuery, Queries, StoreQuery, TimedQuery, WindowsQuery};
+pub use life::query::{
+    Answer, OrderedQuery, Queries, StoreQuery, TimedQuery, VersionsQuery, WindowsQuery,
+};
 #[cfg(feature = "cli")]
 pub(crate) use life::savepoint::ask_for_savepoint;
 pub use life::savepoint::{Restored, Savepoint};

@@ -276,6 +276,7 @@ impl From<QueryError> for Failed {
         let status = match &error {
             QueryError::Malformed { .. }
             | QueryError::TooMany { .. }
+            | QueryError::BeforeHistory { .. }
             | QueryError::Codec(CodecError::Encode { .. }) => StatusCode::BAD_REQUEST,
             QueryError::UnknownStore { .. }
             | QueryError::WrongType { .. }

@@ -10,12 +10,14 @@ pub(crate) mod http;
 #[cfg(feature = "http")]
 mod question;
 mod stores;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 pub use stores::{OrderedQuery, StoreQuery, TimedQuery, WindowsQuery};
+pub use versions::VersionsQuery;
 
 use super::job::Running;
 use crate::codec::{Schema, ValueVersions};

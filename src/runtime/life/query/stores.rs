@@ -383,6 +383,16 @@ where
         self.rows(view, key, places, limit, Direction::Forward)
     }
 
+    /// The last value of a range, with its place.
+    pub(super) fn last_in(
+        &self,
+        view: &View<'_>,
+        key: &K,
+        places: &impl RangeBounds<S>,
+    ) -> Result<Option<(S, V)>, QueryError> {
+        Ok(self.rows(view, key, places, 1, Direction::Backward)?.pop())
+    }
+
     fn rows(
         &self,
         view: &View<'_>,

@@ -2,7 +2,7 @@
 
 use crate::codec::{CodecError, Schema};
 use crate::state::StateError;
-use crate::types::TopicPartition;
+use crate::types::{Timestamp, TopicPartition};
 
 /// Why a question has no answer. The job goes on in any case.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,19 @@ pub enum QueryError {
         job: String,
         /// The partition that was asked for.
         partition: TopicPartition,
+    },
+    /// The versions of the time are gone.
+    #[error(
+        "the store {store:?} has all versions from {begin} on only, and the key has none of {time} or before: ask for a later time, or give \
+         `versioned` a longer history"
+    )]
+    BeforeHistory {
+        /// The store.
+        store: String,
+        /// The time that was asked for.
+        time: Timestamp,
+        /// The beginning of the history.
+        begin: Timestamp,
     },
     /// The range has more rows, or windows, than one answer may have.
     #[error("the range holds {what}, and one answer at most {max}: ask for a smaller one")]
