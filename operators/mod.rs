@@ -18,10 +18,11 @@
 //! | [`to_table`](crate::runtime::Keyed::to_table), [`Job::table`](crate::runtime::Job::table) | keyed values or deletions, a topic | the last value of each key | one store |
 //! | [`to_table_by_time`](crate::runtime::Keyed::to_table_by_time) | keyed values or deletions | the newest value of each key by its time | one store |
 //! | [`filter`](crate::runtime::Table::filter), [`map_values`](crate::runtime::Table::map_values), [`tee`](crate::runtime::Table::tee) | table | other tables | – |
-//! | [`group_by`](crate::runtime::Table::group_by) … `aggregate`, `count`, `min`, `max` | table | an aggregate of its values by another key | one store; two for `min` and `max` |
+//! | [`group_by`](crate::runtime::Table::group_by) … `aggregate`, `count`, `min`, `max`, `top_n`, `bottom_n` | table | an aggregate of its values by another key, the first ones in order | one store; two for all but `aggregate` and `count` |
+//! | [`versioned`](crate::runtime::Keyed::versioned) | keyed values or deletions | the same, with a history that can be asked | two stores |
 //! | [`join_as_of`](crate::runtime::Keyed::join_as_of) … `inner`, `left` | keyed, keyed versions | each record with the version of its time; the late ones | three stores |
 //! | [`join_table`](crate::runtime::Keyed::join_table), [`left_join_table`](crate::runtime::Keyed::left_join_table) | keyed, table | each record with the table's value for its key | – |
-//! | [`join`](crate::runtime::Table::join), [`left_join`](crate::runtime::Table::left_join), [`outer_join`](crate::runtime::Table::outer_join) | two tables | a table of both | – |
+//! | [`join`](crate::runtime::Table::join), [`left_join`](crate::runtime::Table::left_join), [`outer_join`](crate::runtime::Table::outer_join) | two tables, also one twice | a table of both | one store, of times |
 //! | [`join_broadcast`](crate::runtime::Keyed::join_broadcast), [`left_join_broadcast`](crate::runtime::Keyed::left_join_broadcast) | stream, keyed, a topic that each process has whole ([`Job::broadcast`](crate::runtime::Job::broadcast)) | each record with the value for a key of its own | – |
 //! | [`join_on`](crate::runtime::Table::join_on), [`left_join_on`](crate::runtime::Table::left_join_on) | two tables | a table of both, by a foreign key | two stores |
 //! | [`changes_per_commit`](crate::runtime::Table::changes_per_commit) | table | the last change of each key in a cycle | – |

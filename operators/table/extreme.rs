@@ -53,7 +53,7 @@ where
 }
 
 /// The store of how often a group has each value.
-fn values_of(name: &str) -> String {
+pub(super) fn values_of(name: &str) -> String {
     format!("{name}-values")
 }
 

@@ -8,5 +8,7 @@ mod foreign;
 mod group;
 mod join;
 mod lookup;
+mod top;
+mod versioned;
 
 pub use group::Regrouped;

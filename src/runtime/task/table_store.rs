@@ -18,6 +18,14 @@ pub struct TableStore<V> {
 }
 
 impl<V: Clone + Send + 'static> TableStore<V> {
+    /// Shows the value of a key to `see`.
+    ///
+    /// # Errors
+    /// If the value was not in memory and cannot be read from disk.
+    pub fn look<K: ?Sized>(&self, key: Key<'_, K>, see: impl FnOnce(Option<&V>)) -> Flow {
+        self.store.look(key, see)
+    }
+
     /// Changes the value of a key; `None` is absent. Gives the change to `push`, unless there was nothing and there is nothing. The old
     /// value is in it where somebody behind asks for it.
     ///

@@ -6,7 +6,9 @@ use onceflow::client::wait;
 use onceflow::prelude::*;
 use onceflow::runtime::{Launch, Running};
 
-use super::support::{Entry, Kind, changes, check, expected, feed, job, last, make_topic, written};
+use super::support::{
+    Entry, Kind, are_lists_out, changes, check, expected, feed, job, last, make_topic, written,
+};
 use crate::jobs::support::{Place, committed, until};
 
 pub(super) const STATE_PARTITIONS: u16 = 8;
@@ -67,6 +69,7 @@ impl<'a> Input<'a> {
         let expected = expected(Kind::Outer, &left, &right);
         let mut all = expected.iter();
         all.all(|(topic, expected)| last(&written(self.log, topic)) == *expected)
+            && are_lists_out(self.log, &left)
             && committed(self.log, "itself").len() == set.count()
     }
 }

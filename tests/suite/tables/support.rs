@@ -7,6 +7,7 @@ use onceflow::codec::Datum;
 use onceflow::internals::protocol::batch::BatchProducer;
 use onceflow::internals::protocol::messages::{Acks, ProduceRequest};
 use onceflow::prelude::*;
+use onceflow::runtime::{Boxed, Change, Deletes, Upstream};
 use onceflow::types::{Timestamp, TopicName, TopicPartition};
 
 use crate::jobs::support::{committed, decode};
@@ -22,6 +23,12 @@ pub(super) const PARTITIONS: i32 = 2;
 pub(super) fn make_topic(log: &Log, topic: &str) {
     let topic = TopicName::new(topic).unwrap();
     wait(log.admin().create_topic(&topic, PARTITIONS)).unwrap();
+}
+
+/// A topic of one partition, which has the even keys: the time of the job is that of its records.
+pub(super) fn make_topic_of_even_keys(log: &Log, topic: &str) {
+    let topic = TopicName::new(topic).unwrap();
+    wait(log.admin().create_topic(&topic, 1)).unwrap();
 }
 
 /// Appends changes, those of a key to one partition, in their order.
@@ -96,6 +103,91 @@ pub(super) fn foreign_key(value: &u64) -> Option<u64> {
     (value % 5 != 4).then(|| value % 7)
 }
 
+/// Joins a table with its own even values into `twice`; puts the sums of that by the remainder of a division by 3 into `twice-sums`.
+fn join_with_itself(kind: Kind, table: Table<u64, u64, Boxed<u64, Change<u64>>, Deletes>) {
+    let (all, even) = table.tee();
+    let even = even.filter(|value| value % 2 == 0);
+    let twice = join(kind, "twice", all, even);
+    let (twice, sums) = twice.tee();
+    twice.changes().sink(topic::<u64>("twice").as_option());
+    sums.group_by(|_, value| (value % 3, *value))
+        .aggregate(
+            "twice-sums",
+            || 0,
+            |sum, it| *sum += it,
+            |sum, it| *sum -= it,
+        )
+        .changes()
+        .sink(topic::<u64>("twice-sums").as_option());
+}
+
+/// The list of the greatest values, with their keys, or of the least ones.
+pub(super) type List = Vec<(u64, u64)>;
+
+/// Puts the three greatest values by the remainder of a division of their keys by 3 into `tops`, and the four least remainders of a division
+/// of values by 4, of which there are many, by that of their keys by 2, into `bottoms`.
+fn give_first_values(table: Table<u64, u64, Boxed<u64, Change<u64>>, Deletes>) {
+    let (tops, bottoms) = table.tee();
+    tops.group_by(|key, value| (key % 3, (*value, *key)))
+        .top_n("tops", 3, |(value, _)| *value)
+        .changes()
+        .sink(topic::<List>("tops").as_option());
+    bottoms
+        .group_by(|key, value| (key % 2, (value % 4, 0)))
+        .bottom_n("bottoms", 4, |(rest, _)| *rest)
+        .changes()
+        .sink(topic::<List>("bottoms").as_option());
+}
+
+/// What the lists of both are to be.
+fn first_values(table: &Last) -> [(&'static str, BTreeMap<u64, List>); 2] {
+    let (mut tops, mut bottoms) = (BTreeMap::<u64, List>::new(), BTreeMap::<u64, List>::new());
+    for (key, value) in table {
+        tops.entry(key % 3).or_default().push((*value, *key));
+        bottoms.entry(key % 2).or_default().push((value % 4, 0));
+    }
+    for list in tops.values_mut() {
+        list.sort_unstable_by(|a, b| b.cmp(a));
+        list.truncate(3);
+    }
+    for list in bottoms.values_mut() {
+        list.sort_unstable();
+        list.truncate(4);
+    }
+    [("tops", tops), ("bottoms", bottoms)]
+}
+
+/// The last lists that were written.
+fn last_lists(log: &Log, topic: &str) -> BTreeMap<u64, List> {
+    let mut last = BTreeMap::new();
+    for seen in committed(log, topic) {
+        let key = seen.key::<u64>();
+        match seen.value.is_some() {
+            true => drop(last.insert(key, seen.value::<List>())),
+            false => drop(last.remove(&key)),
+        }
+    }
+    last
+}
+
+/// Joins two tables, one way or another.
+fn join<U: Upstream<u64, Change<u64>>, W: Upstream<u64, Change<u64>>>(
+    kind: Kind,
+    name: &str,
+    left: Table<u64, u64, U, Deletes>,
+    right: Table<u64, u64, W, Deletes>,
+) -> Table<u64, u64, Boxed<u64, Change<u64>>, Deletes> {
+    match kind {
+        Kind::Inner => {
+            left.join(name, right, |l, r| both(Some(l), Some(r)))
+                .tee()
+                .0
+        }
+        Kind::Left => left.left_join(name, right, |l, r| both(Some(l), r)).tee().0,
+        Kind::Outer => left.outer_join(name, right, both).tee().0,
+    }
+}
+
 /// Joins the tables of `left` and `right` into `joined`, and by foreign key into `on-inner` and `on-left`; puts the values of that that are even into `even`, half of each into `halves`,
 /// their sums by the remainder of a division by 3 into `sums`, and how many there are into `counts`.
 pub(super) fn job(kind: Kind, is_endless: bool) -> Job {
@@ -106,6 +198,10 @@ pub(super) fn job(kind: Kind, is_endless: bool) -> Job {
     let (copied, looked_up) = copied.tee();
     let (copied, itself) = copied.tee();
     let (copied, by_foreign_key) = copied.tee();
+    let (copied, twice) = copied.tee();
+    join_with_itself(kind, twice);
+    let (copied, firsts) = copied.tee();
+    give_first_values(firsts);
     copied
         .changes()
         .sink(topic::<u64>("left-copied").as_option());
@@ -132,16 +228,7 @@ pub(super) fn job(kind: Kind, is_endless: bool) -> Job {
         .aggregate("on-sums", || 0, |sum, it| *sum += it, |sum, it| *sum -= it)
         .changes()
         .sink(topic::<u64>("on-sums").as_option());
-    let joined = match kind {
-        Kind::Inner => left
-            .join("joined", right, |l, r| both(Some(l), Some(r)))
-            .tee(),
-        Kind::Left => left
-            .left_join("joined", right, |l, r| both(Some(l), r))
-            .tee(),
-        Kind::Outer => left.outer_join("joined", right, both).tee(),
-    };
-    let (joined, rest) = joined;
+    let (joined, rest) = join(kind, "joined", left, right).tee();
     let (even, rest) = rest.tee();
     let (halves, rest) = rest.tee();
     let (sums, counts) = rest.tee();
@@ -224,8 +311,8 @@ fn joined_on(left: &Last, right: &Last, is_inner: bool) -> Last {
     rows.collect()
 }
 
-/// The content that the topics of the job are to have, by the last values of both tables.
-pub(super) fn expected(kind: Kind, left: &Last, right: &Last) -> [(&'static str, Last); 9] {
+/// Both tables, joined by their own keys.
+fn joined(kind: Kind, left: &Last, right: &Last) -> Last {
     let mut joined = Last::new();
     for key in left.keys().chain(right.keys()) {
         let (l, r) = (left.get(key), right.get(key));
@@ -238,6 +325,15 @@ pub(super) fn expected(kind: Kind, left: &Last, right: &Last) -> [(&'static str,
             joined.insert(*key, both(l, r));
         }
     }
+    joined
+}
+
+/// The content that the topics of the job are to have, by the last values of both tables.
+pub(super) fn expected(kind: Kind, left: &Last, right: &Last) -> [(&'static str, Last); 11] {
+    let joined = joined(kind, left, right);
+    let even = left.iter().filter(|(_, value)| *value % 2 == 0);
+    let even = even.map(|(key, value)| (*key, *value)).collect();
+    let twice = self::joined(kind, left, &even);
     let mut counts = Last::new();
     for value in joined.values() {
         *counts.entry(value % 2).or_default() += 1;
@@ -264,7 +360,15 @@ pub(super) fn expected(kind: Kind, left: &Last, right: &Last) -> [(&'static str,
         ("on-sums", sums(&on_left)),
         ("on-left", on_left),
         ("joined", joined),
+        ("twice-sums", sums(&twice)),
+        ("twice", twice),
     ]
+}
+
+/// Whether the lists are out.
+pub(super) fn are_lists_out(log: &Log, left: &Last) -> bool {
+    let mut all = first_values(left).into_iter();
+    all.all(|(topic, expected)| last_lists(log, topic) == expected)
 }
 
 /// Checks all that the job wrote against the last values of both tables.
@@ -280,6 +384,9 @@ pub(super) fn check(log: &Log, kind: Kind, left: &[Entry], right: &[Entry]) {
         let written = written(log, topic);
         check_deletions(topic, &written);
         assert_eq!(last(&written), expected, "{topic}");
+    }
+    for (topic, expected) in first_values(&last(left)) {
+        assert_eq!(last_lists(log, topic), expected, "{topic}");
     }
 }
 
