@@ -75,6 +75,19 @@ pub const NAMES: &[&str] = &[
     "tasks.taken_on",
     "calls.begun",
     "calls.answered",
+    "savepoint.prepared",
+    "savepoint.standing",
+    "savepoint.copied",
+    "savepoint.moved",
+    "savepoint.summed",
+    "savepoint.sealed",
+    "savepoint.named",
+    "restore.fenced",
+    "restore.topics_created",
+    "restore.part_committed",
+    "restore.rows_written",
+    "restore.all_written",
+    "restore.committed",
 ];
 
 const UNREAD: u8 = 0;

@@ -113,7 +113,16 @@ fn after_kill(failpoint: &str, must_die: bool) {
 fn c1_to_c9_a_kill_at_every_failpoint_tears_nothing() {
     // Those of jobs are the business of `kill9` and `time::failpoints` of the suite, which fail unless each of them killed.
     let of_jobs = [
-        "state.", "start.", "cycle.", "sink.", "time.", "tasks.", "letters.", "calls.",
+        "state.",
+        "start.",
+        "cycle.",
+        "sink.",
+        "time.",
+        "tasks.",
+        "letters.",
+        "calls.",
+        "savepoint.",
+        "restore.",
     ];
     let is_of_broker = |name: &&&str| !of_jobs.iter().any(|prefix| name.starts_with(prefix));
     for name in NAMES.iter().filter(is_of_broker) {

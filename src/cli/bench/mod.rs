@@ -62,6 +62,9 @@ pub(super) struct BenchArguments {
     /// Do a hundredth of the work: shows that everything runs, not how fast
     #[arg(long)]
     quick: bool,
+    /// The state of the job of `savepoint`, in GiB; five times as much disk is needed
+    #[arg(long, value_name = "GIB", default_value_t = 4)]
+    state_gib: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -98,6 +101,7 @@ struct Bench<'a> {
     directory: &'a Path,
     inputs: &'a [PathBuf],
     is_quick: bool,
+    state_gib: u64,
 }
 
 impl Bench<'_> {
@@ -153,6 +157,7 @@ pub(super) fn run(env: &Env, arguments: &BenchArguments) -> anyhow::Result<()> {
             directory: directory.path(),
             inputs: &arguments.inputs,
             is_quick: arguments.quick,
+            state_gib: arguments.state_gib,
         };
         let begin = Ticks::now(env);
         let mut measured = measure(*benchmark, &bench)?;

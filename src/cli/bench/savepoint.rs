@@ -14,8 +14,6 @@ use crate::client::wait;
 use crate::env::{Env, OpenMode};
 use crate::runtime::{Log, Running};
 
-/// The values of all keys; on the disk the log has them as well, and the copy.
-const STATE_BYTES: u64 = 4 << 30;
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The job goes on for so long behind the savepoint, before it goes back.
 const WORK: Duration = Duration::from_secs(2);
@@ -23,7 +21,8 @@ const COPY_BYTES: usize = 1 << 20;
 
 /// Takes two savepoints, and goes back to the second.
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
-    let keys = bench.scaled(STATE_BYTES / VALUE_BYTES as u64);
+    // On the disk the log has them as well, and the copy.
+    let keys = bench.scaled((bench.state_gib << 30) / VALUE_BYTES as u64);
     let (env, clock) = (bench.env, &bench.env.clock);
     let (data, path) = (
         bench.directory.join("data"),

@@ -81,6 +81,8 @@ pub enum FaultEffect {
     InputOutput,
     /// `ENOSPC`. A write may have written a prefix.
     StorageFull,
+    /// `EXDEV`, of a rename.
+    CrossesDevices,
     /// `EMFILE`.
     TooManyFiles,
     /// `EINTR`, which the file retries by itself: the caller sees nothing (F15).
@@ -97,6 +99,7 @@ impl FaultEffect {
         let errno = match self {
             Self::InputOutput => Errno::IO,
             Self::StorageFull => Errno::NOSPC,
+            Self::CrossesDevices => Errno::XDEV,
             Self::TooManyFiles => Errno::MFILE,
             Self::Interrupted | Self::Short(_) | Self::Stall(_) => return None,
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::log_handle::Log;
 use super::opened::Opened;
+use super::savepoint::refuse_half_restored;
 use super::start::{self, Settings};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
@@ -45,7 +46,9 @@ impl Participation {
         let state_partitions_count = start::state_partitions(log, name, topology, settings)?;
         let topic_partitions = settings.partitions_of_new_topics(state_partitions_count);
         let transport = log.transport();
-        let read_before = start::read_topics(&transport, name)?;
+        let kept = start::read_kept(&transport, name)?;
+        refuse_half_restored(name, &kept)?;
+        let read_before = kept.read_topics;
         let plan = Arc::new(Plan::new(
             &transport,
             name,

@@ -15,6 +15,7 @@ use super::kept::{Kept, identity, take_writers};
 use super::log_handle::Log;
 use super::opened::Opened;
 use super::participation::Share;
+use super::savepoint::refuse_half_restored;
 use super::stopper::Stopper;
 use crate::client::{TransactionalWriter, Transport, wait};
 use crate::env::failpoint;
@@ -43,11 +44,11 @@ use crate::runtime::task::splits::{SplitPlan, Splits};
 use crate::runtime::task::worker::{run_worker, worker_thread};
 use crate::runtime::topics::job_topics::TopicConfigs;
 use crate::runtime::topics::positions::{
-    NamedPositions, Positions, positions_topic, read_positions,
+    Kept as KeptThere, NamedPositions, Positions, positions_topic, read_positions,
 };
 use crate::runtime::topics::schemas::NotedSchema;
 use crate::state::StateBackend;
-use crate::types::{GroupId, TopicId, TopicName, TopicPartition};
+use crate::types::{GroupId, TopicName, TopicPartition};
 
 /// State partitions of a job that says nothing: enough to spread over twice these cores later.
 const STATE_PARTITIONS_MIN: usize = 4;
@@ -242,6 +243,8 @@ fn prepare(
 ) -> Result<(JobContext, Vec<NotedSchema>), JobError> {
     let transport = log.transport();
     let group = GroupId::new(name)?;
+    // A restore that has got this far is not fenced, either.
+    refuse_half_restored(name, &read_kept(&transport, name)?)?;
     let writers = take_writers(kept, &transport, name, settings)?;
     failpoint("start.fenced");
     let (state_partitions, opened) = match share {
@@ -301,6 +304,7 @@ fn prepare(
         }),
     };
     let kept = read_positions(&job.transport, &positions_topic(&job.name)?)?;
+    refuse_half_restored(name, &kept)?;
     let named = kept.positions;
     job.read_topics = kept.read_topics;
     job.shown_as = shown_as(identity(name, settings)?, &kept.epochs);
@@ -333,15 +337,12 @@ fn shown_as(identity: String, epochs: &BTreeMap<String, u64>) -> ShownAs {
     }
 }
 
-/// The topics that a job has read before.
-pub(crate) fn read_topics(
-    transport: &Arc<dyn Transport>,
-    name: &str,
-) -> Result<BTreeMap<TopicName, TopicId>, JobError> {
+/// What a job keeps in its topic of positions; nothing if it is not there yet.
+pub(crate) fn read_kept(transport: &Arc<dyn Transport>, name: &str) -> Result<KeptThere, JobError> {
     let positions = positions_topic(name)?;
     match wait(transport.topic(&positions))? {
-        Some(_) => Ok(read_positions(transport, &positions)?.read_topics),
-        None => Ok(BTreeMap::new()),
+        Some(_) => read_positions(transport, &positions),
+        None => Ok(KeptThere::default()),
     }
 }
 
@@ -392,7 +393,7 @@ pub(crate) fn state_partitions(
 }
 
 /// What is under way between the processes of a job that was spread is in its repartition topics, which a job alone does not read.
-fn refuse_to_run_alone(
+pub(super) fn refuse_to_run_alone(
     transport: &Arc<dyn Transport>,
     name: &str,
     topology: &Topology,

@@ -11,7 +11,8 @@
 //! name. Value: the version, 1, in a byte, and the topic's id, 16 bytes. And the schemas of what else it keeps (`schemas.rs`).
 //!
 //! And below which number the epochs lie that an instance has shown to readers. Key: three 0 bytes and the instance. Value: the number in
-//! eight bytes, big-endian.
+//! eight bytes, big-endian. And that a part of a savepoint is restored, and the rest is not yet. Key: four 0 bytes and `restoring`. Value: the
+//! savepoint's path.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -30,6 +31,9 @@ use crate::types::{Isolation, NameError, Offset, Timestamp, TopicId, TopicName, 
 
 /// The version of the rows that say which topics were read.
 const TOPIC_VERSION: u8 = 1;
+
+/// The key of the note that a restore is under way.
+const RESTORING: &str = "\0\0\0\0restoring";
 
 /// The topic of a job's positions.
 pub(crate) fn positions_topic(job: &str) -> Result<TopicName, NameError> {
@@ -154,6 +158,17 @@ impl Positions {
         self.flush(writer)
     }
 
+    /// Notes that a part of a savepoint is restored, until it is noted that all of it is.
+    pub(crate) fn append_restoring(
+        &mut self,
+        writer: usize,
+        savepoint: Option<&str>,
+    ) -> Result<(), JobError> {
+        let (key, value) = (RESTORING.as_bytes(), savepoint.map(str::as_bytes));
+        self.builder.push(self.env.clock.wall(), Some(key), value);
+        self.flush(writer)
+    }
+
     pub(crate) fn flush(&mut self, writer: usize) -> Result<(), JobError> {
         if !self.builder.is_empty() {
             self.writers[writer].hand_over(&mut self.builder)?;
@@ -219,6 +234,8 @@ pub(crate) struct Kept {
     pub(crate) schemas: Vec<NotedSchema>,
     /// The last epoch that each instance may have shown to readers.
     pub(crate) epochs: BTreeMap<String, u64>,
+    /// The savepoint of which a part is restored, and the rest is not.
+    pub(crate) restoring: Option<String>,
 }
 
 /// Reads all that a job keeps in its topic of positions.
@@ -267,6 +284,7 @@ pub(crate) fn read_positions(
                     Entry::Epochs(instance, last) => {
                         kept.epochs.insert(instance, last);
                     }
+                    Entry::Restoring(savepoint) => kept.restoring = savepoint,
                 }
             }
         }
@@ -280,10 +298,15 @@ enum Entry {
     Watermark((String, String), Timestamp),
     Topic(TopicName, TopicId),
     Epochs(String, u64),
+    Restoring(Option<String>),
 }
 
 fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Entry> {
     let key = std::str::from_utf8(key?).ok()?;
+    if key == RESTORING {
+        let savepoint = value.map(|path| String::from_utf8_lossy(path).into_owned());
+        return Some(Entry::Restoring(savepoint));
+    }
     if let Some(topic) = parse_topic(key, value) {
         return Some(topic);
     }
@@ -334,6 +357,16 @@ mod tests {
             panic!("it is no epoch")
         };
         assert_eq!((&*instance, last), ("job@a", 0x10_0002));
+    }
+
+    #[test]
+    fn a_restore_that_is_under_way_has_these_bytes() {
+        let parsed = |value| parse(Some(b"\0\0\0\0restoring"), value);
+        let Some(Entry::Restoring(Some(path))) = parsed(Some(b"backup/monday")) else {
+            panic!("it is no restore")
+        };
+        assert_eq!(path, "backup/monday");
+        assert!(matches!(parsed(None), Some(Entry::Restoring(None))));
     }
 
     #[test]

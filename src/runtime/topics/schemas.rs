@@ -71,6 +71,11 @@ impl NotedSchema {
         (key, serde_json::to_vec(&value).unwrap_or_default())
     }
 
+    /// The topic whose records it is of, if that is one between the processes of a job that was scaled out.
+    pub(crate) fn repartition_topic(&self) -> Option<&str> {
+        self.name.strip_prefix("repartition ")
+    }
+
     /// The schema in a record of the positions topic; `None` if it is something else. No name of a topic has a space.
     pub(crate) fn of_record(
         record: &Record<'_>,

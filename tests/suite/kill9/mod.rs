@@ -61,8 +61,15 @@ fn c2_c5_c6_c7_c8_c9_s8_output_is_exact_after_a_kill_at_every_failpoint() {
     let kills = kills_wanted(120);
     let mut round = 0;
     // Those of event time and of jobs that are scaled out are the business of `time::failpoints`, those of calls of `effects::killed`, of
-    // letters `jobs::letters`.
-    let elsewhere = ["time.", "tasks.", "calls.", "letters."];
+    // letters `jobs::letters`, of savepoints `time::savepoint_kills`.
+    let elsewhere = [
+        "time.",
+        "tasks.",
+        "calls.",
+        "letters.",
+        "savepoint.",
+        "restore.",
+    ];
     let is_elsewhere = |name: &&str| elsewhere.iter().any(|it| name.starts_with(it));
     let all: Vec<&str> = NAMES
         .iter()

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cli")]
 pub(crate) mod broker;
+pub(crate) mod files;
 pub(crate) mod kafka;
 pub(crate) mod peers;
 pub(crate) mod raw;

@@ -22,8 +22,10 @@ const SCALED_CHILD: &str = "time::failpoints::runs_two_instances_until_they_are_
 const LIFE: Duration = Duration::from_millis(350);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// No part of these jobs: sinks of files, topics that are deleted, letters, and, of a job that is alone, tasks that change hands.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 11] = [
     "letters.",
+    "savepoint.",
+    "restore.",
     "sink.part",
     "sink.recovered",
     "sink.before_sync",

@@ -95,6 +95,7 @@ pub(crate) fn start_child(test: &str, plan: (&str, &str), failpoint: &str) -> Pr
 }
 
 /// Clicks of each partition, out of order within the bound; the partitions are minutes apart, and each goes on where it was.
+#[derive(Clone)]
 pub(super) struct Clicks {
     state: u64,
     newest: Vec<i64>,

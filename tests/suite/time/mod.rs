@@ -23,6 +23,7 @@ pub(crate) mod power_loss; // Windows and timers on a disk that loses power, wit
 mod queries; // Questions about open windows.
 mod replay; // The same output whatever runs a job: random topologies, workers, batches, kills, logs.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
+mod savepoint_troubles; // Savepoints that are taken and restored by processes that are killed, on full disks, across file systems.
 mod savepoints; // A job goes back to a savepoint, on its own log or on another one that has the input.
 pub(crate) mod scaled; // Windows and timers in jobs that are scaled out, on the embedded log.
 pub(crate) mod scaled_kafka; // The same in processes that are killed, on a real Kafka.

@@ -91,11 +91,16 @@ fn goes_on_elsewhere(state_partitions: u16) {
 }
 
 /// Counts clicks by user, for ever.
-fn counts(name: &str, store: &str, is_endless: bool) -> Launch {
+pub(super) fn counts(name: &str, store: &str, is_endless: bool) -> Launch {
     counts_of(name, store, ["in", "out"], is_endless)
 }
 
-fn counts_of(name: &str, store: &str, [input, output]: [&str; 2], is_endless: bool) -> Launch {
+pub(super) fn counts_of(
+    name: &str,
+    store: &str,
+    [input, output]: [&str; 2],
+    is_endless: bool,
+) -> Launch {
     let job = Job::new(name);
     let clicks = topic::<str>(input);
     let clicks = if is_endless {
@@ -113,11 +118,11 @@ fn counts_of(name: &str, store: &str, [input, output]: [&str; 2], is_endless: bo
 }
 
 /// The last counts of all users that the store has, as committed.
-fn last_counts(log: &Log) -> BTreeMap<String, u64> {
+pub(super) fn last_counts(log: &Log) -> BTreeMap<String, u64> {
     last_counts_of(log, "out")
 }
 
-fn last_counts_of(log: &Log, output: &str) -> BTreeMap<String, u64> {
+pub(super) fn last_counts_of(log: &Log, output: &str) -> BTreeMap<String, u64> {
     let all = committed_by_key::<String, u64>(log, output);
     let last = |(user, counts): (String, Vec<u64>)| (user, *counts.last().unwrap());
     all.into_iter().map(last).collect()

@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Driver;
 use crate::client::wait;
-use crate::env::{Instant, warn};
+use crate::env::{Instant, failpoint, warn};
 use crate::protocol::messages::OffsetSpec;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::Split;
 use crate::runtime::graph::topology::Topology;
 use crate::runtime::life::savepoint::{
     Letterbox, Manifest, Request, SCALED_OUT, SavedMark, SavedPosition, SavedSplit, SavedTopic,
-    finish, to_hex,
+    finish, has_savepoints, sum_up, to_hex,
 };
 use crate::runtime::life::stopper::Stopper;
 use crate::runtime::task::cycle::Event;
@@ -31,6 +31,8 @@ use crate::types::{Isolation, TopicName, TopicPartition};
 
 /// The thread that puts a savepoint in its place.
 const THREAD: &str = "of-savepoint";
+/// How often what RocksDB has written is summed up.
+const SUM_UP_EVERY: std::time::Duration = std::time::Duration::from_secs(3);
 /// How long it is waited for the markers of the last commit, which a log may write a moment after it said that it is done.
 const MARKERS_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 const MARKERS_POLL: std::time::Duration = std::time::Duration::from_millis(2);
@@ -44,8 +46,10 @@ pub(super) struct Savepoints {
     sinks: Vec<String>,
     stage: Stage,
     letterbox: Option<Letterbox>,
-    /// Whether the files of the last one are still being moved.
+    /// Whether files are being moved or summed up.
     is_writing: Arc<AtomicBool>,
+    /// When files were summed up last.
+    summed: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -98,6 +102,45 @@ impl Driver {
             let (env, file) = (self.job.env.clone(), letterbox.answer_file());
             stopper.add_savepoint(Request::answered_by_file(path, env, file));
         }
+        self.sum_up_files(now);
+    }
+
+    /// Sums up what RocksDB has written since, if the job has had a savepoint: the next one need not.
+    fn sum_up_files(&mut self, now: Instant) {
+        let is_early = |at: Instant| now.since(at) < SUM_UP_EVERY;
+        let is_busy = self.savepoints.is_writing.load(Ordering::Acquire);
+        if self.savepoints.summed.is_some_and(is_early) || is_busy {
+            return;
+        }
+        self.savepoints.summed = Some(now);
+        let (env, state) = (&self.job.env, self.job.backend.directory());
+        if !has_savepoints(env, state) {
+            return;
+        }
+        let (env, state) = (env.clone(), state.to_owned());
+        self.beside("sum up files for the next savepoint", move || {
+            if let Err(error) = sum_up(&env, &state) {
+                warn!(%error, "files for the next savepoint were not summed up: it will take longer");
+            }
+        });
+    }
+
+    /// Does something that takes a while on a thread of its own. Savepoints wait until it is done.
+    fn beside(&self, what: &str, work: impl FnOnce() + Send + 'static) {
+        let is_writing = Arc::clone(&self.savepoints.is_writing);
+        let stopper = self.savepoints.stopper.clone();
+        is_writing.store(true, Ordering::Release);
+        let body = move || {
+            work();
+            is_writing.store(false, Ordering::Release);
+            if let Some(stopper) = stopper {
+                stopper.wake_for_savepoint();
+            }
+        };
+        if let Err(error) = self.job.env.spawn.spawn(THREAD, Box::new(body)) {
+            self.savepoints.is_writing.store(false, Ordering::Release);
+            warn!(job = %self.job.name, %error, what, "no thread for it; the job goes on");
+        }
     }
 
     /// Somebody asks for a savepoint. Two are not taken at once: the second one's turn comes when the first is written.
@@ -140,6 +183,7 @@ impl Driver {
     fn savepoint_is_prepared(&mut self) -> Option<Event> {
         match std::mem::take(&mut self.savepoints.stage) {
             Stage::Preparing(request) => {
+                failpoint("savepoint.prepared");
                 self.savepoints.stage = Stage::Due(request);
                 Some(Event::Reassign)
             }
@@ -154,6 +198,7 @@ impl Driver {
     pub(super) fn stand_still(&mut self) -> Result<(), JobError> {
         match std::mem::take(&mut self.savepoints.stage) {
             Stage::Due(request) => {
+                failpoint("savepoint.standing");
                 let now = self.job.env.clock.now();
                 // Then stores have no flush under way, and hand over all that they have.
                 self.flusher.wait_until_idle()?;
@@ -195,6 +240,7 @@ impl Driver {
     /// The copy's folder, and what belongs to it.
     fn copy_state(&self) -> Result<(PathBuf, Manifest), JobError> {
         let copy = self.job.backend.copy_at_rest()?;
+        failpoint("savepoint.copied");
         match self.manifest() {
             Ok(manifest) => Ok((copy, manifest)),
             Err(e) => {
@@ -281,24 +327,11 @@ impl Driver {
     /// Puts the copy in its place on a thread of its own.
     fn write_savepoint(&self, request: Request, copy: PathBuf, manifest: Manifest, since: Instant) {
         let held = self.job.env.clock.now().since(since);
-        let (env, is_writing) = (
-            self.job.env.clone(),
-            Arc::clone(&self.savepoints.is_writing),
-        );
-        let stopper = self.savepoints.stopper.clone();
-        is_writing.store(true, Ordering::Release);
-        let body = move || {
+        let env = self.job.env.clone();
+        // Without a thread the request is gone, and whoever waits for it is told that it was not taken.
+        self.beside("take a savepoint", move || {
             let taken = finish(&env, &copy, &request.path, manifest, held);
-            is_writing.store(false, Ordering::Release);
             request.answer(taken);
-            if let Some(stopper) = stopper {
-                stopper.wake_for_savepoint();
-            }
-        };
-        if let Err(error) = self.job.env.spawn.spawn(THREAD, Box::new(body)) {
-            // With the thread went the request: whoever waits for it is told that it was not taken.
-            self.savepoints.is_writing.store(false, Ordering::Release);
-            warn!(job = %self.job.name, %error, "no thread for a savepoint; none was taken, and the job goes on");
-        }
+        });
     }
 }

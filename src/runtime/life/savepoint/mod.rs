@@ -6,16 +6,19 @@
 //!   meta.json         the stores and their types, as in a job's state directory
 //!   rocksdb/          the files of the database, links to the job's own where the file system can
 //! ```
-//! It is taken where a cycle is committed and none is open (`driver/holding.rs`), and restored by a transaction of the job's own
+//! It is made in `<path>.unfinished`, and gets its name when all of it is on the disk. It is taken where a cycle is committed and none is open (`driver/holding.rs`), and restored by a transaction of the job's own
 //! (`restoring.rs`): changelogs and positions become what they were, all at once or not at all.
 //!
-//! Reading order: this file, `taking.rs`, `asking.rs` (from another process), `restoring.rs`, `rescaling.rs` (into another number of state partitions).
+//! Reading order: this file, `taking.rs` (on `sums.rs`), `asking.rs` (from another process), `restoring.rs` (on `writing.rs`), `rescaling.rs` (into another number of state partitions), `anew.rs` (back to nothing).
 
+mod anew;
 mod asking;
 mod placing;
 mod rescaling;
 mod restoring;
+mod sums;
 mod taking;
+mod writing;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,7 +31,9 @@ pub(super) use asking::Letterbox;
 pub(crate) use asking::ask_for_savepoint;
 pub use restoring::Restored;
 pub(super) use restoring::SCALED_OUT;
+pub(super) use sums::{has_savepoints, sum_up};
 pub(super) use taking::{Request, finish};
+pub(super) use writing::refuse_half_restored;
 
 use crate::broker::sealed;
 use crate::env::{Env, Files, OpenMode};
@@ -37,6 +42,8 @@ use crate::types::{Offset, Timestamp};
 
 /// The file that makes a directory a savepoint.
 const MANIFEST: &str = "savepoint.json";
+/// The end of the name of a savepoint that is being made.
+const UNFINISHED: &str = ".unfinished";
 /// Files are read in pieces of this size.
 const READ_BYTES: usize = 1 << 20;
 
@@ -153,6 +160,18 @@ impl Savepoint {
     }
 
     pub(crate) fn open_in(env: &Env, path: &Path) -> Result<Self, JobError> {
+        if !is_named(path) {
+            let why = "it is not finished: it is being made, or whoever made it died. If nobody makes it, remove it and take another";
+            return Err(refused(path, why));
+        }
+        let is_begun = env.files.exists(&unfinished(path)).unwrap_or(false);
+        if is_begun && !env.files.exists(path).map_err(|e| refused(path, e))? {
+            let why = format!(
+                "it was not finished: what is there of it is in {}. Take it again",
+                unfinished(path).display()
+            );
+            return Err(refused(path, why));
+        }
         let read = sealed::read::<Manifest>(&*env.files, &path.join(MANIFEST));
         let manifest = read.map_err(|e| refused(path, e))?.ok_or_else(|| {
             refused(
@@ -167,7 +186,7 @@ impl Savepoint {
         })
     }
 
-    /// The savepoints in the directory `folder`, by name; those that cannot be opened with the reason.
+    /// The savepoints in the directory `folder`, by name; those that cannot be opened, or were not finished, with the reason.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -178,8 +197,11 @@ impl Savepoint {
         let folders = entries.filter(|entry| entry.is_dir);
         let mut found = Vec::new();
         for path in folders.map(|entry| folder.join(entry.name)) {
-            let is_one = env.files.exists(&path.join(MANIFEST));
-            if is_one.map_err(|e| refused(&path, e))? {
+            let exists = |name| {
+                let exists = env.files.exists(&path.join(name));
+                exists.map_err(|e| refused(&path, e))
+            };
+            if !is_named(&path) || exists(MANIFEST)? || exists("rocksdb")? {
                 found.push((path.clone(), Self::open_in(&env, &path)));
             }
         }
@@ -282,6 +304,27 @@ impl fmt::Display for Savepoint {
     }
 }
 
+/// Where a savepoint is made until it is whole.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(UNFINISHED);
+    PathBuf::from(name)
+}
+
+/// Whether it is the path of a savepoint that has its name.
+fn is_named(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    name.is_some_and(|name| !name.ends_with(UNFINISHED))
+}
+
+/// The directory that holds the savepoint's.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    }
+}
+
 fn refused(path: &Path, why: impl fmt::Display) -> JobError {
     JobError::Savepoint {
         path: path.to_owned(),
@@ -319,57 +362,4 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The bytes stand: what an older release wrote is read, and the other way round.
-    #[test]
-    fn a_manifest_has_these_bytes() {
-        let manifest = Manifest {
-            job: "job".to_owned(),
-            taken_at: 5,
-            state_partitions: 4,
-            topology: "source in".to_owned(),
-            sources: vec!["in".to_owned()],
-            topics: vec![SavedTopic {
-                topic: "in".to_owned(),
-                id: Some("AAAAAAAAAAAAAAAAAAAAAQ".to_owned()),
-                partitions: vec![SavedPosition {
-                    partition: 0,
-                    offset: Offset(7),
-                    metadata: String::new(),
-                }],
-            }],
-            splits: vec![SavedSplit {
-                source: "lines".to_owned(),
-                split: "/in".to_owned(),
-                offset: Offset(9),
-                fingerprint: to_hex(&[1, 255]),
-                watermark: Some(-2),
-            }],
-            marks: vec![SavedMark {
-                sink: "out".to_owned(),
-                part: "0".to_owned(),
-                mark: to_hex(&[16]),
-            }],
-            files: vec![SavedFile {
-                path: "meta.json".to_owned(),
-                length_bytes: 3,
-                crc32c: "00000001".to_owned(),
-            }],
-        };
-        let bytes = serde_json::to_string(&manifest).unwrap();
-        assert_eq!(
-            bytes,
-            concat!(
-                r#"{"job":"job","taken_at":5,"state_partitions":4,"topology":"source in","sources":["in"],"topics":[{"topic":"in","id":"AAAAAAAAAAAAAAAAAAAAAQ","#,
-                r#""partitions":[{"partition":0,"offset":7,"metadata":""}]}],"splits":[{"source":"lines","split":"/in","offset":9,"#,
-                r#""fingerprint":"01ff","watermark":-2}],"marks":[{"sink":"out","part":"0","mark":"10"}],"#,
-                r#""files":[{"path":"meta.json","length_bytes":3,"crc32c":"00000001"}]}"#
-            )
-        );
-        assert_eq!(serde_json::from_str::<Manifest>(&bytes).unwrap(), manifest);
-        assert_eq!(from_hex("01ff"), Some(vec![1, 255]));
-        assert_eq!(from_hex("0x"), None);
-    }
-}
+mod tests;

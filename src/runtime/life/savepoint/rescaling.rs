@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 
 use super::placing::{Place, place};
 use super::refused;
-use super::restoring::{Restore, Rows, bounds};
-use crate::client::TransactionalWriter;
+use super::restoring::{Restore, bounds, for_each_key};
+use super::writing::{Target, Writing};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::task::timed_row::later_of;
 use crate::state::{StoreAtRest, state_partition};
-use crate::types::{Timestamp, TopicName, TopicPartition};
+use crate::types::{TopicName, TopicPartition};
 
 impl Restore<'_> {
     /// Fills the changelogs of a store, of which there are `count`, with its rows; what is in them and not in the savepoint is deleted.
@@ -18,27 +18,25 @@ impl Restore<'_> {
         store: &str,
         topic: &TopicName,
         count: u16,
-        writer: &TransactionalWriter,
-        now: Timestamp,
-    ) -> Result<u64, JobError> {
+        writing: &mut Writing<'_>,
+    ) -> Result<(), JobError> {
         let place_of = |partition: u16| TopicPartition::new(topic.clone(), i32::from(partition));
-        let rows = (0..count).map(|it| Rows::new(writer.partition(&place_of(it)), now));
-        let mut rows: Vec<Rows> = rows.collect();
+        let targets: Vec<Target> = (0..count).map(|it| writing.open(&place_of(it))).collect();
         let saved = self.saved.stores().into_iter().find(|it| it.name == store);
-        for (partition, rows) in (0..count).zip(&mut rows) {
+        for (partition, &target) in (0..count).zip(&targets) {
             let place = place_of(partition);
             let (start, end) = bounds(self.transport, &place)?;
-            self.for_each_key(&place, start, end, &mut |key| match self
-                .is_saved(saved.as_ref(), key)?
-            {
-                true => Ok(()),
-                false => rows.push(key, None),
-            })?;
+            let mut each =
+                |key: &[u8], writing: &mut Writing<'_>| match self.is_saved(saved.as_ref(), key)? {
+                    true => writing.step(),
+                    false => writing.push(target, key, None),
+                };
+            for_each_key(self.transport, &place, start, end, writing, &mut each)?;
         }
         if let Some(saved) = &saved {
-            self.move_rows(saved, count, &mut rows)?;
+            self.move_rows(saved, count, &targets, writing)?;
         }
-        rows.into_iter().map(Rows::finish).sum()
+        writing.finish_rows()
     }
 
     /// Whether the savepoint has a row of this key.
@@ -59,7 +57,8 @@ impl Restore<'_> {
         &self,
         saved: &StoreAtRest,
         count: u16,
-        rows: &mut [Rows],
+        targets: &[Target],
+        writing: &mut Writing<'_>,
     ) -> Result<(), JobError> {
         let before = self.saved.state_partitions();
         let mut each: Option<(Vec<u8>, Vec<u8>)> = None;
@@ -75,7 +74,8 @@ impl Restore<'_> {
                     Ok(())
                 }
                 Place::Hash(hash) if state_partition(hash, before) == partition => {
-                    rows[usize::from(state_partition(hash, count))].push(key, Some(value))
+                    let target = targets[usize::from(state_partition(hash, count))];
+                    writing.push(target, key, Some(value))
                 }
                 Place::Hash(_) => Err(self.misplaced(saved)),
             };
@@ -91,8 +91,8 @@ impl Restore<'_> {
             failed?;
         }
         if let Some((key, time)) = each {
-            rows.iter_mut()
-                .try_for_each(|rows| rows.push(&key, Some(&time)))?;
+            let mut targets = targets.iter();
+            targets.try_for_each(|target| writing.push(*target, &key, Some(&time)))?;
         }
         Ok(())
     }

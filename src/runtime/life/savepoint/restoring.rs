@@ -1,21 +1,21 @@
-//! Restoring a savepoint: one transaction of the job's own, after which changelogs and positions are what they were.
+//! Restoring a savepoint: a transaction of the job's own, after which changelogs and positions are what they were.
 //!
 //! Of a changelog that goes on behind the savepoint only what was changed since is written again: the value of then, or a deletion. Another
 //! one is filled with all rows. RocksDB follows its changelogs when the job starts, as after any commit, so nothing but the log is
-//! touched; a crash before the commit changes nothing.
+//! touched; a crash before the commit changes nothing. If the time for a transaction is too short, there are several (`writing.rs`), and the
+//! job does not start before the last one.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::writing::Writing;
 use super::{SavedTopic, Savepoint, from_hex, refused};
 use crate::client::consumer::PartitionReader;
-use crate::client::{
-    ClientError, CommitOutcome, PartitionWriter, TransactionalWriter, Transport, wait,
-};
-use crate::env::warn;
-use crate::protocol::batch::{BatchBuilder, Compression};
+use crate::client::{ClientError, TransactionalWriter, Transport, wait};
+use crate::env::{failpoint, warn};
 use crate::protocol::messages::{
     CommittedOffset, GroupMember, OffsetFetchRequest, OffsetSpec, TopicMetadata,
 };
@@ -27,20 +27,18 @@ use crate::runtime::life::job::{Job, Launch};
 use crate::runtime::life::kept::{identity, init_writers};
 use crate::runtime::life::log_handle::Log;
 use crate::runtime::life::opened::{Topics, stored_by};
-use crate::runtime::life::start::{Settings, state_partitions};
+use crate::runtime::life::start::{Settings, read_kept, state_partitions};
 use crate::runtime::task::changelog::{changelog_topic, key_of};
-use crate::runtime::task::cycle::{Commit, WRITERS_COUNT};
+use crate::runtime::task::cycle::Commit;
 use crate::runtime::topics::positions::{Kept, Positions, positions_topic, read_positions};
-use crate::runtime::topics::schemas::note_restored;
+use crate::runtime::topics::schemas::{NotedSchema, note_restored};
 use crate::state::{StateAtRest, StateConfig, StoreDeclaration};
 use crate::types::{GroupId, Isolation, Offset, Timestamp, TopicId, TopicName, TopicPartition};
 
-/// As long as a Kafka broker lets a transaction be open unless it is told otherwise: all rows of a large state are in one.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// A batch of rows is handed over at this size.
-const BATCH_BYTES: usize = 192 << 10;
 /// How long a changelog is waited for at once.
 const READ_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Is shown a key of a changelog.
+pub(super) type EachKey<'a> = dyn FnMut(&[u8], &mut Writing<'_>) -> Result<(), JobError> + 'a;
 /// The most keys that were written again and are remembered, so that none is written twice for each of its changes.
 const KEYS_MAX: usize = 100_000;
 
@@ -58,6 +56,9 @@ impl Launch {
     /// Puts the job back to where it was when the savepoint was taken: its state, timers, times and the positions of its sources, in one
     /// transaction of its own, so that all of them change or none does. Whoever runs the job elsewhere is fenced. Then start it.
     ///
+    /// However long it takes, it does not expire: after half of the job's transaction timeout a part is committed, with a note that the rest is
+    /// not. A job with that note does not start; restoring again, this savepoint or another one, completes it.
+    ///
     /// The log may be the one that the job ran on, which goes on being its home: what it wrote to sinks since then stays there, and comes
     /// once more when it reads the same input again. Or it is one that does not know the job, and has the input as far as
     /// it was read. Where the log is Kafka, positions are those of the job's group. A log that has no changelogs
@@ -67,7 +68,7 @@ impl Launch {
     /// If the savepoint is damaged (the file is named), or of another job; if the log knows the job with another number of
     /// state partitions; if the job would misread or
     /// orphan a part of it, with the difference; if the input does not reach as far, or no longer back; if the job runs in
-    /// this process, or is shared between several; if the log fails. Nothing is changed then.
+    /// this process, or is shared between several; if the log fails. Nothing is changed then, unless the error says that a part is.
     pub fn restore(&self, log: &Log, savepoint: &Savepoint) -> Result<Restored, JobError> {
         let topology = self.graph.topology(&self.name)?;
         restore(log, &self.name, &topology, &self.settings, savepoint)
@@ -109,11 +110,11 @@ fn restore(
     let saved = check_savepoint(log, job, topology, settings, savepoint)?;
     let settings = Settings {
         state_partitions: settings.state_partitions.or(Some(saved.state_partitions())),
-        transaction_timeout: TRANSACTION_TIMEOUT,
         ..settings.clone()
     };
     let count = state_partitions(log, job, topology, &settings)?;
     let transport = log.transport();
+    refuse_scaled_out(&transport, job, savepoint.path())?;
     let restore = Restore {
         job,
         state_partitions: count,
@@ -124,22 +125,19 @@ fn restore(
     };
     // I4: nobody changes what is read from here on.
     let id = identity(job, &settings)?;
-    let writers = init_writers(&transport, &id, TRANSACTION_TIMEOUT)?;
+    let writers = init_writers(&transport, &id, settings.transaction_timeout)?;
+    failpoint("restore.fenced");
     let topics = Topics::create(&transport, job, topology, &settings, count)?;
-    match restore.write(log, topology, &settings, &topics, &writers) {
-        Ok(restored) => match wait(writers[0].commit())? {
-            CommitOutcome::Committed => Ok(restored),
-            _ => Err(refused(
-                savepoint.path(),
-                "it is not known whether it was restored: restore it again before the job runs",
-            )),
-        },
-        Err(e) => {
-            // The next holder of the id does it otherwise.
-            let _ = wait(writers[0].abort());
-            Err(e)
-        }
-    }
+    failpoint("restore.topics_created");
+    let (env, timeout) = (log.env(), settings.transaction_timeout);
+    let mut writing = Writing::new(env, job, savepoint.path(), &writers, timeout)?;
+    let kept = read_positions(&transport, &positions_topic(job)?)?;
+    let written = restore.write(topology, &settings, &topics, &kept, &mut writing);
+    let decided = written.and_then(|positions| {
+        let rows = writing.decide(&kept)?;
+        Ok(Restored { rows, positions })
+    });
+    decided.map_err(|e| writing.failed(e))
 }
 
 /// Refuses a savepoint that is not whole, or that the job cannot go on from.
@@ -180,6 +178,25 @@ fn check_savepoint(
         ..StateConfig::default()
     })?;
     Ok(saved)
+}
+
+/// A job that was scaled out may have records under way between its processes, which belong to no state of then.
+pub(super) fn refuse_scaled_out(
+    transport: &Arc<dyn Transport>,
+    job: &str,
+    path: &Path,
+) -> Result<(), JobError> {
+    let kept = read_kept(transport, job)?;
+    for topic in kept
+        .schemas
+        .iter()
+        .filter_map(NotedSchema::repartition_topic)
+    {
+        if wait(transport.topic(&TopicName::new(topic)?))?.is_some() {
+            return Err(refused(path, SCALED_OUT));
+        }
+    }
+    Ok(())
 }
 
 /// Why a job that is shared between processes has no savepoints.
@@ -255,48 +272,38 @@ pub(super) struct Restore<'a> {
 }
 
 impl Restore<'_> {
-    /// Writes everything into the transaction of the first writer.
+    /// Writes everything; returns how many positions were set.
     fn write(
         &self,
-        log: &Log,
         topology: &Topology,
         settings: &Settings,
         topics: &Topics,
-        writers: &[TransactionalWriter; WRITERS_COUNT],
-    ) -> Result<Restored, JobError> {
+        kept: &Kept,
+        writing: &mut Writing<'_>,
+    ) -> Result<usize, JobError> {
         let (job, count) = (self.job, self.state_partitions);
-        let kept = read_positions(self.transport, &positions_topic(job)?)?;
-        let stored = stored_by(job, topology, settings, topics)?;
-        let saved = self.saved.stores().into_iter();
-        let saved = saved.filter_map(|store| Some((store.name.clone(), store.schema()?)));
-        let unnoted = note_restored(stored, &saved.collect());
-        let mut positions = Positions::new(log.env().clone(), positions_topic(job)?, writers);
-        for noted in unnoted {
-            positions.append_schema(0, &noted)?;
-        }
-        let now = log.env().clock.wall();
-        let mut rows = 0;
         for store in topology.stores.keys() {
             let topic = changelog_topic(job, store)?;
             if count != self.saved.state_partitions() {
-                rows += self.write_rescaled(store, &topic, count, &writers[0], now)?;
+                self.write_rescaled(store, &topic, count, writing)?;
                 continue;
             }
             let id = topics.found[&topic].id.to_string();
             for partition in 0..count {
                 let place = TopicPartition::new(topic.clone(), i32::from(partition));
-                let mut writing = Rows::new(writers[0].partition(&place), now);
-                self.write_rows(store, &id, partition, &place, &mut writing)?;
-                rows += writing.finish()?;
+                self.write_rows(store, &id, partition, &place, writing)?;
+                writing.finish_rows()?;
             }
         }
-        let named = self.write_named(&kept, &mut positions)?;
-        let committed = self.write_committed(job, &writers[0])?;
-        positions.flush(0)?;
-        Ok(Restored {
-            rows,
-            positions: named + committed,
-        })
+        failpoint("restore.rows_written");
+        let stored = stored_by(job, topology, settings, topics)?;
+        let saved = self.saved.stores().into_iter();
+        let saved = saved.filter_map(|store| Some((store.name.clone(), store.schema()?)));
+        for noted in note_restored(stored, &saved.collect()) {
+            writing.positions.append_schema(0, &noted)?;
+        }
+        let named = self.write_named(kept, &mut writing.positions)?;
+        Ok(named + self.write_committed(job, writing.writer())?)
     }
 
     /// Makes one changelog partition what it was.
@@ -306,8 +313,9 @@ impl Restore<'_> {
         topic_id: &str,
         partition: u16,
         place: &TopicPartition,
-        rows: &mut Rows,
+        writing: &mut Writing<'_>,
     ) -> Result<(), JobError> {
+        let target = writing.open(place);
         let (start, end) = bounds(self.transport, place)?;
         let saved = self.saved.stores().into_iter().find(|it| it.name == store);
         let position = match &saved {
@@ -321,21 +329,18 @@ impl Restore<'_> {
         };
         // All before its position is in the savepoint, and not changed by what comes.
         let from = position.filter(|at| is_same && (start..=end).contains(at));
-        self.for_each_key(
-            place,
-            from.unwrap_or(start),
-            end,
-            &mut |key| match value(key)? {
-                Some(_) if from.is_none() => Ok(()),
-                value => rows.push(key, value.as_deref()),
-            },
-        )?;
+        let from_offset = from.unwrap_or(start);
+        let mut each = |key: &[u8], writing: &mut Writing<'_>| match value(key)? {
+            Some(_) if from.is_none() => writing.step(),
+            value => writing.push(target, key, value.as_deref()),
+        };
+        for_each_key(self.transport, place, from_offset, end, writing, &mut each)?;
         if from.is_some() || saved.is_none() {
             return Ok(());
         }
         let mut failed = Ok(());
         let visited = self.saved.visit(store, partition, &mut |key, value| {
-            failed = rows.push(key, Some(value));
+            failed = writing.push(target, key, Some(value));
             Ok(match failed {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
@@ -344,37 +349,6 @@ impl Restore<'_> {
         let ControlFlow::Continue(()) = visited? else {
             return failed;
         };
-        Ok(())
-    }
-
-    /// Shows the keys of the committed records of a changelog partition, each about once.
-    pub(super) fn for_each_key(
-        &self,
-        place: &TopicPartition,
-        from: Offset,
-        end: Offset,
-        each: &mut dyn FnMut(&[u8]) -> Result<(), JobError>,
-    ) -> Result<(), JobError> {
-        let transport = Arc::clone(self.transport);
-        let isolation = Isolation::ReadCommitted;
-        let mut reader = PartitionReader::new(transport, place.clone(), from, isolation);
-        let mut seen = HashSet::new();
-        while reader.position() < end {
-            // What this transaction writes stands behind `end`, and is not waited for.
-            for batch in wait(reader.fetch(READ_WAIT_MAX))? {
-                for record in batch?.iter() {
-                    let record = record?;
-                    let key = key_of(&record, place)?;
-                    if record.offset < end && !seen.contains(key) {
-                        each(key)?;
-                        if seen.len() == KEYS_MAX {
-                            seen.clear();
-                        }
-                        seen.insert(key.to_vec());
-                    }
-                }
-            }
-        }
         Ok(())
     }
 
@@ -424,29 +398,17 @@ impl Restore<'_> {
 
     /// Sets the committed offsets of the job's group.
     fn write_committed(&self, job: &str, writer: &TransactionalWriter) -> Result<usize, JobError> {
-        let group = GroupId::new(job)?;
-        let request = OffsetFetchRequest {
-            group: group.clone(),
-            partitions: None,
-            require_stable: true,
-        };
         let mut offsets = BTreeMap::new();
-        for (place, committed) in wait(self.transport.offset_fetch(request))? {
-            let is_there = wait(self.transport.topic(&place.topic))?.is_some();
-            if committed.is_some() && is_there {
-                // Read for the first time since then, unless the savepoint has it.
-                let (start, _) = bounds(self.transport, &place)?;
-                offsets.insert(place, (start, String::new()));
-            }
+        for place in committed_places(self.transport, job)? {
+            // Read for the first time since then, unless the savepoint has it.
+            let (start, _) = bounds(self.transport, &place)?;
+            offsets.insert(place, (start, String::new()));
         }
         for topic in &self.savepoint.manifest.topics {
             for saved in &topic.partitions {
                 let place = TopicPartition::new(TopicName::new(&topic.topic)?, saved.partition);
                 offsets.insert(place, (saved.offset, saved.metadata.clone()));
             }
-        }
-        if offsets.is_empty() {
-            return Ok(0);
         }
         let offsets = offsets.into_iter().map(|(place, (offset, metadata))| {
             let committed = CommittedOffset {
@@ -456,45 +418,73 @@ impl Restore<'_> {
             };
             (place, committed)
         });
-        let offsets: Vec<_> = offsets.collect();
-        let count = offsets.len();
+        send_committed(job, writer, offsets.collect())
+    }
+}
+
+/// The partitions of topics that the job's group has positions of, and that are there.
+pub(super) fn committed_places(
+    transport: &Arc<dyn Transport>,
+    job: &str,
+) -> Result<Vec<TopicPartition>, JobError> {
+    let request = OffsetFetchRequest {
+        group: GroupId::new(job)?,
+        partitions: None,
+        require_stable: true,
+    };
+    let mut places = Vec::new();
+    for (place, committed) in wait(transport.offset_fetch(request))? {
+        if committed.is_some() && wait(transport.topic(&place.topic))?.is_some() {
+            places.push(place);
+        }
+    }
+    Ok(places)
+}
+
+/// Sets committed offsets of the job's group; returns how many.
+pub(super) fn send_committed(
+    job: &str,
+    writer: &TransactionalWriter,
+    offsets: Vec<(TopicPartition, CommittedOffset)>,
+) -> Result<usize, JobError> {
+    let count = offsets.len();
+    if count > 0 {
+        let group = GroupId::new(job)?;
         wait(writer.send_offsets(group, GroupMember::default(), offsets))?;
-        Ok(count)
     }
+    Ok(count)
 }
 
-/// Rows on their way into one changelog partition.
-pub(super) struct Rows {
-    writer: PartitionWriter,
-    builder: BatchBuilder,
-    now: Timestamp,
-    count: u64,
-}
-
-impl Rows {
-    pub(super) fn new(writer: PartitionWriter, now: Timestamp) -> Self {
-        Self {
-            writer,
-            builder: BatchBuilder::new(Compression::None, None),
-            now,
-            count: 0,
+/// Shows the keys of the committed records of a changelog partition, each about once.
+pub(super) fn for_each_key(
+    transport: &Arc<dyn Transport>,
+    place: &TopicPartition,
+    from: Offset,
+    end: Offset,
+    writing: &mut Writing<'_>,
+    each: &mut EachKey<'_>,
+) -> Result<(), JobError> {
+    let transport = Arc::clone(transport);
+    let isolation = Isolation::ReadCommitted;
+    let mut reader = PartitionReader::new(transport, place.clone(), from, isolation);
+    let mut seen = HashSet::new();
+    while reader.position() < end {
+        // What this transaction writes stands behind `end`, and is not waited for.
+        let batches = wait(reader.fetch(READ_WAIT_MAX))?;
+        writing.look()?;
+        for batch in batches {
+            for record in batch?.iter() {
+                let record = record?;
+                let key = key_of(&record, place)?;
+                if record.offset < end && !seen.contains(key) {
+                    each(key, writing)?;
+                    if seen.len() == KEYS_MAX {
+                        seen.clear();
+                    }
+                    seen.insert(key.to_vec());
+                }
+            }
         }
     }
-
-    pub(super) fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), JobError> {
-        self.builder.push(self.now, Some(key), value);
-        self.count += 1;
-        if self.builder.size_bytes() >= BATCH_BYTES {
-            self.writer.hand_over(&mut self.builder)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn finish(mut self) -> Result<u64, JobError> {
-        if !self.builder.is_empty() {
-            self.writer.hand_over(&mut self.builder)?;
-        }
-        self.writer.settle()?;
-        Ok(self.count)
-    }
+    Ok(())
 }

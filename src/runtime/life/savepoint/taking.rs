@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
-use super::{MANIFEST, Manifest, READ_BYTES, SavedFile, Savepoint, asking, describe_file, refused};
+use super::sums::Sums;
+use super::{
+    MANIFEST, Manifest, READ_BYTES, SavedFile, Savepoint, asking, folder_of, is_named, refused,
+    unfinished,
+};
 use crate::broker::sealed;
-use crate::env::{Env, Files, OpenMode};
+use crate::env::{Env, Files, OpenMode, failpoint};
 use crate::runtime::contract::error::JobError;
 
 /// A wish for a savepoint.
@@ -51,14 +55,16 @@ impl Request {
             let why = "the path exists: nothing there is touched, choose another one";
             return Err(refused(&self.path, why));
         }
-        let above = self.path.parent().filter(|it| !it.as_os_str().is_empty());
-        match above {
-            Some(above) if !exists(above)? => {
-                let why = format!("there is no directory {}: make it first", above.display());
-                Err(refused(&self.path, why))
-            }
-            _ => Ok(()),
+        if !is_named(&self.path) {
+            let why = "a savepoint needs a name that does not end in `.unfinished`";
+            return Err(refused(&self.path, why));
         }
+        let above = folder_of(&self.path);
+        if !exists(above)? {
+            let why = format!("there is no directory {}: make it first", above.display());
+            return Err(refused(&self.path, why));
+        }
+        Ok(())
     }
 
     pub(in crate::runtime::life) fn answer(self, result: Result<Savepoint, JobError>) {
@@ -75,7 +81,8 @@ impl Request {
     }
 }
 
-/// Moves a copy of the state to its place, and seals it: it is a savepoint from then on. The job runs meanwhile.
+/// Moves a copy of the state beside its place, seals it there, and gives it its name: it is a savepoint from then on, and whole.
+/// The job runs meanwhile.
 pub(in crate::runtime::life) fn finish(
     env: &Env,
     copy: &Path,
@@ -83,12 +90,18 @@ pub(in crate::runtime::life) fn finish(
     mut manifest: Manifest,
     held: Duration,
 ) -> Result<Savepoint, JobError> {
-    let written = write(&*env.files, copy, path, &mut manifest);
+    let (files, making) = (&*env.files, unfinished(path));
+    let written = clear(files, &making).and_then(|()| {
+        let written = write(files, copy, &making, path, &mut manifest);
+        if written.is_err() {
+            // It has no name yet; it is removed as far as that can be done.
+            let _ = remove_tree(files, &making);
+        }
+        written
+    });
     if let Err(e) = written {
-        // What is half there is no savepoint; it is removed as far as that can be done.
-        let _ = remove_tree(&*env.files, path);
-        let _ = remove_tree(&*env.files, copy);
-        let why = format!("{e}; the job goes on, and nothing is left there");
+        let _ = remove_tree(files, copy);
+        let why = format!("{e}; the job goes on, and there is no savepoint at this path");
         return Err(refused(path, why));
     }
     Ok(Savepoint {
@@ -98,31 +111,70 @@ pub(in crate::runtime::life) fn finish(
     })
 }
 
+/// Removes the rest of a savepoint that was being made when its process died.
+fn clear(files: &dyn Files, making: &Path) -> Result<(), Failure> {
+    if !files.exists(making)? {
+        return Ok(());
+    }
+    let entries = files.read_dir(making)?;
+    match entries.iter().find(|it| !is_ours(&it.name)) {
+        Some(other) => Err(format!(
+            "{} is there and has {:?} in it, which is of no savepoint: move it away, or choose another path",
+            making.display(),
+            other.name
+        )
+        .into()),
+        None => Ok(remove_tree(files, making)?),
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    let manifest = name.strip_suffix(".tmp").unwrap_or(name);
+    ["meta.json", "rocksdb"].contains(&name) || manifest == MANIFEST
+}
+
+type Failure = Box<dyn std::error::Error>;
+
 fn write(
     files: &dyn Files,
     copy: &Path,
+    making: &Path,
     path: &Path,
     manifest: &mut Manifest,
-) -> Result<(), Box<dyn std::error::Error>> {
-    files.create_dir(path)?;
+) -> Result<(), Failure> {
+    files.create_dir(making)?;
     for entry in files.read_dir(copy)? {
         move_to(
             files,
             &copy.join(&entry.name),
-            &path.join(&entry.name),
+            &making.join(&entry.name),
             entry.is_dir,
         )?;
     }
     remove_tree(files, copy)?;
+    failpoint("savepoint.moved");
     let mut found = Vec::new();
-    describe(files, path, "", &mut found)?;
+    let state = folder_of(copy);
+    let mut sums = Sums::read(files, state);
+    describe(files, making, "", &mut sums, &mut found)?;
     manifest.files = found;
-    // The files are durable before what says that they are there.
-    sealed::write(files, &path.join(MANIFEST), manifest)?;
-    if let Some(above) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
-        files.sync_dir(above)?;
+    // Without them the next savepoint takes longer.
+    let _ = sums.write(files, state);
+    failpoint("savepoint.summed");
+    // The files are durable before what says that they are there, and that before the name.
+    sealed::write(files, &making.join(MANIFEST), manifest)?;
+    failpoint("savepoint.sealed");
+    if files.exists(path)? {
+        return Err("the path exists by now: nothing there is touched, choose another one".into());
     }
-    Ok(())
+    files.rename(making, path)?;
+    failpoint("savepoint.named");
+    let synced = files.sync_dir(folder_of(path));
+    if synced.is_err() {
+        // Nobody knows whether it keeps its name: nobody is to count on it.
+        let _ = remove_tree(files, path);
+    }
+    Ok(synced?)
 }
 
 /// Renames, or copies where the other place is on another file system.
@@ -162,6 +214,7 @@ fn describe(
     files: &dyn Files,
     root: &Path,
     below: &str,
+    sums: &mut Sums,
     found: &mut Vec<SavedFile>,
 ) -> io::Result<()> {
     let folder = root.join(below);
@@ -171,17 +224,17 @@ fn describe(
             below => format!("{below}/{}", entry.name),
         };
         if entry.is_dir {
-            describe(files, root, &path, found)?;
+            describe(files, root, &path, sums, found)?;
             continue;
         }
         files.open(&root.join(&path), OpenMode::Read)?.sync_data()?;
-        found.push(describe_file(files, root, &path)?);
+        found.push(sums.describe(files, root, &path)?);
     }
     files.sync_dir(&folder)
 }
 
 /// Removes a directory and what is below it, if it is there.
-fn remove_tree(files: &dyn Files, path: &Path) -> io::Result<()> {
+pub(super) fn remove_tree(files: &dyn Files, path: &Path) -> io::Result<()> {
     if !files.exists(path)? {
         return Ok(());
     }
