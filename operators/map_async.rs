@@ -10,7 +10,7 @@ use futures::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::codec::Datum;
+use crate::codec::{Datum, First, Parts};
 use crate::runtime::{
     CallId, Calls, Due, Failure, Flow, HeaderList, Key, Keyed, Meta, Operator, Origin, Output,
     Record, Side, SideOutput, TimedStore, Upstream,
@@ -134,6 +134,17 @@ async fn attempts<K: Clone, V: Clone, R, E: Display, F: Future<Output = Result<R
 
 /// An input in the store: its id, its number among all of its key, its origin, value and headers.
 type Waiting<V> = (CallId, u64, (u32, i64), V, HeaderList);
+
+/// Where the values are in the inputs of a time.
+fn waiting_parts<V: Datum + Clone>() -> Parts {
+    Parts::one::<Vec<Waiting<First>>, V>(|walk| {
+        walk.each(|walk| {
+            walk.same::<(CallId, u64, (u32, i64))>()?;
+            walk.part::<V>(0)?;
+            walk.same::<HeaderList>()
+        })
+    })
+}
 
 /// The part of an input that is known without the store.
 struct Pending<R> {
@@ -468,28 +479,29 @@ where
     {
         let (output, failed): (SideOutput<K, V>, _) = self.side_output("failed");
         let store = name.to_owned();
-        let answers =
-            self.with_timed_store::<Vec<Waiting<V>>>(name)
-                .process(name, move |context| {
-                    Ok(MapAsync::<K, V, R, F> {
-                        name: store.clone(),
-                        policy,
-                        call: call.clone(),
-                        store: context.timed_store(&store)?,
-                        calls: context.calls(policy.limit)?,
-                        failed: context.side(&output)?,
-                        pending: BTreeMap::new(),
-                        unasked: VecDeque::new(),
-                        of_key: HashMap::new(),
-                        times: BTreeMap::new(),
-                        next_call: 0,
-                        next_input: 0,
-                        due: Due::default(),
-                        headers: HeaderList::default(),
-                        is_restored: false,
-                        key: PhantomData,
-                    })
-                });
+        let answers = self
+            .with_timed_store::<Vec<Waiting<V>>>(name)
+            .with_parts(name, waiting_parts::<V>())
+            .process(name, move |context| {
+                Ok(MapAsync::<K, V, R, F> {
+                    name: store.clone(),
+                    policy,
+                    call: call.clone(),
+                    store: context.timed_store(&store)?,
+                    calls: context.calls(policy.limit)?,
+                    failed: context.side(&output)?,
+                    pending: BTreeMap::new(),
+                    unasked: VecDeque::new(),
+                    of_key: HashMap::new(),
+                    times: BTreeMap::new(),
+                    next_call: 0,
+                    next_input: 0,
+                    due: Due::default(),
+                    headers: HeaderList::default(),
+                    is_restored: false,
+                    key: PhantomData,
+                })
+            });
         (answers, failed)
     }
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::codec::{Codec, Datum};
+use crate::codec::{Codec, Datum, First, Parts};
 use crate::runtime::{
     Came, Due, Flow, HeaderList, Keyed, Late, LateReason, Meta, Operator, Origin, Output, Record,
     SideOutput, TimedStore, Upstream,
@@ -14,6 +14,17 @@ use crate::types::{Offset, Timestamp};
 
 /// A record that waits: the split and offset of its origin, its value and its headers.
 type Waiting<V> = (u32, i64, V, HeaderList);
+
+/// Where the values are in the records of a time.
+fn waiting_parts<V: Datum + Clone>() -> Parts {
+    Parts::one::<Vec<Waiting<First>>, V>(|walk| {
+        walk.each(|walk| {
+            walk.same::<(u32, i64)>()?;
+            walk.part::<V>(0)?;
+            walk.same::<HeaderList>()
+        })
+    })
+}
 
 /// Holds records back until the watermark has reached their time.
 struct Sorted<K: ?Sized, V> {
@@ -139,6 +150,7 @@ where
         let store = name.to_owned();
         let sorted = self
             .with_timed_store::<Vec<Waiting<V>>>(name)
+            .with_parts(name, waiting_parts::<V>())
             .process(name, move |context| {
                 let mut timed = context.timed_store(&store)?;
                 context.read_ahead_at(&mut timed, Some);

@@ -11,6 +11,14 @@ use crate::runtime::Answers;
 /// From this attempt on the log tells of an effect that is not delivered, and whenever the number of its attempts has doubled.
 const WARN_FROM: u64 = 4;
 
+/// News of an effect.
+pub(super) enum Told {
+    /// So many attempts have failed, those before this start among them; another one follows.
+    Failed(u64),
+    /// Its fate is known.
+    Over(Fate),
+}
+
 /// The fate of an effect.
 pub(super) enum Fate {
     Delivered,
@@ -18,41 +26,43 @@ pub(super) enum Fate {
     Dead(String),
 }
 
-/// Delivers effects of one key in order; the next one begins when the fate of the last is known.
+/// Delivers effects of one key in order; the next one begins when the fate of the last is known. With each is how many attempts at it
+/// have failed.
 pub(super) async fn deliver_in_order<K, V, T>(
-    effects: Vec<Effect<K, V>>,
+    effects: Vec<(Effect<K, V>, u64)>,
     target: T,
     policy: EffectPolicy,
-    answers: Answers<Fate>,
+    answers: Answers<Told>,
 ) where
     K: Clone,
     V: Clone,
     T: EffectTarget<K, V>,
 {
     let mut effects = effects.into_iter().peekable();
-    while let Some(effect) = effects.next() {
-        let fate = deliver(effect, &target, policy, &answers).await;
+    while let Some((effect, failed)) = effects.next() {
+        let fate = deliver(effect, failed, &target, policy, &answers).await;
         if effects.peek().is_none() {
-            return answers.give_last(fate);
+            return answers.give_last(Told::Over(fate));
         }
-        answers.give(fate);
+        answers.give(Told::Over(fate));
     }
 }
 
 async fn deliver<K, V, T>(
     effect: Effect<K, V>,
+    failed: u64,
     target: &T,
     policy: EffectPolicy,
-    answers: &Answers<Fate>,
+    answers: &Answers<Told>,
 ) -> Fate
 where
     K: Clone,
     V: Clone,
     T: EffectTarget<K, V>,
 {
-    let mut attempts = 0;
+    let mut attempts = failed;
     loop {
-        attempts += 1;
+        attempts = attempts.saturating_add(1);
         let (why, asked) = match attempt(effect.clone(), target, policy).await {
             Delivery::Done => return Fate::Delivered,
             Delivery::Never { why } => return Fate::Dead(why),
@@ -63,6 +73,10 @@ where
         };
         if attempts >= WARN_FROM && attempts.is_power_of_two() {
             answers.warn(&effect.idempotency_key(), attempts, &why);
+        }
+        if policy.attempts.is_some() {
+            // O6: the number is state, so that a start does not count anew.
+            answers.give(Told::Failed(attempts));
         }
         tokio::time::sleep(pause).await;
     }

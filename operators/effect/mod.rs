@@ -6,11 +6,12 @@
 //!                                                                      └── again ─────┴── never ──► dead letter, in that transaction
 //! ```
 //! Reading order: this file, `target.rs` (effects and what a target answers), `delivery.rs` (one after the other, with pauses),
-//! `outbox.rs` (the operator).
+//! `lanes.rs` (which effect of each key is next), `outbox.rs` (the operator).
 
 mod delivery;
 #[cfg(feature = "http")]
 mod http;
+mod lanes;
 mod outbox;
 mod target;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use outbox::{Outbox, Waiting};
+use outbox::{Outbox, Waiting, waiting_parts};
 
 use crate::codec::Datum;
 use crate::runtime::{Keyed, SideOutput, Upstream};
@@ -90,7 +91,9 @@ impl EffectPolicy {
         }
     }
 
-    /// How often an effect is delivered at most; then it is a dead letter. A start of the job counts anew.
+    /// How often an effect is delivered at most; then it is a dead letter. Attempts are counted over restarts: that one failed is
+    /// part of the next commit. Those whose commit did not come, because the process was killed, are not counted, so it may be delivered
+    /// that much more often. Pauses go on from the count, too.
     #[must_use]
     pub fn attempts(self, attempts: u64) -> Self {
         Self {
@@ -99,8 +102,13 @@ impl EffectPolicy {
         }
     }
 
-    /// From how many undelivered effects on the sources of the process stand still; its workers share the number out. What is in
-    /// flight between them is still processed, so there may be somewhat more.
+    /// From how many undelivered effects on the sources of the process stand still. Its workers share the number out: from `count` /
+    /// workers in one of them on (at least one), no source of the process reads another record.
+    ///
+    /// What sources had read by then is still processed, because the commit that lets its effects be delivered waits for it. So there
+    /// are at most `count` effects, and those of what was on its way from the sources: of each pair of workers a batch in the making (4,096
+    /// records or 256 KiB, fewer where records are slow or add much state), in each inbox 1/32 of the job's memory or 16 MiB, and behind a
+    /// window or a join the results of one step of time. Where records are together by their key in front, it is one record of each worker.
     #[must_use]
     pub fn undelivered_max(self, count: usize) -> Self {
         Self {
@@ -167,9 +175,11 @@ where
         let store = name.to_owned();
         let outbox = self
             .with_timed_store::<Waiting<V>>(name)
+            .with_parts(name, waiting_parts::<V>())
             .process(name, move |context| {
                 Outbox::open(context, &store, policy, target.clone(), &output)
             });
+        dead.belongs_to(&outbox);
         outbox.discard();
         dead
     }

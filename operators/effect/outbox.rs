@@ -1,17 +1,16 @@
-//! The outbox: effects are rows until their fate is known, and lanes in memory say which is next of each key.
+//! The outbox: effects are rows until their fate is known, and lanes in memory (`lanes.rs`) say which is next of each key.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::marker::PhantomData;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::EffectPolicy;
-use super::delivery::{Fate, deliver_in_order};
+use super::delivery::{Fate, Told, deliver_in_order};
+use super::lanes::{Begun, Lanes, Place};
 use super::target::{Effect, EffectTarget};
-use crate::codec::Datum;
+use crate::codec::{Datum, First, Parts};
 use crate::runtime::{
     CallId, Calls, Due, Failure, Flow, HeaderList, JobError, Key, Meta, Operator, OperatorContext,
     Origin, Output, Record, Side, SideOutput, TimedStore,
@@ -22,33 +21,17 @@ use crate::types::{Offset, Timestamp};
 const FAILED_HEADER: &str = "onceflow.failed";
 /// Name of the header that tells its idempotency key.
 const EFFECT_HEADER: &str = "onceflow.effect";
-/// How many effects of a key one task delivers: enough that it seldom waits for the worker's next look, few enough that their copies
-/// are no matter.
-const IN_TURN_MAX: usize = 64;
+/// An effect in the store: its id, the time of its record, the record's split and offset, how many attempts at it are known to have failed
+/// (where they are counted), its value and headers. Its row stands at its number, which grows with each effect of the key.
+pub(super) type Waiting<V> = (CallId, i64, (u32, i64), u64, V, HeaderList);
 
-/// An effect in the store: its id, the time of its record, the record's split and offset, its value and headers. Its row stands at its number,
-/// which grows with each effect of the key.
-pub(super) type Waiting<V> = (CallId, i64, (u32, i64), V, HeaderList);
-
-/// The undelivered effects of a key, in order.
-struct Lane {
-    number: u64,
-    partition_hash: u32,
-    /// Their numbers, and the cycles in which they came; none if they were there at the start.
-    effects: VecDeque<(i64, Option<u64>)>,
-    /// How many of them, from the first on, are being delivered.
-    under_way: usize,
-}
-
-impl Lane {
-    fn new(number: u64, partition_hash: u32) -> Self {
-        Self {
-            number,
-            partition_hash,
-            effects: VecDeque::new(),
-            under_way: 0,
-        }
-    }
+/// Where the value of the record is in it.
+pub(super) fn waiting_parts<V: Datum + Clone>() -> Parts {
+    Parts::one::<Waiting<First>, V>(|walk| {
+        walk.same::<(CallId, i64, (u32, i64), u64)>()?;
+        walk.part::<V>(0)?;
+        walk.same::<HeaderList>()
+    })
 }
 
 pub(super) struct Outbox<K: ?Sized, V, T> {
@@ -57,20 +40,10 @@ pub(super) struct Outbox<K: ?Sized, V, T> {
     policy: EffectPolicy,
     target: T,
     store: TimedStore<Waiting<V>>,
-    calls: Calls<Fate>,
+    calls: Calls<Told>,
     dead: Side<K, V>,
-    /// The keys that have undelivered effects.
-    lanes: HashMap<Rc<[u8]>, Lane>,
-    /// Whose lane has which number.
-    keys: HashMap<u64, Rc<[u8]>>,
-    /// The keys whose next effect can be delivered.
-    ready: VecDeque<Rc<[u8]>>,
-    /// Those whose next effect can be once a cycle is committed, in the order of cycles.
-    uncommitted: VecDeque<(u64, Rc<[u8]>)>,
-    /// The numbers of all effects that are in the store, with their lanes: two keys may have the same, where one came from elsewhere.
-    numbers: BTreeSet<(i64, u64)>,
+    lanes: Lanes,
     next_number: i64,
-    next_lane: u64,
     due: Due,
     headers: HeaderList,
     is_restored: bool,
@@ -102,13 +75,8 @@ where
                 .calls(policy.limit)?
                 .of_effects(policy.undelivered_max),
             dead: context.side(dead)?,
-            lanes: HashMap::new(),
-            keys: HashMap::new(),
-            ready: VecDeque::new(),
-            uncommitted: VecDeque::new(),
-            numbers: BTreeSet::new(),
+            lanes: Lanes::default(),
             next_number: 0,
-            next_lane: 0,
             due: Due::default(),
             headers: HeaderList::default(),
             is_restored: false,
@@ -137,64 +105,46 @@ where
     }
 
     fn take_on(&mut self, key: &[u8], partition_hash: u32, number: i64, cycle: Option<u64>) {
-        if let Some(lane) = self.lanes.get_mut(key) {
-            // One that has effects is under way already, or waits for that.
-            lane.effects.push_back((number, cycle));
-            self.numbers.insert((number, lane.number));
-        } else {
-            let key: Rc<[u8]> = key.into();
-            let mut lane = Lane::new(self.next_lane, partition_hash);
-            self.next_lane += 1;
-            lane.effects.push_back((number, cycle));
-            self.numbers.insert((number, lane.number));
-            self.keys.insert(lane.number, Rc::clone(&key));
-            self.lanes.insert(Rc::clone(&key), lane);
-            self.line_up(key, cycle);
-        }
-        self.calls.set_pending(self.numbers.len());
+        let calls = &self.calls;
+        let is_committed = |cycle| calls.is_committed(cycle);
+        self.lanes
+            .add(key, partition_hash, number, cycle, is_committed);
+        self.calls.set_pending(self.lanes.len());
     }
 
-    /// Puts a key where it waits to be delivered; its next effect came in this cycle.
-    fn line_up(&mut self, key: Rc<[u8]>, cycle: Option<u64>) {
-        match cycle.filter(|cycle| !self.calls.is_committed(*cycle)) {
-            None => self.ready.push_back(key),
-            Some(cycle) => self.uncommitted.push_back((cycle, key)),
-        }
-    }
-
-    /// Takes the effects whose fate is known out of the store; those that are dead go to the stream of dead letters.
+    /// Takes what is known of effects that are being delivered.
     fn settle(&mut self) -> Flow {
-        while let Some((lane, fate)) = self.calls.next_answer() {
-            let Some(key) = self.keys.get(&lane).map(Rc::clone) else {
-                unreachable!("a lane has a key until all its effects are settled")
-            };
-            let Some(lane) = self.lanes.get_mut(&key) else {
-                unreachable!("a key has a lane until all its effects are settled")
-            };
-            let (number, partition_hash) = (lane.number, lane.partition_hash);
-            let Some((first, _)) = lane.effects.pop_front() else {
-                unreachable!("an effect is in its lane until its fate is known")
-            };
-            lane.under_way -= 1;
-            if lane.under_way == 0 {
-                match lane.effects.front().map(|(_, cycle)| *cycle) {
-                    Some(cycle) => self.line_up(Rc::clone(&key), cycle),
-                    None => {
-                        self.lanes.remove(&key);
-                        self.keys.remove(&number);
-                    }
+        while let Some((lane, told)) = self.calls.next_answer() {
+            match told {
+                Told::Failed(attempts) => self.note_failed(&self.lanes.first(lane), attempts)?,
+                Told::Over(fate) => {
+                    let calls = &self.calls;
+                    let place = self.lanes.settle(lane, |cycle| calls.is_committed(cycle));
+                    self.calls.set_pending(self.lanes.len());
+                    self.take_out(&place, fate)?;
                 }
             }
-            self.numbers.remove(&(first, number));
-            self.calls.set_pending(self.numbers.len());
-            self.take_out(Key::with_hash(&key, partition_hash), first, fate)?;
         }
         Ok(())
     }
 
-    fn take_out(&mut self, key: Key<'_, K>, number: i64, fate: Fate) -> Flow {
-        let effect = self.store.update_at(key, Timestamp(number), Option::take)?;
-        let Some((id, time, (split, offset), value, headers)) = effect else {
+    /// Notes how many attempts at an effect have failed, in the open cycle.
+    fn note_failed(&mut self, place: &Place, attempts: u64) -> Flow {
+        let key = Key::<K>::with_hash(&place.key, place.partition_hash);
+        self.store
+            .update_at(key, Timestamp(place.number), |effect| {
+                if let Some((_, _, _, failed, _, _)) = effect {
+                    *failed = attempts;
+                }
+            })
+    }
+
+    /// Takes an effect whose fate is known out of the store; one that is dead goes to the stream of dead letters.
+    fn take_out(&mut self, place: &Place, fate: Fate) -> Flow {
+        let key = Key::<K>::with_hash(&place.key, place.partition_hash);
+        let number = Timestamp(place.number);
+        let effect = self.store.update_at(key, number, Option::take)?;
+        let Some((id, time, (split, offset), _, value, headers)) = effect else {
             unreachable!("an effect is in the store until its fate is known")
         };
         let Fate::Dead(why) = fate else {
@@ -231,50 +181,40 @@ where
 {
     /// Begins to deliver what is committed, as far as there is room.
     fn deliver(&mut self) -> Flow {
-        while let Some((cycle, _)) = self.uncommitted.front()
-            && self.calls.is_committed(*cycle)
-            && let Some((_, key)) = self.uncommitted.pop_front()
-        {
-            self.ready.push_back(key);
-        }
-        while self.calls.has_room()
-            && let Some(key) = self.ready.pop_front()
-        {
-            self.deliver_next(&key)?;
+        while self.calls.has_room() {
+            let calls = &self.calls;
+            let begun = self.lanes.begin_next(|cycle| calls.is_committed(cycle));
+            let Some(begun) = begun else {
+                return Ok(());
+            };
+            self.begin(&begun)?;
         }
         Ok(())
     }
 
-    /// Begins to deliver the committed effects of a key, the first ones if there are many.
-    fn deliver_next(&mut self, key: &[u8]) -> Flow {
-        let Some(lane) = self.lanes.get_mut(key) else {
-            unreachable!("a key that is ready has effects")
-        };
-        let first = Key::<K>::with_hash(key, lane.partition_hash);
+    /// Begins to deliver effects of a key.
+    fn begin(&mut self, begun: &Begun) -> Flow {
+        let key = Key::<K>::with_hash(&begun.key, begun.partition_hash);
         let mut effects = Vec::new();
-        for (number, cycle) in lane.effects.iter().take(IN_TURN_MAX) {
-            if cycle.is_some_and(|cycle| !self.calls.is_committed(cycle)) {
-                break;
-            }
+        for number in &begun.numbers {
             let effect = self
                 .store
-                .peek_at(first, Timestamp(*number), |effect| effect.cloned())?;
-            let Some((id, time, _, value, headers)) = effect else {
+                .peek_at(key, Timestamp(*number), |effect| effect.cloned())?;
+            let Some((id, time, _, failed, value, headers)) = effect else {
                 unreachable!("an effect is in the store until its fate is known")
             };
-            effects.push(Effect {
-                key: first.decode()?.into_owned(),
+            let effect = Effect {
+                key: key.decode()?.into_owned(),
                 value,
                 timestamp: Timestamp(time),
                 headers,
                 id,
                 job: Arc::clone(&self.job),
-            });
+            };
+            effects.push((effect, failed));
         }
-        assert!(!effects.is_empty(), "a key is ready with its first effect");
-        lane.under_way = effects.len();
         let (target, policy) = (self.target.clone(), self.policy);
-        self.calls.ask_in_turn(lane.number, move |answers| {
+        self.calls.ask_in_turn(begun.lane, move |answers| {
             deliver_in_order(effects, target, policy, answers)
         });
         Ok(())
@@ -299,7 +239,8 @@ where
         let Origin { split, offset } = record.meta.origin;
         let time = record.meta.timestamp.0;
         let headers = HeaderList::from(record.headers);
-        let effect = (id, time, (split, offset.0), record.value.clone(), headers);
+        let value = record.value.clone();
+        let effect = (id, time, (split, offset.0), 0, value, headers);
         self.store.put_at(record.key, Timestamp(number), effect)?;
         let (key, hash) = (record.key.bytes(), record.key.partition_hash());
         self.take_on(key, hash, number, Some(self.calls.cycle()));
@@ -316,8 +257,8 @@ where
         self.restore_once()?;
         self.calls.end_cycle();
         // Nothing is left below the first number: only the store's index still knows of it.
-        let first = self.numbers.first().copied();
-        let below = first.map_or(Timestamp::MAX, |(number, _)| Timestamp(number - 1));
+        let first = self.lanes.first_number();
+        let below = first.map_or(Timestamp::MAX, |number| Timestamp(number - 1));
         let none = self.store.next_due(below, &mut self.due)?;
         assert!(none.is_none(), "an effect was forgotten in the store");
         Ok(())

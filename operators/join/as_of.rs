@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::joiner::{Inner, Joiner, Left, Nothing};
-use super::rows::{Place, Row, Rows, meta_of};
+use super::rows::{Place, Row, Rows, meta_of, row_parts, version_parts};
 use crate::codec::Datum;
 use crate::runtime::{
     Came, Connected, Due, Failure, Flow, Key, Keyed, Late, LateReason, Output, Record, SideOutput,
@@ -387,7 +387,7 @@ impl<K, L, V, A, B> AsOfJoin<K, L, V, A, B>
 where
     K: Datum + ?Sized,
     L: Datum + ?Sized,
-    V: 'static,
+    V: Datum,
     Option<V>: Datum<Owned = Option<V>>,
     A: Upstream<K, L>,
     B: Upstream<K, Option<V>>,
@@ -480,6 +480,8 @@ where
         both.with_ordered_store::<Place, Row<L, Nothing>>(&waiting)
             .with_ordered_store::<Place, Row<Option<V>, Nothing>>(&versions)
             .with_timed_store::<()>(&times)
+            .with_parts(&waiting, row_parts::<L, Nothing>())
+            .with_parts(&versions, version_parts::<V, Nothing>())
             .process(&name, move |context| {
                 Ok(AsOf {
                     waiting: Rows::new(context.ordered_store(&waiting)?, 0, 0),

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use super::joiner::{Alone, Inner, Joiner, Left, Outer, Right};
-use super::rows::{Place, Row, Rows, meta_of};
+use super::rows::{Place, Row, Rows, meta_of, row_parts};
 use crate::codec::Datum;
 use crate::runtime::{
     Came, Connected, Due, Failure, Flow, Key, Keyed, Late, LateReason, Meta, Output, Record,
@@ -407,6 +407,8 @@ where
         both.with_ordered_store::<Place, Row<L, J::OfLeft>>(&left)
             .with_ordered_store::<Place, Row<R, J::OfRight>>(&right)
             .with_timed_store::<Meeting>(&times)
+            .with_parts(&left, row_parts::<L, J::OfLeft>())
+            .with_parts(&right, row_parts::<R, J::OfRight>())
             .process(&name, move |context| {
                 let Bounds { before, after, .. } = bounds;
                 let mut timed = context.timed_store(&times)?;

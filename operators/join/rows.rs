@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::ops::{ControlFlow, RangeInclusive};
 
 use super::joiner::Alone;
-use crate::codec::{Codec, CodecError, CodecId, Datum, TypeIdentity};
+use crate::codec::{Codec, CodecError, CodecId, Datum, First, Parts, TypeIdentity};
 use crate::operators::window::hash;
 use crate::runtime::{Failure, Flow, Key, Meta, OrderedStore, Origin};
 use crate::types::{Offset, Timestamp};
@@ -88,6 +88,22 @@ impl<V: Datum + ?Sized, M: Alone> Datum for Row<V, M> {
     fn identity() -> TypeIdentity {
         TypeIdentity::named(&format!("{} of {}", M::NAME, V::identity()))
     }
+}
+
+/// Where the value is in a row.
+pub(super) fn row_parts<V: Datum + ?Sized, M: Alone>() -> Parts {
+    Parts::one::<Row<First, M>, V>(|walk| {
+        walk.bytes(1)?;
+        walk.last(0)
+    })
+}
+
+/// Where a version is in its row, which may say that there is none any more.
+pub(super) fn version_parts<V: Datum, M: Alone>() -> Parts {
+    Parts::one::<Row<Option<First>, M>, V>(|walk| {
+        walk.bytes(1)?;
+        walk.optional(|walk| walk.part::<V>(0))
+    })
 }
 
 /// The rows of one side. A row at `t` matches those of the other side from `t - back` to `t + ahead`.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-use crate::codec::Datum;
+use crate::codec::{Datum, First, Parts};
 use crate::runtime::{
     Change, Deletes, Flow, Keyed, Late, Operator, Output, Record, Table, TableStore, TableView,
     Upstream,
@@ -11,6 +11,14 @@ use crate::runtime::{
 
 /// A value or a deletion, with its time.
 type Timed<V> = (i64, Option<V>);
+
+/// Where the value is in it.
+fn timed_parts<V: Datum>() -> Parts {
+    Parts::one::<Timed<First>, V>(|walk| {
+        walk.same::<i64>()?;
+        walk.optional(|walk| walk.part::<V>(0))
+    })
+}
 
 /// Keeps the newest value of each key; older ones are left out, and counted.
 struct Newest<K: ?Sized, V: Datum + ?Sized, X> {
@@ -92,6 +100,7 @@ where
         let store = name.to_owned();
         let changes = self
             .with_store::<Timed<V>>(name)
+            .with_parts(name, timed_parts::<V>())
             .partitioned(name)
             .operator(move |context| {
                 Ok(Newest {

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::codec::{Codec, Datum};
+use crate::codec::{Codec, Datum, First, Parts};
 use crate::runtime::{
     Change, Deletes, Deletions, Flow, Key, Keyed, Operator, Output, Record, Table, TableStore,
     TableView, Upstream,
@@ -68,6 +68,14 @@ where
 
 /// A group: how many values it has, and what is made of them.
 type Group<A> = (u64, A);
+
+/// Where the aggregate is in it.
+fn group_parts<A: Datum>() -> Parts {
+    Parts::one::<Group<First>, A>(|walk| {
+        walk.same::<u64>()?;
+        walk.part::<A>(0)
+    })
+}
 
 /// Takes what a value was before out of its group, and adds what it is now, in one step.
 struct Aggregate<A, I, Add, Sub, X> {
@@ -190,6 +198,7 @@ where
         let changes = self
             .changes
             .with_store::<Group<A>>(name)
+            .with_parts(name, group_parts::<A>())
             .partitioned(name)
             .operator(move |context| {
                 Ok(Aggregate {

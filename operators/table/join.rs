@@ -4,7 +4,7 @@
 //! itself, that store may have the change before the join is told of it: then the join keeps what it was told of both sides.
 //! Of each key it keeps the latest time of a change, so that results never go back in time (J16).
 
-use crate::codec::Datum;
+use crate::codec::{Datum, First, Parts, Second};
 use crate::operators::join::{Inner, Joiner, Left, Outer};
 use crate::runtime::{
     Change, Deletes, Deletions, Failure, Flow, Key, KeyValueStore, Output, Record, Table,
@@ -16,6 +16,15 @@ use crate::types::Timestamp;
 type Latest = i64;
 /// That, and the values of the key on both sides, as the join was told of them.
 type Told<V, W> = (Latest, Option<V>, Option<W>);
+
+/// Where the values are in it.
+fn told_parts<V: Datum, W: Datum>() -> Parts {
+    Parts::two::<Told<First, Second>, V, W>(|walk| {
+        walk.same::<Latest>()?;
+        walk.optional(|walk| walk.part::<V>(0))?;
+        walk.optional(|walk| walk.part::<W>(1))
+    })
+}
 
 /// Where the join finds what the other side has.
 enum Sides<K: ?Sized, V, W> {
@@ -262,7 +271,9 @@ where
         };
         let both = self.changes_with_old().connect(other.changes_with_old());
         let both = match is_in_step {
-            true => both.with_store::<Told<V, W>>(name),
+            true => both
+                .with_store::<Told<V, W>>(name)
+                .with_parts(name, told_parts::<V, W>()),
             false => both.with_store::<Latest>(name),
         };
         let store = name.to_owned();

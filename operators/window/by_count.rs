@@ -9,7 +9,9 @@ use std::marker::PhantomData;
 use super::fold::WindowFold;
 use super::per_key::{put_state, take_state};
 use super::{Emission, Windows};
-use crate::codec::{Codec, CodecError, CodecId, Datum, TypeIdentity};
+use crate::codec::{
+    Codec, CodecError, CodecId, Datum, First, Parts, TypeIdentity, tell_apart, told_apart,
+};
 use crate::runtime::{
     Flow, Headers, JobError, KeyValueStore, Keyed, Operator, Output, Record, SideOutput, Upstream,
 };
@@ -121,7 +123,8 @@ impl CountWindows {
 }
 
 /// The bytes of a [`Filling`]: how many records a slice has and how many there are, in four bytes each, then of each slice
-/// the length of its state in four, and the state. All numbers are big-endian.
+/// the length of its state in four, and the state. All numbers are big-endian. Where the first begins as the version of a value does, from
+/// 4,278,190,080 records on, 255 and 1 stand in front.
 #[derive(Clone, Default)]
 pub struct FillingCodec<C>(C);
 
@@ -145,15 +148,18 @@ impl<A: Clone, C: Codec<A>> Codec<Filling<A>> for FillingCodec<C> {
     }
 
     fn encode(&self, value: &Filling<A>, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        let at = out.len();
         out.extend_from_slice(&value.slice.to_be_bytes());
         out.extend_from_slice(&value.count.to_be_bytes());
         let mut slices = value.slices.iter();
-        slices.try_for_each(|state| put_state(&self.0, state, out))
+        slices.try_for_each(|state| put_state(&self.0, state, out))?;
+        tell_apart(out, at);
+        Ok(())
     }
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, Filling<A>>, CodecError> {
         let refuse = || cut_short(bytes);
-        let mut rest = bytes;
+        let mut rest = told_apart(bytes);
         let slice = take_number(&mut rest).ok_or_else(refuse)?;
         let count = take_number(&mut rest).ok_or_else(refuse)?;
         let mut slices = Vec::new();
@@ -178,7 +184,7 @@ impl<A: Datum + Clone> Datum for Filling<A> {
 
     fn to_json(bytes: &[u8]) -> Result<serde_json::Value, CodecError> {
         let refuse = || cut_short(bytes);
-        let mut rest = bytes;
+        let mut rest = told_apart(bytes);
         take_number(&mut rest).ok_or_else(refuse)?;
         let count = take_number(&mut rest).ok_or_else(refuse)?;
         let mut slices = Vec::new();
@@ -187,6 +193,17 @@ impl<A: Datum + Clone> Datum for Filling<A> {
         }
         Ok(serde_json::json!({"count": count, "slices": slices}))
     }
+}
+
+/// Where the states are in a [`Filling`].
+fn filling_parts<A: Datum + Clone>() -> Parts {
+    Parts::one::<Filling<First>, A>(|walk| {
+        walk.bytes(8)?;
+        while !walk.is_over() {
+            walk.measured(0)?;
+        }
+        Ok(())
+    })
 }
 
 /// How values are folded in windows of a number of records.
@@ -267,6 +284,7 @@ impl Windows for CountWindows {
         let store = name.to_owned();
         keyed
             .with_store::<Filling<C::State>>(name)
+            .with_parts(name, filling_parts::<C::State>())
             .process(name, move |context| {
                 Ok(Fold::<V, C, E> {
                     store: context.store(&store)?,

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::{Emission, millis};
-use crate::codec::{Codec, CodecError, CodecId, Datum, TypeIdentity};
+use crate::codec::{Codec, CodecError, CodecId, Datum, First, Parts, TypeIdentity};
 use crate::runtime::{
     Due, Flow, Headers, Key, Keyed, Meta, Operator, Origin, Output, Record, TimedStore, Upstream,
     Window,
@@ -110,12 +110,14 @@ impl<C: Clock> Emission for Every<C> {
         Up: Upstream<K, Option<S>>,
     {
         let (early, ticks) = (format!("{name}-early"), format!("{name}-ticks"));
-        let mut results = results.with_timed_store::<Unsaid<S>>(&early);
+        let mut results = results
+            .with_timed_store::<Unsaid<S>>(&early)
+            .with_parts(&early, unsaid_parts::<S>());
         if C::IS_ON_WALL {
             results = results.with_timed_store::<()>(&ticks);
         }
         // Results are where their keys are: nothing needs to be moved.
-        results.named(&early).operator(move |context| {
+        results.named(name).operator(move |context| {
             Ok(Held::<S, C> {
                 store: context.timed_store(&early)?,
                 ticks: match C::IS_ON_WALL {
@@ -193,6 +195,14 @@ impl<S: Datum + Clone> Datum for Unsaid<S> {
     fn identity() -> TypeIdentity {
         TypeIdentity::named(&format!("early results {}", S::identity()))
     }
+}
+
+/// Where the result is in it.
+fn unsaid_parts<S: Datum + Clone>() -> Parts {
+    Parts::one::<Unsaid<First>, S>(|walk| {
+        walk.bytes(1)?;
+        if walk.is_over() { Ok(()) } else { walk.last(0) }
+    })
 }
 
 /// Holds changes of windows back.

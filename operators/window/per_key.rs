@@ -9,7 +9,9 @@ use std::marker::PhantomData;
 
 use super::fold::WindowFold;
 use super::{Emission, open, push};
-use crate::codec::{Codec, CodecError, CodecId, Datum, TypeIdentity};
+use crate::codec::{
+    Codec, CodecError, CodecId, Datum, First, Parts, TypeIdentity, tell_apart, told_apart,
+};
 use crate::runtime::{
     Due, Flow, Keyed, Late, LateReason, Operator, Origin, Output, Record, SideOutput, TimedStore,
     Upstream, Window, Windowed,
@@ -108,7 +110,8 @@ pub(super) trait KeyWindows: Copy + Send + Sync + 'static {
 }
 
 /// The bytes of what a key has: the timer's time in eight bytes, and for each part the times of its first and its last record in eight
-/// bytes each, the length of its state in four, and the state. All numbers are big-endian.
+/// bytes each, the length of its state in four, and the state. All numbers are big-endian. Where the time begins as the version of
+/// a value does, 8,900 years before 1970 and earlier, 255 and 1 stand in front.
 #[derive(Clone, Default)]
 pub(super) struct HeldCodec<C>(C);
 
@@ -166,18 +169,20 @@ impl<A: Clone, W: 'static, C: Codec<A>> Codec<Held<A, W>> for HeldCodec<C> {
     }
 
     fn encode(&self, value: &Held<A, W>, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        let at = out.len();
         out.extend_from_slice(&value.timer.0.to_be_bytes());
         for part in &value.parts {
             out.extend_from_slice(&part.first.0.to_be_bytes());
             out.extend_from_slice(&part.last.0.to_be_bytes());
             put_state(&self.0, &part.state, out)?;
         }
+        tell_apart(out, at);
         Ok(())
     }
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, Held<A, W>>, CodecError> {
         let refuse = || cut_short(bytes);
-        let mut rest = bytes;
+        let mut rest = told_apart(bytes);
         let timer = take_time(&mut rest).ok_or_else(refuse)?;
         let mut parts = Vec::new();
         while !rest.is_empty() {
@@ -198,7 +203,7 @@ impl<A: Datum + Clone, W: KeyWindows> Datum for Held<A, W> {
 
     fn to_json(bytes: &[u8]) -> Result<serde_json::Value, CodecError> {
         let refuse = || cut_short(bytes);
-        let mut rest = bytes;
+        let mut rest = told_apart(bytes);
         take_time(&mut rest).ok_or_else(refuse)?;
         let mut parts = Vec::new();
         while !rest.is_empty() {
@@ -208,6 +213,18 @@ impl<A: Datum + Clone, W: KeyWindows> Datum for Held<A, W> {
         }
         Ok(parts.into())
     }
+}
+
+/// Where the states are in what a key has.
+fn held_parts<A: Datum + Clone, W: KeyWindows>() -> Parts {
+    Parts::one::<Held<First, W>, A>(|walk| {
+        walk.bytes(8)?;
+        while !walk.is_over() {
+            walk.bytes(16)?;
+            walk.measured(0)?;
+        }
+        Ok(())
+    })
 }
 
 /// How values are folded in the windows of a key.
@@ -362,6 +379,7 @@ where
     let store = name.to_owned();
     keyed
         .with_timed_store::<Held<C::State, W>>(name)
+        .with_parts(name, held_parts::<C::State, W>())
         .with_open_windows::<Held<C::State, W>, C::State>(
             name,
             open::by_key::<K, V, _, _>(windows, fold.clone()),

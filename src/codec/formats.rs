@@ -66,16 +66,21 @@ impl<T: Serialize + DeserializeOwned + Clone> Codec<T> for Bincode {
     }
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, T>, CodecError> {
-        let (value, used) = bincode::serde::decode_from_slice(bytes, BINCODE).map_err(|e| {
-            decode_error(
-                "bincode",
-                bytes,
-                format_args!("{e}; plain text is read with `str` or the codec `Text`"),
-            )
-        })?;
+        let (value, used) = bincode_front(bytes)?;
         whole("bincode", bytes, bytes.len() - used)?;
         Ok(Cow::Owned(value))
     }
+}
+
+/// The value at the front of bytes that [`Bincode`] wrote, and how many of them are its own.
+pub(super) fn bincode_front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
+    bincode::serde::decode_from_slice(bytes, BINCODE).map_err(|e| {
+        decode_error(
+            "bincode",
+            bytes,
+            format_args!("{e}; plain text is read with `str` or the codec `Text`"),
+        )
+    })
 }
 
 impl<T: Serialize + DeserializeOwned + Clone> Codec<T> for Postcard {

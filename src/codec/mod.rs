@@ -10,6 +10,7 @@ mod formats;
 mod identity;
 pub(crate) mod json;
 mod or_null;
+mod parts;
 mod shape;
 mod sort_key;
 mod versions;
@@ -21,6 +22,7 @@ pub use formats::{Bincode, Json, Postcard, Raw, Text};
 pub(crate) use identity::{Misread, first_version, is_first};
 pub use identity::{Schema, SchemaDifference, TypeIdentity};
 pub use or_null::OrNull;
+pub(crate) use parts::{First, Parts, Second, tell_apart, told_apart};
 pub use sort_key::SortKey;
 pub(crate) use versions::{ValueVersions, Versioned, version_of};
 
@@ -105,6 +107,19 @@ pub trait Datum: ToOwned<Owned: Send + Sync + Clone + 'static> + Send + Sync + '
     fn from_json(json: &serde_json::Value) -> Result<Vec<u8>, CodecError> {
         json::bytes_of(json)
     }
+
+    /// The value at the front of bytes behind which others stand, and how many of them are its own. Only serde types have one.
+    #[doc(hidden)]
+    fn decode_front(bytes: &[u8]) -> Result<(Cow<'_, Self>, usize), CodecError> {
+        Err(CodecError::Decode {
+            codec: "a part of a value",
+            length_bytes: bytes.len(),
+            why: format!(
+                "values of the type {} do not say where they end",
+                Self::identity()
+            ),
+        })
+    }
 }
 
 impl<T> Datum for T
@@ -115,6 +130,11 @@ where
 
     fn identity() -> TypeIdentity {
         TypeIdentity::of::<T>()
+    }
+
+    fn decode_front(bytes: &[u8]) -> Result<(Cow<'_, T>, usize), CodecError> {
+        let (value, length_bytes) = formats::bincode_front(bytes)?;
+        Ok((Cow::Owned(value), length_bytes))
     }
 
     fn to_json(bytes: &[u8]) -> Result<serde_json::Value, CodecError> {

@@ -2,37 +2,89 @@
 //!
 //! ```text
 //! version 1         value                    as in a store without versions
-//! version 2 to 255  255, version, value      no value of version 1 begins with 255, else it gets no second version
+//! version 2 to 254  255, version, value      no value of version 1 begins with 255 and a version, else it gets no second one
 //! ```
-//! A value is written in the version of now at its next change; until then its old bytes stay.
+//! A value is written in the version of now at its next change; until then its old bytes stay. Where a step keeps a user's type inside
+//! its own, the parts of that type are converted, and the version is that of the whole (`parts.rs`).
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::parts::Parts;
 use super::{Codec, CodecError, Datum, TypeIdentity};
 
 /// Stands before the version of a value.
-const MARK: u8 = u8::MAX;
+pub(super) const MARK: u8 = u8::MAX;
 
-type Convert = dyn Fn(&[u8], &mut Vec<u8>) -> Result<(), CodecError> + Send + Sync;
+/// Writes a value of now behind `out` for one of an earlier version: a whole one, or one at the front of bytes, whose length it returns.
+type Convert<R> = dyn Fn(&[u8], &mut Vec<u8>) -> Result<R, CodecError> + Send + Sync;
 
-/// A version that is read, and no longer written.
+/// A type of an earlier version, which is read and no longer written.
 #[derive(Clone)]
-struct Earlier {
+pub(super) struct Earlier {
     value: TypeIdentity,
-    /// From the bytes of its value to those of the value of now.
-    convert: Arc<Convert>,
+    convert: Arc<Convert<()>>,
+    convert_front: Arc<Convert<usize>>,
+}
+
+impl Earlier {
+    fn new<Old, New>(convert: impl Fn(Old) -> New + Send + Sync + 'static) -> Self
+    where
+        Old: Datum + Sized + Clone,
+        New: Datum + Sized + Clone,
+    {
+        let convert = Arc::new(convert);
+        let of_front = Arc::clone(&convert);
+        Self {
+            value: Old::identity(),
+            convert: Arc::new(move |old, new| {
+                let old = decode::<Old>(&Old::DefaultCodec::default(), old)?;
+                New::DefaultCodec::default().encode(&convert(old), new)
+            }),
+            convert_front: Arc::new(move |old, new| {
+                let (old, length_bytes) = Old::decode_front(old)?;
+                New::DefaultCodec::default().encode(&of_front(owned(old)), new)?;
+                Ok(length_bytes)
+            }),
+        }
+    }
+
+    /// Converts a value that takes up all of `bytes`.
+    pub(super) fn convert(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
+        (self.convert)(bytes, out)
+    }
+
+    /// Converts the value at the front of `bytes`; returns how many of them are its own.
+    pub(super) fn convert_front(
+        &self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<usize, CodecError> {
+        (self.convert_front)(bytes, out)
+    }
 }
 
 /// The versions that a build reads; the one behind the last of them is its own.
 #[derive(Clone, Default)]
 pub(crate) struct ValueVersions {
-    earlier: BTreeMap<u8, Earlier>,
+    /// The versions that are read.
+    versions: BTreeSet<u8>,
+    /// How a part was until it changed, by the version in which it was so last. Without parts the whole is the first one.
+    changes: [BTreeMap<u8, Earlier>; 2],
+    parts: Option<Parts>,
 }
 
 impl ValueVersions {
-    /// Reads values of `version`, which are of the type `Old`.
+    /// The versions of values that have these parts.
+    pub(crate) fn of_parts(parts: Parts) -> Self {
+        Self {
+            parts: Some(parts),
+            ..Self::default()
+        }
+    }
+
+    /// Reads values of `version`, which are of the type `Old`, or have parts of it.
     ///
     /// # Errors
     /// Why there can be no such version.
@@ -46,34 +98,44 @@ impl ValueVersions {
         New: Datum + Sized + Clone,
     {
         let value = Old::identity();
-        if version == 0 || version == MARK {
+        if version == 0 || version >= LAST {
             return Err(format!(
-                "there is no version {version}: values without one are of version 1, and there are up to 254 others"
+                "there is no version {version}: values without one are of version 1, and the last is {LAST}, which is written"
             ));
         }
-        if version == 1 && may_begin_with_mark(&value) {
+        if version == 1 && self.parts.is_none() && may_begin_with_mark(&value) {
             return Err(format!(
                 "values of the type {value} begin with bytes that cannot be told from a version: give the step a new name, and fill its \
                  store from the input"
             ));
         }
-        let convert = move |old: &[u8], new: &mut Vec<u8>| {
-            let old = decode::<Old>(&Old::DefaultCodec::default(), old)?;
-            New::DefaultCodec::default().encode(&convert(old), new)
+        let changed = match &self.parts {
+            None => vec![0],
+            Some(parts) => parts.of_type::<New>(),
         };
-        let earlier = Earlier {
-            value,
-            convert: Arc::new(convert),
-        };
-        match self.earlier.insert(version, earlier) {
-            None => Ok(()),
-            Some(_) => Err(format!("version {version} is read in two ways")),
+        let earlier = Earlier::new(convert);
+        self.versions.insert(version);
+        for part in changed {
+            if self.changes[part]
+                .insert(version, earlier.clone())
+                .is_some()
+            {
+                return Err(format!("version {version} is read in two ways"));
+            }
         }
+        Ok(())
     }
 
     /// The version that is written.
     pub(crate) fn current(&self) -> u8 {
-        self.earlier.keys().last().map_or(1, |last| last + 1)
+        self.versions.last().map_or(1, |last| last + 1)
+    }
+
+    /// How the parts of a value of `version` were: as they were until they changed next.
+    fn at(&self, version: u8) -> [Option<&Earlier>; 2] {
+        let until = |changes| BTreeMap::range(changes, version..).next();
+        let [first, second] = &self.changes;
+        [first, second].map(|changes| until(changes).map(|(_, earlier)| earlier))
     }
 
     /// The bytes of a stored value as the value of now has them, without a version.
@@ -82,34 +144,57 @@ impl ValueVersions {
         if version == self.current() {
             return Ok(Cow::Borrowed(value));
         }
-        let Some(earlier) = self.earlier.get(&version) else {
+        if !self.versions.contains(&version) {
             return Err(CodecError::Version {
                 found: version,
                 current: self.current(),
             });
-        };
-        let mut converted = Vec::new();
-        (earlier.convert)(value, &mut converted)?;
+        }
+        let (mut converted, earlier) = (Vec::new(), self.at(version));
+        match (&self.parts, earlier) {
+            (Some(parts), earlier) => parts.convert(value, earlier, &mut converted)?,
+            (None, [Some(whole), _]) => whole.convert(value, &mut converted)?,
+            (None, _) => unreachable!("a version that is read says how"),
+        }
         Ok(Cow::Owned(converted))
     }
 
     /// The types of the earlier versions.
     pub(crate) fn earlier(&self) -> BTreeMap<u8, TypeIdentity> {
-        let earlier = self.earlier.iter();
-        earlier
-            .map(|(version, it)| (*version, it.value.clone()))
+        let type_of = |version: u8| {
+            let types = self.at(version).map(|part| part.map(|it| &it.value));
+            match (&self.parts, types) {
+                (Some(parts), types) => Some(parts.whole_of(types)),
+                (None, [whole, _]) => whole.cloned(),
+            }
+        };
+        let versions = self.versions.iter();
+        versions
+            .filter_map(|version| Some((*version, type_of(*version)?)))
             .collect()
     }
 }
 
 fn decode<V: Clone>(codec: &impl Codec<V>, bytes: &[u8]) -> Result<V, CodecError> {
-    Ok(codec.decode(bytes)?.into_owned())
+    Ok(owned(codec.decode(bytes)?))
+}
+
+fn owned<V: Clone>(value: Cow<'_, V>) -> V {
+    value.into_owned()
+}
+
+/// The last version that there is.
+const LAST: u8 = MARK - 1;
+
+/// Whether bytes begin with a version.
+pub(super) fn has_version(bytes: &[u8]) -> bool {
+    matches!(bytes, [MARK, 1..=LAST, ..])
 }
 
 /// Splits a stored value into its version and its bytes.
 pub(crate) fn version_of(bytes: &[u8]) -> (u8, &[u8]) {
     match bytes {
-        [MARK, version, value @ ..] => (*version, value),
+        [MARK, version @ 1..=LAST, value @ ..] => (*version, value),
         _ => (1, bytes),
     }
 }

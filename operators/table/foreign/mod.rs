@@ -408,6 +408,7 @@ where
         let changes = to_show
             .connect(answers)
             .with_store::<Matched<V, W>>(name)
+            .with_parts(name, Matched::<V, W>::parts())
             .process(name, move |context| {
                 Ok(LeftHome {
                     left: left.open(context)?,

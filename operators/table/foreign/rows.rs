@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::codec::{Datum, First, Parts, Second};
 use crate::operators::join::Joiner;
 use crate::runtime::Change;
 
@@ -39,6 +40,21 @@ impl<V, W> Default for Matched<V, W> {
             right: None,
             time: i64::MIN,
         }
+    }
+}
+
+impl<V: Datum, W: Datum> Matched<V, W> {
+    /// Where the values of both sides are in it.
+    pub(super) fn parts() -> Parts {
+        Parts::two::<Matched<First, Second>, V, W>(|walk| {
+            walk.same::<u32>()?;
+            walk.optional(|walk| {
+                walk.part::<V>(0)?;
+                walk.optional(|walk| walk.part::<W>(1))
+            })?;
+            walk.optional(|walk| walk.part::<W>(1))?;
+            walk.same::<i64>()
+        })
     }
 }
 

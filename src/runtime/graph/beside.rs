@@ -16,6 +16,17 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
     }
 }
 
+impl<K: ?Sized, V: ?Sized, U> Keyed<K, V, U> {
+    /// Says that this stream beside is all that `step` gives: what is said behind it about a step's state is about that one.
+    pub(crate) fn belongs_to<L: ?Sized, W: ?Sized, S>(&self, step: &Keyed<L, W, S>) {
+        let nodes = (self.place.node_in_front(), step.place.node_in_front());
+        if let (Some(side), Some(step)) = nodes {
+            self.graph
+                .change(|topology| topology.steps_of_sides.insert(side, step));
+        }
+    }
+}
+
 /// Both ends of a stream beside the one that goes on at a place.
 #[track_caller]
 pub(super) fn side_output<L: ?Sized + 'static, W: ?Sized + 'static>(

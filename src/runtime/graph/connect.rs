@@ -179,6 +179,10 @@ where
     A: Upstream<K, L>,
     B: Upstream<K, R>,
 {
+    pub(super) fn left_graph(&self) -> &Graph {
+        &self.left.graph
+    }
+
     /// Declares a store; see [`Keyed::with_store`].
     ///
     /// # Panics

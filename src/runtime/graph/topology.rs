@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::description::{Description, Edge, EdgeKind, Node};
 use super::source::{ReplayTopic, SplitLister};
-use crate::codec::{Datum, Schema, ValueVersions};
+use crate::codec::{Parts, Schema, ValueVersions};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::task::chains::{Chains, ExchangeChain, FeedFactory, ReceiveFactory};
 use crate::runtime::task::committed::{Face, WindowsFace};
@@ -69,8 +69,12 @@ pub(crate) struct Topology {
     pub(crate) stores: BTreeMap<String, Schema>,
     /// How their rows are shown to who has not the types.
     pub(crate) faces: BTreeMap<String, Face>,
+    /// The steps to which streams beside belong that are all that a step gives, by the numbers of the nodes.
+    pub(crate) steps_of_sides: BTreeMap<usize, usize>,
     /// How earlier versions of values are read, by store.
     pub(crate) versions: BTreeMap<String, Arc<ValueVersions>>,
+    /// The stores whose values have parts of a user's types.
+    pub(crate) parts: BTreeMap<String, Parts>,
     /// The stores of tables whose old values somebody asks for, or whose values others read.
     pub(crate) shared_stores: BTreeSet<String>,
     pub(crate) sink_topics: BTreeMap<TopicName, SinkTopic>,
@@ -291,6 +295,7 @@ impl Graph {
 
     /// A node, by its number, was called `first`.
     pub(crate) fn rename_node(&self, node: usize, first: &str) {
+        let node = self.step_of(node);
         let found = self.0.borrow().nodes.get(node).cloned();
         let ports = found.iter().flat_map(|node| &node.inputs);
         let ports: Vec<&str> = ports.filter_map(|edge| edge.port).collect();
@@ -306,6 +311,12 @@ impl Graph {
                 "`.was({first:?})` stands behind a step without a name: put it right behind the one that was renamed"
             )),
         }
+    }
+
+    /// The node of the step that a node is, or stands beside.
+    pub(super) fn step_of(&self, node: usize) -> usize {
+        let topology = self.0.borrow();
+        topology.steps_of_sides.get(&node).copied().unwrap_or(node)
     }
 
     /// The state of the step `name`, and what is under way to it, is kept under the name that it had first.
@@ -334,53 +345,9 @@ impl Graph {
         }
     }
 
-    /// Earlier builds kept values of `version` in a store of the node, which were `Old` and are read as `New`.
-    pub(crate) fn migrate<Old, New>(
-        &self,
-        node: usize,
-        version: u8,
-        convert: impl Fn(Old) -> New + Send + Sync + 'static,
-    ) where
-        Old: Datum + Sized + Clone,
-        New: Datum + Sized + Clone,
-    {
-        let mut topology = self.0.borrow_mut();
-        let Topology {
-            nodes,
-            stores,
-            versions,
-            faults,
-            ..
-        } = &mut *topology;
-        let new = New::identity();
-        let of_node: Vec<&String> = nodes
-            .get(node)
-            .map_or(vec![], |node| node.stores.iter().collect());
-        let mut fitting = of_node
-            .iter()
-            .filter(|name| stores.get(**name).is_some_and(|it| it.value == new));
-        let (Some(name), None) = (fitting.next(), fitting.next()) else {
-            let kept = of_node
-                .iter()
-                .filter_map(|name| Some(format!("{name:?} of {}", stores.get(*name)?.value)));
-            faults.push(format!(
-                "`.migrate_from({version}, …)` makes values of the type {new}, and the step in front of it has no such store, or several \
-                 (it has: {}): put it right behind the step, and let it make what one of its stores holds",
-                kept.collect::<Vec<_>>().join(", ")
-            ));
-            return;
-        };
-        let of_store = versions.entry((*name).clone()).or_default();
-        let of_store = Arc::make_mut(of_store);
-        match of_store.read(version, convert) {
-            Ok(()) => {
-                if let Some(schema) = stores.get_mut(*name) {
-                    schema.value_version = of_store.current();
-                    schema.earlier = of_store.earlier();
-                }
-            }
-            Err(why) => faults.push(format!("the store {name:?}: {why}")),
-        }
+    /// Changes what was declared.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut Topology) -> R) -> R {
+        change(&mut self.0.borrow_mut())
     }
 
     /// A step asks for the time.

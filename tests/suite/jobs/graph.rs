@@ -241,3 +241,35 @@ fn u7_a_step_that_was_renamed_is_refused_until_it_is_said_and_keeps_its_state() 
     let counts = committed_by_key::<u64, u64>(&log, "out");
     assert_eq!(counts[&1], [1, 2, 3]);
 }
+
+#[test]
+fn u7_steps_that_are_several_nodes_or_give_only_a_stream_beside_keep_all_their_stores_when_renamed()
+{
+    let job = Job::new("renamed");
+    let numbers = job.source(topic::<str>("in"));
+    let (windowed, told) = numbers
+        .try_map(|text: &str| text.parse::<u64>())
+        .event_time(|n| n.cast_signed(), Watermarks::default())
+        .key_by(|n| n % 2)
+        .boxed()
+        .tee();
+    windowed
+        .window(FixedWindows::tumbling(OFTEN))
+        .early(Every::wall_clock(OFTEN))
+        .count("windows")
+        .was("first")
+        .sink(topic::<u64>("counts").as_option());
+    told.effect(
+        "told",
+        EffectPolicy::parallel(1),
+        |_: Effect<u64, u64>| async { Delivery::Done },
+    )
+    .was("announced")
+    .sink(topic("dead"));
+    let topics = job.topics().unwrap();
+    let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
+    for store in ["first", "first-early", "first-ticks", "announced"] {
+        let changelog = format!("renamed-{store}-changelog");
+        assert!(names.contains(&changelog.as_str()), "{store}: {names:?}");
+    }
+}

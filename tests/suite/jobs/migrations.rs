@@ -342,7 +342,7 @@ fn u9_builds_that_do_not_read_what_is_stored_are_refused_with_what_to_do() {
     );
     assert!(wrong.contains("values of the type First{"), "{wrong}");
     let nowhere = refusal(one(|it| it.migrate_from(1, |old: u64| old)), &log);
-    assert!(nowhere.contains("no such store"), "{nowhere}");
+    assert!(nowhere.contains("no store with such values"), "{nowhere}");
     let twice = refusal(
         one(|it| {
             it.migrate_from(1, |old: First| Third::from(old))

@@ -32,3 +32,4 @@ mod types;
 mod watching;
 mod whole;
 mod word_count;
+pub(crate) mod wrapped;

@@ -10,6 +10,9 @@ use onceflow::types::TopicName;
 
 use super::proxy::until;
 use super::stage::{Stage, stage};
+use crate::support::peers;
+use crate::time::scaled_kafka::until_led;
+use crate::time::support::topic_of_clicks;
 
 const INPUT: &str = "typed-lines";
 
@@ -73,4 +76,24 @@ fn u9_on_kafka_values_of_earlier_builds_are_read_on_other_machines() {
         let settings = settings.and_then(|it| it.with("state.dir", &state.display().to_string()));
         Log::kafka_with(settings.unwrap()).unwrap()
     });
+}
+
+#[test]
+fn u9_on_kafka_what_waits_in_steps_of_every_kind_is_read_by_a_later_build_on_another_machine() {
+    if !peers::are_wanted(&["kafka"]) {
+        return;
+    }
+    // Its topics have names that others have.
+    let cluster = crate::time::scaled_kafka::cluster();
+    let folder = tempfile::tempdir().unwrap();
+    let machines = std::cell::Cell::new(0);
+    let log = || {
+        machines.set(machines.get() + 1);
+        let state = folder.path().join(format!("machine-{}", machines.get()));
+        crate::time::scaled_kafka::open(&cluster.bootstrap(), &state)
+    };
+    let feeder = log();
+    topic_of_clicks(&feeder, "in", 1);
+    until_led(&feeder, "in", 1);
+    crate::jobs::wrapped::two_builds(log, &folder.path().join("notes"), || ());
 }
