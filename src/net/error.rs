@@ -58,7 +58,7 @@ pub enum NetError {
         limit: Duration,
     },
     /// The TLS handshake failed.
-    #[error("no TLS with {peer}: {source}; {}", handshake_advice(source))]
+    #[error("no TLS with {peer}: {source}; {}", handshake_advice(source).of_a_broker)]
     Handshake {
         /// The other side.
         peer: String,
@@ -103,37 +103,84 @@ pub enum NetError {
     Io(#[from] io::Error),
 }
 
-/// What to do about a handshake that failed.
-fn handshake_advice(source: &io::Error) -> &'static str {
+/// What to do about a handshake that failed, in the words of each kind of server.
+struct Advice {
+    of_a_broker: &'static str,
+    of_a_web_server: &'static str,
+}
+
+impl Advice {
+    const fn of_both(advice: &'static str) -> Self {
+        Self {
+            of_a_broker: advice,
+            of_a_web_server: advice,
+        }
+    }
+}
+
+fn handshake_advice(source: &io::Error) -> Advice {
     let cause = source.get_ref().and_then(|e| e.downcast_ref::<TlsError>());
     match cause {
-        Some(TlsError::InvalidCertificate(fault)) => match fault {
-            CertificateError::UnknownIssuer => {
-                "another authority signed its certificate than those trusted here: name that one (ssl.truststore.location)"
-            }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "renew its certificate, or set this machine's clock"
-            }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "set this machine's clock, or the other's"
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "dial it by a name that its certificate holds (bootstrap.servers, and the brokers' advertised.listeners), or give it another certificate"
-            }
-            _ => "give it another certificate",
+        Some(TlsError::InvalidCertificate(fault)) => certificate_advice(fault),
+        Some(TlsError::InvalidMessage(_)) => Advice {
+            of_a_broker: "it does not speak TLS there: check the port and security.protocol",
+            of_a_web_server: "it does not speak TLS there: check the port, and whether the URL is to begin with http://",
         },
-        Some(TlsError::InvalidMessage(_)) => {
-            "it does not speak TLS there: check the port and security.protocol"
+        Some(TlsError::AlertReceived(_)) => {
+            Advice::of_both("it refused: check the certificate that it was shown")
         }
-        Some(TlsError::AlertReceived(_)) => "it refused: check the certificate that it was shown",
-        None if source.kind() == io::ErrorKind::UnexpectedEof => {
-            "it hung up: it may not speak TLS there: check the port and security.protocol"
+        None if source.kind() == io::ErrorKind::UnexpectedEof => Advice {
+            of_a_broker: "it hung up: it may not speak TLS there: check the port and security.protocol",
+            of_a_web_server: "it hung up: it may not speak TLS there: check the port",
+        },
+        _ => Advice::of_both(
+            "check that it speaks TLS there, and that its certificate is trusted and names it",
+        ),
+    }
+}
+
+fn certificate_advice(fault: &CertificateError) -> Advice {
+    match fault {
+        CertificateError::UnknownIssuer => Advice {
+            of_a_broker: "another authority signed its certificate than those trusted here: name that one (ssl.truststore.location)",
+            of_a_web_server: "another authority signed its certificate than those trusted here: name that one (`trust`)",
+        },
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            Advice::of_both("renew its certificate, or set this machine's clock")
         }
-        _ => "check that it speaks TLS there, and that its certificate is trusted and names it",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            Advice::of_both("set this machine's clock, or the other's")
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Advice {
+                of_a_broker: "dial it by a name that its certificate holds (bootstrap.servers, and the brokers' advertised.listeners), or give it another certificate",
+                of_a_web_server: "call it by a name that its certificate holds, or give it another certificate",
+            }
+        }
+        _ => Advice::of_both("give it another certificate"),
     }
 }
 
 impl NetError {
+    /// The reason why there is no connection to a web server, in words about one.
+    #[cfg(feature = "http")]
+    pub(crate) fn of_a_web_server(&self) -> String {
+        match self {
+            Self::Resolve { source, .. } => {
+                format!("its name has no address ({source}): check the name and the resolver")
+            }
+            Self::Connect { source, .. } => {
+                format!(
+                    "{source}: check that a server listens there and that nothing between blocks it"
+                )
+            }
+            Self::Handshake { source, .. } => {
+                format!("{source}; {}", handshake_advice(source).of_a_web_server)
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// What a caller may do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -6,6 +6,7 @@
 mod calls;
 mod commit;
 mod connections;
+mod effects;
 mod joins;
 mod latency;
 mod log;
@@ -89,6 +90,8 @@ enum Benchmark {
     Queries,
     /// Calls of the world outside, ten thousand under way
     Calls,
+    /// Effects on the world outside, beside the same job without them
+    Effects,
     /// From `kill -9` to the first new commit, with 10 GiB of state (takes minutes, and 40 GiB of disk)
     Restart,
     /// Savepoints of a job with 4 GiB of state, and the way back (takes minutes, and 20 GiB of disk)
@@ -181,6 +184,7 @@ fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure
         Benchmark::Joins => joins::measure(bench),
         Benchmark::Queries => queries::measure(bench),
         Benchmark::Calls => calls::measure(bench),
+        Benchmark::Effects => effects::measure(bench),
         Benchmark::Restart => restart::measure(bench),
         Benchmark::Savepoint => savepoint::measure(bench),
     }

@@ -237,7 +237,7 @@ impl Shared {
             false => None,
         };
         let connected = connect(&origin.address, tls, ConnectTimeouts::default()).await;
-        let connection = connected.map_err(|e| failed(&causes(&e)))?;
+        let connection = connected.map_err(|e| failed(&e.of_a_web_server()))?;
         let shaken = handshake(TokioIo::new(connection.into_bytes())).await;
         let (sender, driver) = shaken.map_err(|e| failed(&e))?;
         // It ends with the sender; its errors are those of the requests.

@@ -55,6 +55,7 @@ fn every_benchmark_prints_its_figures_as_json() {
         "joins.",
         "queries.",
         "calls.",
+        "effects.",
         "restart.",
         "savepoint.",
     ] {

@@ -126,6 +126,47 @@ fn o6_an_effect_that_can_never_be_delivered_stops_the_job_where_nobody_takes_it_
 }
 
 #[test]
+fn o11_attempts_are_counted_over_restarts() {
+    let place = Place::new();
+    let log = place.log();
+    topic_of_clicks(&log, "in", 1);
+    feed(&log, "in", 0, &[("broken".to_owned(), 1)]);
+    let keys = Keys::default();
+    let launch = |is_endless, stalls_at: usize| {
+        let keys = Arc::clone(&keys);
+        let target = move |effect: Effect<String, Click>| {
+            let time = note(&keys, &effect);
+            async move {
+                match effect.key.as_str() {
+                    "broken" if time == stalls_at => std::future::pending().await,
+                    "broken" => Delivery::again("it is broken"),
+                    _ => Delivery::Done,
+                }
+            }
+        };
+        let policy = EffectPolicy::parallel(4).pause(ms(1), ms(2)).attempts(7);
+        tells(target, policy, is_endless)
+    };
+    let times = |number: i64| keys.lock().unwrap().get(&number).map_or(0, Vec::len);
+    // Of each run the last attempt has no answer, and is not counted.
+    for (other, stalls_at) in [(2, 3), (3, 6)] {
+        let running = launch(true, stalls_at).start(&log).unwrap();
+        until("it is told so often", || times(1) == stalls_at);
+        // Behind this one all is noted that was known before.
+        feed(&log, "in", 0, &[("fine".to_owned(), other)]);
+        until("the other one is told", || times(other) == 1);
+        wait(running.stop()).unwrap();
+    }
+    run(launch(false, 0), &log).unwrap();
+    assert_eq!(times(1), 7 + 2);
+    let dead = committed(&log, "dead");
+    let why: Vec<&str> = dead.iter().map(|it| it.header("onceflow.failed")).collect();
+    assert_eq!(why, ["it is broken (the last of 7 attempts)"]);
+    let keys = keys.lock().unwrap();
+    assert!(keys[&1].iter().all(|key| *key == keys[&1][0]), "{keys:?}");
+}
+
+#[test]
 fn o12_a_slow_target_stops_no_commit_and_at_the_bound_sources_stand_still() {
     let place = Place::new();
     let log = place.log();

@@ -4,6 +4,8 @@ mod answers; // Classes of answers, dead letters, pauses, bounds.
 mod epochs; // A target that keeps the epoch beside its rows, as a sink of one's own: exactly once, killed on both sides.
 #[cfg(feature = "http")]
 mod http; // Requests of HTTP at a server that fails, delays, drops connections and goes away.
+#[cfg(feature = "http")]
+mod https; // Requests over TLS: certificates that are trusted, and those that are not.
 mod keys; // Idempotency keys over restarts, hand-overs, new logs and savepoints.
 mod killed; // A process that is killed at any moment and at every failpoint, and a target that writes down the keys.
 #[cfg(feature = "kafka")]

@@ -3,26 +3,26 @@
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
 /// An authority, and what it signed.
-pub(super) struct Authority {
-    pub(super) pem: String,
+pub(crate) struct Authority {
+    pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, in PEM.
-pub(super) struct Signed {
-    pub(super) certificate: String,
-    pub(super) key: String,
+pub(crate) struct Signed {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 impl Signed {
     /// As Kafka takes it in one file: the key, then the chain.
-    pub(super) fn whole(&self) -> String {
+    pub(crate) fn whole(&self) -> String {
         format!("{}{}", self.key, self.certificate)
     }
 }
 
 impl Authority {
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name = named(name);
@@ -35,12 +35,12 @@ impl Authority {
     }
 
     /// A certificate for `host`, whose subject is `CN=name`.
-    pub(super) fn sign(&self, host: &str, name: &str) -> Signed {
+    pub(crate) fn sign(&self, host: &str, name: &str) -> Signed {
         self.sign_until(host, name, 2040)
     }
 
     /// One that expired long ago.
-    pub(super) fn sign_expired(&self, host: &str) -> Signed {
+    pub(crate) fn sign_expired(&self, host: &str) -> Signed {
         self.sign_until(host, "expired", 2020)
     }
 

@@ -1,7 +1,7 @@
 //! The client towards brokers that ask who it is: TLS, logins and rights, on our own server and on a real Apache Kafka.
 
 mod brokers;
-mod certificates;
+pub(crate) mod certificates;
 mod logins;
 mod rights;
 mod sessions;

@@ -210,13 +210,24 @@ impl Launch {
     /// environment, and commit the file. Differences that would lose state are not written; a job that never ran begins with
     /// the file removed.
     ///
-    /// ```no_run
-    /// # use onceflow::runtime::Launch;
-    /// # fn launch() -> Launch { unimplemented!() }
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    /// use onceflow::runtime::Launch;
+    ///
+    /// /// The job as `main` starts it.
+    /// fn launch() -> Launch {
+    ///     let job = Job::new("page-views");
+    ///     job.keyed_source(keyed_topic::<String, u64>("clicks")).count("views").changes().sink(topic("views"));
+    ///     job.exactly_once(Commit::every(Duration::from_millis(100)))
+    /// }
+    ///
     /// #[test]
-    /// fn the_job_fits_what_is_deployed() -> Result<(), onceflow::prelude::JobError> {
+    /// fn the_job_fits_what_is_deployed() -> Result<(), JobError> {
     ///     launch().check_lock("job.lock")
     /// }
+    /// # // A file that is not there is not taken for one that fits.
+    /// # assert!(launch().check_lock("no-such-directory/job.lock").is_err());
     /// ```
     ///
     /// # Errors
