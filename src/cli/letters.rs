@@ -27,8 +27,11 @@ Examples:
 A letter that is replayed enters the job once, in its transaction, where it came from. On Kafka the job may run meanwhile. A data directory
 is in use while it does: stop it first, and what is asked for waits for its next run; or ask from its program (`Running::letters`).";
 
-/// The most reasons that are listed of a topic.
+/// The most reasons that are listed of a topic, and the most characters of each.
 const REASONS_MAX: usize = 20;
+const REASON_CHARACTERS_MAX: usize = 160;
+/// So much of a key, a value or a reason is shown, unless the whole is asked for.
+const SHOWN_BYTES_MAX: usize = 2048;
 
 /// List, show and replay dead and late letters.
 #[derive(Debug, Args)]
@@ -62,6 +65,9 @@ enum Action {
         /// How to decode the value
         #[arg(long, value_enum, default_value_t = ByteFormat::Text)]
         value_format: ByteFormat,
+        /// Show long keys and values to their end
+        #[arg(long)]
+        whole: bool,
     },
     /// Have the job take letters back
     Replay(ReplayArguments),
@@ -101,15 +107,23 @@ pub(super) fn run(env: &Env, arguments: LettersArguments) -> anyhow::Result<()> 
         let letters = of_job(session, &job)?;
         let mut out = output::stdout();
         match action {
-            Action::List { topics } => list(&letters, topics, &mut out)?,
+            Action::List { topics } => list(&letters, &job, topics, &mut out)?,
             Action::Show {
                 topic,
                 place,
                 key_format,
                 value_format,
+                whole,
             } => {
-                let formats = (key_format, value_format);
-                show(&letters, &topic, &place, formats, &mut out)?;
+                let letter = find(&letters, &job, &topic, &place)?;
+                let shown = Shown {
+                    job: &job,
+                    topic: &topic,
+                    letter: &letter,
+                    formats: (key_format, value_format),
+                    is_whole: whole,
+                };
+                shown.write(&mut out)?;
             }
             Action::Replay(arguments) => replay(env, &letters, &arguments, &mut out)?,
         }
@@ -142,16 +156,26 @@ impl Tally {
     }
 }
 
-fn list(letters: &Letters, topics: Vec<String>, out: &mut impl Write) -> anyhow::Result<()> {
+fn list(
+    letters: &Letters,
+    job: &str,
+    topics: Vec<String>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let topics = match topics.is_empty() {
         false => topics,
         true => letters.topics()?.iter().map(ToString::to_string).collect(),
     };
+    if topics.is_empty() {
+        writeln!(out, "no topic of this log has letters of the job {job}")?;
+        return Ok(());
+    }
     let header = ["topic", "letters", "replayed", "asked", "oldest", "newest"];
     let (mut table, mut reasons) = (
         Table::new(&header),
         Table::new(&["topic", "letters", "reason"]),
     );
+    let mut has_letters = false;
     for topic in topics {
         let mut tally = Tally::default();
         letters.visit(&topic, &mut |letter| tally.add(letter))?;
@@ -170,11 +194,19 @@ fn list(letters: &Letters, topics: Vec<String>, out: &mut impl Write) -> anyhow:
         let mut by_count: Vec<(String, u64)> = tally.reasons.into_iter().collect();
         by_count.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         for (reason, count) in by_count.into_iter().take(REASONS_MAX) {
-            let reason = output::printable(&reason).into_owned();
+            let mut shown: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
+            if shown.len() < reason.len() {
+                shown.push('…');
+            }
+            let reason = output::printable(&shown).into_owned();
             reasons.row([topic.clone(), count.to_string(), reason]);
+            has_letters = true;
         }
     }
     table.print(out)?;
+    if !has_letters {
+        return Ok(());
+    }
     writeln!(out)?;
     Ok(reasons.print(out)?)
 }
@@ -185,69 +217,141 @@ fn parse_place(text: &str) -> Option<(i32, Offset)> {
     Some((partition.parse().ok()?, Offset(offset.parse().ok()?)))
 }
 
-fn show(
-    letters: &Letters,
-    topic: &str,
-    place: &str,
-    (key_format, value_format): (ByteFormat, ByteFormat),
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
+/// The letter at a place of a topic.
+fn find(letters: &Letters, job: &str, topic: &str, place: &str) -> anyhow::Result<Letter> {
     let (partition, offset) = parse_place(place).ok_or_else(|| {
         UsageError(format!(
-            "{place:?} is no place of a letter: give its offset, or PARTITION:OFFSET"
+            "{place:?} is no place of a letter: give its offset, such as 17, or 2:17 for offset 17 of partition 2"
         ))
     })?;
-    let mut found = None;
+    let (mut found, mut nearest) = (None, None);
+    let distance = |letter: &Letter| {
+        let partitions = (i64::from(letter.partition) - i64::from(partition)).unsigned_abs();
+        (partitions, letter.offset.0.abs_diff(offset.0))
+    };
     letters.visit(topic, &mut |letter| {
         if (letter.partition, letter.offset) == (partition, offset) {
             found = Some(letter.clone());
         }
+        if nearest
+            .as_ref()
+            .is_none_or(|it| distance(letter) < distance(it))
+        {
+            nearest = Some(letter.clone());
+        }
     })?;
-    let Some(letter) = found else {
-        bail!(
-            "{topic} has no letter {place}: `onceflow consume {topic} --offset` shows what is there"
-        );
-    };
-    let formatter = Formatter {
+    match (found, nearest) {
+        (Some(letter), _) => Ok(letter),
+        (
+            None,
+            Some(Letter {
+                partition, offset, ..
+            }),
+        ) => bail!("{topic} has no letter at {place}; the nearest one is {partition}:{offset}"),
+        (None, None) => bail!(
+            "{topic} has no letters at all: `onceflow letters list --job {job}` says which topics have some"
+        ),
+    }
+}
+
+/// A letter as it is shown.
+struct Shown<'l> {
+    job: &'l str,
+    topic: &'l str,
+    letter: &'l Letter,
+    formats: (ByteFormat, ByteFormat),
+    is_whole: bool,
+}
+
+impl Shown<'_> {
+    fn state(&self) -> String {
+        let letter = self.letter;
+        let is_of_another = letter.job.as_ref().is_some_and(|it| it != self.job);
+        match letter.state {
+            LetterState::Asked => "asked for, and waits for the job".to_owned(),
+            LetterState::Replayed => "replayed".to_owned(),
+            _ if is_of_another => format!("of another job than {}", self.job),
+            _ => "not replayed".to_owned(),
+        }
+    }
+
+    /// As much of some bytes as is shown, and how many more there are.
+    fn beginning<'b>(&self, bytes: &'b [u8]) -> (&'b [u8], usize) {
+        let end = match self.is_whole {
+            true => bytes.len(),
+            false => bytes.len().min(SHOWN_BYTES_MAX),
+        };
+        // A character is not cut in two.
+        let is_inside = |end: &usize| bytes.get(*end).is_some_and(|byte| byte & 0xc0 == 0x80);
+        let end = (end.saturating_sub(3)..=end)
+            .rev()
+            .find(|end| !is_inside(end))
+            .unwrap_or(end);
+        (&bytes[..end], bytes.len() - end)
+    }
+
+    /// A key or a value, decoded and as it is.
+    fn part(&self, name: &str, value: Option<&[u8]>, format: ByteFormat) -> String {
+        let formatter = formatter();
+        let (shown, more) = match value {
+            Some(bytes) => self.beginning(bytes),
+            None => (&[][..], 0),
+        };
+        // What is cut off is no value of its format.
+        let format = if more > 0 { ByteFormat::Text } else { format };
+        let shown = value.map(|_| shown);
+        let decoded = formatter.show(shown, format);
+        let raw = formatter.show(shown, ByteFormat::Hex);
+        let rest = match more {
+            0 => String::new(),
+            more => format!("… and {more} bytes more: --whole shows them"),
+        };
+        format!("{name}: {decoded}{rest}\n{name} (hex): {raw}{rest}\n")
+    }
+
+    fn write(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        let (letter, topic) = (self.letter, self.topic);
+        let kind = match letter.kind {
+            LetterKind::Late => "late",
+            LetterKind::Failed => "failed outside",
+            _ => "dead",
+        };
+        let source = match (&letter.source, letter.source_offset) {
+            (Some(source), Some(at)) => format!("{source}, offset {at}"),
+            (Some(source), None) => source.clone(),
+            (None, _) => "unknown".to_owned(),
+        };
+        let (partition, offset) = (letter.partition, letter.offset);
+        writeln!(out, "letter: {topic}-{partition}, offset {offset}, {kind}")?;
+        let job = letter.job.as_deref().unwrap_or("unknown");
+        writeln!(out, "job: {}", output::printable(job))?;
+        writeln!(out, "source: {}", output::printable(&source))?;
+        writeln!(out, "reason: {}", output::printable(&letter.reason))?;
+        if let Some(effect) = &letter.effect {
+            writeln!(out, "idempotency key: {}", output::printable(effect))?;
+        }
+        writeln!(out, "time: {}", time::format(letter.time))?;
+        writeln!(out, "written: {}", time::format(letter.written))?;
+        if letter.kind == LetterKind::Dead {
+            writeln!(out, "attempts: {}", letter.attempts)?;
+        }
+        writeln!(out, "state: {}", self.state())?;
+        for (name, value) in letter.headers.headers() {
+            let value = formatter().show(value, ByteFormat::Text);
+            writeln!(out, "header {}: {value}", output::printable(&name))?;
+        }
+        let (key_format, value_format) = self.formats;
+        let key = self.part("key", letter.key.as_deref(), key_format);
+        let value = self.part("value", letter.value.as_deref(), value_format);
+        Ok(write!(out, "{key}{value}")?)
+    }
+}
+
+fn formatter() -> Formatter<'static> {
+    Formatter {
         is_terminal: output::is_terminal(),
         null: NULL,
-    };
-    let text = |name: &str, value: Option<&[u8]>, format| {
-        let decoded = formatter.show(value, format);
-        let raw = formatter.show(value, ByteFormat::Hex);
-        format!("{name}: {decoded}\n{name} (hex): {raw}\n")
-    };
-    let kind = match letter.kind {
-        LetterKind::Late => "late",
-        LetterKind::Failed => "failed outside",
-        _ => "dead",
-    };
-    let state = match letter.state {
-        LetterState::Asked => "asked for, and waits for the job",
-        LetterState::Replayed => "replayed",
-        _ => "not replayed",
-    };
-    let source = match (&letter.source, letter.source_offset) {
-        (Some(source), Some(at)) => format!("{source}, offset {at}"),
-        (Some(source), None) => source.clone(),
-        (None, _) => "unknown".to_owned(),
-    };
-    let job = letter.job.as_deref().unwrap_or("unknown");
-    writeln!(out, "letter: {topic}-{partition}, offset {offset}, {kind}")?;
-    writeln!(out, "job: {}", output::printable(job))?;
-    writeln!(out, "source: {}", output::printable(&source))?;
-    writeln!(out, "reason: {}", output::printable(&letter.reason))?;
-    writeln!(out, "time: {}", time::format(letter.time))?;
-    writeln!(out, "written: {}", time::format(letter.written))?;
-    writeln!(out, "attempts: {}", letter.attempts)?;
-    writeln!(out, "state: {state}")?;
-    for (name, value) in letter.headers.headers() {
-        let value = formatter.show(value, ByteFormat::Text);
-        writeln!(out, "header {}: {value}", output::printable(&name))?;
     }
-    write!(out, "{}", text("key", letter.key.as_deref(), key_format))?;
-    let value = text("value", letter.value.as_deref(), value_format);
-    Ok(write!(out, "{value}")?)
 }
 
 fn parse_offsets(text: &str) -> Option<RangeInclusive<i64>> {
@@ -298,12 +402,20 @@ fn replay(
         )
     })?;
     let asked = letters.replay(&arguments.topic, &choice, time)?;
-    write!(out, "{} letters are given back to the job", asked.count)?;
-    if asked.asked_before > 0 {
-        write!(out, "; {} were before", asked.asked_before)?;
+    let count = asked.count;
+    match count {
+        1 => write!(out, "1 letter is given back to the job")?,
+        _ => write!(out, "{count} letters are given back to the job")?,
     }
-    if asked.of_others > 0 {
-        write!(out, "; {} are of other jobs", asked.of_others)?;
+    match asked.asked_before {
+        0 => {}
+        1 => write!(out, "; 1 was before")?,
+        before => write!(out, "; {before} were before")?,
+    }
+    match asked.of_others {
+        0 => {}
+        1 => write!(out, "; 1 is another job's")?,
+        others => write!(out, "; {others} are of other jobs")?,
     }
     Ok(writeln!(out)?)
 }

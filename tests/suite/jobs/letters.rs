@@ -406,3 +406,71 @@ fn letters_are_replayed_once_by_processes_that_are_killed_at_every_step() {
     assert_counted(&log, COUNT);
     log.close().unwrap();
 }
+
+/// Counts numbers by their last digit; those that three divides fail behind the topic between processes, until that is mended.
+fn failing_behind_a_topic(instance: &str, is_mended: bool) -> Launch {
+    let job = Job::new(JOB);
+    job.source(topic::<str>("in"))
+        .try_map(|text: &str| text.parse::<u64>())
+        .key_by(|n| n % 10)
+        .partitioned("by-digit")
+        .try_map(move |n: &u64| match n % 3 {
+            0 if !is_mended => Err(format!("{n} is not taken")),
+            _ => Ok(*n),
+        })
+        .count("counts")
+        .changes()
+        .sink(topic("counts"));
+    job.exactly_once(Commit::every(OFTEN))
+        .on_poison(PoisonPolicy::DeadLetter(TopicName::new("dead").unwrap()))
+        .state_partitions(4)
+        .workers(2)
+        .scale_out(ScaleOut::instance(instance).purge_interval(ms(100)))
+}
+
+#[test]
+fn u13_letters_behind_a_topic_between_processes_go_back_into_it_once() {
+    let place = Place::new();
+    let log = place.log();
+    let numbers: Vec<String> = (0..27).map(|n| n.to_string()).collect();
+    fill_topic(&log, "in", 2, &numbers);
+    let start = |instance: &str, is_mended| {
+        let launch = failing_behind_a_topic(instance, is_mended);
+        launch.start(&log).unwrap()
+    };
+    let dead = |count| until("all failed", || committed(&log, "dead").len() == count);
+    let broken = start("one", false);
+    dead(9);
+    let letters = Letters::of(&log, JOB).unwrap();
+    let shown = &committed(&log, "dead")[0];
+    let source = shown.header("onceflow.source");
+    assert!(
+        source.starts_with("parse-by-digit-repartition-"),
+        "{source}"
+    );
+    let some = LetterChoice::all().reason("3 is not");
+    let some_count = (0..27).step_by(3).filter(|n| n % 10 == 3).count();
+    let asked = letters.replay("dead", &some, LetterTime::Own).unwrap();
+    assert_eq!(asked.count, some_count as u64);
+    // It is not mended yet: they are letters again.
+    dead(9 + some_count);
+    wait(broken.stop()).unwrap();
+    let mended = ["two", "three"].map(|instance| start(instance, true));
+    let asked = letters
+        .replay("dead", &LetterChoice::all(), LetterTime::Own)
+        .unwrap();
+    assert_eq!((asked.count, asked.asked_before), (9, some_count as u64));
+    until("all are counted", || committed(&log, "counts").len() >= 27);
+    // Who looks at the log anew knows it, too.
+    let again = Letters::of(&log, JOB).unwrap();
+    let refused = again.replay("dead", &LetterChoice::all(), LetterTime::Own);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("were replayed before"), "{refused}");
+    let all = 9 + some_count;
+    assert_eq!(states(&again, "dead"), vec![LetterState::Replayed; all]);
+    for instance in mended {
+        wait(instance.stop()).unwrap();
+    }
+    assert_counted(&log, 27);
+    assert_eq!(committed(&log, "dead").len(), all);
+}

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use crate::protocol::batch::{HeaderList, Record};
 use crate::runtime::contract::letter::{
-    ATTEMPTS, ERROR, FAILED, JOB, LATE, OFFSET, REPLAY, SOURCE, TIMESTAMP, WATERMARK,
+    ATTEMPTS, EFFECT, ERROR, FAILED, JOB, LATE, OFFSET, REPLAY, SOURCE, TIMESTAMP, WATERMARK,
     is_of_a_letter,
 };
 use crate::runtime::task::replay::number_in;
@@ -58,6 +58,8 @@ pub struct Letter {
     pub written: Timestamp,
     /// How often the record was tried.
     pub attempts: u64,
+    /// The idempotency key of the effect that could not be delivered, if it was one.
+    pub effect: Option<String>,
     /// The record's key.
     pub key: Option<Vec<u8>>,
     /// Its value.
@@ -115,6 +117,7 @@ impl Letter {
             attempts: number_in(told, ATTEMPTS)
                 .and_then(|count| u64::try_from(count).ok())
                 .unwrap_or(1),
+            effect: text(EFFECT),
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
             headers,
@@ -251,6 +254,7 @@ mod tests {
             time: Timestamp::NONE,
             written: Timestamp(0),
             attempts: 1,
+            effect: None,
             key: None,
             value: None,
             headers: HeaderList::default(),

@@ -3,10 +3,11 @@
 //! A letter that is to be replayed is written into a topic that its source reads beside its own input (`task/replay.rs`), in a
 //! transaction of the id `<job>-replay`. So it is asked for once, whoever is killed: who asks next takes the id over, which ends what an
 //! earlier one left open, and then sees what was asked for. And it enters once, because its position there is committed
-//! with the cycle that it is part of, like any other.
+//! with the cycle that it is part of, like any other. A letter of a topic between processes goes back into that topic (`way.rs`).
 
 mod letter;
 mod of_a_job;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,12 +24,17 @@ use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::letter::{JOB, LETTER, REPLAY_TIME, TIMESTAMP, is_of_a_letter};
 use crate::runtime::task::replay::{late_topic, replay_topic};
 use crate::runtime::topics::positions::positions_topic;
-use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition, TransactionalId};
+use crate::types::{
+    GroupId, Isolation, Offset, Timestamp, TopicName, TopicPartition, TransactionalId,
+};
+use way::{BETWEEN, REPLAYS, Way, is_note};
 
 /// A replay's transaction is aborted if it takes longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// A batch is handed over at this size.
 const BATCH_BYTES: usize = 256 << 10;
+/// So many jobs of the log are named where there is none of a name.
+const JOBS_SHOWN_MAX: usize = 10;
 
 /// The letters of a job: those that it wrote to its dead-letter topic, and late records that it can take back
 /// ([`Job::replayed`](crate::runtime::Job::replayed)). The job may run or not; what is asked for while it does not waits for its next run.
@@ -49,11 +55,14 @@ const BATCH_BYTES: usize = 256 << 10;
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 pub struct Letters {
     transport: Arc<dyn Transport>,
     job: String,
-    /// The topics through which the job takes letters back.
+    /// The topics through which the job takes letters back, or in which it is noted that it did.
     replays: BTreeSet<TopicName>,
+    /// The topics between its processes.
+    repartitions: BTreeSet<TopicName>,
 }
 
 impl Letters {
@@ -68,21 +77,23 @@ impl Letters {
     pub(crate) fn on(transport: Arc<dyn Transport>, job: &str) -> Result<Self, JobError> {
         let topics = wait(Admin::new(Arc::clone(&transport)).topics())?;
         let names: BTreeSet<TopicName> = topics.into_iter().map(|topic| topic.name).collect();
-        if !names.contains(&positions_topic(job)?) {
-            return Err(refused(
-                job,
-                "no job of this name has run on this log: correct the name, or the log",
-            ));
+        if !positions_topic(job).is_ok_and(|topic| names.contains(&topic)) {
+            return Err(refused(job, no_such_job(&names)));
         }
         let prefix = format!("{job}-");
         let is_replay = |name: &&TopicName| {
             let rest = name.as_str().strip_prefix(&prefix);
-            rest.is_some_and(|rest| rest.ends_with("-replay") || rest.ends_with("-replay-late"))
+            rest.is_some_and(|rest| REPLAYS.iter().any(|end| rest.ends_with(end)))
+        };
+        let is_between = |name: &&TopicName| {
+            let rest = name.as_str().strip_prefix(&prefix);
+            rest.is_some_and(|rest| rest.ends_with(BETWEEN))
         };
         Ok(Self {
             transport,
             job: job.to_owned(),
             replays: names.iter().filter(is_replay).cloned().collect(),
+            repartitions: names.iter().filter(is_between).cloned().collect(),
         })
     }
 
@@ -191,7 +202,9 @@ impl Letters {
                 if let Some((of, partition, offset)) = letter_of(record)
                     && of == topic
                 {
-                    let state = match record.offset < taken_below {
+                    // What went into the input of a step has left the hands of whoever asked.
+                    let is_in_input = is_note(place.topic.as_str());
+                    let state = match is_in_input || record.offset < taken_below {
                         true => LetterState::Replayed,
                         false => LetterState::Asked,
                     };
@@ -282,8 +295,10 @@ impl Letters {
             id,
             TIMEOUT,
         ))?;
+        let mut known = self.clone();
+        known.make_notes(topic, choice)?;
         let mut asking = Asking {
-            letters: self,
+            letters: &known,
             topic,
             time,
             writer: &writer,
@@ -291,7 +306,7 @@ impl Letters {
             headers: HeaderList::default(),
             asked: AskedLetters::default(),
         };
-        let result = self
+        let result = known
             .try_visit(topic, &mut |letter| match choice.has(letter) {
                 true => asking.take(letter),
                 false => Ok(()),
@@ -304,8 +319,11 @@ impl Letters {
         result
     }
 
-    /// The topic through which a letter goes back.
-    fn way_of(&self, topic: &str, letter: &Letter) -> Result<TopicName, JobError> {
+    /// How a letter goes back.
+    fn way_of(&self, topic: &str, letter: &Letter) -> Result<Way, JobError> {
+        if let Some(step) = self.step_of(letter) {
+            return Ok(Way::Step(step));
+        }
         let way = match (letter.kind, &letter.replay, &letter.source) {
             (LetterKind::Late | LetterKind::Failed, ..) => late_topic(&self.job, topic)?,
             (LetterKind::Dead, Some(way), _) => TopicName::new(way)?,
@@ -317,7 +335,7 @@ impl Letters {
             (LetterKind::Dead, None, None) => return Err(self.no_way(topic, letter)),
         };
         match self.replays.contains(&way) {
-            true => Ok(way),
+            true => Ok(Way::Source(way)),
             false => Err(self.no_way(topic, letter)),
         }
     }
@@ -328,11 +346,27 @@ impl Letters {
             &self.job,
             format!(
                 "the letter {topic}-{}@{} is of {source}, which takes none back. Run the job once with `PoisonPolicy::DeadLetter`, so that it has \
-                 a topic for them; what failed behind a topic between processes, and sources of your own without `Source::letters`, \
-                 cannot be replayed: choose without it (by source, or offsets)",
+                 a topic for them; sources of your own without `Source::letters`, and broadcast tables, take none: choose without it (by \
+                 source, or offsets)",
                 letter.partition, letter.offset
             ),
         )
+    }
+}
+
+/// Says that a job is not among those of the log.
+fn no_such_job(topics: &BTreeSet<TopicName>) -> String {
+    let jobs = topics
+        .iter()
+        .filter_map(|it| it.as_str().strip_suffix("-positions"));
+    let jobs: Vec<&str> = jobs.take(JOBS_SHOWN_MAX).collect();
+    match jobs.is_empty() {
+        true => "no job of this name has run on this log, nor has any other: is it the right log?"
+            .to_owned(),
+        false => format!(
+            "no job of this name has run on this log, but these have: {}. Correct the name, or the log",
+            jobs.join(", ")
+        ),
     }
 }
 
@@ -358,7 +392,7 @@ struct Asking<'a> {
     topic: &'a str,
     time: LetterTime,
     writer: &'a TransactionalWriter,
-    builders: BTreeMap<TopicName, BatchBuilder>,
+    builders: BTreeMap<TopicPartition, BatchBuilder>,
     headers: HeaderList,
     asked: AskedLetters,
 }
@@ -374,17 +408,43 @@ impl Asking<'_> {
             return Ok(());
         }
         let way = self.letters.way_of(self.topic, letter)?;
-        self.tell(letter);
-        let new = || BatchBuilder::new(Compression::None, None);
-        let builder = self.builders.entry(way.clone()).or_insert_with(new);
         let now = self.letters.transport.env().clock.wall();
-        let (key, value) = (letter.key.as_deref(), letter.value.as_deref());
-        builder.push_with_headers_of(now, key, value, self.headers.headers());
         self.asked.count += 1;
-        if builder.size_bytes() >= BATCH_BYTES {
-            hand_over(self.writer, &way, builder)?;
+        let (key, value) = (letter.key.as_deref(), letter.value.as_deref());
+        let step = match way {
+            Way::Source(topic) => {
+                self.tell(letter);
+                return self.write(&TopicPartition::new(topic, 0), now, key, value);
+            }
+            Way::Step(step) => step,
+        };
+        // The note has no content: the record is in the step's input.
+        self.tell(letter);
+        self.write(&TopicPartition::new(step.notes, 0), now, None, None)?;
+        let time = match self.time {
+            LetterTime::Own => letter.time,
+            LetterTime::At(time) => time,
+        };
+        self.headers.clear();
+        self.headers.add_all(letter.headers.headers());
+        self.write(&step.input, time, key, value)
+    }
+
+    /// Adds a record with the headers that were made.
+    fn write(
+        &mut self,
+        place: &TopicPartition,
+        time: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<(), JobError> {
+        let new = || BatchBuilder::new(Compression::None, None);
+        let builder = self.builders.entry(place.clone()).or_insert_with(new);
+        builder.push_with_headers_of(time, key, value, self.headers.headers());
+        match builder.size_bytes() >= BATCH_BYTES {
+            true => hand_over(self.writer, place, builder),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// The headers of the record to replay.
@@ -414,9 +474,9 @@ impl Asking<'_> {
         if asked.count == 0 {
             return Err(self.none_chosen());
         }
-        for (way, builder) in &mut self.builders {
+        for (place, builder) in &mut self.builders {
             if !builder.is_empty() {
-                hand_over(self.writer, way, builder)?;
+                hand_over(self.writer, place, builder)?;
             }
         }
         failpoint("letters.written");
@@ -445,11 +505,12 @@ impl Asking<'_> {
                 "{topic} has none that fit: `onceflow letters list {topic} --job {job}` says which there are"
             ),
             (0, _) => format!(
-                "the {of_others} of {topic} that fit are of other jobs: name theirs (`onceflow letters show` says which)"
+                "{topic} has {of_others} that fit, and all of them are of other jobs: ask in the name of those (`onceflow letters show` says whose \
+                 each is)"
             ),
             _ => format!(
-                "the {asked_before} of {topic} that fit were replayed before, or will be by the next run of the job: a letter that fails \
-                 again becomes a new one, which can be replayed"
+                "{topic} has {asked_before} that fit, and all of them were replayed before, or will be by the next run of the job: a letter \
+                 that fails again becomes a new one, which can be replayed"
             ),
         };
         refused(job, why)
@@ -458,9 +519,8 @@ impl Asking<'_> {
 
 fn hand_over(
     writer: &TransactionalWriter,
-    way: &TopicName,
+    place: &TopicPartition,
     builder: &mut BatchBuilder,
 ) -> Result<(), JobError> {
-    let place = TopicPartition::new(way.clone(), 0);
-    Ok(writer.partition(&place).hand_over(builder)?)
+    Ok(writer.partition(place).hand_over(builder)?)
 }
