@@ -222,7 +222,7 @@ impl Launch {
     ///     job.exactly_once(Commit::every(Duration::from_millis(100)))
     /// }
     ///
-    /// #[test]
+    /// // `#[test]` stands in front of it.
     /// fn the_job_fits_what_is_deployed() -> Result<(), JobError> {
     ///     launch().check_lock("job.lock")
     /// }
