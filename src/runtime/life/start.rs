@@ -243,7 +243,7 @@ fn prepare(
 ) -> Result<(JobContext, Vec<NotedSchema>), JobError> {
     let transport = log.transport();
     let group = GroupId::new(name)?;
-    // A restore that has got this far is not fenced, either.
+    // A restore that is half done is not fenced, either.
     refuse_half_restored(name, &read_kept(&transport, name)?)?;
     let writers = take_writers(kept, &transport, name, settings)?;
     failpoint("start.fenced");
@@ -273,10 +273,7 @@ fn prepare(
         calls,
         state_partitions,
         poison_policy: settings.poison.clone(),
-        compression: match settings.compression {
-            Compression::None => log.producer_config()?.compression,
-            chosen => chosen,
-        },
+        compression: compression(log, settings)?,
         stores: topology.stores.clone(),
         versions: topology.versions.clone(),
         shared_stores: topology.shared_stores.clone(),
@@ -315,6 +312,14 @@ fn prepare(
     }
     recover_sinks(topology, &named, &job)?;
     Ok((job, opened.unnoted))
+}
+
+/// The compression that the job asks for, or that of the log.
+fn compression(log: &Log, settings: &Settings) -> Result<Compression, JobError> {
+    Ok(match settings.compression {
+        Compression::None => log.producer_config()?.compression,
+        chosen => chosen,
+    })
 }
 
 /// Finishes what sinks had prepared for commits that were decided, and gives up the rest.

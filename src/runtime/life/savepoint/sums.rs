@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(sums.describe(files, state, first).unwrap().crc32c, "kept");
         assert_eq!(sums.describe(files, state, other).unwrap(), current);
         // The same name and length, another file.
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        env.clock.sleep(std::time::Duration::from_millis(20));
         make("000007.sst", 2);
         let again = sums.describe(files, state, first).unwrap();
         assert_eq!(again, describe_file(files, state, first).unwrap());
