@@ -21,9 +21,11 @@ impl<V: Clone + Send + 'static> Store<V> {
         );
         self.backend.claim_partitions(&self.name, partitions)?;
         self.partitions.extend_from_slice(partitions);
+        self.partitions_version += 1;
         for &partition in partitions {
             self.is_resident &= self.backend.position(&self.name, partition).is_none();
         }
+        self.note_partitions(partitions);
         self.viewed.set_partitions(&self.partitions);
         Ok(())
     }
@@ -53,7 +55,13 @@ impl<V: Clone + Send + 'static> Store<V> {
         self.dirty_bytes -= gone_bytes;
         self.table
             .remove_where(|entry| is_gone(entry.state_partition));
+        for &partition in partitions {
+            if let Some(elsewhere) = self.table.elsewhere_mut() {
+                elsewhere.set_known(partition, false);
+            }
+        }
         self.partitions.retain(|&partition| !is_gone(partition));
+        self.partitions_version += 1;
         self.restored.retain(|&partition, _| !is_gone(partition));
         self.viewed.set_partitions(&self.partitions);
         self.backend.release(&self.name, partitions);

@@ -42,12 +42,18 @@ pub(crate) fn key_of_row(row: &[u8]) -> Option<&[u8]> {
 /// The beginning of a stored key of a store in order: the state partition and the key; `None` if it is shorter.
 fn prefix_of(stored: &[u8]) -> Option<&[u8]> {
     let row = stored.get(PARTITION_BYTES..)?;
+    stored.get(..PARTITION_BYTES + prefix_of_row(row)?.len())
+}
+
+/// The beginning of a row of a store in order: what all rows of its key begin with; `None` if it is shorter.
+#[inline]
+pub(super) fn prefix_of_row(row: &[u8]) -> Option<&[u8]> {
     let (&length, rest) = row.split_first()?;
     let (header_bytes, length) = match length {
         LONG => (1 + 4, u32::from_be_bytes(*rest.first_chunk()?) as usize),
         _ => (1, usize::from(length)),
     };
-    stored.get(..PARTITION_BYTES + header_bytes + length)
+    row.get(..header_bytes + length)
 }
 
 /// Whether a range of stored keys is one of the rows of a key.

@@ -14,8 +14,8 @@
 //!             └──take_flush──► FlushBatch ──────after commit──► StateBackend::flush ─► RocksDB + position
 //! ```
 //! Reading order: `store.rs`, `table.rs` (on `index.rs`, `key.rs`), `flush.rs`, `backend.rs` (on `prepare.rs`, `rocks.rs`, `meta.rs`);
-//! ranges: `scan.rs`, and `ranges.rs` (on `order.rs`) for stores that keep
-//! their keys in order; state that moves: `handover.rs`, `replay.rs`; copies of it, and the state of a stopped job: `at_rest.rs`;
+//! ranges: `scan.rs`, and `ranges.rs` (on `order.rs`, `elsewhere.rs`) for stores
+//! that keep their keys in order; state that moves: `handover.rs`, `replay.rs`; copies of it, and the state of a stopped job: `at_rest.rs`;
 //! reads from outside: `view/`.
 
 mod at_rest;
@@ -24,6 +24,7 @@ mod budget;
 mod claims;
 mod config;
 mod cycle_store;
+mod elsewhere;
 mod error;
 mod flush;
 mod handover;

@@ -3,9 +3,15 @@
 use std::ops::ControlFlow;
 
 use super::error::StateError;
-use super::key::HashedKey;
-use super::scan::successor;
+use super::key::{HashedKey, PlacedKey, encode_stored_key, hash_key};
+use super::order::Slots;
+use super::scan::{stored_end, successor};
 use super::store::Store;
+
+/// Rows on disk that are counted for each row that a cycle changed, and how many in a cycle at least and at most.
+const COUNTED_PER_CHANGE: usize = 2;
+const COUNTED_MIN: usize = 16;
+const COUNTED_MAX: usize = 8 << 10;
 
 /// In which order a range is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +51,66 @@ impl<V: Clone + Send + 'static> Store<V> {
     /// Keeps the keys of all entries in memory in order from here on. To be called before the first entry.
     pub(crate) fn keep_order(&mut self) {
         self.table.keep_order();
+        let partitions = self.partitions.clone();
+        self.note_partitions(&partitions);
     }
 
-    /// Shows the keys of a range with their values, until `visit` breaks. Changes of the open cycle are seen. While all state is in
-    /// memory it costs what it shows, and deletions in the range that are not flushed; else a read of RocksDB's range, too.
+    /// Of a state partition that begins here all rows on disk will be known, those of another one are to be counted.
+    pub(super) fn note_partitions(&mut self, partitions: &[u16]) {
+        for &partition in partitions {
+            let begins = self.backend.position(&self.name, partition).is_none();
+            if let Some(elsewhere) = self.table.elsewhere_mut() {
+                elsewhere.set_known(partition, begins);
+            }
+        }
+    }
+
+    /// Counts some more of the rows that RocksDB held before the store was opened: a few for each change of the cycle.
+    pub(super) fn count_rows_on_disk(&mut self, changes_count: usize) -> Result<(), StateError> {
+        let Some(elsewhere) = self.table.elsewhere_mut() else {
+            return Ok(());
+        };
+        let mut partitions = self.partitions.iter().copied();
+        let Some(partition) = partitions.find(|it| !elsewhere.knows(*it)) else {
+            return Ok(());
+        };
+        let mut from = Vec::new();
+        if let Some(last) = elsewhere.counted_to(partition) {
+            encode_stored_key(partition, last, &mut from);
+            from.push(0);
+        } else {
+            encode_stored_key(partition, &[], &mut from);
+        }
+        let mut rows_left = (COUNTED_PER_CHANGE * changes_count).clamp(COUNTED_MIN, COUNTED_MAX);
+        let limit_bytes = self.limit_bytes();
+        let table = &mut self.table;
+        let mut count = |row: &[u8], _: &[u8]| {
+            if rows_left == 0 {
+                return Ok(ControlFlow::Break(()));
+            }
+            rows_left -= 1;
+            let key = PlacedKey {
+                hash: hash_key(row),
+                state_partition: partition,
+                bytes: row,
+            };
+            table.count_stored(&key, limit_bytes);
+            Ok(ControlFlow::Continue(()))
+        };
+        let to = stored_end(partition, None);
+        self.backend
+            .scan(&self.name, &from, to, Direction::Forward, &mut count)?;
+        if rows_left > 0
+            && let Some(elsewhere) = self.table.elsewhere_mut()
+        {
+            elsewhere.set_known(partition, true);
+        }
+        Ok(())
+    }
+
+    /// Shows the keys of a range with their values, until `visit` breaks. Changes of the open cycle are seen. Where all rows of the
+    /// key are in memory it costs what it shows, and deletions in the range that are not flushed; else a read of RocksDB's range, too.
+    /// The range is one of a single key's rows. Returns how many deletions it passed in memory.
     ///
     /// # Errors
     /// If RocksDB fails or holds a value that is not of the store's type.
@@ -61,25 +123,35 @@ impl<V: Clone + Send + 'static> Store<V> {
         range: &KeyRange,
         direction: Direction,
         visit: &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
-    ) -> Result<(), StateError> {
+    ) -> Result<usize, StateError> {
         self.check_not_broken()?;
-        let Some(order) = self.table.order() else {
-            panic!("store {:?} does not keep its keys in order", self.name);
-        };
+        if range.from >= range.to {
+            return Ok(0);
+        }
+        let (slots, may_have_more) = self.rows_in_memory(state_partition, range);
+        let mut deletions_count = 0;
         let entry = |slot: u32| {
             let entry = self.table.entry(slot);
+            deletions_count += usize::from(entry.value.is_none());
             (entry.key.as_slice(), entry.value.as_ref())
         };
-        let slots = order.range(state_partition, &range.from, &range.to);
+        if self.is_resident || !may_have_more {
+            let _ = match direction {
+                Direction::Forward => show(slots.map(entry), visit),
+                Direction::Backward => show(slots.rev().map(entry), visit),
+            };
+            return Ok(deletions_count);
+        }
+        let bounds = (&*range.from, Some(&*range.to), direction);
         match direction {
             Direction::Forward => {
-                self.visit_laid_over(state_partition, range, direction, slots.map(entry), visit)
+                self.scan_merged(state_partition, bounds, slots.map(entry), visit)?;
             }
             Direction::Backward => {
-                let slots = slots.rev();
-                self.visit_laid_over(state_partition, range, direction, slots.map(entry), visit)
+                self.scan_merged(state_partition, bounds, slots.rev().map(entry), visit)?;
             }
         }
+        Ok(deletions_count)
     }
 
     /// As [`visit_range`](Self::visit_range) forward, of a range that has `count` keys: if all of them are in memory, RocksDB is not read.
@@ -89,44 +161,26 @@ impl<V: Clone + Send + 'static> Store<V> {
         range: &KeyRange,
         count: usize,
         visit: &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
-    ) -> Result<(), StateError> {
-        if self.is_resident || count == 0 {
-            return self.visit_range(state_partition, range, Direction::Forward, visit);
-        }
-        let in_memory = self.table.order().map_or(0, |order| {
-            let slots = order.range(state_partition, &range.from, &range.to);
-            let values = slots.filter(|slot| self.table.entry(*slot).value.is_some());
-            values.count()
-        });
-        if in_memory != count {
+    ) -> Result<usize, StateError> {
+        let is_here = |slot: &u32| self.table.entry(*slot).value.is_some();
+        let (slots, _) = self.rows_in_memory(state_partition, range);
+        if self.is_resident || slots.filter(is_here).count() != count {
             return self.visit_range(state_partition, range, Direction::Forward, visit);
         }
         self.check_not_broken()?;
-        let order = self.table.order().into_iter();
-        let slots = order.flat_map(|it| it.range(state_partition, &range.from, &range.to));
+        let (slots, _) = self.rows_in_memory(state_partition, range);
         let entries = slots.map(|slot| self.table.entry(slot));
-        let _ = entries
-            .filter_map(|entry| Some((entry.key.as_slice(), entry.value.as_ref()?)))
-            .try_for_each(|(key, value)| visit(key, value));
-        Ok(())
+        let _ = show(
+            entries.map(|it| (it.key.as_slice(), it.value.as_ref())),
+            visit,
+        );
+        Ok(0)
     }
 
-    fn visit_laid_over<'s>(
-        &'s self,
-        state_partition: u16,
-        range: &KeyRange,
-        direction: Direction,
-        overlay: impl Iterator<Item = (&'s [u8], Option<&'s V>)>,
-        visit: &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
-    ) -> Result<(), StateError> {
-        if !self.is_resident {
-            let bounds = (&*range.from, Some(&*range.to), direction);
-            return self.scan_merged(state_partition, bounds, overlay, visit);
-        }
-        let _ = overlay
-            .filter_map(|(key, value)| Some((key, value?)))
-            .try_for_each(|(key, value)| visit(key, value));
-        Ok(())
+    /// The slots of a range's rows in memory, and whether there may be more of them on disk.
+    fn rows_in_memory(&self, state_partition: u16, range: &KeyRange) -> (Slots<'_>, bool) {
+        let rows = self.table.range(state_partition, &range.from, &range.to);
+        rows.unwrap_or_else(|| panic!("store {:?} does not keep its keys in order", self.name))
     }
 
     /// Sets the value of a key without a look at what it was.
@@ -137,11 +191,11 @@ impl<V: Clone + Send + 'static> Store<V> {
         self.set(key, Some(value))
     }
 
-    /// Removes a key without a look at what it was.
+    /// Removes a key that has a value, which is not looked at.
     ///
     /// # Errors
     /// If an earlier operation failed.
-    pub(crate) fn delete(&mut self, key: HashedKey<'_>) -> Result<(), StateError> {
+    pub(crate) fn delete_present(&mut self, key: HashedKey<'_>) -> Result<(), StateError> {
         self.set(key, None)
     }
 
@@ -165,7 +219,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         Ok(true)
     }
 
-    /// Sets the value of a key, or removes it, without a look at what it was.
+    /// Sets the value of a key, or removes the one that it has, without a look at what it was.
     fn set(&mut self, key: HashedKey<'_>, value: Option<V>) -> Result<(), StateError> {
         self.check_not_broken()?;
         let key = key.place(self.state_partitions);
@@ -177,7 +231,14 @@ impl<V: Clone + Send + 'static> Store<V> {
         );
         let (slot, is_known) = match self.table.find(&key) {
             Some(slot) => (slot, true),
-            None => (self.table.insert(&key, None, 0), self.is_resident),
+            None => {
+                let slot = self.table.insert(&key, None, 0);
+                // It is on disk alone.
+                if value.is_none() && !self.is_resident {
+                    self.table.note_stored(slot);
+                }
+                (slot, self.is_resident)
+            }
         };
         let entry = self.table.entry_mut(slot);
         let is_absent = entry.value.is_none();
@@ -191,4 +252,13 @@ impl<V: Clone + Send + 'static> Store<V> {
         }
         Ok(())
     }
+}
+
+/// Shows what has a value.
+fn show<'s, V: 's>(
+    rows: impl Iterator<Item = (&'s [u8], Option<&'s V>)>,
+    visit: &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let mut values = rows.filter_map(|(key, value)| Some((key, value?)));
+    values.try_for_each(|(key, value)| visit(key, value))
 }

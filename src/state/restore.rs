@@ -59,6 +59,12 @@ impl<V: Clone + Send + 'static> Store<V> {
             return Ok(());
         };
         let ticket = batch.ticket();
+        // Rows that come and go meanwhile need not be counted one by one.
+        for partition in self.restored.keys() {
+            if let Some(elsewhere) = self.table.elsewhere_mut() {
+                elsewhere.set_known(*partition, false);
+            }
+        }
         let positions: Vec<_> = self.restored.iter().map(|(&p, &o)| (p, o)).collect();
         let result = self.backend.flush(batch, &positions);
         self.broken_on_error(result)?;

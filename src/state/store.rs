@@ -38,6 +38,8 @@ pub struct Store<V> {
     /// How many state partitions the job has.
     pub(super) state_partitions: u16,
     pub(super) partitions: Vec<u16>,
+    /// How often the partitions changed.
+    pub(super) partitions_version: u32,
     pub(super) codec: Box<dyn ValueCodec<V>>,
     pub(super) table: Table<V>,
     share: TableShare,
@@ -93,6 +95,7 @@ impl<V: Clone + Send + 'static> Store<V> {
             name,
             state_partitions: backend.config().state_partitions,
             partitions: partitions.to_vec(),
+            partitions_version: 0,
             codec: Box::new(codec),
             table: Table::new(),
             share: TableShare::new(backend.table_budget()),
@@ -130,6 +133,11 @@ impl<V: Clone + Send + 'static> Store<V> {
     #[must_use]
     pub fn partitions(&self) -> &[u16] {
         &self.partitions
+    }
+
+    /// A number that changes with the state partitions.
+    pub(crate) fn partitions_version(&self) -> u32 {
+        self.partitions_version
     }
 
     /// Whether every key that exists is in memory.
@@ -189,7 +197,11 @@ impl<V: Clone + Send + 'static> Store<V> {
                     return Ok(());
                 };
                 let value = decode(codec.as_ref(), name, bytes)?;
-                table.insert(&key, value, bytes.map_or(0, <[u8]>::len));
+                let is_stored = value.is_some();
+                let slot = table.insert(&key, value, bytes.map_or(0, <[u8]>::len));
+                if is_stored {
+                    table.note_stored(slot);
+                }
                 Ok(())
             })?;
         }
@@ -286,7 +298,7 @@ impl<V: Clone + Send + 'static> Store<V> {
             self.name,
             key.state_partition
         );
-        if self.is_resident {
+        if self.is_resident || !self.table.may_be_elsewhere(key) {
             return Ok(self.table.insert(key, None, 0));
         }
         let mut found = None;
@@ -303,11 +315,12 @@ impl<V: Clone + Send + 'static> Store<V> {
             });
         self.scratch = stored;
         self.broken_on_error(read)?;
-        let (value, value_bytes) = match found {
-            Some((value, value_bytes)) => (Some(value), value_bytes),
-            None => (None, 0),
+        let Some((value, value_bytes)) = found else {
+            return Ok(self.table.insert(key, None, 0));
         };
-        Ok(self.table.insert(key, value, value_bytes))
+        let slot = self.table.insert(key, Some(value), value_bytes);
+        self.table.note_stored(slot);
+        Ok(slot)
     }
 
     /// What the open cycle changed, as the bytes that it takes in memory; values count with the size they had
@@ -342,10 +355,12 @@ impl<V: Clone + Send + 'static> Store<V> {
             .checked_div(slots.len())
             .unwrap_or(self.typical_value_bytes);
         self.scratch = bytes;
+        let changes_count = slots.len();
         self.cycle = slots;
         self.cycle.clear();
         self.cycle_bytes = 0;
         self.end_view()?;
+        self.count_rows_on_disk(changes_count)?;
         self.is_broken = false;
         self.make_room();
         Ok(())

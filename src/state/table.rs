@@ -1,9 +1,10 @@
 //! The entries of a store that are in memory: found by key, evicted by CLOCK, addressed by stable slots.
 
 use super::budget::ALLOCATION_OVERHEAD_BYTES;
+use super::elsewhere::Elsewhere;
 use super::index::SlotIndex;
 use super::key::{KeyBytes, PlacedKey};
-use super::order::KeyOrder;
+use super::order::{KeyOrder, RowKey, Slots, hash_of_row};
 
 /// Entries in one chunk: growing allocates a chunk and moves nothing.
 const CHUNK_ENTRIES: usize = 1024;
@@ -28,6 +29,8 @@ pub(super) struct Entry<V> {
     /// Used since the clock's hand passed.
     is_referenced: bool,
     is_live: bool,
+    /// The row is on disk and counts among those there ([`Elsewhere`](super::elsewhere::Elsewhere)).
+    is_counted: bool,
 }
 
 impl<V> Entry<V> {
@@ -97,6 +100,22 @@ impl<V> Table<V> {
         self.order.as_ref()
     }
 
+    /// The rows that are on disk alone, in a table that keeps the order of the keys.
+    pub(super) fn elsewhere_mut(&mut self) -> Option<&mut Elsewhere> {
+        self.order.as_mut().map(|order| &mut order.elsewhere)
+    }
+
+    /// Counts a row that is on disk, unless it is here, too, in a store of so much memory.
+    pub(super) fn count_stored(&mut self, key: &PlacedKey<'_>, memory_bytes: usize) {
+        let is_here = self.find(key).is_some();
+        if let Some(elsewhere) = self.elsewhere_mut() {
+            if !is_here {
+                elsewhere.add(hash_of_row(key.bytes), memory_bytes);
+            }
+            elsewhere.set_counted_to(key.state_partition, key.bytes);
+        }
+    }
+
     /// The slot of a key, which counts as a use of it.
     #[inline]
     pub(super) fn find(&mut self, key: &PlacedKey<'_>) -> Option<u32> {
@@ -145,15 +164,51 @@ impl<V> Table<V> {
             is_dirty: false,
             is_referenced: true,
             is_live: true,
+            is_counted: false,
         };
         self.entries_count += 1;
         self.size_bytes += entry.size_bytes();
         let slot = self.store(entry);
         self.index.insert(tag_of(key.hash), slot);
         if let Some(order) = &mut self.order {
-            order.insert(key.state_partition, key.bytes, slot);
+            let row = (key.state_partition, key.bytes);
+            order.insert(hash_of_row(key.bytes), row, slot, |slot| {
+                row_in(&self.chunks, slot)
+            });
         }
         slot
+    }
+
+    /// Notes that the row in a slot is on disk, where it was known to be before it came into memory.
+    pub(super) fn note_stored(&mut self, slot: u32) {
+        let (partition, row) = row_in(&self.chunks, slot);
+        let order = self.order.as_ref();
+        let is_counted = order.is_some_and(|order| order.elsewhere.covers(partition, row));
+        self.entry_mut(slot).is_counted = is_counted;
+    }
+
+    /// Whether a row that is not here may be on disk, in a table that keeps the order of the keys.
+    pub(super) fn may_be_elsewhere(&self, key: &PlacedKey<'_>) -> bool {
+        let may_have = |order: &KeyOrder| {
+            let hash = hash_of_row(key.bytes);
+            order.elsewhere.may_have(key.state_partition, hash)
+        };
+        self.order().is_none_or(may_have)
+    }
+
+    /// The slots of the rows of a state partition that are at least `from` and below `to`, in order, and whether there may be more of
+    /// them on disk; `None` if the order is not kept. All rows of the range begin with one key.
+    pub(super) fn range(
+        &self,
+        state_partition: u16,
+        from: &[u8],
+        to: &[u8],
+    ) -> Option<(Slots<'_>, bool)> {
+        let order = self.order.as_ref()?;
+        let hash = hash_of_row(from);
+        let rows = (state_partition, from, to);
+        let slots = order.range(hash, rows, |slot| row_in(&self.chunks, slot));
+        Some((slots, order.elsewhere.may_have(state_partition, hash)))
     }
 
     fn store(&mut self, entry: Entry<V>) -> u32 {
@@ -221,6 +276,13 @@ impl<V> Table<V> {
                 continue;
             }
             has_lost_value |= entry.value.is_some();
+            let is_elsewhere = entry.value.is_some() && !entry.is_counted;
+            if is_elsewhere && let Some(order) = &mut self.order {
+                let (partition, row) = row_in(&self.chunks, slot);
+                if order.elsewhere.covers(partition, row) {
+                    order.elsewhere.add(hash_of_row(row), target_bytes);
+                }
+            }
             self.remove(slot);
         }
         has_lost_value
@@ -243,19 +305,31 @@ impl<V> Table<V> {
         self.chunks.iter().map(Vec::len).sum()
     }
 
+    /// Removes an entry. If it has no value, the disk has none either.
     pub(super) fn remove(&mut self, slot: u32) {
         let entry = self.entry_mut(slot);
         let size = entry.size_bytes();
         let (tag, state_partition) = (entry.tag, entry.state_partition);
         entry.is_live = false;
-        entry.value = None;
+        let is_gone = entry.value.take().is_none() && entry.is_counted;
         let key = std::mem::replace(&mut entry.key, KeyBytes::new(&[]));
         if let Some(order) = &mut self.order {
-            order.remove(state_partition, key.as_slice());
+            let hash = hash_of_row(key.as_slice());
+            order.remove(hash, (state_partition, key.as_slice()), slot);
+            if is_gone {
+                order.elsewhere.remove(hash);
+            }
         }
         self.index.remove(tag, slot);
         self.free.push(slot);
         self.entries_count -= 1;
         self.size_bytes -= size;
     }
+}
+
+/// The row in a slot.
+#[inline]
+fn row_in<V>(chunks: &[Vec<Entry<V>>], slot: u32) -> RowKey<'_> {
+    let entry = &chunks[slot as usize / CHUNK_ENTRIES][slot as usize % CHUNK_ENTRIES];
+    (entry.state_partition, entry.key.as_slice())
 }

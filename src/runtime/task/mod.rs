@@ -19,6 +19,7 @@ pub(in crate::runtime) mod discard;
 pub(in crate::runtime) mod exchange;
 pub(in crate::runtime) mod feed;
 pub(in crate::runtime) mod fetched;
+mod floors;
 mod header_column;
 pub(in crate::runtime) mod inbox;
 pub(in crate::runtime) mod late;

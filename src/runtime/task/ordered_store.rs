@@ -13,6 +13,7 @@ use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::rc::Rc;
 
 use super::context::OperatorContext;
+use super::floors::Floors;
 use super::stores::StoreKind;
 use crate::codec::{Datum, Schema, SortKey, TypeIdentity};
 use crate::runtime::contract::error::{Failure, JobError};
@@ -63,6 +64,7 @@ pub struct OrderedStore<S, V> {
     range: KeyRange,
     /// The rows that are to be removed, one behind the other, and where each ends.
     removed: (Vec<u8>, Vec<usize>),
+    floors: Floors,
     sorted_by: PhantomData<fn(&S)>,
 }
 
@@ -75,6 +77,7 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
             row: Vec::new(),
             range: KeyRange::default(),
             removed: (Vec::new(), Vec::new()),
+            floors: Floors::default(),
             sorted_by: PhantomData,
         }
     }
@@ -82,7 +85,9 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
     fn row<K: ?Sized>(&mut self, key: Key<'_, K>, place: &S) -> HashedKey<'_> {
         self.row.clear();
         put_prefix(key.bytes(), &mut self.row);
+        let prefix_bytes = self.row.len();
         place.encode_sorted(&mut self.row);
+        self.floors.may_have(&self.row[..prefix_bytes], &self.row);
         HashedKey::with_partition_hash(&self.row, key.partition_hash())
     }
 
@@ -224,14 +229,18 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
         rows.clear();
         ends.clear();
         let mut store = self.store.borrow_mut();
-        store.visit_range(partition, &self.range, Direction::Forward, &mut |row, _| {
+        let range = &self.range;
+        let passed = store.visit_range(partition, range, Direction::Forward, &mut |row, _| {
             rows.extend_from_slice(row);
             ends.push(rows.len());
             ControlFlow::Continue(())
         })?;
+        let deletions_count = passed + ends.len();
+        self.floors
+            .taken_out(&self.row, &range.from, &range.to, deletions_count);
         let mut start = 0;
         for &end in ends.iter() {
-            store.delete(HashedKey::with_partition_hash(&rows[start..end], hash))?;
+            store.delete_present(HashedKey::with_partition_hash(&rows[start..end], hash))?;
             start = end;
         }
         Ok(ends.len())
@@ -274,7 +283,7 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
             u16,
             &KeyRange,
             &mut dyn FnMut(&[u8], &V) -> ControlFlow<()>,
-        ) -> Result<(), StateError>,
+        ) -> Result<usize, StateError>,
     ) -> Flow {
         let prefix_bytes = self.set_range(key, places);
         let partition = crate::state::state_partition(key.partition_hash(), self.state_partitions);
@@ -300,6 +309,8 @@ impl<S: SortKey, V: Clone + Send + 'static> OrderedStore<S, V> {
         self.row.clear();
         put_prefix(key.bytes(), &mut self.row);
         set_places(&self.row, places, &mut self.range);
+        self.floors.follow(self.store.borrow().partitions_version());
+        self.floors.raise(&self.row, &mut self.range.from);
         self.row.len()
     }
 }

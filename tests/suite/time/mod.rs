@@ -13,6 +13,7 @@ mod everything; // A job with all of these, and all that it gives by the definit
 mod everything_kafka; // The same in two processes that share it on a real Kafka, and are killed.
 mod failpoints; // The job with everything in a process that is killed at every failpoint.
 mod functions; // What is computed in windows, against the same from a list of all values.
+mod hot_keys; // Joins of a key that has nearly all records.
 mod joins; // Joins of two streams within an interval, against nested loops over all of both.
 pub(crate) mod killed; // A process with windows, killed at any moment and at every failpoint.
 mod killed_kinds; // The same of the other kinds of windows, early results and state that expires.
