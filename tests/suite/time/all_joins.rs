@@ -1,4 +1,5 @@
-//! All kinds of joins of streams in one job: killed at every failpoint, and shared by instances that come, go and are killed.
+//! All kinds of joins of streams, and a cogroup, in one job: killed at every failpoint, after power losses, and shared by instances that
+//! come, go and are killed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,18 +7,20 @@ use std::time::Duration;
 
 use onceflow::client::wait;
 use onceflow::internals::env::failpoint;
+use onceflow::internals::env::simulated::PowerLoss;
 use onceflow::prelude::*;
 use onceflow::runtime::Launch;
 
 use super::as_of::{self, Direction, version};
 use super::joins::{self, Kind, text};
 use super::killed::{Process, open, start_child};
+use super::power_loss::{Cut, Machine};
 use super::scaled::state_of;
 use super::scaled_kafka::{self, Life, SESSION, cluster, end_with_parent, owners, until_led};
 use super::support::{click, feed, ms, parse, topic_of_clicks, watermarks};
 use super::two_inputs::Shop;
 use super::{model, window_joins};
-use crate::jobs::support::{Place, committed, until};
+use crate::jobs::support::{Place, committed, committed_by_key, run, until};
 use crate::support::peers;
 
 const VARIABLE: &str = "ONCEFLOW_JOINS_CHILD";
@@ -25,6 +28,11 @@ const SCALED_VARIABLE: &str = "ONCEFLOW_SCALED_JOINS_CHILD";
 const INTERVAL: Kind = Kind::outer(7, 12, 2);
 const WINDOWS: model::Kind = (10, 5, false, 0, 2);
 const AS_OF: as_of::Bounds = (Direction::Nearest, Some(9), 2);
+/// How many orders, and the sum of their times less those of payments.
+type Account = (u64, i64);
+/// The results of each user and start of a window: one.
+type Accounts = BTreeMap<(String, i64), Vec<Account>>;
+const ACCOUNT_LENGTH: i64 = 10;
 /// The user whose records let time go on behind all others.
 const END: &str = "end";
 
@@ -40,9 +48,11 @@ fn joining(is_endless: bool) -> Job {
             .map(|(_, time)| *time)
     };
     let (near, orders) = input("orders").tee();
-    let (in_windows, priced) = orders.tee();
+    let (in_windows, orders) = orders.tee();
+    let (priced, in_accounts) = orders.tee();
     let (to_near, payments) = input("payments").tee();
-    let (to_windows, prices) = payments.tee();
+    let (to_windows, payments) = payments.tee();
+    let (prices, to_accounts) = payments.tee();
     let (near, late, late_payments) = near
         .join("near", to_near)
         .within(ms(7), ms(12))
@@ -61,7 +71,48 @@ fn joining(is_endless: bool) -> Job {
         .grace(ms(2))
         .left(|order, price| (*order, price.copied()))
         .sink(topic("priced"));
+    in_accounts
+        .cogroup(|account: &mut Account, time: &i64| add(account, &(1, *time)))
+        .and(
+            "payments-of-accounts",
+            to_accounts,
+            |account, time: &i64| add(account, &(0, -time)),
+        )
+        .window_aggregate(
+            "accounts",
+            FixedWindows::tumbling(ms(ACCOUNT_LENGTH.unsigned_abs())),
+            Account::default,
+            add,
+        )
+        .sink(topic("accounts"));
     job
+}
+
+fn add(account: &mut Account, other: &Account) {
+    *account = (account.0 + other.0, account.1 + other.1);
+}
+
+/// The accounts of users in windows, by definition.
+fn accounts(shop: &Shop) -> Accounts {
+    let mut accounts = Accounts::new();
+    let orders = shop
+        .orders
+        .iter()
+        .flatten()
+        .map(|(user, time)| (user, *time, (1, *time)));
+    let payments = shop
+        .payments
+        .iter()
+        .flatten()
+        .map(|(user, time)| (user, *time, (0, -time)));
+    for (user, time, change) in orders.chain(payments) {
+        let start = time.div_euclid(ACCOUNT_LENGTH) * ACCOUNT_LENGTH;
+        let account = accounts
+            .entry((user.clone(), start))
+            .or_insert_with(|| vec![(0, 0)]);
+        add(&mut account[0], &change);
+    }
+    accounts
 }
 
 fn launch(is_endless: bool) -> Launch {
@@ -74,6 +125,7 @@ struct Outcome {
     joined: joins::Joined,
     windowed: window_joins::Joined,
     priced: as_of::Priced,
+    accounts: Accounts,
 }
 
 impl Outcome {
@@ -82,10 +134,16 @@ impl Outcome {
             joined: joins::found(log),
             windowed: window_joins::found(log, "windowed"),
             priced: as_of::found(log),
+            accounts: Accounts::new(),
         };
+        for (key, results) in committed_by_key::<Windowed<String>, Account>(log, "accounts") {
+            let place = (key.key, key.window.start.0);
+            found.accounts.insert(place, results);
+        }
         found.joined.remove(END);
         found.windowed.retain(|(user, ..), _| user != END);
         found.priced.remove(END);
+        found.accounts.retain(|(user, _), _| user != END);
         found
     }
 
@@ -95,14 +153,16 @@ impl Outcome {
             joined: joins::nested_loops(INTERVAL, orders, payments),
             windowed: window_joins::nested_loops(WINDOWS, true, orders, payments),
             priced: as_of::by_hand(AS_OF, orders, payments),
+            accounts: accounts(shop),
         }
     }
 
-    fn counts(&self) -> [usize; 3] {
+    fn counts(&self) -> [usize; 4] {
         [
             self.joined.values().map(Vec::len).sum(),
             self.windowed.values().map(Vec::len).sum(),
             self.priced.values().map(Vec::len).sum(),
+            self.accounts.values().map(Vec::len).sum(),
         ]
     }
 }
@@ -126,6 +186,7 @@ fn compare(log: &Log, found: Outcome, expected: Outcome) {
     assert!(found.joined == expected.joined, "joined wrongly");
     assert!(found.windowed == expected.windowed, "wrong in windows");
     assert!(found.priced == expected.priced, "priced wrongly");
+    assert!(found.accounts == expected.accounts, "wrong accounts");
     assert_eq!(committed(log, "late"), []);
 }
 
@@ -174,6 +235,56 @@ fn i16_j4_j7_t16_joins_give_the_same_results_in_the_same_order_after_a_kill_at_e
     let mut last = start(&data, 2, false, "");
     assert!(last.0.wait().unwrap().success());
     let log = open(&data);
+    check(&log, &shop);
+    log.close().unwrap();
+}
+
+const LIVES: usize = 18;
+const CALLS_OF_AN_OPENING: u64 = 1_000;
+const CALLS_OF_A_LIFE: u64 = 6_000;
+const SEED: u64 = 41;
+
+/// The log is on a disk that loses power, beside a state that is as it was, lost, or older than the log.
+#[test]
+fn i16_j4_j7_j14_s2_joins_are_right_after_power_losses_whatever_is_left_of_the_state() {
+    let mut machine = Machine::new(SEED);
+    let mut shop = Shop::new();
+    let log = machine.open().unwrap();
+    topic_of_clicks(&log, "orders", 2);
+    topic_of_clicks(&log, "payments", 2);
+    log.close().unwrap();
+    let mut state = SEED;
+    let mut random = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) % below
+    };
+    for life in 0..LIVES {
+        let has_state = machine.state().exists();
+        match life % 3 {
+            1 if has_state => std::fs::remove_dir_all(machine.state()).unwrap(),
+            2 if has_state && machine.has_copies() => machine.restore(0),
+            _ => machine.keep_a_copy(),
+        }
+        let cut = match random(5) {
+            0 => Cut::WhileOpening(random(CALLS_OF_AN_OPENING)),
+            _ => Cut::WhileRunning(random(CALLS_OF_A_LIFE)),
+        };
+        let nth = usize::try_from(random(32)).unwrap();
+        let loss = PowerLoss::every_mode(SEED ^ life as u64).nth(nth).unwrap();
+        println!("life {life}: {cut:?}, {loss:?}");
+        machine.live_with(cut, loss, launch(true).workers(1 + life % 3), |log| {
+            shop.try_feed(log, 4);
+        });
+    }
+    let log = machine.open().unwrap();
+    shop.read_again(&log);
+    let left_open = Outcome::found(&log).counts();
+    run(launch(false).workers(2), &log).unwrap();
+    let all = Outcome::expected(&shop).counts();
+    println!("{left_open:?} of {all:?} results before the last run");
+    assert!(left_open.iter().all(|it| *it > 20), "{left_open:?}");
     check(&log, &shop);
     log.close().unwrap();
 }

@@ -33,21 +33,31 @@ pub(crate) fn topic_of_clicks(log: &Log, topic: &str, partitions: i32) {
     wait(log.admin().create_topic(&topic, partitions)).unwrap();
 }
 
+fn to_append(log: &Log, topic: &str, partition: i32, clicks: &[Click]) -> ProduceRequest {
+    let lines: Vec<String> = clicks
+        .iter()
+        .map(|(user, time)| format!("{user} {time}"))
+        .collect();
+    ProduceRequest {
+        partition: TopicPartition::new(TopicName::new(topic).unwrap(), partition),
+        records: batch_at(log.env().clock.wall(), BatchProducer::Plain, &lines).into(),
+        acks: Acks::Leader,
+        transactional_id: None,
+    }
+}
+
+/// Appends clicks to a partition of a log that may fail; returns whether they were acknowledged.
+pub(crate) fn try_feed(log: &Log, topic: &str, partition: i32, clicks: &[Click]) -> bool {
+    let request = to_append(log, topic, partition, clicks);
+    wait(log.transport().produce(request)).is_ok()
+}
+
 /// Appends clicks to a partition, in one batch.
 pub(crate) fn feed(log: &Log, topic: &str, partition: i32, clicks: &[Click]) {
     if clicks.is_empty() {
         return;
     }
-    let lines: Vec<String> = clicks
-        .iter()
-        .map(|(user, time)| format!("{user} {time}"))
-        .collect();
-    let request = ProduceRequest {
-        partition: TopicPartition::new(TopicName::new(topic).unwrap(), partition),
-        records: batch_at(log.env().clock.wall(), BatchProducer::Plain, &lines).into(),
-        acks: Acks::Leader,
-        transactional_id: None,
-    };
+    let request = to_append(log, topic, partition, clicks);
     // A broker may be asked before it leads what was created a moment ago.
     until("the partition is led", || {
         let produced = wait(log.transport().produce(request.clone()));

@@ -15,7 +15,9 @@ use onceflow::types::Timestamp;
 use proptest::prelude::*;
 
 use super::killed::{Process, open, start_child};
-use super::support::{Click, DISORDER, any_runs, feed, ms, parse, topic_of_clicks, watermarks};
+use super::support::{
+    Click, DISORDER, any_runs, feed, ms, parse, topic_of_clicks, try_feed, watermarks,
+};
 use crate::jobs::support::{self, committed, committed_by_key, run, until};
 
 /// A payment may come so long before its order, and so long after it.
@@ -436,19 +438,47 @@ impl Shop {
 
     pub(super) fn feed(&mut self, log: &Log, count_each: usize) {
         for split in 0..4 {
-            let mut records = Vec::new();
-            for _ in 0..count_each {
-                self.newest[split] += self.next(3);
-                let behind = self.next(DISORDER.unsigned_abs() + 1);
-                let user = format!("u{}", self.next(9));
-                records.push((user, self.newest[split] - behind));
-            }
+            let records = self.records(split, count_each);
             let (topic, input) = match split < 2 {
                 true => ("orders", &mut self.orders),
                 false => ("payments", &mut self.payments),
             };
             feed(log, topic, i32::try_from(split % 2).unwrap(), &records);
             input[split % 2].extend(records);
+        }
+    }
+
+    fn records(&mut self, split: usize, count: usize) -> Vec<(String, i64)> {
+        let mut records = Vec::new();
+        for _ in 0..count {
+            self.newest[split] += self.next(3);
+            let behind = self.next(DISORDER.unsigned_abs() + 1);
+            let user = format!("u{}", self.next(9));
+            records.push((user, self.newest[split] - behind));
+        }
+        records
+    }
+
+    /// Feeds a log that may fail: only [`read_again`](Self::read_again) says what it took.
+    pub(super) fn try_feed(&mut self, log: &Log, count_each: usize) {
+        for split in 0..4 {
+            let records = self.records(split, count_each);
+            let topic = if split < 2 { "orders" } else { "payments" };
+            try_feed(log, topic, i32::try_from(split % 2).unwrap(), &records);
+        }
+    }
+
+    /// Takes note of what the log has of it.
+    pub(super) fn read_again(&mut self, log: &Log) {
+        for (topic, input) in [
+            ("orders", &mut self.orders),
+            ("payments", &mut self.payments),
+        ] {
+            input.iter_mut().for_each(Vec::clear);
+            for seen in committed(log, topic) {
+                let record = parse(&seen.value::<str>()).unwrap();
+                input[usize::try_from(seen.partition).unwrap()].push(record);
+            }
         }
     }
 }
