@@ -239,6 +239,34 @@ fn i16_j4_j7_t16_joins_give_the_same_results_in_the_same_order_after_a_kill_at_e
     log.close().unwrap();
 }
 
+#[test]
+fn the_rows_that_wait_are_seen_in_the_sizes_of_the_stores_of_every_join() {
+    let place = Place::new();
+    let log = place.log();
+    let mut shop = new_shop(&log);
+    shop.feed(&log, 100);
+    let running = launch(true).workers(2).start(&log).unwrap();
+    for store in [
+        "near-left",
+        "near-right",
+        "near-times",
+        "in-windows-left",
+        "in-windows-right",
+        "in-windows-times",
+        "price-waiting",
+        "price-versions",
+        "price-times",
+        "accounts",
+    ] {
+        until(store, || {
+            let sizes = running.progress().stores;
+            let size = sizes.get(store);
+            size.is_some_and(|it| it.rows_in_memory > 0 && it.memory_bytes > 0)
+        });
+    }
+    wait(running.stop()).unwrap();
+}
+
 const LIVES: usize = 18;
 const CALLS_OF_AN_OPENING: u64 = 1_000;
 const CALLS_OF_A_LIFE: u64 = 6_000;

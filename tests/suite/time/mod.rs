@@ -20,6 +20,8 @@ mod killed_kinds; // The same of the other kinds of windows, early results and s
 mod late; // Late records say why; what windows leave out is counted.
 mod many_joins; // Ten thousand random cases for each kind of join of streams.
 mod model; // Windows of random kinds over random input, against the definition; workers, restarts, late records.
+mod null_values; // Records without a value in joins of streams, which are values like any other.
+mod order; // The order of records of one key and one time.
 pub(crate) mod power_loss; // Windows and timers on a disk that loses power, with the state lost or older than the log.
 mod queries; // Questions about open windows.
 mod replay; // The same output whatever runs a job: random topologies, workers, batches, kills, logs.
