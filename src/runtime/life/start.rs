@@ -99,7 +99,7 @@ pub(crate) struct Begun {
     /// Where its workers report to.
     pub(crate) reports: Reports,
     /// That of a spread job is closed when the process leaves.
-    backend: Option<StateBackend>,
+    pub(crate) backend: Option<StateBackend>,
 }
 
 impl Begun {
@@ -242,7 +242,6 @@ fn prepare(
     kept: &mut Kept,
 ) -> Result<(JobContext, Vec<NotedSchema>), JobError> {
     let transport = log.transport();
-    let group = GroupId::new(name)?;
     // A restore that is half done is not fenced, either.
     refuse_half_restored(name, &read_kept(&transport, name)?)?;
     let writers = take_writers(kept, &transport, name, settings)?;
@@ -284,7 +283,7 @@ fn prepare(
         renamed_exchanges: topology.renamed_exchanges.clone(),
         uses_time: topology.uses_time,
         uses_clock: topology.uses_clock,
-        splits: Splits::default(),
+        splits: splits_of(topology),
         broadcasts: Mutex::default(),
         read_topics: BTreeMap::new(),
         progress: Arc::clone(progress),
@@ -300,18 +299,31 @@ fn prepare(
             (share.membership.plan()).beginnings(topology, state_partitions)
         }),
     };
+    take_up(&mut job, topology, settings)?;
+    Ok((job, opened.unnoted))
+}
+
+/// Goes on where the job was committed last: its positions, the epoch that it was shown as, its sinks.
+fn take_up(job: &mut JobContext, topology: &Topology, settings: &Settings) -> Result<(), JobError> {
     let kept = read_positions(&job.transport, &positions_topic(&job.name)?)?;
-    refuse_half_restored(name, &kept)?;
+    refuse_half_restored(&job.name, &kept)?;
     let named = kept.positions;
     job.read_topics = kept.read_topics;
-    job.shown_as = shown_as(identity(name, settings)?, &kept.epochs);
+    job.shown_as = shown_as(identity(&job.name, settings)?, &kept.epochs);
     job.backend.views().begin(job.shown_as.last_epoch);
-    if !is_spread {
+    if !job.is_spread {
         // The splits of a spread job come later, as the group gives them.
-        job.splits = Splits::new(plan_splits(&job, &group, topology, &named)?);
+        for plan in plan_splits(job, topology, &named)? {
+            job.splits.add(plan);
+        }
     }
-    recover_sinks(topology, &named, &job)?;
-    Ok((job, opened.unnoted))
+    recover_sinks(topology, &named, job)
+}
+
+fn splits_of(topology: &Topology) -> Splits {
+    let sources = topology.sources.iter().map(|it| it.name.as_str());
+    let exchanges = topology.exchanges.iter().map(|it| it.name.as_ref());
+    Splits::new(sources, exchanges)
 }
 
 /// The compression that the job asks for, or that of the log.
@@ -421,7 +433,6 @@ pub(super) fn refuse_to_run_alone(
 /// Lists every split with the position that was committed for it.
 fn plan_splits(
     job: &JobContext,
-    group: &GroupId,
     topology: &Topology,
     named: &NamedPositions,
 ) -> Result<Vec<SplitPlan>, JobError> {
@@ -443,7 +454,7 @@ fn plan_splits(
     });
     let partitions: Vec<TopicPartition> = partitions.collect();
     let request = OffsetFetchRequest {
-        group: group.clone(),
+        group: GroupId::new(&job.name)?,
         partitions: Some(partitions),
         require_stable: true,
     };

@@ -148,10 +148,8 @@ impl JobContext {
         if self.is_of_letters(edge.producer) {
             return false;
         }
-        let splits = self.splits.all();
-        splits.iter().any(|(number, plan)| {
-            plan.source == source && *number as usize % self.inboxes.len() == worker
-        })
+        let splits = self.splits.of_worker(source, worker, self.inboxes.len());
+        !splits.is_empty()
     }
 
     /// Whether the job has read a topic, now or in an earlier run.
@@ -558,16 +556,13 @@ impl OperatorContext {
             return vec![];
         }
         let workers = self.job.inboxes.len();
-        let all = self.job.splits.all().into_iter();
-        all.filter(|(number, plan)| {
-            plan.source == source && *number as usize % workers == self.worker
-        })
-        .map(|(number, plan)| AssignedSplit {
+        let splits = self.job.splits.of_worker(source, self.worker, workers);
+        let assigned = splits.into_iter().map(|(number, plan)| AssignedSplit {
             number,
             split: plan.split,
             position: plan.position,
-        })
-        .collect()
+        });
+        assigned.collect()
     }
 
     pub(crate) fn into_parts(self) -> ContextParts {

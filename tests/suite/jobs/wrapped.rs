@@ -325,8 +325,11 @@ fn lines(numbers: std::ops::Range<i64>) -> Vec<String> {
     numbers.map(line).collect()
 }
 
+/// The records of each topic of results: their keys, and their values as text.
+type Results = BTreeMap<String, Vec<(Vec<u8>, String)>>;
+
 /// All that a job wrote, without what came on the way to it in tables.
-fn results(log: &Log) -> BTreeMap<String, Vec<(Vec<u8>, String)>> {
+fn results(log: &Log) -> Results {
     let mut results = BTreeMap::new();
     for name in LISTS.into_iter().chain(TABLES) {
         let seen = committed(log, name);
@@ -361,8 +364,8 @@ fn told(notes: &Path) -> BTreeSet<String> {
     contents
 }
 
-/// The results of a job of build 2 that read these lines without a pause.
-fn uninterrupted(lines: &[String]) -> (BTreeMap<String, Vec<(Vec<u8>, String)>>, BTreeSet<String>) {
+/// The results of a job of build 2 that read these lines without a pause, and what its target of effects was told.
+fn uninterrupted(lines: &[String]) -> (Results, BTreeSet<String>) {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&folder.path().join("data"));
     fill_topic(&log, "in", 1, lines);
