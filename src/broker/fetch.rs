@@ -100,7 +100,7 @@ impl FetchedAs for RecordSource {
 }
 
 /// A read: there at once if enough is, else when enough is or its time is over. It reads when it is polled.
-/// In [`SyncMode::Inline`], where no thread could wake it, it never waits.
+/// In [`SyncMode::Inline`], where no thread could wake it, it never waits, but has synced what it would wait for.
 #[must_use = "a fetch reads only when it is awaited"]
 pub struct Fetch<R = Bytes> {
     core: Arc<Core>,
@@ -140,6 +140,17 @@ impl<R> Fetch<R> {
         self.core.timer.register(self.reader, self.deadline, waker);
     }
 
+    /// In [`SyncMode::Inline`] no thread syncs what a reader that would wait waits for.
+    fn sync_if_inline(&self) {
+        if self.core.config.sync_mode == SyncMode::Inline && !self.request.max_wait.is_zero() {
+            for partition in self.partitions() {
+                self.core
+                    .sync_for_reader(&partition, self.request.isolation);
+            }
+            self.core.sync_if_inline();
+        }
+    }
+
     fn partitions(&self) -> impl Iterator<Item = Arc<Partition>> {
         let asked = self.request.partitions.iter();
         asked.filter_map(|asked| self.core.partition(&asked.partition).ok())
@@ -164,10 +175,11 @@ impl<R: FetchedAs> Future for Fetch<R> {
     type Output = Result<Vec<FetchedPartition<R>>, BrokerError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.is_waiting
-            && let Some(result) = self.try_read()
-        {
-            return Poll::Ready(result);
+        if !self.is_waiting {
+            self.sync_if_inline();
+            if let Some(result) = self.try_read() {
+                return Poll::Ready(result);
+            }
         }
         // Registered before the last look, so that what comes after the look wakes.
         self.register(context.waker());

@@ -11,8 +11,10 @@
 //! ```
 //! Rooms from the ground up, none of which knows those behind it: `contract/` (operators, readers and writers are written against
 //! it), `task/` (the workers; `task/cycle.rs` is the heart), `graph/` (the builder; sources and sinks), `topics/` (the job's own and
-//! those it reads), `connectors/` (sources and sinks of ours), `scale/` (several processes), `life/` (start, driver, end).
+//! those it reads), `connectors/` (sources and sinks of ours), `scale/` (several processes), `life/` (start, driver, end), `bed/` (the same under virtual
+//! time, for tests).
 
+mod bed;
 mod connectors;
 mod contract;
 mod graph;
@@ -24,6 +26,7 @@ mod topics;
 #[cfg(feature = "http")]
 pub use crate::net::Pem;
 pub use crate::protocol::batch::{HeaderList, Headers};
+pub use bed::{BedConfig, Row, TestBed};
 pub use connectors::{
     AtLeastOnce, Files, Formatted, KeyedTopic, LineFormat, Lines, TombstonePolicy, Topic,
     TopicReader, ValueLines, Values, at_least_once, files, keyed_topic, lines, lines_of,

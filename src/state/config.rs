@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::files::RocksFiles;
 use crate::codec::Schema;
 use crate::types::TopicId;
 
@@ -35,6 +36,8 @@ pub struct StateConfig {
     pub changelog_tail_bytes_max: u64,
     /// How long a committed change may be missing on RocksDB's disk, about.
     pub flush_interval: Duration,
+    /// Where RocksDB keeps its files.
+    pub rocks_files: RocksFiles,
 }
 
 impl Default for StateConfig {
@@ -48,6 +51,7 @@ impl Default for StateConfig {
             retyped_stores: Vec::new(),
             changelog_tail_bytes_max: 256 << 20,
             flush_interval: Duration::from_secs(30),
+            rocks_files: RocksFiles::Disk,
         }
     }
 }

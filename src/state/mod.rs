@@ -13,8 +13,8 @@
 //! update ─► table ──drain_cycle──► changelog records ──commit──► (durable)
 //!             └──take_flush──► FlushBatch ──────after commit──► StateBackend::flush ─► RocksDB + position
 //! ```
-//! Reading order: `store.rs`, `table.rs` (on `index.rs`, `key.rs`), `flush.rs`, `backend.rs` (on `prepare.rs`, `rocks.rs`, `meta.rs`);
-//! ranges: `scan.rs`, and `ranges.rs` (on `order.rs`, `elsewhere.rs`) for stores
+//! Reading order: `store.rs`, `table.rs` (on `index.rs`, `key.rs`), `flush.rs`, `backend.rs` (on `prepare.rs`, `rocks.rs`, `files.rs`,
+//! `meta.rs`); ranges: `scan.rs`, and `ranges.rs` (on `order.rs`, `elsewhere.rs`) for stores
 //! that keep their keys in order; state that moves: `handover.rs`, `replay.rs`; copies of it, and the state of a stopped job: `at_rest.rs`;
 //! reads from outside: `view/`.
 
@@ -26,6 +26,7 @@ mod config;
 mod cycle_store;
 mod elsewhere;
 mod error;
+mod files;
 mod flush;
 mod handover;
 mod index;
@@ -52,6 +53,7 @@ pub use size::StoreSize;
 
 pub(crate) use at_rest::{StateAtRest, StoreAtRest};
 pub(crate) use cycle_store::{BoxError, CycleStore};
+pub(crate) use files::MemoryFiles;
 pub(crate) use flush::{FlushBatch, FlushTicket};
 pub(crate) use key_prefix::{ORDERED_KEY, key_of_row, put_prefix};
 pub(crate) use ranges::{Direction, KeyRange};
@@ -63,6 +65,8 @@ pub(crate) use view::{Found, Inside, RangeOf};
 pub use backend::StateBackend;
 #[doc(hidden)]
 pub use config::{StateConfig, StoreDeclaration};
+#[doc(hidden)]
+pub use files::RocksFiles;
 #[doc(hidden)]
 pub use flush::FlushUrgency;
 #[doc(hidden)]

@@ -44,7 +44,10 @@ pub(super) fn prepare(
         }
         false => None,
     };
-    let has_database = exists(&database(directory))?;
+    let files = &config.rocks_files;
+    let has_database = files.have_any(env, &database(directory));
+    let has_database =
+        has_database.map_err(|e| StateError::io("look for", &database(directory), e))?;
     let mut why = match &stored {
         Some(stored) => stored.check(config, directory)?,
         None => has_database.then(|| "its meta.json is missing or damaged".to_owned()),
@@ -56,7 +59,7 @@ pub(super) fn prepare(
     }
     // The mark and the old `meta.json` go last: until then a crash begins the wipe again.
     if why.is_some() {
-        rocks::remove_tree(env, &database(directory))?;
+        files.remove(env, &database(directory))?;
     }
     if is_marked {
         env.files
@@ -93,11 +96,16 @@ pub(super) fn open_or_rebuild(
     let in_order = in_order.filter(|store| store.schema.key.as_str().starts_with(ORDERED_KEY));
     let in_order: Vec<_> = in_order.map(|store| store.name.clone()).collect();
     let dropped = &config.dropped_stores;
-    let open = || rocks::open(env, &path, options, &stores, &in_order, dropped);
+    let files = &config.rocks_files;
+    let open = || {
+        let mut options = options.clone();
+        files.set(&mut options);
+        rocks::open(env, files, &path, &options, &stores, &in_order, dropped)
+    };
     let failure = match open() {
         Ok(opened) => return Ok(opened),
         Err(OpenFailure::Damaged(why)) => {
-            rocks::remove_tree(env, &path)?;
+            config.rocks_files.remove(env, &path)?;
             *rebuilt = Some(why);
             match open() {
                 Ok(opened) => return Ok(opened),

@@ -9,6 +9,7 @@ use rocksdb::{
 };
 
 use super::error::StateError;
+use super::files::RocksFiles;
 use super::key_prefix::extractor;
 use crate::env::Env;
 
@@ -115,16 +116,17 @@ pub(super) fn options_and_memtables(memory_bytes: usize) -> (Options, WriteBuffe
 /// their keys' prefixes.
 pub(super) fn open(
     env: &Env,
+    files: &RocksFiles,
     path: &Path,
     options: &Options,
     stores: &[String],
     in_order: &[String],
     dropped: &[String],
 ) -> Result<Opened, OpenFailure> {
-    let is_there = env
-        .files
-        .exists(&path.join("CURRENT"))
+    let is_there = files
+        .have_database(env, path)
         .map_err(|e| OpenFailure::Other(e.to_string()))?;
+    let path = files.path(path);
     let present = match is_there {
         true => DB::list_cf(options, path)?,
         false => Vec::new(),

@@ -7,6 +7,7 @@
 )]
 
 #[cfg(feature = "cli")]
+mod bed; // Jobs in a test bed: what it promises to users, and its own exactness through kills and power loss.
 mod cli; // The binary: exit codes, messages, what comes out of what went in.
 #[cfg(feature = "kafka")]
 mod clients; // Producers, consumers and administration: one suite, in-process and on a real Kafka (C11, C12, C16, C17, C22, C27, S14, S15).

@@ -53,7 +53,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
 ];
 
 /// The rooms of `src/runtime/` from the ground up, each with the rooms that it may use besides itself.
-const ROOMS: [(&str, &[&str]); 7] = [
+const ROOMS: [(&str, &[&str]); 8] = [
     ("contract", &[]),
     ("task", &["contract"]),
     ("graph", &["contract", "task"]),
@@ -63,6 +63,18 @@ const ROOMS: [(&str, &[&str]); 7] = [
     (
         "life",
         &["contract", "task", "graph", "topics", "connectors", "scale"],
+    ),
+    (
+        "bed",
+        &[
+            "contract",
+            "task",
+            "graph",
+            "topics",
+            "connectors",
+            "scale",
+            "life",
+        ],
     ),
 ];
 

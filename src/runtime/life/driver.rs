@@ -221,6 +221,16 @@ impl Driver {
         self.result = before.and(heard);
     }
 
+    /// The next report, if there is one.
+    pub(crate) fn next_report(&self) -> Option<Report> {
+        self.reports.try_recv().ok()
+    }
+
+    /// Has the flusher carry out one order; `false` if there was none.
+    pub(crate) fn flush_turn(&mut self) -> bool {
+        self.flusher.turn()
+    }
+
     /// Whether a worker has not ended yet.
     pub(crate) fn has_workers(&self) -> bool {
         self.running > 0

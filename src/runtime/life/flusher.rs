@@ -1,5 +1,7 @@
 //! Brings committed values to RocksDB, on a thread of its own, so that a commit does not wait for it.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,56 +35,116 @@ enum Order {
     MakeDurable,
 }
 
-/// The sending end of the flush thread.
-pub(crate) struct Flusher {
-    queue: Option<Sender<Order>>,
-    thread: Option<Box<dyn JoinHandle>>,
+/// The sending end of what writes to the state store.
+pub(crate) struct Flusher(Way);
+
+enum Way {
+    /// A thread of its own.
+    Thread {
+        queue: Option<Sender<Order>>,
+        thread: Option<Box<dyn JoinHandle>>,
+    },
+    /// The driver's thread, whenever it is given a turn (design D27).
+    Turns(RefCell<(Flushing, VecDeque<Order>)>),
+}
+
+/// What carries orders out.
+struct Flushing {
+    job: Arc<JobContext>,
+    reports: Reports,
+    release: Release,
+    has_failed: bool,
+}
+
+impl Flushing {
+    fn new(job: &Arc<JobContext>, reports: Reports) -> Self {
+        Self {
+            release: Release::new(&job.env),
+            job: Arc::clone(job),
+            reports,
+            has_failed: false,
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            _ if self.has_failed => {}
+            Order::Flush(worker, flush) => self.flush(worker, flush),
+            Order::Tell(waiting) => {
+                // Whoever waited may be gone.
+                let _ = waiting.send(());
+            }
+            Order::MakeDurable => match self.job.backend.make_durable() {
+                Ok(()) => self.reports.send(Report::Durable),
+                Err(e) => self.fail(e),
+            },
+        }
+    }
+
+    fn flush(&mut self, worker: usize, flush: Flush) {
+        let span = debug_span!(
+            "flush",
+            store = flush.batch.store(),
+            changes = flush.batch.changes_count()
+        );
+        let _entered = span.enter();
+        let ticket = (flush.batch.store().to_owned(), flush.batch.ticket());
+        if let Err(e) = self.job.backend.flush(flush.batch, &flush.positions) {
+            return self.fail(e);
+        }
+        self.job.inboxes[worker].send(Message::Flushed {
+            tickets: vec![ticket],
+        });
+        self.release.after_flush(&self.job.env);
+    }
+
+    /// S5: the job stops; nothing is lost, the changelog has it all.
+    fn fail(&mut self, error: StateError) {
+        error!(%error, "the state store failed");
+        self.has_failed = true;
+        self.reports.send(Report::StateFailed(error));
+    }
 }
 
 impl Flusher {
+    /// One with a thread of its own.
     pub(crate) fn start(job: &Arc<JobContext>, reports: Reports) -> Result<Self, JobError> {
-        let (queue, flushes) = bounded::<Order>(QUEUE_MAX);
-        let shared = Arc::clone(job);
+        let (queue, orders) = bounded::<Order>(QUEUE_MAX);
+        let mut flushing = Flushing::new(job, reports);
         let body = move || {
-            let mut release = Release::new(&shared.env);
-            for order in flushes {
-                let (worker, flush) = match order {
-                    Order::Flush(worker, flush) => (worker, flush),
-                    Order::Tell(waiting) => {
-                        // Whoever waited may be gone.
-                        let _ = waiting.send(());
-                        continue;
-                    }
-                    Order::MakeDurable => {
-                        if let Err(e) = shared.backend.make_durable() {
-                            return fail(&reports, e);
-                        }
-                        reports.send(Report::Durable);
-                        continue;
-                    }
-                };
-                let span = debug_span!(
-                    "flush",
-                    store = flush.batch.store(),
-                    changes = flush.batch.changes_count()
-                );
-                let _entered = span.enter();
-                let ticket = (flush.batch.store().to_owned(), flush.batch.ticket());
-                if let Err(e) = shared.backend.flush(flush.batch, &flush.positions) {
-                    return fail(&reports, e);
+            for order in orders {
+                flushing.carry_out(order);
+                if flushing.has_failed {
+                    return;
                 }
-                shared.inboxes[worker].send(Message::Flushed {
-                    tickets: vec![ticket],
-                });
-                release.after_flush(&shared.env);
             }
         };
         let spawned = job.env.spawn.spawn(THREAD, Box::new(body));
         let thread = spawned.map_err(|e| JobError::no_thread(THREAD, &e))?;
-        Ok(Self {
+        Ok(Self(Way::Thread {
             queue: Some(queue),
             thread: Some(thread),
-        })
+        }))
+    }
+
+    /// One that works when it is given a turn, or somebody waits for it.
+    pub(crate) fn in_turns(job: &Arc<JobContext>, reports: Reports) -> Self {
+        let flushing = Flushing::new(job, reports);
+        Self(Way::Turns(RefCell::new((flushing, VecDeque::new()))))
+    }
+
+    /// Carries out one order; `false` if there was none. Only of a flusher [`in_turns`](Self::in_turns).
+    pub(crate) fn turn(&self) -> bool {
+        let Way::Turns(turns) = &self.0 else {
+            return false;
+        };
+        let (flushing, orders) = &mut *turns.borrow_mut();
+        let order = orders.pop_front();
+        let is_there = order.is_some();
+        order
+            .into_iter()
+            .for_each(|order| flushing.carry_out(order));
+        is_there
     }
 
     /// Hands over values of a committed cycle.
@@ -91,10 +153,17 @@ impl Flusher {
     }
 
     fn send(&self, order: Order) -> Result<(), JobError> {
-        let queue = self.queue.as_ref();
-        match queue.is_some_and(|queue| queue.send(order).is_ok()) {
-            true => Ok(()),
-            false => Err(gone()),
+        match &self.0 {
+            Way::Thread { queue, .. } => {
+                let sent = queue
+                    .as_ref()
+                    .is_some_and(|queue| queue.send(order).is_ok());
+                sent.then_some(()).ok_or_else(gone)
+            }
+            Way::Turns(turns) => {
+                turns.borrow_mut().1.push_back(order);
+                Ok(())
+            }
         }
     }
 
@@ -107,21 +176,20 @@ impl Flusher {
     pub(crate) fn wait_until_idle(&self) -> Result<(), JobError> {
         let (waiting, told) = bounded(1);
         self.send(Order::Tell(waiting))?;
+        while self.turn() {}
         told.recv().map_err(|_| gone())
     }
 
     /// Waits until everything handed over is written.
     pub(crate) fn close(mut self) -> Result<(), JobError> {
-        drop(self.queue.take());
-        let joined = self.thread.take().map_or(Ok(()), JoinHandle::join);
+        while self.turn() {}
+        let Way::Thread { queue, thread } = &mut self.0 else {
+            return Ok(());
+        };
+        drop(queue.take());
+        let joined = thread.take().map_or(Ok(()), JoinHandle::join);
         joined.map_err(|why| JobError::thread(THREAD, format!("it panicked: {why}")))
     }
-}
-
-/// S5: the job stops; nothing is lost, the changelog has it all.
-fn fail(reports: &Reports, error: StateError) {
-    error!(%error, "the state store failed");
-    reports.send(Report::StateFailed(error));
 }
 
 fn gone() -> JobError {

@@ -158,9 +158,9 @@ impl Job {
 /// A job ready to run, with its settings.
 #[must_use = "nothing runs until `run` or `start`"]
 pub struct Launch {
-    pub(super) name: String,
+    pub(in crate::runtime) name: String,
     pub(super) graph: Graph,
-    pub(super) settings: Settings,
+    pub(in crate::runtime) settings: Settings,
 }
 
 impl Launch {
@@ -176,7 +176,7 @@ impl Launch {
     }
 
     /// The graph, checked, with the ways back for letters.
-    fn topology(&self) -> Result<Topology, JobError> {
+    pub(in crate::runtime) fn topology(&self) -> Result<Topology, JobError> {
         let has_dead_letters = matches!(self.settings.poison, PoisonPolicy::DeadLetter(_));
         let topology = self.graph.topology(&self.name)?;
         topology.with_replays(&self.name, has_dead_letters)

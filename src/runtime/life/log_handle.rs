@@ -15,6 +15,7 @@ use crate::client::transport::{KafkaSettings, KafkaTransport};
 use crate::client::{Admin, ClientError, InProcess, Transport};
 use crate::env::Env;
 use crate::runtime::contract::error::JobError;
+use crate::state::RocksFiles;
 
 /// The log that jobs run on. Cheap to clone.
 ///
@@ -40,6 +41,7 @@ struct Inner {
     broker: Option<Broker>,
     transport: Arc<dyn Transport>,
     state_dir: PathBuf,
+    state_files: RocksFiles,
     running: Mutex<HashSet<String>>,
 }
 
@@ -100,7 +102,8 @@ impl Log {
             Some(folder) => PathBuf::from(folder),
             None => Path::new(KAFKA_STATE_DIR).join(transport.cluster_id()),
         };
-        Ok(Self::with_parts(env, None, Arc::new(transport), state_dir))
+        let (transport, files) = (Arc::new(transport), RocksFiles::Disk);
+        Ok(Self::with_parts(env, None, transport, state_dir, files))
     }
 
     fn with_parts(
@@ -108,6 +111,7 @@ impl Log {
         broker: Option<Broker>,
         transport: Arc<dyn Transport>,
         state_dir: PathBuf,
+        state_files: RocksFiles,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -115,6 +119,7 @@ impl Log {
                 broker,
                 transport,
                 state_dir,
+                state_files,
                 running: Mutex::default(),
             }),
         }
@@ -147,10 +152,27 @@ impl Log {
     /// # Errors
     /// As [`Log::embedded`].
     pub fn in_env(env: Env, data: &Path, config: BrokerConfig) -> Result<Self, BrokerError> {
+        Self::with_state_files(env, data, config, RocksFiles::Disk)
+    }
+
+    /// As [`Log::in_env`], with RocksDB's files where `state_files` says.
+    pub(crate) fn with_state_files(
+        env: Env,
+        data: &Path,
+        config: BrokerConfig,
+        state_files: RocksFiles,
+    ) -> Result<Self, BrokerError> {
         let broker = Broker::open(env.clone(), data, config)?;
         let transport: Arc<dyn Transport> = Arc::new(InProcess::new(env.clone(), broker.clone()));
         let state_dir = data.join("state");
-        Ok(Self::with_parts(env, Some(broker), transport, state_dir))
+        let broker = Some(broker);
+        Ok(Self::with_parts(
+            env,
+            broker,
+            transport,
+            state_dir,
+            state_files,
+        ))
     }
 
     /// Closes all files cleanly; on Kafka there is nothing to close. Jobs must have ended.
@@ -205,6 +227,11 @@ impl Log {
     #[must_use]
     pub fn state_dir(&self) -> &Path {
         &self.inner.state_dir
+    }
+
+    /// Where RocksDB keeps its files.
+    pub(crate) fn state_files(&self) -> &RocksFiles {
+        &self.inner.state_files
     }
 
     /// Marks the job as running here, until the guard is dropped.

@@ -101,6 +101,7 @@ fn open_state(
         dropped_stores: settings.dropped_stores.clone(),
         retyped_stores: settings.retyped.clone(),
         stores: stores.collect::<Result<_, JobError>>()?,
+        rocks_files: log.state_files().clone(),
         ..StateConfig::default()
     };
     let folder = log.state_dir();

@@ -81,7 +81,7 @@ impl Stopper {
     }
 
     /// Connects the next incarnation; `false` if the job was stopped before.
-    pub(super) fn attach(&self, reports: Reports) -> bool {
+    pub(in crate::runtime) fn attach(&self, reports: Reports) -> bool {
         let mut state = self.0.lock();
         if !state.savepoints.is_empty() {
             reports.send(Report::Savepoint);

@@ -145,6 +145,11 @@ impl Inbox {
         Some(message)
     }
 
+    /// Whether a message waits here.
+    pub(crate) fn has_messages(&self) -> bool {
+        !self.queue.lock().is_empty()
+    }
+
     /// The bytes of the batches that wait here.
     pub(crate) fn size_bytes(&self) -> usize {
         self.size_bytes.load(Ordering::Relaxed)

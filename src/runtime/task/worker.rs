@@ -26,7 +26,7 @@ use crate::runtime::contract::error::{Failure, FailureInner, JobError};
 use crate::runtime::contract::operator::Signal;
 use crate::runtime::contract::record::Origin;
 use crate::runtime::contract::sink::MarkChanges;
-use crate::runtime::contract::source::Read;
+use crate::runtime::contract::source::{Position, Read};
 use crate::state::{CycleStore, FlushUrgency};
 
 mod handing_over;
@@ -311,6 +311,15 @@ impl Worker {
         self.job.inboxes[self.number].wait(at_most);
     }
 
+    /// Where each of its splits stands.
+    pub(crate) fn positions(&self) -> Vec<(u32, Position)> {
+        let mut positions = Vec::new();
+        for feed in &self.feeds {
+            feed.positions(&mut |split, at| positions.push((split, at)));
+        }
+        positions
+    }
+
     fn handle(&mut self, message: Message) -> Result<Next, JobError> {
         match message {
             // Another worker opened the next cycle first: what it sends waits for our own `Open`.
@@ -484,10 +493,7 @@ impl Worker {
                 .flush_all()
                 .map_err(|failure| self.failed(failure))?;
         }
-        let mut positions = Vec::new();
-        self.feeds
-            .iter()
-            .for_each(|feed| feed.positions(&mut |split, at| positions.push((split, at))));
+        let positions = self.positions();
         self.reports.send(Report::Drained(Drained {
             worker: self.number,
             positions,

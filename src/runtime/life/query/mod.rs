@@ -100,7 +100,12 @@ pub struct Queries {
 }
 
 impl Queries {
-    pub(super) fn new(env: &Env, job: &str, topology: &Topology, progress: &Arc<Progress>) -> Self {
+    pub(in crate::runtime) fn new(
+        env: &Env,
+        job: &str,
+        topology: &Topology,
+        progress: &Arc<Progress>,
+    ) -> Self {
         Self {
             declared: Arc::new(Declared {
                 job: job.to_owned(),

@@ -1,0 +1,283 @@
+//! One incarnation of a job in a bed: who gets the next turn, and when nobody wants one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::env::Instant;
+use crate::runtime::contract::error::JobError;
+use crate::runtime::graph::topology::Topology;
+use crate::runtime::life::driver::Driver;
+use crate::runtime::life::flusher::Flusher;
+use crate::runtime::life::kept::Kept;
+use crate::runtime::life::log_handle::Log;
+use crate::runtime::life::start::{self, Begun, Settings};
+use crate::runtime::life::stopper::Stopper;
+use crate::runtime::task::context::JobContext;
+use crate::runtime::task::progress::Progress;
+use crate::runtime::task::report::{Report, Reports};
+use crate::runtime::task::worker::{Turned, Worker};
+use crate::state::StateBackend;
+
+/// A job that asks for the wall clock is told of it at least so often while the bed moves time on.
+const TELLINGS: u32 = 1_000;
+
+/// The order of turns, which follows from the seed.
+pub(super) struct Turns {
+    state: u64,
+    pub(super) expects_failure: bool,
+}
+
+impl Turns {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            state: seed,
+            expects_failure: false,
+        }
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+    pub(super) fn draw(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        let bound = u64::try_from(bound.max(1)).unwrap_or(u64::MAX);
+        usize::try_from(self.draw() % bound).unwrap_or(0)
+    }
+}
+
+/// Refuses what has threads of its own.
+pub(super) fn check_can_take_turns(
+    name: &str,
+    topology: &Topology,
+    settings: &Settings,
+) -> Result<(), JobError> {
+    let refuse = |why: String| {
+        Err(JobError::Topology {
+            job: name.to_owned(),
+            why,
+        })
+    };
+    if settings.scale_out.is_some() {
+        return refuse(
+            "a bed runs a job as one process: leave `scale_out` out of what is tested here"
+                .to_owned(),
+        );
+    }
+    let mut nodes = topology.nodes.iter();
+    match nodes.find(|node| matches!(node.kind.as_str(), "map_async" | "effect")) {
+        Some(node) => refuse(format!(
+            "its step {:?} ({}) makes calls on a thread of its own, which a bed does not have: test the steps before and behind it, and \
+             the whole with a log in a temporary directory",
+            node.name.as_deref().unwrap_or_default(),
+            node.kind
+        )),
+        None => Ok(()),
+    }
+}
+
+struct Slot {
+    /// `None` once it ended.
+    worker: Option<Worker>,
+    wants: Turned,
+    /// When it said so.
+    since: Instant,
+}
+
+/// A job at work.
+pub(super) struct Incarnation {
+    job: Arc<JobContext>,
+    driver: Option<Driver>,
+    backend: Option<StateBackend>,
+    reports: Reports,
+    slots: Vec<Slot>,
+    commits_before: u64,
+    is_over: bool,
+}
+
+impl Incarnation {
+    pub(super) fn begin(
+        log: &Log,
+        name: &str,
+        topology: &Topology,
+        settings: &Settings,
+        progress: &Arc<Progress>,
+        kept: &mut Kept,
+        stopper: &Stopper,
+    ) -> Result<Self, JobError> {
+        let commits_before = progress.commits();
+        let (reports, receiver) = Reports::channel();
+        stopper.attach(reports.clone());
+        let incarnation = start::Incarnation {
+            reports,
+            receiver,
+            share: None,
+            kept,
+            stopper,
+        };
+        let in_turns = |job: &Arc<JobContext>, reports| Ok(Flusher::in_turns(job, reports));
+        let begun = Begun::new(
+            log,
+            name,
+            topology,
+            settings,
+            progress,
+            incarnation,
+            in_turns,
+        )?;
+        let Begun {
+            job,
+            mut driver,
+            reports,
+            backend,
+        } = begun;
+        driver.begin();
+        let mut slots = Vec::new();
+        for number in 0..job.inboxes.len() {
+            let chains = topology.chains();
+            let built = Worker::build_contained(
+                Arc::clone(&job),
+                number,
+                &chains,
+                settings.commit,
+                reports.clone(),
+            );
+            slots.push(Slot {
+                worker: match built {
+                    Ok(worker) => Some(worker),
+                    Err(e) => {
+                        reports.send(Report::Ended(number, Err(e)));
+                        None
+                    }
+                },
+                wants: Turned::Again,
+                since: Instant::default(),
+            });
+        }
+        Ok(Self {
+            job,
+            driver: Some(driver),
+            backend,
+            reports,
+            slots,
+            commits_before,
+            is_over: false,
+        })
+    }
+
+    pub(super) fn report(&self, report: Report) {
+        self.reports.send(report);
+    }
+
+    pub(super) fn commits(&self, progress: &Progress) -> u64 {
+        progress.commits() - self.commits_before
+    }
+
+    /// How the driver ended, once it and all workers have.
+    pub(super) fn ended(&mut self) -> Option<Result<(), JobError>> {
+        let is_ended = |driver: &mut Driver| self.is_over && !driver.has_workers();
+        self.driver.take_if(is_ended).map(Driver::finish)
+    }
+
+    /// Puts in order what outlives the workers.
+    pub(super) fn close(
+        self,
+        ran: Result<(), JobError>,
+        topology: &Topology,
+    ) -> Result<(), JobError> {
+        start::end(ran, &self.job, self.backend, topology)
+    }
+
+    /// Gives everybody a turn, in an order that is drawn; `false` if nobody had anything to do.
+    pub(super) fn round(&mut self, turns: &mut Turns) -> bool {
+        let count = self.slots.len() + 2;
+        let first = turns.below(count);
+        let mut had_work = false;
+        for actor in (0..count).map(|step| (first + step) % count) {
+            had_work |= match actor.checked_sub(self.slots.len()) {
+                None => self.give_worker(actor, turns),
+                Some(0) => self.give_driver(),
+                Some(_) => self.driver.as_mut().is_some_and(Driver::flush_turn),
+            };
+        }
+        had_work
+    }
+
+    fn give_worker(&mut self, number: usize, turns: &mut Turns) -> bool {
+        let slot = &mut self.slots[number];
+        let Some(worker) = &mut slot.worker else {
+            return false;
+        };
+        let had_message = self.job.inboxes[number].has_messages();
+        let turned = worker.turn(1 + turns.below(4));
+        let ended = match turned {
+            Ok(Turned::Ended) => Ok(()),
+            Ok(wants) => {
+                slot.wants = wants;
+                slot.since = self.job.env.clock.now();
+                return had_message || wants == Turned::Again;
+            }
+            Err(e) => Err(e),
+        };
+        slot.worker = None;
+        self.reports.send(Report::Ended(number, ended));
+        true
+    }
+
+    fn give_driver(&mut self) -> bool {
+        let Some(driver) = &mut self.driver else {
+            return false;
+        };
+        let report = driver.next_report();
+        let has_report = report.is_some();
+        match report {
+            Some(report) if self.is_over => driver.hear_of_the_end(report),
+            None if self.is_over || !driver.wait_at_most().is_zero() => {}
+            report => {
+                self.is_over = driver.turn(report);
+                return true;
+            }
+        }
+        has_report
+    }
+
+    /// How far time has come at each source, a line a partition.
+    pub(super) fn times(&self) -> Vec<String> {
+        let slots = self.slots.iter().filter_map(|slot| slot.worker.as_ref());
+        let mut lines = Vec::new();
+        for (number, position) in slots.flat_map(Worker::positions) {
+            let time = match position.watermark {
+                Some(time) => format!("watermark {}", time.0),
+                None => "no watermark".to_owned(),
+            };
+            let split = self.job.split_name(number);
+            lines.push(format!("source {split}: at {}, {time}", position.offset));
+        }
+        lines.sort();
+        lines
+    }
+
+    /// How long nothing is due, at most `rest`.
+    pub(super) fn next_due(&self, rest: Duration) -> Duration {
+        let now = self.job.env.clock.now();
+        let driver = self.driver.as_ref().map(Driver::wait_at_most);
+        let workers = self.slots.iter().filter_map(|slot| match slot.wants {
+            // Nothing comes by itself to a worker that does not wait for time.
+            Turned::Wait(at_most) if !at_most.is_zero() => {
+                let waits = at_most.saturating_sub(now.since(slot.since));
+                let is_clock = self.job.uses_clock;
+                Some(if is_clock {
+                    waits.max(rest / TELLINGS)
+                } else {
+                    waits
+                })
+            }
+            _ => None,
+        });
+        driver.into_iter().chain(workers).min().unwrap_or(rest)
+    }
+}

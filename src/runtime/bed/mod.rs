@@ -1,0 +1,493 @@
+//! [`TestBed`]: a user's unchanged job under virtual time, in one thread, on a simulated machine (design D27).
+//!
+//! The bed gives turns to what threads do in production: the driver, the workers, the flusher. Broker, coordinator, state and
+//! commits are the real ones; the disk and the clocks are those of a [`SimulatedWorld`], and RocksDB keeps its files in memory.
+//!
+//! Reading order: `mod.rs` (what users call), `incarnation.rs` (the turns), `topics.rs` (what goes in and comes out), `expect.rs`.
+
+mod expect;
+mod incarnation;
+mod topics;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::incarnation::{Incarnation, Turns};
+use crate::broker::{Broker, BrokerConfig, SyncMode};
+use crate::env::Instant;
+use crate::env::simulated::{PowerLoss, SimulatedWorld};
+use crate::runtime::contract::error::JobError;
+use crate::runtime::graph::topology::Topology;
+use crate::runtime::life::job::Launch;
+use crate::runtime::life::kept::Kept;
+use crate::runtime::life::log_handle::Log;
+use crate::runtime::life::query::Queries;
+use crate::runtime::life::start::Settings;
+use crate::runtime::life::stopper::Stopper;
+use crate::runtime::life::supervision::{Next, Supervision};
+use crate::runtime::task::progress::{JobProgress, Progress};
+use crate::runtime::task::report::Report;
+use crate::state::{MemoryFiles, RocksFiles};
+use crate::types::{Offset, Timestamp, TopicPartition};
+
+pub use self::topics::Row;
+
+/// The simulated directory of the log.
+const DATA: &str = "/log";
+/// How many workers a job has in a bed that says nothing.
+const WORKERS: usize = 2;
+/// How many partitions a source topic gets that neither the job nor the bed says anything about.
+const PARTITIONS: i32 = 2;
+/// How often the broker does what its threads do from time to time, while virtual time goes on.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Turns without virtual time moving on, after which a bed takes a job for one that never comes to rest.
+const ROUNDS_MAX: usize = 1_000_000;
+
+/// A job under test: it runs in this thread, and time stands still unless the test moves it.
+///
+/// The job is the user's own, with its topology, settings and functions. What differs from production is who calls it: instead of
+/// threads, the bed gives its workers, its driver and the writer of its state a turn each, in an order that follows from the seed. The
+/// same seed gives the same run. A test without sleeps or a disk takes milliseconds.
+///
+/// What fails panics with what the job says: it is for tests.
+///
+/// ```
+/// use std::time::Duration;
+/// use onceflow::prelude::*;
+/// use onceflow::testing::TestBed;
+///
+/// fn word_count() -> Launch {
+///     let job = Job::new("word-count");
+///     job.source(topic::<str>("words")).key_by_ref(|word: &str| word).count("counts").changes().sink(topic("word-counts"));
+///     job.exactly_once(Commit::every(Duration::from_millis(100)))
+/// }
+/// # use onceflow::runtime::Launch;
+///
+/// let mut bed = TestBed::new(word_count());
+/// bed.send_value("words", "tea");
+/// bed.send_value("words", "tea");
+/// bed.crash();
+/// bed.send_value("words", "milk");
+/// bed.expect::<str, u64>("word-counts", [("tea", 1), ("tea", 2), ("milk", 1)]);
+/// ```
+///
+/// # What it does not simulate
+/// Steps with threads of their own ([`map_async`](crate::runtime::Keyed::map_async), effects, sources of files or standard input) and
+/// jobs that are scaled out are refused when the bed starts. After a crash RocksDB's files are there as it wrote them, or lost as a
+/// whole, by the seed; torn files of RocksDB are not simulated.
+pub struct TestBed {
+    name: String,
+    topology: Topology,
+    settings: Settings,
+    world: SimulatedWorld,
+    memory: MemoryFiles,
+    log: Option<Log>,
+    progress: Arc<Progress>,
+    stopper: Stopper,
+    supervision: Supervision,
+    kept: Kept,
+    turns: Turns,
+    incarnation: Option<Incarnation>,
+    /// How the job ended, if it did.
+    ended: Option<Result<(), JobError>>,
+    /// Up to where each partition was expected.
+    taken: BTreeMap<TopicPartition, Offset>,
+    /// Records without a key go to partitions in turn.
+    next_partition: i32,
+    /// When the broker last did what its threads do from time to time.
+    housekept: Instant,
+}
+
+/// The settings of a [`TestBed`], before it starts.
+#[must_use = "nothing runs until `start`"]
+pub struct BedConfig {
+    launch: Launch,
+    seed: u64,
+    partitions: BTreeMap<String, i32>,
+}
+
+impl BedConfig {
+    /// The seed from which all follows that could be otherwise. The default is 0.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// How many partitions a source topic has. The default is what the job says, else 2.
+    pub fn partitions(mut self, topic: &str, count: i32) -> Self {
+        self.partitions.insert(topic.to_owned(), count.max(1));
+        self
+    }
+
+    /// Creates the source topics, starts the job, and lets it come to rest.
+    ///
+    /// # Panics
+    /// If the job as built cannot run in a bed.
+    #[track_caller]
+    #[must_use]
+    pub fn start(self) -> TestBed {
+        let started = TestBed::begin(self);
+        started.unwrap_or_else(|e| panic!("the job cannot start: {e}"))
+    }
+}
+
+impl TestBed {
+    /// Starts a job on an empty simulated machine, with seed 0.
+    ///
+    /// # Panics
+    /// As [`BedConfig::start`].
+    #[track_caller]
+    #[must_use]
+    pub fn new(job: Launch) -> Self {
+        Self::of(job).start()
+    }
+
+    /// A bed whose settings are to be given.
+    pub fn of(job: Launch) -> BedConfig {
+        BedConfig {
+            launch: job,
+            seed: 0,
+            partitions: BTreeMap::new(),
+        }
+    }
+
+    fn begin(config: BedConfig) -> Result<Self, JobError> {
+        let BedConfig {
+            launch,
+            seed,
+            partitions,
+        } = config;
+        let topology = launch.topology()?;
+        let (name, mut settings) = (launch.name, launch.settings);
+        incarnation::check_can_take_turns(&name, &topology, &settings)?;
+        settings.workers.get_or_insert(WORKERS);
+        let mut bed = Self {
+            world: SimulatedWorld::new(seed),
+            memory: MemoryFiles::new()?,
+            log: None,
+            progress: Arc::default(),
+            stopper: Stopper::default(),
+            supervision: Supervision::new(&name, &settings),
+            kept: None,
+            turns: Turns::new(seed),
+            incarnation: None,
+            ended: None,
+            taken: BTreeMap::new(),
+            next_partition: 0,
+            housekept: Instant::default(),
+            name,
+            topology,
+            settings,
+        };
+        bed.open_log()?;
+        bed.create_sources(&partitions)?;
+        bed.begin_incarnation()?;
+        bed.settle();
+        Ok(bed)
+    }
+
+    fn open_log(&mut self) -> Result<(), JobError> {
+        let config = BrokerConfig {
+            sync_mode: SyncMode::Inline,
+            ..BrokerConfig::default()
+        };
+        let files = RocksFiles::Memory(self.memory.clone());
+        let data = Path::new(DATA);
+        self.log = Some(Log::with_state_files(
+            self.world.env(),
+            data,
+            config,
+            files,
+        )?);
+        Ok(())
+    }
+
+    fn log(&self) -> &Log {
+        let Some(log) = &self.log else {
+            unreachable!("a bed has a log unless it is just starting again")
+        };
+        log
+    }
+
+    /// Moves virtual time on, as if nobody but the job did anything meanwhile: what becomes due (commits, timers of the wall clock)
+    /// happens at its time.
+    ///
+    /// # Panics
+    /// If the job fails.
+    #[track_caller]
+    pub fn advance(&mut self, duration: Duration) {
+        let until = self.log().env().clock.now().plus(duration);
+        loop {
+            self.settle();
+            let now = self.log().env().clock.now();
+            if now >= until {
+                return;
+            }
+            if now.since(self.housekept) >= HOUSEKEEPING {
+                self.housekeep();
+            }
+            let rest = until.since(now);
+            let incarnation = self.incarnation.as_ref();
+            let next = incarnation.map_or(rest, |it| it.next_due(rest));
+            self.world
+                .advance(next.clamp(Duration::from_nanos(1), rest));
+        }
+    }
+
+    /// Does what the broker's threads do from time to time: syncs what nobody waits for, retention, compaction.
+    fn housekeep(&mut self) {
+        let log = self.log().clone();
+        log.broker().into_iter().for_each(Broker::housekeep);
+        self.housekept = log.env().clock.now();
+    }
+
+    /// Lets the job work until it has nothing to do. Time stands still meanwhile, so that what waits for the commit interval waits on.
+    ///
+    /// # Panics
+    /// If the job fails, or never comes to rest.
+    #[track_caller]
+    pub fn settle(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            let Some(incarnation) = &mut self.incarnation else {
+                return;
+            };
+            if let Some(ran) = incarnation.ended() {
+                self.after_incarnation(ran);
+                continue;
+            }
+            if !incarnation.round(&mut self.turns) {
+                return;
+            }
+        }
+        panic!(
+            "the job {:?} does not come to rest: something gives it work again and again at one moment of virtual time",
+            self.name
+        );
+    }
+
+    /// Lets the job work, and commits what it did.
+    ///
+    /// # Panics
+    /// As [`TestBed::settle`].
+    #[track_caller]
+    pub fn commit(&mut self) {
+        self.settle();
+        if let Some(incarnation) = &self.incarnation {
+            incarnation.report(Report::Query);
+        }
+        self.settle();
+    }
+
+    /// Has the job finish and commit what is in flight, and end.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.stopper.stop();
+        self.settle();
+        if let Some(Err(e)) = &self.ended {
+            panic!("the job failed: {e}");
+        }
+    }
+
+    /// How the job ended; `None` while it runs. A failure shows here and does not panic where the test asked for it
+    /// ([`TestBed::expect_failure`]).
+    #[must_use]
+    pub fn ended(&self) -> Option<&Result<(), JobError>> {
+        self.ended.as_ref()
+    }
+
+    /// Kills the process and starts the job again. Nothing written is lost; what was not committed is.
+    ///
+    /// # Panics
+    /// If the job cannot start again.
+    #[track_caller]
+    pub fn crash(&mut self) {
+        let next = self.world.after_kill();
+        self.restart_on(next);
+    }
+
+    /// Cuts the power and starts the job again on what the disk kept: of what was not synced any part may be lost, by the seed.
+    ///
+    /// # Panics
+    /// If the job cannot start again.
+    #[track_caller]
+    pub fn lose_power(&mut self) {
+        let seed = self.turns.draw();
+        let ways = usize::try_from(self.turns.draw() % 32).unwrap_or(0);
+        let loss = PowerLoss::every_mode(seed)
+            .nth(ways)
+            .unwrap_or(PowerLoss::STRICT);
+        let next = self.world.after_power_loss(loss);
+        // What RocksDB had not brought to its disk is gone with what it had.
+        let cleared = self.memory.clear();
+        cleared.unwrap_or_else(|e| panic!("{e}"));
+        self.restart_on(next);
+    }
+
+    /// Kills the process and starts the job again with another number of workers.
+    ///
+    /// # Panics
+    /// If the job cannot start again.
+    #[track_caller]
+    pub fn restart_with(&mut self, workers: usize) {
+        self.settings.workers = Some(workers.max(1));
+        self.crash();
+    }
+
+    #[track_caller]
+    fn restart_on(&mut self, world: SimulatedWorld) {
+        // The power of the old world is off: what is dropped here changes nothing.
+        self.forget_incarnation();
+        self.kept = None;
+        self.log = None;
+        self.world = world;
+        self.progress = Arc::default();
+        self.stopper = Stopper::default();
+        self.supervision = Supervision::new(&self.name, &self.settings);
+        self.ended = None;
+        self.housekept = Instant::default();
+        if self.turns.draw().is_multiple_of(4) {
+            let cleared = self.memory.clear();
+            cleared.unwrap_or_else(|e| panic!("{e}"));
+        }
+        let started = self.open_log().and_then(|()| self.begin_incarnation());
+        started.unwrap_or_else(|e| panic!("the job cannot start again: {e}"));
+        self.settle();
+    }
+
+    /// Lets go of a process's memory, as its death does.
+    fn forget_incarnation(&mut self) {
+        // It has what the job has, which has it in turn.
+        self.progress.desk.close();
+        self.incarnation = None;
+    }
+
+    fn begin_incarnation(&mut self) -> Result<(), JobError> {
+        let Some(log) = self.log.clone() else {
+            unreachable!("the log is opened before an incarnation begins")
+        };
+        let settings = self.supervision.settings(&self.settings);
+        let begun = Incarnation::begin(
+            &log,
+            &self.name,
+            &self.topology,
+            &settings,
+            &self.progress,
+            &mut self.kept,
+            &self.stopper,
+        )?;
+        self.incarnation = Some(begun);
+        Ok(())
+    }
+
+    /// An incarnation's driver ended like this.
+    #[track_caller]
+    fn after_incarnation(&mut self, ran: Result<(), JobError>) {
+        let Some(incarnation) = self.incarnation.take() else {
+            unreachable!("it has just ended")
+        };
+        let commits = incarnation.commits(&self.progress);
+        let ended = incarnation.close(ran, &self.topology);
+        match self
+            .supervision
+            .ended(&self.name, ended, commits, &self.progress)
+        {
+            Next::Again => {
+                let begun = self.begin_incarnation();
+                begun.unwrap_or_else(|e| panic!("the job cannot go on: {e}"));
+            }
+            Next::End(result) => {
+                if let Err(e) = &result
+                    && !self.turns.expects_failure
+                {
+                    panic!("the job failed: {e}");
+                }
+                self.ended = Some(result);
+            }
+        }
+    }
+
+    /// Lets the job work until it fails, and says how.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn expect_failure(&mut self) -> &JobError {
+        self.turns.expects_failure = true;
+        self.commit();
+        match &self.ended {
+            Some(Err(e)) => e,
+            _ => panic!("the job {:?} has not failed", self.name),
+        }
+    }
+
+    /// What the simulated clock on the wall says.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.log().env().clock.wall()
+    }
+
+    /// How far the job came since it last started.
+    #[must_use]
+    pub fn progress(&self) -> JobProgress {
+        self.progress.report()
+    }
+
+    /// The simulated machine: its disk can be filled, its calls made to fail.
+    #[must_use]
+    pub fn world(&self) -> &SimulatedWorld {
+        &self.world
+    }
+
+    /// Asks for the job's state, as of its last commit.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    ///
+    /// let job = Job::new("visits");
+    /// job.source(topic::<str>("pages")).key_by_ref(|page: &str| page).count("visits").changes().sink(topic("counts"));
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::every(std::time::Duration::from_secs(1))));
+    /// bed.send_value("pages", "home");
+    /// let visits = bed.ask(async |query| query.store::<str, u64>("visits")?.get("home").await);
+    /// assert_eq!(visits.unwrap().value, Some(1));
+    /// ```
+    ///
+    /// # Panics
+    /// If the job fails, or the answer waits for something other than the job.
+    #[track_caller]
+    pub fn ask<R>(&mut self, question: impl AsyncFnOnce(Queries) -> R) -> R {
+        self.commit();
+        let log = self.log();
+        let queries = Queries::new(log.env(), &self.name, &self.topology, &self.progress);
+        let mut answer = std::pin::pin!(question(queries));
+        for _ in 0..ROUNDS_MAX {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            if let std::task::Poll::Ready(answer) = answer.as_mut().poll(&mut context) {
+                return answer;
+            }
+            self.commit();
+        }
+        panic!("the answer waits for something other than the job");
+    }
+}
+
+impl Drop for TestBed {
+    fn drop(&mut self) {
+        self.world.power_off();
+        self.forget_incarnation();
+    }
+}
+
+impl std::fmt::Debug for TestBed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TestBed")
+            .field("job", &self.name)
+            .field("seed", &self.world.seed())
+            .finish_non_exhaustive()
+    }
+}
