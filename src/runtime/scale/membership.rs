@@ -103,6 +103,8 @@ struct State {
     is_leaving: bool,
     /// Whether tasks were let go of since the last join.
     has_let_go: bool,
+    /// Whether the group knows the instance from an earlier process, and nothing was agreed on since.
+    is_successor: bool,
     /// The positions below which repartition topics are not needed any more.
     read_for_good: BTreeMap<TopicPartition, Offset>,
     /// Why the membership ended for good.
@@ -318,12 +320,25 @@ impl Membership {
     }
 
     fn run(&self) {
+        self.state.lock().is_successor = self.is_known();
         let mut next = Next::Join;
         while let Next::Join = next {
             next = match self.join_and_stay() {
                 Ok(next) => next,
                 Err(e) => self.recover(&e),
             };
+        }
+    }
+
+    /// Whether the group has the instance from an earlier process. If it does not say, it may have.
+    fn is_known(&self) -> bool {
+        match wait(self.transport.describe_group(&self.group)) {
+            Ok(group) => {
+                let instance = Some(self.settings.instance.as_str());
+                let mut members = group.members.iter();
+                members.any(|member| member.instance_id.as_deref() == instance)
+            }
+            Err(e) => e.code() != Some(ErrorCode::GroupIdNotFound),
         }
     }
 
@@ -432,7 +447,15 @@ impl Membership {
         let mut state = self.state.lock();
         state.member.generation = joined.generation;
         match agreement::read(&self.plan, assignment) {
-            Ok(given) => state.given = given,
+            Ok(given) => {
+                // What it said it had and had not taken on yet, nobody has to let go of any more.
+                let running = state.running.as_ref();
+                let is_held = |task| running.is_some_and(|running| running.contains(task));
+                let mut before = state.given.tasks.iter();
+                let has_less = before.any(|it| !given.tasks.contains(it) && !is_held(it));
+                state.has_let_go |= has_less;
+                state.given = given;
+            }
             Err(why) => {
                 state.failure = Some(format!("the group gives it no share: {why}"));
                 state.is_lost = true;
@@ -441,6 +464,9 @@ impl Membership {
         }
         state.is_agreed = state.failure.is_none();
         state.is_holding = state.is_agreed;
+        // C29: a known instance gets what its predecessor had, without an agreement of all. If that one died while tasks changed
+        // hands, nobody has those that it was to let go of: the group is to agree anew.
+        state.has_let_go |= std::mem::take(&mut state.is_successor);
         info!(
             job = self.job,
             generation = joined.generation,

@@ -20,6 +20,7 @@ use onceflow::types::Durability;
 use super::killed::{self, Clicks, PARTITIONS, start_child};
 use super::savepoints::{counts, counts_of, last_counts, last_counts_of};
 use super::scaled;
+use super::scaled_kafka::until_led;
 use super::support::{Click, click, feed, ms, results, topic_of_clicks};
 use crate::jobs::support::{Place, run, until, wait_for_markers};
 use crate::on_kafka::stage::stage;
@@ -440,6 +441,7 @@ fn u10_on_kafka_whoever_runs_a_job_is_fenced_before_it_begins_anew() {
     let launch = |is_endless| counts_of("anew", "counts", topics, is_endless);
     let (first, second) = (log("first"), log("second"));
     topic_of_clicks(&first, topics[0], 1);
+    until_led(&first, topics[0], 1);
     let clicks: Vec<Click> = (0..60)
         .map(|it| click(&format!("user-{}", it % 7), 1))
         .collect();

@@ -165,6 +165,7 @@ fn goes_back_and_on(log: &Log, folder: &Path, partitions: i32) {
     let expected = feed_some(log, 10);
     wait(running.stop()).unwrap();
     run(counts("counts", "counts", false), log).unwrap();
+    wait_for_markers(log, "out");
     assert_eq!(last_counts(log), expected);
     // Back to the second, the last, the first.
     for number in [1, 2, 0] {
@@ -177,6 +178,7 @@ fn goes_back_and_on(log: &Log, folder: &Path, partitions: i32) {
             summary.records > 0,
             "it reads again what came behind the savepoint"
         );
+        wait_for_markers(log, "out");
         assert_eq!(last_counts(log), expected, "from savepoint {number} on");
     }
     let listed = Savepoint::list(folder).unwrap();
