@@ -51,7 +51,7 @@ const ROUNDS_MAX: usize = 1_000_000;
 /// threads, the bed gives its workers, its driver and the writer of its state a turn each, in an order that follows from the seed. The
 /// same seed gives the same run. A test without sleeps or a disk takes milliseconds.
 ///
-/// What fails panics with what the job says: it is for tests.
+/// It is for tests: a failure panics with what the job says.
 ///
 /// ```
 /// use std::time::Duration;
@@ -322,7 +322,7 @@ impl TestBed {
             .nth(ways)
             .unwrap_or(PowerLoss::STRICT);
         let next = self.world.after_power_loss(loss);
-        // What RocksDB had not brought to its disk is gone with what it had.
+        // All of RocksDB's files go, so that the state comes back from the changelog.
         let cleared = self.memory.clear();
         cleared.unwrap_or_else(|e| panic!("{e}"));
         self.restart_on(next);
@@ -425,7 +425,7 @@ impl TestBed {
         }
     }
 
-    /// What the simulated clock on the wall says.
+    /// The time by the simulated clock on the wall.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.log().env().clock.wall()

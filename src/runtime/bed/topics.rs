@@ -1,4 +1,4 @@
-//! What a test puts into topics, and the committed records that it finds there.
+//! Records that a test puts into topics, and the committed ones that it finds there.
 
 use std::collections::BTreeMap;
 

@@ -48,7 +48,7 @@ enum Way {
     Turns(RefCell<(Flushing, VecDeque<Order>)>),
 }
 
-/// What carries orders out.
+/// The hand that carries orders out.
 struct Flushing {
     job: Arc<JobContext>,
     reports: Reports,

@@ -1,4 +1,4 @@
-//! What a job opens when it starts: the topics that it writes, which are created where they are absent, and its state.
+//! The opening of a job: the topics that it writes, which are created where they are absent, and its state.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,7 +23,7 @@ use crate::runtime::topics::schemas::{NotedSchema, Stored, check_schemas};
 use crate::state::{StateBackend, StateConfig, StoreDeclaration};
 use crate::types::TopicName;
 
-/// What a job opens once, also where it is spread and has several incarnations.
+/// Things that a job opens once, also where it is spread and has several incarnations.
 #[derive(Clone)]
 pub(crate) struct Opened {
     pub(super) topics: Arc<Topics>,

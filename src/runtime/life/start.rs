@@ -89,7 +89,7 @@ pub(crate) struct Incarnation<'a> {
     pub(crate) stopper: &'a Stopper,
 }
 
-/// What brings committed values to RocksDB, of an incarnation.
+/// Makes the flusher of an incarnation.
 pub(crate) type MakeFlusher = fn(&Arc<JobContext>, Reports) -> Result<Flusher, JobError>;
 
 /// An incarnation that is about to work: its workers are to be built, and they and its driver are to be given turns.

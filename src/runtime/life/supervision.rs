@@ -73,7 +73,7 @@ fn tell_discarded(name: &str, progress: &Progress) {
     }
 }
 
-/// What follows an incarnation.
+/// The step after an incarnation.
 pub(crate) enum Next {
     /// Another one, from the last commit.
     Again,
@@ -98,7 +98,7 @@ impl Supervision {
         }
     }
 
-    /// What the next incarnation is run with.
+    /// The settings of the next incarnation.
     pub(crate) fn settings(&self, settings: &Settings) -> Settings {
         Settings {
             commit: self.commit,

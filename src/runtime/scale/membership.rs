@@ -448,7 +448,7 @@ impl Membership {
         state.member.generation = joined.generation;
         match agreement::read(&self.plan, assignment) {
             Ok(given) => {
-                // What it said it had and had not taken on yet, nobody has to let go of any more.
+                // Nobody has to let go of tasks that it said it had and had not taken on yet.
                 let running = state.running.as_ref();
                 let is_held = |task| running.is_some_and(|running| running.contains(task));
                 let mut before = state.given.tasks.iter();

@@ -97,7 +97,7 @@ enum State {
     Drained,
 }
 
-/// What a worker wants after a turn.
+/// The wish of a worker after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turned {
     /// Another turn.
