@@ -26,7 +26,7 @@ mod topics;
 #[cfg(feature = "http")]
 pub use crate::net::Pem;
 pub use crate::protocol::batch::{HeaderList, Headers};
-pub use bed::{BedConfig, Row, TestBed};
+pub use bed::{BedConfig, Chance, CrashTest, Row, TestBed, crash_test};
 pub use connectors::{
     AtLeastOnce, Files, Formatted, KeyedTopic, LineFormat, Lines, TombstonePolicy, Topic,
     TopicReader, ValueLines, Values, at_least_once, files, keyed_topic, lines, lines_of,

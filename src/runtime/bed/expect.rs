@@ -139,9 +139,9 @@ impl TestBed {
 }
 
 /// The values of each key, in order.
-type ByKey<K, V> = BTreeMap<K, Vec<Option<V>>>;
+pub(super) type ByKey<K, V> = BTreeMap<K, Vec<Option<V>>>;
 
-fn by_key<K: Ord, V>(rows: impl Iterator<Item = (K, Option<V>)>) -> ByKey<K, V> {
+pub(super) fn by_key<K: Ord, V>(rows: impl Iterator<Item = (K, Option<V>)>) -> ByKey<K, V> {
     let mut by_key = ByKey::new();
     for (key, value) in rows {
         by_key.entry(key).or_default().push(value);
@@ -150,7 +150,7 @@ fn by_key<K: Ord, V>(rows: impl Iterator<Item = (K, Option<V>)>) -> ByKey<K, V> 
 }
 
 /// The keys whose values are not as expected, a paragraph each.
-fn differences<K: Ord + Debug, V: PartialEq + Debug>(
+pub(super) fn differences<K: Ord + Debug, V: PartialEq + Debug>(
     expected: &ByKey<K, V>,
     came: &ByKey<K, V>,
 ) -> String {

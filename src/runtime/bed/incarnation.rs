@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::chance::Chance;
 use crate::env::Instant;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
@@ -23,30 +24,17 @@ const TELLINGS: u32 = 1_000;
 
 /// The order of turns, which follows from the seed.
 pub(super) struct Turns {
-    state: u64,
+    pub(super) chance: Chance,
+    /// Whether the test asked for a failure of the job, or makes its machine fail.
     pub(super) expects_failure: bool,
 }
 
 impl Turns {
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            state: seed,
+            chance: Chance::new(seed),
             expects_failure: false,
         }
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
-    pub(super) fn draw(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        let bound = u64::try_from(bound.max(1)).unwrap_or(u64::MAX);
-        usize::try_from(self.draw() % bound).unwrap_or(0)
     }
 }
 
@@ -195,7 +183,7 @@ impl Incarnation {
     /// Gives everybody a turn, in an order that is drawn; `false` if nobody had anything to do.
     pub(super) fn round(&mut self, turns: &mut Turns) -> bool {
         let count = self.slots.len() + 2;
-        let first = turns.below(count);
+        let first = turns.chance.index(count);
         let mut had_work = false;
         for actor in (0..count).map(|step| (first + step) % count) {
             had_work |= match actor.checked_sub(self.slots.len()) {
@@ -213,7 +201,7 @@ impl Incarnation {
             return false;
         };
         let had_message = self.job.inboxes[number].has_messages();
-        let turned = worker.turn(1 + turns.below(4));
+        let turned = worker.turn(1 + turns.chance.index(4));
         let ended = match turned {
             Ok(Turned::Ended) => Ok(()),
             Ok(wants) => {

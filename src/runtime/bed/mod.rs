@@ -3,10 +3,14 @@
 //! The bed gives turns to what threads do in production: the driver, the workers, the flusher. Broker, coordinator, state and
 //! commits are the real ones; the disk and the clocks are those of a [`SimulatedWorld`], and RocksDB keeps its files in memory.
 //!
-//! Reading order: `mod.rs` (what users call), `incarnation.rs` (the turns), `topics.rs` (what goes in and comes out), `expect.rs`.
+//! Reading order: `mod.rs` (what users call), `incarnation.rs` (the turns), `restart.rs` (deaths), `topics.rs` (what goes in and comes out),
+//! `expect.rs`, `crash_test/` (hundreds of runs with troubles).
 
+mod chance;
+mod crash_test;
 mod expect;
 mod incarnation;
+mod restart;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -17,7 +21,7 @@ use std::time::Duration;
 use self::incarnation::{Incarnation, Turns};
 use crate::broker::{Broker, BrokerConfig, SyncMode};
 use crate::env::Instant;
-use crate::env::simulated::{PowerLoss, SimulatedWorld};
+use crate::env::simulated::SimulatedWorld;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
 use crate::runtime::life::job::Launch;
@@ -32,6 +36,8 @@ use crate::runtime::task::report::Report;
 use crate::state::{MemoryFiles, RocksFiles};
 use crate::types::{Offset, Timestamp, TopicPartition};
 
+pub use self::chance::Chance;
+pub use self::crash_test::{CrashTest, crash_test};
 pub use self::topics::Row;
 
 /// The simulated directory of the log.
@@ -236,6 +242,13 @@ impl TestBed {
         }
     }
 
+    /// As [`TestBed::advance`], while the machine fails: so may the job.
+    fn advance_in_trouble(&mut self, duration: Duration) {
+        self.turns.expects_failure = true;
+        self.advance(duration);
+        self.turns.expects_failure = false;
+    }
+
     /// Does what the broker's threads do from time to time: syncs what nobody waits for, retention, compaction.
     fn housekeep(&mut self) {
         let log = self.log().clone();
@@ -250,14 +263,7 @@ impl TestBed {
     #[track_caller]
     pub fn settle(&mut self) {
         for _ in 0..ROUNDS_MAX {
-            let Some(incarnation) = &mut self.incarnation else {
-                return;
-            };
-            if let Some(ran) = incarnation.ended() {
-                self.after_incarnation(ran);
-                continue;
-            }
-            if !incarnation.round(&mut self.turns) {
+            if !self.round() {
                 return;
             }
         }
@@ -265,6 +271,27 @@ impl TestBed {
             "the job {:?} does not come to rest: something gives it work again and again at one moment of virtual time",
             self.name
         );
+    }
+
+    /// Gives everybody a turn; `false` if nobody had anything to do.
+    #[track_caller]
+    fn round(&mut self) -> bool {
+        let Some(incarnation) = &mut self.incarnation else {
+            return false;
+        };
+        match incarnation.ended() {
+            Some(ran) => {
+                self.after_incarnation(ran);
+                true
+            }
+            None => incarnation.round(&mut self.turns),
+        }
+    }
+
+    /// Lets the job work for so many rounds of turns, or until it has nothing to do.
+    #[track_caller]
+    fn work(&mut self, rounds: usize) {
+        let _ = (0..rounds).all(|_| self.round());
     }
 
     /// Lets the job work, and commits what it did.
@@ -300,90 +327,6 @@ impl TestBed {
         self.ended.as_ref()
     }
 
-    /// Kills the process and starts the job again. Nothing written is lost; what was not committed is.
-    ///
-    /// # Panics
-    /// If the job cannot start again.
-    #[track_caller]
-    pub fn crash(&mut self) {
-        let next = self.world.after_kill();
-        self.restart_on(next);
-    }
-
-    /// Cuts the power and starts the job again on what the disk kept: of what was not synced any part may be lost, by the seed.
-    ///
-    /// # Panics
-    /// If the job cannot start again.
-    #[track_caller]
-    pub fn lose_power(&mut self) {
-        let seed = self.turns.draw();
-        let ways = usize::try_from(self.turns.draw() % 32).unwrap_or(0);
-        let loss = PowerLoss::every_mode(seed)
-            .nth(ways)
-            .unwrap_or(PowerLoss::STRICT);
-        let next = self.world.after_power_loss(loss);
-        // All of RocksDB's files go, so that the state comes back from the changelog.
-        let cleared = self.memory.clear();
-        cleared.unwrap_or_else(|e| panic!("{e}"));
-        self.restart_on(next);
-    }
-
-    /// Kills the process and starts the job again with another number of workers.
-    ///
-    /// # Panics
-    /// If the job cannot start again.
-    #[track_caller]
-    pub fn restart_with(&mut self, workers: usize) {
-        self.settings.workers = Some(workers.max(1));
-        self.crash();
-    }
-
-    #[track_caller]
-    fn restart_on(&mut self, world: SimulatedWorld) {
-        // The power of the old world is off: what is dropped here changes nothing.
-        self.forget_incarnation();
-        self.kept = None;
-        self.log = None;
-        self.world = world;
-        self.progress = Arc::default();
-        self.stopper = Stopper::default();
-        self.supervision = Supervision::new(&self.name, &self.settings);
-        self.ended = None;
-        self.housekept = Instant::default();
-        if self.turns.draw().is_multiple_of(4) {
-            let cleared = self.memory.clear();
-            cleared.unwrap_or_else(|e| panic!("{e}"));
-        }
-        let started = self.open_log().and_then(|()| self.begin_incarnation());
-        started.unwrap_or_else(|e| panic!("the job cannot start again: {e}"));
-        self.settle();
-    }
-
-    /// Lets go of a process's memory, as its death does.
-    fn forget_incarnation(&mut self) {
-        // It has what the job has, which has it in turn.
-        self.progress.desk.close();
-        self.incarnation = None;
-    }
-
-    fn begin_incarnation(&mut self) -> Result<(), JobError> {
-        let Some(log) = self.log.clone() else {
-            unreachable!("the log is opened before an incarnation begins")
-        };
-        let settings = self.supervision.settings(&self.settings);
-        let begun = Incarnation::begin(
-            &log,
-            &self.name,
-            &self.topology,
-            &settings,
-            &self.progress,
-            &mut self.kept,
-            &self.stopper,
-        )?;
-        self.incarnation = Some(begun);
-        Ok(())
-    }
-
     /// An incarnation's driver ended like this.
     #[track_caller]
     fn after_incarnation(&mut self, ran: Result<(), JobError>) {
@@ -397,8 +340,10 @@ impl TestBed {
             .ended(&self.name, ended, commits, &self.progress)
         {
             Next::Again => {
-                let begun = self.begin_incarnation();
-                begun.unwrap_or_else(|e| panic!("the job cannot go on: {e}"));
+                if let Err(e) = self.begin_incarnation() {
+                    assert!(self.turns.expects_failure, "the job cannot go on: {e}");
+                    self.ended = Some(Err(e));
+                }
             }
             Next::End(result) => {
                 if let Err(e) = &result

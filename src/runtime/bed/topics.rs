@@ -196,11 +196,19 @@ impl TestBed {
     ) -> Vec<Row<K::Owned, V::Owned>> {
         self.commit();
         self.housekeep();
-        let mut rows = Vec::new();
-        for place in self.partitions_of(topic) {
-            rows.extend(self.rows_from::<K, V>(&place, Offset::ZERO));
-        }
-        rows
+        self.committed_rows::<K, V>(topic)
+    }
+
+    /// The records of a topic that are committed as it stands.
+    #[track_caller]
+    pub(super) fn committed_rows<K: Datum + ?Sized, V: Datum + ?Sized>(
+        &self,
+        topic: &str,
+    ) -> Vec<Row<K::Owned, V::Owned>> {
+        let places = self.partitions_of(topic).into_iter();
+        places
+            .flat_map(|place| self.rows_from::<K, V>(&place, Offset::ZERO))
+            .collect()
     }
 
     #[track_caller]

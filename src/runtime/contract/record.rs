@@ -165,6 +165,13 @@ impl<'a, K: ?Sized, V: ?Sized> Record<'a, K, V> {
         }
     }
 
+    /// A record that no other one caused but time, such as what a timer gives.
+    #[must_use]
+    pub fn at(key: Key<'a, K>, value: &'a V, timestamp: Timestamp) -> Self {
+        let origin = Origin::TIME;
+        Self::new(key, value, Meta { timestamp, origin })
+    }
+
     /// The same record with another value.
     #[must_use]
     #[inline]

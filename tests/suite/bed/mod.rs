@@ -1,5 +1,7 @@
 //! Jobs in a test bed: virtual time, one thread, real commits, a simulated machine.
 
+mod crash;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

@@ -1,0 +1,242 @@
+//! The steps of one run of a crash test, drawn from its seed before it begins, so that fewer of them can be tried.
+
+use std::fmt::{self, Debug, Display};
+use std::time::Duration;
+
+use crate::env::simulated::{Call, Fault, FaultEffect, PowerLoss};
+use crate::runtime::bed::chance::Chance;
+
+/// The most turns that a job gets in one step.
+const ROUNDS_MAX: usize = 30;
+/// The most calls on files that pass before one of them is a process's last, or fails. Half of the draws are much smaller.
+const CALLS_MAX: u64 = 200;
+/// The least space that a full disk has left is none, the most this.
+const ROOM_BYTES_MAX: u64 = 64 << 10;
+/// The most workers that a job is restarted with.
+const WORKERS_MAX: usize = 4;
+/// The ways to lose power: see [`PowerLoss::every_mode`].
+const WAYS: usize = 32;
+
+/// One thing that happens in a run.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Step<I> {
+    /// An input is put into the log.
+    Send(I),
+    /// The job gets so many turns, which may end anywhere within a cycle.
+    Work(usize),
+    /// Time passes.
+    Wait(Duration),
+    /// Something goes wrong.
+    Trouble(Trouble),
+    /// The job processes and commits all that was sent, and everything is compared.
+    Check,
+}
+
+/// One thing that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The process dies, and another one goes on.
+    Death(Death),
+    /// As the death by `kill -9` at rest, but the other process has so many workers.
+    Workers(usize),
+    /// The job stops as asked, and another process goes on.
+    Stop,
+    /// The disk has so little room left for a while.
+    FullDisk(u64),
+    /// A call on files fails, is short, or takes long.
+    BadCall {
+        call: Call,
+        after: u64,
+        effect: FaultEffect,
+    },
+}
+
+/// How a process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Death {
+    /// What the machine keeps: all that was written, or what a power loss leaves.
+    pub(super) loss: Option<PowerLoss>,
+    /// It dies within this call on files, counted from here; else between two turns.
+    pub(super) in_call: Option<u64>,
+    /// The next process dies too, within this call on files of its start.
+    pub(super) again_in_call: Option<u64>,
+}
+
+impl Death {
+    /// `kill -9` between two turns.
+    pub(super) const PLAIN: Self = Self {
+        loss: None,
+        in_call: None,
+        again_in_call: None,
+    };
+}
+
+/// Draws the steps that carry these inputs, for a job that commits after `interval`.
+pub(super) fn draw<I>(chance: &mut Chance, inputs: Vec<I>, interval: Duration) -> Vec<Step<I>> {
+    let mut steps = Vec::new();
+    for input in inputs {
+        steps.push(Step::Send(input));
+        match chance.below(8) {
+            0 => steps.push(Step::Work(1 + chance.index(ROUNDS_MAX))),
+            1 => steps.push(Step::Wait(draw_wait(chance, interval))),
+            2 => push_trouble(chance, interval, &mut steps),
+            _ => {}
+        }
+    }
+    // Each run has one at least.
+    push_trouble(chance, interval, &mut steps);
+    steps
+}
+
+fn push_trouble<I>(chance: &mut Chance, interval: Duration, steps: &mut Vec<Step<I>>) {
+    if chance.one_in(2) {
+        steps.push(Step::Wait(draw_wait(chance, interval)));
+    }
+    if chance.one_in(2) {
+        steps.push(Step::Work(1 + chance.index(ROUNDS_MAX)));
+    }
+    steps.push(Step::Trouble(draw_trouble(chance, interval)));
+    if chance.one_in(3) {
+        steps.push(Step::Check);
+    }
+}
+
+/// Up to twice the commit interval, so that a commit is due in half of the cases.
+fn draw_wait(chance: &mut Chance, interval: Duration) -> Duration {
+    let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX / 2);
+    Duration::from_nanos(1 + chance.below(nanos.saturating_mul(2)))
+}
+
+fn draw_trouble(chance: &mut Chance, interval: Duration) -> Trouble {
+    match chance.below(10) {
+        0..=5 => Trouble::Death(draw_death(chance)),
+        6 => Trouble::Workers(1 + chance.index(WORKERS_MAX)),
+        7 => Trouble::Stop,
+        8 => Trouble::FullDisk(chance.below(ROOM_BYTES_MAX)),
+        _ => Trouble::BadCall {
+            call: *chance.pick(&Call::ALL),
+            after: draw_calls(chance),
+            effect: *chance.pick(&[
+                FaultEffect::InputOutput,
+                FaultEffect::StorageFull,
+                FaultEffect::TooManyFiles,
+                FaultEffect::Interrupted,
+                FaultEffect::Short(1),
+                FaultEffect::Stall(interval),
+            ]),
+        },
+    }
+}
+
+fn draw_death(chance: &mut Chance) -> Death {
+    let (seed, way) = (chance.draw(), chance.index(WAYS));
+    let is_power_loss = chance.one_in(2);
+    Death {
+        loss: PowerLoss::every_mode(seed)
+            .nth(way)
+            .filter(|_| is_power_loss),
+        in_call: chance.one_in(2).then(|| draw_calls(chance)),
+        again_in_call: chance.one_in(4).then(|| draw_calls(chance)),
+    }
+}
+
+fn draw_calls(chance: &mut Chance) -> u64 {
+    let bound = 1 + chance.below(CALLS_MAX);
+    chance.below(bound)
+}
+
+impl Trouble {
+    /// Troubles that are easier to understand, the easiest first.
+    pub(super) fn simpler(self) -> Vec<Self> {
+        let mut simpler = vec![Self::Death(Death::PLAIN)];
+        if let Self::Death(death) = self {
+            simpler.extend(
+                [
+                    Death {
+                        loss: None,
+                        again_in_call: None,
+                        ..death
+                    },
+                    Death {
+                        in_call: None,
+                        again_in_call: None,
+                        ..death
+                    },
+                    Death {
+                        again_in_call: None,
+                        ..death
+                    },
+                    Death {
+                        in_call: None,
+                        ..death
+                    },
+                ]
+                .map(Self::Death),
+            );
+        }
+        let itself = simpler.iter().position(|trouble| *trouble == self);
+        simpler.truncate(itself.unwrap_or(simpler.len()));
+        simpler
+    }
+
+    /// The fault to order, if it is one.
+    pub(super) fn fault(self) -> Option<Fault> {
+        match self {
+            Self::BadCall {
+                call,
+                after,
+                effect,
+            } => Some(Fault::new(effect).on(&[call]).after(after)),
+            _ => None,
+        }
+    }
+}
+
+impl<I: Debug> Display for Step<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(input) => write!(f, "send {input:?}"),
+            Self::Work(rounds) => write!(f, "let everybody have {rounds} turns"),
+            Self::Wait(time) => write!(f, "wait {time:?}"),
+            Self::Trouble(trouble) => Display::fmt(trouble, f),
+            Self::Check => f.write_str("commit, and compare"),
+        }
+    }
+}
+
+impl Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Death(death) => Display::fmt(death, f),
+            Self::Workers(count) => write!(f, "kill -9, restart with {count} workers"),
+            Self::Stop => f.write_str("stop as asked, restart"),
+            Self::FullDisk(bytes) => write!(f, "work with {bytes} bytes left on the disk"),
+            Self::BadCall {
+                call,
+                after,
+                effect,
+            } => write!(f, "work with {effect:?} at {call:?} call {}", after + 1),
+        }
+    }
+}
+
+impl Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.loss {
+            None => f.write_str("kill -9")?,
+            Some(loss) => write!(
+                f,
+                "power loss ({:?} of data, {:?} of names, seed {})",
+                loss.data, loss.names, loss.seed
+            )?,
+        }
+        if let Some(calls) = self.in_call {
+            write!(f, " within file call {} of the next work", calls + 1)?;
+        }
+        f.write_str(", restart")?;
+        match self.again_in_call {
+            Some(calls) => write!(f, ", again within its file call {}, restart", calls + 1),
+            None => Ok(()),
+        }
+    }
+}
