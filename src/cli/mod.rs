@@ -9,7 +9,9 @@ mod acl;
 mod bench;
 mod broker;
 mod check;
+mod child;
 mod consume;
+mod crash_test;
 mod demo;
 mod format;
 mod group;
@@ -90,6 +92,8 @@ enum Command {
     Acl(acl::AclArguments),
     /// Count the words of real text exactly once, while the job's process is killed again and again
     Demo(demo::DemoArguments),
+    /// Kill any program's job at random moments, start it again, and check what it leaves
+    CrashTest(crash_test::CrashTestArguments),
     /// Measure this machine, each figure beside a bare loop in the same run
     Bench(bench::BenchArguments),
     /// Measure how fast this client writes and reads, on a data directory or on Kafka
@@ -168,6 +172,7 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::User(arguments) => user::run(env, arguments)?,
         Command::Acl(arguments) => acl::run(env, arguments)?,
         Command::Demo(arguments) => return demo::run(env, &arguments),
+        Command::CrashTest(arguments) => return crash_test::run(env, &arguments),
         Command::Bench(arguments) => bench::run(env, &arguments)?,
         Command::Perf(arguments) => perf::run(env, &arguments)?,
         Command::DemoJob(arguments) => demo::run_job(env, &arguments)?,

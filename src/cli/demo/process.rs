@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use crate::cli::child::JobChild;
 use crate::env::{Env, Instant};
 
 /// A job that says nothing for so long is taken for stuck.
@@ -199,14 +200,7 @@ impl Supervisor<'_> {
 
     fn kill(&mut self, mut process: JobProcess, number: usize) -> anyhow::Result<()> {
         self.killed_at = Some(self.env.clock.now());
-        process
-            .child
-            .kill()
-            .context("cannot kill the job's process")?;
-        process
-            .child
-            .wait()
-            .context("cannot wait for the job's process")?;
+        process.child.kill()?;
         (self.tell)(Event::Killed {
             number,
             updates: process.updates,
@@ -215,9 +209,9 @@ impl Supervisor<'_> {
     }
 }
 
-/// A running process of the job. Dropping it kills it.
+/// A running process of the job, with what it says.
 struct JobProcess {
-    child: Child,
+    child: JobChild,
     reports: Receiver<anyhow::Result<Report>>,
     updates: u64,
 }
@@ -225,8 +219,9 @@ struct JobProcess {
 impl JobProcess {
     fn start(env: &Env, mut command: Command) -> anyhow::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("cannot start the job's process")?;
+        let mut child = JobChild::start(&mut command)?;
         let stdout = child
+            .process()
             .stdout
             .take()
             .context("the job's process has no standard output")?;
@@ -262,22 +257,11 @@ impl JobProcess {
     }
 
     fn wait(mut self) -> anyhow::Result<()> {
-        let status = self
-            .child
-            .wait()
-            .context("cannot wait for the job's process")?;
+        let status = self.child.wait()?;
         match status.success() {
             true => Ok(()),
             false => bail!("the job's process failed after its work was done ({status})"),
         }
-    }
-}
-
-impl Drop for JobProcess {
-    fn drop(&mut self) {
-        // It may have ended already, which is as good.
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

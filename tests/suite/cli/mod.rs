@@ -1,6 +1,7 @@
 //! The binary `onceflow` as a user meets it: exit codes, messages, and what comes out of what went in.
 
 mod checks;
+mod crash_test;
 mod demo;
 mod groups;
 mod letters;

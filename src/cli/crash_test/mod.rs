@@ -1,0 +1,243 @@
+//! `onceflow crash-test`: kills any program's job again and again, and checks what its data directory has in the end.
+//!
+//! Reading order: `mod.rs` (the command), `program.rs` (runs and kills), `checks.rs` (what must hold), `contents.rs` (two runs compared).
+
+mod checks;
+mod contents;
+mod program;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+
+use self::checks::{Findings, Look};
+use self::contents::Comparison;
+use self::program::{Kills, Program};
+use super::output;
+use super::session::DataOption;
+use super::text::TemporaryDirectory;
+use crate::env::Env;
+use crate::runtime::Chance;
+use crate::types::TopicName;
+
+const EXAMPLES: &str = "\
+Examples:
+  onceflow crash-test --bin target/release/my-job --data ./data --kills 100
+  onceflow crash-test --bin target/release/my-job --data ./data --compare totals --compare alerts
+  onceflow crash-test --bin target/release/my-job --data ./data -- --config job.toml --data {data}
+
+Put the input into the data directory first (`onceflow produce`), or let the program read files. The program is started with the
+arguments behind `--`, in which {data} stands for the data directory; without {data} they begin with `--data DIR`.
+It is killed with SIGKILL at random moments, and at last left alone until it has read all of its input. Then:
+  positions      every source topic is read and committed to its end
+  transactions   all of them are ended
+  visibility     readers of committed records see what was committed, and nothing else
+  --compare      the topic has what it has after a run without kills, each key's records in order: the program also runs on a copy of the
+                 data directory, made before the first kill
+
+The exit status is 0 only if all of it holds. Use a copy of a data directory that is dear to you.";
+
+/// Kill a program's job at random moments, start it again, and check what it leaves.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct CrashTestArguments {
+    #[command(flatten)]
+    data: DataOption,
+    /// The program that runs the job
+    #[arg(long, value_name = "PROGRAM")]
+    bin: PathBuf,
+    /// How often to kill it
+    #[arg(long, default_value_t = 100)]
+    kills: u32,
+    /// The longest that it runs before it is killed, in milliseconds
+    #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    longest: u64,
+    /// How long it may take for the rest of its input after the last kill, in seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    patience: u64,
+    /// Draws the moments of the kills; else a new one, which is told
+    #[arg(long)]
+    seed: Option<u64>,
+    /// A topic that must have what it has after a run without kills; may be given more than once
+    #[arg(long, value_name = "TOPIC", value_parser = TopicName::new)]
+    compare: Vec<TopicName>,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// The program's arguments
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    arguments: Vec<OsString>,
+}
+
+/// All that the command found.
+struct Outcome {
+    seed: u64,
+    kills: Kills,
+    findings: Findings,
+    comparisons: Vec<Comparison>,
+}
+
+/// Runs `onceflow crash-test`.
+pub(super) fn run(env: &Env, arguments: &CrashTestArguments) -> anyhow::Result<ExitCode> {
+    let data = arguments.data.directory()?;
+    let seed = arguments
+        .seed
+        .unwrap_or_else(|| env.random.below(1_000_000));
+    let program = Program {
+        env,
+        path: &arguments.bin,
+        arguments: &arguments.arguments,
+        patience: Duration::from_secs(arguments.patience),
+    };
+    let reference = match arguments.compare.is_empty() {
+        true => None,
+        false => Some(run_without_kills(env, &program, &data)?),
+    };
+    output::say(&format!(
+        "killing {} {} times (--seed {seed})",
+        arguments.bin.display(),
+        arguments.kills
+    ));
+    let longest = Duration::from_millis(arguments.longest);
+    let kills = program.kill_often(&data, arguments.kills, longest, &mut Chance::new(seed))?;
+    let look = program.finish(&data)?;
+    output::say("checking what it left");
+    let findings = checks::check(env, &data, look)?;
+    let mut comparisons = Vec::new();
+    if let Some(reference) = &reference {
+        for topic in &arguments.compare {
+            comparisons.push(contents::compare(env, topic, &data, &data_of(reference))?);
+        }
+    }
+    let outcome = Outcome {
+        seed,
+        kills,
+        findings,
+        comparisons,
+    };
+    outcome.print(arguments.json)?;
+    Ok(match outcome.problems().is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn data_of(reference: &TemporaryDirectory) -> PathBuf {
+    reference.path().join("data")
+}
+
+/// Has the program do its work on a copy of the data directory, undisturbed.
+fn run_without_kills(
+    env: &Env,
+    program: &Program<'_>,
+    data: &Path,
+) -> anyhow::Result<TemporaryDirectory> {
+    output::say("running without kills, for comparison");
+    // Beside the data directory, where there is as much room.
+    let parent = data
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = TemporaryDirectory::create(env, Some(parent.unwrap_or(Path::new("."))))?;
+    if env.files.exists(data)? {
+        contents::copy_tree(env, data, &data_of(&directory))?;
+    }
+    let look = program.finish(&data_of(&directory))?;
+    let problems = look.problems();
+    if !problems.is_empty() {
+        bail!(
+            "even without kills the program does not do its work: {}",
+            problems.join("; ")
+        );
+    }
+    Ok(directory)
+}
+
+impl Outcome {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.findings.problems();
+        problems.extend(self.comparisons.iter().filter_map(Comparison::problem));
+        problems
+    }
+
+    fn print(&self, is_json: bool) -> anyhow::Result<()> {
+        let mut out = output::stdout();
+        match is_json {
+            true => writeln!(out, "{}", self.as_json())?,
+            false => self.print_lines(&mut out)?,
+        }
+        Ok(out.flush()?)
+    }
+
+    fn print_lines(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        let Look {
+            positions,
+            positions_of_files,
+            ..
+        } = &self.findings.look;
+        writeln!(out, "kills         {}", self.kills.done)?;
+        if self.kills.missed > 0 {
+            writeln!(
+                out,
+                "not killed    {} (it had done its work)",
+                self.kills.missed
+            )?;
+        }
+        write!(out, "positions     {} of topics", positions.len())?;
+        match positions_of_files {
+            0 => writeln!(out)?,
+            count => writeln!(out, ", {count} of other sources, which are not checked")?,
+        }
+        writeln!(out, "transactions  {} ids", self.findings.transactions)?;
+        writeln!(
+            out,
+            "records       {} visible, {} of aborted transactions",
+            output::grouped(self.findings.visible),
+            output::grouped(self.findings.aborted)
+        )?;
+        for comparison in &self.comparisons {
+            writeln!(
+                out,
+                "compared      {}: {} records, {} keys",
+                comparison.topic,
+                output::grouped(comparison.records),
+                output::grouped(comparison.keys)
+            )?;
+        }
+        let problems = self.problems();
+        for problem in &problems {
+            writeln!(out, "WRONG: {}", output::printable(problem))?;
+        }
+        if problems.is_empty() {
+            writeln!(out, "all of it holds (--seed {})", self.seed)?;
+        }
+        Ok(())
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        let compared = self.comparisons.iter().map(|comparison| {
+            serde_json::json!({
+                "topic": comparison.topic.as_str(),
+                "records": comparison.records,
+                "keys": comparison.keys,
+                "differing_keys": comparison.differing.len(),
+            })
+        });
+        serde_json::json!({
+            "seed": self.seed,
+            "kills": self.kills.done,
+            "missed": self.kills.missed,
+            "positions": self.findings.look.positions.len(),
+            "positions_of_files": self.findings.look.positions_of_files,
+            "transactions": self.findings.transactions,
+            "visible_records": self.findings.visible,
+            "aborted_records": self.findings.aborted,
+            "compared": compared.collect::<Vec<_>>(),
+            "problems": self.problems(),
+        })
+    }
+}
