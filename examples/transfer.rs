@@ -1,6 +1,10 @@
-//! Transfers between accounts, exactly once: `cargo run --release --example transfer -- --data DIR|--log kafka://HOST:PORT`
-//! reads lines such as `alice bob 5` from the topic `transfers` and writes what each account then holds to `balances`.
+//! How much does each account hold after each transfer, with no cent made or lost?
 //!
+//! ```text
+//! onceflow topic create transfers --data ./data; echo 'alice bob 5' | onceflow produce transfers --data ./data
+//! cargo run --release --example transfer -- --data ./data      (or --log kafka://HOST:PORT; stop it with Ctrl-C)
+//! onceflow consume balances --key --from beginning --data ./data
+//! ```
 //! Both sides of a transfer are in one transaction, so the sum of all balances is 0 in whatever a `read_committed` reader
 //! sees. (Spread over several processes, each side is in a transaction of its own: then the sum is 0 once all is read.)
 

@@ -1,5 +1,10 @@
-//! Word count, exactly once: `cargo run --release --example word_count -- --data DIR|--log kafka://HOST:PORT FILE…`
-//! (`--follow`: wait for the files to grow; without files: lines from stdin).
+//! How often does each word occur in these files?
+//!
+//! ```text
+//! cargo run --release --example word_count -- --data ./data FILE…      (or --log kafka://HOST:PORT)
+//! onceflow consume word-counts --key --value-format bincode-u64 --from beginning --data ./data
+//! ```
+//! `--follow` waits for the files to grow; without files the lines are those of standard input.
 
 use std::time::Duration;
 

@@ -14,6 +14,8 @@ mod clients; // Producers, consumers and administration: one suite, in-process a
 mod docs; // The documentation names tests that exist, and every catalogued failure has one.
 mod effects; // What jobs do outside: each committed effect is delivered, under one key, in order, whatever is killed (O1–O8, O11, O12).
 #[cfg(feature = "cli")]
+mod examples; // The examples' jobs through crash tests: what they write is right whatever happens.
+#[cfg(feature = "cli")]
 mod hostile; // Hostile clients of the broker: frames, decoding, records, names, rights, load.
 mod jobs; // Jobs end to end: every operator, restarts, poison, panics, bad input, back-pressure (C18, C22, C24, F17, S4, S10, S13, S15, S17).
 mod kill9; // kill -9 at any moment and at every failpoint: the output stays exact (C1–C12, F1, F17, F26, S1–S3, S8, S17).
