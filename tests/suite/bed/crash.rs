@@ -48,7 +48,7 @@ fn a_right_job_holds_through_all_seeds() {
                 .into_iter()
                 .collect()
         })
-        .seeds(300)
+        .seeds(200)
         .run();
 }
 

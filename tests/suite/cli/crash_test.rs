@@ -12,7 +12,7 @@ use super::{Cli, Done};
 const DATA: &str = "CRASH_TEST_DATA";
 const JOB: &str = "CRASH_TEST_JOB";
 /// Each record takes so long, so that kills find the job at work.
-const SLOWLY: Duration = Duration::from_micros(700);
+const SLOWLY: Duration = Duration::from_millis(5);
 const RECORDS: usize = 900;
 
 /// Starts this binary as the job's process.
@@ -92,7 +92,7 @@ fn a_right_job_holds_through_its_kills() {
         "counts",
         &[
             "--longest",
-            "400",
+            "1200",
             "--kills",
             "12",
             "--seed",
@@ -124,7 +124,7 @@ fn a_job_that_keeps_state_outside_of_its_stores_is_told_by_a_comparison() {
         "firsts",
         &[
             "--longest",
-            "400",
+            "1200",
             "--kills",
             "8",
             "--compare",

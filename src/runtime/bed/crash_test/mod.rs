@@ -57,7 +57,7 @@ const SEEDS: u64 = 100;
 ///         )
 ///         .expect::<str, u64>("word-counts", |words| {
 ///             let mut counts = BTreeMap::new();
-///             let count = |word: &&str| {
+///             let count = |word: &&'static str| {
 ///                 let count = counts.entry(*word).or_insert(0);
 ///                 *count += 1;
 ///                 (word.to_string(), *count)
