@@ -132,7 +132,7 @@ impl<V: Clone + Send + 'static> KeyValueStore<V> {
     ///
     /// # Errors
     /// If the value was not in memory and cannot be read from disk.
-    pub(crate) fn look<K: ?Sized>(&self, key: Key<'_, K>, see: impl FnOnce(Option<&V>)) -> Flow {
+    pub fn look<K: ?Sized>(&self, key: Key<'_, K>, see: impl FnOnce(Option<&V>)) -> Flow {
         see(self.store.borrow_mut().get(key.hashed())?);
         Ok(())
     }
