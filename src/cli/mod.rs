@@ -18,6 +18,7 @@ mod group;
 mod last_records;
 mod letters;
 mod log;
+pub mod nexmark;
 mod output;
 mod perf;
 mod produce;
@@ -102,6 +103,8 @@ enum Command {
     DemoJob(demo::JobArguments),
     #[command(hide = true)]
     BenchRestartJob(bench::RestartJobArguments),
+    #[command(hide = true)]
+    NexmarkJob(nexmark::QueryJobArguments),
     /// Print a shell's completions for this command.
     #[command(
         after_help = "Example:\n  onceflow completions bash > ~/.local/share/bash-completion/completions/onceflow"
@@ -177,6 +180,7 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::Perf(arguments) => perf::run(env, &arguments)?,
         Command::DemoJob(arguments) => demo::run_job(env, &arguments)?,
         Command::BenchRestartJob(arguments) => bench::run_restart_job(env, &arguments)?,
+        Command::NexmarkJob(arguments) => nexmark::run_job(env, &arguments)?,
         Command::Completions { shell } => completions(shell)?,
     }
     Ok(ExitCode::SUCCESS)

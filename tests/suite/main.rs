@@ -19,6 +19,8 @@ mod examples; // The examples' jobs through crash tests: what they write is righ
 mod hostile; // Hostile clients of the broker: frames, decoding, records, names, rights, load.
 mod jobs; // Jobs end to end: every operator, restarts, poison, panics, bad input, back-pressure (C18, C22, C24, F17, S4, S10, S13, S15, S17).
 mod kill9; // kill -9 at any moment and at every failpoint: the output stays exact (C1–C12, F1, F17, F26, S1–S3, S8, S17).
+#[cfg(feature = "cli")]
+mod nexmark; // The queries of Nexmark give what a database gives for their SQL, through kills.
 #[cfg(feature = "kafka")]
 mod on_kafka; // Jobs and transactions on a real Kafka through kills and a bad network (C13–C15, C23, C29, C30, I6, K1–K3, K5–K9, S6, S16, S17).
 mod peers; // Foreign software as judge: Apache Kafka, its tools, and clients in five languages.

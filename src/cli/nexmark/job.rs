@@ -1,0 +1,107 @@
+//! A query in a process of its own, which may be killed: `onceflow nexmark-job`, hidden.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::events::Format;
+use super::generator::{Generator, Pace};
+use super::load::load;
+use super::queries::{Inputs, Query};
+use crate::broker::BrokerConfig;
+use crate::client::wait;
+use crate::env::Env;
+use crate::runtime::{Commit, Log};
+use crate::types::Durability;
+
+/// How often the process looks whether something was committed.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// What the process is told.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct QueryJobArguments {
+    /// The data directory
+    #[arg(long)]
+    data: PathBuf,
+    /// The query; without one the events are loaded
+    #[arg(long, value_enum)]
+    query: Option<Query>,
+    /// The form of events and rows
+    #[arg(long, value_enum, default_value = "native")]
+    format: Format,
+    /// How many workers run the query
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// How many milliseconds lie between commits
+    #[arg(long, default_value_t = 100)]
+    commit_millis: u64,
+    /// How many microseconds each event is held up
+    #[arg(long, default_value_t = 0)]
+    delay_micros: u64,
+    /// How many events are loaded
+    #[arg(long, default_value_t = 100_000)]
+    events: u64,
+    /// How many events there are in a second of event time
+    #[arg(long, default_value_t = 100)]
+    rate: u64,
+    /// How many partitions the events have
+    #[arg(long, default_value_t = 4)]
+    partitions: i32,
+}
+
+/// Loads events, or runs a query until its input ends, and says each commit.
+pub(in crate::cli) fn run_job(env: &Env, arguments: &QueryJobArguments) -> anyhow::Result<()> {
+    let config = BrokerConfig {
+        durability: Durability::Process,
+        ..BrokerConfig::default()
+    };
+    let log = Log::in_env(env.clone(), &arguments.data, config)?;
+    match arguments.query {
+        Some(query) => run_query(env, &log, query, arguments)?,
+        None => {
+            let pace = Pace::over_days(arguments.events, arguments.rate);
+            let (events, partitions) = (arguments.events, arguments.partitions);
+            load(
+                &log,
+                &Generator::new(pace),
+                arguments.format,
+                events,
+                partitions,
+            )?;
+        }
+    }
+    Ok(log.close()?)
+}
+
+fn run_query(
+    env: &Env,
+    log: &Log,
+    query: Query,
+    arguments: &QueryJobArguments,
+) -> anyhow::Result<()> {
+    let inputs = Inputs {
+        format: arguments.format,
+        clock: Arc::clone(&env.clock),
+        delay: Duration::from_micros(arguments.delay_micros),
+        directory: arguments.data.join("files"),
+        run: String::new(),
+    };
+    let commit = Commit::every(Duration::from_millis(arguments.commit_millis));
+    let launch = query.job(&inputs).exactly_once(commit);
+    let running = launch.workers(arguments.workers).start(log)?;
+    let mut said = 0;
+    while !running.is_finished() {
+        env.clock.sleep(LOOK_EVERY);
+        if running.commits() > said {
+            said = running.commits();
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{said}")?;
+            out.flush()?;
+        }
+    }
+    wait(running.finished())?;
+    Ok(())
+}
