@@ -11,6 +11,7 @@ mod joins;
 mod latency;
 mod log;
 mod machine;
+mod nexmark;
 mod queries;
 mod report;
 mod restart;
@@ -92,6 +93,8 @@ enum Benchmark {
     Calls,
     /// Effects on the world outside, beside the same job without them
     Effects,
+    /// The queries of Nexmark, each beside a loop that only decodes the events (takes minutes)
+    Nexmark,
     /// From `kill -9` to the first new commit, with 10 GiB of state (takes minutes, and 40 GiB of disk)
     Restart,
     /// Savepoints of a job with 4 GiB of state, and the way back (takes minutes, and 20 GiB of disk)
@@ -185,6 +188,7 @@ fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure
         Benchmark::Queries => queries::measure(bench),
         Benchmark::Calls => calls::measure(bench),
         Benchmark::Effects => effects::measure(bench),
+        Benchmark::Nexmark => nexmark::measure(bench),
         Benchmark::Restart => restart::measure(bench),
         Benchmark::Savepoint => savepoint::measure(bench),
     }

@@ -56,6 +56,7 @@ fn every_benchmark_prints_its_figures_as_json() {
         "queries.",
         "calls.",
         "effects.",
+        "nexmark.",
         "restart.",
         "savepoint.",
     ] {
