@@ -47,8 +47,13 @@ impl Look {
         output::grouped(unread.sum())
     }
 
+    /// Whether any job has committed anything.
+    pub(super) fn has_positions(&self) -> bool {
+        !self.positions.is_empty() || self.positions_of_files > 0
+    }
+
     pub(super) fn problems(&self) -> Vec<String> {
-        if self.positions.is_empty() && self.positions_of_files == 0 {
+        if !self.has_positions() {
             let why = "no job has committed a position: does the program use this data directory, and find its input?";
             return vec![why.to_owned()];
         }

@@ -78,6 +78,8 @@ pub(super) struct CrashTestArguments {
 struct Outcome {
     seed: u64,
     kills: Kills,
+    /// No kill found the job at work: it had committed nothing by the last one.
+    is_untouched: bool,
     findings: Findings,
     comparisons: Vec<Comparison>,
 }
@@ -105,6 +107,7 @@ pub(super) fn run(env: &Env, arguments: &CrashTestArguments) -> anyhow::Result<E
     ));
     let longest = Duration::from_millis(arguments.longest);
     let kills = program.kill_often(&data, arguments.kills, longest, &mut Chance::new(seed))?;
+    let is_untouched = kills.missed == 0 && !checks::look(env, &data)?.has_positions();
     let look = program.finish(&data)?;
     output::say("checking what it left");
     let findings = checks::check(env, &data, look)?;
@@ -117,6 +120,7 @@ pub(super) fn run(env: &Env, arguments: &CrashTestArguments) -> anyhow::Result<E
     let outcome = Outcome {
         seed,
         kills,
+        is_untouched,
         findings,
         comparisons,
     };
@@ -160,6 +164,10 @@ fn run_without_kills(
 impl Outcome {
     fn problems(&self) -> Vec<String> {
         let mut problems = self.findings.problems();
+        if self.is_untouched && self.kills.done > 0 {
+            let why = "the job had committed nothing by the last kill, so that they prove nothing: give it more time between them (--longest)";
+            problems.push(why.to_owned());
+        }
         problems.extend(self.comparisons.iter().filter_map(Comparison::problem));
         problems
     }

@@ -164,3 +164,14 @@ fn a_program_that_does_not_do_its_work_is_told_from_one_that_was_killed() {
     let done = cli.run(&["crash-test", "--bin", "/nonexistent/job", "--kills", "1"]);
     assert!(done.err.contains("/nonexistent/job"), "{done:?}");
 }
+
+#[test]
+fn kills_that_find_no_job_at_work_prove_nothing() {
+    let cli = cli_with_words();
+    let done = crash_test(&cli, "counts", &["--kills", "2", "--longest", "1"]);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(
+        done.out.contains("committed nothing by the last kill"),
+        "{done:?}"
+    );
+}
