@@ -15,6 +15,7 @@ mod crash_test;
 mod demo;
 mod format;
 mod group;
+mod job;
 mod last_records;
 mod letters;
 mod log;
@@ -81,6 +82,8 @@ enum Command {
     Check(check::CheckArguments),
     /// Take, list, check and restore savepoints of jobs
     Savepoint(savepoint::SavepointArguments),
+    /// Have a job begin anew
+    Job(job::JobArguments),
     /// List and show dead and late letters of a job, and have it take them back
     Letters(letters::LettersArguments),
     /// Look into the state of a stopped job
@@ -169,6 +172,7 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::Group(arguments) => group::run(env, arguments)?,
         Command::Check(arguments) => check::run(env, &arguments)?,
         Command::Savepoint(arguments) => savepoint::run(env, arguments)?,
+        Command::Job(arguments) => job::run(env, arguments)?,
         Command::Letters(arguments) => letters::run(env, arguments)?,
         Command::State(arguments) => state::run(env, arguments)?,
         Command::Broker(arguments) => broker::run(env, arguments)?,

@@ -16,11 +16,13 @@ use crate::runtime::{Savepoint, ask_for_savepoint};
 const EXAMPLES: &str = "\
 Examples:
   onceflow savepoint create backup/monday --job word-count --data ./data
+  onceflow savepoint create backup/monday --job word-count --stopped --log kafka://localhost:9092
   onceflow savepoint list backup
   onceflow savepoint verify backup/monday
   onceflow savepoint restore backup/monday --data ./data
 
-A savepoint is asked for while the job runs, and restored while it does not. After a restore the job reads its input again from where
+A savepoint is asked for while the job runs; one of a job that is scaled out is taken from the log while all of its instances are stopped
+(--stopped). It is restored while the job does not run. After a restore the job reads its input again from where
 it was; what it wrote since then stays, and comes once more.";
 
 /// Take, list, check and restore savepoints of jobs.
@@ -35,13 +37,16 @@ pub(super) struct SavepointArguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Ask a job that runs for a savepoint, and wait for it
+    /// Ask a job that runs for a savepoint, and wait for it; or take one of a job that is stopped
     Create {
         /// The directory that is to be made
         path: PathBuf,
         /// The job's name
         #[arg(long, value_name = "NAME")]
         job: String,
+        /// Take it from the log: the job does not run. The way for a job that is scaled out
+        #[arg(long, conflicts_with_all = ["state_dir", "wait"])]
+        stopped: bool,
         /// The folder of the states of jobs, for a job on Kafka; else it is in the data directory
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
@@ -78,8 +83,22 @@ pub(super) fn run(env: &Env, arguments: SavepointArguments) -> anyhow::Result<()
         Action::Create {
             path,
             job,
+            stopped: true,
+            ..
+        } => {
+            let log = arguments.data.open_log(env)?;
+            let taken = Savepoint::of_stopped(&log, &job, &path);
+            let closed = log.close();
+            let taken = taken?;
+            closed.context("cannot close the data directory cleanly")?;
+            writeln!(out, "{}", taken.path().display())?;
+        }
+        Action::Create {
+            path,
+            job,
             state_dir,
             wait,
+            ..
         } => {
             let states = match state_dir {
                 Some(folder) => folder,

@@ -84,6 +84,7 @@ pub const NAMES: &[&str] = &[
     "savepoint.named",
     "restore.fenced",
     "restore.topics_created",
+    "restore.held_off",
     "restore.part_committed",
     "restore.rows_written",
     "restore.all_written",

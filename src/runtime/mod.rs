@@ -66,9 +66,9 @@ pub use life::query::http::{HttpConfig, HttpError, HttpServer};
 pub use life::query::{
     Answer, OrderedQuery, Queries, StoreQuery, TimedQuery, VersionsQuery, WindowsQuery,
 };
-#[cfg(feature = "cli")]
-pub(crate) use life::savepoint::ask_for_savepoint;
 pub use life::savepoint::{Restored, Savepoint};
+#[cfg(feature = "cli")]
+pub(crate) use life::savepoint::{ask_for_savepoint, begin_anew};
 pub use life::stopper::Stopper;
 pub use scale::ScaleOut;
 pub use task::calls::{Answers, CallId, Calls};

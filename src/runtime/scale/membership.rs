@@ -297,12 +297,16 @@ impl Membership {
 
     /// Leaves the group, so that the others take over at once; or only goes, if it is to keep its share.
     pub(crate) fn leave(&self) {
-        let member = {
+        {
             let mut state = self.state.lock();
             state.is_leaving = true;
             self.changed.notify_all();
-            state.member.clone()
-        };
+        }
+        self.tell_that_it_leaves();
+    }
+
+    fn tell_that_it_leaves(&self) {
+        let member = self.state.lock().member.clone();
         if member.member_id.is_empty() || !self.settings.leaves {
             return;
         }
@@ -327,6 +331,10 @@ impl Membership {
                 Ok(next) => next,
                 Err(e) => self.recover(&e),
             };
+        }
+        // A join that was under way when the process left made it a member again.
+        if self.state.lock().is_leaving {
+            self.tell_that_it_leaves();
         }
     }
 

@@ -19,7 +19,7 @@ use crate::protocol::batch::Record;
 use crate::protocol::messages::{OffsetFetchRequest, OffsetSpec, TopicMetadata};
 use crate::runtime::contract::error::JobError;
 use crate::state::StateError;
-use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
+use crate::types::{GroupId, Isolation, Offset, TopicId, TopicName, TopicPartition};
 
 /// The version of a note about values with versions: the latest that is known.
 const VERSION: u32 = 2;
@@ -71,6 +71,48 @@ impl NotedSchema {
         (key, serde_json::to_vec(&value).unwrap_or_default())
     }
 
+    /// The store whose changelog it is of, if it is of one.
+    pub(crate) fn store(&self) -> Option<&str> {
+        self.name.strip_prefix("store ")
+    }
+
+    /// The incarnation of the topic that holds the bytes.
+    pub(crate) fn topic_id(&self) -> &str {
+        &self.topic
+    }
+
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The note about another incarnation of its topic that holds the same bytes.
+    pub(crate) fn moved_to(self, topic: TopicId) -> Self {
+        Self {
+            topic: topic.to_string(),
+            ..self
+        }
+    }
+
+    /// The note of this name whose record has this value.
+    pub(crate) fn of_value(name: String, value: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(value).ok()?;
+        (value.version <= VERSION).then(|| Self::of_parts(name, value))
+    }
+
+    fn of_parts(name: String, value: Value) -> Self {
+        Self {
+            name,
+            topic: value.topic,
+            schema: Schema {
+                codec: value.codec,
+                key: value.key,
+                value: value.value,
+                value_version: value.value_version,
+                earlier: value.earlier,
+            },
+        }
+    }
+
     /// The topic whose records it is of, if that is one between the processes of a job that was scaled out.
     pub(crate) fn repartition_topic(&self) -> Option<&str> {
         self.name.strip_prefix("repartition ")
@@ -104,17 +146,8 @@ impl NotedSchema {
         let foreign =
             || refuse("notes no schema: the topic is the job's own, write nothing into it");
         let value: Value = serde_json::from_slice(bytes).map_err(|_| foreign())?;
-        Ok(Some(Self {
-            name: String::from_utf8(name.to_vec()).map_err(|_| foreign())?,
-            topic: value.topic,
-            schema: Schema {
-                codec: value.codec,
-                key: value.key,
-                value: value.value,
-                value_version: value.value_version,
-                earlier: value.earlier,
-            },
-        }))
+        let name = String::from_utf8(name.to_vec()).map_err(|_| foreign())?;
+        Ok(Some(Self::of_parts(name, value)))
     }
 }
 

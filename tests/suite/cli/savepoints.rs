@@ -87,6 +87,49 @@ fn a_running_job_is_asked_for_a_savepoint_and_goes_back_to_it() {
 }
 
 #[test]
+fn u10_a_savepoint_of_a_stopped_job_is_taken_from_its_log_and_a_job_begins_anew() {
+    let cli = with_lines(b"tea cup tea\n");
+    let first = cli.directory.path().join("first").display().to_string();
+    let create = format!("savepoint create {first} --stopped --job word-count");
+    let unknown = cli.fails(&create);
+    assert!(unknown.contains("knows no job"), "{unknown}");
+    let count = || {
+        let log = Log::embedded(cli.data()).unwrap();
+        let summary = run(counts(false), &log).unwrap();
+        log.close().unwrap();
+        summary.records
+    };
+    assert_eq!(count(), 1);
+    assert_eq!(cli.ok(&create).trim(), first);
+    let shown = cli.ok(&format!("savepoint inspect {first}"));
+    assert!(shown.contains("lines-0 at 1"), "{shown}");
+    let again = cli.fails(&create);
+    assert!(again.contains("the path exists"), "{again}");
+    cli.ok_with_input("produce lines", b"tea\n");
+    assert_eq!(count(), 1);
+
+    let asked = cli.run(&["job", "begin-anew", "word-count"]);
+    assert_eq!(asked.code, 2, "{asked:?}");
+    assert!(asked.err.contains("--yes"), "{asked:?}");
+    let other = cli.fails("job begin-anew tally --yes");
+    assert!(other.contains("does not know it"), "{other}");
+    let given_up = cli.ok("job begin-anew word-count --yes");
+    assert!(
+        given_up.contains("2 rows of state given up, 1 positions set"),
+        "{given_up}"
+    );
+    assert_eq!(count(), 2, "all is read again");
+    let state = cli.data().join("state/word-count").display().to_string();
+    let scan = format!("state scan {state} counts");
+    assert_eq!(entries(&cli.ok(&scan)), ["cup\t1", "tea\t3"]);
+    cli.ok(&format!("savepoint restore {first}"));
+    assert_eq!(count(), 1, "it reads the second line again");
+    assert_eq!(entries(&cli.ok(&scan)), ["cup\t1", "tea\t3"]);
+    let scan = format!("state scan {first} counts");
+    assert_eq!(entries(&cli.ok(&scan)), ["cup\t1", "tea\t2"]);
+}
+
+#[test]
 fn a_damaged_savepoint_is_named() {
     let cli = with_lines(b"tea\n");
     let path = cli.directory.path().join("savepoint");

@@ -25,12 +25,14 @@ mod order; // The order of records of one key and one time.
 pub(crate) mod power_loss; // Windows and timers on a disk that loses power, with the state lost or older than the log.
 mod queries; // Questions about open windows.
 mod replay; // The same output whatever runs a job: random topologies, workers, batches, kills, logs.
+mod restore_troubles; // Restores of jobs that are scaled out under kills, on disks that lose power, in parts on Kafka.
 mod rows; // The rows T and W of the catalogue of faults that other systems had.
 mod savepoint_troubles; // Savepoints that are taken and restored by processes that are killed, on full disks, across file systems.
 mod savepoints; // A job goes back to a savepoint, on its own log or on another one that has the input.
 pub(crate) mod scaled; // Windows and timers in jobs that are scaled out, on the embedded log.
 pub(crate) mod scaled_kafka; // The same in processes that are killed, on a real Kafka.
 mod scaled_kinds; // Windows of all kinds, early results, lifetimes and two inputs, scaled out on both logs.
+mod scaled_savepoints; // Savepoints of jobs that are scaled out, for other numbers of instances, on both logs.
 mod sessions; // Sessions over random input, and the rows W that are about them.
 mod sliding; // Windows that slide, against the definition and against a run by hand.
 pub(crate) mod support; // Clicks, how they are fed, and the windows that they belong to.

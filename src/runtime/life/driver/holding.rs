@@ -273,6 +273,7 @@ impl Driver {
             topics,
             splits,
             marks: marks.collect(),
+            between: Vec::new(),
             files: Vec::new(),
         })
     }

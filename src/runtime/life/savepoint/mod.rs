@@ -5,14 +5,19 @@
 //!   savepoint.json    sealed; written last: a directory without it is no savepoint
 //!   meta.json         the stores and their types, as in a job's state directory
 //!   rocksdb/          the files of the database, links to the job's own where the file system can
+//!   between/          the records that were under way between the instances of a job that is scaled out
 //! ```
 //! It is made in `<path>.unfinished`, and gets its name when all of it is on the disk. It is taken where a cycle is committed and none is open (`driver/holding.rs`), and restored by a transaction of the job's own
 //! (`restoring.rs`): changelogs and positions become what they were, all at once or not at all.
 //!
-//! Reading order: this file, `taking.rs` (on `sums.rs`), `asking.rs` (from another process), `restoring.rs` (on `writing.rs`), `rescaling.rs` (into another number of state partitions), `anew.rs` (back to nothing).
+//! A job that stands still, alone or scaled out, has one made from its log (`from_log.rs`).
+//!
+//! Reading order: this file, `taking.rs` (on `sums.rs`), `asking.rs` (from another process), `from_log.rs`, `between.rs`, `restoring.rs` (on `writing.rs`), `rescaling.rs` (into another number of state partitions), `anew.rs` (back to nothing).
 
 mod anew;
 mod asking;
+mod between;
+mod from_log;
 mod placing;
 mod rescaling;
 mod restoring;
@@ -26,6 +31,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use between::SavedBetween;
+
+#[cfg(feature = "cli")]
+pub(crate) use anew::begin_anew;
 pub(super) use asking::Letterbox;
 #[cfg(feature = "cli")]
 pub(crate) use asking::ask_for_savepoint;
@@ -96,6 +105,9 @@ pub(super) struct Manifest {
     pub(super) topics: Vec<SavedTopic>,
     pub(super) splits: Vec<SavedSplit>,
     pub(super) marks: Vec<SavedMark>,
+    /// The topics between the instances of a job that is scaled out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) between: Vec<SavedBetween>,
     pub(super) files: Vec<SavedFile>,
 }
 
@@ -298,6 +310,10 @@ impl fmt::Display for Savepoint {
         for split in &manifest.splits {
             let (source, name) = (&split.source, &split.split);
             writeln!(f, "position: {source} {name} at {}", split.offset)?;
+        }
+        for between in &manifest.between {
+            let records: u64 = between.partitions.iter().map(|it| it.records).sum();
+            writeln!(f, "under way: {records} records in {}", between.topic)?;
         }
         let (count, bytes) = (manifest.files.len(), self.size_bytes());
         write!(f, "files: {count}, {bytes} bytes")

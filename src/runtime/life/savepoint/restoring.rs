@@ -11,11 +11,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::between::{
+    check_between, create_topics_between, members, topics_between, write_between,
+};
 use super::writing::Writing;
 use super::{SavedTopic, Savepoint, from_hex, refused};
 use crate::client::consumer::PartitionReader;
 use crate::client::{ClientError, TransactionalWriter, Transport, wait};
-use crate::env::{failpoint, warn};
+use crate::env::{Env, failpoint, warn};
 use crate::protocol::messages::{
     CommittedOffset, GroupMember, OffsetFetchRequest, OffsetSpec, TopicMetadata,
 };
@@ -24,19 +27,19 @@ use crate::runtime::contract::sink::MarkChanges;
 use crate::runtime::contract::source::Position;
 use crate::runtime::graph::topology::Topology;
 use crate::runtime::life::job::{Job, Launch};
-use crate::runtime::life::kept::{identity, init_writers};
+use crate::runtime::life::kept::init_writers;
 use crate::runtime::life::log_handle::Log;
 use crate::runtime::life::opened::{Topics, stored_by};
 use crate::runtime::life::start::{Settings, read_kept, state_partitions};
 use crate::runtime::task::changelog::{changelog_topic, key_of};
 use crate::runtime::task::cycle::Commit;
 use crate::runtime::topics::positions::{Kept, Positions, positions_topic, read_positions};
-use crate::runtime::topics::schemas::{NotedSchema, note_restored};
+use crate::runtime::topics::schemas::note_restored;
 use crate::state::{StateAtRest, StateConfig, StoreDeclaration};
 use crate::types::{GroupId, Isolation, Offset, Timestamp, TopicId, TopicName, TopicPartition};
 
 /// How long a changelog is waited for at once.
-const READ_WAIT_MAX: Duration = Duration::from_millis(500);
+pub(super) const READ_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Is shown a key of a changelog.
 pub(super) type EachKey<'a> = dyn FnMut(&[u8], &mut Writing<'_>) -> Result<(), JobError> + 'a;
 /// The most keys that were written again and are remembered, so that none is written twice for each of its changes.
@@ -71,7 +74,8 @@ impl Launch {
     /// this process, or is shared between several; if the log fails. Nothing is changed then, unless the error says that a part is.
     pub fn restore(&self, log: &Log, savepoint: &Savepoint) -> Result<Restored, JobError> {
         let topology = self.graph.topology(&self.name)?;
-        restore(log, &self.name, &topology, &self.settings, savepoint)
+        let program = (&*self.name, &topology, &self.settings);
+        restore(log, program, self.settings.scale_out.is_some(), savepoint)
     }
 }
 
@@ -95,15 +99,19 @@ impl Savepoint {
         let settings = Job::new(self.job())
             .exactly_once(Commit::every(Duration::ZERO))
             .settings;
-        restore(log, self.job(), &topology, &settings, self)
+        let is_scaled_out = !self.manifest.between.is_empty() || {
+            let kept = read_kept(&log.transport(), self.job())?;
+            !topics_between(&log.transport(), self.job(), &topology, &kept)?.is_empty()
+        };
+        let program = (self.job(), &topology, &settings);
+        restore(log, program, is_scaled_out, self)
     }
 }
 
 fn restore(
     log: &Log,
-    job: &str,
-    topology: &Topology,
-    settings: &Settings,
+    (job, topology, settings): (&str, &Topology, &Settings),
+    is_scaled_out: bool,
     savepoint: &Savepoint,
 ) -> Result<Restored, JobError> {
     let _claim = log.claim(job)?;
@@ -113,24 +121,33 @@ fn restore(
         ..settings.clone()
     };
     let count = state_partitions(log, job, topology, &settings)?;
-    let transport = log.transport();
-    refuse_scaled_out(&transport, job, savepoint.path())?;
-    let restore = Restore {
+    check_between(savepoint, count, is_scaled_out)?;
+    let (env, transport) = (log.env(), log.transport());
+    let before = read_kept(&transport, job)?;
+    refuse_others(&transport, job, &before, is_scaled_out, savepoint.path())?;
+    let mut restore = Restore {
         job,
         state_partitions: count,
         savepoint,
         saved: &saved,
         transport: &transport,
         inputs: inputs(&transport, savepoint)?,
+        env,
+        between: BTreeMap::new(),
     };
-    // I4: nobody changes what is read from here on.
-    let id = identity(job, &settings)?;
-    let writers = init_writers(&transport, &id, settings.transaction_timeout)?;
+    // I4: nobody changes what is read from here on. Instances of a job that is scaled out take these ids when they start, too.
+    let writers = init_writers(&transport, job, settings.transaction_timeout)?;
     failpoint("restore.fenced");
     let topics = Topics::create(&transport, job, topology, &settings, count)?;
+    if is_scaled_out {
+        restore.between = create_topics_between(&transport, job, topology, &before, savepoint)?;
+    }
     failpoint("restore.topics_created");
-    let (env, timeout) = (log.env(), settings.transaction_timeout);
+    let timeout = settings.transaction_timeout;
     let mut writing = Writing::new(env, job, savepoint.path(), &writers, timeout)?;
+    if is_scaled_out {
+        hold_instances_off(&transport, job, &before, savepoint.path(), &mut writing)?;
+    }
     let kept = read_positions(&transport, &positions_topic(job)?)?;
     let written = restore.write(topology, &settings, &topics, &kept, &mut writing);
     let decided = written.and_then(|positions| {
@@ -138,6 +155,52 @@ fn restore(
         Ok(Restored { rows, positions })
     });
     decided.map_err(|e| writing.failed(e))
+}
+
+/// Refuses a job that runs on several processes, or that is no longer scaled out and has something under way between them.
+fn refuse_others(
+    transport: &Arc<dyn Transport>,
+    job: &str,
+    kept: &Kept,
+    is_scaled_out: bool,
+    path: &Path,
+) -> Result<(), JobError> {
+    if is_scaled_out {
+        return members(transport, job)?.map_or(Ok(()), |who| Err(refused(path, who)));
+    }
+    let between = topics_between(transport, job, &Topology::default(), kept)?;
+    match between.keys().next() {
+        None => Ok(()),
+        Some(topic) => Err(refused(
+            path,
+            format!(
+                "the job was scaled out, and {topic} may hold what is under way between its instances: restore it with `scale_out`, which one                  process can have as well; or, if that is to be given up, delete the topic first"
+            ),
+        )),
+    }
+}
+
+/// Instances have transactional ids of their own. One that starts from here on finds the note, at the latest when it has joined the group;
+/// one that joined before is found there.
+pub(super) fn hold_instances_off(
+    transport: &Arc<dyn Transport>,
+    job: &str,
+    before: &Kept,
+    path: &Path,
+    writing: &mut Writing<'_>,
+) -> Result<(), JobError> {
+    writing.hold_instances_off()?;
+    if let Some(who) = members(transport, job)? {
+        writing.let_instances_start(before)?;
+        return Err(match path.as_os_str().is_empty() {
+            false => refused(path, who),
+            true => JobError::Incompatible {
+                job: job.to_owned(),
+                why: who,
+            },
+        });
+    }
+    Ok(())
 }
 
 /// Refuses a savepoint that is not whole, or that the job cannot go on from.
@@ -155,9 +218,6 @@ fn check_savepoint(
             savepoint.job(),
             job
         ));
-    }
-    if settings.scale_out.is_some() {
-        return refuse(SCALED_OUT.to_owned());
     }
     let count = savepoint.state_partitions();
     savepoint.verify_in(log.env())?;
@@ -180,27 +240,9 @@ fn check_savepoint(
     Ok(saved)
 }
 
-/// A job that was scaled out may have records under way between its processes, which belong to no state of then.
-pub(super) fn refuse_scaled_out(
-    transport: &Arc<dyn Transport>,
-    job: &str,
-    path: &Path,
-) -> Result<(), JobError> {
-    let kept = read_kept(transport, job)?;
-    for topic in kept
-        .schemas
-        .iter()
-        .filter_map(NotedSchema::repartition_topic)
-    {
-        if wait(transport.topic(&TopicName::new(topic)?))?.is_some() {
-            return Err(refused(path, SCALED_OUT));
-        }
-    }
-    Ok(())
-}
-
-/// Why a job that is shared between processes has no savepoints.
-pub(in crate::runtime::life) const SCALED_OUT: &str = "the job is shared between processes (`scale_out`), and what is under way between them is in no savepoint yet: run it as one process";
+/// Why a job that is scaled out takes no savepoint while it runs.
+pub(in crate::runtime::life) const SCALED_OUT: &str = "the job is scaled out, and its instances do not stand still at one moment: stop all of them, and \
+     take it from the log (`onceflow savepoint create PATH --job NAME --stopped`, or `Launch::savepoint`)";
 
 /// The topics that the savepoint has positions of, as they are now: they must reach as far, and still back.
 fn inputs(
@@ -269,6 +311,9 @@ pub(super) struct Restore<'a> {
     pub(super) saved: &'a StateAtRest,
     pub(super) transport: &'a Arc<dyn Transport>,
     inputs: BTreeMap<TopicName, TopicMetadata>,
+    env: &'a Env,
+    /// The topics between the instances of a job that is scaled out.
+    between: BTreeMap<TopicName, TopicMetadata>,
 }
 
 impl Restore<'_> {
@@ -303,7 +348,9 @@ impl Restore<'_> {
             writing.positions.append_schema(0, &noted)?;
         }
         let named = self.write_named(kept, &mut writing.positions)?;
-        Ok(named + self.write_committed(job, writing.writer())?)
+        let (env, transport, savepoint) = (self.env, self.transport, self.savepoint);
+        let under_way = write_between(env, transport, &self.between, Some(savepoint), writing)?;
+        Ok(named + self.write_committed(job, writing.writer(), under_way)?)
     }
 
     /// Makes one changelog partition what it was.
@@ -369,6 +416,11 @@ impl Restore<'_> {
             };
             positions.append(0, &split.source, &split.split, &position)?;
         }
+        if manifest.sources.is_empty() && !kept.positions.is_empty() {
+            let why = "the job has positions by now that are of no topics, and the savepoint, which was made without the job's program, does not say \
+                       which of them are of sources: restore one that was taken while the job ran, or from its program";
+            return Err(refused(self.savepoint.path(), why));
+        }
         // Read for the first time since then: from the beginning again.
         for (name, part) in kept.positions.names() {
             let is_source = manifest.sources.contains(name);
@@ -397,7 +449,12 @@ impl Restore<'_> {
     }
 
     /// Sets the committed offsets of the job's group.
-    fn write_committed(&self, job: &str, writer: &TransactionalWriter) -> Result<usize, JobError> {
+    fn write_committed(
+        &self,
+        job: &str,
+        writer: &TransactionalWriter,
+        under_way: Vec<(TopicPartition, CommittedOffset)>,
+    ) -> Result<usize, JobError> {
         let mut offsets = BTreeMap::new();
         for place in committed_places(self.transport, job)? {
             // Read for the first time since then, unless the savepoint has it.
@@ -418,7 +475,9 @@ impl Restore<'_> {
             };
             (place, committed)
         });
-        send_committed(job, writer, offsets.collect())
+        let mut offsets: BTreeMap<TopicPartition, CommittedOffset> = offsets.collect();
+        offsets.extend(under_way);
+        send_committed(job, writer, offsets.into_iter().collect())
     }
 }
 

@@ -130,7 +130,7 @@ fn clear(files: &dyn Files, making: &Path) -> Result<(), Failure> {
 
 fn is_ours(name: &str) -> bool {
     let manifest = name.strip_suffix(".tmp").unwrap_or(name);
-    ["meta.json", "rocksdb"].contains(&name) || manifest == MANIFEST
+    ["meta.json", "rocksdb", super::between::FOLDER].contains(&name) || manifest == MANIFEST
 }
 
 type Failure = Box<dyn std::error::Error>;

@@ -6,7 +6,7 @@ use crate::env::simulated::{Call, Fault, FaultEffect, PowerLoss, SimulatedWorld}
 /// The bytes stand: what an older release wrote is read, and the other way round.
 #[test]
 fn a_manifest_has_these_bytes() {
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         job: "job".to_owned(),
         taken_at: 5,
         state_partitions: 4,
@@ -33,6 +33,7 @@ fn a_manifest_has_these_bytes() {
             part: "0".to_owned(),
             mark: to_hex(&[16]),
         }],
+        between: vec![],
         files: vec![SavedFile {
             path: "meta.json".to_owned(),
             length_bytes: 3,
@@ -49,6 +50,23 @@ fn a_manifest_has_these_bytes() {
             r#""files":[{"path":"meta.json","length_bytes":3,"crc32c":"00000001"}]}"#
         )
     );
+    assert_eq!(serde_json::from_str::<Manifest>(&bytes).unwrap(), manifest);
+    manifest.between.push(between::SavedBetween {
+        topic: "job-counts-repartition".to_owned(),
+        schema: "{}".to_owned(),
+        partitions: vec![between::SavedUnderWay {
+            partition: 1,
+            end: Offset(9),
+            metadata: String::new(),
+            records: 2,
+        }],
+    });
+    let bytes = serde_json::to_string(&manifest).unwrap();
+    let between = concat!(
+        r#""between":[{"topic":"job-counts-repartition","schema":"{}","#,
+        r#""partitions":[{"partition":1,"end":9,"metadata":"","records":2}]}],"files""#
+    );
+    assert!(bytes.contains(between), "{bytes}");
     assert_eq!(serde_json::from_str::<Manifest>(&bytes).unwrap(), manifest);
     assert_eq!(from_hex("01ff"), Some(vec![1, 255]));
     assert_eq!(from_hex("0x"), None);
@@ -94,6 +112,7 @@ fn make(env: &Env) -> Result<Savepoint, JobError> {
         topics: vec![],
         splits: vec![],
         marks: vec![],
+        between: vec![],
         files: vec![],
     };
     let (copy, place) = (Path::new(COPY), Path::new(PLACE));

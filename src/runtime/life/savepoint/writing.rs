@@ -5,6 +5,7 @@
 //! ```
 //! A job whose positions hold the note does not start (`refuse_half_restored`): its state is neither what it was nor what it is to be. Restoring
 //! again, the same savepoint or another one, completes it, because each row that was changed since the savepoint is written again.
+//! Where a job is scaled out, the note is committed before anything else.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use super::refused;
 use crate::client::{CommitOutcome, PartitionWriter, TransactionalWriter, wait};
 use crate::env::{Env, Instant, failpoint};
-use crate::protocol::batch::{BatchBuilder, Compression};
+use crate::protocol::batch::{BatchBuilder, Compression, Record};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::task::cycle::WRITERS_COUNT;
 use crate::runtime::topics::positions::{Kept, Positions, positions_topic};
@@ -78,6 +79,26 @@ impl<'a> Writing<'a> {
         })
     }
 
+    /// Keeps the instances of a job that is scaled out from starting before all is decided: they have transactional ids of their own, which
+    /// nobody else knows.
+    pub(super) fn hold_instances_off(&mut self) -> Result<(), JobError> {
+        let path = self.path.to_string_lossy();
+        self.positions.append_restoring(0, Some(&path))?;
+        self.commit()?;
+        self.is_cut = true;
+        failpoint("restore.held_off");
+        Ok(())
+    }
+
+    /// Nothing was changed: lets instances start as they did `before`.
+    pub(super) fn let_instances_start(&mut self, before: &Kept) -> Result<(), JobError> {
+        let restoring = before.restoring.as_deref();
+        self.positions.append_restoring(0, restoring)?;
+        self.commit()?;
+        self.is_cut = false;
+        Ok(())
+    }
+
     pub(super) fn writer(&self) -> &'a TransactionalWriter {
         self.writer
     }
@@ -101,6 +122,30 @@ impl<'a> Writing<'a> {
         let rows = &mut self.rows[target.0];
         rows.builder.push(self.now, Some(key), value);
         self.count += 1;
+        self.pushed(target)
+    }
+
+    /// Writes a record as it was; it is no row.
+    pub(super) fn push_record(
+        &mut self,
+        target: Target,
+        record: &Record<'_>,
+    ) -> Result<(), JobError> {
+        let builder = &mut self.rows[target.0].builder;
+        builder.push_with_headers_of(record.timestamp, record.key, record.value, record.headers);
+        self.pushed(target)
+    }
+
+    /// Writes a record without a key; it is no row.
+    pub(super) fn push_keyless(&mut self, target: Target, value: &[u8]) -> Result<(), JobError> {
+        self.rows[target.0]
+            .builder
+            .push(self.now, None, Some(value));
+        self.pushed(target)
+    }
+
+    fn pushed(&mut self, target: Target) -> Result<(), JobError> {
+        let rows = &mut self.rows[target.0];
         if rows.builder.size_bytes() >= BATCH_BYTES {
             self.begun.get_or_insert_with(|| self.env.clock.now());
             rows.writer.hand_over(&mut rows.builder)?;
