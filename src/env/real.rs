@@ -155,7 +155,7 @@ impl Files for RealFiles {
         }
         let lock = RealLock {
             path: canonical,
-            _descriptor: descriptor,
+            descriptor,
         };
         file.set_length(0)?;
         file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
@@ -168,13 +168,16 @@ static LOCKED_HERE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::def
 
 struct RealLock {
     path: PathBuf,
-    _descriptor: std::os::fd::OwnedFd,
+    descriptor: std::os::fd::OwnedFd,
 }
 
 impl Lock for RealLock {}
 
 impl Drop for RealLock {
     fn drop(&mut self) {
+        // Not left to the close: a child that is about to be started shares the open file until its `exec`, and would
+        // keep the lock. What fails here is done by that close.
+        let _ = rustix::fs::flock(&self.descriptor, FlockOperation::Unlock);
         LOCKED_HERE.lock().remove(&self.path);
     }
 }

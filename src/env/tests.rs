@@ -279,3 +279,26 @@ fn f18_files_and_directories_are_the_owners_alone() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&dir), mode(&file)), (0o700, 0o600));
 }
+
+/// A child of this process shares its open files from the fork to the `exec`.
+#[test]
+fn f17_a_lock_is_free_when_it_is_dropped_while_children_are_started() {
+    let env = Env::real();
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("lock");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let starting = std::thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        move || {
+            while !is_over.load(Ordering::Relaxed) {
+                let child = std::process::Command::new("true").spawn();
+                child.unwrap().wait().unwrap();
+            }
+        }
+    });
+    let held = (0..5_000).filter(|_| env.files.lock(&path).is_err());
+    let held = held.count();
+    is_over.store(true, Ordering::Relaxed);
+    starting.join().unwrap();
+    assert_eq!(held, 0);
+}
