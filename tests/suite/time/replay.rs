@@ -341,6 +341,8 @@ fn many_clicks(count_each: usize) -> Vec<Vec<Click>> {
     (0..3).map(&mut partition).collect()
 }
 
+/// How long the output of a life is waited for, about: all of it may be there.
+const PATIENCE_MILLIS: u64 = 1_000;
 /// Tells the child which topology it runs where.
 const VARIABLE: &str = "ONCEFLOW_REPLAY_CHILD";
 
@@ -386,7 +388,39 @@ fn runs_a_topology_until_it_is_killed() {
     wait(running.finished()).unwrap();
 }
 
+/// Kills the child some time after it wrote output, or after its patience.
+fn live_until_it_writes(plan: &Plan, millis: u64) {
+    let written = || {
+        let mut bytes = 0;
+        for folder in std::fs::read_dir(plan.data.join("log")).unwrap() {
+            let folder = folder.unwrap();
+            if folder.file_name().to_string_lossy().starts_with("out-") {
+                let files = std::fs::read_dir(folder.path()).unwrap();
+                // A file may go while the folder is read.
+                let sizes = files.filter_map(|it| it.and_then(|it| it.metadata()).ok());
+                bytes += sizes.map(|it| it.len()).sum::<u64>();
+            }
+        }
+        bytes
+    };
+    let before = written();
+    let is_over = |child: &mut Child| child.try_wait().unwrap().is_some() || written() > before;
+    live_until(plan, |child| {
+        for _ in 0..PATIENCE_MILLIS {
+            if is_over(child) {
+                break;
+            }
+            std::thread::sleep(ms(1));
+        }
+        std::thread::sleep(ms(millis));
+    });
+}
+
 fn live(plan: &Plan, millis: u64) {
+    live_until(plan, |_| std::thread::sleep(ms(millis)));
+}
+
+fn live_until(plan: &Plan, wait: impl FnOnce(&mut Child)) {
     let mut child: Child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
@@ -398,7 +432,7 @@ fn live(plan: &Plan, millis: u64) {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    std::thread::sleep(ms(millis));
+    wait(&mut child);
     assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -417,8 +451,6 @@ fn i16_the_output_is_the_same_with_and_without_twenty_kills() {
         feed_all(&log, "in", &partitions, 500);
         log.close().unwrap();
         let mut committed_before = Vec::new();
-        // A busy machine may take longer to begin than a life lasts: then the next one is longer.
-        let mut longer = 1;
         for kill in 0..20u64 {
             let plan = Plan {
                 prefix: String::new(),
@@ -427,15 +459,12 @@ fn i16_the_output_is_the_same_with_and_without_twenty_kills() {
                 data: data.clone(),
                 brokers: None,
             };
-            let millis = 150 + (kill * 37 + u64::try_from(number).unwrap() * 11) % 200;
-            live(&plan, longer * millis);
+            // Some of them before that is committed.
+            let millis = (kill * 7 + u64::try_from(number).unwrap() * 11) % 60;
+            live_until_it_writes(&plan, millis);
             let log = open(&data, None);
             let count = committed(&log, "out").len();
             log.close().unwrap();
-            longer = match committed_before.last() == Some(&count) {
-                true => (longer + 1).min(6),
-                false => 1,
-            };
             committed_before.push(count);
         }
         committed_before.dedup();

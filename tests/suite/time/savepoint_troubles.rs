@@ -442,8 +442,8 @@ fn u10_on_kafka_whoever_runs_a_job_is_fenced_before_it_begins_anew() {
         let settings = settings.and_then(|it| it.with("state.dir", &state));
         Log::kafka_with(settings.unwrap()).unwrap()
     };
-    let topics = ["anew-in", "anew-out"];
-    let launch = |is_endless| counts_of("anew", "counts", topics, is_endless);
+    let topics = ["begun-anew-in", "begun-anew-out"];
+    let launch = |is_endless| counts_of("begun-anew", "counts", topics, is_endless);
     let (first, second) = (log("first"), log("second"));
     topic_of_clicks(&first, topics[0], 1);
     until_led(&first, topics[0], 1);
@@ -453,13 +453,15 @@ fn u10_on_kafka_whoever_runs_a_job_is_fenced_before_it_begins_anew() {
     feed(&first, topics[0], 0, &clicks);
     let running = launch(true).start(&first).unwrap();
     // The records of a commit whose answer was lost are not counted.
-    wait(running.caught_up()).unwrap();
+    if let Err(err) = wait(running.caught_up()) {
+        panic!("{err}: {:?}", wait(running.finished()));
+    }
     let given_up = launch(false).begin_anew(&second).unwrap();
     assert_eq!((given_up.rows, given_up.positions), (7, 1));
     // The old one notices with its next commit.
     feed(&first, topics[0], 0, &clicks);
     let fenced = wait(running.finished()).unwrap_err().to_string();
-    assert!(fenced.contains("anew"), "{fenced}");
+    assert!(fenced.contains("begun-anew"), "{fenced}");
     let again = run(launch(false), &second).unwrap();
     assert_eq!(again.records, 120);
     wait_for_markers(&second, topics[1]);
