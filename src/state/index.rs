@@ -53,6 +53,12 @@ impl SlotIndex {
         }
     }
 
+    /// The cell where the search for a tag begins: read only to have it near.
+    #[inline]
+    pub(super) fn first_cell(&self, tag: u32) -> u64 {
+        self.cells[self.home(tag)]
+    }
+
     /// Adds a slot that is not in the index yet.
     pub(super) fn insert(&mut self, tag: u32, slot: u32) {
         // At most 5 of 8 cells are taken: longer runs cost more than the memory saves.

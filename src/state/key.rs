@@ -46,6 +46,12 @@ impl<'a> HashedKey<'a> {
         self.bytes
     }
 
+    /// The hash by which the tables find it.
+    #[inline]
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
     /// The key in a job with so many state partitions.
     #[inline]
     pub(super) fn place(&self, state_partitions: u16) -> PlacedKey<'a> {
@@ -113,6 +119,15 @@ impl KeyBytes {
                 }
             }
             _ => Self::Heap(key.into()),
+        }
+    }
+
+    /// The first byte that is in the entry itself.
+    #[inline]
+    pub(super) fn first_byte(&self) -> u8 {
+        match self {
+            Self::Inline { bytes, .. } => bytes[0],
+            Self::Heap(_) => 0,
         }
     }
 

@@ -28,6 +28,7 @@ mod elsewhere;
 mod error;
 mod files;
 mod flush;
+mod flushing;
 mod handover;
 mod index;
 mod key;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::backend::StateBackend;
 use super::budget::TableShare;
 use super::error::StateError;
-use super::flush::{FlushBatch, FlushTicket, FlushUrgency};
+use super::flush::FlushTicket;
 use super::key::{HashedKey, PlacedKey};
 use super::prefetch::Misses;
 use super::table::{Entry, Table};
@@ -19,6 +19,9 @@ use crate::types::Offset;
 
 /// Keys of one `multi_get`: each result pins a block of the cache while the group is decoded.
 const GROUP_KEYS_MAX: usize = 512;
+
+/// How many changed entries are brought near the processor at once.
+pub(super) const WARM_SLOTS: usize = 64;
 
 /// One new value in about so many is encoded at once, to learn how large such values are.
 const SAMPLE_EVERY: u32 = 64;
@@ -42,7 +45,7 @@ pub struct Store<V> {
     pub(super) partitions_version: u32,
     pub(super) codec: Box<dyn ValueCodec<V>>,
     pub(super) table: Table<V>,
-    share: TableShare,
+    pub(super) share: TableShare,
     /// Every key that exists is in the table: RocksDB need not be asked.
     pub(super) is_resident: bool,
     /// Slots that the open cycle changed, each once.
@@ -52,14 +55,16 @@ pub struct Store<V> {
     pub(super) dirty: Vec<u32>,
     pub(super) dirty_bytes: usize,
     pub(super) in_flight: Option<InFlight>,
-    next_ticket: u32,
+    pub(super) next_ticket: u32,
     /// Changelog bytes since the last flush.
     pub(super) changelog_bytes: u64,
-    last_flush: Instant,
+    pub(super) last_flush: Instant,
     /// The mean encoded length of the values drained last, or sampled since: the guess for values not encoded yet.
     typical_value_bytes: usize,
     scratch: Vec<u8>,
     misses: Misses,
+    /// The hashes of the keys of a batch.
+    hashes: Vec<u64>,
     /// Where the replay of each partition stands.
     pub(super) restored: BTreeMap<u16, Offset>,
     is_broken: bool,
@@ -70,9 +75,9 @@ pub struct Store<V> {
 
 /// A flush that was taken and is not written yet.
 pub(super) struct InFlight {
-    ticket: FlushTicket,
+    pub(super) ticket: FlushTicket,
     pub(super) slots: Vec<u32>,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 impl<V: Clone + Send + 'static> Store<V> {
@@ -111,6 +116,7 @@ impl<V: Clone + Send + 'static> Store<V> {
             typical_value_bytes: 0,
             scratch: Vec::new(),
             misses: Misses::default(),
+            hashes: Vec::new(),
             restored: BTreeMap::new(),
             is_broken: false,
             trace: Trace::default(),
@@ -154,7 +160,8 @@ impl<V: Clone + Send + 'static> Store<V> {
     }
 
     /// Brings the keys of a batch into memory: those that are missing are read from RocksDB in one sorted
-    /// multi-get. Keys known to be absent are remembered too. Costs nothing while everything is in memory.
+    /// multi-get. Keys known to be absent are remembered too. While everything is in memory, the entries are brought near the
+    /// processor, if there are so many that they are not.
     ///
     /// # Errors
     /// If RocksDB fails or holds a value that is not of the store's type.
@@ -166,6 +173,13 @@ impl<V: Clone + Send + 'static> Store<V> {
         // Before the keys are looked up, so that none of this batch is evicted again.
         self.make_room();
         if self.is_resident {
+            if self.table.is_far() {
+                let mut hashes = std::mem::take(&mut self.hashes);
+                hashes.clear();
+                hashes.extend(keys.map(|key| key.hash()));
+                self.table.warm(&hashes);
+                self.hashes = hashes;
+            }
             return Ok(());
         }
         let mut misses = std::mem::take(&mut self.misses);
@@ -347,9 +361,12 @@ impl<V: Clone + Send + 'static> Store<V> {
         let mut bytes = std::mem::take(&mut self.scratch);
         let slots = std::mem::take(&mut self.cycle);
         let mut values_bytes = 0;
-        for &slot in &slots {
-            self.drain_entry(slot, &mut bytes, emit)?;
-            values_bytes += bytes.len();
+        for slots in slots.chunks(WARM_SLOTS) {
+            self.table.warm_slots(slots.iter().copied());
+            for &slot in slots {
+                self.drain_entry(slot, &mut bytes, emit)?;
+                values_bytes += bytes.len();
+            }
         }
         self.typical_value_bytes = values_bytes
             .checked_div(slots.len())
@@ -420,104 +437,6 @@ impl<V: Clone + Send + 'static> Store<V> {
         self.dirty_bytes += self.table.entry(slot).size_bytes();
     }
 
-    /// Takes what RocksDB lacks, if that is much or has waited long, or with [`FlushUrgency::Now`] if it is
-    /// anything. Call it right after [`drain_cycle`](Self::drain_cycle), before the next cycle changes anything;
-    /// hand the batch to [`StateBackend::flush`] only after the drained cycle is committed. One flush
-    /// at a time: `None` while another is not [`flushed`](Self::flushed).
-    ///
-    /// # Errors
-    /// If a value cannot be encoded.
-    ///
-    /// # Panics
-    /// If the open cycle has changes: they could reach RocksDB before they are committed (I7).
-    pub fn take_flush(&mut self, urgency: FlushUrgency) -> Result<Option<FlushBatch>, StateError> {
-        self.check_not_broken()?;
-        assert!(
-            self.cycle.is_empty(),
-            "store {:?}: a flush was asked for inside a cycle",
-            self.name
-        );
-        let is_wanted = urgency == FlushUrgency::Now || self.is_flush_due();
-        if self.in_flight.is_some() || self.dirty.is_empty() || !is_wanted {
-            return Ok(None);
-        }
-        let batch = self.build_flush();
-        self.broken_on_error(batch).map(Some)
-    }
-
-    fn is_flush_due(&mut self) -> bool {
-        let config = self.backend.config();
-        let tail_bytes_max =
-            config.changelog_tail_bytes_max / (2 * self.share.stores_count() as u64);
-        let has_waited = self.backend.now().since(self.last_flush) >= config.flush_interval;
-        let limit_bytes = self.limit_bytes();
-        // What is kept for readers may take an eighth before flushes come sooner for it: else questions would cost a job more in
-        // flushes than in copies.
-        let noted_bytes = self.viewed.current_bytes().saturating_sub(limit_bytes / 8);
-        has_waited
-            || self.changelog_bytes > tail_bytes_max
-            || self.dirty_bytes + noted_bytes > limit_bytes / 4
-    }
-
-    fn build_flush(&mut self) -> Result<FlushBatch, StateError> {
-        let ticket = FlushTicket(self.next_ticket);
-        self.next_ticket = self.next_ticket.wrapping_add(1);
-        let slots = std::mem::take(&mut self.dirty);
-        let mut batch = FlushBatch::new(
-            Arc::clone(&self.name),
-            ticket,
-            slots.len(),
-            self.changelog_bytes,
-        );
-        for &slot in &slots {
-            let entry = self.table.entry_mut(slot);
-            entry.is_dirty = false;
-            entry.flush_ticket = ticket.0;
-            let (codec, name, value) = (self.codec.as_ref(), &self.name, entry.value.as_ref());
-            batch.push(entry.state_partition, entry.key.as_slice(), |out| {
-                value.map(|value| encode(codec, name, value, out))
-            })?;
-        }
-        self.viewed.flush_taken();
-        self.in_flight = Some(InFlight {
-            ticket,
-            slots,
-            bytes: std::mem::take(&mut self.dirty_bytes),
-        });
-        self.changelog_bytes = 0;
-        self.last_flush = self.backend.now();
-        Ok(batch)
-    }
-
-    /// Says that the batch with this ticket is in RocksDB: its entries may be evicted.
-    ///
-    /// # Panics
-    /// If that flush is not the one in flight.
-    pub fn flushed(&mut self, ticket: FlushTicket) {
-        let in_flight = self.in_flight.take();
-        let slots = in_flight
-            .filter(|flight| flight.ticket == ticket)
-            .map(|flight| flight.slots)
-            .unwrap_or_else(|| panic!("store {:?}: {ticket:?} is not in flight", self.name));
-        self.viewed.flushed();
-        for slot in slots {
-            let entry = self.table.entry(slot);
-            // A key that was deleted, there as here: nobody need remember it.
-            if entry.value.is_none() && !entry.is_dirty && !entry.is_in_cycle {
-                self.table.remove(slot);
-            }
-        }
-        self.make_room();
-    }
-
-    /// Whether so much waits for RocksDB that the next cycle should wait for the flush in flight
-    /// (or take one): what is not flushed cannot be evicted.
-    pub fn must_wait_for_flush(&mut self) -> bool {
-        let limit_bytes = self.limit_bytes();
-        let noted_bytes = self.viewed.size_bytes().saturating_sub(limit_bytes / 4);
-        self.unflushed_bytes() + noted_bytes > limit_bytes / 2
-    }
-
     /// What the store takes in memory, as counted against the bound.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -534,7 +453,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         self.share.limit_bytes(self.memory_bytes())
     }
 
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         // What is kept for readers cannot be evicted either.
         let viewed_bytes = self.viewed.size_bytes();
         let limit_bytes = self.limit_bytes().saturating_sub(viewed_bytes);
@@ -552,7 +471,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         }
     }
 
-    fn unflushed_bytes(&self) -> usize {
+    pub(super) fn unflushed_bytes(&self) -> usize {
         let in_flight_bytes = self.in_flight.as_ref().map_or(0, |flight| flight.bytes);
         self.dirty_bytes + self.cycle_bytes + in_flight_bytes
     }

@@ -9,6 +9,9 @@ use super::order::{KeyOrder, RowKey, Slots, hash_of_row};
 /// Entries in one chunk: growing allocates a chunk and moves nothing.
 const CHUNK_ENTRIES: usize = 1024;
 
+/// A table that takes less stays near the processor by itself: about what a core's own cache holds.
+const NEAR_BYTES_MAX: usize = 1 << 20;
+
 /// A key and its value. `value` is `None` for a key that is known to be absent.
 #[derive(Debug)]
 pub(super) struct Entry<V> {
@@ -125,6 +128,32 @@ impl<V> Table<V> {
         })?;
         self.entry_mut(slot).is_referenced = true;
         Some(slot)
+    }
+
+    /// Whether its entries are far from the processor, so that it pays to [`warm`](Self::warm) them.
+    pub(super) fn is_far(&self) -> bool {
+        self.entries_count * size_of::<Entry<V>>() > NEAR_BYTES_MAX
+    }
+
+    /// Brings the entries of keys with these hashes near the processor. The reads do not depend on each other, so the processor
+    /// waits for many at once, where [`find`](Self::find) after `find` waits for each alone.
+    pub(super) fn warm(&self, hashes: &[u64]) {
+        let tags = || hashes.iter().map(|&hash| tag_of(hash));
+        let cells = tags().fold(0, |seen, tag| seen ^ self.index.first_cell(tag));
+        // Nothing is done with what was read; the compiler must not know that.
+        std::hint::black_box(cells);
+        let slots = tags().filter_map(|tag| self.index.find(tag, |_| true));
+        self.warm_slots(slots);
+    }
+
+    /// Brings the entries in these slots near the processor.
+    pub(super) fn warm_slots(&self, slots: impl Iterator<Item = u32>) {
+        let seen = slots.fold(0, |seen, slot| {
+            let entry = self.entry(slot);
+            // Its two ends may lie in two lines of the cache.
+            seen ^ entry.tag ^ u32::from(entry.key.first_byte())
+        });
+        std::hint::black_box(seen);
     }
 
     /// The entry in a slot.
