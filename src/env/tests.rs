@@ -287,6 +287,7 @@ fn f17_a_lock_is_free_when_it_is_dropped_while_children_are_started() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("lock");
     let is_over = Arc::new(AtomicBool::new(false));
+    #[allow(clippy::disallowed_methods, reason = "children of the real machine")]
     let starting = std::thread::spawn({
         let is_over = Arc::clone(&is_over);
         move || {
