@@ -155,6 +155,64 @@ fn u2_u3_a_restore_of_a_job_that_is_scaled_out_is_whole_or_repeated_after_power_
 }
 
 #[test]
+fn u2_u3_a_restore_is_whole_or_repeated_after_power_losses() {
+    let seed = seed();
+    let mut machine = Machine::new(seed);
+    let (path, mut fed) = (machine.state().join("monday"), 0);
+    let launch = |is_endless| counts_of("counts", "counts", ["in", "out"], is_endless);
+    // What is acknowledged may not be on the disk yet, and a job that ends with its input ends with what is.
+    let feed_some = |log: &Log, fed: &mut u64| {
+        let clicks: Vec<Click> = (0..50)
+            .map(|it| click(&format!("user-{}", it % 13), 1))
+            .collect();
+        feed(log, "in", 0, &clicks);
+        *fed += 50;
+        until("what was fed is on the disk", || {
+            committed(log, "in").len() as u64 == *fed
+        });
+    };
+    let assert_counted = |log: &Log, fed: u64, what: &str| {
+        run(launch(false), log).unwrap();
+        wait_for_markers(log, "out");
+        let counts = last_counts_of(log, "out");
+        assert_eq!(counts.len(), 13, "{what}");
+        assert_eq!(counts.values().sum::<u64>(), fed, "{what}");
+    };
+    let log = machine.open().unwrap();
+    topic_of_clicks(&log, "in", 1);
+    feed_some(&log, &mut fed);
+    let running = launch(true).start(&log).unwrap();
+    wait(running.caught_up()).unwrap();
+    let savepoint = wait(running.savepoint(&path)).unwrap();
+    wait(running.stop()).unwrap();
+    log.close().unwrap();
+    drop(log);
+    let (mut cut, mut again) = (0, 0);
+    for (number, loss) in losses(seed).enumerate() {
+        println!("{number}: {loss:?}");
+        let restores = launch(false);
+        cut += u64::from(restore_without_power(
+            &mut machine,
+            &restores,
+            &savepoint,
+            loss,
+        ));
+        let log = machine.open().unwrap();
+        feed_some(&log, &mut fed);
+        if let Err(e) = run(launch(false), &log) {
+            let why = e.to_string();
+            assert!(why.contains("restore was interrupted"), "{number}: {why}");
+            launch(false).restore(&log, &savepoint).unwrap();
+            again += 1;
+        }
+        assert_counted(&log, fed, &format!("loss {number}"));
+        log.close().unwrap();
+    }
+    println!("{cut} times cut, {again} times restored again");
+    assert!(cut >= LOSSES / 3 && cut < LOSSES, "{cut}");
+}
+
+#[test]
 fn u3_on_kafka_a_restore_takes_longer_than_a_transaction_may_be_open_and_is_exact() {
     if !peers::are_wanted(&["kafka"]) {
         return;
