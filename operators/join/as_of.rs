@@ -477,7 +477,9 @@ where
         let store = |part: &str| format!("{name}-{part}");
         let (waiting, versions, times) = (store("waiting"), store("versions"), store("times"));
         let node = name.clone();
-        both.with_ordered_store::<Place, Row<L, Nothing>>(&waiting)
+        let grace = Duration::from_millis(bounds.grace.unsigned_abs());
+        both.needs_history(&name, grace)
+            .with_ordered_store::<Place, Row<L, Nothing>>(&waiting)
             .with_ordered_store::<Place, Row<Option<V>, Nothing>>(&versions)
             .with_timed_store::<()>(&times)
             .with_parts(&waiting, row_parts::<L, Nothing>())

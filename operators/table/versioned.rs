@@ -114,7 +114,7 @@ where
     /// counts.
     ///
     /// [`join_as_of`](Self::join_as_of) takes the versions from here: what its records may find it keeps itself, for as long as they may
-    /// come, however long the history is.
+    /// come. A job whose join takes versions that are later than the history is refused where it is launched: they would be ignored here.
     ///
     /// ```
     /// use std::time::Duration;
@@ -150,5 +150,6 @@ where
                     due: Due::default(),
                 })
             })
+            .with_history(history)
     }
 }

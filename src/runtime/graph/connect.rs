@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::description::kind_of;
 use super::exchange::Exchange;
-use super::stream::{Attach, Keyed, Upstream};
+use super::stream::{Attach, Keyed, Place, Upstream};
 use super::topology::Graph;
 use crate::codec::{Datum, SortKey};
 use crate::runtime::contract::error::JobError;
@@ -179,6 +179,10 @@ where
     A: Upstream<K, L>,
     B: Upstream<K, R>,
 {
+    pub(super) fn right_place(&self) -> &Place {
+        &self.right.place
+    }
+
     pub(super) fn left_graph(&self) -> &Graph {
         &self.left.graph
     }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::description::{Description, Edge, EdgeKind, Node};
 use super::source::{ReplayTopic, SplitLister};
@@ -86,6 +87,8 @@ pub(crate) struct Topology {
     pub(crate) renamed: BTreeMap<String, String>,
     /// The names of the exchanges in front of them, likewise.
     pub(crate) renamed_exchanges: BTreeMap<String, String>,
+    /// The steps that let go of what is later than this, by the numbers of their nodes.
+    pub(crate) histories: BTreeMap<usize, Duration>,
     /// Whether a step of the job asks for the time.
     pub(crate) uses_time: bool,
     /// Whether one asks for the wall clock.
@@ -391,6 +394,32 @@ impl Graph {
         let known = topology.sink_topics.entry(name).or_default();
         known.partitions_count = topic.partitions_count.or(known.partitions_count);
         known.configs.extend(topic.configs);
+    }
+
+    /// A step ignores what is later than this.
+    pub(super) fn note_history(&self, node: usize, history: Duration) {
+        self.0.borrow_mut().histories.insert(node, history);
+    }
+
+    /// The least history of a step and of those in front of it, as far as records come from there as they were; with the step's name.
+    pub(super) fn history_in_front(&self, node: usize) -> Option<(String, Duration)> {
+        let topology = self.0.borrow();
+        let mut least: Option<(String, Duration)> = None;
+        let mut next = Some(node);
+        while let Some(node) = next.and_then(|number| topology.nodes.get(number)) {
+            let history = next.and_then(|number| topology.histories.get(&number));
+            if let Some(history) = history
+                && least.as_ref().is_none_or(|(_, it)| history < it)
+            {
+                least = Some((node.name.clone().unwrap_or_default(), *history));
+            }
+            let is_passed_on = history.is_some() || node.stores.is_empty();
+            next = match node.inputs.as_slice() {
+                [edge] if is_passed_on => Some(edge.from),
+                _ => None,
+            };
+        }
+        least
     }
 
     pub(crate) fn add_fault(&self, why: String) {

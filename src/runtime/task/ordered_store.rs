@@ -350,6 +350,12 @@ pub(crate) fn ordered_schema<K: Datum + ?Sized, S: SortKey, V: Datum + ?Sized>()
     }
 }
 
+/// Whether the keys of a store of this type are in the order of `S`.
+pub(crate) fn is_in_order_of<S: SortKey>(key: &str) -> bool {
+    let rest = key.strip_prefix(&order_of::<S>());
+    rest.is_some_and(|rest| rest.starts_with(": "))
+}
+
 /// The type of the keys of a store in order, if it is one.
 pub(crate) fn ordered_key_type(key: &str) -> Option<&str> {
     let (_, key) = key.strip_prefix(ORDERED_KEY)?.split_once(": ")?;

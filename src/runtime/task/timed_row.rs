@@ -86,6 +86,17 @@ pub(crate) fn value_of_row(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// The row of how far the operator has come.
+pub(crate) const OWN_ROW: [u8; 1] = [OWN_TIME];
+
+/// The time in a row's value, if it is one.
+pub(crate) fn time_of_row(bytes: &[u8]) -> Option<Timestamp> {
+    match bytes {
+        [TIME, millis @ ..] => Some(Timestamp(i64::from_be_bytes(millis.try_into().ok()?))),
+        _ => None,
+    }
+}
+
 /// Which state partition a row belongs to.
 pub(crate) enum TimedPlace<'r> {
     /// Each: how far the operator has come.
@@ -111,11 +122,11 @@ pub(crate) fn place_of_row(row: &[u8]) -> Option<TimedPlace<'_>> {
 
 /// The later of two values of the row that says how far the operator has come (I13).
 pub(crate) fn later_of(a: Vec<u8>, b: &[u8]) -> Vec<u8> {
-    let time = |row: &[u8]| match row {
-        [TIME, millis @ ..] => millis.try_into().ok().map(i64::from_be_bytes),
-        _ => None,
-    };
-    if time(b) > time(&a) { b.to_vec() } else { a }
+    if time_of_row(b) > time_of_row(&a) {
+        b.to_vec()
+    } else {
+        a
+    }
 }
 
 /// The number that orders as the time does, as bytes.

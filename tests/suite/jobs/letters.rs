@@ -408,7 +408,7 @@ fn letters_are_replayed_once_by_processes_that_are_killed_at_every_step() {
 }
 
 /// Counts numbers by their last digit; those that three divides fail behind the topic between processes, until that is mended.
-fn failing_behind_a_topic(instance: &str, is_mended: bool) -> Launch {
+pub(crate) fn failing_behind_a_topic(instance: &str, is_mended: bool) -> Launch {
     let job = Job::new(JOB);
     job.source(topic::<str>("in"))
         .try_map(|text: &str| text.parse::<u64>())
@@ -473,4 +473,79 @@ fn u13_letters_behind_a_topic_between_processes_go_back_into_it_once() {
     }
     assert_counted(&log, 27);
     assert_eq!(committed(&log, "dead").len(), all);
+}
+
+/// The child's entry: shares the job, mended, and asks for some letters.
+#[test]
+#[ignore = "the test below starts it, in a process that it kills"]
+fn asks_for_letters_behind_a_topic_until_it_is_killed() {
+    let Ok(plan) = std::env::var(VARIABLE) else {
+        return;
+    };
+    let (last, data) = plan.split_once(' ').unwrap();
+    let log = open(Path::new(data));
+    let running = failing_behind_a_topic("one", true).start(&log).unwrap();
+    let letters = Letters::of(&log, JOB).unwrap();
+    let some = LetterChoice::all().offsets(0..=last.parse().unwrap());
+    // Those may all have been asked for in an earlier life.
+    drop(letters.replay("dead", &some, LetterTime::Own));
+    std::thread::sleep(ms(300));
+    wait(running.stop()).unwrap();
+    log.close().unwrap();
+}
+
+#[test]
+fn u13_letters_behind_a_topic_go_back_once_from_processes_that_are_killed_at_every_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let log = open(&data);
+    let numbers: Vec<String> = (0..COUNT).map(|n| n.to_string()).collect();
+    fill_topic(&log, "in", 2, &numbers);
+    let broken = failing_behind_a_topic("one", false).start(&log).unwrap();
+    let count = usize::try_from(COUNT / 3).unwrap();
+    until("all failed", || committed(&log, "dead").len() == count);
+    wait(broken.stop()).unwrap();
+    log.close().unwrap();
+    let steps = [
+        "letters.written",
+        "letters.asked",
+        "commit.begin",
+        "commit.before_decision",
+        "commit.decision_written",
+        "commit.before_marker",
+        "commit.before_reply",
+        "cycle.drained",
+        "cycle.changelog_written",
+        "cycle.offsets_sent",
+        "cycle.committed",
+        "cycle.applied",
+    ];
+    let mut killed = 0;
+    for (life, name) in steps.iter().enumerate() {
+        for hit in 1..=2 {
+            let plan = format!("{} {}", 3 * (2 * life + hit), data.display());
+            let test = "jobs::letters::asks_for_letters_behind_a_topic_until_it_is_killed";
+            let failpoint = format!("{name}=kill@{hit}");
+            let mut child = start_child(test, (VARIABLE, &plan), &failpoint);
+            assert!(child.is_killed_within(ms(30_000)), "{failpoint}: it hangs");
+            killed += usize::from(child.0.wait().unwrap().code().is_none());
+        }
+    }
+    println!("{killed} were killed");
+    assert!(killed > 12, "{killed} were killed");
+    let log = open(&data);
+    let letters = Letters::of(&log, JOB).unwrap();
+    let rest = letters.replay("dead", &LetterChoice::all(), LetterTime::Own);
+    let rest = rest.unwrap();
+    println!("{rest:?}");
+    assert!(
+        rest.count + rest.asked_before == COUNT / 3 && rest.asked_before > 30,
+        "{rest:?}"
+    );
+    let mended = failing_behind_a_topic("one", true).start(&log).unwrap();
+    let all = usize::try_from(COUNT).unwrap();
+    until("all are counted", || committed(&log, "counts").len() >= all);
+    wait(mended.stop()).unwrap();
+    assert_counted(&log, COUNT);
+    log.close().unwrap();
 }

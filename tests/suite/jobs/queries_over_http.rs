@@ -343,3 +343,49 @@ fn u12_who_has_not_the_token_reads_nothing() {
     assert_eq!(ask("\r\nAuthorization: Bearer 0123456789abcdef"), 200);
     wait(running.stop()).unwrap();
 }
+
+#[test]
+fn j13_u12_the_version_that_was_valid_at_a_time_is_read_over_http() {
+    let place = Place::new();
+    let log = place.log();
+    let lines = ["tea 10 1000", "tea 20 2000", "tea - 3000"];
+    fill_topic(&log, "prices", 1, &lines);
+    let job = Job::new("priced");
+    job.source(topic::<str>("prices"))
+        .map(|line: &str| {
+            let parts: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let time = parts[2].parse::<i64>().unwrap_or(0);
+            (parts[0].clone(), parts[1].parse::<u64>().ok(), time)
+        })
+        .event_time(
+            |(_, _, time)| *time,
+            Watermarks::out_of_order(Duration::ZERO),
+        )
+        .key_by_ref(|(key, _, _): &(String, Option<u64>, i64)| key)
+        .map(|(_, value, _)| *value)
+        .versioned("versions", Duration::from_millis(1_200))
+        .sink(topic::<u64>("out").as_option());
+    let launch = job.exactly_once(Commit::every(OFTEN));
+    let running = launch.start(&log).unwrap();
+    let server = running
+        .query()
+        .serve(HttpConfig::on("127.0.0.1:0").unwrap());
+    let server = server.unwrap();
+    let at = server.address();
+    let (status, _) = get(at, "/processed?topic=prices&partition=0&offset=2");
+    assert_eq!(status, 200);
+    for (time, value) in [(1_500, json!(10)), (2_500, json!(20)), (3_500, json!(null))] {
+        let found = value_of(at, &format!("/stores/versions?key=tea&as_of={time}"));
+        assert_eq!(found, json!({"value": value}), "{time}");
+    }
+    let both = value_of(at, "/stores/versions?key=tea&key=milk&as_of=2000");
+    assert_eq!(both, json!({"values": [20, null]}));
+    until("the history begins", || {
+        let (status, told) = get(at, "/stores/versions?key=tea&as_of=500");
+        status == 400 && told.to_string().contains("history")
+    });
+    let (status, why) = error_of(at, "/stores/versions-times?key=tea&as_of=500");
+    assert!(status == 400 && why.contains("`versioned`"), "{why}");
+    wait(running.stop()).unwrap();
+    log.close().unwrap();
+}

@@ -9,8 +9,8 @@ use onceflow::prelude::*;
 use onceflow::runtime::{LetterState, Letters};
 
 use super::proxy::until;
-use crate::jobs::letters::{Kind, assert_counted, counting, states, texts};
-use crate::jobs::support::{fill_topic, run, wait_for_markers};
+use crate::jobs::letters::{Kind, assert_counted, counting, failing_behind_a_topic, states, texts};
+use crate::jobs::support::{committed, fill_topic, run, wait_for_markers};
 use crate::support::peers;
 use crate::time::killed::start_child;
 use crate::time::scaled_kafka::{cluster, until_led};
@@ -87,6 +87,60 @@ fn letters_on_kafka_are_replayed_once_by_processes_that_are_killed() {
         states(&letters, "dead") == [LetterState::Replayed; 100]
     });
     wait(running.stop()).unwrap();
+    wait_for_markers(&log, "counts");
+    assert_counted(&log, COUNT);
+}
+
+/// The child's entry: shares the job, mended, for a while.
+#[test]
+#[ignore = "the test below starts it, in a process that it kills"]
+fn shares_the_job_until_it_is_killed() {
+    let Ok(plan) = std::env::var(VARIABLE) else {
+        return;
+    };
+    let (brokers, folder) = plan.split_once(' ').unwrap();
+    let log = open(brokers, Path::new(folder));
+    let running = failing_behind_a_topic("one", true).start(&log).unwrap();
+    std::thread::sleep(ms(5_000));
+    wait(running.stop()).unwrap();
+}
+
+#[test]
+fn u13_on_kafka_letters_behind_a_topic_go_back_once_between_processes_that_are_killed() {
+    if !peers::are_wanted(&["kafka"]) {
+        return;
+    }
+    let cluster = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    let brokers = cluster.bootstrap();
+    let log = open(&brokers, &folder.path().join("other"));
+    topic_of_clicks(&log, "in", 2);
+    until_led(&log, "in", 2);
+    let numbers: Vec<String> = (0..COUNT).map(|n| n.to_string()).collect();
+    fill_topic(&log, "in", 2, &numbers);
+    let broken = failing_behind_a_topic("one", false).start(&log).unwrap();
+    let count = usize::try_from(COUNT / 3).unwrap();
+    until("all failed", || committed(&log, "dead").len() == count);
+    wait(broken.stop()).unwrap();
+    wait_for_markers(&log, "dead");
+    let steps = ["cycle.drained", "cycle.offsets_sent", "cycle.committed"];
+    for (life, name) in steps.iter().enumerate() {
+        let plan = format!("{brokers} {}", folder.path().join("one").display());
+        let test = "on_kafka::letters::shares_the_job_until_it_is_killed";
+        let mut child = start_child(test, (VARIABLE, &plan), &format!("{name}=kill@1"));
+        replay(&brokers, &format!("{}-{}", 5 * life, 5 * life + 4));
+        assert!(child.is_killed_within(ms(60_000)), "{name}");
+    }
+    // Another instance has the share of the one that was killed, once its session is over, or with it.
+    let running = ["one", "two"].map(|it| failing_behind_a_topic(it, true).start(&log).unwrap());
+    replay(&brokers, "0-1000000");
+    let letters = Letters::of(&log, "parse").unwrap();
+    until("all are replayed", || {
+        states(&letters, "dead") == vec![LetterState::Replayed; count]
+    });
+    for running in running {
+        wait(running.stop()).unwrap();
+    }
     wait_for_markers(&log, "counts");
     assert_counted(&log, COUNT);
 }

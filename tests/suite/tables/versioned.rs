@@ -170,3 +170,27 @@ proptest! {
         wait(running.stop()).unwrap();
     }
 }
+
+#[test]
+fn j18_a_join_that_takes_versions_that_are_later_than_their_history_is_refused() {
+    let place = Place::new();
+    let log = place.log();
+    let launch = |grace: u64| {
+        let job = Job::new("priced");
+        let prices = input(&job, "prices", true)
+            .versioned("prices", Duration::from_millis(100))
+            .filter(|version| version.is_none_or(|it| it > 0));
+        job.keyed_source(keyed_topic::<u64, u64>("orders"))
+            .join_as_of("priced", prices)
+            .grace(Duration::from_millis(grace))
+            .inner(|pieces, cents| pieces * cents)
+            .sink(topic("out"));
+        job.exactly_once(Commit::every(OFTEN))
+    };
+    let refused = launch(101).start(&log).err().unwrap().to_string();
+    assert!(
+        refused.contains("\"prices\"") && refused.contains("100ms"),
+        "{refused}"
+    );
+    wait(launch(100).start(&log).unwrap().stop()).unwrap();
+}

@@ -5,6 +5,7 @@
 //! GET  /stores/NAME?key=…                           a value; several with several keys
 //! GET  /stores/NAME?after=…&limit=…                 a page of rows of a store with one value a key
 //! GET  /stores/NAME?key=…&place=…  |  from, to      a value or a range of a store in order
+//! GET  /stores/NAME?key=…&as_of=…                   the version of a key that was valid at a time
 //! GET  /stores/NAME?key=…&time=…   |  from=…&to=…   a value of a store with time, or all at some times
 //! GET  /windows/NAME?key=…&from=…&to=…              the windows of a key that are open
 //! GET  /processed?topic=…&partition=…&offset=…      waits until that record is processed

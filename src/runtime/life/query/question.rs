@@ -12,7 +12,8 @@ use super::{Queries, QueryError, View};
 use crate::codec::json::from_text;
 use crate::codec::{CodecError, ValueVersions};
 use crate::runtime::task::committed::{Face, Kind};
-use crate::runtime::task::timed_row::{key_row, row_at, value_of_row};
+use crate::runtime::task::ordered_store::{is_in_order_of, set_places};
+use crate::runtime::task::timed_row::{OWN_ROW, key_row, row_at, time_of_row, value_of_row};
 use crate::state::{Direction, HashedKey, KeyRange, RangeOf, put_prefix};
 use crate::types::Timestamp;
 
@@ -67,6 +68,8 @@ pub(super) struct Question {
     pub(super) place: Option<Given>,
     /// The time of a value in a store with time.
     pub(super) time: Option<Given>,
+    /// The time of which the value of a key is asked, in a store of its versions.
+    pub(super) as_of: Option<Given>,
     /// Where a range of places or times begins.
     pub(super) from: Option<Given>,
     /// Before which it ends.
@@ -96,6 +99,7 @@ impl Question {
             "key" => self.keys.push(Given::Text(value.to_owned())),
             "place" => self.place = given(),
             "time" => self.time = given(),
+            "as_of" => self.as_of = given(),
             "from" => self.from = given(),
             "to" => self.to = given(),
             "after" => self.after = given(),
@@ -146,6 +150,8 @@ pub(super) struct Checked<'q> {
     face: &'q Face,
     /// How earlier versions of its values are read.
     versions: Option<&'q ValueVersions>,
+    /// Beside a store of versions: the store that has the beginning of their history.
+    history: Option<Arc<str>>,
 }
 
 impl Queries {
@@ -153,7 +159,12 @@ impl Queries {
     pub(super) fn check<'q>(&'q self, question: &'q Question) -> Result<Checked<'q>, QueryError> {
         let (store, face) = self.face(&question.store)?;
         let versions = self.declared.versions.get(&*store);
+        let schema = self.declared.stores.get(&*store);
+        let is_by_time = schema.is_some_and(|it| is_in_order_of::<Timestamp>(it.key.as_str()));
+        let beside = self.face(&format!("{}-times", question.store)).ok();
+        let beside = beside.filter(|(_, face)| is_by_time && matches!(face.kind, Kind::Timed));
         Ok(Checked {
+            history: beside.map(|(name, _)| name),
             question,
             store,
             face,
@@ -167,6 +178,7 @@ impl Checked<'_> {
     pub(super) fn answer(&self, view: &View<'_>) -> Result<Map<String, Value>, QueryError> {
         let question = self.question;
         let answer = match (question.windows, self.face.kind) {
+            (false, _) if question.as_of.is_some() => self.as_of(view)?,
             (true, _) => json!({"windows": self.windows(view)?}),
             (false, Kind::Values) => self.values(view)?,
             (false, Kind::Ordered(_)) => self.ordered(view)?,
@@ -286,6 +298,45 @@ impl Checked<'_> {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(json!({"rows": rows}))
+    }
+
+    /// The version of a key, or of each of several, that was valid at a time.
+    fn as_of(&self, view: &View<'_>) -> Result<Value, QueryError> {
+        let question = self.question;
+        let (Some(history), Some(as_of)) = (&self.history, &question.as_of) else {
+            let why = "`as_of` is asked of a store of versions, which `versioned` keeps: the kind of each store is at /".to_owned();
+            return Err(Refused(why).into());
+        };
+        let time = as_of.time()?;
+        self.of_keys(|key| {
+            let (mut prefix, mut bounds) = (Vec::new(), KeyRange::default());
+            put_prefix(key, &mut prefix);
+            set_places(&prefix, &..=time, &mut bounds);
+            let partition = view.state_partition(&HashedKey::new(key));
+            let range = RangeOf {
+                places: &[(partition, &bounds.from)],
+                to: Some(&bounds.to),
+                direction: Direction::Backward,
+                rows_max: 1,
+            };
+            let mut found = None;
+            view.visit(&self.store, range, &mut |_, value| {
+                found = Some(self.show_value(value)?.unwrap_or_default());
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            let begin = view.value(history, HashedKey::beside(&OWN_ROW, key))?;
+            match begin.as_deref().and_then(time_of_row) {
+                Some(begin) if time < begin => Err(QueryError::BeforeHistory {
+                    store: question.store.clone(),
+                    time,
+                    begin,
+                }),
+                _ => Ok(Value::Null),
+            }
+        })
     }
 
     fn timed(&self, view: &View<'_>) -> Result<Value, QueryError> {
