@@ -9,7 +9,7 @@ use onceflow::prelude::*;
 use onceflow::runtime::{HttpConfig, HttpError, Running};
 use serde_json::{Value, json};
 
-use super::support::{OFTEN, Place, fill_topic};
+use super::support::{OFTEN, Place, fill_topic, until};
 
 /// Sends one request as it is, and reads the whole answer.
 fn send(address: SocketAddr, head: &str, body: &str) -> (u16, Value) {
