@@ -8,6 +8,7 @@
 //! log the topic is filled up to the saved end first, with marks of nobody.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -222,16 +223,13 @@ pub(super) fn create_topics_between(
             );
             return Err(refused(savepoint.path(), why));
         }
-        if !found.contains_key(&name) {
-            let metadata = ensure_topic(
-                transport,
-                NewTopic {
-                    name: name.clone(),
-                    partitions_count: i32::from(savepoint.state_partitions()),
-                    configs: repartition_configs(),
-                },
-            )?;
-            found.insert(name, metadata);
+        if let Entry::Vacant(place) = found.entry(name) {
+            let topic = NewTopic {
+                name: place.key().clone(),
+                partitions_count: i32::from(savepoint.state_partitions()),
+                configs: repartition_configs(),
+            };
+            place.insert(ensure_topic(transport, topic)?);
         }
     }
     Ok(found)
