@@ -194,9 +194,9 @@ struct Run {
     /// How long commits took, the shortest first.
     commits: Vec<Duration>,
     progress: JobProgress,
-    /// What this process gave to the disk meanwhile; 0 where the kernel does not tell.
+    /// The bytes that this process gave to the disk meanwhile; 0 where the kernel does not tell.
     written_bytes: u64,
-    /// What it had in memory at the end: the log and its caches, too.
+    /// The memory that it had at the end: the log and its caches, too.
     resident_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What must hold of a data directory after its job has read everything, without a model of the job.
+//! The rules that hold of a data directory after its job has read everything, without a model of the job.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

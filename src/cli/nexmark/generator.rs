@@ -31,7 +31,7 @@ const CHANNELS_COUNT: u32 = 10_000;
 const PERSON_BYTES: u64 = 200;
 const AUCTION_BYTES: u64 = 500;
 const BID_BYTES: u64 = 100;
-/// What is prime to the length of a group: so the events of a group are shuffled.
+/// A step that is prime to the length of a group: so the events of a group are shuffled.
 const STRIDE: u64 = 953;
 
 const HOT_CHANNELS: [&str; 4] = ["Google", "Facebook", "Baidu", "Apple"];

@@ -20,7 +20,7 @@ use crate::types::Durability;
 /// How often the process looks whether something was committed.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// What the process is told.
+/// The orders of the process.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct QueryJobArguments {
     /// The data directory

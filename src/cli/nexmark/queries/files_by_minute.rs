@@ -41,7 +41,7 @@ pub(super) struct FilesByMinute {
     recovered: Arc<Mutex<Recovered>>,
 }
 
-/// What an attempt finds.
+/// The finding of an attempt.
 #[derive(Default)]
 struct Recovered {
     /// The committed length of each file that grows.

@@ -158,7 +158,7 @@ pub struct Inputs {
     pub delay: Duration,
     /// Where q10 writes its files.
     pub directory: PathBuf,
-    /// What the names of the job and of the topic of results end with, where several runs share a log; else empty.
+    /// The end of the names of the job and of the topic of results, where several runs share a log; else empty.
     pub run: String,
 }
 

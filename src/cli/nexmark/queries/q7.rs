@@ -19,7 +19,7 @@ const PARTS_COUNT: u64 = 16;
 /// A bid, as the SQL gives it.
 type Row = (u64, u64, u64, i64, String);
 
-/// What is to be known of a window.
+/// The facts of a window.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Highest {
     price: u64,

@@ -232,7 +232,7 @@ impl<I: Clone + Debug + 'static> CrashTest<I> {
         steps::draw(&mut chance, inputs, launch.settings.commit.interval)
     }
 
-    /// What is told of a failure.
+    /// The report of a failure.
     fn told(&self, seed: u64, steps: Vec<Step<I>>, failure: Failure) -> String {
         let count = steps.len();
         let again = trial::run(self, seed, &steps);

@@ -326,6 +326,22 @@ pub(super) fn write_between(
     Ok(positions)
 }
 
+/// A mark that changes no clock.
+fn mark_of_nobody() -> Mark {
+    Mark {
+        way: Way {
+            from: Origin::Step,
+            name: Arc::from(""),
+            number: u8::MAX,
+        },
+        tasks: Tasks::default(),
+        told: Advance {
+            watermark: Timestamp::MIN,
+            is_idle: false,
+        },
+    }
+}
+
 /// Appends marks of nobody, which change nothing wherever they are read, until a partition that ends at `end` reaches to `beyond`; returns
 /// an offset behind which none of before comes again.
 fn fill(
@@ -337,20 +353,8 @@ fn fill(
     if end >= beyond {
         return Ok(end);
     }
-    let nobody = Mark {
-        way: Way {
-            from: Origin::Step,
-            name: Arc::from(""),
-            number: u8::MAX,
-        },
-        tasks: Tasks::default(),
-        told: Advance {
-            watermark: Timestamp::MIN,
-            is_idle: false,
-        },
-    };
     let mut value = Vec::new();
-    nobody.encode(&mut value);
+    mark_of_nobody().encode(&mut value);
     let target = writing.open(place);
     for _ in end.0..beyond.0 {
         writing.push_keyless(target, &value)?;
@@ -392,18 +396,7 @@ mod tests {
 
     #[test]
     fn a_mark_of_nobody_changes_no_clock() {
-        let nobody = Mark {
-            way: Way {
-                from: Origin::Step,
-                name: Arc::from(""),
-                number: u8::MAX,
-            },
-            tasks: Tasks::default(),
-            told: Advance {
-                watermark: Timestamp::MIN,
-                is_idle: false,
-            },
-        };
+        let nobody = mark_of_nobody();
         let mut value = Vec::new();
         nobody.encode(&mut value);
         assert_eq!(Mark::decode(&value), Some(nobody));

@@ -35,7 +35,7 @@ const GATHERED: &str = ".gathered";
 /// For how long open transactions are waited for, and how long at once.
 const DECIDED_WITHIN: Duration = Duration::from_secs(10);
 const READ_WAIT: Duration = Duration::from_millis(100);
-/// So many rows go into RocksDB at once, or so many bytes.
+/// The rows that go into RocksDB at once at most; bytes bound them, too.
 const ROWS_MAX: usize = 4_096;
 const ROWS_BYTES_MAX: usize = 4 << 20;
 
