@@ -65,6 +65,8 @@ pub(super) struct Opening {
     pub(super) epoch: i32,
     /// The first opening since which nothing was lost that had been written, synced or not.
     pub(super) whole_since: i32,
+    /// Whether a write or sync failed before, so that what is read may not be on the disk.
+    pub(super) is_cache_suspect: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
@@ -124,17 +126,20 @@ impl Directory {
     /// cannot see that records were lost in between.
     ///
     /// Earlier writes are whole if the last opening was closed in order, or if only its process ended: the page
-    /// cache still lives that it wrote to. Whenever that is not known, power was lost.
+    /// cache still lives that it wrote to. Whenever that is not known, power was lost. A cache that is suspect stays so
+    /// until [`Directory::trust_cache`]: this opening may end before all is written once more.
     pub(super) fn begin_opening(&self, is_clean: bool) -> Result<Opening, BrokerError> {
         let mut meta = self.meta.lock();
+        let mut is_cache_suspect = false;
         if !self.is_new {
-            let before = meta.cache_life.clone();
+            let (before, life) = (meta.cache_life.clone(), cache_life(&self.env, &self.root)?);
+            is_cache_suspect = before.is_none() && !is_clean;
             let mut next = Meta {
                 broker_epoch: meta.broker_epoch.saturating_add(1),
-                cache_life: cache_life(&self.env, &self.root)?,
+                cache_life: life.clone().filter(|_| !is_cache_suspect),
                 ..meta.clone()
             };
-            let is_alive = before.is_some() && before == next.cache_life;
+            let is_alive = before.is_some() && before == life;
             if !(is_clean || is_alive) {
                 next.whole_since = next.broker_epoch;
             }
@@ -143,7 +148,18 @@ impl Directory {
         Ok(Opening {
             epoch: meta.broker_epoch,
             whole_since: meta.whole_since,
+            is_cache_suspect,
         })
+    }
+
+    /// Takes note, durably, that all that a suspect cache showed is on the disk now.
+    pub(super) fn trust_cache(&self) -> Result<(), BrokerError> {
+        let mut meta = self.meta.lock();
+        let next = Meta {
+            cache_life: cache_life(&self.env, &self.root)?,
+            ..meta.clone()
+        };
+        self.write_meta(&mut meta, next)
     }
 
     /// Takes note, durably, that what earlier openings wrote is not whole, whatever the page cache's life said.
@@ -157,6 +173,7 @@ impl Directory {
         Ok(Opening {
             epoch: meta.broker_epoch,
             whole_since: meta.whole_since,
+            is_cache_suspect: false,
         })
     }
 

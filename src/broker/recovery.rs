@@ -127,6 +127,16 @@ fn ensure_journal(
     })
 }
 
+/// Has the next opening write once more what this one could not sync (F11).
+fn note_failure(directory: &Directory, error: BrokerError) -> BrokerError {
+    if error.kind() == ErrorKind::Fatal
+        && let Err(error) = directory.distrust_cache()
+    {
+        crate::env::error!(error = error.message, "the failure could not be noted");
+    }
+    error
+}
+
 /// What is known of the partitions before they are opened.
 struct Opener {
     env: Env,
@@ -140,6 +150,13 @@ struct Opener {
     opening: Opening,
     /// Whether a log was found to lack what had been written to it.
     has_loss: Cell<bool>,
+}
+
+/// What an opening read.
+struct Read {
+    topics: Vec<Topic>,
+    transactions: Transactions,
+    groups: Groups,
 }
 
 impl Opener {
@@ -166,16 +183,36 @@ impl Opener {
     }
 
     fn open(mut self, directory: Directory, list: TopicList) -> Result<Arc<Core>, BrokerError> {
+        let read = match self.read(&directory, &list) {
+            Ok(read) => read,
+            Err(error) => return Err(note_failure(&directory, error)),
+        };
+        let opening = self.opening;
+        let core = self.into_core(
+            directory,
+            Topics::new(list, read.topics),
+            read.transactions,
+            read.groups,
+        );
+        if let Err(error) = core.finish_recovery(opening) {
+            return Err(note_failure(&core.directory, error));
+        }
+        core.tell_groups_of_topics();
+        Ok(Arc::new(core))
+    }
+
+    /// Reads the journals and all partitions, and leaves what they say on the disk.
+    fn read(&mut self, directory: &Directory, list: &TopicList) -> Result<Read, BrokerError> {
         let now = Now {
             instant: self.env.clock.now(),
             wall: self.env.clock.wall(),
         };
         let log_dir = directory.log_dir();
         let (transaction_topic, transaction_journal) =
-            self.open_journal(&log_dir, &list, TRANSACTION_STATE_TOPIC)?;
+            self.open_journal(&log_dir, list, TRANSACTION_STATE_TOPIC)?;
         let transactions = self.replay_transactions(&transaction_journal, now)?;
         let (offsets_topic, offsets_journal) =
-            self.open_journal(&log_dir, &list, CONSUMER_OFFSETS_TOPIC)?;
+            self.open_journal(&log_dir, list, CONSUMER_OFFSETS_TOPIC)?;
         let groups = self.replay_groups(&offsets_journal, now)?;
         failpoint("open.journals_read");
         let mut topics = vec![transaction_topic, offsets_topic];
@@ -186,23 +223,23 @@ impl Opener {
             }
         }
         failpoint("open.partitions_read");
+        if self.opening.is_cache_suspect {
+            // A failed sync of the directory may have left the new list's name in memory only.
+            directory.write_topics(list)?;
+            directory.trust_cache()?;
+            tracing::info!("what a failed write or sync may have left in memory was written again");
+        }
         if self.has_loss.get() {
             crate::env::warn!(
                 "records are missing that had been written: open transactions are aborted, as after a power loss"
             );
             self.opening = directory.note_loss()?;
         }
-        let opening = self.opening;
-        let topics = Topics::new(list, topics);
-        let core = self.into_core(
-            directory,
+        Ok(Read {
             topics,
-            Transactions::new(transactions, transaction_journal),
-            Groups::new(groups, offsets_journal),
-        );
-        core.finish_recovery(opening)?;
-        core.tell_groups_of_topics();
-        Ok(Arc::new(core))
+            transactions: Transactions::new(transactions, transaction_journal),
+            groups: Groups::new(groups, offsets_journal),
+        })
     }
 
     fn into_core(
@@ -335,6 +372,7 @@ impl Opener {
             log_start: log_start.copied().unwrap_or_default(),
             clean_shutdown: self.is_clean,
             clean_end: recovery_point.copied().filter(|_| self.is_clean),
+            is_cache_suspect: self.opening.is_cache_suspect,
         }
     }
 

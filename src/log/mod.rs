@@ -32,6 +32,7 @@ mod read_buffers;
 mod recompress;
 mod recovery;
 mod retention;
+mod rewrite;
 mod scan;
 mod segment;
 mod snapshot;

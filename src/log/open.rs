@@ -24,6 +24,9 @@ pub struct RecoveryMarks {
     /// Where the log ended when it was closed in order, if that was written down. What stands there now and is no
     /// batch, nobody was ever told of: it is somebody else's and is cut (F4).
     pub clean_end: Option<Offset>,
+    /// A write or sync failed before: what is read behind `durable_end` may not be on the disk, though a later sync
+    /// succeeded. It is written once more (F11).
+    pub is_cache_suspect: bool,
 }
 
 /// What opening found and did.

@@ -28,7 +28,7 @@ use super::producer_state::ProducerState;
 use super::scan::{Damage, ScanRange, scan};
 use super::segment::{Density, IndexPlace, Segment};
 use super::sync::Unsynced;
-use super::{LogConfig, RecoveryMarks, RecoveryReport, metadata};
+use super::{LogConfig, RecoveryMarks, RecoveryReport, metadata, rewrite};
 use crate::env::Env;
 use crate::protocol::batch::{Batch, ControlType, Header};
 use crate::types::{Durability, Offset, Timestamp, TopicId};
@@ -458,6 +458,9 @@ impl<'a> Recovery<'a> {
                 self.durable_end
             }
             Durability::Fsync => {
+                if self.marks.is_cache_suspect {
+                    self.rewrite_tail()?;
+                }
                 self.sync_tail()?;
                 end
             }
@@ -501,6 +504,26 @@ impl<'a> Recovery<'a> {
             .files
             .sync_dir(self.dir)
             .map_err(LogError::io("sync directory", self.dir))
+    }
+
+    /// Writes what a failed sync may have left in memory once more: the last segment, and sealed ones that nothing vouches for.
+    fn rewrite_tail(&self) -> Result<(), LogError> {
+        let last = self.segments.len().saturating_sub(1);
+        for (index, (segment, trust)) in self.segments.iter().zip(&self.trusts).enumerate() {
+            let is_vouched_for = index < last && trust.bytes == trust.length_bytes;
+            if is_vouched_for || segment.next_offset < self.marks.durable_end {
+                continue;
+            }
+            let anchor = match &segment.index {
+                IndexPlace::Memory(index) => index.offsets.floor(self.marks.durable_end),
+                IndexPlace::Files(_) => None,
+            };
+            let position = anchor.map_or(0, |anchor| u64::from(anchor.position));
+            let range = (position, segment.size_bytes);
+            rewrite::bytes(&*segment.file()?, &segment.path, range)?;
+            rewrite::name(self.env, self.dir, segment.base_offset)?;
+        }
+        Ok(())
     }
 
     fn not_known_durable(&self) -> impl Iterator<Item = &Segment> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::faults::{Told, check, run};
 use super::support::*;
 use crate::broker::Broker;
 use crate::env::OpenMode;
@@ -203,4 +204,90 @@ fn x15_who_was_replaced_stays_fenced_over_a_kill() {
     }
     owner.commit();
     assert_eq!(read_committed(&owner.broker, "a"), ["owner"]);
+}
+
+/// A world with two topics whose logs begin new segments often.
+fn with_short_segments(seed: u64) -> (SimulatedWorld, Broker) {
+    let world = SimulatedWorld::new(seed);
+    let broker = open_simulated(&world);
+    for topic in ["a", "b"] {
+        create_with(
+            &broker,
+            topic,
+            1,
+            &[("segment.bytes", "300"), ("retention.ms", "-1")],
+        );
+    }
+    (world, broker)
+}
+
+/// Fails one call after the other while transactions are committed; `inspect` gets the machine that stands there, whose
+/// page cache shows what the disk does not have, and what the producer was told.
+fn fail_every_sync(inspect: impl Fn(&SimulatedWorld, &Told, u64)) {
+    let mut failures_count = 0;
+    for skipped in 0.. {
+        let (world, broker) = with_short_segments(skipped);
+        let fault = Fault::new(FaultEffect::InputOutput).on(&[Call::SyncData, Call::SyncDir]);
+        world.inject(fault.after(skipped));
+        let mut told = Told::default();
+        let finished = run(&broker, &mut told).is_ok();
+        drop(broker);
+        world.clear_faults();
+        if world.faults_struck() == 0 {
+            assert!(finished && failures_count > 20, "{failures_count} syncs");
+            return;
+        }
+        failures_count += 1;
+        inspect(&world, &told, skipped);
+    }
+}
+
+/// What committed readers of the two topics see.
+fn seen(broker: &Broker) -> [Vec<String>; 2] {
+    ["a", "b"].map(|topic| read_committed(broker, topic))
+}
+
+#[test]
+fn f11_what_a_failed_sync_left_in_memory_is_on_the_disk_before_a_restarted_process_builds_on_it() {
+    fail_every_sync(|world, told, skipped| {
+        let restarted = world.after_kill();
+        let broker = open_simulated(&restarted);
+        check(&broker, told, &("restarted", skipped));
+        let before = seen(&broker);
+        drop(broker);
+        for loss in [PowerLoss::STRICT]
+            .into_iter()
+            .chain(PowerLoss::every_mode(skipped))
+        {
+            let broker = open_simulated(&restarted.after_power_loss(loss));
+            assert_eq!(seen(&broker), before, "{skipped}, {loss:?}: power was lost");
+        }
+    });
+}
+
+#[test]
+fn f11_c9_a_process_may_die_anywhere_while_it_writes_again_what_a_failed_sync_left_in_memory() {
+    fail_every_sync(|world, told, skipped| {
+        for step in (skipped % 7..).step_by(7) {
+            let restarted = world.after_kill();
+            restarted.power_off_after(step);
+            let finished = try_open_simulated(&restarted).is_ok();
+            let what = (skipped, step);
+            // The process alone, and later the machine.
+            let again = restarted.after_kill();
+            let broker = try_open_simulated(&again).unwrap_or_else(|e| panic!("{what:?}: {e}"));
+            check(&broker, told, &what);
+            let before = seen(&broker);
+            drop(broker);
+            let broker = open_simulated(&again.after_power_loss(PowerLoss::STRICT));
+            assert_eq!(seen(&broker), before, "{what:?}");
+            // The machine at once.
+            let again = restarted.after_power_loss(PowerLoss::STRICT);
+            let broker = try_open_simulated(&again).unwrap_or_else(|e| panic!("{what:?}: {e}"));
+            check(&broker, told, &what);
+            if finished {
+                return;
+            }
+        }
+    });
 }

@@ -10,7 +10,7 @@ use super::quiet;
 use super::shrink::Failure;
 use super::steps::{Death, Step, Trouble};
 use super::{CrashTest, Draft};
-use crate::env::simulated::{Call, FaultEffect, PowerLoss, SimulatedWorld};
+use crate::env::simulated::{Call, FaultEffect, SimulatedWorld};
 use crate::runtime::bed::{BedConfig, TestBed};
 use crate::runtime::topics::job_topics::TopicRole;
 use crate::types::{Offset, TopicPartition};
@@ -124,16 +124,12 @@ impl<'t, I: Clone + Debug> Trial<'t, I> {
         }
     }
 
-    /// An operator starts a process again whose job failed. After a failed write or sync the machine is restarted with it: its page
-    /// cache may show what the disk does not have, which no process can tell (F11).
-    fn restart_if_it_failed(&mut self, is_cache_in_doubt: bool) -> Result<(), String> {
-        match (is_cache_in_doubt, self.bed.ended()) {
-            (true, _) => self.die(Death {
-                loss: Some(PowerLoss::STRICT),
-                ..Death::PLAIN
-            }),
-            (false, Some(_)) => self.die(Death::PLAIN),
-            (false, None) => Ok(()),
+    /// An operator starts a process again whose job failed, or whose machine did. The machine runs on: its page cache may show what the
+    /// disk does not have (F11).
+    fn restart_if_it_failed(&mut self, has_machine_failed: bool) -> Result<(), String> {
+        match has_machine_failed || self.bed.ended().is_some() {
+            true => self.die(Death::PLAIN),
+            false => Ok(()),
         }
     }
 
