@@ -8,6 +8,7 @@ mod http; // Requests of HTTP at a server that fails, delays, drops connections 
 mod https; // Requests over TLS: certificates that are trusted, and those that are not.
 mod keys; // Idempotency keys over restarts, hand-overs, new logs and savepoints.
 mod killed; // A process that is killed at any moment and at every failpoint, and a target that writes down the keys.
+mod many; // Ten thousand random cases.
 #[cfg(feature = "kafka")]
 mod on_kafka; // Processes that share the job on a real Kafka, and are killed.
 mod power_loss; // A disk that loses power: no effect was told whose transaction is lost.

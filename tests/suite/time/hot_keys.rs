@@ -1,12 +1,13 @@
 //! Joins of a key that has nearly all records: what they cost grows with the records, not with their square.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use onceflow::prelude::*;
-use onceflow::runtime::Upstream;
+use onceflow::runtime::{OrderedStore, Upstream};
 
 use super::joins::text;
-use super::support::{click, feed, ms, parse, topic_of_clicks, watermarks};
+use super::support::{Click, click, feed, left_in_store, ms, parse, topic_of_clicks, watermarks};
 use crate::jobs::support::{Place, committed, run};
 
 const RECORDS: i64 = 60_000;
@@ -77,4 +78,74 @@ fn a_hot_key_costs_a_join_as_of_a_time_no_more_for_each_record_the_more_wait() {
         assert_eq!(price, order / 1_000 * 1_000);
     }
     assert!(took < PATIENCE, "{took:?}");
+}
+
+/// Keeps the times of a user's clicks; a click of a negative time forgets them all, and tells how many there were and how many are left.
+struct Forget {
+    times: OrderedStore<i64, ()>,
+}
+
+impl Operator<String, Click> for Forget {
+    type OutKey = String;
+    type Out = (u64, u64);
+    const KEEPS_KEY: bool = true;
+
+    fn process(
+        &mut self,
+        record: Record<'_, String, Click>,
+        out: &mut impl Output<String, (u64, u64)>,
+    ) -> Flow {
+        let time = record.value.1;
+        if time >= 0 {
+            return self.times.put(record.key, &time, ());
+        }
+        let removed = self.times.remove_range(record.key, ..)?;
+        let mut left = 0;
+        self.times.visit(record.key, .., |_, ()| {
+            left += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        out.push(record.with_value(&(removed as u64, left)))
+    }
+}
+
+/// The rows of a key are removed at once, however many there are, and stay so.
+#[test]
+fn a_million_rows_of_one_key_are_removed_in_one_go() {
+    const ROWS: i64 = 1_000_000;
+    let place = Place::new();
+    let log = place.log();
+    topic_of_clicks(&log, "in", 1);
+    let launch = || {
+        let job = Job::new("forgets");
+        job.source(topic::<str>("in").until_end())
+            .try_map(parse)
+            .key_by(|(user, _): &Click| user.clone())
+            .with_ordered_store::<i64, ()>("times")
+            .process("forget", |context| {
+                Ok(Forget {
+                    times: context.ordered_store("times")?,
+                })
+            })
+            .sink(topic("out"));
+        job.exactly_once(Commit::every(ms(50)))
+    };
+    for first in (0..ROWS).step_by(5_000) {
+        let clicks: Vec<_> = (first..first + 5_000)
+            .map(|time| click("hot", time))
+            .collect();
+        feed(&log, "in", 0, &clicks);
+    }
+    feed(&log, "in", 0, &[click("other", 1), click("other", 2)]);
+    run(launch(), &log).unwrap();
+    assert_eq!(left_in_store(&log, "forgets", "times"), 1_000_002);
+    // Once from what an earlier run left on the disk, and once more: nothing comes back.
+    for expected in [ROWS.unsigned_abs(), 0] {
+        feed(&log, "in", 0, &[click("hot", -1)]);
+        run(launch(), &log).unwrap();
+        let out = committed(&log, "out");
+        let last = out.last().unwrap();
+        assert_eq!(last.value::<(u64, u64)>(), (expected, 0));
+    }
+    assert_eq!(left_in_store(&log, "forgets", "times"), 2);
 }
