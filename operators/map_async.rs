@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::{Datum, First, Parts};
 use crate::runtime::{
-    CallId, Calls, Due, Failure, Flow, HeaderList, Key, Keyed, Meta, Operator, Origin, Output,
-    Record, Side, SideOutput, TimedStore, Upstream,
+    CallClock, CallId, Calls, Due, Failure, Flow, HeaderList, Key, Keyed, Meta, Operator, Origin,
+    Output, Record, Side, SideOutput, TimedStore, Upstream,
 };
 use crate::types::{Offset, Timestamp};
 
@@ -100,13 +100,14 @@ pub struct Call<K, V> {
 async fn attempts<K: Clone, V: Clone, R, E: Display, F: Future<Output = Result<R, E>>>(
     request: Call<K, V>,
     policy: CallPolicy,
+    clock: CallClock,
     call: impl Fn(Call<K, V>) -> F,
 ) -> Result<R, String> {
     let (mut why, mut request) = (String::new(), Some(request));
     let mut pause = policy.pause;
     for attempt in 0..=policy.retries {
         if attempt > 0 {
-            tokio::time::sleep(pause).await;
+            clock.pause(pause).await;
             pause = pause.saturating_mul(2).min(PAUSE_MAX);
         }
         // The last one takes it as it is.
@@ -119,11 +120,11 @@ async fn attempts<K: Clone, V: Clone, R, E: Display, F: Future<Output = Result<R
         };
         let once = AssertUnwindSafe(async { call(own).await }).catch_unwind();
         // A5: an answer that is there counts, whatever the time.
-        why = match tokio::time::timeout(policy.timeout, once).await {
-            Ok(Ok(Ok(answer))) => return Ok(answer),
-            Ok(Ok(Err(error))) => error.to_string(),
-            Ok(Err(_)) => "its function panicked".to_owned(),
-            Err(_) => format!("no answer within {:?}", policy.timeout),
+        why = match clock.within(policy.timeout, once).await {
+            Some(Ok(Ok(answer))) => return Ok(answer),
+            Some(Ok(Err(error))) => error.to_string(),
+            Some(Err(_)) => "its function panicked".to_owned(),
+            None => format!("no answer within {:?}", policy.timeout),
         };
     }
     Err(match policy.retries {
@@ -356,7 +357,7 @@ where
                 key: key.decode()?.into_owned(),
                 value,
             };
-            let call = attempts(request, self.policy, self.call.clone());
+            let call = attempts(request, self.policy, self.calls.clock(), self.call.clone());
             self.calls.ask(number, call);
         }
         Ok(())

@@ -6,7 +6,7 @@ use futures::FutureExt;
 
 use super::EffectPolicy;
 use super::target::{Delivery, Effect, EffectTarget};
-use crate::runtime::Answers;
+use crate::runtime::{Answers, CallClock};
 
 /// From this attempt on the log tells of an effect that is not delivered, and whenever the number of its attempts has doubled.
 const WARN_FROM: u64 = 4;
@@ -31,7 +31,7 @@ pub(super) enum Fate {
 pub(super) async fn deliver_in_order<K, V, T>(
     effects: Vec<(Effect<K, V>, u64)>,
     target: T,
-    policy: EffectPolicy,
+    (policy, clock): (EffectPolicy, CallClock),
     answers: Answers<Told>,
 ) where
     K: Clone,
@@ -40,7 +40,7 @@ pub(super) async fn deliver_in_order<K, V, T>(
 {
     let mut effects = effects.into_iter().peekable();
     while let Some((effect, failed)) = effects.next() {
-        let fate = deliver(effect, failed, &target, policy, &answers).await;
+        let fate = deliver(effect, failed, &target, (policy, &clock), &answers).await;
         if effects.peek().is_none() {
             return answers.give_last(Told::Over(fate));
         }
@@ -52,7 +52,7 @@ async fn deliver<K, V, T>(
     effect: Effect<K, V>,
     failed: u64,
     target: &T,
-    policy: EffectPolicy,
+    (policy, clock): (EffectPolicy, &CallClock),
     answers: &Answers<Told>,
 ) -> Fate
 where
@@ -63,7 +63,7 @@ where
     let mut attempts = failed;
     loop {
         attempts = attempts.saturating_add(1);
-        let (why, asked) = match attempt(effect.clone(), target, policy).await {
+        let (why, asked) = match attempt(effect.clone(), target, (policy, clock)).await {
             Delivery::Done => return Fate::Delivered,
             Delivery::Never { why } => return Fate::Dead(why),
             Delivery::Again { why, after } => (why, after),
@@ -78,7 +78,7 @@ where
             // O6: the number is state, so that a start does not count anew.
             answers.give(Told::Failed(attempts));
         }
-        tokio::time::sleep(pause).await;
+        clock.pause(pause).await;
     }
 }
 
@@ -86,12 +86,12 @@ where
 async fn attempt<K, V, T: EffectTarget<K, V>>(
     effect: Effect<K, V>,
     target: &T,
-    policy: EffectPolicy,
+    (policy, clock): (EffectPolicy, &CallClock),
 ) -> Delivery {
     let once = AssertUnwindSafe(async { target.deliver(effect).await }).catch_unwind();
-    match tokio::time::timeout(policy.timeout, once).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Delivery::again("the target's function panicked"),
-        Err(_) => Delivery::again(format!("no answer within {:?}", policy.timeout)),
+    match clock.within(policy.timeout, once).await {
+        Some(Ok(answer)) => answer,
+        Some(Err(_)) => Delivery::again("the target's function panicked"),
+        None => Delivery::again(format!("no answer within {:?}", policy.timeout)),
     }
 }

@@ -214,8 +214,9 @@ where
             effects.push((effect, failed));
         }
         let (target, policy) = (self.target.clone(), self.policy);
+        let clock = self.calls.clock();
         self.calls.ask_in_turn(begun.lane, move |answers| {
-            deliver_in_order(effects, target, policy, answers)
+            deliver_in_order(effects, target, (policy, clock), answers)
         });
         Ok(())
     }

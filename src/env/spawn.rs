@@ -19,6 +19,11 @@ pub trait Spawn: Send + Sync + 'static {
     /// If the operating system refuses another thread.
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn JoinHandle>>;
 
+    /// Whether there are threads at all; without them the work is done in turns by one caller.
+    fn has_threads(&self) -> bool {
+        true
+    }
+
     /// How many threads can run at once on this machine; at least 1.
     fn parallelism(&self) -> usize;
 }

@@ -71,6 +71,7 @@ pub use life::savepoint::{Restored, Savepoint};
 pub(crate) use life::savepoint::{ask_for_savepoint, begin_anew};
 pub use life::stopper::Stopper;
 pub use scale::ScaleOut;
+pub use task::call_runtime::CallClock;
 pub use task::calls::{Answers, CallId, Calls};
 pub use task::committed::{Epoch, QueryError, TimedRows, View};
 pub use task::context::{JobContext, OperatorContext};

@@ -20,6 +20,10 @@ impl Spawn for NoThreads {
         ))
     }
 
+    fn has_threads(&self) -> bool {
+        false
+    }
+
     /// One: the caller.
     fn parallelism(&self) -> usize {
         1

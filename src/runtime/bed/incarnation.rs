@@ -39,33 +39,15 @@ impl Turns {
 }
 
 /// Refuses what has threads of its own.
-pub(super) fn check_can_take_turns(
-    name: &str,
-    topology: &Topology,
-    settings: &Settings,
-) -> Result<(), JobError> {
-    let refuse = |why: String| {
-        Err(JobError::Topology {
-            job: name.to_owned(),
-            why,
-        })
-    };
+pub(super) fn check_can_take_turns(name: &str, settings: &Settings) -> Result<(), JobError> {
     if settings.scale_out.is_some() {
-        return refuse(
-            "a bed runs a job as one process: leave `scale_out` out of what is tested here"
+        return Err(JobError::Topology {
+            job: name.to_owned(),
+            why: "a bed runs a job as one process: leave `scale_out` out of what is tested here"
                 .to_owned(),
-        );
+        });
     }
-    let mut nodes = topology.nodes.iter();
-    match nodes.find(|node| matches!(node.kind.as_str(), "map_async" | "effect")) {
-        Some(node) => refuse(format!(
-            "its step {:?} ({}) makes calls on a thread of its own, which a bed does not have: test the steps before and behind it, and \
-             the whole with a log in a temporary directory",
-            node.name.as_deref().unwrap_or_default(),
-            node.kind
-        )),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 struct Slot {
@@ -182,14 +164,15 @@ impl Incarnation {
 
     /// Gives everybody a turn, in an order that is drawn; `false` if nobody had anything to do.
     pub(super) fn round(&mut self, turns: &mut Turns) -> bool {
-        let count = self.slots.len() + 2;
+        let count = self.slots.len() + 2 + usize::from(self.job.calls.are_used());
         let first = turns.chance.index(count);
         let mut had_work = false;
         for actor in (0..count).map(|step| (first + step) % count) {
             had_work |= match actor.checked_sub(self.slots.len()) {
                 None => self.give_worker(actor, turns),
                 Some(0) => self.give_driver(),
-                Some(_) => self.driver.as_mut().is_some_and(Driver::flush_turn),
+                Some(1) => self.driver.as_mut().is_some_and(Driver::flush_turn),
+                Some(_) => self.job.calls.turn(),
             };
         }
         had_work
@@ -200,7 +183,8 @@ impl Incarnation {
         let Some(worker) = &mut slot.worker else {
             return false;
         };
-        let had_message = self.job.inboxes[number].has_messages();
+        let had_message =
+            self.job.inboxes[number].has_messages() || self.job.calls.has_news(number);
         let turned = worker.turn(1 + turns.chance.index(4));
         let ended = match turned {
             Ok(Turned::Ended) => Ok(()),
@@ -266,6 +250,8 @@ impl Incarnation {
             }
             _ => None,
         });
-        driver.into_iter().chain(workers).min().unwrap_or(rest)
+        let calls = self.job.calls.next_due();
+        let due = driver.into_iter().chain(workers).chain(calls);
+        due.min().unwrap_or(rest)
     }
 }

@@ -80,8 +80,10 @@ const ROUNDS_MAX: usize = 1_000_000;
 /// ```
 ///
 /// # What it does not simulate
-/// Steps with threads of their own ([`map_async`](crate::runtime::Keyed::map_async), effects, sources of files or standard input) and
-/// jobs that are scaled out are refused when the bed starts. After a crash RocksDB's files are there as it wrote them, or lost as a
+/// Sources of files or standard input, which have threads of their own, and jobs that are scaled out are refused when the bed starts.
+/// Calls and effects ([`map_async`](crate::runtime::Keyed::map_async), [`effect`](crate::runtime::Keyed::effect)) are made, by your
+/// function, in this thread: their pauses and time limits are of virtual time, and the function is to answer without waiting for
+/// anything of the world outside, which does not go on while the bed works. After a crash RocksDB's files are there as it wrote them, or lost as a
 /// whole, by the seed; torn files of RocksDB are not simulated.
 pub struct TestBed {
     name: String,
@@ -167,7 +169,7 @@ impl TestBed {
         } = config;
         let topology = launch.topology()?;
         let (name, mut settings) = (launch.name, launch.settings);
-        incarnation::check_can_take_turns(&name, &topology, &settings)?;
+        incarnation::check_can_take_turns(&name, &settings)?;
         settings.workers.get_or_insert(WORKERS);
         let mut bed = Self {
             world: SimulatedWorld::new(seed),

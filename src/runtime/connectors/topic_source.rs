@@ -21,10 +21,14 @@ use crate::types::{Isolation, Offset, TopicName, TopicPartition};
 /// A topic as a source of keyed records; see [`keyed_topic`].
 pub struct KeyedTopic<K: ?Sized, V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
     topic: Topic<V, C>,
+    keys: Option<TranslateKey>,
     key: PhantomData<fn(&K)>,
 }
 
-/// A source of the keys and values of the topic `name`. Keys are in the default codec of `K`; a record
+/// Writes a key as the default codec of its type has it, for one of another codec.
+type TranslateKey = Arc<dyn Fn(&[u8], &mut Vec<u8>) -> Result<(), CodecError> + Send + Sync>;
+
+/// A source of the keys and values of the topic `name`. Keys are in the default codec of `K` ([`KeyedTopic::key_codec`] reads others); a record
 /// without a key (null, not empty) is a poison record, and so is one without a value, unless
 /// [`KeyedTopic::on_tombstone`] or [`KeyedTopic::as_option`] says otherwise.
 ///
@@ -37,6 +41,7 @@ pub struct KeyedTopic<K: ?Sized, V: Datum + ?Sized, C = <V as Datum>::DefaultCod
 pub fn keyed_topic<K: Datum + ?Sized, V: Datum + ?Sized>(name: &str) -> KeyedTopic<K, V> {
     KeyedTopic {
         topic: super::topic(name),
+        keys: None,
         key: PhantomData,
     }
 }
@@ -47,7 +52,30 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> KeyedTopic<K, V, C> {
     pub fn codec<D: Codec<V>>(self, codec: D) -> KeyedTopic<K, V, D> {
         KeyedTopic {
             topic: self.topic.codec(codec),
+            keys: self.keys,
             key: PhantomData,
+        }
+    }
+
+    /// Reads keys with another codec: what other programs write has its keys as text, mostly. From here on they are in the default codec
+    /// of `K`, as all keys of the job.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    ///
+    /// let job = Job::new("cities");
+    /// // onceflow produce people --key      a line is a key, a tab and a value
+    /// let people = keyed_topic::<str, str>("people").key_codec(Text).codec(Text);
+    /// job.keyed_source(people).count("changes").changes().sink(topic("changes"));
+    /// ```
+    #[must_use]
+    pub fn key_codec<D: Codec<K>>(self, codec: D) -> Self {
+        let translate = move |key: &[u8], out: &mut Vec<u8>| {
+            K::DefaultCodec::default().encode(&*codec.decode(key)?, out)
+        };
+        Self {
+            keys: Some(Arc::new(translate)),
+            ..self
         }
     }
 
@@ -56,6 +84,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> KeyedTopic<K, V, C> {
     pub fn on_tombstone(self, policy: TombstonePolicy) -> Self {
         Self {
             topic: self.topic.on_tombstone(policy),
+            keys: self.keys,
             key: PhantomData,
         }
     }
@@ -68,6 +97,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> KeyedTopic<K, V, C> {
     {
         KeyedTopic {
             topic: self.topic.as_option(),
+            keys: self.keys,
             key: PhantomData,
         }
     }
@@ -77,6 +107,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> KeyedTopic<K, V, C> {
     pub fn until_end(self) -> Self {
         Self {
             topic: self.topic.until_end(),
+            keys: self.keys,
             key: PhantomData,
         }
     }
@@ -100,7 +131,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> Source for Topic<V, C> {
     }
 
     fn letters(&self) -> Option<Arc<dyn ReadLetter<Unkeyed, V>>> {
-        Some(Arc::new(TopicLetters::of(self)))
+        Some(Arc::new(TopicLetters::of(self, None)))
     }
 
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
@@ -113,7 +144,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> Source for Topic<V, C> {
         position: Option<Offset>,
         context: &JobContext,
     ) -> Result<Self::Reader, JobError> {
-        TopicReader::open(self, split, position, context)
+        TopicReader::open(self, None, split, position, context)
     }
 }
 
@@ -135,7 +166,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K,
     }
 
     fn letters(&self) -> Option<Arc<dyn ReadLetter<K, V>>> {
-        Some(Arc::new(TopicLetters::of(&self.topic)))
+        let keys = self.keys.clone();
+        Some(Arc::new(TopicLetters::of(&self.topic, keys)))
     }
 
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
@@ -148,7 +180,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K,
         position: Option<Offset>,
         context: &JobContext,
     ) -> Result<Self::Reader, JobError> {
-        TopicReader::open(&self.topic, split, position, context)
+        let keys = self.keys.clone();
+        TopicReader::open(&self.topic, keys, split, position, context)
     }
 }
 
@@ -188,6 +221,9 @@ const NO_KEY: CodecError = CodecError::Absent {
 pub struct TopicReader<V: ?Sized, C> {
     cursor: FetchCursor,
     codec: C,
+    keys: Option<TranslateKey>,
+    /// The key of a record as the job has it, if the topic has it otherwise.
+    translated: Vec<u8>,
     /// Where to end, if anywhere.
     end: Option<Offset>,
     /// Whether tombstones are passed over.
@@ -198,6 +234,7 @@ pub struct TopicReader<V: ?Sized, C> {
 impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
     fn open(
         topic: &Topic<V, C>,
+        keys: Option<TranslateKey>,
         split: &Split,
         position: Option<Offset>,
         context: &JobContext,
@@ -230,6 +267,8 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
         Ok(Self {
             cursor: FetchCursor::new(reader),
             codec: topic.codec.clone(),
+            keys,
+            translated: Vec::new(),
             end,
             is_skipping: topic.on_tombstone == TombstonePolicy::Skip,
             value: PhantomData,
@@ -246,6 +285,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             return Ok(Read::Exhausted);
         }
         let (codec, is_skipping) = (&self.codec, self.is_skipping);
+        let (keys, translated) = (&self.keys, &mut self.translated);
         self.cursor.read(waker, |offered| {
             let record = match offered {
                 Ok(record) => record,
@@ -254,7 +294,8 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             let Some(decoded) = decode_value(codec, record.value, is_skipping) else {
                 return Ok(Taken::Yes(Pace::GoOn));
             };
-            let record_in = match (&decoded, key_of(record.key)) {
+            let key = translate(keys.as_ref(), record.key, translated).and_then(&key_of);
+            let record_in = match (&decoded, key) {
                 (Ok(value), Ok(key)) => Ok((key, &**value)),
                 (Err(e), _) => Err(e.clone()),
                 (_, Err(e)) => Err(e),
@@ -272,6 +313,21 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             emitted.map(Taken::Yes)
         })
     }
+}
+
+/// A record's key as the job has it.
+#[inline]
+fn translate<'r>(
+    keys: Option<&TranslateKey>,
+    key: Option<&'r [u8]>,
+    translated: &'r mut Vec<u8>,
+) -> Result<Option<&'r [u8]>, CodecError> {
+    let (Some(translate), Some(key)) = (keys, key) else {
+        return Ok(key);
+    };
+    translated.clear();
+    translate(key, translated)?;
+    Ok(Some(translated))
 }
 
 /// The value of a record; `None` for a tombstone that is passed over.
@@ -294,14 +350,16 @@ fn decode_value<'r, V: Datum + ?Sized>(
 /// The way back for letters of a topic.
 pub(super) struct TopicLetters<V: ?Sized, C> {
     codec: C,
+    keys: Option<TranslateKey>,
     is_skipping: bool,
     value: PhantomData<fn(&V)>,
 }
 
 impl<V: Datum + ?Sized, C: Codec<V>> TopicLetters<V, C> {
-    fn of(topic: &Topic<V, C>) -> Self {
+    fn of(topic: &Topic<V, C>, keys: Option<TranslateKey>) -> Self {
         Self {
             codec: topic.codec.clone(),
+            keys,
             is_skipping: topic.on_tombstone == TombstonePolicy::Skip,
             value: PhantomData,
         }
@@ -342,14 +400,17 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> ReadLetter<K, V> for Top
         value: Option<&[u8]>,
         take: &mut TakeRecord<'_, K, V>,
     ) -> Result<Pace, JobError> {
-        self.read_with(key.map(Key::new).ok_or(NO_KEY), value, take)
+        let mut translated = Vec::new();
+        let key = translate(self.keys.as_ref(), key, &mut translated);
+        let key = key.and_then(|key| key.map(Key::new).ok_or(NO_KEY));
+        self.read_with(key, value, take)
     }
 }
 
 /// The way back for late letters, as a sink with the default codecs wrote them.
 pub(in crate::runtime) fn keyed_letters<K: Datum + ?Sized, V: Datum + ?Sized>()
 -> Arc<dyn ReadLetter<K, V>> {
-    Arc::new(TopicLetters::of(&super::topic::<V>("")))
+    Arc::new(TopicLetters::of(&super::topic::<V>(""), None))
 }
 
 impl<V: Datum + ?Sized, C: Codec<V>> SplitReader<Unkeyed, V> for TopicReader<V, C> {

@@ -7,19 +7,17 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::call_runtime::{CallClock, CallRuntime, THREAD};
 use super::context::{JobContext, OperatorContext};
 use super::pace::Turn;
 use crate::env::{Env, failpoint, warn};
 use crate::runtime::contract::error::JobError;
-
-/// The name of the thread on which calls run.
-const THREAD: &str = "of-calls";
 
 /// The id of a call: the same however often the call is made for its input, and of no other input of any job.
 ///
@@ -92,13 +90,7 @@ pub(crate) struct JobCalls {
     committed: AtomicU64,
     /// Whether a step makes calls at all.
     are_used: AtomicBool,
-    thread: OnceLock<CallThread>,
-}
-
-struct CallThread {
-    handle: Handle,
-    /// Its drop ends the thread.
-    _is_over: oneshot::Sender<()>,
+    runtime: OnceLock<CallRuntime>,
 }
 
 impl JobCalls {
@@ -114,7 +106,7 @@ impl JobCalls {
             crowded: AtomicUsize::new(0),
             committed: AtomicU64::new(0),
             are_used: AtomicBool::new(false),
-            thread: OnceLock::new(),
+            runtime: OnceLock::new(),
         }
     }
 
@@ -153,31 +145,28 @@ impl JobCalls {
     }
 
     /// The runtime on which calls run; begins it when it is first asked for.
-    fn runtime(&self, env: &Env) -> Result<Handle, JobError> {
-        if let Some(thread) = self.thread.get() {
-            return Ok(thread.handle.clone());
+    fn runtime(&self, env: &Env) -> Result<&CallRuntime, JobError> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
         }
-        let begun = begin_thread(env).map_err(|e| JobError::thread(THREAD, e.to_string()))?;
-        Ok(self.thread.get_or_init(|| begun).handle.clone())
+        let begun = CallRuntime::begin(env).map_err(|e| JobError::thread(THREAD, e.to_string()))?;
+        Ok(self.runtime.get_or_init(|| begun))
     }
-}
 
-fn begin_thread(env: &Env) -> std::io::Result<CallThread> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let handle = runtime.handle().clone();
-    let (is_over, over) = oneshot::channel();
-    let body = move || {
-        let _ = runtime.block_on(over);
-        // A call may block a thread of its own; nobody waits for it.
-        runtime.shutdown_background();
-    };
-    env.spawn.spawn(THREAD, Box::new(body))?;
-    Ok(CallThread {
-        handle,
-        _is_over: is_over,
-    })
+    /// Gives the calls a turn, where they have no thread; `false` if nothing was to be done.
+    pub(crate) fn turn(&self) -> bool {
+        self.runtime.get().is_some_and(CallRuntime::turn)
+    }
+
+    /// In how long something of a call is due, where they have no thread.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.runtime.get()?.next_due()
+    }
+
+    /// Whether a worker's steps are to be asked for answers.
+    pub(crate) fn has_news(&self, worker: usize) -> bool {
+        self.news[worker].is_there.load(Ordering::Relaxed)
+    }
 }
 
 /// The calls that one worker's instance of a step has under way. Made by [`OperatorContext::calls`]; when it is dropped, they are given up.
@@ -186,6 +175,7 @@ pub struct Calls<R> {
     worker: usize,
     turn: Rc<Turn>,
     runtime: Handle,
+    clock: CallClock,
     /// Ends the calls with it.
     tasks: JoinSet<()>,
     under_way: usize,
@@ -264,10 +254,12 @@ impl OperatorContext {
         let limit = (limit / job.inboxes.len()).max(1);
         // It may have inputs from before.
         job.calls.news[self.worker()].tell();
+        let runtime = job.calls.runtime(&job.env)?;
         Ok(Calls {
             worker: self.worker(),
             turn: self.turn(),
-            runtime: job.calls.runtime(&job.env)?,
+            runtime: runtime.handle().clone(),
+            clock: runtime.clock(),
             tasks: JoinSet::new(),
             under_way: 0,
             teller,
@@ -306,6 +298,12 @@ impl<R: Send + 'static> Calls<R> {
         }
     }
 
+    /// The clock by which calls pause and run out of time: in a test bed it is the one that the test moves.
+    #[must_use]
+    pub fn clock(&self) -> CallClock {
+        self.clock.clone()
+    }
+
     /// Whether another call may be made now.
     #[must_use]
     pub fn has_room(&self) -> bool {
@@ -334,6 +332,7 @@ impl<R: Send + 'static> Calls<R> {
             news: Arc::clone(&self.job.calls.news),
         });
         self.under_way += 1;
+        let task = self.clock.clone().count(task);
         self.tasks.spawn_on(task, &self.runtime);
         failpoint("calls.begun");
     }

@@ -8,6 +8,7 @@
 
 pub(in crate::runtime) mod alignment;
 pub(in crate::runtime) mod appender;
+pub(in crate::runtime) mod call_runtime;
 pub(in crate::runtime) mod calls;
 pub(in crate::runtime) mod chains;
 pub(in crate::runtime) mod changelog;

@@ -1,12 +1,12 @@
 //! Jobs in a test bed: virtual time, one thread, real commits, a simulated machine.
 
+mod calls;
 mod crash;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use onceflow::operators::{Call, CallPolicy};
 use onceflow::prelude::*;
 use onceflow::runtime::{Launch, Windowed};
 use onceflow::testing::TestBed;
@@ -204,20 +204,9 @@ fn a_stopped_job_has_committed_what_it_had() {
 }
 
 #[test]
-fn what_has_threads_of_its_own_is_refused_by_name() {
-    let job = Job::new("enrich");
-    let (answers, _) = job
-        .source(topic::<str>("words"))
-        .key_by(|word: &str| word.to_owned())
-        .map(|word: &str| word.to_owned())
-        .map_async(
-            "ask",
-            CallPolicy::unordered(10),
-            |call: Call<String, String>| async move { anyhow::Ok(call.value) },
-        );
-    answers.sink(topic("answers"));
-    let launch = job.exactly_once(Commit::every(Duration::from_millis(100)));
+fn a_job_of_several_processes_is_refused() {
+    let launch = word_count().scale_out(ScaleOut::instance("one"));
     let refused = catch_unwind(AssertUnwindSafe(|| TestBed::new(launch)));
     let told = message_of(refused.expect_err("it is refused"));
-    assert!(told.contains("\"ask\""), "{told}");
+    assert!(told.contains("`scale_out`"), "{told}");
 }

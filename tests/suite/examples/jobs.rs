@@ -7,6 +7,8 @@ pub(super) mod cdc_table;
 pub(super) mod click_sessions;
 #[path = "../../../examples/dedupe_events.rs"]
 pub(super) mod dedupe_events;
+#[path = "../../../examples/enrichment.rs"]
+pub(super) mod enrichment;
 #[path = "../../../examples/fraud.rs"]
 pub(super) mod fraud;
 #[path = "../../../examples/orders_and_payments.rs"]

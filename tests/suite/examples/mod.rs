@@ -3,6 +3,7 @@
 mod cdc_table;
 mod click_sessions;
 mod dedupe_events;
+mod enrichment;
 mod fraud;
 mod jobs;
 mod orders_and_payments;
