@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use clap::Args;
+use serde_json::json;
 
 use super::output;
 use super::text::TemporaryDirectory;
@@ -52,13 +53,16 @@ pub(super) fn run(env: &Env, arguments: &CheckArguments) -> anyhow::Result<()> {
     let (job, path) = (program.job().to_owned(), arguments.lock.display());
     if !arguments.write {
         program.check_lock(env, &arguments.lock)?;
-        writeln!(out, "the job {job} is as {path} says")?;
+        let sentence = format!("the job {job} is as {path} says");
+        let object = json!({ "job": job, "lock": arguments.lock, "changes": [] });
+        output::tell(&mut out, &sentence, &object)?;
         return Ok(out.flush()?);
     }
-    for change in program.write_lock(env, &arguments.lock)? {
-        writeln!(out, "{change}")?;
-    }
-    writeln!(out, "{path} says what the job {job} is: commit it")?;
+    let changes = program.write_lock(env, &arguments.lock)?;
+    let mut changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    let object = json!({ "job": job, "lock": arguments.lock, "changes": changes });
+    changes.push(format!("{path} says what the job {job} is: commit it"));
+    output::tell(&mut out, &changes.join("\n"), &object)?;
     Ok(out.flush()?)
 }
 

@@ -9,13 +9,15 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use futures::future::select_all;
 
+use super::UsageError;
 use super::format::{self, ByteFormat, Formatter};
 use super::last_records::begin_of_last;
 use super::output;
+use super::perf::property;
 use super::session::{Absent, DataOption, Session, with_session};
 use super::time;
 use super::topic::{no_such_partition, topic_of};
-use crate::client::consumer::{FetchedBatches, PartitionReader};
+use crate::client::consumer::{ConsumerConfig, FetchedBatches, OffsetReset, PartitionReader};
 use crate::env::Env;
 use crate::protocol::batch::Record;
 use crate::protocol::messages::OffsetSpec;
@@ -27,6 +29,7 @@ Examples:
   onceflow consume lines --from end --follow             what is written from now on
   onceflow consume lines --from -10 --partition 0        the last ten records of partition 0
   onceflow consume lines --from 2026-11-22T07:00         written at that time (UTC) or later
+  onceflow consume lines --property isolation.level=read_uncommitted --output json
   onceflow consume word-counts --key --key-format bincode-string --value-format bincode-u64
 
 Fields are separated by tabs, in this order: timestamp, partition:offset, headers, key, value.
@@ -38,6 +41,13 @@ Without --follow the command ends where each partition ended when it began.";
 const FETCH_BYTES: usize = 4 << 20;
 /// How long a fetch waits for new records when following.
 const FETCH_WAIT: Duration = Duration::from_secs(60);
+/// The settings of a consumer that this command has a use for: it reads partitions, and is no member of a group.
+const PROPERTIES: [&str; 4] = [
+    "isolation.level",
+    "auto.offset.reset",
+    "fetch.max.wait.ms",
+    "max.partition.fetch.bytes",
+];
 
 /// Read records of a topic.
 #[derive(Debug, Args)]
@@ -48,14 +58,9 @@ pub(super) struct ConsumeArguments {
     topic: TopicName,
     #[command(flatten)]
     data: DataOption,
-    /// Where to begin: beginning, end, an offset, -N (the last N), or a time such as 2026-11-22T07:00
-    #[arg(
-        long,
-        value_name = "PLACE",
-        default_value = "beginning",
-        allow_hyphen_values = true
-    )]
-    from: From,
+    /// Where to begin: beginning (if nothing is said), end, an offset, -N (the last N), or a time such as 2026-11-22T07:00
+    #[arg(long, value_name = "PLACE", allow_hyphen_values = true)]
+    from: Option<From>,
     /// Only this partition; may be given again
     #[arg(
         long = "partition",
@@ -64,9 +69,13 @@ pub(super) struct ConsumeArguments {
         allow_negative_numbers = true
     )]
     partitions: Vec<PartitionIndex>,
-    /// Which records to show
-    #[arg(long, value_enum, default_value = "read_committed")]
-    isolation: Isolated,
+    /// Which records to show; read_committed unless isolation.level says otherwise
+    #[arg(long, value_enum)]
+    isolation: Option<Isolated>,
+    /// A consumer's setting by Kafka's name: isolation.level, auto.offset.reset, fetch.max.wait.ms,
+    /// max.partition.fetch.bytes; may be given again
+    #[arg(long = "property", visible_alias = "consumer-property", value_name = "NAME=VALUE", value_parser = property)]
+    properties: Vec<(String, String)>,
     /// Wait for more records at the end, until Ctrl-C
     #[arg(long, short)]
     follow: bool,
@@ -163,18 +172,60 @@ impl FromStr for From {
     }
 }
 
+/// The way the topic is read: by flags, else by settings, else by our defaults.
+struct Plan {
+    from: From,
+    isolation: Isolation,
+    fetch_bytes: usize,
+    fetch_wait: Duration,
+}
+
+impl Plan {
+    fn of(arguments: &ConsumeArguments) -> anyhow::Result<Self> {
+        let properties = &arguments.properties;
+        let config = ConsumerConfig::from_map(properties)?;
+        let names = properties.iter().map(|(name, _)| name.as_str());
+        let is_set = |wanted: &str| names.clone().any(|name| name == wanted);
+        if let Some(idle) = names.clone().find(|name| !PROPERTIES.contains(name)) {
+            return Err(UsageError(format!(
+                "{idle} has no effect here: consume reads partitions, and is no member of a group; it takes {}",
+                PROPERTIES.join(", ")
+            ))
+            .into());
+        }
+        let by_setting = match config.auto_offset_reset {
+            OffsetReset::Latest if is_set("auto.offset.reset") => From::End,
+            _ => From::Beginning,
+        };
+        let isolation = arguments.isolation.map(Isolated::isolation);
+        Ok(Self {
+            from: arguments.from.unwrap_or(by_setting),
+            isolation: isolation.unwrap_or(config.isolation),
+            fetch_bytes: match is_set("max.partition.fetch.bytes") {
+                true => config.max_partition_fetch_bytes,
+                false => FETCH_BYTES,
+            },
+            fetch_wait: match is_set("fetch.max.wait.ms") {
+                true => config.fetch_max_wait,
+                false => FETCH_WAIT,
+            },
+        })
+    }
+}
+
 /// Runs `onceflow consume`.
 pub(super) fn run(env: &Env, arguments: &ConsumeArguments) -> anyhow::Result<()> {
+    let plan = Plan::of(arguments)?;
     with_session(env, &arguments.data, Absent::Refuse, |session| {
         let mut readers = Vec::new();
         for partition in partitions(session, arguments)? {
-            readers.push(Reading::begin(session, partition, arguments)?);
+            readers.push(Reading::begin(session, partition, &plan)?);
         }
         let mut printer = Printer::new(&arguments.shown, arguments.max);
         let is_done = read_to_end(session, &mut readers, &mut printer)?;
         printer.out.flush()?;
         if arguments.follow && !is_done {
-            follow(session, &mut readers, &mut printer)?;
+            follow(session, &mut readers, &mut printer, plan.fetch_wait)?;
         }
         Ok(())
     })
@@ -210,16 +261,12 @@ struct Reading {
 }
 
 impl Reading {
-    fn begin(
-        session: &Session,
-        partition: TopicPartition,
-        arguments: &ConsumeArguments,
-    ) -> anyhow::Result<Self> {
-        let isolation = arguments.isolation.isolation();
+    fn begin(session: &Session, partition: TopicPartition, plan: &Plan) -> anyhow::Result<Self> {
+        let isolation = plan.isolation;
         let admin = session.admin();
         let find = |spec| session.wait(admin.list_offset(&partition, spec, isolation));
         let end = find(OffsetSpec::Latest)?.map_or(Offset::ZERO, |listed| listed.offset);
-        let start = match arguments.from {
+        let start = match plan.from {
             From::Beginning => {
                 find(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |listed| listed.offset)
             }
@@ -243,7 +290,7 @@ impl Reading {
         };
         let reader = PartitionReader::new(session.transport(), partition, start, isolation);
         Ok(Self {
-            reader: reader.with_max_bytes(FETCH_BYTES),
+            reader: reader.with_max_bytes(plan.fetch_bytes),
             end,
         })
     }
@@ -280,11 +327,12 @@ fn follow(
     session: &Session,
     readings: &mut [Reading],
     printer: &mut Printer<'_>,
+    wait: Duration,
 ) -> anyhow::Result<()> {
     loop {
         let fetches = readings
             .iter_mut()
-            .map(|reading| Box::pin(reading.reader.fetch(FETCH_WAIT)));
+            .map(|reading| Box::pin(reading.reader.fetch(wait)));
         // A fetch that is dropped unfinished has not moved its reader.
         let Some((fetched, index, _)) = session.wait_or_interrupt(select_all(fetches)) else {
             return Ok(());
@@ -348,7 +396,7 @@ impl<'a> Printer<'a> {
 
     fn print_record(&mut self, partition: PartitionIndex, record: &Record<'_>) -> io::Result<()> {
         let shown = self.shown;
-        if shown.json {
+        if shown.json || output::is_json() {
             return self.print_json(partition, record);
         }
         if shown.timestamp {

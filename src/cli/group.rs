@@ -24,6 +24,7 @@ Examples:
   onceflow group reset readers --to beginning --dry-run    show where its positions would go
   onceflow group reset readers --topic lines:0,1 --to 2026-11-22T07:00
   onceflow group reset readers --by -100
+  onceflow group reset readers --to-datetime 2026-11-22T07:00:00.000    as Kafka's own tool says it, but done at once
   onceflow group delete old-reader";
 
 /// Work on groups.
@@ -76,7 +77,13 @@ pub(super) fn run(env: &Env, arguments: GroupArguments) -> anyhow::Result<()> {
 
 fn list(session: &Session) -> anyhow::Result<()> {
     let mut out = output::stdout();
-    for group in session.wait(session.admin().list_groups())? {
+    let groups = session.wait(session.admin().list_groups())?;
+    if output::is_json() {
+        let groups: Vec<_> = groups.iter().map(GroupId::as_str).collect();
+        writeln!(out, "{}", serde_json::json!(groups))?;
+        return Ok(out.flush()?);
+    }
+    for group in groups {
         writeln!(out, "{group}")?;
     }
     Ok(out.flush()?)
@@ -86,6 +93,19 @@ fn describe(session: &Session, group: &GroupId) -> anyhow::Result<()> {
     let description = session.wait(session.admin().describe_group(group))?;
     let mut out = output::stdout();
     let (kind, members) = (description.group_type.name(), &description.members);
+    if output::is_json() {
+        let transactions = transactions_of_job(session, group)?;
+        let object = serde_json::json!({
+            "group": group.as_str(),
+            "type": kind,
+            "state": description.state,
+            "positions": positions(session, &description).json(),
+            "members": table_of(members).json(),
+            "transactions": transactions.iter().map(JobTransaction::json).collect::<Vec<_>>(),
+        });
+        writeln!(out, "{object}")?;
+        return Ok(out.flush()?);
+    }
     let (state, count) = (output::printable(&description.state), members.len());
     match &transactions_of_job(session, group)?[..] {
         [] => writeln!(out, "{group}: {state}, {kind}, members: {count}")?,
@@ -129,6 +149,15 @@ impl JobTransaction {
         )
     }
 
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "transactional_id": self.id().as_str(),
+            "state": format!("{:?}", self.0.state),
+            "is_open": self.is_open(),
+            "begun": self.is_open().then(|| time::format(self.0.start)),
+        })
+    }
+
     fn told(&self) -> String {
         let (id, state) = (self.id(), self.0.state);
         match self.is_open() {
@@ -168,7 +197,8 @@ fn positions(session: &Session, description: &GroupDescription) -> Table {
         "lag",
         "pending",
         "metadata",
-    ]);
+    ])
+    .with_numbers(&["partition", "position", "end", "lag"]);
     for (place, committed) in &description.offsets {
         // The topic may be gone, or the position may name no topic at all (a job's file source): then there is no end.
         let end = session

@@ -55,10 +55,11 @@ pub(super) fn run(env: &Env, arguments: JobArguments) -> anyhow::Result<()> {
     let given_up = given_up?;
     closed?;
     let mut out = output::stdout();
-    writeln!(
-        out,
-        "the job {job} begins anew: {} rows of state given up, {} positions set",
-        given_up.rows, given_up.positions
-    )?;
+    let (rows, positions) = (given_up.rows, given_up.positions);
+    let sentence = format!(
+        "the job {job} begins anew: {rows} rows of state given up, {positions} positions set"
+    );
+    let object = serde_json::json!({ "job": job, "rows": rows, "positions": positions });
+    output::tell(&mut out, &sentence, &object)?;
     Ok(out.flush()?)
 }

@@ -6,9 +6,10 @@ use std::ops::RangeInclusive;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::UsageError;
-use super::format::{ByteFormat, Formatter, NULL};
+use super::format::{self, ByteFormat, Formatter, NULL};
 use super::output::{self, Table};
 use super::session::{Absent, DataOption, Session, with_session};
 use super::time;
@@ -167,13 +168,14 @@ fn list(
         true => letters.topics()?.iter().map(ToString::to_string).collect(),
     };
     if topics.is_empty() {
-        writeln!(out, "no topic of this log has letters of the job {job}")?;
-        return Ok(());
+        let sentence = format!("no topic of this log has letters of the job {job}");
+        let object = json!({ "topics": [], "reasons": [] });
+        return Ok(output::tell(out, &sentence, &object)?);
     }
     let header = ["topic", "letters", "replayed", "asked", "oldest", "newest"];
     let (mut table, mut reasons) = (
-        Table::new(&header),
-        Table::new(&["topic", "letters", "reason"]),
+        Table::new(&header).with_numbers(&["letters", "replayed", "asked"]),
+        Table::new(&["topic", "letters", "reason"]).with_numbers(&["letters"]),
     );
     let mut has_letters = false;
     for topic in topics {
@@ -202,6 +204,10 @@ fn list(
             reasons.row([topic.clone(), count.to_string(), reason]);
             has_letters = true;
         }
+    }
+    if output::is_json() {
+        let object = json!({ "topics": table.json(), "reasons": reasons.json() });
+        return Ok(writeln!(out, "{object}")?);
     }
     table.print(out)?;
     if !has_letters {
@@ -309,13 +315,47 @@ impl Shown<'_> {
         format!("{name}: {decoded}{rest}\n{name} (hex): {raw}{rest}\n")
     }
 
-    fn write(&self, out: &mut impl Write) -> anyhow::Result<()> {
-        let (letter, topic) = (self.letter, self.topic);
-        let kind = match letter.kind {
+    fn kind(&self) -> &'static str {
+        match self.letter.kind {
             LetterKind::Late => "late",
             LetterKind::Failed => "failed outside",
             _ => "dead",
+        }
+    }
+
+    /// The letter as one object, whole; bytes that are not of the format asked for are in hexadecimal digits.
+    fn json(&self) -> serde_json::Value {
+        let letter = self.letter;
+        let headers = letter.headers.headers();
+        let header = |(name, value): (_, Option<&[u8]>)| {
+            json!([name, format::json(value, ByteFormat::Text)])
         };
+        json!({
+            "topic": self.topic,
+            "partition": letter.partition,
+            "offset": letter.offset.0,
+            "kind": self.kind(),
+            "job": letter.job,
+            "source": letter.source,
+            "source_offset": letter.source_offset.map(|it| it.to_string()),
+            "reason": letter.reason,
+            "idempotency_key": letter.effect,
+            "time": time::format(letter.time),
+            "written": time::format(letter.written),
+            "attempts": letter.attempts,
+            "state": self.state(),
+            "headers": headers.map(header).collect::<Vec<_>>(),
+            "key": format::json(letter.key.as_deref(), self.formats.0),
+            "value": format::json(letter.value.as_deref(), self.formats.1),
+        })
+    }
+
+    fn write(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        if output::is_json() {
+            return Ok(writeln!(out, "{}", self.json())?);
+        }
+        let (letter, topic) = (self.letter, self.topic);
+        let kind = self.kind();
         let source = match (&letter.source, letter.source_offset) {
             (Some(source), Some(at)) => format!("{source}, offset {at}"),
             (Some(source), None) => source.clone(),
@@ -403,6 +443,11 @@ fn replay(
     })?;
     let asked = letters.replay(&arguments.topic, &choice, time)?;
     let count = asked.count;
+    if output::is_json() {
+        let (before, others) = (asked.asked_before, asked.of_others);
+        let object = json!({ "asked": count, "asked_before": before, "of_others": others });
+        return Ok(writeln!(out, "{object}")?);
+    }
     match count {
         1 => write!(out, "1 letter is given back to the job")?,
         _ => write!(out, "{count} letters are given back to the job")?,

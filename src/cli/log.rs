@@ -96,7 +96,16 @@ fn dump(
         findings.extend(log::dump(env, &directory, &mut visit)?);
         result?;
     }
-    print_findings(&mut dumper.out, &findings)
+    match output::is_json() {
+        true => {
+            for finding in &findings {
+                writeln!(dumper.out, "{}", finding_json(finding))?;
+            }
+            dumper.out.flush()?;
+            Ok(exit_code(&findings))
+        }
+        false => print_findings(&mut dumper.out, &findings),
+    }
 }
 
 /// Prints batches under the name of their segment.
@@ -108,6 +117,10 @@ struct Dumper {
 
 impl Dumper {
     fn print(&mut self, dumped: &DumpedBatch) -> anyhow::Result<()> {
+        if output::is_json() {
+            let object = batch_json(dumped, self.records)?;
+            return Ok(writeln!(self.out, "{object}")?);
+        }
         if self.file.as_ref() != Some(&dumped.file) {
             writeln!(self.out, "{}", dumped.file.display())?;
             self.file = Some(Arc::clone(&dumped.file));
@@ -118,6 +131,60 @@ impl Dumper {
             None => Ok(()),
         }
     }
+}
+
+/// A batch as one object, with the names that the text has.
+fn batch_json(
+    dumped: &DumpedBatch,
+    records: Option<(ByteFormat, ByteFormat)>,
+) -> anyhow::Result<serde_json::Value> {
+    let (header, batch) = (dumped.batch.header(), &dumped.batch);
+    let producer = header.has_producer().then_some(header.producer);
+    let mut object = serde_json::json!({
+        "file": &*dumped.file,
+        "position": dumped.position,
+        "baseOffset": header.base_offset.0,
+        "lastOffset": header.last_offset().0,
+        "count": header.records_count,
+        "size": header.total_bytes(),
+        "time": time::format(header.max_timestamp),
+        "compression": header.compression().to_string(),
+        "producerId": producer.map(|it| it.id.0),
+        "producerEpoch": producer.map(|it| it.epoch.0),
+        "isTransactional": header.is_transactional(),
+        "marker": batch.control()?.map(|control| format!("{:?}", control.kind)),
+    });
+    if let Some(formats) = records
+        && !header.is_control()
+    {
+        object["records"] = records_json(batch, formats);
+    }
+    Ok(object)
+}
+
+/// The records of a batch; the last entry is an error if one of them cannot be read.
+fn records_json(batch: &Batch, (key, value): (ByteFormat, ByteFormat)) -> serde_json::Value {
+    let bad = |error: BatchError| serde_json::json!({ "bad": error.to_string() });
+    let mut records = match batch.records(&DecompressionLimit::default()) {
+        Ok(records) => records,
+        Err(error) => return serde_json::json!([bad(error)]),
+    };
+    let mut shown = Vec::new();
+    while let Some(record) = records.next() {
+        match record {
+            Ok(record) => shown.push(serde_json::json!({
+                "offset": record.offset.0,
+                "time": time::format(record.timestamp),
+                "key": format::json(record.key, key),
+                "value": format::json(record.value, value),
+            })),
+            Err(error) => {
+                shown.push(bad(error));
+                break;
+            }
+        }
+    }
+    shown.into()
 }
 
 fn print_batch(out: &mut impl Write, position: u64, batch: &Batch) -> anyhow::Result<()> {
@@ -201,7 +268,8 @@ fn verify(env: &Env, path: &Path) -> anyhow::Result<ExitCode> {
         "size",
         "indexes",
         "state",
-    ]);
+    ])
+    .with_numbers(&["segments", "batches", "records", "size"]);
     let mut findings = Vec::new();
     for directory in partitions(env, path)? {
         let report = log::verify(env, &directory)?;
@@ -212,7 +280,7 @@ fn verify(env: &Env, path: &Path) -> anyhow::Result<ExitCode> {
             report.segments.len().to_string(),
             sum(|segment| segment.batches_count).to_string(),
             sum(|segment| segment.records_count).to_string(),
-            output::bytes(sum(|segment| segment.size_bytes)),
+            output::size(sum(|segment| segment.size_bytes)),
             if has_indexes {
                 "whole"
             } else {
@@ -224,6 +292,13 @@ fn verify(env: &Env, path: &Path) -> anyhow::Result<ExitCode> {
         findings.extend(report.findings);
     }
     let mut out = output::stdout();
+    if output::is_json() {
+        let findings_json: Vec<_> = findings.iter().map(finding_json).collect();
+        let object = serde_json::json!({ "partitions": table.json(), "findings": findings_json });
+        writeln!(out, "{object}")?;
+        out.flush()?;
+        return Ok(exit_code(&findings));
+    }
     table.print(&mut out)?;
     print_findings(&mut out, &findings)
 }
@@ -238,14 +313,34 @@ fn state_of(report: &VerifyReport) -> &'static str {
     }
 }
 
+fn finding_json(finding: &Finding) -> serde_json::Value {
+    serde_json::json!({
+        "finding": finding_name(finding),
+        "file": finding.file,
+        "position": finding.position,
+        "why": finding.why,
+    })
+}
+
+fn finding_name(finding: &Finding) -> &'static str {
+    match finding.kind {
+        FindingKind::BadBatch => "BAD BATCH",
+        _ => "DAMAGE",
+    }
+}
+
+fn exit_code(findings: &[Finding]) -> ExitCode {
+    match findings.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
 /// Prints what was found; the exit code says whether there was any.
 fn print_findings(out: &mut impl Write, findings: &[Finding]) -> anyhow::Result<ExitCode> {
     for finding in findings {
         let why = output::printable(&finding.why);
-        let kind = match finding.kind {
-            FindingKind::BadBatch => "BAD BATCH",
-            _ => "DAMAGE",
-        };
+        let kind = finding_name(finding);
         let (file, position) = (finding.file.display(), finding.position);
         writeln!(out, "{kind} {file}, byte {position}: {why}")?;
     }
@@ -263,10 +358,7 @@ fn print_findings(out: &mut impl Write, findings: &[Finding]) -> anyhow::Result<
         )?;
     }
     out.flush()?;
-    Ok(match findings.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    Ok(exit_code(findings))
 }
 
 fn name_of(directory: &Path) -> String {

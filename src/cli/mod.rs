@@ -10,6 +10,7 @@ mod bench;
 mod broker;
 mod check;
 mod child;
+mod config;
 mod consume;
 mod crash_test;
 mod demo;
@@ -19,6 +20,7 @@ mod job;
 mod last_records;
 mod letters;
 mod log;
+mod new;
 pub mod nexmark;
 mod output;
 mod perf;
@@ -47,27 +49,41 @@ const USAGE: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
+  onceflow new my-job                                  a project that runs, with a crash test
   onceflow demo                                        word count, its process killed three times
   onceflow topic create lines --partitions 4 --data ./data
   seq 1000 | onceflow produce lines --data ./data
   onceflow consume lines --from beginning --max 10 --data ./data
   onceflow log verify ./data
 
-The data directory can be given once: export ONCEFLOW_DATA=./data
+With --output json every command prints JSON. The data directory can be given once: export ONCEFLOW_DATA=./data
 Set ONCEFLOW_LOG=info (or debug, trace) to see on standard error what the log does.";
 
 /// Exactly-once stream processing on an embedded, transactional log.
 #[derive(Debug, Parser)]
 #[command(name = "onceflow", version, after_help = EXAMPLES, arg_required_else_help = true, max_term_width = 110)]
 struct Arguments {
+    /// The form of what is printed
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORM",
+        default_value = "table"
+    )]
+    output: output::Form,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a new project: a job that runs, and its crash test
+    New(new::NewArguments),
     /// Create, list, describe, alter, grow and delete topics
     Topic(topic::TopicArguments),
+    /// Show and change the settings of a topic, and list the names of all settings
+    Config(config::ConfigArguments),
     /// Write lines of standard input to a topic
     Produce(produce::ProduceArguments),
     /// Read records of a topic
@@ -116,6 +132,14 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages of this command, a file each.
+    #[command(
+        after_help = "Example:\n  onceflow man ~/.local/share/man/man1 && man onceflow-topic"
+    )]
+    Man {
+        /// The directory; it is made if it is absent.
+        directory: std::path::PathBuf,
+    },
 }
 
 /// The command was used wrongly in a way that its grammar cannot say.
@@ -133,6 +157,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(refused.exit_code()).unwrap_or(USAGE));
         }
     };
+    output::choose(arguments.output);
     start_tracing();
     match dispatch_anywhere(Env::real(), arguments.command) {
         Ok(code) => code,
@@ -164,6 +189,8 @@ fn dispatch_anywhere(env: Env, command: Command) -> anyhow::Result<ExitCode> {
 
 fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::New(arguments) => new::run(env, &arguments)?,
+        Command::Config(arguments) => config::run(env, arguments)?,
         Command::Topic(arguments) => topic::run(env, arguments)?,
         Command::Produce(arguments) => produce::run(env, &arguments)?,
         Command::Consume(arguments) => consume::run(env, &arguments)?,
@@ -186,6 +213,7 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::BenchRestartJob(arguments) => bench::run_restart_job(env, &arguments)?,
         Command::NexmarkJob(arguments) => nexmark::run_job(env, &arguments)?,
         Command::Completions { shell } => completions(shell)?,
+        Command::Man { directory } => manual(env, &directory)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -198,12 +226,32 @@ fn completions(shell: clap_complete::Shell) -> io::Result<()> {
     io::Write::flush(&mut out)
 }
 
+/// Writes a page for the command and each of its commands that is shown in the help.
+fn manual(env: &Env, directory: &std::path::Path) -> anyhow::Result<()> {
+    let mut root = Arguments::command();
+    root.build();
+    env.files.create_dir(directory)?;
+    let shown = root.get_subcommands().filter(|it| !it.is_hide_set());
+    let mut pages: Vec<(String, clap::Command)> = shown
+        .filter(|it| it.get_name() != "help")
+        .map(|it| (format!("onceflow-{}", it.get_name()), it.clone()))
+        .collect();
+    pages.push(("onceflow".to_owned(), root));
+    for (name, command) in pages {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page)?;
+        let path = directory.join(format!("{name}.1"));
+        new::write(env, &path, &page)?;
+    }
+    Ok(())
+}
+
 /// Says on standard error why a command failed, and what exit code that is.
 fn report(error: &anyhow::Error) -> ExitCode {
     if is_closed_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    output::say(&format!("onceflow: {}", message(error)));
+    output::say_error(&message(error));
     match error.is::<UsageError>() {
         true => ExitCode::from(USAGE),
         false => ExitCode::FAILURE,

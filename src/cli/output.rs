@@ -1,10 +1,44 @@
-//! What is printed: tables, numbers for people, text that cannot move the terminal's cursor.
+//! What is printed: tables or JSON, numbers for people, errors in colour, text that cannot move the terminal's cursor.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::ValueEnum;
+use serde_json::Value;
 
 /// A mebibyte, in bytes.
 pub(super) const MIB: u64 = 1 << 20;
+
+/// The form of what a command prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    /// Tables and sentences for people
+    Table,
+    /// One line of JSON: an array for a table, an object for a description; records and batches are a line each
+    Json,
+}
+
+/// The form of this process's output. A command line is run once a process, and says the form before anything is printed.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Chooses the form of everything that is printed from here on.
+pub(super) fn choose(form: Form) {
+    IS_JSON.store(form == Form::Json, Ordering::Relaxed);
+}
+
+/// Whether results are printed as JSON.
+pub(super) fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
+
+/// Prints a result: the sentence for people, or the same as JSON.
+pub(super) fn tell(out: &mut impl Write, sentence: &str, json: &Value) -> io::Result<()> {
+    match is_json() {
+        true => writeln!(out, "{json}"),
+        false => writeln!(out, "{sentence}"),
+    }
+}
 
 /// Standard output, buffered. Its errors say that it is standard output which cannot be written.
 pub(super) struct Stdout(BufWriter<StdoutLock<'static>>);
@@ -36,6 +70,29 @@ pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Says on standard error why a command failed. On a terminal the name is red and what stands in backticks is bold, since it
+/// is what to type next; elsewhere, or if `NO_COLOR` is set, it is plain.
+pub(super) fn say_error(message: &str) {
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty())
+        || std::env::var_os("TERM").is_some_and(|it| it == "dumb")
+        || !io::stderr().is_terminal();
+    match is_plain {
+        true => say(&format!("onceflow: {message}")),
+        false => say(&coloured(message)),
+    }
+}
+
+fn coloured(message: &str) -> String {
+    let mut text = "\x1b[1;31monceflow:\x1b[0m ".to_owned();
+    for (i, part) in message.split('`').enumerate() {
+        match i % 2 {
+            0 => text.push_str(part),
+            _ => text.push_str(&format!("`\x1b[1m{part}\x1b[0m`")),
+        }
+    }
+    text
+}
+
 /// Whether standard output is a terminal, where control characters must be escaped.
 pub(super) fn is_terminal() -> bool {
     io::stdout().is_terminal()
@@ -44,6 +101,8 @@ pub(super) fn is_terminal() -> bool {
 /// Rows under a header, each column as wide as its widest cell; columns of numbers stand at the right.
 pub(super) struct Table {
     columns_count: usize,
+    /// The columns whose cells are numbers in JSON; all others are strings, whatever they look like.
+    numbers: &'static [&'static str],
     rows: Vec<Vec<String>>,
 }
 
@@ -52,7 +111,35 @@ impl Table {
     pub(super) fn new(header: &[&str]) -> Self {
         Self {
             columns_count: header.len(),
+            numbers: &[],
             rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()],
+        }
+    }
+
+    /// The same, with these columns as numbers in JSON.
+    pub(super) fn with_numbers(mut self, columns: &'static [&'static str]) -> Self {
+        self.numbers = columns;
+        self
+    }
+
+    /// The rows as objects; a cell that is `-` is null. Names of columns have `_` for spaces.
+    pub(super) fn json(&self) -> Value {
+        let mut rows = self.rows.iter();
+        let header: &[String] = rows.next().map_or(&[], Vec::as_slice);
+        let object = |row: &Vec<String>| {
+            let cells = header.iter().zip(row);
+            let cells = cells.map(|(name, cell)| (name.replace(' ', "_"), self.cell(name, cell)));
+            Value::Object(cells.collect())
+        };
+        Value::Array(rows.map(object).collect())
+    }
+
+    fn cell(&self, column: &str, cell: &str) -> Value {
+        let number = || cell.parse::<i64>().ok().map(Value::from);
+        match cell {
+            "-" => Value::Null,
+            _ if self.numbers.contains(&column) => number().unwrap_or_else(|| cell.into()),
+            _ => cell.into(),
         }
     }
 
@@ -62,8 +149,15 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// Prints all rows.
+    /// Prints all rows, in the form that was chosen.
     pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        match is_json() {
+            true => writeln!(out, "{}", self.json()),
+            false => self.print_columns(out),
+        }
+    }
+
+    fn print_columns(&self, out: &mut impl Write) -> io::Result<()> {
         let columns: Vec<Column> = (0..self.columns_count)
             .map(|i| Column::of(self.rows.iter().filter_map(|row| row.get(i))))
             .collect();
@@ -140,6 +234,14 @@ pub(super) fn bytes(count: u64) -> String {
     }
 }
 
+/// A size for a table: in bytes as JSON, else as people read it.
+pub(super) fn size(count: u64) -> String {
+    match is_json() {
+        true => count.to_string(),
+        false => bytes(count),
+    }
+}
+
 /// A rate for people: `9.87 M`, `12.3 k`, `42`.
 pub(super) fn short(value: f64) -> String {
     match value {
@@ -179,7 +281,7 @@ mod tests {
 
     fn printed(table: &Table) -> String {
         let mut out = Vec::new();
-        table.print(&mut out).unwrap();
+        table.print_columns(&mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -191,6 +293,25 @@ mod tests {
         assert_eq!(
             printed(&table),
             "topic        records\nlines              7\nword-counts    1,234\n"
+        );
+    }
+
+    #[test]
+    fn x19_tables_are_arrays_of_objects_in_json() {
+        let mut table = Table::new(&["topic", "end offset", "lag"]).with_numbers(&["end offset"]);
+        table.row(["7".into(), "12".into(), "-".into()]);
+        assert_eq!(
+            table.json(),
+            serde_json::json!([{ "topic": "7", "end_offset": 12, "lag": null }])
+        );
+        assert_eq!(Table::new(&["topic"]).json(), serde_json::json!([]));
+    }
+
+    #[test]
+    fn what_to_type_next_is_bold_on_a_terminal() {
+        assert_eq!(
+            coloured("no topic: see `onceflow topic list`"),
+            "\x1b[1;31monceflow:\x1b[0m no topic: see `\x1b[1monceflow topic list\x1b[0m`"
         );
     }
 

@@ -87,7 +87,7 @@ struct ConsumePerf {
     common: Common,
 }
 
-fn property(text: &str) -> Result<(String, String), String> {
+pub(super) fn property(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("a setting is NAME=VALUE, for example linger.ms=5".to_owned()),
@@ -125,6 +125,16 @@ impl Done {
         let seconds = self.elapsed.as_secs_f64().max(1e-9);
         let (records, bytes) = (self.records as f64, self.bytes as f64);
         let mut out = output::stdout();
+        if output::is_json() {
+            let object = serde_json::json!({
+                "records": self.records,
+                "seconds": seconds,
+                "records_per_second": records / seconds,
+                "bytes_per_second": bytes / seconds,
+            });
+            std::io::Write::write_fmt(&mut out, format_args!("{object}\n"))?;
+            return Ok(std::io::Write::flush(&mut out)?);
+        }
         std::io::Write::write_fmt(
             &mut out,
             format_args!(

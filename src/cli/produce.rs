@@ -7,10 +7,11 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
 use super::format::unescape;
+use super::perf::property;
 use super::session::{Absent, DataOption, Session, with_session};
 use super::topic::{no_such_partition, topic_of};
 use crate::client::CommitOutcome;
-use crate::client::producer::{Delivery, Producer, ProducerRecord};
+use crate::client::producer::{Delivery, Producer, ProducerConfig, ProducerRecord};
 use crate::env::Env;
 use crate::protocol::batch::Compression;
 use crate::types::{PartitionIndex, TopicName, TransactionalId};
@@ -59,6 +60,10 @@ pub(super) struct ProduceArguments {
     /// Refuse longer lines; the topic has a limit of its own, its setting max.message.bytes
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     max_line_bytes: u32,
+    /// A producer's setting by Kafka's name, such as linger.ms=5; may be given again. What the command has a flag for is
+    /// said by the flag
+    #[arg(long = "property", visible_alias = "producer-property", value_name = "NAME=VALUE", value_parser = property)]
+    properties: Vec<(String, String)>,
     /// Write all lines in one transaction of this id, or none if one fails
     #[arg(long, value_name = "ID", value_parser = TransactionalId::new)]
     transactional_id: Option<TransactionalId>,
@@ -85,7 +90,10 @@ pub(super) fn run(env: &Env, arguments: &ProduceArguments) -> anyhow::Result<()>
         {
             bail!(no_such_partition(&topic, partition));
         }
-        let mut config = session.transport().producer_config()?;
+        let mut config = match arguments.properties.is_empty() {
+            true => session.transport().producer_config()?,
+            false => ProducerConfig::from_map(&arguments.properties)?,
+        };
         config.batch_size_bytes = config.batch_size_bytes.max(256 << 10);
         // The line's limit and the topic's decide, not the producer's.
         let headers_bytes = arguments
@@ -97,10 +105,13 @@ pub(super) fn run(env: &Env, arguments: &ProduceArguments) -> anyhow::Result<()>
             + BATCH_OVERHEAD_BYTES;
         config.max_request_size_bytes = config.max_request_size_bytes.max(record_bytes);
         config.buffer_memory_bytes = config.buffer_memory_bytes.max(record_bytes);
-        config.transactional_id = arguments.transactional_id.clone();
+        if arguments.transactional_id.is_some() {
+            config.transactional_id = arguments.transactional_id.clone();
+        }
         if arguments.compression != Compression::None {
             config.compression = arguments.compression;
         }
+        let is_transactional = config.transactional_id.is_some();
         let producer = Producer::new(session.transport(), config)?;
         let mut sender = Sender {
             session,
@@ -108,9 +119,9 @@ pub(super) fn run(env: &Env, arguments: &ProduceArguments) -> anyhow::Result<()>
             producer: &producer,
             unacknowledged: VecDeque::new(),
         };
-        let result = match arguments.transactional_id {
-            Some(_) => sender.send_in_transaction(),
-            None => sender.send_all(),
+        let result = match is_transactional {
+            true => sender.send_in_transaction(),
+            false => sender.send_all(),
         };
         let closed = session.wait(producer.close());
         result?;

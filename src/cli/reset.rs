@@ -13,11 +13,14 @@ use super::consume::From;
 use super::group::{JobTransaction, transactions_of_job};
 use super::output::{self, Table};
 use super::session::Session;
+use super::time;
 use super::topic::{no_such_partition, topic_of};
 use crate::client::ClientError;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{CommittedOffset, OffsetSpec};
-use crate::types::{GroupId, Isolation, Offset, PartitionIndex, TopicName, TopicPartition};
+use crate::types::{
+    GroupId, Isolation, Offset, PartitionIndex, Timestamp, TopicName, TopicPartition,
+};
 
 /// Moving positions.
 #[derive(Debug, Args)]
@@ -28,20 +31,60 @@ pub(super) struct ResetArguments {
     /// A topic, or some of its partitions as TOPIC:0,1; may be given again. Without it, all that have a position
     #[arg(long = "topic", short, value_name = "TOPIC")]
     topics: Vec<Wanted>,
+    #[command(flatten)]
+    goal: Goal,
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Where positions are to go: in one of our words, or in those of Kafka's own tool.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Goal {
     /// Where to: beginning, end, an offset, or the first record of a time such as 2026-11-22T07:00 or later
-    #[arg(long, value_name = "PLACE", value_parser = goal, required_unless_present = "by", allow_hyphen_values = true)]
+    #[arg(long, value_name = "PLACE", value_parser = goal, allow_hyphen_values = true)]
     to: Option<From>,
     /// By so many offsets, back if negative
     #[arg(
         long,
+        visible_alias = "shift-by",
         value_name = "COUNT",
-        conflicts_with = "to",
         allow_hyphen_values = true
     )]
     by: Option<i64>,
-    /// Only show what would be done
+    /// To the first record
     #[arg(long)]
-    dry_run: bool,
+    to_earliest: bool,
+    /// Behind the last record
+    #[arg(long)]
+    to_latest: bool,
+    /// To this offset
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    to_offset: Option<i64>,
+    /// To the first record of this time (UTC) or later, such as 2026-11-22T07:00:00.000
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    to_datetime: Option<Timestamp>,
+}
+
+impl Goal {
+    /// The place that is named; `None` for a distance.
+    fn place(&self) -> Option<From> {
+        let by_name = match (self.to_earliest, self.to_latest) {
+            (true, _) => Some(From::Beginning),
+            (_, true) => Some(From::End),
+            _ => None,
+        };
+        let place = self.to.or(by_name);
+        let place = place.or(self.to_offset.map(|offset| From::At(Offset(offset))));
+        place.or(self.to_datetime.map(From::Time))
+    }
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    time::parse(text).ok_or_else(|| {
+        "use a time such as 2026-11-22T07:00:00.000 (UTC) or 2026-11-22T08:00+01:00".to_owned()
+    })
 }
 
 fn goal(text: &str) -> Result<From, String> {
@@ -200,7 +243,7 @@ fn planned(
     };
     let first = find(OffsetSpec::Earliest)?.unwrap_or(Offset::ZERO);
     let end = find(OffsetSpec::Latest)?.unwrap_or(first);
-    let wanted = match (arguments.to, arguments.by) {
+    let wanted = match (arguments.goal.place(), arguments.goal.by) {
         (Some(From::Beginning), _) => first,
         (Some(From::At(offset)), _) => offset,
         (Some(From::Time(time)), _) => find(OffsetSpec::Timestamp(time))?.unwrap_or(end),
@@ -252,7 +295,8 @@ fn joined_meanwhile(error: &ClientError) -> bool {
 }
 
 fn print(moves: &[Move]) -> anyhow::Result<()> {
-    let mut table = Table::new(&["topic", "partition", "position", "new position"]);
+    let mut table = Table::new(&["topic", "partition", "position", "new position"])
+        .with_numbers(&["partition", "position", "new position"]);
     for it in moves {
         table.row([
             it.place.topic.to_string(),

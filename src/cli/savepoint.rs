@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::output::{self, Table};
 use super::session::DataOption;
@@ -91,7 +92,7 @@ pub(super) fn run(env: &Env, arguments: SavepointArguments) -> anyhow::Result<()
             let closed = log.close();
             let taken = taken?;
             closed.context("cannot close the data directory cleanly")?;
-            writeln!(out, "{}", taken.path().display())?;
+            tell_path(&mut out, taken.path())?;
         }
         Action::Create {
             path,
@@ -106,16 +107,18 @@ pub(super) fn run(env: &Env, arguments: SavepointArguments) -> anyhow::Result<()
             };
             let path = std::path::absolute(&path).context("the path cannot be made absolute")?;
             ask_for_savepoint(env, &states.join(&job), &path, Duration::from_secs(wait))?;
-            writeln!(out, "{}", path.display())?;
+            tell_path(&mut out, &path)?;
         }
         Action::List { path } => list(&path, &mut out)?,
         Action::Verify { path } => {
             let savepoint = Savepoint::open(&path)?;
             savepoint.verify()?;
-            let bytes = output::bytes(savepoint.size_bytes());
-            writeln!(out, "{} is whole: {bytes}", path.display())?;
+            let size = savepoint.size_bytes();
+            let sentence = format!("{} is whole: {}", path.display(), output::bytes(size));
+            let object = json!({ "savepoint": path, "is_whole": true, "bytes": size });
+            output::tell(&mut out, &sentence, &object)?;
         }
-        Action::Inspect { path } => writeln!(out, "{}", Savepoint::open(&path)?)?,
+        Action::Inspect { path } => inspect(&Savepoint::open(&path)?, &mut out)?,
         Action::Restore { path } => {
             let savepoint = Savepoint::open(&path)?;
             let log = arguments.data.open_log(env)?;
@@ -123,20 +126,45 @@ pub(super) fn run(env: &Env, arguments: SavepointArguments) -> anyhow::Result<()
             let closed = log.close();
             let restored = restored?;
             closed.context("cannot close the data directory cleanly")?;
-            writeln!(
-                out,
-                "the job {} is where it was: {} rows of state written, {} positions set",
-                savepoint.job(),
-                restored.rows,
-                restored.positions
-            )?;
+            let (job, rows, positions) = (savepoint.job(), restored.rows, restored.positions);
+            let sentence = format!(
+                "the job {job} is where it was: {rows} rows of state written, {positions} positions set"
+            );
+            let object = json!({ "job": job, "rows": rows, "positions": positions });
+            output::tell(&mut out, &sentence, &object)?;
         }
     }
     Ok(out.flush()?)
 }
 
+fn tell_path(out: &mut impl Write, path: &Path) -> std::io::Result<()> {
+    let sentence = path.display().to_string();
+    output::tell(out, &sentence, &json!({ "savepoint": path }))
+}
+
+/// Tells line by line, `name: value`; as JSON the same names, those that come again as arrays.
+fn inspect(savepoint: &Savepoint, out: &mut impl Write) -> std::io::Result<()> {
+    let sentence = savepoint.to_string();
+    let lines = sentence.lines().filter_map(|line| line.split_once(": "));
+    let of = |wanted: &str| {
+        let values = lines.clone().filter(|(name, _)| *name == wanted);
+        values.map(|(_, value)| value).collect::<Vec<_>>()
+    };
+    let object = json!({
+        "job": savepoint.job(),
+        "taken": time::format(savepoint.taken_at()),
+        "state_partitions": savepoint.state_partitions(),
+        "graph": of("graph").concat(),
+        "positions": of("position"),
+        "under_way": of("under way"),
+        "bytes": savepoint.size_bytes(),
+    });
+    output::tell(out, &sentence, &object)
+}
+
 fn list(path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut table = Table::new(&["savepoint", "job", "taken", "state partitions", "bytes"]);
+    let mut table = Table::new(&["savepoint", "job", "taken", "state partitions", "bytes"])
+        .with_numbers(&["state partitions", "bytes"]);
     let mut damaged = Vec::new();
     for (path, opened) in Savepoint::list(path)? {
         match opened {

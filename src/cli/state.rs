@@ -131,7 +131,8 @@ fn list(state: &StateAtRest, out: &mut impl Write) -> anyhow::Result<()> {
         "version",
         "codec",
         "state partitions",
-    ]);
+    ])
+    .with_numbers(&["codec", "state partitions"]);
     for store in state.stores() {
         let versions = versions_in_words(&store);
         table.row([
@@ -155,7 +156,13 @@ fn stats(state: &StateAtRest, out: &mut impl Write) -> anyhow::Result<()> {
         "value bytes",
         "changelog offset",
     ];
-    let mut table = Table::new(&header);
+    let mut table = Table::new(&header).with_numbers(&[
+        "state partition",
+        "entries",
+        "key bytes",
+        "value bytes",
+        "changelog offset",
+    ]);
     for store in state.stores() {
         for partition in 0..state.state_partitions() {
             let (mut entries, mut key_bytes, mut value_bytes) = (0u64, 0u64, 0u64);
@@ -188,7 +195,9 @@ fn get(
     let key = key_bytes(store, key)?;
     for partition in 0..state.state_partitions() {
         if let Some(value) = state.get(&store.name, partition, &key)? {
-            return Ok(writeln!(out, "{}", value_in_words(store, &value))?);
+            let value = value_in_words(store, &value);
+            let object = serde_json::json!({ "partition": partition, "value": value });
+            return Ok(output::tell(out, &value, &object)?);
         }
     }
     bail!("the store {:?} has no such key", store.name)
@@ -218,7 +227,8 @@ fn scan(
             }
             left -= 1;
             let (key, value) = (key_in_words(store, key), value_in_words(store, value));
-            written = writeln!(out, "{partition}\t{key}\t{value}");
+            let object = serde_json::json!({ "partition": partition, "key": key, "value": value });
+            written = output::tell(out, &format!("{partition}\t{key}\t{value}"), &object);
             Ok(match written {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),

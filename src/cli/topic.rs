@@ -10,7 +10,7 @@ use super::UsageError;
 use super::output::{self, Table};
 use super::session::{Absent, DataOption, Session, with_session};
 use crate::env::Env;
-use crate::protocol::messages::{PartitionDescription, TopicMetadata};
+use crate::protocol::messages::{ConfigEntry, PartitionDescription, TopicMetadata};
 use crate::types::{PartitionIndex, TopicName};
 
 const EXAMPLES: &str = "\
@@ -88,7 +88,7 @@ enum Action {
     },
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
+pub(super) fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("a setting is NAME=VALUE, for example retention.ms=86400000".to_owned()),
@@ -126,12 +126,8 @@ fn act(session: &Session, action: Action) -> anyhow::Result<()> {
             resets,
         } => {
             let set = configs.into_iter().map(|(name, value)| (name, Some(value)));
-            let changes: BTreeMap<_, _> = set
-                .chain(resets.into_iter().map(|name| (name, None)))
-                .collect();
-            topic_of(session, &topic)?;
-            check_resets(session, &topic, &changes)?;
-            session.wait(session.transport().alter_configs(&topic, changes))?;
+            let changes = set.chain(resets.into_iter().map(|name| (name, None)));
+            alter(session, &topic, changes.collect())?;
         }
         Action::AddPartitions { topic, total } => {
             session.wait(admin.create_partitions(&topic, total))?
@@ -141,15 +137,33 @@ fn act(session: &Session, action: Action) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Changes settings of a topic that must exist; `None` gives a setting its default back.
+pub(super) fn alter(
+    session: &Session,
+    topic: &TopicName,
+    changes: BTreeMap<String, Option<String>>,
+) -> anyhow::Result<()> {
+    topic_of(session, topic)?;
+    check_resets(session, topic, &changes)?;
+    Ok(session.wait(session.transport().alter_configs(topic, changes))?)
+}
+
 /// Refuses a setting that is named twice: which of two values was meant is not to be guessed.
 fn check_settings(action: &Action) -> Result<(), UsageError> {
-    let (configs, resets) = match action {
-        Action::Create { configs, .. } => (configs.as_slice(), &[] as &[String]),
+    match action {
+        Action::Create { configs, .. } => refuse_twice(configs, &[]),
         Action::Alter {
             configs, resets, ..
-        } => (configs.as_slice(), resets.as_slice()),
-        _ => return Ok(()),
-    };
+        } => refuse_twice(configs, resets),
+        _ => Ok(()),
+    }
+}
+
+/// See [`check_settings`].
+pub(super) fn refuse_twice(
+    configs: &[(String, String)],
+    resets: &[String],
+) -> Result<(), UsageError> {
     let mut seen = BTreeSet::new();
     let mut names = configs.iter().map(|(name, _)| name).chain(resets);
     match names.find(|name| !seen.insert(*name)) {
@@ -177,7 +191,7 @@ fn check_resets(
 
 fn list(session: &Session, internal: bool) -> anyhow::Result<()> {
     let topics = session.wait(session.admin().topics())?;
-    let mut table = Table::new(&["topic", "partitions", "id"]);
+    let mut table = Table::new(&["topic", "partitions", "id"]).with_numbers(&["partitions"]);
     for topic in topics.iter().filter(|topic| internal || !topic.is_internal) {
         table.row([
             topic.name.to_string(),
@@ -196,13 +210,30 @@ fn describe(session: &Session, topic: &TopicName) -> anyhow::Result<()> {
     let partitions = session.wait(admin.describe_partitions(topic))?;
     let configs = session.wait(admin.describe_configs(topic))?;
     let mut out = output::stdout();
+    let (partitions, settings) = (partitions_table(&partitions), settings_table(configs));
+    if output::is_json() {
+        let object = serde_json::json!({
+            "topic": topic.as_str(),
+            "id": metadata.id.to_string(),
+            "partitions": partitions.json(),
+            "settings": settings.json(),
+        });
+        writeln!(out, "{object}")?;
+        return Ok(out.flush()?);
+    }
     writeln!(
         out,
         "topic {}  id {}  {} partitions\n",
         topic, metadata.id, metadata.partitions_count
     )?;
-    partitions_table(&partitions).print(&mut out)?;
+    partitions.print(&mut out)?;
     writeln!(out)?;
+    settings.print(&mut out)?;
+    Ok(out.flush()?)
+}
+
+/// The settings of a topic, and where each has its value from.
+pub(super) fn settings_table(configs: Vec<ConfigEntry>) -> Table {
     let mut settings = Table::new(&["setting", "value", "from"]);
     for config in configs {
         let from = if config.is_default {
@@ -212,8 +243,7 @@ fn describe(session: &Session, topic: &TopicName) -> anyhow::Result<()> {
         };
         settings.row([config.name, config.value, from.to_owned()]);
     }
-    settings.print(&mut out)?;
-    Ok(out.flush()?)
+    settings
 }
 
 fn partitions_table(partitions: &[PartitionDescription]) -> Table {
@@ -225,6 +255,14 @@ fn partitions_table(partitions: &[PartitionDescription]) -> Table {
         "end",
         "size",
         "state",
+    ])
+    .with_numbers(&[
+        "partition",
+        "start",
+        "last stable",
+        "high watermark",
+        "end",
+        "size",
     ]);
     for partition in partitions {
         table.row([
@@ -233,7 +271,7 @@ fn partitions_table(partitions: &[PartitionDescription]) -> Table {
             partition.last_stable_offset.to_string(),
             partition.high_watermark.to_string(),
             partition.log_end_offset.to_string(),
-            output::bytes(partition.size_bytes),
+            output::size(partition.size_bytes),
             partition
                 .offline
                 .as_deref()

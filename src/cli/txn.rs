@@ -83,7 +83,8 @@ fn list(session: &Session) -> anyhow::Result<()> {
         "epoch",
         "begun",
         "partitions",
-    ]);
+    ])
+    .with_numbers(&["producer id", "epoch", "partitions"]);
     for transaction in transactions {
         table.row([
             transaction.transactional_id.to_string(),
@@ -107,7 +108,8 @@ fn hanging(session: &Session) -> anyhow::Result<()> {
         "producer id",
         "epoch",
         "last write",
-    ]);
+    ])
+    .with_numbers(&["from offset", "producer id", "epoch"]);
     for topic in session.wait(admin.topics())? {
         for index in 0..topic.partitions_count {
             let partition = TopicPartition::new(topic.name.clone(), index);
@@ -130,6 +132,20 @@ fn hanging(session: &Session) -> anyhow::Result<()> {
 
 fn describe(transaction: &TransactionDescription) -> anyhow::Result<()> {
     let mut out = output::stdout();
+    if output::is_json() {
+        let partitions = transaction.partitions.iter().map(ToString::to_string);
+        let object = serde_json::json!({
+            "transactional_id": transaction.transactional_id.as_str(),
+            "state": format!("{:?}", transaction.state),
+            "producer_id": transaction.producer_id.0,
+            "producer_epoch": transaction.producer_epoch.0,
+            "timeout_ms": u64::try_from(transaction.timeout.as_millis()).unwrap_or(u64::MAX),
+            "begun": time::format(transaction.start),
+            "partitions": partitions.collect::<Vec<_>>(),
+        });
+        writeln!(out, "{object}")?;
+        return Ok(out.flush()?);
+    }
     writeln!(out, "transactional id  {}", transaction.transactional_id)?;
     writeln!(out, "state             {:?}", transaction.state)?;
     writeln!(out, "producer id       {}", transaction.producer_id)?;

@@ -112,7 +112,7 @@ fn read_password() -> anyhow::Result<Password> {
 }
 
 fn list(security: &Security) -> anyhow::Result<()> {
-    let mut table = Table::new(&["user", "mechanism", "iterations"]);
+    let mut table = Table::new(&["user", "mechanism", "iterations"]).with_numbers(&["iterations"]);
     for credential in security.users() {
         table.row([
             output::printable(&credential.user).into_owned(),

@@ -24,7 +24,7 @@ pub use admin::Admin;
 pub use consumer::{Consumer, ConsumerConfig};
 pub use error::ClientError;
 pub use producer::{Producer, ProducerConfig, ProducerRecord};
-pub(crate) use settings::nearest_of;
+pub(crate) use settings::{nearest_of, setting_names};
 pub use transport::{InProcess, Transport};
 pub use wait::wait;
 pub(crate) use writer::Offered;

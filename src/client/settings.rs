@@ -134,6 +134,11 @@ pub(super) trait Settings: Default {
     }
 }
 
+/// The names of all settings of producers, and of consumers.
+pub(crate) fn setting_names() -> [&'static [&'static str]; 2] {
+    [super::ProducerConfig::NAMES, super::ConsumerConfig::NAMES]
+}
+
 /// The name that a misspelt one was probably to be.
 pub(crate) fn nearest_of<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let nearest = known.iter().min_by_key(|known| edit_distance(name, known));

@@ -150,7 +150,7 @@ pub(super) fn run(env: &Env, arguments: &BenchArguments) -> anyhow::Result<()> {
     } else {
         &arguments.benchmarks
     };
-    let style = if arguments.json {
+    let style = if arguments.json || super::output::is_json() {
         Style::JsonLines
     } else {
         Style::Table

@@ -124,7 +124,7 @@ pub(super) fn run(env: &Env, arguments: &CrashTestArguments) -> anyhow::Result<E
         findings,
         comparisons,
     };
-    outcome.print(arguments.json)?;
+    outcome.print(arguments.json || output::is_json())?;
     Ok(match outcome.problems().is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
