@@ -13,15 +13,17 @@ BENCH ?= word-count log commit latency state
 PEERS ?=
 # Brokers of `make kafka-up`: 1 or 3.
 BROKERS ?= 1
-# How long `make differential` plays.
+# How long `make differential` and `make fuzz` play.
 SECONDS ?= 600
 
-.PHONY: help setup demo test differential bench check bench-peers kafka-up kafka-down
+.PHONY: help setup demo test differential fuzz book bench check bench-peers kafka-up kafka-down
 
 help:
 	@echo "make demo    word count on real text, its process killed three times (FILES=\"a.txt b.txt\")"
 	@echo "make test    every test"
 	@echo "make differential   random requests to our broker and to Apache Kafka, for ten minutes (SECONDS=n for others)"
+	@echo "make fuzz    mutated batches, requests, snapshots and journals, for ten minutes each (SECONDS=n for others)"
+	@echo "make book    the documentation as a book, in target/book (mdbook)"
 	@echo "make bench   every figure, with the baseline of the same run (BENCH=log for one)"
 	@echo "make bench-peers   Kafka's perf tools against Apache Kafka and against us (benches/peers/README.md)"
 	@echo "make check   format, lints, documentation, licences and sources of dependencies (cargo deny)"
@@ -49,6 +51,13 @@ test: setup
 	    echo "test: LEFT OUT: tests with foreign software (Kafka, its clients), which could not be installed: see above" >&2; \
 	    ONCEFLOW_PEERS=skip scripts/test; \
 	fi
+
+fuzz: setup
+	ONCEFLOW_FUZZ_SECONDS=$(SECONDS) cargo test --features cli --test suite -- fuzz:: --nocapture
+
+book:
+	@command -v mdbook >/dev/null || { echo "book: mdbook is missing: 'cargo install mdbook --locked --no-default-features', then run this again" >&2; exit 1; }
+	mdbook build docs
 
 differential: setup
 	@scripts/peers kafka
