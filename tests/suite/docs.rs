@@ -206,6 +206,168 @@ fn x22_every_file_that_the_documentation_names_exists() {
     assert!(missing.is_empty(), "there is no such file: {missing:#?}");
 }
 
+/// The files whose errors a user can meet as they are.
+const ERRORS: [&str; 11] = [
+    "types/ids.rs",
+    "codec/error.rs",
+    "net/error.rs",
+    "log/error.rs",
+    "server/error.rs",
+    "client/error.rs",
+    "state/error.rs",
+    "protocol/batch/error.rs",
+    "runtime/contract/error.rs",
+    "runtime/task/committed/error.rs",
+    "runtime/life/arguments.rs",
+];
+
+/// The texts of all `#[error("…")]` of a source, as the compiler reads them.
+fn error_texts(source: &str) -> Vec<String> {
+    let behind = source.split("#[error(").skip(1);
+    let literals = behind.filter_map(|text| text.trim_start().strip_prefix('"'));
+    literals.map(literal).collect()
+}
+
+/// A string literal from behind its first quote to its last.
+fn literal(text: &str) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, chars.peek()) {
+            ('"', _) => break,
+            ('\\', Some('\n')) => while chars.next_if(|c| c.is_whitespace()).is_some() {},
+            ('\\', Some(_)) => {
+                let escaped = chars.next();
+                out.extend(escaped.map(|c| if c == 'n' { '\n' } else { c }));
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// The parts of a message between the things that are put in, as a reader searches for them: without what ends a part.
+fn fixed_parts(message: &str) -> Vec<&str> {
+    let behind = message.split('{').enumerate();
+    let parts = behind.map(|(i, text)| match i {
+        0 => text,
+        _ => text.split_once('}').map_or("", |(_, text)| text),
+    });
+    let lines = parts.flat_map(str::lines);
+    lines
+        .map(|it| it.trim_matches([' ', ':', ';', ',', '(', ')', '.']))
+        .collect()
+}
+
+/// A part of so many characters is enough to know a message by.
+const KNOWN_BY_CHARACTERS: usize = 12;
+/// A row may stop before the advice that a message ends with.
+const COMPARED_CHARACTERS: usize = 40;
+
+/// Whether the page has a part of the message that tells it from others; its longest part, if all are short.
+fn is_on(page: &str, message: &str) -> bool {
+    let parts = fixed_parts(message);
+    let longest = parts.iter().map(|it| it.chars().count()).max().unwrap_or(0);
+    let enough = longest.min(KNOWN_BY_CHARACTERS);
+    parts
+        .iter()
+        .filter(|it| it.chars().count() >= enough)
+        .any(|part| {
+            let beginning: String = part.chars().take(COMPARED_CHARACTERS).collect();
+            page.contains(beginning.trim_end())
+        })
+}
+
+#[test]
+fn every_error_a_user_can_meet_is_on_the_page_of_troubles() {
+    let page = std::fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    // A row has its bars escaped; marks of code are no part of a message.
+    let plain = |text: &str| text.replace('`', "").replace("\\|", "|");
+    let page = plain(&page);
+    let (mut missing, mut count) = (Vec::new(), 0);
+    for file in ERRORS {
+        let source = std::fs::read_to_string(root().join("src").join(file)).unwrap();
+        for message in error_texts(&source) {
+            count += 1;
+            // A message that is all put in has its words from another one of these.
+            let has_words = fixed_parts(&message).iter().any(|it| !it.is_empty());
+            if has_words && !is_on(&page, &plain(&message)) {
+                missing.push(format!("{file}: {message:?}"));
+            }
+        }
+    }
+    assert!(count > 90, "only {count} errors were found");
+    assert!(missing.is_empty(), "not on the page: {missing:#?}");
+}
+
+#[test]
+fn a_message_is_known_by_its_fixed_parts() {
+    assert_eq!(
+        fixed_parts("a {x} is too {y:?}: do this."),
+        ["a", "is too", "do this"]
+    );
+    assert_eq!(literal("a \\\n   b\" rest"), "a b");
+    assert_eq!(
+        error_texts("#[error(\n \"one {0}\")] #[error(transparent)]"),
+        ["one {0}"]
+    );
+    let message = "the colour {c} is taken: choose another one";
+    assert!(is_on(
+        "| the colour … is taken: choose another one |",
+        message
+    ));
+    assert!(!is_on("| the shape … is taken |", message));
+}
+
+/// Chapters that are written apart from this one, and may come later.
+const COMING: [&str; 2] = ["operating.md", "outside.md"];
+
+#[test]
+fn the_book_has_every_page_and_no_link_leads_nowhere() {
+    let summary = std::fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap();
+    let mut pages = Vec::new();
+    texts(&root().join("docs"), "md", &mut pages);
+    for (path, _) in &pages {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let is_listed = name == "SUMMARY.md" || summary.contains(&format!("]({name})"));
+        assert!(is_listed, "docs/SUMMARY.md does not list {name}");
+    }
+    let readme = root().join("README.md");
+    let text = std::fs::read_to_string(&readme).unwrap();
+    pages.push((readme, text));
+    let (mut missing, mut links_count) = (Vec::new(), 0);
+    for (page, text) in &pages {
+        let links = text.split("](").skip(1);
+        for link in links.filter_map(|it| it.split([')', '#', ' ', '"']).next()) {
+            let is_ours = link.ends_with(".md") || link.ends_with(".svg");
+            if !is_ours || link.contains("://") {
+                continue;
+            }
+            links_count += 1;
+            let target = page.parent().unwrap().join(link);
+            if !target.exists() && !COMING.contains(&link) {
+                missing.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(links_count > 60, "only {links_count} links were found");
+    assert!(missing.is_empty(), "no such page: {missing:#?}");
+}
+
+#[test]
+fn the_inventory_of_unsafe_code_counts_its_places() {
+    let page = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let calls = std::fs::read_to_string(root().join("src/env/libc_calls.rs")).unwrap();
+    let blocks = calls
+        .lines()
+        .filter(|line| line.contains("unsafe {"))
+        .count();
+    let listed = page
+        .lines()
+        .filter(|line| line.starts_with("| `src/env/libc_calls.rs`"));
+    assert_eq!(listed.count(), blocks, "SECURITY.md lists each block");
+}
+
 #[test]
 fn the_ids_of_a_name_are_read_from_its_front() {
     assert_eq!(rows("c1_c22_all_is_well"), ["c1", "c22"]);
