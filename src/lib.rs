@@ -80,3 +80,8 @@ pub mod server;
 pub mod state;
 pub mod testing;
 pub mod types;
+
+/// The chapter's examples, compiled and run.
+#[cfg(all(doctest, feature = "postgres", feature = "file-tables"))]
+#[doc = include_str!("../docs/outside.md")]
+mod outside_chapter {}

@@ -27,5 +27,7 @@ pub(crate) use error::NetError;
 pub(crate) use frame::{FrameReader, FrameWriter};
 pub use pem::Pem;
 pub(crate) use runtime::OwnRuntime;
+#[cfg(feature = "postgres")]
+pub(crate) use tls::ClientTlsStream;
 pub use tls::{ClientAuth, ServerTlsSettings};
 pub(crate) use tls::{ClientTls, ClientTlsSettings, ServerTls};

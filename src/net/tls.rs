@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
+#[cfg(feature = "postgres")]
+pub(crate) use tokio_rustls::client::TlsStream as ClientTlsStream;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
@@ -118,6 +120,17 @@ impl ClientTls {
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
         })
+    }
+
+    /// Makes a stream to `host` secure, whatever carries it.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn secure<S>(&self, host: &str, stream: S) -> io::Result<ClientTlsStream<S>>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        self.connector.connect(name, stream).await
     }
 
     pub(super) async fn handshake(

@@ -23,7 +23,22 @@ mod scale;
 mod task;
 mod topics;
 
-#[cfg(feature = "http")]
+/// Data files with a manifest as sinks, with the feature `file-tables`.
+#[cfg(feature = "file-tables")]
+pub mod file_table {
+    pub use super::connectors::file_table::{
+        Csv, FileTable, FileTableWriter, JsonLines, PublishedFile, RowEncoder, RowFormat,
+        file_table, published,
+    };
+}
+
+/// Tables of PostgreSQL as sinks, with the feature `postgres`.
+#[cfg(feature = "postgres")]
+pub mod postgres {
+    pub use super::connectors::postgres::{Postgres, PostgresWriter, ToSql, postgres};
+}
+
+#[cfg(any(feature = "http", feature = "postgres"))]
 pub use crate::net::Pem;
 pub use crate::protocol::batch::{HeaderList, Headers};
 pub use bed::{BedConfig, Chance, CrashTest, Row, TestBed, crash_test};

@@ -16,6 +16,8 @@ mod effects; // What jobs do outside: each committed effect is delivered, under 
 #[cfg(feature = "cli")]
 mod examples; // The examples' jobs through crash tests: what they write is right whatever happens.
 mod fuzz; // Mutated batches, requests, snapshots and journals: nothing panics, nothing changed is believed.
+#[cfg(feature = "file-tables")]
+mod file_tables; // Data files with a manifest hold each row once, through kills (O1–O8).
 #[cfg(feature = "cli")]
 mod hostile; // Hostile clients of the broker: frames, decoding, records, names, rights, load.
 mod jobs; // Jobs end to end: every operator, restarts, poison, panics, bad input, back-pressure (C18, C22, C24, F17, S4, S10, S13, S15, S17).
@@ -25,6 +27,8 @@ mod nexmark; // The queries of Nexmark give what a database gives for their SQL,
 #[cfg(feature = "kafka")]
 mod on_kafka; // Jobs and transactions on a real Kafka through kills and a bad network (C13–C15, C23, C29, C30, I6, K1–K3, K5–K9, S6, S16, S17).
 mod peers; // Foreign software as judge: Apache Kafka, its tools, and clients in five languages.
+#[cfg(feature = "postgres")]
+mod postgres; // Tables of a real PostgreSQL hold each row once, whatever is killed (O1–O6, O8, O10).
 mod power_loss; // Power loss at every change of the disk loses nothing acknowledged (C1–C10, F1–F13).
 mod public_items; // The public items of the crate are those of a committed list.
 #[cfg(feature = "cli")]

@@ -2,10 +2,14 @@
 
 mod byte_stream;
 mod callback;
+#[cfg(feature = "file-tables")]
+pub(in crate::runtime) mod file_table;
 mod files;
 #[cfg(feature = "http")]
 mod http_client;
 mod lines;
+#[cfg(feature = "postgres")]
+pub(in crate::runtime) mod postgres;
 mod topic_sink;
 mod topic_source;
 mod values;

@@ -183,6 +183,14 @@ pub enum JobError {
         /// What happened, and what to do.
         why: String,
     },
+    /// The target of a sink is away, or cannot serve at the moment. The job starts again from its last commit.
+    #[error("the sink {sink} cannot be written at the moment: {why}")]
+    SinkUnavailable {
+        /// The sink.
+        sink: String,
+        /// What the target said.
+        why: String,
+    },
     /// The log refused.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -336,9 +344,11 @@ impl JobError {
 
     fn is_disk_full(&self) -> bool {
         let is_of_a_disk = match self {
-            Self::State(_) | Self::Sink { .. } | Self::Folder { .. } | Self::Savepoint { .. } => {
-                true
-            }
+            Self::State(_)
+            | Self::Sink { .. }
+            | Self::SinkUnavailable { .. }
+            | Self::Folder { .. }
+            | Self::Savepoint { .. } => true,
             Self::Broker(e) => e.code == ErrorCode::KafkaStorageError,
             Self::Client(e) => e.code() == Some(ErrorCode::KafkaStorageError),
             _ => false,
@@ -352,6 +362,7 @@ impl JobError {
         match self {
             Self::Fenced { .. } => ErrorKind::Fenced,
             Self::NotCommitted { .. } | Self::TimedOut { .. } => ErrorKind::Abortable,
+            Self::SinkUnavailable { .. } => ErrorKind::Retriable,
             Self::Client(e) => e.kind(),
             Self::Broker(e) => e.kind(),
             Self::State(e) => e.kind(),

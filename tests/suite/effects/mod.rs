@@ -12,4 +12,4 @@ mod many; // Ten thousand random cases.
 #[cfg(feature = "kafka")]
 mod on_kafka; // Processes that share the job on a real Kafka, and are killed.
 mod power_loss; // A disk that loses power: no effect was told whose transaction is lost.
-mod support; // A target that remembers what it was told, and the job that tells it.
+pub(crate) mod support; // A target that remembers what it was told, and the job that tells it.

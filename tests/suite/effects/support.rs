@@ -70,7 +70,7 @@ impl Drop for Leaves<'_> {
     }
 }
 
-pub(super) fn clicks_of(job: &Job, is_endless: bool) -> Keyed<String, Click> {
+pub(crate) fn clicks_of(job: &Job, is_endless: bool) -> Keyed<String, Click> {
     let input = topic::<str>("in");
     job.source(if is_endless { input } else { input.until_end() })
         .try_map(parse)
@@ -100,7 +100,7 @@ pub(super) fn tells_of(target: &Arc<Target>, policy: EffectPolicy, is_endless: b
 }
 
 /// So many clicks of some users, numbered from `first` on.
-pub(super) fn clicks(first: i64, count: i64, users: i64) -> Vec<Click> {
+pub(crate) fn clicks(first: i64, count: i64, users: i64) -> Vec<Click> {
     let numbers = first..first + count;
     numbers
         .map(|number| click(&format!("u{}", number % users), number))
