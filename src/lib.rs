@@ -57,6 +57,19 @@
     )
 )]
 
+/// The chapters of the book whose examples are compiled and run as they stand there.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../docs/first-job.md")]
+    struct FirstJob;
+    #[doc = include_str!("../docs/streams-and-tables.md")]
+    struct StreamsAndTables;
+    #[doc = include_str!("../docs/from-kafka-streams.md")]
+    struct FromKafkaStreams;
+    #[doc = include_str!("../docs/from-flink.md")]
+    struct FromFlink;
+}
+
 pub mod broker;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -1,6 +1,74 @@
-//! `onceflow new`: what cannot be a project is refused.
+//! `onceflow new`: what it writes is a project that builds, runs, and passes its crash test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::{Cli, finish, onceflow};
+
+/// The target directory of this test's own binary: dependencies are compiled there already.
+fn target() -> PathBuf {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_onceflow"));
+    binary.ancestors().nth(2).unwrap().to_owned()
+}
+
+fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs Cargo in the project, on this machine's crates alone.
+fn cargo(project: &Path, arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .current_dir(project)
+        .args(arguments)
+        .arg("--offline")
+        // The project asks for an optimised onceflow, which takes a minute more to compile; nothing here is measured.
+        .args(["--config", "profile.dev.package.onceflow.opt-level=0"])
+        .env("CARGO_TARGET_DIR", target());
+    let done = finish(command, b"");
+    assert_eq!(
+        done.code, 0,
+        "cargo {arguments:?}: {}{}",
+        done.out, done.err
+    );
+}
+
+#[test]
+fn a_new_project_passes_its_crash_test_and_survives_real_kills() {
+    let cli = Cli::new();
+    let project = cli.directory.path().join("my-job");
+    let (path, source) = (project.to_str().unwrap(), checkout().to_str().unwrap());
+    let done = cli.run(&["new", path, "--onceflow", source]);
+    assert_eq!(done.code, 0, "{done:?}");
+    // The same versions as ours: nothing is asked of a registry.
+    std::fs::copy(checkout().join("Cargo.lock"), project.join("Cargo.lock")).unwrap();
+    cargo(&project, &["test"]);
+    cargo(&project, &["build"]);
+
+    cli.ok("topic create orders");
+    let orders: String = (0..500)
+        .map(|i| format!("customer-{} {i}\n", i % 7))
+        .collect();
+    cli.ok_with_input("produce orders", orders.as_bytes());
+    let program = target().join("debug/my-job");
+    let line = format!(
+        "crash-test --bin {} --kills 5 --longest 500 --compare totals --output json",
+        program.display()
+    );
+    let done = cli.run(&line.split(' ').collect::<Vec<_>>());
+    // Kills that find no job at work are told as a failure of the test; what the job wrote must be right all the same.
+    let told: serde_json::Value = serde_json::from_str(done.out.trim()).unwrap();
+    assert_eq!(told["kills"], 5, "{done:?}");
+    assert_eq!(told["compared"][0]["differing_keys"], 0, "{done:?}");
+    let totals = cli.ok("consume totals --key");
+    assert_eq!(totals.lines().count(), 500, "each order gave one total");
+    let last = totals
+        .lines()
+        .filter_map(|line| line.strip_prefix("customer-0\t"))
+        .last();
+    let expected: u64 = (0..500).filter(|i| i % 7 == 0).sum();
+    assert_eq!(last, Some(expected.to_string().as_str()));
+}
 
 #[test]
 fn what_cannot_be_a_project_is_refused_with_what_to_do() {
