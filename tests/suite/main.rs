@@ -15,9 +15,9 @@ mod docs; // The documentation names tests that exist, and every catalogued fail
 mod effects; // What jobs do outside: each committed effect is delivered, under one key, in order, whatever is killed (O1–O8, O11, O12).
 #[cfg(feature = "cli")]
 mod examples; // The examples' jobs through crash tests: what they write is right whatever happens.
-mod fuzz; // Mutated batches, requests, snapshots and journals: nothing panics, nothing changed is believed.
 #[cfg(feature = "file-tables")]
 mod file_tables; // Data files with a manifest hold each row once, through kills (O1–O8).
+mod fuzz; // Mutated batches, requests, snapshots and journals: nothing panics, nothing changed is believed.
 #[cfg(feature = "cli")]
 mod hostile; // Hostile clients of the broker: frames, decoding, records, names, rights, load.
 mod jobs; // Jobs end to end: every operator, restarts, poison, panics, bad input, back-pressure (C18, C22, C24, F17, S4, S10, S13, S15, S17).

@@ -90,7 +90,7 @@ impl World {
         };
         let mut process = self.start(1 + life % 3, true, &failpoint);
         let moment = ms(150 + 37 * (life as u64 % 11));
-        if life % 3 == 0 {
+        if life.is_multiple_of(3) {
             process.is_killed_within(ms(2_000));
             return;
         }

@@ -14,3 +14,4 @@ mod scaled_kafka; // The same in processes that share it on a real Kafka.
 mod support; // Changes, how they are fed, and the job that is tested.
 mod top; // The first values of groups, change by change.
 mod versioned; // Versions of keys, as of any time of their history.
+mod versioned_killed; // The same in processes that are killed, at every failpoint and on a real Kafka.
