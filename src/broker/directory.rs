@@ -16,7 +16,7 @@ use super::error::io_error;
 use super::sealed;
 use super::topics::TopicList;
 use crate::env::{DirEntry, Env, Lock, LockError};
-use crate::protocol::ErrorCode;
+use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::ClusterId;
 
 const LOCK: &str = "lock";
@@ -190,6 +190,16 @@ impl Directory {
             ..meta.clone()
         };
         self.write_meta(&mut meta, next)
+    }
+
+    /// Has the next opening write once more what this one could not sync (F11); passes the error on.
+    pub(super) fn note_failure(&self, error: BrokerError) -> BrokerError {
+        if error.kind() == ErrorKind::Fatal
+            && let Err(error) = self.distrust_cache()
+        {
+            crate::env::error!(error = error.message, "the failure could not be noted");
+        }
+        error
     }
 
     fn write_meta(&self, meta: &mut Meta, next: Meta) -> Result<(), BrokerError> {

@@ -62,7 +62,7 @@ pub(super) fn open(
     let _entered = span.enter();
     failpoint("open.locked");
     let mut list = directory.read_topics()?;
-    finish_topics(&directory, &mut list)?;
+    directory.finish_topics(&mut list)?;
     for journal in [TRANSACTION_STATE_TOPIC, CONSUMER_OFFSETS_TOPIC] {
         ensure_journal(&directory, &config, &mut list, &TopicName::new(journal)?)?;
     }
@@ -71,22 +71,6 @@ pub(super) fn open(
     failpoint("open.ready");
     tracing::info!(topics = core.topics.all().len(), "the log is open");
     Ok(core)
-}
-
-/// Finishes deletions, and undoes creations and growths, that were interrupted.
-fn finish_topics(directory: &Directory, list: &mut TopicList) -> Result<(), BrokerError> {
-    let is_unfinished = |entry: &TopicEntry| entry.is_deleting || entry.growing_to.is_some();
-    let unfinished: Vec<_> = list
-        .topics
-        .iter()
-        .filter(|(_, entry)| is_unfinished(entry))
-        .map(|(name, _)| TopicName::new(name))
-        .collect::<Result<_, _>>()?;
-    for name in unfinished {
-        tracing::info!(topic = %name, "finishing an interrupted change of a topic");
-        directory.clear_unfinished(list, &name)?;
-    }
-    Ok(())
 }
 
 /// Creates a coordinator's topic in a new data directory.
@@ -125,16 +109,6 @@ fn ensure_journal(
             entry.growing_to = None;
         }
     })
-}
-
-/// Has the next opening write once more what this one could not sync (F11).
-fn note_failure(directory: &Directory, error: BrokerError) -> BrokerError {
-    if error.kind() == ErrorKind::Fatal
-        && let Err(error) = directory.distrust_cache()
-    {
-        crate::env::error!(error = error.message, "the failure could not be noted");
-    }
-    error
 }
 
 /// What is known of the partitions before they are opened.
@@ -185,7 +159,7 @@ impl Opener {
     fn open(mut self, directory: Directory, list: TopicList) -> Result<Arc<Core>, BrokerError> {
         let read = match self.read(&directory, &list) {
             Ok(read) => read,
-            Err(error) => return Err(note_failure(&directory, error)),
+            Err(error) => return Err(directory.note_failure(error)),
         };
         let opening = self.opening;
         let core = self.into_core(
@@ -195,7 +169,7 @@ impl Opener {
             read.groups,
         );
         if let Err(error) = core.finish_recovery(opening) {
-            return Err(note_failure(&core.directory, error));
+            return Err(core.directory.note_failure(error));
         }
         core.tell_groups_of_topics();
         Ok(Arc::new(core))

@@ -7,7 +7,7 @@ use super::BrokerError;
 use super::checkpoints::partition_dir;
 use super::directory::Directory;
 use super::error::io_error;
-use super::topics::TopicList;
+use super::topics::{TopicEntry, TopicList};
 use crate::env::{Env, failpoint};
 use crate::types::{PartitionIndex, TopicName, TopicPartition};
 
@@ -25,6 +25,22 @@ impl Directory {
         change(&mut changed);
         self.write_topics(&changed)?;
         *list = changed;
+        Ok(())
+    }
+
+    /// Finishes deletions, and undoes creations and growths, that were interrupted.
+    pub(super) fn finish_topics(&self, list: &mut TopicList) -> Result<(), BrokerError> {
+        let is_unfinished = |entry: &TopicEntry| entry.is_deleting || entry.growing_to.is_some();
+        let unfinished: Vec<_> = list
+            .topics
+            .iter()
+            .filter(|(_, entry)| is_unfinished(entry))
+            .map(|(name, _)| TopicName::new(name))
+            .collect::<Result<_, _>>()?;
+        for name in unfinished {
+            tracing::info!(topic = %name, "finishing an interrupted change of a topic");
+            self.clear_unfinished(list, &name)?;
+        }
         Ok(())
     }
 
