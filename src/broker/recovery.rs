@@ -126,7 +126,7 @@ struct Opener {
     has_loss: Cell<bool>,
 }
 
-/// What an opening read.
+/// The journals and partitions that an opening read.
 struct Read {
     topics: Vec<Topic>,
     transactions: Transactions,

@@ -1,4 +1,4 @@
-//! What is printed: tables or JSON, numbers for people, errors in colour, text that cannot move the terminal's cursor.
+//! Output: tables or JSON, numbers for people, errors in colour, text that cannot move the terminal's cursor.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};

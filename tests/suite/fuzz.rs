@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How long each target plays in an ordinary run of the tests.
+/// The time that each target plays in an ordinary run of the tests.
 const BRIEFLY: Duration = Duration::from_millis(400);
 
 /// Where changes are drawn from: SplitMix64, by a seed.

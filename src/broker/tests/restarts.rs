@@ -240,7 +240,7 @@ fn fail_every_sync(inspect: impl Fn(&SimulatedWorld, &Told, u64)) {
     }
 }
 
-/// What committed readers of the two topics see.
+/// The committed records of the two topics.
 fn seen(broker: &Broker) -> [Vec<String>; 2] {
     ["a", "b"].map(|topic| read_committed(broker, topic))
 }

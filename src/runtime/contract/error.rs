@@ -188,7 +188,7 @@ pub enum JobError {
     SinkUnavailable {
         /// The sink.
         sink: String,
-        /// What the target said.
+        /// The target's words.
         why: String,
     },
     /// The log refused.

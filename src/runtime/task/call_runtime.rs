@@ -16,7 +16,7 @@ use crate::env::{Env, Instant};
 
 /// The name of the thread on which calls run.
 pub(super) const THREAD: &str = "of-calls";
-/// How often the tasks of calls are polled in a turn, at most: what they wake each other for is done in the next one.
+/// The most polls of the calls' tasks in a turn: what they wake each other for is done in the next one.
 const ROUNDS_OF_A_TURN: usize = 16;
 
 /// The runtime of a job's calls.
@@ -125,7 +125,7 @@ struct Timers {
     env: Env,
     due: Mutex<BTreeMap<(Instant, u64), Waker>>,
     next: AtomicU64,
-    /// How often tasks were polled.
+    /// The number of polls of tasks.
     polls: AtomicU64,
 }
 

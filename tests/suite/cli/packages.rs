@@ -1,4 +1,4 @@
-//! What packages bring: the unit's command line is one that runs and ends as the unit says, and systemd takes the unit.
+//! The files of packages: the unit's command line is one that runs and ends as the unit says, and systemd takes the unit.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

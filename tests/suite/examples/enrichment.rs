@@ -11,7 +11,7 @@ use super::jobs::enrichment::{Order, job};
 
 const CITIES: [(&str, &str); 2] = [("ann", "Rome"), ("bob", "Oslo")];
 
-/// What the world outside was told, by idempotency key; it does not die with the job.
+/// The mails that the world outside was told, by idempotency key; it does not die with the job.
 type Mails = Arc<Mutex<BTreeMap<String, Order>>>;
 
 fn is_delivered((_, goods, city): &Order) -> bool {
@@ -27,7 +27,7 @@ fn orders(chance: &mut Chance) -> Vec<(&'static str, &'static str)> {
     })
 }
 
-/// How often each is there.
+/// The number of times that each is there.
 fn counted<T: Ord>(all: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
     let mut counts = BTreeMap::new();
     all.for_each(|one| *counts.entry(one).or_default() += 1);

@@ -180,7 +180,7 @@ impl Server {
     }
 }
 
-/// How long a server may take on a busy machine.
+/// The time that a server may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn launch(folder: &Path, settings: &[String]) -> Child {

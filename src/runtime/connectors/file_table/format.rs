@@ -1,4 +1,4 @@
-//! How rows become a data file: JSON lines, CSV, or a user's own format.
+//! Encoding of rows as a data file: JSON lines, CSV, or a user's own format.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::runtime::Record;
 
 /// A format of data files.
 pub trait RowFormat<K: ?Sized, V: ?Sized>: Clone + Send + Sync + 'static {
-    /// What a worker encodes its files with.
+    /// The encoder of a worker's files.
     type Encoder: RowEncoder<K, V> + 'static;
 
     /// The end of the files' names, such as `csv`.

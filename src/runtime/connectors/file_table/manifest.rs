@@ -12,7 +12,7 @@ use super::storage::{Problem, Put, Storage};
 pub struct PublishedFile {
     /// Its path from where the table is.
     pub name: String,
-    /// How many rows it has.
+    /// The number of its rows.
     pub rows: u64,
     /// Its length in bytes.
     pub bytes: u64,

@@ -30,7 +30,7 @@ use crate::runtime::{JobContext, JobError, Marks, OperatorContext, Sink};
 
 /// A data file is ended once it is larger, unless the sink says otherwise.
 const FILE_BYTES: usize = 64 << 20;
-/// How long a job waits for a store that does not answer.
+/// The time that a job waits for a store that does not answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The first pause before it is asked again; each later one is twice as long, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

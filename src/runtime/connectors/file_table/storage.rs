@@ -34,7 +34,7 @@ impl Problem {
     }
 }
 
-/// What became of a file that was to be created.
+/// The outcome of creating a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     Done,

@@ -35,7 +35,7 @@ use crate::env::warn;
 use crate::net::Pem;
 use crate::runtime::{JobContext, JobError, Marks, OperatorContext, Record, Sink};
 
-/// How long a job waits for a server that cannot be reached, at its start and after each failure.
+/// The time that a job waits for a server that cannot be reached, at its start and after each failure.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The first pause before a connection is tried again; each later one is twice as long, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
