@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::description::kind_of;
 use super::exchange::Exchange;
-use super::stream::{Attach, Keyed, Place, Upstream};
+use super::stream::{Attach, Keyed, Make, Place, Upstream};
 use super::topology::Graph;
 use crate::codec::{Datum, SortKey};
 use crate::runtime::contract::error::JobError;
@@ -29,38 +29,33 @@ pub struct Connected<K: ?Sized, L: ?Sized, R: ?Sized, A, B> {
 }
 
 /// An operator behind two upstreams.
-struct Joined<A, B, O, M, T> {
+struct Joined<A, B, O, T> {
     left: A,
     right: B,
-    make: M,
+    make: Make<O>,
     /// The number of the node, by which both ports find the instance.
     node: usize,
-    types: PhantomData<fn() -> (O, T)>,
+    types: PhantomData<fn() -> T>,
 }
 
 /// Makes one worker's instance of the operator, with what is behind it.
-struct NodeFactory<M, F, O> {
-    make: M,
+struct NodeFactory<F, O> {
+    make: Make<O>,
     down: F,
     node: usize,
-    operator: PhantomData<fn() -> O>,
 }
 
-struct LeftFactory<M, F, O, R: ?Sized> {
-    node: Arc<NodeFactory<M, F, O>>,
+struct LeftFactory<F, O, R: ?Sized> {
+    node: Arc<NodeFactory<F, O>>,
     other: PhantomData<fn(&R)>,
 }
 
-struct RightFactory<M, F, O, L: ?Sized> {
-    node: Arc<NodeFactory<M, F, O>>,
+struct RightFactory<F, O, L: ?Sized> {
+    node: Arc<NodeFactory<F, O>>,
     other: PhantomData<fn(&L)>,
 }
 
-impl<M, F, O> NodeFactory<M, F, O>
-where
-    O: 'static,
-    M: Fn(&mut OperatorContext) -> Result<O, JobError>,
-{
+impl<F, O: 'static> NodeFactory<F, O> {
     /// The worker's instance: made at the port that is built first.
     fn step<K, V>(&self, context: &mut OperatorContext) -> Result<SharedStep<O, F::Stage>, JobError>
     where
@@ -79,13 +74,12 @@ where
 }
 
 #[diagnostic::do_not_recommend]
-impl<K, L, R, O, M, F> StageFactory<K, L> for LeftFactory<M, F, O, R>
+impl<K, L, R, O, F> StageFactory<K, L> for LeftFactory<F, O, R>
 where
     K: ?Sized + 'static,
     L: ?Sized + 'static,
     R: ?Sized + 'static,
     O: TwoInputOperator<K, L, R> + 'static,
-    M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
     F: StageFactory<O::OutKey, O::Out>,
 {
     type Stage = LeftPort<O, F::Stage, R>;
@@ -96,13 +90,12 @@ where
 }
 
 #[diagnostic::do_not_recommend]
-impl<K, L, R, O, M, F> StageFactory<K, R> for RightFactory<M, F, O, L>
+impl<K, L, R, O, F> StageFactory<K, R> for RightFactory<F, O, L>
 where
     K: ?Sized + 'static,
     L: ?Sized + 'static,
     R: ?Sized + 'static,
     O: TwoInputOperator<K, L, R> + 'static,
-    M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
     F: StageFactory<O::OutKey, O::Out>,
 {
     type Stage = RightPort<O, F::Stage, L>;
@@ -112,7 +105,7 @@ where
     }
 }
 
-impl<K, L, R, A, B, O, M> Attach<O::OutKey, O::Out> for Joined<A, B, O, M, fn(&K, &L, &R)>
+impl<K, L, R, A, B, O> Attach<O::OutKey, O::Out> for Joined<A, B, O, fn(&K, &L, &R)>
 where
     K: ?Sized + 'static,
     L: ?Sized + 'static,
@@ -120,7 +113,6 @@ where
     A: Attach<K, L>,
     B: Attach<K, R>,
     O: TwoInputOperator<K, L, R> + 'static,
-    M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
 {
     fn is_partitioned(&self) -> bool {
         O::KEEPS_KEY && self.left.is_partitioned() && self.right.is_partitioned()
@@ -137,7 +129,6 @@ where
             make: self.make,
             down: stage,
             node: self.node,
-            operator: PhantomData,
         });
         let left = LeftFactory {
             node: Arc::clone(&node),
@@ -289,7 +280,7 @@ where
         let (place, node) = left_place
             .and(right_place)
             .then_numbered(&left.graph, kind_of::<O>());
-        let joined: Joined<_, _, O, M, fn(&K, &L, &R)> = Joined {
+        let joined: Joined<_, _, O, fn(&K, &L, &R)> = Joined {
             left: Exchange {
                 upstream: left.upstream,
                 name: format!("{name}-{LEFT}").into(),
@@ -298,7 +289,7 @@ where
                 upstream: right.upstream,
                 name: format!("{name}-{RIGHT}").into(),
             },
-            make,
+            make: Box::new(make),
             node,
             types: PhantomData,
         };

@@ -115,26 +115,31 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static> Attach<K, V> for Merged<K, V> {
     }
 }
 
+/// Makes a worker's instance of the operator `O`.
+///
+/// Its type is hidden, which costs a call a worker: the type of a closure names that of the stream it was written for, and
+/// a chain of steps that named both would double with each.
+pub(super) type Make<O> =
+    Box<dyn Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static>;
+
 /// An operator behind an upstream.
-pub struct Then<U, O, M, K: ?Sized, V: ?Sized> {
+pub struct Then<U, O, K: ?Sized, V: ?Sized> {
     pub(super) upstream: U,
-    pub(super) make: M,
+    pub(super) make: Make<O>,
     pub(super) types: PhantomData<fn(&K, &V) -> O>,
 }
 
-struct StepFactory<M, F, O> {
-    make: M,
+struct StepFactory<F, O> {
+    make: Make<O>,
     down: F,
-    operator: PhantomData<fn() -> O>,
 }
 
 #[diagnostic::do_not_recommend]
-impl<K, V, O, M, F> StageFactory<K, V> for StepFactory<M, F, O>
+impl<K, V, O, F> StageFactory<K, V> for StepFactory<F, O>
 where
     K: ?Sized + 'static,
     V: ?Sized + 'static,
     O: Operator<K, V> + 'static,
-    M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
     F: StageFactory<O::OutKey, O::Out>,
 {
     type Stage = Step<O, F::Stage>;
@@ -151,13 +156,12 @@ where
     }
 }
 
-impl<K, V, U, O, M> Attach<O::OutKey, O::Out> for Then<U, O, M, K, V>
+impl<K, V, U, O> Attach<O::OutKey, O::Out> for Then<U, O, K, V>
 where
     K: ?Sized + 'static,
     V: ?Sized + 'static,
     U: Attach<K, V>,
     O: Operator<K, V> + 'static,
-    M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
 {
     fn is_partitioned(&self) -> bool {
         O::KEEPS_KEY && self.upstream.is_partitioned()
@@ -175,7 +179,6 @@ where
             StepFactory {
                 make: self.make,
                 down: stage,
-                operator: PhantomData,
             },
         );
     }
@@ -320,7 +323,7 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
 
     /// Puts an operator of your own behind this stream. `make` builds one instance per worker.
     #[track_caller]
-    pub fn operator<O, M>(self, make: M) -> Stream<O::Out, Then<U, O, M, Unkeyed, T>>
+    pub fn operator<O, M>(self, make: M) -> Stream<O::Out, Then<U, O, Unkeyed, T>>
     where
         O: Operator<Unkeyed, T, OutKey = Unkeyed> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
@@ -330,7 +333,7 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
             graph: self.graph,
             upstream: Then {
                 upstream: self.upstream,
-                make,
+                make: Box::new(make),
                 types: PhantomData,
             },
             item: PhantomData,
@@ -343,10 +346,7 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
         reason = "the type says what is in front; nobody writes it out"
     )]
     #[track_caller]
-    pub fn keying_operator<O, M>(
-        self,
-        make: M,
-    ) -> Keyed<O::OutKey, O::Out, Then<U, O, M, Unkeyed, T>>
+    pub fn keying_operator<O, M>(self, make: M) -> Keyed<O::OutKey, O::Out, Then<U, O, Unkeyed, T>>
     where
         O: Operator<Unkeyed, T> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
@@ -356,7 +356,7 @@ impl<T: ?Sized + 'static, U: Upstream<Unkeyed, T>> Stream<T, U> {
             graph: self.graph,
             upstream: Then {
                 upstream: self.upstream,
-                make,
+                make: Box::new(make),
                 types: PhantomData,
             },
             types: PhantomData,
@@ -428,7 +428,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
         reason = "the type says what is in front; nobody writes it out"
     )]
     #[track_caller]
-    pub fn operator<O, M>(self, make: M) -> Keyed<O::OutKey, O::Out, Then<U, O, M, K, V>>
+    pub fn operator<O, M>(self, make: M) -> Keyed<O::OutKey, O::Out, Then<U, O, K, V>>
     where
         O: Operator<K, V> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
@@ -438,7 +438,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
             graph: self.graph,
             upstream: Then {
                 upstream: self.upstream,
-                make,
+                make: Box::new(make),
                 types: PhantomData,
             },
             types: PhantomData,
@@ -447,7 +447,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
 
     /// Puts an operator behind this stream that takes the key away.
     #[track_caller]
-    pub fn unkeying_operator<O, M>(self, make: M) -> Stream<O::Out, Then<U, O, M, K, V>>
+    pub fn unkeying_operator<O, M>(self, make: M) -> Stream<O::Out, Then<U, O, K, V>>
     where
         O: Operator<K, V, OutKey = Unkeyed> + 'static,
         M: Fn(&mut OperatorContext) -> Result<O, JobError> + Send + Sync + 'static,
@@ -457,7 +457,7 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static, U: Upstream<K, V>> Keyed<K, V, U>
             graph: self.graph,
             upstream: Then {
                 upstream: self.upstream,
-                make,
+                make: Box::new(make),
                 types: PhantomData,
             },
             item: PhantomData,

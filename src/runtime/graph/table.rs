@@ -8,7 +8,6 @@ use crate::codec::Datum;
 use crate::runtime::contract::change::Change;
 use crate::runtime::contract::operator::{Flow, Operator, Output};
 use crate::runtime::contract::record::Record;
-use crate::runtime::task::context::OperatorContext;
 use crate::runtime::task::table_store::TableView;
 
 /// The latest value of each key, kept in a named store: what a stateful operator makes. `D` says whether keys are ever deleted from it.
@@ -199,7 +198,7 @@ impl<K: ?Sized + 'static, V: 'static, U: Upstream<K, Change<V>>, D> Table<K, V, 
         // No node of the graph: it hands on what is there.
         let shown = Then {
             upstream,
-            make: |_: &mut OperatorContext| Ok(Show::<D>(PhantomData)),
+            make: Box::new(|_| Ok(Show::<D>(PhantomData))),
             types: PhantomData,
         };
         Keyed::new(graph, place, shown)
