@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write as _};
 
+use super::incarnation::Incarnation;
 use super::{Row, TestBed};
 use crate::codec::Datum;
 use crate::types::Offset;
@@ -129,10 +130,10 @@ impl TestBed {
                 size.rows_in_memory
             );
         }
-        if let Some(incarnation) = &self.incarnation {
-            for line in incarnation.times() {
-                let _ = write!(told, "\n  {line}");
-            }
+        let incarnation = self.process().incarnation();
+        let times = incarnation.map(Incarnation::times).unwrap_or_default();
+        for line in self.open_rows().into_iter().chain(times) {
+            let _ = write!(told, "\n  {line}");
         }
         told
     }

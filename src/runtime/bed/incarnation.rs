@@ -220,12 +220,18 @@ impl Incarnation {
     /// How far time has come at each source, a line a partition.
     pub(super) fn times(&self) -> Vec<String> {
         let slots = self.slots.iter().filter_map(|slot| slot.worker.as_ref());
+        let positions: Vec<_> = slots.flat_map(Worker::positions).collect();
+        let least = positions.iter().map(|(_, it)| it.watermark).min();
+        let greatest = positions.iter().map(|(_, it)| it.watermark).max();
         let mut lines = Vec::new();
-        for (number, position) in slots.flat_map(Worker::positions) {
-            let time = match position.watermark {
+        for (number, position) in positions {
+            let mut time = match position.watermark {
                 Some(time) => format!("watermark {}", time.0),
                 None => "no watermark".to_owned(),
             };
+            if Some(position.watermark) == least && least != greatest {
+                time.push_str(": time waits for it, unless it is idle");
+            }
             let split = self.job.split_name(number);
             lines.push(format!("source {split}: at {}, {time}", position.offset));
         }

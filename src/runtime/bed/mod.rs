@@ -3,13 +3,16 @@
 //! The bed gives turns to what threads do in production: the driver, the workers, the flusher. Broker, coordinator, state and
 //! commits are the real ones; the disk and the clocks are those of a [`SimulatedWorld`], and RocksDB keeps its files in memory.
 //!
-//! Reading order: `mod.rs` (what users call), `incarnation.rs` (the turns), `restart.rs` (deaths), `topics.rs` (what goes in and comes out),
-//! `expect.rs`, `crash_test/` (hundreds of runs with troubles).
+//! Reading order: `mod.rs` (what users call), `process.rs` (a life of the job), `incarnation.rs` (the turns), `restart.rs` (deaths and
+//! zombies), `topics.rs` (what goes in and comes out), `expect.rs`, `open_rows.rs` (what a failed one tells), `crash_test/` (hundreds of
+//! runs with troubles).
 
 mod chance;
 mod crash_test;
 mod expect;
 mod incarnation;
+mod open_rows;
+mod process;
 mod restart;
 mod topics;
 
@@ -18,21 +21,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::incarnation::{Incarnation, Turns};
+use self::incarnation::Turns;
+use self::process::Process;
 use crate::broker::{Broker, BrokerConfig, SyncMode};
 use crate::env::Instant;
 use crate::env::simulated::SimulatedWorld;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
 use crate::runtime::life::job::Launch;
-use crate::runtime::life::kept::Kept;
 use crate::runtime::life::log_handle::Log;
 use crate::runtime::life::query::Queries;
 use crate::runtime::life::start::Settings;
-use crate::runtime::life::stopper::Stopper;
-use crate::runtime::life::supervision::{Next, Supervision};
-use crate::runtime::task::progress::{JobProgress, Progress};
-use crate::runtime::task::report::Report;
+use crate::runtime::task::progress::JobProgress;
 use crate::state::{MemoryFiles, RocksFiles};
 use crate::types::{Offset, Timestamp, TopicPartition};
 
@@ -87,19 +87,15 @@ const ROUNDS_MAX: usize = 1_000_000;
 /// whole, by the seed; torn files of RocksDB are not simulated.
 pub struct TestBed {
     name: String,
-    topology: Topology,
+    topology: Arc<Topology>,
     settings: Settings,
     world: SimulatedWorld,
     memory: MemoryFiles,
-    log: Option<Log>,
-    progress: Arc<Progress>,
-    stopper: Stopper,
-    supervision: Supervision,
-    kept: Kept,
+    /// The process that runs the job: `None` between two of them.
+    process: Option<Process>,
+    /// Processes that another one took over from, and that do not know it yet.
+    zombies: Vec<Process>,
     turns: Turns,
-    incarnation: Option<Incarnation>,
-    /// How the job ended, if it did.
-    ended: Option<Result<(), JobError>>,
     /// Up to where each partition was expected.
     taken: BTreeMap<TopicPartition, Offset>,
     /// Records without a key go to partitions in turn.
@@ -174,49 +170,47 @@ impl TestBed {
         let mut bed = Self {
             world: SimulatedWorld::new(seed),
             memory: MemoryFiles::new()?,
-            log: None,
-            progress: Arc::default(),
-            stopper: Stopper::default(),
-            supervision: Supervision::new(&name, &settings),
-            kept: None,
+            process: None,
+            zombies: Vec::new(),
             turns: Turns::new(seed),
-            incarnation: None,
-            ended: None,
             taken: BTreeMap::new(),
             next_partition: 0,
             housekept: Instant::default(),
             name,
-            topology,
+            topology: Arc::new(topology),
             settings,
         };
-        bed.open_log()?;
-        bed.create_sources(&partitions)?;
-        bed.begin_incarnation()?;
+        let log = bed.open_log()?;
+        bed.create_sources(&log, &partitions)?;
+        bed.begin_process(log)?;
         bed.settle();
         Ok(bed)
     }
 
-    fn open_log(&mut self) -> Result<(), JobError> {
+    fn open_log(&self) -> Result<Log, JobError> {
         let config = BrokerConfig {
             sync_mode: SyncMode::Inline,
             ..BrokerConfig::default()
         };
         let files = RocksFiles::Memory(self.memory.clone());
         let data = Path::new(DATA);
-        self.log = Some(Log::with_state_files(
+        Ok(Log::with_state_files(
             self.world.env(),
             data,
             config,
             files,
-        )?);
-        Ok(())
+        )?)
+    }
+
+    fn process(&self) -> &Process {
+        let Some(process) = &self.process else {
+            unreachable!("a bed has a process unless it is just starting again")
+        };
+        process
     }
 
     fn log(&self) -> &Log {
-        let Some(log) = &self.log else {
-            unreachable!("a bed has a log unless it is just starting again")
-        };
-        log
+        self.process().log()
     }
 
     /// Moves virtual time on, as if nobody but the job did anything meanwhile: what becomes due (commits, timers of the wall clock)
@@ -237,10 +231,10 @@ impl TestBed {
                 self.housekeep();
             }
             let rest = until.since(now);
-            let incarnation = self.incarnation.as_ref();
-            let next = incarnation.map_or(rest, |it| it.next_due(rest));
+            let processes = self.process.iter().chain(&self.zombies);
+            let next = processes.map(|it| it.next_due(rest)).min();
             self.world
-                .advance(next.clamp(Duration::from_nanos(1), rest));
+                .advance(next.unwrap_or(rest).clamp(Duration::from_nanos(1), rest));
         }
     }
 
@@ -278,16 +272,19 @@ impl TestBed {
     /// Gives everybody a turn; `false` if nobody had anything to do.
     #[track_caller]
     fn round(&mut self) -> bool {
-        let Some(incarnation) = &mut self.incarnation else {
-            return false;
-        };
-        match incarnation.ended() {
-            Some(ran) => {
-                self.after_incarnation(ran);
-                true
-            }
-            None => incarnation.round(&mut self.turns),
+        let mut had_work = false;
+        for zombie in &mut self.zombies {
+            had_work |= zombie.round(&mut self.turns);
         }
+        self.zombies.retain(|zombie| zombie.ended.is_none());
+        let Some(process) = self.process.as_mut().filter(|it| it.ended.is_none()) else {
+            return had_work;
+        };
+        had_work |= process.round(&mut self.turns);
+        if let Some(Err(e)) = &process.ended {
+            assert!(self.turns.expects_failure, "the job failed: {e}");
+        }
+        had_work
     }
 
     /// Lets the job work for so many rounds of turns, or until it has nothing to do.
@@ -303,9 +300,7 @@ impl TestBed {
     #[track_caller]
     pub fn commit(&mut self) {
         self.settle();
-        if let Some(incarnation) = &self.incarnation {
-            incarnation.report(Report::Query);
-        }
+        self.process().ask_for_commit();
         self.settle();
     }
 
@@ -315,47 +310,15 @@ impl TestBed {
     /// If it fails.
     #[track_caller]
     pub fn stop(&mut self) {
-        self.stopper.stop();
+        self.process().stopper.stop();
         self.settle();
-        if let Some(Err(e)) = &self.ended {
-            panic!("the job failed: {e}");
-        }
     }
 
     /// How the job ended; `None` while it runs. A failure shows here and does not panic where the test asked for it
     /// ([`TestBed::expect_failure`]).
     #[must_use]
     pub fn ended(&self) -> Option<&Result<(), JobError>> {
-        self.ended.as_ref()
-    }
-
-    /// An incarnation's driver ended like this.
-    #[track_caller]
-    fn after_incarnation(&mut self, ran: Result<(), JobError>) {
-        let Some(incarnation) = self.incarnation.take() else {
-            unreachable!("it has just ended")
-        };
-        let commits = incarnation.commits(&self.progress);
-        let ended = incarnation.close(ran, &self.topology);
-        match self
-            .supervision
-            .ended(&self.name, ended, commits, &self.progress)
-        {
-            Next::Again => {
-                if let Err(e) = self.begin_incarnation() {
-                    assert!(self.turns.expects_failure, "the job cannot go on: {e}");
-                    self.ended = Some(Err(e));
-                }
-            }
-            Next::End(result) => {
-                if let Err(e) = &result
-                    && !self.turns.expects_failure
-                {
-                    panic!("the job failed: {e}");
-                }
-                self.ended = Some(result);
-            }
-        }
+        self.process().ended.as_ref()
     }
 
     /// Lets the job work until it fails, and says how.
@@ -366,10 +329,16 @@ impl TestBed {
     pub fn expect_failure(&mut self) -> &JobError {
         self.turns.expects_failure = true;
         self.commit();
-        match &self.ended {
+        match &self.process().ended {
             Some(Err(e)) => e,
             _ => panic!("the job {:?} has not failed", self.name),
         }
+    }
+
+    /// How many processes go on although another one took over from them ([`TestBed::take_over`]): they do not know it yet.
+    #[must_use]
+    pub fn zombies(&self) -> usize {
+        self.zombies.len()
     }
 
     /// The time by the simulated clock on the wall.
@@ -381,7 +350,7 @@ impl TestBed {
     /// How far the job came since it last started.
     #[must_use]
     pub fn progress(&self) -> JobProgress {
-        self.progress.report()
+        self.process().progress.report()
     }
 
     /// The simulated machine: its disk can be filled, its calls made to fail.
@@ -409,8 +378,8 @@ impl TestBed {
     #[track_caller]
     pub fn ask<R>(&mut self, question: impl AsyncFnOnce(Queries) -> R) -> R {
         self.commit();
-        let log = self.log();
-        let queries = Queries::new(log.env(), &self.name, &self.topology, &self.progress);
+        let (log, progress) = (self.log(), &self.process().progress);
+        let queries = Queries::new(log.env(), &self.name, &self.topology, progress);
         let mut answer = std::pin::pin!(question(queries));
         for _ in 0..ROUNDS_MAX {
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -426,7 +395,6 @@ impl TestBed {
 impl Drop for TestBed {
     fn drop(&mut self) {
         self.world.power_off();
-        self.forget_incarnation();
     }
 }
 

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::TestBed;
-use super::incarnation::Incarnation;
+use super::process::Process;
 use crate::env::Instant;
 use crate::env::simulated::{PowerLoss, SimulatedWorld};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::life::job::Launch;
-use crate::runtime::life::stopper::Stopper;
-use crate::runtime::life::supervision::Supervision;
+use crate::runtime::life::log_handle::Log;
+use crate::state::{MemoryFiles, RocksFiles};
 
 impl TestBed {
     /// Kills the process and starts the job again. Nothing written is lost; what was not committed is.
@@ -47,6 +47,33 @@ impl TestBed {
         self.crash();
     }
 
+    /// Starts the job in another process, of which the one that runs hears nothing, as when its machine was taken for dead: it goes
+    /// on as a *zombie* beside the new one, on the same log, until it learns that it is fenced. What it has in flight must not become
+    /// visible. The new process has no state of its own and restores it from the changelogs.
+    ///
+    /// ```
+    /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    ///
+    /// let job = Job::new("visits");
+    /// job.source(topic::<str>("pages")).key_by_ref(|page: &str| page).count("visits").changes().sink(topic("counts"));
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::every(std::time::Duration::from_secs(1))));
+    /// bed.send_value("pages", "home");
+    /// // It has read the record, and has not committed it.
+    /// bed.settle();
+    /// bed.take_over();
+    /// bed.expect::<str, u64>("counts", [("home", 1)]);
+    /// ```
+    ///
+    /// # Panics
+    /// If the job cannot start.
+    #[track_caller]
+    pub fn take_over(&mut self) {
+        let started = self.start_beside_zombie(None);
+        started.unwrap_or_else(|e| panic!("the job cannot start beside a zombie: {e}"));
+        self.settle();
+    }
+
     #[track_caller]
     fn restart_on(&mut self, next: SimulatedWorld, is_power_loss: bool) {
         self.move_to(next, is_power_loss);
@@ -55,12 +82,11 @@ impl TestBed {
         self.settle();
     }
 
-    /// Leaves the process behind, and goes to the machine as it lives on.
+    /// Leaves all processes behind, and goes to the machine as it lives on.
     pub(super) fn move_to(&mut self, next: SimulatedWorld, is_power_loss: bool) {
         // The power of the old world is off: what is dropped here changes nothing.
-        self.forget_incarnation();
-        self.kept = None;
-        self.log = None;
+        self.process = None;
+        self.zombies.clear();
         self.world = next;
         // After a power loss all of RocksDB's files are gone, so that the state comes back from the changelog.
         if is_power_loss || self.turns.chance.one_in(4) {
@@ -71,43 +97,35 @@ impl TestBed {
 
     /// Starts another process: with the job as it was, or built anew.
     pub(super) fn start_process(&mut self, job: Option<Launch>) -> Result<(), JobError> {
+        self.take_on(job)?;
+        let log = self.open_log()?;
+        self.housekept = Instant::default();
+        self.begin_process(log)
+    }
+
+    /// Starts another process on the log of the one that runs, which becomes a zombie.
+    pub(super) fn start_beside_zombie(&mut self, job: Option<Launch>) -> Result<(), JobError> {
+        self.take_on(job)?;
+        self.memory = MemoryFiles::new()?;
+        let log = self.log().beside(RocksFiles::Memory(self.memory.clone()));
+        self.zombies.extend(self.process.take());
+        self.begin_process(log)
+    }
+
+    /// From now on the job is the one that was built anew, if one was.
+    fn take_on(&mut self, job: Option<Launch>) -> Result<(), JobError> {
         if let Some(launch) = job {
-            self.topology = launch.topology()?;
+            self.topology = Arc::new(launch.topology()?);
             let workers = self.settings.workers;
             self.settings = launch.settings;
             self.settings.workers = workers;
         }
-        self.progress = Arc::default();
-        self.stopper = Stopper::default();
-        self.supervision = Supervision::new(&self.name, &self.settings);
-        self.ended = None;
-        self.housekept = Instant::default();
-        self.open_log()?;
-        self.begin_incarnation()
+        Ok(())
     }
 
-    /// Lets go of a process's memory, as its death does.
-    pub(super) fn forget_incarnation(&mut self) {
-        // It has what the job has, which has it in turn.
-        self.progress.desk.close();
-        self.incarnation = None;
-    }
-
-    pub(super) fn begin_incarnation(&mut self) -> Result<(), JobError> {
-        let Some(log) = self.log.clone() else {
-            unreachable!("the log is opened before an incarnation begins")
-        };
-        let settings = self.supervision.settings(&self.settings);
-        let begun = Incarnation::begin(
-            &log,
-            &self.name,
-            &self.topology,
-            &settings,
-            &self.progress,
-            &mut self.kept,
-            &self.stopper,
-        )?;
-        self.incarnation = Some(begun);
+    pub(super) fn begin_process(&mut self, log: Log) -> Result<(), JobError> {
+        let (topology, settings) = (Arc::clone(&self.topology), self.settings.clone());
+        self.process = Some(Process::start(&self.name, topology, settings, log)?);
         Ok(())
     }
 }

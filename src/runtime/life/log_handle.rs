@@ -175,6 +175,17 @@ impl Log {
         ))
     }
 
+    /// The same log as another process sees it, whose state is in files of its own.
+    pub(crate) fn beside(&self, state_files: RocksFiles) -> Self {
+        Self::with_parts(
+            self.inner.env.clone(),
+            self.inner.broker.clone(),
+            self.transport(),
+            self.inner.state_dir.clone(),
+            state_files,
+        )
+    }
+
     /// Closes all files cleanly; on Kafka there is nothing to close. Jobs must have ended.
     ///
     /// # Errors

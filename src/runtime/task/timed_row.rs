@@ -158,11 +158,30 @@ pub(crate) fn rows_between(times: &Range<Timestamp>) -> (Vec<u8>, Vec<u8>) {
 
 /// The time and the key of a row of a value at a time.
 pub(crate) fn time_and_key(row: &[u8]) -> Option<(Timestamp, &[u8])> {
-    let ([TIMED, time @ ..], rest) = row.split_first_chunk::<TIMED_KEY_START>()? else {
+    let waiting = waiting(row)?;
+    (!waiting.is_timer).then_some((waiting.time, waiting.key))
+}
+
+/// A row with a time: a value, or a timer.
+pub(crate) struct Waiting<'r> {
+    pub(crate) time: Timestamp,
+    pub(crate) key: &'r [u8],
+    pub(crate) is_timer: bool,
+}
+
+/// What a row has that has a time, by its key.
+pub(crate) fn waiting(row: &[u8]) -> Option<Waiting<'_>> {
+    let ([kind @ (TIMED | TIMER_AT), time @ ..], rest) =
+        row.split_first_chunk::<TIMED_KEY_START>()?
+    else {
         return None;
     };
     let (key, _) = rest.split_last_chunk::<HASH_BYTES>()?;
-    Some((time_of(*time), key))
+    Some(Waiting {
+        time: time_of(*time),
+        key,
+        is_timer: *kind == TIMER_AT,
+    })
 }
 
 /// Writes the row's key for a key and a time.

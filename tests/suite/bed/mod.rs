@@ -2,6 +2,7 @@
 
 mod calls;
 mod crash;
+mod zombies;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -140,6 +141,62 @@ fn a_failed_expectation_says_what_came_and_where_the_job_stands() {
     ] {
         assert!(told.contains(part), "{part:?} is not in:\n{told}");
     }
+}
+
+/// Sets a timer a minute behind each record.
+struct Remind {
+    timers: onceflow::runtime::TimedStore<u64>,
+}
+
+impl Operator<str, u64> for Remind {
+    type OutKey = str;
+    type Out = u64;
+    const KEEPS_KEY: bool = true;
+    const USES_TIME: bool = true;
+
+    fn process(&mut self, record: Record<'_, str, u64>, _out: &mut impl Output<str, u64>) -> Flow {
+        let due = Timestamp(record.meta.timestamp.0 + 60_000);
+        self.timers.set_timer(record.key, due)
+    }
+}
+
+#[test]
+fn a_failed_expectation_says_what_is_open_and_who_holds_time_back() {
+    let mut bed = TestBed::of(clicks_per_minute())
+        .partitions("clicks", 2)
+        .start();
+    // Keys of both partitions.
+    bed.send_at("clicks", "ada", &1u64, minute(9));
+    for key in ["bob", "cy", "dan", "eve", "fay", "gus"] {
+        bed.send_at("clicks", key, &1u64, minute(3));
+    }
+    let failed = catch_unwind(AssertUnwindSafe(|| {
+        bed.expect::<Windowed<str>, u64>("clicks-per-minute", []);
+        bed.expect::<str, u64>("clicks-per-minute", [("never", 1)]);
+    }));
+    let told = message_of(failed.unwrap_err());
+    println!("{told}");
+    for part in ["open in per-minute: ", " more", "time waits for it"] {
+        assert!(told.contains(part), "{part:?} is not in:\n{told}");
+    }
+
+    let job = Job::new("reminders");
+    job.keyed_source(keyed_topic::<str, u64>("clicks"))
+        .with_timed_store::<u64>("reminders")
+        .process("remind", |context| {
+            Ok(Remind {
+                timers: context.timed_store("reminders")?,
+            })
+        })
+        .sink(topic("reminded"));
+    let mut bed = TestBed::new(job.exactly_once(Commit::every(Duration::from_secs(1))));
+    bed.send_at("clicks", "ada", &1u64, minute(0));
+    let failed = catch_unwind(AssertUnwindSafe(|| {
+        bed.expect::<str, u64>("reminded", [("ada", 1)]);
+    }));
+    let told = message_of(failed.unwrap_err());
+    let expected = format!("open in reminders: timer of \"ada\" at {}", minute(1).0);
+    assert!(told.contains(&expected), "{expected:?} is not in:\n{told}");
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub(super) enum Trouble {
     Workers(usize),
     /// The job stops as asked, and another process goes on.
     Stop,
+    /// Another process goes on, of which this one hears nothing: it lives on as a zombie.
+    TakeOver,
     /// The disk has so little room left for a while.
     FullDisk(u64),
     /// A call on files fails, is short, or takes long.
@@ -108,11 +110,12 @@ fn draw_wait(chance: &mut Chance, interval: Duration) -> Duration {
 }
 
 fn draw_trouble(chance: &mut Chance, interval: Duration) -> Trouble {
-    match chance.below(10) {
+    match chance.below(12) {
         0..=5 => Trouble::Death(draw_death(chance)),
         6 => Trouble::Workers(1 + chance.index(WORKERS_MAX)),
         7 => Trouble::Stop,
-        8 => Trouble::FullDisk(chance.below(ROOM_BYTES_MAX)),
+        8 | 9 => Trouble::TakeOver,
+        10 => Trouble::FullDisk(chance.below(ROOM_BYTES_MAX)),
         _ => Trouble::BadCall {
             call: *chance.pick(&Call::ALL),
             after: draw_calls(chance),
@@ -210,6 +213,9 @@ impl Display for Trouble {
             Self::Death(death) => Display::fmt(death, f),
             Self::Workers(count) => write!(f, "kill -9, restart with {count} workers"),
             Self::Stop => f.write_str("stop as asked, restart"),
+            Self::TakeOver => {
+                f.write_str("start another process beside this one, which becomes a zombie")
+            }
             Self::FullDisk(bytes) => write!(f, "work with {bytes} bytes left on the disk"),
             Self::BadCall {
                 call,

@@ -103,6 +103,12 @@ impl<'t, I: Clone + Debug> Trial<'t, I> {
                 self.bed.stop();
                 self.die(Death::PLAIN)
             }
+            Trouble::TakeOver => {
+                let started = self.bed.start_beside_zombie(Some((self.test.job)()));
+                started.map_err(|e| format!("the job cannot start beside a zombie: {e}"))?;
+                self.look()?;
+                self.compare(Moment::Restarted)
+            }
             Trouble::FullDisk(room_bytes) => {
                 let world = self.bed.world().clone();
                 world.set_capacity(Some(world.used_bytes().saturating_add(room_bytes)));
