@@ -43,9 +43,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("extremes");
-    /// job.source(values("n", 0..10u64))
+    /// job.source(values("n", 0..4u64))
     ///     .key_by(|n| n % 2)
     ///     .aggregate("extremes", || (u64::MAX, 0), |(least, most), n| {
     ///         *least = n.min(least).to_owned();
@@ -53,6 +54,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///     })
     ///     .changes()
     ///     .sink(topic("extremes"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.expect::<u64, (u64, u64)>("extremes", [(&0, (0, 0)), (&1, (1, 1)), (&0, (0, 2)), (&1, (1, 3))]);
     /// ```
     #[track_caller]
     pub fn aggregate<A, I, F>(

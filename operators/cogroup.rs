@@ -73,6 +73,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// /// What is ordered, and what is paid.
     /// type Account = (u64, i64);
@@ -88,6 +89,13 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///     .aggregate("accounts", Account::default)
     ///     .changes()
     ///     .sink(topic("accounts"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// let ann = "ann".to_owned();
+    /// bed.send("orders", &ann, &3u64);
+    /// bed.expect::<String, Account>("accounts", [(&ann, (3, 0))]);
+    /// bed.send("payments", &ann, &500i64);
+    /// bed.expect::<String, Account>("accounts", [(&ann, (3, 500))]);
     /// ```
     pub fn cogroup<S, F>(
         self,
@@ -174,6 +182,8 @@ where
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// let job = Job::new("visits");
     /// let clicks = job.keyed_source(keyed_topic::<u64, String>("clicks"));
@@ -188,6 +198,16 @@ where
     ///         |visit, other| *visit = (visit.0 + other.0, visit.1 + other.1),
     ///     )
     ///     .sink(topic("visits"));
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("clicks", 1).partitions("orders", 1).start();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_at("clicks", &1u64, &"home".to_owned(), noon);
+    /// bed.send_at("orders", &1u64, &250i64, noon.plus_millis(60_000));
+    /// // Later records of both streams close the visit.
+    /// bed.send_at("clicks", &2u64, &"home".to_owned(), noon.plus_millis(3_600_000));
+    /// bed.send_at("orders", &2u64, &100i64, noon.plus_millis(3_600_000));
+    /// let visits = bed.take::<Windowed<u64>, (u64, i64)>("visits");
+    /// assert_eq!(visits[0].value, Some((1, 250)));
     /// ```
     #[track_caller]
     #[allow(
@@ -217,6 +237,8 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// let job = Job::new("last-words");
     /// let asked = job.keyed_source(keyed_topic::<u64, String>("asked"));
@@ -228,6 +250,15 @@ where
     /// let (in_order, late) = both.sorted_by_time("in-order");
     /// late.map(|_| ()).sink(topic("late"));
     /// in_order.aggregate("last", String::new, add).changes().sink(topic("last"));
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("asked", 1).partitions("answered", 1).start();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_at("answered", &7u64, &42u64, noon.plus_millis(1));
+    /// bed.send_at("asked", &7u64, &"what?".to_owned(), noon);
+    /// // Time goes on in both streams.
+    /// bed.send_at("asked", &8u64, &"who?".to_owned(), noon.plus_millis(60_000));
+    /// bed.send_at("answered", &8u64, &1u64, noon.plus_millis(60_000));
+    /// bed.expect::<u64, String>("last", [(&7, "what?".to_owned()), (&7, "42".to_owned())]);
     /// ```
     pub fn into_parts(self) -> (Keyed<K, V, U>, F) {
         (self.inputs, self.add)

@@ -45,9 +45,13 @@ impl<K: Datum + ?Sized, V: ?Sized + 'static, Up: Upstream<K, V>> Keyed<K, V, Up>
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("parity");
-    /// job.source(values("n", 0..10u64)).key_by(|n| n % 2).count("counts").changes().sink(topic("counts"));
+    /// job.source(values("n", 0..4u64)).key_by(|n| n % 2).count("counts").changes().sink(topic("counts"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.expect::<u64, u64>("counts", [(&0, 1), (&1, 1), (&0, 2), (&1, 2)]);
     /// ```
     #[track_caller]
     pub fn count(self, name: &str) -> Table<K, u64, impl Upstream<K, Change<u64>>> {

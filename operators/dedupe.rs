@@ -204,13 +204,19 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("orders");
     /// job.source(values("orders", [("ann".to_owned(), 17u64), ("ann".to_owned(), 17)]))
+    ///     .event_time(|_| 1_767_182_400_000, Watermarks::default())
     ///     .key_by(|(customer, _)| customer.clone())
     ///     .dedupe("seen-orders", |(_, order)| *order)
     ///     .within(Duration::from_secs(3600))
     ///     .sink(topic("orders-once"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// let ann = "ann".to_owned();
+    /// bed.expect::<String, (String, u64)>("orders-once", [(&ann, (ann.clone(), 17))]);
     /// ```
     pub fn dedupe<J, F>(self, name: &str, by: F) -> Dedupe<K, V, Up, F>
     where

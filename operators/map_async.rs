@@ -453,6 +453,7 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// # async fn resolve(host: String) -> Result<String, std::io::Error> { Ok(host) }
     /// let job = Job::new("addresses");
@@ -463,6 +464,11 @@ where
     ///     .map_async("resolve", CallPolicy::unordered(100), |call: Call<String, String>| resolve(call.value));
     /// addresses.sink(topic("addresses"));
     /// unknown.sink(topic("unknown-hosts"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send_value("hosts", "localhost");
+    /// bed.advance(std::time::Duration::from_secs(1));
+    /// bed.expect::<String, String>("addresses", [(&"localhost".to_owned(), "localhost".to_owned())]);
     /// ```
     #[track_caller]
     #[allow(clippy::type_complexity, reason = "both halves of a pair, once")]

@@ -65,10 +65,14 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("parity");
     /// let counts = job.source(values("n", 0..10u64)).key_by(|n| n % 2).count("counts");
     /// counts.changes_per_commit().sink(topic("counts"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.expect::<u64, u64>("counts", [(&0, 5), (&1, 5)]);
     /// ```
     #[track_caller]
     pub fn changes_per_commit(self) -> Keyed<K, D::Of<V>, impl Upstream<K, D::Of<V>>> {

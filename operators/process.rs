@@ -9,6 +9,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// /// Passes on each value the first time its key is seen.
     /// struct First { seen: KeyValueStore<bool> }
@@ -30,6 +31,9 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///     .with_store::<bool>("seen")
     ///     .process("distinct", |context| Ok(First { seen: context.store("seen")? }))
     ///     .sink(topic("distinct"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.expect::<u64, u64>("distinct", (0..7).map(|n| (&[0, 1, 2, 3, 4, 5, 6][n as usize], n)));
     /// ```
     #[track_caller]
     pub fn process<O, M>(

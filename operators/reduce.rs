@@ -38,9 +38,13 @@ impl<K: Datum + ?Sized, V: Datum + Clone, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("sums");
-    /// job.source(values("n", 0..10u64)).key_by(|n| n % 2).reduce("sums", |sum, n| *sum += n).changes().sink(topic("sums"));
+    /// job.source(values("n", 0..4u64)).key_by(|n| n % 2).reduce("sums", |sum, n| *sum += n).changes().sink(topic("sums"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.expect::<u64, u64>("sums", [(&0, 0), (&1, 1), (&0, 2), (&1, 4)]);
     /// ```
     #[track_caller]
     pub fn reduce<F>(self, name: &str, combine: F) -> Table<K, V, impl Upstream<K, Change<V>>>

@@ -132,6 +132,8 @@ where
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// let job = Job::new("balances");
     /// let (in_order, late) = job
@@ -142,6 +144,14 @@ where
     ///     .sorted_by_time("in-order");
     /// late.sink(topic("late-bookings"));
     /// in_order.reduce("balances", |sum, cents| *sum += cents).changes().sink(topic("balances"));
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("bookings", 1).start();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_value_at("bookings", "20", noon.plus_millis(5_000));
+    /// bed.send_value_at("bookings", "10", noon);
+    /// // What is up to ten seconds behind the newest record is waited for.
+    /// bed.send_value_at("bookings", "1", noon.plus_millis(60_000));
+    /// bed.expect::<i64, i64>("balances", [(&0, 10), (&0, 30)]);
     /// ```
     #[track_caller]
     #[allow(clippy::type_complexity, reason = "both halves of a pair, once")]

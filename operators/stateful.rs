@@ -57,6 +57,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// // Of each sensor, only the readings that differ from the last one.
     /// let job = Job::new("changes");
@@ -68,6 +69,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///         }
     ///     })
     ///     .sink(topic("changes"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// let a = "a".to_owned();
+    /// bed.expect::<String, i64>("changes", [(&a, 1), (&a, 2)]);
     /// ```
     #[track_caller]
     pub fn stateful<S, W, F>(self, name: &str, function: F) -> Keyed<K, W, impl Upstream<K, W>>

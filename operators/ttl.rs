@@ -423,17 +423,30 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
-    /// // How often each user came, from the beginning again after thirty days without a visit.
+    /// // How often each user came, from the beginning again after an hour without a visit.
     /// let job = Job::new("visits");
     /// job.source(topic::<str>("visits"))
     ///     .key_by(|user: &str| user.to_owned())
-    ///     .ttl(Ttl::event_time(Duration::from_secs(30 * 86_400)))
+    ///     .ttl(Ttl::event_time(Duration::from_secs(3_600)))
     ///     .stateful("visits-so-far", |visits: &mut Option<u64>, _: &str, results| {
     ///         *visits = Some(visits.unwrap_or(0) + 1);
     ///         results.push(visits.unwrap_or(0));
     ///     })
     ///     .sink(topic("visits-so-far"));
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("visits", 1).start();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_value_at("visits", "ann", noon);
+    /// bed.send_value_at("visits", "ann", noon.plus_millis(1_000));
+    /// // The watermark passes the end of ann's hour with somebody else's visit.
+    /// bed.send_value_at("visits", "bob", noon.plus_millis(2 * 3_600_000));
+    /// bed.commit();
+    /// bed.send_value_at("visits", "ann", noon.plus_millis(2 * 3_600_000));
+    /// let (ann, bob) = ("ann".to_owned(), "bob".to_owned());
+    /// bed.expect::<String, u64>("visits-so-far", [(&ann, 1), (&ann, 2), (&bob, 1), (&ann, 1)]);
     /// ```
     pub fn ttl<C: Clock>(self, ttl: Ttl<C>) -> Expiring<K, V, Up, C> {
         Expiring { keyed: self, ttl }

@@ -42,6 +42,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// // The open orders of each customer; a customer without one is forgotten.
     /// let job = Job::new("orders");
@@ -53,6 +54,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///     })
     ///     .changes()
     ///     .sink(topic::<i64>("open-orders").as_option());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// let (ann, bob) = ("ann".to_owned(), "bob".to_owned());
+    /// bed.expect_changes::<String, i64>("open-orders", [(&ann, Some(1)), (&bob, Some(1)), (&ann, None)]);
     /// ```
     #[track_caller]
     pub fn update<S, F>(
@@ -87,12 +92,18 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("customers");
     /// job.keyed_source(keyed_topic::<u64, String>("customers").as_option())
     ///     .to_table("customers")
     ///     .changes()
     ///     .sink(topic::<String>("copy").as_option());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send("customers", &1u64, &"ann".to_owned());
+    /// bed.send_delete("customers", &1u64);
+    /// bed.expect_changes::<u64, String>("copy", [(&1, Some("ann".to_owned())), (&1, None)]);
     /// ```
     #[track_caller]
     pub fn to_table(

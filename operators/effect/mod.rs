@@ -151,6 +151,7 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// # enum Answered { Sent, Busy, NoSuchAddress }
     /// # async fn send(_key: String, _to: String, _text: String) -> Answered { Answered::Sent }
@@ -165,6 +166,11 @@ where
     ///         }
     ///     });
     /// undeliverable.sink(topic("undeliverable-mails").keep_headers());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send("texts-by-address", &"ann@example.org".to_owned(), &"hello".to_owned());
+    /// bed.advance(std::time::Duration::from_secs(1));
+    /// bed.expect_nothing("undeliverable-mails");
     /// ```
     #[track_caller]
     pub fn effect<T>(self, name: &str, policy: EffectPolicy, target: T) -> Keyed<K, V>

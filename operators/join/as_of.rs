@@ -348,6 +348,8 @@ impl<K: Datum + ?Sized, L: Datum + ?Sized, A: Upstream<K, L>> Keyed<K, L, A> {
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// let job = Job::new("priced");
     /// let prices = job.keyed_source(keyed_topic::<String, u64>("prices").as_option());
@@ -356,6 +358,16 @@ impl<K: Datum + ?Sized, L: Datum + ?Sized, A: Upstream<K, L>> Keyed<K, L, A> {
     ///     .grace(Duration::from_secs(60))
     ///     .inner(|pieces, cents| pieces * cents)
     ///     .sink(topic("priced"));
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("prices", 1).partitions("orders", 1).start();
+    /// let tea = "tea".to_owned();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_at("prices", &tea, &300u64, noon);
+    /// bed.send_at("prices", &tea, &350u64, noon.plus_millis(3_600_000));
+    /// bed.send_at("orders", &tea, &2u64, noon.plus_millis(1_000));
+    /// // The order is answered once the prices of its time are sure to be there.
+    /// bed.send_at("orders", &"rum".to_owned(), &1u64, noon.plus_millis(3_600_000));
+    /// bed.expect::<String, u64>("priced", [(&tea, 600)]);
     /// ```
     ///
     /// # Panics
@@ -411,6 +423,8 @@ where
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// let job = Job::new("slippage");
     /// let quotes = job.keyed_source(keyed_topic::<String, i64>("quotes").as_option());
@@ -419,6 +433,15 @@ where
     ///     .next_within(Duration::from_secs(5))
     ///     .left(|price, quote| quote.map(|next| next - price))
     ///     .sink(topic("slippage"));
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("quotes", 1).partitions("trades", 1).start();
+    /// let acme = "ACME".to_owned();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_at("trades", &acme, &100i64, noon);
+    /// bed.send_at("quotes", &acme, &103i64, noon.plus_millis(2_000));
+    /// bed.send_at("quotes", &acme, &110i64, noon.plus_millis(60_000));
+    /// bed.send_at("trades", &"other".to_owned(), &1i64, noon.plus_millis(60_000));
+    /// bed.expect::<String, Option<i64>>("slippage", [(&acme, Some(3))]);
     /// ```
     pub fn next_within(self, tolerance: Duration) -> Self {
         self.tolerance(tolerance).to(Direction::Next)

@@ -47,6 +47,8 @@ impl<K: Datum + ?Sized, L: Datum + ?Sized, A: Upstream<K, L>> Keyed<K, L, A> {
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
     /// let job = Job::new("paid-orders");
@@ -57,6 +59,16 @@ impl<K: Datum + ?Sized, L: Datum + ?Sized, A: Upstream<K, L>> Keyed<K, L, A> {
     ///     .within(minute, hour)
     ///     .left(|order, cents| format!("{order}: {}", cents.map_or("unpaid".to_owned(), i64::to_string)))
     ///     .sink(topic("paid-orders"));
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("orders", 1).partitions("payments", 1).start();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_at("orders", &1u64, &"tea".to_owned(), noon);
+    /// bed.send_at("orders", &2u64, &"rum".to_owned(), noon);
+    /// bed.send_at("payments", &1u64, &300i64, noon.plus_millis(60_000));
+    /// // Two hours later the other order has nobody to wait for.
+    /// bed.send_at("orders", &3u64, &"jam".to_owned(), noon.plus_millis(7_200_000));
+    /// bed.send_at("payments", &4u64, &1i64, noon.plus_millis(7_200_000));
+    /// bed.expect::<u64, String>("paid-orders", [(&1, "tea: 300".to_owned()), (&2, "rum: unpaid".to_owned())]);
     /// ```
     pub fn join<R: Datum + ?Sized, B: Upstream<K, R>>(
         self,
@@ -90,6 +102,8 @@ where
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// let job = Job::new("reminders");
     /// let asked = job.keyed_source(keyed_topic::<u64, String>("asked"));
@@ -99,6 +113,16 @@ where
     ///     .after(Duration::from_secs(300), Duration::from_secs(600))
     ///     .inner(|question, answer| format!("{question} {answer}"))
     ///     .sink(topic("slow-answers"));
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("asked", 1).partitions("answered", 1).start();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_at("asked", &1u64, &"tea?".to_owned(), noon);
+    /// bed.send_at("answered", &1u64, &"soon".to_owned(), noon.plus_millis(10_000));
+    /// bed.send_at("answered", &1u64, &"yes".to_owned(), noon.plus_millis(400_000));
+    /// // Results come in the order of time, once both streams are that far.
+    /// bed.send_at("asked", &2u64, &"rum?".to_owned(), noon.plus_millis(400_001));
+    /// bed.send_at("answered", &3u64, &"no".to_owned(), noon.plus_millis(400_001));
+    /// bed.expect::<u64, String>("slow-answers", [(&1, "tea? yes".to_owned())]);
     /// ```
     ///
     /// # Panics

@@ -93,6 +93,8 @@ where
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// let job = Job::new("ads");
     /// let shown = job.keyed_source(keyed_topic::<u64, String>("shown"));
@@ -102,6 +104,16 @@ where
     ///     .window(FixedWindows::tumbling(Duration::from_secs(60)))
     ///     .left(|ad, click| (ad.clone(), click.cloned()))
     ///     .sink(topic("ads"));
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("shown", 1).partitions("clicked", 1).start();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_at("shown", &1u64, &"tea".to_owned(), noon);
+    /// bed.send_at("clicked", &1u64, &"yes".to_owned(), noon.plus_millis(1_000));
+    /// // The next minute closes the window.
+    /// bed.send_at("shown", &2u64, &"rum".to_owned(), noon.plus_millis(120_000));
+    /// bed.send_at("clicked", &2u64, &"yes".to_owned(), noon.plus_millis(120_000));
+    /// let ads = bed.take::<Windowed<u64>, (String, Option<String>)>("ads");
+    /// assert_eq!(ads[0].value, Some(("tea".to_owned(), Some("yes".to_owned()))));
     /// ```
     ///
     /// # Panics

@@ -18,12 +18,19 @@ impl Job {
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("orders-by-country");
     /// let countries = job.broadcast(keyed_topic::<u32, String>("countries"));
     /// job.keyed_source(keyed_topic::<u64, (u32, u64)>("orders"))
     ///     .join_broadcast(&countries, |(country, _)| *country, |(_, cents), name| format!("{name}: {cents}"))
     ///     .sink(topic("named-orders"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send("countries", &49u32, &"Germany".to_owned());
+    /// bed.commit();
+    /// bed.send("orders", &1u64, &(49u32, 250u64));
+    /// bed.expect::<u64, String>("named-orders", [(&1, "Germany: 250".to_owned())]);
     /// ```
     #[track_caller]
     pub fn broadcast<K, V, C>(&self, topic: KeyedTopic<K, V, C>) -> Broadcast<K, V>

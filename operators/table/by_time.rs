@@ -84,6 +84,8 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// // Positions of ships, which come over several ways; an older one is not to replace a newer one.
     /// let job = Job::new("ships");
@@ -91,6 +93,12 @@ where
     ///     .to_table_by_time("last-position")
     ///     .changes()
     ///     .sink(topic::<(i32, i32)>("last-positions").as_option());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_at("positions", &1u64, &(54i32, 10i32), noon);
+    /// bed.send_at("positions", &1u64, &(53i32, 9i32), noon.plus_millis(-60_000));
+    /// bed.expect_changes::<u64, (i32, i32)>("last-positions", [(&1, Some((54, 10)))]);
     /// ```
     #[track_caller]
     pub fn to_table_by_time(

@@ -71,12 +71,20 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("stock");
     /// job.table("stock", keyed_topic::<String, u64>("stock"))
     ///     .filter(|pieces| *pieces < 10)
     ///     .changes()
     ///     .sink(topic::<u64>("short").as_option());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// let tea = "tea".to_owned();
+    /// bed.send("stock", &tea, &3u64);
+    /// bed.expect_changes::<String, u64>("short", [(&tea, Some(3))]);
+    /// bed.send("stock", &tea, &80u64);
+    /// bed.expect_changes::<String, u64>("short", [(&tea, None)]);
     /// ```
     #[track_caller]
     pub fn filter<F>(self, predicate: F) -> Table<K, V, impl Upstream<K, Change<V>>, Deletes>
@@ -99,12 +107,17 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("names");
     /// job.table("users", keyed_topic::<u64, (String, u32)>("users"))
     ///     .map_values(|(name, _age)| name.clone())
     ///     .changes()
     ///     .sink(topic::<String>("names").as_option());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send("users", &1u64, &("ann".to_owned(), 33u32));
+    /// bed.expect_changes::<u64, String>("names", [(&1, Some("ann".to_owned()))]);
     /// ```
     #[track_caller]
     pub fn map_values<W, F>(self, function: F) -> Table<K, W, impl Upstream<K, Change<W>>, D>
@@ -130,11 +143,17 @@ impl Job {
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("customers");
     /// job.table("customers", keyed_topic::<u64, String>("customers"))
     ///     .changes()
     ///     .sink(topic::<String>("copy").as_option());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send("customers", &1u64, &"ann".to_owned());
+    /// bed.send_delete("customers", &1u64);
+    /// bed.expect_changes::<u64, String>("copy", [(&1, Some("ann".to_owned())), (&1, None)]);
     /// ```
     #[track_caller]
     pub fn table<K, V, C>(

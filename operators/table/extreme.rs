@@ -69,6 +69,7 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// // The highest bid of each auction; a bid may be taken back.
     /// let job = Job::new("auctions");
@@ -77,6 +78,14 @@ where
     ///     .max("highest")
     ///     .changes()
     ///     .sink(topic::<u64>("highest-bids").as_option());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send("bids", &1u64, &(7u64, 500u64));
+    /// bed.expect_changes::<u64, u64>("highest-bids", [(&7, Some(500))]);
+    /// bed.send("bids", &2u64, &(7u64, 900u64));
+    /// bed.expect_changes::<u64, u64>("highest-bids", [(&7, Some(900))]);
+    /// bed.send_delete("bids", &2u64);
+    /// bed.expect_changes::<u64, u64>("highest-bids", [(&7, Some(500))]);
     /// ```
     #[track_caller]
     pub fn max(

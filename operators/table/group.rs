@@ -139,6 +139,7 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// // How many people live in each town, and how old they are together; who moves leaves one town and comes to another.
     /// let job = Job::new("towns");
@@ -147,6 +148,13 @@ where
     ///     .aggregate("ages", || 0u64, |sum, age| *sum += age, |sum, age| *sum -= age)
     ///     .changes()
     ///     .sink(topic::<u64>("ages").as_option());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send("people", &1u64, &("Ulm".to_owned(), 30u64));
+    /// let (ulm, bonn) = ("Ulm".to_owned(), "Bonn".to_owned());
+    /// bed.expect_changes::<String, u64>("ages", [(&ulm, Some(30))]);
+    /// bed.send("people", &1u64, &("Bonn".to_owned(), 30u64));
+    /// bed.expect_changes::<String, u64>("ages", [(&ulm, None), (&bonn, Some(30))]);
     /// ```
     #[track_caller]
     pub fn group_by<J, X, F>(self, by: F) -> Regrouped<J, X, impl Upstream<J, Change<X>>>

@@ -169,6 +169,7 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("stock-value");
     /// let stock = job.table("stock", keyed_topic::<String, u64>("stock"));
@@ -177,6 +178,15 @@ where
     ///     .join("value", prices, |pieces, cents| pieces * cents)
     ///     .changes()
     ///     .sink(topic::<u64>("stock-value").as_option());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// let tea = "tea".to_owned();
+    /// bed.send("stock", &tea, &3u64);
+    /// bed.commit();
+    /// bed.send("prices", &tea, &250u64);
+    /// bed.expect_changes::<String, u64>("stock-value", [(&tea, Some(750))]);
+    /// bed.send_delete("stock", &tea);
+    /// bed.expect_changes::<String, u64>("stock-value", [(&tea, None)]);
     /// ```
     ///
     /// # Panics

@@ -36,12 +36,20 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("clicks");
     /// let users = job.table("users", keyed_topic::<u64, String>("users"));
     /// job.keyed_source(keyed_topic::<u64, String>("clicks"))
     ///     .join_table("named", users, |page, name| format!("{name} saw {page}"))
     ///     .sink(topic("named-clicks"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send("users", &1u64, &"ann".to_owned());
+    /// bed.commit();
+    /// bed.send("clicks", &1u64, &"home".to_owned());
+    /// bed.send("clicks", &2u64, &"home".to_owned());
+    /// bed.expect::<u64, String>("named-clicks", [(&1, "ann saw home".to_owned())]);
     /// ```
     #[track_caller]
     pub fn join_table<T, TU, D, U, F>(
@@ -64,12 +72,17 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("clicks");
     /// let visits = job.keyed_source(keyed_topic::<u64, String>("visits")).count("visits");
     /// job.keyed_source(keyed_topic::<u64, String>("clicks"))
     ///     .left_join_table("rated", visits, |page, visits| (page.clone(), visits.copied().unwrap_or(0)))
     ///     .sink(topic("rated-clicks"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send("clicks", &1u64, &"home".to_owned());
+    /// bed.expect::<u64, (String, u64)>("rated-clicks", [(&1, ("home".to_owned(), 0))]);
     /// ```
     #[track_caller]
     pub fn left_join_table<T, TU, D, U, F>(

@@ -177,6 +177,7 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// // The three best players of each game; a player who leaves makes room for the fourth.
     /// let job = Job::new("games");
@@ -185,6 +186,16 @@ where
     ///     .top_n("best", 3, |(_, points)| *points)
     ///     .changes()
     ///     .sink(topic::<Vec<(String, u64)>>("best-players").as_option());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send("scores", &"ann".to_owned(), &(1u64, 70u64));
+    /// bed.commit();
+    /// bed.send("scores", &"bob".to_owned(), &(1u64, 90u64));
+    /// let best = |names: &[(&str, u64)]| names.iter().map(|(name, points)| (name.to_string(), *points)).collect::<Vec<_>>();
+    /// bed.expect_changes::<u64, Vec<(String, u64)>>(
+    ///     "best-players",
+    ///     [(&1, Some(best(&[("ann", 70)]))), (&1, Some(best(&[("bob", 90), ("ann", 70)])))],
+    /// );
     /// ```
     ///
     /// # Panics

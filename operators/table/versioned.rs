@@ -119,6 +119,8 @@ where
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// let job = Job::new("priced");
     /// let prices = job
@@ -128,6 +130,16 @@ where
     ///     .join_as_of("priced", prices)
     ///     .inner(|pieces, cents| pieces * cents)
     ///     .sink(topic("priced"));
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("prices", 1).partitions("orders", 1).start();
+    /// let tea = "tea".to_owned();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_at("prices", &tea, &300u64, noon);
+    /// bed.send_at("prices", &tea, &350u64, noon.plus_millis(3_600_000));
+    /// // An order of before the new price came.
+    /// bed.send_at("orders", &tea, &2u64, noon.plus_millis(1_000));
+    /// bed.send_at("orders", &"rum".to_owned(), &1u64, noon.plus_millis(3_600_000));
+    /// bed.expect::<String, u64>("priced", [(&tea, 600)]);
     /// ```
     #[track_caller]
     pub fn versioned(

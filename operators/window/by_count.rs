@@ -24,6 +24,7 @@ use crate::runtime::{
 ///
 /// ```
 /// use onceflow::prelude::*;
+/// use onceflow::testing::TestBed;
 ///
 /// // The mean of the last 20 readings of a sensor, every 5.
 /// let job = Job::new("means");
@@ -32,6 +33,11 @@ use crate::runtime::{
 ///     .window(CountWindows::hopping(20, 5))
 ///     .avg("means", |(_, reading)| *reading)
 ///     .sink(topic("means"));
+///
+/// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+/// let means = bed.take::<u64, f64>("means");
+/// // Readings 1 to 20, 6 to 25 and 11 to 30 of each of three sensors.
+/// assert_eq!(means.len(), 3 * 3);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountWindows {

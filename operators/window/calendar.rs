@@ -19,6 +19,8 @@ use crate::types::Timestamp;
 ///
 /// ```
 /// use onceflow::prelude::*;
+/// use onceflow::testing::TestBed;
+/// use onceflow::types::Timestamp;
 ///
 /// let job = Job::new("clicks-per-day");
 /// job.source(topic::<str>("clicks"))
@@ -26,6 +28,15 @@ use crate::types::Timestamp;
 ///     .window(CalendarWindows::days("Europe/Berlin")?)
 ///     .count("per-day")
 ///     .sink(topic("clicks-per-day"));
+///
+/// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("clicks", 1).start();
+/// let noon = Timestamp(1_767_182_400_000);
+/// bed.send_value_at("clicks", "ann", noon);
+/// bed.send_value_at("clicks", "ann", noon.plus_millis(10 * 3_600_000));
+/// // Eleven at night in London is midnight in Berlin: another day.
+/// bed.send_value_at("clicks", "ann", noon.plus_millis(11 * 3_600_000));
+/// let days = bed.take::<Windowed<str>, u64>("clicks-per-day");
+/// assert_eq!(days[0].value, Some(2));
 /// # Ok::<(), JobError>(())
 /// ```
 #[derive(Debug, Clone)]

@@ -307,13 +307,19 @@ where
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("revenue");
     /// job.source(values("orders", [("tea".to_owned(), 250u64), ("tea".to_owned(), 125)]))
+    ///     .event_time(|_| 1_767_182_400_000, Watermarks::default())
     ///     .key_by(|(product, _)| product.clone())
     ///     .window(FixedWindows::tumbling(Duration::from_secs(3600)))
     ///     .sum("revenue", |(_, cents)| *cents)
     ///     .sink(topic("revenue"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// let revenue = bed.take::<Windowed<String>, u64>("revenue");
+    /// assert_eq!(revenue[0].value, Some(375));
     /// ```
     #[track_caller]
     pub fn sum<N, F>(
@@ -389,13 +395,19 @@ where
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("dearest");
     /// job.source(values("orders", [("tea".to_owned(), 250u64), ("rum".to_owned(), 1_999)]))
+    ///     .event_time(|_| 1_767_182_400_000, Watermarks::default())
     ///     .key_by(|_| ())
     ///     .window(FixedWindows::tumbling(Duration::from_secs(3600)))
     ///     .top_n("dearest", 3, |(_, cents)| *cents)
     ///     .sink(topic("dearest"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// let dearest = bed.take::<Windowed<()>, Vec<(String, u64)>>("dearest");
+    /// assert_eq!(dearest[0].value, Some(vec![("rum".to_owned(), 1_999), ("tea".to_owned(), 250)]));
     /// ```
     #[track_caller]
     pub fn top_n<B, F>(
@@ -451,6 +463,7 @@ where
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("visitors");
     /// job.source(values("visits", (0..100u64).map(|n| (n % 3, n % 50))))
@@ -459,6 +472,10 @@ where
     ///     .window(FixedWindows::tumbling(Duration::from_secs(3600)))
     ///     .approx_distinct("visitors", 14, |(_, user)| *user)
     ///     .sink(topic("visitors"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// let visitors = bed.take::<Windowed<u64>, u64>("visitors");
+    /// assert_eq!(visitors.len(), 3);
     /// ```
     #[track_caller]
     pub fn approx_distinct<B, F>(

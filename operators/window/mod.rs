@@ -111,6 +111,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// let minute = Duration::from_secs(60);
     /// let job = Job::new("clicks-per-minute");
@@ -124,6 +126,18 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, Up: Upstream<K, V>> Keyed<K, V, Up> {
     ///     .count("per-minute")
     ///     .entries(|user, clicks| format!("{} from {}: {clicks}", user.key, user.window.start))
     ///     .sink(topic("clicks-per-minute"));
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("clicks", 1).start();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_value_at("clicks", "ann", noon);
+    /// bed.send_value_at("clicks", "ann", noon.plus_millis(59_999));
+    /// // The next minute, and the grace of one more.
+    /// bed.send_value_at("clicks", "bob", noon.plus_millis(120_000));
+    /// let closed = bed.take::<[u8], String>("clicks-per-minute");
+    /// assert_eq!(closed[0].value.as_deref(), Some("ann from 1767182400000: 2"));
+    /// // Too late now.
+    /// bed.send_value_at("clicks", "ann", noon);
+    /// assert_eq!(bed.take::<str, str>("late-clicks").len(), 1);
     /// ```
     pub fn window<W: Windows>(self, windows: W) -> WindowedBy<K, V, Up, W> {
         WindowedBy {
@@ -142,6 +156,8 @@ impl<K: ?Sized, V: ?Sized, Up, W: TimeWindows, L> WindowedBy<K, V, Up, W, L> {
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// let job = Job::new("visits-so-far");
     /// job.source(topic::<str>("clicks"))
@@ -150,6 +166,14 @@ impl<K: ?Sized, V: ?Sized, Up, W: TimeWindows, L> WindowedBy<K, V, Up, W, L> {
     ///     .on_update()
     ///     .count("clicks-of-a-visit")
     ///     .sink(topic::<u64>("visits").as_option());
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("clicks", 1).start();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_value_at("clicks", "ann", noon);
+    /// bed.send_value_at("clicks", "ann", noon.plus_millis(60_000));
+    /// let told = bed.take::<Windowed<str>, u64>("visits");
+    /// // The first result is taken back when the visit becomes longer.
+    /// assert_eq!(told.iter().map(|row| row.value).collect::<Vec<_>>(), [Some(1), None, Some(2)]);
     /// ```
     pub fn on_update(self) -> WindowedBy<K, V, Up, W, L, OnUpdate> {
         self.emitting(OnUpdate)
@@ -161,6 +185,8 @@ impl<K: ?Sized, V: ?Sized, Up, W: TimeWindows, L> WindowedBy<K, V, Up, W, L> {
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    /// use onceflow::types::Timestamp;
     ///
     /// // A day's revenue, told every minute of event time while the day lasts.
     /// let job = Job::new("revenue-so-far");
@@ -171,6 +197,13 @@ impl<K: ?Sized, V: ?Sized, Up, W: TimeWindows, L> WindowedBy<K, V, Up, W, L> {
     ///     .early(Every::event_time(Duration::from_secs(60)))
     ///     .sum("revenue", |cents| *cents)
     ///     .sink(topic::<u64>("revenue").as_option());
+    ///
+    /// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("orders", 1).start();
+    /// let noon = Timestamp(1_767_182_400_000);
+    /// bed.send_value_at("orders", "250", noon);
+    /// bed.send_value_at("orders", "125", noon.plus_millis(60_000));
+    /// let told = bed.take::<Windowed<()>, u64>("revenue");
+    /// assert_eq!(told[0].value, Some(250));
     /// # Ok::<(), JobError>(())
     /// ```
     pub fn early<C: Clock>(self, every: Every<C>) -> WindowedBy<K, V, Up, W, L, Every<C>> {
@@ -285,6 +318,7 @@ where
     /// ```
     /// use std::time::Duration;
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("peaks");
     /// job.source(values("loads", 0..100u64))
@@ -293,6 +327,11 @@ where
     ///     .window(FixedWindows::tumbling(Duration::from_millis(10)))
     ///     .reduce("peaks", |peak, load| *peak = (*peak).max(*load))
     ///     .sink(topic("peaks"));
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// let peaks = bed.take::<Windowed<u64>, u64>("peaks");
+    /// // Ten windows of three keys.
+    /// assert_eq!(peaks.len(), 30);
     /// ```
     #[track_caller]
     pub fn reduce<F>(

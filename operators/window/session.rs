@@ -21,6 +21,8 @@ use crate::types::Timestamp;
 /// ```
 /// use std::time::Duration;
 /// use onceflow::prelude::*;
+/// use onceflow::testing::TestBed;
+/// use onceflow::types::Timestamp;
 ///
 /// let job = Job::new("visits");
 /// job.source(topic::<str>("clicks"))
@@ -29,6 +31,14 @@ use crate::types::Timestamp;
 ///     .count("clicks-of-a-visit")
 ///     .entries(|visit, clicks| format!("{} from {}: {clicks}", visit.key, visit.window.start))
 ///     .sink(topic("visits"));
+///
+/// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("clicks", 1).start();
+/// let noon = Timestamp(1_767_182_400_000);
+/// bed.send_value_at("clicks", "ann", noon);
+/// bed.send_value_at("clicks", "ann", noon.plus_millis(20 * 60_000));
+/// bed.send_value_at("clicks", "bob", noon.plus_millis(3 * 3_600_000));
+/// let visits = bed.take::<[u8], String>("visits");
+/// assert_eq!(visits[0].value.as_deref(), Some("ann from 1767182400000: 2"));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionWindows {

@@ -22,6 +22,8 @@ use crate::types::Timestamp;
 /// ```
 /// use std::time::Duration;
 /// use onceflow::prelude::*;
+/// use onceflow::testing::TestBed;
+/// use onceflow::types::Timestamp;
 ///
 /// // Whether somebody failed to log in five times within a minute, whenever the minute begins.
 /// let job = Job::new("guessing");
@@ -32,6 +34,15 @@ use crate::types::Timestamp;
 ///     .filter(|failures| *failures >= 5)
 ///     .entries(|user, failures| format!("{} from {}: {failures}", user.key, user.window.start))
 ///     .sink(topic("guessing"));
+///
+/// let mut bed = TestBed::of(job.exactly_once(Commit::default())).partitions("failed-logins", 1).start();
+/// let noon = Timestamp(1_767_182_400_000);
+/// for second in 0..5 {
+///     bed.send_value_at("failed-logins", "mallory", noon.plus_millis(second * 1_000));
+/// }
+/// bed.send_value_at("failed-logins", "ann", noon.plus_millis(180_000));
+/// let found = bed.take::<[u8], String>("guessing");
+/// assert!(found[0].value.as_deref().is_some_and(|told| told.starts_with("mallory from ")));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlidingWindows {

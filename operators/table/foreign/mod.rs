@@ -289,6 +289,7 @@ where
     ///
     /// ```
     /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
     ///
     /// let job = Job::new("addressed-orders");
     /// let orders = job.table("orders", keyed_topic::<u64, (u64, String)>("orders"));
@@ -297,6 +298,14 @@ where
     ///     .join_on("addressed", customers, |(customer, _)| *customer, |(_, goods), name| format!("{goods} for {name}"))
     ///     .changes()
     ///     .sink(topic::<String>("addressed-orders").as_option());
+    ///
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::default()));
+    /// bed.send("customers", &49u64, &"ann".to_owned());
+    /// bed.commit();
+    /// bed.send("orders", &1u64, &(49u64, "tea".to_owned()));
+    /// bed.expect_changes::<u64, String>("addressed-orders", [(&1, Some("tea for ann".to_owned()))]);
+    /// bed.send("customers", &49u64, &"anna".to_owned());
+    /// bed.expect_changes::<u64, String>("addressed-orders", [(&1, Some("tea for anna".to_owned()))]);
     /// ```
     ///
     /// # Panics

@@ -81,6 +81,7 @@ fn in_words(key_type: &str, key: &[u8]) -> String {
     }
     let words = match key_type {
         "text" => std::str::from_utf8(key).ok().map(|key| format!("{key:?}")),
+        "str" => plain::<String>(key),
         "u64" | "u32" | "u16" => plain::<u64>(key),
         "i64" | "i32" | "i16" => plain::<i64>(key),
         _ => None,
