@@ -39,6 +39,7 @@ Examples:
   onceflow bench                                  everything
   onceflow bench word-count --input book.txt
   onceflow bench commit latency --json > figures.jsonl
+  onceflow bench nexmark --kafka localhost:9092   its queries on Apache Kafka, too
 
 A ratio is value ÷ baseline. For latencies and costs, less is better; for rates, more.
 Stolen and others are the shares of the processors that the host and other programs took meanwhile: a ratio to a loop of
@@ -67,6 +68,9 @@ pub(super) struct BenchArguments {
     /// The state of the job of `savepoint`, in GiB; five times as much disk is needed
     #[arg(long, value_name = "GIB", default_value_t = 4)]
     state_gib: u64,
+    /// Apache Kafka for `nexmark`, which makes topics of its own there and removes them
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -108,6 +112,7 @@ struct Bench<'a> {
     inputs: &'a [PathBuf],
     is_quick: bool,
     state_gib: u64,
+    kafka: Option<&'a str>,
 }
 
 impl Bench<'_> {
@@ -164,6 +169,7 @@ pub(super) fn run(env: &Env, arguments: &BenchArguments) -> anyhow::Result<()> {
             inputs: &arguments.inputs,
             is_quick: arguments.quick,
             state_gib: arguments.state_gib,
+            kafka: arguments.kafka.as_deref(),
         };
         let begin = Ticks::now(env);
         let mut measured = measure(*benchmark, &bench)?;

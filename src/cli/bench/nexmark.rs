@@ -8,8 +8,11 @@ use anyhow::ensure;
 use super::report::Figure;
 use super::{Bench, millis, per_second, percentile};
 use crate::broker::BrokerConfig;
-use crate::cli::nexmark::{Event, Format, Generator, Inputs, Pace, Query, load};
+use crate::cli::nexmark::{
+    EVENTS as EVENTS_TOPIC, Event, Format, Generator, Inputs, Pace, Query, SIDE_INPUT, load,
+};
 use crate::cli::text::remove_tree;
+use crate::client::transport::KafkaSettings;
 use crate::client::wait;
 use crate::codec::Codec;
 use crate::env::{Env, OpenMode};
@@ -29,14 +32,28 @@ const KERNEL_BYTES_MAX: usize = 64 << 10;
 /// How often the job is asked how long its last commit took.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Measures every query: events a second with one worker and with two, in the native form and as JSON, and what the native one with
-/// two workers takes besides.
+/// Measures every query: events a second with one worker and with two, in the native form and as JSON, on Kafka as JSON where one is
+/// named, and what the native one with two workers takes besides.
 pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
     let events = bench.scaled(EVENTS);
     let generator = Generator::new(Pace::over_days(events, RATE));
     let mut figures = Vec::new();
-    for (form, format) in [("native", Format::Native), ("json", Format::Json)] {
-        let input = Input::load(bench, form, &generator, format, events)?;
+    let forms = [
+        ("native", Format::Native),
+        ("json", Format::Json),
+        ("kafka-json", Format::Json),
+    ];
+    for (form, format) in forms {
+        let log = match (form, bench.kafka) {
+            ("kafka-json", None) => continue,
+            ("kafka-json", Some(brokers)) => kafka(bench, brokers)?,
+            _ => Log::in_env(
+                bench.env.clone(),
+                &bench.directory.join(form),
+                BrokerConfig::default(),
+            )?,
+        };
+        let input = Input::load(bench, log, form, &generator, format, events)?;
         for query in queries() {
             let workers: &[usize] = match format {
                 Format::Native => &[1, 2],
@@ -52,6 +69,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
                 }
             }
         }
+        for topic in [EVENTS_TOPIC, SIDE_INPUT] {
+            wait(input.log.admin().delete_topic(&TopicName::new(topic)?))?;
+        }
         input.log.close()?;
         remove_tree(bench.env, &input.data);
     }
@@ -60,6 +80,15 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
 
 fn queries() -> impl Iterator<Item = Query> {
     <Query as clap::ValueEnum>::value_variants().iter().copied()
+}
+
+/// The log of a Kafka cluster; its jobs keep their state in the directory of the benchmark.
+fn kafka(bench: &Bench<'_>, brokers: &str) -> anyhow::Result<Log> {
+    let state = bench.directory.join("kafka-state");
+    let settings = KafkaSettings::from_environment(bench.env)?
+        .with("bootstrap.servers", brokers)?
+        .with("state.dir", &state.to_string_lossy())?;
+    Ok(Log::kafka_with(settings)?)
 }
 
 /// The events in the log, in one form.
@@ -77,13 +106,13 @@ struct Input {
 impl Input {
     fn load(
         bench: &Bench<'_>,
+        log: Log,
         form: &'static str,
         generator: &Generator,
         format: Format,
         events: u64,
     ) -> anyhow::Result<Self> {
         let data = bench.directory.join(form);
-        let log = Log::in_env(bench.env.clone(), &data, BrokerConfig::default())?;
         load(&log, generator, format, events, PARTITIONS_COUNT)?;
         let mut bytes = 0;
         // As many as fit into the caches would say too much for the loop, and all of them need not be in memory at once.
@@ -117,13 +146,14 @@ impl Input {
     /// Runs a query over all events, from its start to the end of its last commit.
     fn run(&self, bench: &Bench<'_>, query: Query, workers: usize) -> anyhow::Result<Run> {
         let clock = &bench.env.clock;
-
+        // A Kafka may have seen this job before, and remembers how far it came.
+        let started = clock.wall().0;
         let inputs = Inputs {
             format: self.format,
             clock: clock.clone(),
             delay: Duration::ZERO,
             directory: self.data.join("files"),
-            run: format!("-{}-{}-{workers}", query.name(), self.form),
+            run: format!("-{}-{}-{workers}-{started}", query.name(), self.form),
         };
         let written_before = kernel_says(bench.env, "/proc/self/io", "write_bytes:");
         let launch = query

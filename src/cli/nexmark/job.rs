@@ -20,12 +20,24 @@ use crate::types::Durability;
 /// How often the process looks whether something was committed.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
+/// What the place of a Kafka cluster begins with.
+const KAFKA_SCHEME: &str = "kafka://";
+
 /// The orders of the process.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct QueryJobArguments {
-    /// The data directory
+    /// The data directory, or kafka://HOST:PORT
     #[arg(long)]
     data: PathBuf,
+    /// The end of the names of the job and of its topic of results, where several runs share a log
+    #[arg(long, default_value = "")]
+    run: String,
+    /// Where q10 writes its files; in the data directory if nothing is named
+    #[arg(long)]
+    files: Option<PathBuf>,
+    /// Whether a data directory's log syncs each commit
+    #[arg(long)]
+    fsync: bool,
     /// The query; without one the events are loaded
     #[arg(long, value_enum)]
     query: Option<Query>,
@@ -52,13 +64,23 @@ pub(in crate::cli) struct QueryJobArguments {
     partitions: i32,
 }
 
-/// Loads events, or runs a query until its input ends, and says each commit.
+/// Loads events, or runs a query until its input ends, and says each commit; at the end, how many records it read and how many
+/// seconds lie between its start and the end of its last commit.
 pub(in crate::cli) fn run_job(env: &Env, arguments: &QueryJobArguments) -> anyhow::Result<()> {
-    let config = BrokerConfig {
-        durability: Durability::Process,
-        ..BrokerConfig::default()
+    let log = match arguments.data.to_str() {
+        Some(place) if place.starts_with(KAFKA_SCHEME) => Log::open(place)?,
+        _ => {
+            let durability = match arguments.fsync {
+                true => Durability::Fsync,
+                false => Durability::Process,
+            };
+            let config = BrokerConfig {
+                durability,
+                ..BrokerConfig::default()
+            };
+            Log::in_env(env.clone(), &arguments.data, config)?
+        }
     };
-    let log = Log::in_env(env.clone(), &arguments.data, config)?;
     match arguments.query {
         Some(query) => run_query(env, &log, query, arguments)?,
         None => {
@@ -86,11 +108,12 @@ fn run_query(
         format: arguments.format,
         clock: Arc::clone(&env.clock),
         delay: Duration::from_micros(arguments.delay_micros),
-        directory: arguments.data.join("files"),
-        run: String::new(),
+        directory: (arguments.files.clone()).unwrap_or_else(|| arguments.data.join("files")),
+        run: arguments.run.clone(),
     };
     let commit = Commit::every(Duration::from_millis(arguments.commit_millis));
     let launch = query.job(&inputs).exactly_once(commit);
+    let begin = env.clock.now();
     let running = launch.workers(arguments.workers).start(log)?;
     let mut said = 0;
     while !running.is_finished() {
@@ -102,6 +125,9 @@ fn run_query(
             out.flush()?;
         }
     }
-    wait(running.finished())?;
+    let summary = wait(running.finished())?;
+    let seconds = env.clock.now().since(begin).as_secs_f64();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{} records in {seconds:.3} s", summary.records)?;
     Ok(())
 }

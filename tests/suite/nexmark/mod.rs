@@ -2,6 +2,7 @@
 //! killed twenty times on the way.
 
 mod files;
+mod native;
 mod oracle;
 mod queries;
 mod sql;
@@ -40,10 +41,11 @@ fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
         let folder = TempDir::new().unwrap();
-        let log = Log::embedded(folder.path().join("json")).unwrap();
-        let (events, format) = (EVENTS, Format::Json);
-        onceflow::cli::nexmark::load(&log, &generator(), format, events, PARTITIONS).unwrap();
-        log.close().unwrap();
+        for (name, format) in [("json", Format::Json), ("native", Format::Native)] {
+            let log = Log::embedded(folder.path().join(name)).unwrap();
+            onceflow::cli::nexmark::load(&log, &generator(), format, EVENTS, PARTITIONS).unwrap();
+            log.close().unwrap();
+        }
         let oracle = Oracle::load(folder.path(), &generator(), EVENTS);
         World { folder, oracle }
     })
@@ -56,17 +58,28 @@ fn generator() -> Generator {
 /// A copy of the events for one run.
 struct Run {
     query: Query,
+    format: &'static str,
+    workers: &'static str,
     folder: TempDir,
 }
 
 impl Run {
     fn of(query: Query) -> Self {
+        Self::with(query, "json", "2")
+    }
+
+    fn with(query: Query, format: &'static str, workers: &'static str) -> Self {
         let folder = TempDir::new().unwrap();
         copy(
-            &world().folder.path().join("json"),
+            &world().folder.path().join(format),
             &folder.path().join("data"),
         );
-        Self { query, folder }
+        Self {
+            query,
+            format,
+            workers,
+            folder,
+        }
     }
 
     fn data(&self) -> PathBuf {
@@ -76,7 +89,8 @@ impl Run {
     /// Starts the query in a process of its own.
     fn start(&self, delay: Duration) -> Child {
         Command::new(env!("CARGO_BIN_EXE_onceflow"))
-            .args(["nexmark-job", "--format", "json", "--workers", "2"])
+            .args(["nexmark-job", "--format", self.format])
+            .args(["--workers", self.workers])
             .args(["--query", self.query.name(), "--commit-millis", "5"])
             .args(["--delay-micros", &delay.as_micros().to_string()])
             .arg("--data")
@@ -117,10 +131,15 @@ impl Run {
 
     /// The rows that were committed, and how often each was written.
     fn results(&self) -> Results {
+        self.results_by(|json| serde_json::from_slice(json).unwrap())
+    }
+
+    /// As `results`, of rows that `decode` reads.
+    fn results_by(&self, decode: impl Fn(&[u8]) -> Value) -> Results {
         let log = Log::embedded(self.data()).unwrap();
         let seen = committed(&log, RESULTS);
         log.close().unwrap();
-        Results::of(self.query, seen)
+        Results::of(self.query, seen, decode)
     }
 }
 
@@ -133,10 +152,10 @@ struct Results {
 }
 
 impl Results {
-    fn of(query: Query, seen: Vec<Seen>) -> Self {
+    fn of(query: Query, seen: Vec<Seen>, decode: impl Fn(&[u8]) -> Value) -> Self {
         let row = |value: &[u8]| {
             let mut row = Vec::new();
-            flatten(serde_json::from_slice(value).unwrap(), &mut row);
+            flatten(decode(value), &mut row);
             row
         };
         let mut updates = BTreeMap::<_, Vec<_>>::new();
