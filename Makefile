@@ -74,8 +74,8 @@ bench-peers: setup
 
 check: setup
 	cargo fmt --check
-	cargo clippy --all-targets --features cli -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features cli
+	cargo clippy --all-targets --features cli,metrics -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features cli,metrics
 	@command -v cargo-deny >/dev/null || { \
 	    echo "check: cargo-deny is missing: 'cargo install cargo-deny --locked' takes some minutes, then run this again" >&2; \
 	    exit 1; \

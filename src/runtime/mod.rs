@@ -84,6 +84,9 @@ pub use life::query::{
 pub use life::savepoint::{Restored, Savepoint};
 #[cfg(feature = "cli")]
 pub(crate) use life::savepoint::{ask_for_savepoint, begin_anew};
+pub use life::status::{
+    ChainStatus, JobPhase, OpenTransaction, SplitStatus, Status, StoreStatus, Totals, WorkerStatus,
+};
 pub use life::stopper::Stopper;
 pub use scale::ScaleOut;
 pub use task::call_runtime::CallClock;
@@ -92,6 +95,7 @@ pub use task::committed::{Epoch, QueryError, TimedRows, View};
 pub use task::context::{JobContext, OperatorContext};
 pub use task::cycle::Commit;
 pub use task::late::{Late, LateReason};
+pub use task::meter::{CloseReason, CycleStatus, LifeStatus, SplitState};
 pub use task::ordered_store::OrderedStore;
 pub use task::poison::PoisonPolicy;
 pub use task::progress::{JobProgress, ShareReport, Summary};

@@ -39,7 +39,8 @@ use crate::protocol::messages::{
 };
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{
-    GroupId, Isolation, Offset, ProducerIdentity, TopicName, TopicPartition, TransactionalId,
+    GroupId, Isolation, Offset, ProducerId, ProducerIdentity, TopicName, TopicPartition,
+    TransactionalId,
 };
 
 /// The answer to a request, to be awaited on any executor.
@@ -176,6 +177,17 @@ pub trait Transport: Send + Sync + 'static {
     #[doc(hidden)]
     /// All transactional ids (ListTransactions).
     fn list_transactions(&self) -> Reply<Vec<TransactionDescription>>;
+
+    #[doc(hidden)]
+    /// The transactional ids of these producers (ListTransactions).
+    fn transactions_of(&self, producers: &[ProducerId]) -> Reply<Vec<TransactionDescription>> {
+        let (all, producers) = (self.list_transactions(), producers.to_vec());
+        Box::pin(async move {
+            let mut found = all.await?;
+            found.retain(|transaction| producers.contains(&transaction.producer_id));
+            Ok(found)
+        })
+    }
 
     #[doc(hidden)]
     /// One transactional id (DescribeTransactions).

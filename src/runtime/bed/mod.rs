@@ -378,8 +378,8 @@ impl TestBed {
     #[track_caller]
     pub fn ask<R>(&mut self, question: impl AsyncFnOnce(Queries) -> R) -> R {
         self.commit();
-        let (log, progress) = (self.log(), &self.process().progress);
-        let queries = Queries::new(log.env(), &self.name, &self.topology, progress);
+        let (log, topology, progress) = (self.log(), &self.topology, &self.process().progress);
+        let queries = Queries::new(log.env(), &self.name, topology, progress, log.transport());
         let mut answer = std::pin::pin!(question(queries));
         for _ in 0..ROUNDS_MAX {
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());

@@ -4,6 +4,8 @@
 //! the cycle's transaction; `commit` makes the data durable, then decides; only then do values go to RocksDB (I7).
 
 mod holding;
+mod measuring;
+mod read_topics;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +17,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{Span, debug, info_span};
 
 use self::holding::Savepoints;
+use self::measuring::Moments;
+use self::read_topics::source_topic;
+pub(crate) use self::read_topics::source_topics;
 use super::epochs::Epochs;
 use super::flusher::Flusher;
 use super::kept::of_a_writer;
@@ -30,13 +35,14 @@ use crate::runtime::task::changelog::Flush;
 use crate::runtime::task::context::JobContext;
 use crate::runtime::task::cycle::{Commit, Cycle, Effect, Event};
 use crate::runtime::task::inbox::{Message, TaskChange};
+use crate::runtime::task::meter::CycleTimes;
 use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::{Drained, Report};
 use crate::runtime::task::splits::SplitPlan;
 use crate::runtime::task::worker::worker_thread;
 use crate::runtime::topics::positions::Positions;
 use crate::runtime::topics::schemas::NotedSchema;
-use crate::runtime::topics::source_topics::{SourceTopics, require_read_topics};
+use crate::runtime::topics::source_topics::SourceTopics;
 use crate::types::{GroupId, TopicName};
 
 mod standstill;
@@ -70,6 +76,7 @@ pub(crate) struct Driver {
     /// When the open cycle began, and the drained one.
     began: Option<Instant>,
     drained_began: Option<Instant>,
+    times: CycleTimes,
     /// The records of the drained cycle, until it is committed.
     drained_records: u64,
     /// Whether it was said that a cycle does not close.
@@ -125,6 +132,7 @@ impl Driver {
             records_max: commit.records_first,
             began: None,
             drained_began: None,
+            times: CycleTimes::default(),
             drained_records: 0,
             is_standstill_told: false,
             held: BTreeSet::new(),
@@ -171,7 +179,8 @@ impl Driver {
 
     /// The job has begun; turns follow.
     pub(crate) fn begin(&mut self) {
-        self.progress.begun();
+        let now = self.job.env.clock.wall();
+        self.progress.begun(now, self.commit.interval);
     }
 
     /// How long the next turn without a report may be put off.
@@ -321,10 +330,12 @@ impl Driver {
             // Every worker is drained, so nobody counts now.
             self.drained_records = self.job.cycle_records.swap(0, Ordering::Relaxed);
             self.drained_began = self.began.take();
+            self.times.drained(self.drained_began, now);
         }
         for effect in effects {
             match effect {
                 Effect::Close => {
+                    self.times.closed(now, Self::close_reason(event));
                     let is_read = self.progress.desk.close_cycle(now);
                     self.job.backend.views().close_cycle(is_read);
                     // Workers see this within a batch, and `Close` once they are out of it.
@@ -385,10 +396,11 @@ impl Driver {
                 job: self.job.name.clone(),
             });
         }
-        let begin = self.job.env.clock.now();
+        let mut moments = Moments::new(&self.job.env);
         let (mut moved, mut flushes) = (BTreeMap::new(), Vec::new());
         let mut marks = Vec::new();
         for drained in self.drained.drain(..) {
+            moments.flushed(drained.flushed_in);
             moved.extend(drained.positions);
             marks.extend(drained.marks);
             flushes.extend(
@@ -408,6 +420,7 @@ impl Driver {
         }
         self.reserve_epochs(writer)?;
         self.send_positions(writer, &moved)?;
+        moments.positions_sent(&self.job.env);
         failpoint("cycle.offsets_sent");
         match wait(self.job.writers[writer].commit())? {
             CommitOutcome::Committed => {}
@@ -418,15 +431,16 @@ impl Driver {
                 });
             }
         }
+        moments.ended(&self.job.env);
         failpoint("cycle.committed");
         // Before RocksDB hears of it, and before anybody is told.
         self.job.backend.views().publish();
         self.job.calls.note_committed();
         self.broadcast(|| Message::Committed);
-        let latency = self.job.env.clock.now().since(begin);
+        let (latency, cycle) = moments.told(&self.job.env, self.times.take(), self.drained_records);
         // Counted before the positions tell that the job has come so far.
         self.note_committed(&moved);
-        self.progress.committed(&moved, latency);
+        self.progress.committed(&moved, latency, cycle);
         self.note_read_for_good(&moved);
         self.committed.append(&mut moved);
         // I7: the decision is durable; from here on RocksDB may hold what the cycle wrote.
@@ -555,33 +569,5 @@ impl Driver {
             }
         }
         fenced
-    }
-}
-
-/// Remembers who the topics are that the job reads. Call it before anything runs beside the driver: if one of them is
-/// another by now, nothing is left to be stopped.
-///
-/// # Errors
-/// As [`SourceTopics::new`].
-pub(crate) fn source_topics(
-    job: &JobContext,
-    progress: &Arc<Progress>,
-) -> Result<SourceTopics, JobError> {
-    if job.is_spread {
-        // Its plan was made when the process began.
-        require_read_topics(job, progress)?;
-    }
-    let splits = job.splits.all();
-    let plans = splits.iter().map(|(_, plan)| plan);
-    let read: BTreeSet<&TopicName> = plans.filter_map(source_topic).collect();
-    let reads_all = !job.is_spread;
-    SourceTopics::new(job, progress, read, reads_all)
-}
-
-/// The topic behind a split, unless it is one between the job's own processes.
-fn source_topic(plan: &SplitPlan) -> Option<&TopicName> {
-    match (&plan.split, plan.state_partition) {
-        (Split::Partition(partition), None) => Some(&partition.topic),
-        _ => None,
     }
 }

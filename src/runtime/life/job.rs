@@ -309,7 +309,7 @@ impl Launch {
         };
         let progress = Arc::<Progress>::default();
         let sources = Sources::new(log.transport(), &self.name, &topology)?;
-        let queries = Queries::new(log.env(), &self.name, &topology, &progress);
+        let queries = Queries::new(log.env(), &self.name, &topology, &progress, log.transport());
         let stopper = Stopper::default();
         let (done, finished) = oneshot::channel();
         let name = self.name.clone();

@@ -1,6 +1,6 @@
 //! A job's life: its start, its driver, its restarts and its end.
 //!
-//! Reading order: `job.rs` (what users call), `supervision.rs`, `start.rs`, `opened.rs`, `kept.rs` (its transactional ids), `driver.rs`, `participation.rs` (a job that is spread), `flusher.rs`, `savepoint/`.
+//! Reading order: `job.rs` (what users call), `supervision.rs`, `start.rs`, `opened.rs`, `kept.rs` (its transactional ids), `driver.rs`, `participation.rs` (a job that is spread), `flusher.rs`, `savepoint/`, `status/` (what all that shows a job draws from).
 
 pub(in crate::runtime) mod arguments;
 pub(in crate::runtime) mod driver;
@@ -19,6 +19,7 @@ pub(in crate::runtime) mod query;
 pub(in crate::runtime) mod savepoint;
 pub(in crate::runtime) mod signals;
 pub(in crate::runtime) mod start;
+pub(in crate::runtime) mod status;
 pub(in crate::runtime) mod stopper;
 pub(in crate::runtime) mod supervision;
 pub(in crate::runtime) mod surprises;

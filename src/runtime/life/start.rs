@@ -278,6 +278,11 @@ fn prepare(
         shared_stores: topology.shared_stores.clone(),
         replay_topics: topology.replay_topics_of_sources(),
         own_sources_count: topology.own_sources_count(),
+        sources: topology
+            .sources
+            .iter()
+            .map(|it| it.name.as_str().into())
+            .collect(),
         exchanges: topology.exchange_names(),
         renamed: topology.renamed.clone(),
         renamed_exchanges: topology.renamed_exchanges.clone(),

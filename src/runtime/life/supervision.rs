@@ -119,6 +119,9 @@ impl Supervision {
             0 => self.failures + 1,
             _ => 1,
         };
+        if let Err(why) = &result {
+            progress.meters.note_failed(why);
+        }
         match result {
             // Each such attempt sets another record apart, so it is no failure without progress.
             Err(JobError::NotCommitted { .. }) if is_apart => {

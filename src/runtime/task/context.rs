@@ -65,6 +65,8 @@ pub struct JobContext {
     pub(crate) replay_topics: Vec<Arc<str>>,
     /// How many sources are no topics of letters: those come behind.
     pub(crate) own_sources_count: usize,
+    /// The names of the sources by their numbers.
+    pub(crate) sources: Vec<Arc<str>>,
     /// The exchanges by their numbers, in the order of their names.
     pub(crate) exchanges: Vec<Arc<str>>,
     /// Steps that were renamed: under which name their state is kept.

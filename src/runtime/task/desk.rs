@@ -77,6 +77,18 @@ impl Desk {
         asked_millis > 0 && now.since(asked) < KEPT_FOR
     }
 
+    /// Looks at the incarnation that runs, without asking for its state. `true` if there is one, `false` once there will be none any
+    /// more, `None` between two.
+    pub(crate) fn peek(&self, look: impl FnOnce(&JobContext)) -> Option<bool> {
+        match &*self.open.read() {
+            Some(open) => {
+                look(&open.job);
+                Some(true)
+            }
+            None => self.is_over.load(Ordering::Acquire).then_some(false),
+        }
+    }
+
     /// Has the running incarnation looked at; `look` says `None` where it cannot be answered yet, for which a cycle is closed.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&JobContext) -> Option<R>) -> Look<R> {
         let open = self.open.read();

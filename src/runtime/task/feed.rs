@@ -7,6 +7,7 @@ use std::task::Waker;
 
 use super::context::{JobContext, OperatorContext};
 use super::marks::SharedTasks;
+use super::meter::SplitState as StateOfSplit;
 use super::pace::Turn;
 use super::poison::Poison;
 use super::quarantine::{Admission, ApartAhead};
@@ -29,6 +30,8 @@ pub(crate) trait Feed {
     fn signal(&mut self, signal: Signal) -> Flow;
     /// Where each split stands: its number and position.
     fn positions(&self, visit: &mut dyn FnMut(u32, Position));
+    /// How far each split has come: its number, and whether time waits for it.
+    fn states(&self, _visit: &mut dyn FnMut(u32, StateOfSplit)) {}
     /// Told once, before any split is opened, who sends to the topic that is read, if it is one between processes.
     fn expect_senders(&mut self, _senders: Vec<Senders>) {}
     /// Reads this split, too.
@@ -329,6 +332,17 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
                 watermark: split.time.committed().filter(|_| self.time.is_used()),
             };
             visit(split.number, position);
+        }
+    }
+
+    fn states(&self, visit: &mut dyn FnMut(u32, StateOfSplit)) {
+        for split in &self.readers {
+            let state = match (split.is_exhausted, split.time.is_idle()) {
+                (true, _) => StateOfSplit::Ended,
+                (false, true) => StateOfSplit::Idle,
+                (false, false) => StateOfSplit::Active,
+            };
+            visit(split.number, state);
         }
     }
 

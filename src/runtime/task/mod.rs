@@ -25,6 +25,7 @@ mod header_column;
 pub(in crate::runtime) mod inbox;
 pub(in crate::runtime) mod late;
 pub(in crate::runtime) mod marks;
+pub(in crate::runtime) mod meter;
 pub(in crate::runtime) mod open_sink;
 pub(in crate::runtime) mod ordered_store;
 pub(in crate::runtime) mod pace;

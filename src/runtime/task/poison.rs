@@ -155,6 +155,9 @@ impl Poison {
             value,
             headers.headers(),
         );
+        if appended.is_ok() {
+            self.job.progress.meters.note_dead_letter();
+        }
         appended.map_err(|failure| match failure.into_inner() {
             FailureInner::Job(e) => e,
             FailureInner::Poison(refused) => JobError::Sink {

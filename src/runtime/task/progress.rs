@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::Position;
 use crate::runtime::task::desk::Desk;
+use crate::runtime::task::meter::{CycleStatus, Meters};
 use crate::runtime::task::quarantine::Quarantine;
 use crate::state::StoreSize;
-use crate::types::{Offset, TopicId, TopicName, TopicPartition};
+use crate::types::{Offset, Timestamp, TopicId, TopicName, TopicPartition};
 
 /// Counters of a running job, shared with whoever watches it.
 #[derive(Debug, Default)]
@@ -33,6 +34,7 @@ pub(crate) struct Progress {
     report: Mutex<JobProgress>,
     /// The size of each worker's part of a store at the end of its last cycle.
     sizes: Mutex<BTreeMap<String, BTreeMap<usize, StoreSize>>>,
+    pub(crate) meters: Meters,
     /// Where readers of its state ask.
     pub(crate) desk: Desk,
     is_begun: AtomicBool,
@@ -96,7 +98,13 @@ pub struct ShareReport {
 }
 
 impl Progress {
-    pub(crate) fn committed(&self, moved: &BTreeMap<u32, Position>, latency: Duration) {
+    pub(crate) fn committed(
+        &self,
+        moved: &BTreeMap<u32, Position>,
+        latency: Duration,
+        cycle: CycleStatus,
+    ) {
+        self.meters.note_cycle(cycle, moved);
         self.commits.fetch_add(1, Ordering::Relaxed);
         let mut report = self.report.lock();
         report.commits += 1;
@@ -155,7 +163,8 @@ impl Progress {
     }
 
     /// The job's topics are there, and its workers run.
-    pub(crate) fn begun(&self) {
+    pub(crate) fn begun(&self, now: Timestamp, commit_interval: Duration) {
+        self.meters.note_begun(now, commit_interval);
         self.is_begun.store(true, Ordering::Release);
         self.changed();
     }

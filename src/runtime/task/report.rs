@@ -1,5 +1,7 @@
 //! What workers tell the driver.
 
+use std::time::Duration;
+
 use crossbeam_channel::{Receiver, Sender};
 
 use super::changelog::Flush;
@@ -14,6 +16,8 @@ pub(crate) struct Drained {
     pub(crate) worker: usize,
     /// Where each of its splits stands.
     pub(crate) positions: Vec<(u32, Position)>,
+    /// How long it wrote changelogs and prepared sinks.
+    pub(crate) flushed_in: Duration,
     /// The changes of its sinks' marks, by the sink's name.
     pub(crate) marks: Vec<(String, MarkChanges)>,
     /// What RocksDB is to get once the cycle is committed.

@@ -264,6 +264,11 @@ impl SplitTime {
         seat.is_some_and(|seat| seat.look(watermark))
     }
 
+    /// Whether time goes on without the split.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_idle
+    }
+
     /// The split was read; nobody need wait for it if it is `away`.
     pub(crate) fn come_to(&mut self, is_away: bool) {
         let watermark = self.clock.watermark();

@@ -17,6 +17,7 @@ use super::cycle::Commit;
 use super::exchange::Receive;
 use super::feed::Feed;
 use super::inbox::Message;
+use super::meter::WorkerMeters;
 use super::open_sink::OpenSink;
 use super::pace::Turn;
 use super::report::{Drained, Report, Reports};
@@ -61,6 +62,7 @@ pub(crate) struct Worker {
     stores: Vec<OpenStore>,
     sinks: Vec<OpenSink>,
     turn: Rc<Turn>,
+    meters: WorkerMeters,
     /// The feed that reads next.
     next_feed: usize,
     /// When the chains are told of the wall clock next.
@@ -232,6 +234,7 @@ impl Worker {
         let source_edges = (0..feeds.len())
             .map(|index| fed_by(Producer::Source(index)))
             .collect();
+        let meters = job.meters_of(number, chains.sources.len());
         Ok(Self {
             waker: job.inboxes[number].waker(),
             job,
@@ -247,6 +250,7 @@ impl Worker {
             stores: parts.stores,
             sinks: parts.sinks,
             turn: parts.turn,
+            meters,
             next_feed: 0,
             next_tick: Instant::default(),
             state: State::Open,
@@ -308,7 +312,19 @@ impl Worker {
 
     /// Sleeps until a message or a source's news is there, at most so long.
     fn wait(&self, at_most: Duration) {
+        let is_blocked = self.is_held_back();
+        let began = self.job.env.clock.now();
         self.job.inboxes[self.number].wait(at_most);
+        let slept = self.job.env.clock.now().since(began);
+        self.meters.sleep.add(is_blocked, slept);
+    }
+
+    /// Whether it could read more, but waits for others: for a commit, or for a worker that is behind.
+    fn is_held_back(&self) -> bool {
+        let is_crowded = |worker| self.job.is_crowded(worker);
+        self.state != State::Open
+            || self.job.pressure.are_sources_stopped()
+            || (0..self.job.inboxes.len()).any(is_crowded)
     }
 
     /// Where each of its splits stands.
@@ -473,6 +489,7 @@ impl Worker {
     fn drain(&mut self) -> Result<(), JobError> {
         self.state = State::Drained;
         failpoint("cycle.drained");
+        let began = self.job.env.clock.now();
         let marks = self.prepare_sinks()?;
         let mut flushes: Vec<Flush> = Vec::new();
         let timestamp = self.job.env.clock.wall();
@@ -494,9 +511,13 @@ impl Worker {
                 .map_err(|failure| self.failed(failure))?;
         }
         let positions = self.positions();
+        for feed in &self.feeds {
+            feed.states(&mut |split, state| progress.meters.note_state(split, state));
+        }
         self.reports.send(Report::Drained(Drained {
             worker: self.number,
             positions,
+            flushed_in: self.job.env.clock.now().since(began),
             marks,
             flushes,
         }));

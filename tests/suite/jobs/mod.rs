@@ -15,6 +15,7 @@ mod memory;
 mod messages;
 pub(crate) mod migrations;
 mod nulls;
+mod observing;
 mod operators;
 mod own_sinks;
 mod pace;

@@ -1,12 +1,18 @@
 //! A transaction in a partition that no coordinator knows of: found by us, ended by Kafka's own tool.
 
+use std::time::Duration;
+
+use onceflow::client::transport::KafkaSettings;
 use onceflow::client::{Admin, wait};
 use onceflow::internals::protocol::wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
-use onceflow::types::Isolation;
+use onceflow::prelude::*;
+use onceflow::runtime::{JobPhase, Running};
+use onceflow::types::{Isolation, TopicName};
 
 use super::older_protocol::Unguarded;
+use super::proxy::until;
 use super::stage::{Stage, World, commit, stage};
 use crate::support::raw::ask;
 
@@ -56,6 +62,9 @@ fn k8_a_hanging_transaction_is_found_and_readers_go_on_when_it_is_ended() {
     let stands_at = world.end(Isolation::ReadCommitted);
     assert_eq!(found[0].current_transaction_start, Some(stands_at));
     assert_eq!(world.committed(), ["before"], "readers wait");
+    let folder = tempfile::tempdir().unwrap();
+    let job = watch(&stage, &world, &folder);
+    wait_until_it_is_seen(&job, late.identity().id.0);
     let offset = stands_at.to_string();
     let partition = ["--topic", world.name, "--partition", "0"];
     let arguments = [&["abort"][..], &partition, &["--start-offset", &offset]].concat();
@@ -65,4 +74,39 @@ fn k8_a_hanging_transaction_is_found_and_readers_go_on_when_it_is_ended() {
     world.until_committed(&["before", "behind"]);
     let found = wait(admin.hanging_transactions(&world.partition())).unwrap();
     assert!(found.is_empty(), "{found:?}");
+    wait(job.caught_up()).unwrap();
+    let status = wait(job.status());
+    assert_eq!(status.transactions, []);
+    assert_eq!(status.lag(), Some(0));
+    wait(job.stop()).unwrap();
+}
+
+/// A job that reads the topic.
+fn watch(stage: &Stage, world: &World<'_>, folder: &tempfile::TempDir) -> Running {
+    let settings = KafkaSettings::new(&stage.cluster.bootstrap())
+        .and_then(|it| it.with("state.dir", &folder.path().display().to_string()));
+    let log = Log::kafka_with(settings.unwrap()).unwrap();
+    let copies = TopicName::new("hanging-copies").unwrap();
+    wait(log.admin().create_topic(&copies, 1)).unwrap();
+    let job = Job::new("hanging-watched");
+    job.source(topic::<str>(world.name))
+        .sink(topic("hanging-copies"));
+    let commit = Commit::every(Duration::from_millis(50));
+    job.exactly_once(commit).start(&log).unwrap()
+}
+
+/// The view of the job names the transaction as one that nobody ends.
+fn wait_until_it_is_seen(job: &Running, producer_id: i64) {
+    until("the job reads", || {
+        wait(job.status()).phase == JobPhase::Running
+    });
+    let status = wait(job.status());
+    assert_eq!(status.log_error, None);
+    let said = format!("is held up by a hanging transaction of producer {producer_id}");
+    assert!(status.sentence.contains(&said), "{}", status.sentence);
+    let [hanging] = &*status.transactions else {
+        panic!("{:?}", status.transactions);
+    };
+    assert!(hanging.is_hanging && hanging.transactional_id.is_none());
+    assert_eq!(hanging.producer_id, producer_id);
 }

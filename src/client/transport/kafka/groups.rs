@@ -205,13 +205,18 @@ impl Cluster {
             .map(drop)
     }
 
+    /// The transactions of these producers, or of all if there are none.
     pub(super) async fn list_transactions(
         &self,
+        producers: Vec<i64>,
     ) -> Result<Vec<TransactionDescription>, ClientError> {
         let mut found = Vec::new();
         for node in self.all_nodes().await? {
             let plan = Plan::new(Target::Node(node));
-            let request = wire::list_transactions::ListTransactionsRequest::default();
+            let request = wire::list_transactions::ListTransactionsRequest {
+                producer_id_filters: producers.clone(),
+                ..Default::default()
+            };
             let answer = self.call(&plan, &request).await?;
             for listed in answer.transaction_states {
                 let Ok(id) = TransactionalId::new(&listed.transactional_id) else {

@@ -61,7 +61,8 @@ use crate::protocol::messages::{
     TransactionDescription, TxnOffsetCommitRequest,
 };
 use crate::types::{
-    GroupId, Isolation, Offset, ProducerIdentity, TopicName, TopicPartition, TransactionalId,
+    GroupId, Isolation, Offset, ProducerId, ProducerIdentity, TopicName, TopicPartition,
+    TransactionalId,
 };
 
 /// The name of the thread that carries the requests.
@@ -302,7 +303,12 @@ impl Transport for KafkaTransport {
     }
 
     fn list_transactions(&self) -> Reply<Vec<TransactionDescription>> {
-        self.run(|cluster| async move { cluster.list_transactions().await })
+        self.transactions_of(&[])
+    }
+
+    fn transactions_of(&self, producers: &[ProducerId]) -> Reply<Vec<TransactionDescription>> {
+        let producers = producers.iter().map(|producer| producer.0).collect();
+        self.run(|cluster| async move { cluster.list_transactions(producers).await })
     }
 
     fn describe_transaction(&self, id: &TransactionalId) -> Reply<TransactionDescription> {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET  /                                            the job and its stores
+//! GET  /status, /metrics                            the job as a whole: `shown.rs`
 //! GET  /stores/NAME?key=…                           a value; several with several keys
 //! GET  /stores/NAME?after=…&limit=…                 a page of rows of a store with one value a key
 //! GET  /stores/NAME?key=…&place=…  |  from, to      a value or a range of a store in order
@@ -210,8 +211,8 @@ impl Queries {
     }
 }
 
-struct Shared {
-    queries: Queries,
+pub(super) struct Shared {
+    pub(super) queries: Queries,
     /// The token's SHA-256: how long a comparison takes says nothing.
     token: Option<ring::digest::Digest>,
     is_loopback: bool,
@@ -256,13 +257,13 @@ async fn serve(incoming: Incoming, shared: Arc<Shared>) -> anyhow::Result<()> {
 }
 
 /// A question that was not answered: the status, and what to tell.
-struct Failed {
+pub(super) struct Failed {
     status: StatusCode,
     told: Map<String, Value>,
 }
 
 impl Failed {
-    fn new(status: StatusCode, why: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, why: impl Into<String>) -> Self {
         let told = Map::from_iter([("error".to_owned(), Value::String(why.into()))]);
         Self { status, told }
     }
@@ -356,11 +357,23 @@ fn read_parameters(text: &str) -> Result<(Question, Terms), Failed> {
     Ok((question, terms))
 }
 
-const PATHS: &str = "GET /, GET /stores/NAME, GET /windows/NAME, GET /processed, POST /read";
+#[cfg(feature = "metrics")]
+const PATHS: &str = "GET /, GET /status, GET /metrics, GET /stores/NAME, GET /windows/NAME, GET /processed, POST /read";
+#[cfg(not(feature = "metrics"))]
+const PATHS: &str =
+    "GET /, GET /status, GET /stores/NAME, GET /windows/NAME, GET /processed, POST /read";
 
 impl Shared {
     async fn respond(&self, request: Request<Body>) -> Response<Full<Bytes>> {
-        let (status, told) = match self.answer(request).await {
+        let answered = match self.admit(&request) {
+            Ok(()) => match self.show(&request).await {
+                Some(Ok(shown)) => return shown,
+                Some(Err(failed)) => Err(failed),
+                None => self.answer(request).await,
+            },
+            Err(failed) => Err(failed),
+        };
+        let (status, told) = match answered {
             Ok(told) => (StatusCode::OK, told),
             Err(Failed { status, told }) => (status, told),
         };
@@ -381,7 +394,6 @@ impl Shared {
     }
 
     async fn answer(&self, request: Request<Body>) -> Result<Map<String, Value>, Failed> {
-        self.admit(&request)?;
         let (question, terms) = read_parameters(request.uri().query().unwrap_or_default())?;
         let path = request.uri().path().to_owned();
         let method = request.method().clone();

@@ -7,8 +7,12 @@
 
 #[cfg(feature = "http")]
 pub(crate) mod http;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(feature = "http")]
 mod question;
+#[cfg(feature = "http")]
+mod shown;
 mod stores;
 mod versions;
 
@@ -20,10 +24,13 @@ pub use stores::{OrderedQuery, StoreQuery, TimedQuery, WindowsQuery};
 pub use versions::VersionsQuery;
 
 use super::job::Running;
+use crate::client::Transport;
 use crate::codec::{Schema, ValueVersions};
 use crate::env::Env;
 use crate::runtime::contract::source::Split;
+use crate::runtime::graph::description::Description;
 use crate::runtime::graph::topology::Topology;
+use crate::runtime::life::status::Watcher;
 use crate::runtime::task::committed::{Epoch, Face, QueryError, View};
 use crate::runtime::task::context::JobContext;
 use crate::runtime::task::desk::Look;
@@ -96,6 +103,7 @@ pub(super) struct Declared {
 pub struct Queries {
     declared: Arc<Declared>,
     progress: Arc<Progress>,
+    watcher: Arc<Watcher>,
     at_least: Epoch,
 }
 
@@ -105,7 +113,10 @@ impl Queries {
         job: &str,
         topology: &Topology,
         progress: &Arc<Progress>,
+        transport: Arc<dyn Transport>,
     ) -> Self {
+        let graph = Description::new(job, &topology.nodes, &topology.stores);
+        let watcher = Watcher::new(env, job, transport, progress, graph);
         Self {
             declared: Arc::new(Declared {
                 job: job.to_owned(),
@@ -116,8 +127,14 @@ impl Queries {
                 renamed: topology.renamed.clone(),
             }),
             progress: Arc::clone(progress),
+            watcher: Arc::new(watcher),
             at_least: Epoch::default(),
         }
+    }
+
+    /// Who looks at the job as a whole.
+    pub(super) fn watcher(&self) -> &Arc<Watcher> {
+        &self.watcher
     }
 
     /// The same, whose answers are of this epoch or a later one: they wait until it is committed.

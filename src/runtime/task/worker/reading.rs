@@ -29,6 +29,7 @@ impl Worker {
             .receive
             .receive(batch, &mut self.current)?;
         let took = self.job.env.clock.now().since(began);
+        self.meters.receivers[exchange].add(records_count as u64, took);
         self.job.pressure.note_work(records_count, took);
         let before_bytes = self.overlay_bytes;
         self.check_overlay();
@@ -118,8 +119,11 @@ impl Worker {
         for _ in 0..self.feeds.len() {
             let index = self.next_feed;
             self.next_feed = (index + 1) % self.feeds.len();
+            let began = self.job.env.clock.now();
             let read = self.feeds[index].poll(&self.waker, &mut self.current);
             let records = self.feeds[index].take_records();
+            let took = self.job.env.clock.now().since(began);
+            self.meters.feeds[index].add(records, took);
             let read = read.inspect_err(|_| {
                 // They are discarded, and told as such.
                 self.job.cycle_records.fetch_add(records, Ordering::Relaxed);

@@ -1,0 +1,62 @@
+//! The job as a whole over HTTP: as JSON and as metrics.
+//!
+//! ```text
+//! GET  /status                        the view of the job (`Status`) as JSON
+//! GET  /metrics                       the same for Prometheus (feature `metrics`)
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+#[cfg(feature = "metrics")]
+use hyper::StatusCode;
+use hyper::body::{Bytes, Incoming as Body};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response};
+use tokio::time::timeout;
+
+use super::http::{Failed, Shared};
+use crate::runtime::life::status::Status;
+
+/// How long the log may take to say where partitions end, before the view goes without.
+const LOG_WAIT: Duration = Duration::from_secs(3);
+
+impl Shared {
+    /// Answers what is asked of the job as a whole; `None` where it is something else.
+    pub(super) async fn show(
+        &self,
+        request: &Request<Body>,
+    ) -> Option<Result<Response<Full<Bytes>>, Failed>> {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/status") => {
+                let body = self.look().await.json();
+                Some(Ok(text("application/json", body.into())))
+            }
+            #[cfg(feature = "metrics")]
+            (&Method::GET, "/metrics") => {
+                let written = super::metrics::text_of(self.look().await);
+                let written = written.map_err(|_| {
+                    let why = "the metrics could not be written";
+                    Failed::new(StatusCode::INTERNAL_SERVER_ERROR, why)
+                });
+                Some(written.map(|body| text(super::metrics::CONTENT_TYPE, body.into())))
+            }
+            _ => None,
+        }
+    }
+
+    async fn look(&self) -> Arc<Status> {
+        let watcher = self.queries.watcher();
+        let looked = timeout(LOG_WAIT, watcher.look_with_others()).await;
+        looked.unwrap_or_else(|_| watcher.look_here())
+    }
+}
+
+fn text(kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

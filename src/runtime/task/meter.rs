@@ -1,0 +1,408 @@
+//! The counters of a running job: kept by its workers and its driver, read by whoever looks ([`Status`](crate::runtime::Status)).
+//!
+//! Workers count once a batch, with their own counters, so that nothing is paid per record. The counters outlive a restart of the job
+//! within its process.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::context::JobContext;
+use crate::env::Instant;
+use crate::runtime::contract::error::JobError;
+use crate::runtime::contract::source::Position;
+use crate::types::{Offset, Timestamp};
+
+/// How many commits are remembered one by one.
+const CYCLES_MAX: usize = 200;
+/// How many starts are remembered.
+const LIVES_MAX: usize = 100;
+/// The phases of a commit, in order.
+pub(crate) const PHASES: [&str; 5] = ["drain", "flush", "positions", "end", "apply"];
+/// The upper bounds of the buckets of a commit's duration, in microseconds.
+pub(crate) const BUCKET_MICROS: [u64; 12] = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
+    30_000_000,
+];
+
+/// What a chain of one worker did: a source or a shuffle, and all steps up to the next shuffle.
+#[derive(Debug, Default)]
+pub(crate) struct ChainMeter {
+    records: AtomicU64,
+    busy_nanos: AtomicU64,
+}
+
+impl ChainMeter {
+    /// A batch was processed.
+    pub(crate) fn add(&self, records: u64, took: Duration) {
+        self.records.fetch_add(records, Ordering::Relaxed);
+        self.busy_nanos.fetch_add(nanos(took), Ordering::Relaxed);
+    }
+
+    pub(crate) fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed))
+    }
+}
+
+/// How long one worker slept, and why.
+#[derive(Debug, Default)]
+pub(crate) struct SleepMeter {
+    blocked_nanos: AtomicU64,
+    idle_nanos: AtomicU64,
+}
+
+impl SleepMeter {
+    /// The worker slept: held back by others if it `was_blocked`, else without work.
+    pub(crate) fn add(&self, was_blocked: bool, slept: Duration) {
+        let counter = match was_blocked {
+            true => &self.blocked_nanos,
+            false => &self.idle_nanos,
+        };
+        counter.fetch_add(nanos(slept), Ordering::Relaxed);
+    }
+
+    pub(crate) fn blocked(&self) -> Duration {
+        Duration::from_nanos(self.blocked_nanos.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_nanos(self.idle_nanos.load(Ordering::Relaxed))
+    }
+}
+
+/// The counters that one worker writes.
+pub(crate) struct WorkerMeters {
+    /// By feed.
+    pub(crate) feeds: Vec<Arc<ChainMeter>>,
+    /// By receiver.
+    pub(crate) receivers: Vec<Arc<ChainMeter>>,
+    pub(crate) sleep: Arc<SleepMeter>,
+}
+
+/// Why a cycle closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The commit interval was over.
+    Interval,
+    /// The cycle had all the records or all the changed state that it may have, or a record was to have a cycle of its own.
+    Budget,
+    /// The sources ended.
+    EndOfInput,
+    /// Somebody stopped the job.
+    Stop,
+    /// Somebody asked for the state of the job.
+    Query,
+    /// Tasks came or went, or a savepoint was taken.
+    Reassign,
+}
+
+impl CloseReason {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Interval,
+        Self::Budget,
+        Self::EndOfInput,
+        Self::Stop,
+        Self::Query,
+        Self::Reassign,
+    ];
+
+    /// The reason in one word, as metrics and JSON name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interval => "interval",
+            Self::Budget => "budget",
+            Self::EndOfInput => "end_of_input",
+            Self::Stop => "stop",
+            Self::Query => "query",
+            Self::Reassign => "reassign",
+        }
+    }
+}
+
+/// One committed cycle.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct CycleStatus {
+    /// When it was committed (wall clock).
+    pub committed_at: Timestamp,
+    /// Why it closed.
+    pub reason: CloseReason,
+    /// The records of sources that it had.
+    pub records: u64,
+    /// How long it was open, in microseconds: from its first record until it was asked to close.
+    pub open_micros: u64,
+    /// How long what was in flight took to run out, in microseconds.
+    pub drain_micros: u64,
+    /// How long changelogs were written and sinks prepared, by the slowest worker, in microseconds.
+    pub flush_micros: u64,
+    /// How long the positions took to be written, in microseconds.
+    pub positions_micros: u64,
+    /// How long the end of the transaction took, in microseconds: sync, decision and markers.
+    pub end_micros: u64,
+    /// How long it took until readers, sinks and the state store knew of the commit, in microseconds.
+    pub apply_micros: u64,
+}
+
+impl CycleStatus {
+    /// The phases of the commit in the order of [`PHASES`], in microseconds.
+    fn phases(&self) -> [u64; PHASES.len()] {
+        [
+            self.drain_micros,
+            self.flush_micros,
+            self.positions_micros,
+            self.end_micros,
+            self.apply_micros,
+        ]
+    }
+}
+
+/// All commits of the process together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cycles {
+    /// The last ones, the oldest first.
+    pub(crate) last: VecDeque<CycleStatus>,
+    pub(crate) by_reason: BTreeMap<CloseReason, u64>,
+    /// The sum of each phase, in microseconds, in the order of [`PHASES`].
+    pub(crate) phase_micros: [u64; PHASES.len()],
+    /// How many commits were not longer than each of [`BUCKET_MICROS`], and longer than the one before; the rest at the end.
+    pub(crate) buckets: [u64; BUCKET_MICROS.len() + 1],
+}
+
+/// How far a split has come in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SplitState {
+    /// It may have more records, and time waits for it.
+    Active,
+    /// It had none for as long as its source was told to wait: time goes on without it.
+    Idle,
+    /// It has ended.
+    Ended,
+}
+
+/// What is known of a split.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SplitMark {
+    pub(crate) offset: Offset,
+    pub(crate) watermark: Option<Timestamp>,
+}
+
+/// One start of the job within its process.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct LifeStatus {
+    /// When its workers ran (wall clock).
+    pub began: Timestamp,
+    /// How often it commits, in microseconds.
+    pub commit_interval_micros: u64,
+    /// When it had committed for the first time (wall clock).
+    pub first_commit: Option<Timestamp>,
+    /// The cycles that it committed.
+    pub commits: u64,
+    /// Why it ended, if it failed.
+    pub ended_by: Option<String>,
+}
+
+/// The counters of a job's process.
+#[derive(Debug, Default)]
+pub(crate) struct Meters {
+    chains: Mutex<BTreeMap<(String, usize), Arc<ChainMeter>>>,
+    sleeps: Mutex<BTreeMap<usize, Arc<SleepMeter>>>,
+    cycles: Mutex<Cycles>,
+    marks: Mutex<BTreeMap<u32, SplitMark>>,
+    states: Mutex<BTreeMap<u32, SplitState>>,
+    lives: Mutex<VecDeque<LifeStatus>>,
+    dead_letters: AtomicU64,
+}
+
+impl Meters {
+    /// The counters of worker `number`, whose feeds and receivers have these names.
+    pub(crate) fn of_worker(
+        &self,
+        number: usize,
+        feeds: &[Arc<str>],
+        receivers: &[Arc<str>],
+    ) -> WorkerMeters {
+        let mut chains = self.chains.lock();
+        let mut meter = |name: &Arc<str>| {
+            let meter = chains.entry((name.to_string(), number)).or_default();
+            Arc::clone(meter)
+        };
+        WorkerMeters {
+            feeds: feeds.iter().map(&mut meter).collect(),
+            receivers: receivers.iter().map(&mut meter).collect(),
+            sleep: Arc::clone(self.sleeps.lock().entry(number).or_default()),
+        }
+    }
+
+    /// A cycle was committed.
+    pub(crate) fn note_cycle(&self, cycle: CycleStatus, moved: &BTreeMap<u32, Position>) {
+        self.marks.lock().extend(moved.iter().map(|(&number, at)| {
+            let mark = SplitMark {
+                offset: at.offset,
+                watermark: at.watermark,
+            };
+            (number, mark)
+        }));
+        if let Some(life) = self.lives.lock().back_mut() {
+            life.commits += 1;
+            life.first_commit.get_or_insert(cycle.committed_at);
+        }
+        let mut cycles = self.cycles.lock();
+        *cycles.by_reason.entry(cycle.reason).or_default() += 1;
+        let phases = cycle.phases();
+        for (sum, micros) in cycles.phase_micros.iter_mut().zip(phases) {
+            *sum += micros;
+        }
+        let whole_micros: u64 = phases.iter().sum();
+        let bucket = BUCKET_MICROS.iter().position(|&max| whole_micros <= max);
+        cycles.buckets[bucket.unwrap_or(BUCKET_MICROS.len())] += 1;
+        if cycles.last.len() == CYCLES_MAX {
+            cycles.last.pop_front();
+        }
+        cycles.last.push_back(cycle);
+    }
+
+    /// A split stands like this.
+    pub(crate) fn note_state(&self, split: u32, state: SplitState) {
+        self.states.lock().insert(split, state);
+    }
+
+    /// A dead letter was written.
+    pub(crate) fn note_dead_letter(&self) {
+        self.dead_letters.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The job runs.
+    pub(crate) fn note_begun(&self, now: Timestamp, commit_interval: Duration) {
+        let mut lives = self.lives.lock();
+        if lives.len() == LIVES_MAX {
+            lives.pop_front();
+        }
+        lives.push_back(LifeStatus {
+            began: now,
+            commit_interval_micros: micros(commit_interval),
+            first_commit: None,
+            commits: 0,
+            ended_by: None,
+        });
+    }
+
+    /// The incarnation failed for this reason; one that failed before it ran is none of these lives.
+    pub(crate) fn note_failed(&self, why: &JobError) {
+        if let Some(life) = self.lives.lock().back_mut() {
+            life.ended_by.get_or_insert_with(|| why.to_string());
+        }
+    }
+
+    pub(crate) fn chains(&self) -> Vec<(String, usize, Arc<ChainMeter>)> {
+        let chains = self.chains.lock();
+        let chains = chains.iter();
+        chains
+            .map(|((name, worker), meter)| (name.clone(), *worker, Arc::clone(meter)))
+            .collect()
+    }
+
+    pub(crate) fn sleeps(&self) -> BTreeMap<usize, Arc<SleepMeter>> {
+        self.sleeps.lock().clone()
+    }
+
+    pub(crate) fn cycles(&self) -> Cycles {
+        self.cycles.lock().clone()
+    }
+
+    pub(crate) fn mark(&self, split: u32) -> Option<SplitMark> {
+        self.marks.lock().get(&split).copied()
+    }
+
+    pub(crate) fn state(&self, split: u32) -> SplitState {
+        let states = self.states.lock();
+        states.get(&split).copied().unwrap_or(SplitState::Active)
+    }
+
+    pub(crate) fn lives(&self) -> Vec<LifeStatus> {
+        self.lives.lock().iter().cloned().collect()
+    }
+
+    pub(crate) fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Ordering::Relaxed)
+    }
+}
+
+impl JobContext {
+    /// The counters of a worker, by the names of the sources and the steps that its chains begin at.
+    pub(crate) fn meters_of(&self, worker: usize, sources_count: usize) -> WorkerMeters {
+        debug_assert_eq!(self.sources.len(), sources_count, "each source has a name");
+        let meters = &self.progress.meters;
+        match self.is_spread {
+            // Behind topics between processes, steps are read as sources are.
+            true => {
+                let feeds: Vec<_> = self
+                    .sources
+                    .iter()
+                    .chain(&self.exchanges)
+                    .cloned()
+                    .collect();
+                meters.of_worker(worker, &feeds, &[])
+            }
+            false => meters.of_worker(worker, &self.sources, &self.exchanges),
+        }
+    }
+}
+
+/// The moments of the cycle that is closing, as the driver sees them.
+#[derive(Debug, Default)]
+pub(crate) struct CycleTimes {
+    closed: Option<(Instant, CloseReason)>,
+    drained: Option<Drain>,
+}
+
+/// How a drained cycle came to its end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drain {
+    pub(crate) reason: CloseReason,
+    pub(crate) open: Duration,
+    /// From the close until the last worker was drained.
+    pub(crate) whole: Duration,
+}
+
+impl CycleTimes {
+    /// The workers were told to close the cycle.
+    pub(crate) fn closed(&mut self, now: Instant, reason: CloseReason) {
+        self.closed = Some((now, reason));
+    }
+
+    /// All have drained the cycle that `began` then.
+    pub(crate) fn drained(&mut self, began: Option<Instant>, now: Instant) {
+        let (closed, reason) = self.closed.take().unwrap_or((now, CloseReason::Interval));
+        self.drained = Some(Drain {
+            reason,
+            open: began.map_or(Duration::ZERO, |began| closed.since(began)),
+            whole: now.since(closed),
+        });
+    }
+
+    /// Takes what is known of the drained cycle.
+    pub(crate) fn take(&mut self) -> Option<Drain> {
+        self.drained.take()
+    }
+}
+
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
