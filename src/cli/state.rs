@@ -12,6 +12,7 @@ use super::format::{ByteFormat, Formatter, NULL};
 use super::output::{self, Table};
 use crate::codec::{TypeIdentity, version_of};
 use crate::env::Env;
+use crate::runtime::{TimedKey, time_of_row, timed_key, timed_key_type, value_of_row};
 use crate::state::{StateAtRest, StoreAtRest};
 
 const EXAMPLES: &str = "\
@@ -279,11 +280,34 @@ fn encoded<T: crate::codec::Datum>(value: &T) -> anyhow::Result<Vec<u8>> {
 }
 
 fn key_in_words(store: &StoreAtRest, key: &[u8]) -> String {
-    show(store.key.as_ref(), key)
+    match key_type_with_time(store).and_then(|key_type| Some((key_type, timed_key(key)?))) {
+        None => show(store.key.as_ref(), key),
+        Some((_, TimedKey::OwnTime)) => "event time".to_owned(),
+        Some((key_type, TimedKey::Value(key))) => show(Some(&key_type), key),
+        Some((key_type, TimedKey::Waiting(row))) => {
+            let what = if row.is_timer { "timer of " } else { "" };
+            format!("{what}{} at {}", show(Some(&key_type), row.key), row.time)
+        }
+    }
+}
+
+/// The type of the keys of a store whose rows have times.
+fn key_type_with_time(store: &StoreAtRest) -> Option<TypeIdentity> {
+    let key_type = timed_key_type(store.key.as_ref()?.as_str())?;
+    Some(TypeIdentity::named(key_type))
 }
 
 /// Decoded where the value is a plain one in the codec that it has by default; else its bytes. With its version, where values have one.
 fn value_in_words(store: &StoreAtRest, value: &[u8]) -> String {
+    let value = match key_type_with_time(store) {
+        None => value,
+        Some(_) => match (time_of_row(value), value_of_row(value)) {
+            (Some(time), _) => return time.to_string(),
+            (None, Some(value)) => value,
+            // A timer.
+            (None, None) => return String::new(),
+        },
+    };
     let (version, value) = match store.value_version == 1 && store.earlier.is_empty() {
         true => (store.value_version, value),
         false => version_of(value),

@@ -103,5 +103,7 @@ pub use task::side::{Side, SideOutput};
 pub use task::source_time::SourceTime;
 pub use task::stores::KeyValueStore;
 pub use task::table_store::{TableReader, TableStore, TableView};
+pub(crate) use task::timed_row::{TimedKey, time_of_row, timed_key, value_of_row};
+pub(crate) use task::timed_store::timed_key_type;
 pub use task::timed_store::{Came, Due, TimedStore};
 pub use topics::job_topics::{JobTopic, TopicRole};

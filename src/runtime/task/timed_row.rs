@@ -162,11 +162,30 @@ pub(crate) fn time_and_key(row: &[u8]) -> Option<(Timestamp, &[u8])> {
     (!waiting.is_timer).then_some((waiting.time, waiting.key))
 }
 
+/// What a row of a store with time is, by its key.
+pub(crate) enum TimedKey<'r> {
+    /// How far the operator has come.
+    OwnTime,
+    /// A key's value.
+    Value(&'r [u8]),
+    /// A key's value at a time, or a timer.
+    Waiting(Waiting<'r>),
+}
+
 /// A row with a time: a value, or a timer.
 pub(crate) struct Waiting<'r> {
     pub(crate) time: Timestamp,
     pub(crate) key: &'r [u8],
     pub(crate) is_timer: bool,
+}
+
+/// Reads a row's key; `None` if it is no row of such a store.
+pub(crate) fn timed_key(row: &[u8]) -> Option<TimedKey<'_>> {
+    match row {
+        [OWN_TIME] => Some(TimedKey::OwnTime),
+        [KEY, key @ ..] => Some(TimedKey::Value(key)),
+        _ => waiting(row).map(TimedKey::Waiting),
+    }
 }
 
 /// What a row has that has a time, by its key.

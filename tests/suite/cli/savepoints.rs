@@ -182,6 +182,33 @@ fn the_state_of_a_stopped_job_is_shown_and_not_changed() {
     assert_eq!(snapshot(&cli.data()), before);
 }
 
+#[test]
+fn rows_with_a_time_are_shown_with_it() {
+    let cli = with_lines(b"tea\ncup\ntea\n");
+    let log = Log::embedded(cli.data()).unwrap();
+    let job = Job::new("cups");
+    let hour = std::time::Duration::from_secs(3_600);
+    job.source(topic::<str>("lines"))
+        .event_time(|_| 60_000, Watermarks::default())
+        .key_by_ref(|word: &str| word)
+        .window(FixedWindows::tumbling(hour))
+        .count("per-hour")
+        .sink(topic("per-hour"));
+    let running = job.exactly_once(Commit::default()).start(&log).unwrap();
+    until("the lines are read", || running.progress().records == 3);
+    wait(running.stop()).unwrap();
+    log.close().unwrap();
+    let state = cli.data().join("state/cups").display().to_string();
+    let scanned = cli.ok(&format!("state scan {state} per-hour"));
+    let entries = entries(&scanned);
+    for row in ["cup at 3600000\t1", "tea at 3600000\t2"] {
+        assert!(
+            entries.iter().any(|entry| entry == row),
+            "{row:?} of {entries:?}"
+        );
+    }
+}
+
 /// Sums words by their length; the later build keeps text.
 fn sums(is_later: bool) -> Launch {
     let job = Job::new("sums");
