@@ -95,6 +95,11 @@ pub mod testing;
 pub mod types;
 
 /// The chapter's examples, compiled and run.
+#[cfg(all(doctest, feature = "avro", feature = "registry"))]
+#[doc = include_str!("../docs/formats-at-topics.md")]
+mod formats_chapter {}
+
+/// The chapter's examples, compiled and run.
 #[cfg(all(doctest, feature = "postgres", feature = "file-tables"))]
 #[doc = include_str!("../docs/outside.md")]
 mod outside_chapter {}

@@ -31,6 +31,36 @@ pub enum CodecError {
         /// The version that this build writes.
         current: u8,
     },
+    /// A schema cannot be used, or does not go with another one.
+    #[error("the {format} schema cannot be used: {why}")]
+    Schema {
+        /// The format's name.
+        format: &'static str,
+        /// Where, and why.
+        why: String,
+    },
+    /// The schema registry of a topic cannot be asked at the moment.
+    #[error("the schema registry {registry} does not answer: {why}")]
+    RegistryUnavailable {
+        /// Its URL.
+        registry: String,
+        /// The last failure, and what to do.
+        why: String,
+    },
+    /// The schema registry of a topic refuses, or has not what is wanted.
+    #[error("the schema registry {registry} refuses: {why}")]
+    RegistryRefused {
+        /// Its URL.
+        registry: String,
+        /// Its words, and what to do.
+        why: String,
+    },
+    /// The schema of the value is on its way from the registry: a source reads the record again in a moment.
+    #[error("the schema {id} is being asked for at the registry: read the value again in a moment")]
+    Awaited {
+        /// The schema's id.
+        id: u32,
+    },
     /// The bytes are not a value of the type.
     #[error("cannot decode {length_bytes} bytes as {codec}: {why}")]
     Decode {

@@ -5,24 +5,38 @@
 //! A store's [`Schema`], which is its codec and the [`TypeIdentity`] of keys and values, is kept with its data: what was
 //! written with another one is refused.
 
+#[cfg(feature = "avro")]
+mod avro;
 mod error;
 mod formats;
+#[cfg(feature = "registry")]
+pub(crate) mod framing;
 mod identity;
 pub(crate) mod json;
 mod or_null;
 mod parts;
+#[cfg(feature = "protobuf")]
+mod protobuf;
+#[cfg(feature = "registry")]
+mod schema_format;
 mod shape;
 mod sort_key;
 mod versions;
 
 use std::borrow::Cow;
 
+#[cfg(feature = "avro")]
+pub use avro::{Avro, AvroReading, AvroSchema, BareAvro};
 pub use error::CodecError;
 pub use formats::{Bincode, Json, Postcard, Raw, Text};
 pub(crate) use identity::{Misread, first_version, is_first};
 pub use identity::{Schema, SchemaDifference, TypeIdentity};
 pub use or_null::OrNull;
 pub(crate) use parts::{First, Parts, Second, tell_apart, told_apart};
+#[cfg(feature = "protobuf")]
+pub use protobuf::{Protobuf, ProtobufReading, ProtobufSchema};
+#[cfg(feature = "registry")]
+pub use schema_format::{JsonSchema, SchemaCodec, SchemaFormat};
 pub use sort_key::SortKey;
 pub(crate) use versions::{ValueVersions, Versioned, version_of};
 
@@ -30,6 +44,15 @@ pub(crate) use versions::{ValueVersions, Versioned, version_of};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct CodecId(pub u16);
+
+/// The use that a job makes of a codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodecUse {
+    /// It reads a topic with it.
+    Read,
+    /// It writes a topic with it.
+    Write,
+}
 
 /// Turns values of `T` into bytes and back. Equal values must give equal bytes where `T` is used as a key.
 ///
@@ -62,6 +85,15 @@ pub trait Codec<T: ?Sized + ToOwned>: Clone + Send + Sync + 'static {
     /// # Errors
     /// If `bytes` are not exactly one value.
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, T>, CodecError>;
+
+    /// Gets ready for a job that is about to start, such as by asking a schema registry. It is called at every start of the job and may
+    /// wait, in a thread of its own; what was found out once is kept.
+    ///
+    /// # Errors
+    /// If values cannot be written or read: the job does not start.
+    fn prepare(&self, _use: CodecUse) -> Result<(), CodecError> {
+        Ok(())
+    }
 
     /// Whether a topic gets a record without a value, a tombstone, for this one ([`OrNull`]).
     #[inline]

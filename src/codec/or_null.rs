@@ -4,7 +4,7 @@ use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::{Codec, CodecError, CodecId};
+use super::{Codec, CodecError, CodecId, CodecUse};
 
 /// A codec of `Option<T>` whose `None` is a record without a value, a tombstone: it has no bytes, so only a topic can hold it.
 /// Made by `Topic::as_option`.
@@ -57,6 +57,10 @@ where
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, Option<T::Owned>>, CodecError> {
         let value = self.codec.decode(bytes)?;
         Ok(Cow::Owned(Some(value.into_owned())))
+    }
+
+    fn prepare(&self, use_of: CodecUse) -> Result<(), CodecError> {
+        self.codec.prepare(use_of)
     }
 
     #[inline]

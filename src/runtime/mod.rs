@@ -38,6 +38,12 @@ pub mod postgres {
     pub use super::connectors::postgres::{Postgres, PostgresWriter, ToSql, postgres};
 }
 
+/// Schemas of topics at a registry, with the feature `registry`.
+#[cfg(feature = "registry")]
+pub mod registry {
+    pub use super::connectors::registry::{Registered, Registry, Schema};
+}
+
 #[cfg(any(feature = "http", feature = "postgres"))]
 pub use crate::net::Pem;
 pub use crate::protocol::batch::{HeaderList, Headers};

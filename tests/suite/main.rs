@@ -17,6 +17,8 @@ mod effects; // What jobs do outside: each committed effect is delivered, under 
 mod examples; // The examples' jobs through crash tests: what they write is right whatever happens.
 #[cfg(feature = "file-tables")]
 mod file_tables; // Data files with a manifest hold each row once, through kills (O1–O8).
+#[cfg(all(feature = "avro", feature = "protobuf", feature = "registry"))]
+mod formats; // Avro, Protobuf and JSON at topics, through kills and with a real schema registry (U9).
 mod fuzz; // Mutated batches, requests, snapshots and journals: nothing panics, nothing changed is believed.
 #[cfg(feature = "cli")]
 mod hostile; // Hostile clients of the broker: frames, decoding, records, names, rights, load.

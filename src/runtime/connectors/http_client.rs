@@ -55,6 +55,12 @@ impl HttpAnswer {
     pub fn body_start(&self) -> String {
         String::from_utf8_lossy(&self.body_start).into_owned()
     }
+
+    /// The first bytes of its body: as many as the client keeps.
+    #[cfg(feature = "registry")]
+    pub(super) fn body_bytes(&self) -> &[u8] {
+        &self.body_start
+    }
 }
 
 /// The reason why a request has no answer.
@@ -87,6 +93,7 @@ type Sender = SendRequest<Full<Bytes>>;
 #[derive(Clone)]
 pub struct HttpClient {
     shared: Arc<Shared>,
+    body_kept_bytes: usize,
 }
 
 struct Shared {
@@ -112,6 +119,16 @@ impl HttpClient {
                 ca,
                 tls: OnceLock::new(),
             }),
+            body_kept_bytes: BODY_KEPT_BYTES,
+        }
+    }
+
+    /// The client, with so many bytes of an answer's body kept.
+    #[cfg(feature = "registry")]
+    pub(super) fn keeping(self, body_kept_bytes: usize) -> Self {
+        Self {
+            body_kept_bytes,
+            ..self
         }
     }
 
@@ -146,7 +163,7 @@ impl HttpClient {
     ) -> Result<HttpAnswer, hyper::Error> {
         sender.ready().await?;
         let (head, body) = sender.send_request(request).await?.into_parts();
-        let (body_start, is_whole) = read_body(body).await?;
+        let (body_start, is_whole) = read_body(body, self.body_kept_bytes).await?;
         if is_whole && !sender.is_closed() {
             self.shared.keep(origin.clone(), sender);
         }
@@ -159,16 +176,19 @@ impl HttpClient {
 }
 
 /// The first bytes of a body, and whether all of it was read.
-async fn read_body(mut body: Incoming) -> Result<(Vec<u8>, bool), hyper::Error> {
+async fn read_body(
+    mut body: Incoming,
+    kept_bytes_max: usize,
+) -> Result<(Vec<u8>, bool), hyper::Error> {
     let (mut kept, mut read_bytes) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
         let Ok(bytes) = frame?.into_data() else {
             continue;
         };
         read_bytes += bytes.len();
-        let room = BODY_KEPT_BYTES - kept.len();
+        let room = kept_bytes_max - kept.len();
         kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        if read_bytes > BODY_READ_BYTES {
+        if read_bytes > BODY_READ_BYTES.max(kept_bytes_max) {
             return Ok((kept, false));
         }
     }

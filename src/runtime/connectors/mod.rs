@@ -10,6 +10,8 @@ mod http_client;
 mod lines;
 #[cfg(feature = "postgres")]
 pub(in crate::runtime) mod postgres;
+#[cfg(feature = "registry")]
+pub(in crate::runtime) mod registry;
 mod topic_sink;
 mod topic_source;
 mod values;

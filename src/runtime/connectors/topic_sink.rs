@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::codec::{Codec, Datum, OrNull};
+use crate::codec::{Codec, CodecError, CodecUse, Datum, OrNull};
 use crate::env::Clock;
 use crate::runtime::graph::topology::{Graph, SinkTopic};
 use crate::runtime::task::appender::TopicAppender;
@@ -246,16 +246,41 @@ impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> Sink<K, V> for Topic<V
     /// It keeps no marks: its records are in the job's own transaction.
     fn declare(self: Arc<Self>, graph: &Graph) {
         match TopicName::new(&self.name) {
-            Ok(topic) => graph.add_sink_topic(
-                topic,
-                SinkTopic {
-                    partitions_count: self.partitions_count,
-                    configs: self.configs.clone(),
-                },
-            ),
+            Ok(topic) => {
+                graph.add_sink_topic(
+                    topic,
+                    SinkTopic {
+                        partitions_count: self.partitions_count,
+                        configs: self.configs.clone(),
+                    },
+                );
+                let (topic, codec) = (self.name.clone(), self.codec.clone());
+                let refuse = |topic: &str, why| JobError::Sink {
+                    sink: format!("topic {topic}"),
+                    why,
+                };
+                graph.add_preparation(Arc::new(move || {
+                    prepare(codec.prepare(CodecUse::Write), &topic, refuse)
+                }));
+            }
             Err(e) => graph.add_fault(e.to_string()),
         }
     }
+}
+
+/// What the preparation of a topic's codec means for the job.
+pub(super) fn prepare(
+    prepared: Result<(), CodecError>,
+    topic: &str,
+    refuse: impl Fn(&str, String) -> JobError,
+) -> Result<(), JobError> {
+    prepared.map_err(|e| match e {
+        CodecError::RegistryUnavailable { .. } => JobError::RegistryUnavailable {
+            topic: topic.to_owned(),
+            why: e.to_string(),
+        },
+        other => refuse(topic, other.to_string()),
+    })
 }
 
 /// Stands for a key type that may be unsized, where a `TypeId` is wanted.

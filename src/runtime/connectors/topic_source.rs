@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
-use super::topic_sink::{TombstonePolicy, Topic};
+use super::topic_sink::{TombstonePolicy, Topic, prepare};
 use crate::client::consumer::PartitionReader;
 use crate::client::wait;
-use crate::codec::{Codec, CodecError, Datum, OrNull};
+use crate::codec::{Codec, CodecError, CodecUse, Datum, OrNull};
 use crate::protocol::messages::{NewTopic, OffsetSpec};
 use crate::runtime::task::fetched::{FetchCursor, Taken, emit_unreadable};
 use crate::runtime::topics::source_topics::{Wanted, find_source_topic};
@@ -25,8 +26,31 @@ pub struct KeyedTopic<K: ?Sized, V: Datum + ?Sized, C = <V as Datum>::DefaultCod
     key: PhantomData<fn(&K)>,
 }
 
-/// Writes a key as the default codec of its type has it, for one of another codec.
-type TranslateKey = Arc<dyn Fn(&[u8], &mut Vec<u8>) -> Result<(), CodecError> + Send + Sync>;
+/// A record whose schema is on its way is looked at again after this time.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Keys of another codec than the default one of their type.
+trait KeyTranslation: Send + Sync {
+    /// Writes a key as the default codec of its type has it.
+    fn translate(&self, key: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError>;
+
+    fn prepare(&self) -> Result<(), CodecError>;
+}
+
+type TranslateKey = Arc<dyn KeyTranslation>;
+
+/// Keys of `K` in the codec `D`.
+struct KeysIn<K: ?Sized, D>(D, PhantomData<fn(&K)>);
+
+impl<K: Datum + ?Sized, D: Codec<K>> KeyTranslation for KeysIn<K, D> {
+    fn translate(&self, key: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
+        K::DefaultCodec::default().encode(&*self.0.decode(key)?, out)
+    }
+
+    fn prepare(&self) -> Result<(), CodecError> {
+        self.0.prepare(CodecUse::Read)
+    }
+}
 
 /// A source of the keys and values of the topic `name`. Keys are in the default codec of `K` ([`KeyedTopic::key_codec`] reads others); a record
 /// without a key (null, not empty) is a poison record, and so is one without a value, unless
@@ -70,11 +94,8 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> KeyedTopic<K, V, C> {
     /// ```
     #[must_use]
     pub fn key_codec<D: Codec<K>>(self, codec: D) -> Self {
-        let translate = move |key: &[u8], out: &mut Vec<u8>| {
-            K::DefaultCodec::default().encode(&*codec.decode(key)?, out)
-        };
         Self {
-            keys: Some(Arc::new(translate)),
+            keys: Some(Arc::new(KeysIn::<K, D>(codec, PhantomData))),
             ..self
         }
     }
@@ -134,6 +155,10 @@ impl<V: Datum + ?Sized, C: Codec<V>> Source for Topic<V, C> {
         Some(Arc::new(TopicLetters::of(self, None)))
     }
 
+    fn prepare(&self) -> Result<(), JobError> {
+        prepare_source(self, None)
+    }
+
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
         splits(self, context)
     }
@@ -170,6 +195,10 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K,
         Some(Arc::new(TopicLetters::of(&self.topic, keys)))
     }
 
+    fn prepare(&self) -> Result<(), JobError> {
+        prepare_source(&self.topic, self.keys.as_ref())
+    }
+
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
         splits(&self.topic, context)
     }
@@ -183,6 +212,20 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> Source for KeyedTopic<K,
         let keys = self.keys.clone();
         TopicReader::open(&self.topic, keys, split, position, context)
     }
+}
+
+/// Gets the codecs of a topic ready.
+fn prepare_source<V: Datum + ?Sized, C: Codec<V>>(
+    topic: &Topic<V, C>,
+    keys: Option<&TranslateKey>,
+) -> Result<(), JobError> {
+    let refuse = |topic: &str, why| JobError::Source {
+        source_name: topic.to_owned(),
+        why,
+    };
+    prepare(topic.codec.prepare(CodecUse::Read), &topic.name, refuse)?;
+    let keys = keys.map_or(Ok(()), |keys| keys.prepare());
+    prepare(keys, &topic.name, refuse)
 }
 
 /// The partitions of a topic.
@@ -286,7 +329,8 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
         }
         let (codec, is_skipping) = (&self.codec, self.is_skipping);
         let (keys, translated) = (&self.keys, &mut self.translated);
-        self.cursor.read(waker, |offered| {
+        let (before, mut is_waiting) = (self.cursor.position(), false);
+        let read = self.cursor.read(waker, |offered| {
             let record = match offered {
                 Ok(record) => record,
                 Err(bad) => return emit_unreadable(emit, bad).map(Taken::Yes),
@@ -300,6 +344,10 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
                 (Err(e), _) => Err(e.clone()),
                 (_, Err(e)) => Err(e),
             };
+            if let Err(CodecError::Awaited { .. }) = record_in {
+                is_waiting = true;
+                return Ok(Taken::NotYet);
+            }
             let emitted = emit.emit(Emitted {
                 record: record_in,
                 timestamp: record.timestamp,
@@ -311,7 +359,11 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
                 },
             });
             emitted.map(Taken::Yes)
-        })
+        })?;
+        match is_waiting && self.cursor.position() == before {
+            true => Ok(Read::Later(LOOK_AGAIN)),
+            false => Ok(read),
+        }
     }
 }
 
@@ -326,7 +378,7 @@ fn translate<'r>(
         return Ok(key);
     };
     translated.clear();
-    translate(key, translated)?;
+    translate.translate(key, translated)?;
     Ok(Some(translated))
 }
 

@@ -191,6 +191,14 @@ pub enum JobError {
         /// The target's words.
         why: String,
     },
+    /// The schema registry of a topic does not answer. The job is not started.
+    #[error("the job cannot use the topic {topic} yet: {why}")]
+    RegistryUnavailable {
+        /// The topic.
+        topic: String,
+        /// Which registry, its last failure, and what to do.
+        why: String,
+    },
     /// The log refused.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -310,6 +318,7 @@ impl JobError {
         }
         match self {
             Self::Poison { .. } => JobErrorKind::Poison,
+            Self::RegistryUnavailable { .. } => JobErrorKind::Retriable,
             Self::Panicked { .. } | Self::Thread { .. } => JobErrorKind::Bug,
             Self::Topology { .. }
             | Self::Incompatible { .. }

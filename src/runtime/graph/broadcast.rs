@@ -180,6 +180,10 @@ impl<S: Source> Source for ReadTwice<S> {
         self.0.is_rereadable()
     }
 
+    fn prepare(&self) -> Result<(), JobError> {
+        self.0.prepare()
+    }
+
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {
         self.0.splits(context)
     }

@@ -55,6 +55,15 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
+    /// Gets ready what must be there before the job starts, such as the schemas of a topic. Called at every start, before an earlier
+    /// instance of the job is fenced.
+    ///
+    /// # Errors
+    /// If it is not there: the job does not start.
+    fn prepare(&self) -> Result<(), JobError> {
+        Ok(())
+    }
+
     /// Lists the splits. Called once at every start; a split that was there before keeps its position.
     ///
     /// # Errors
@@ -91,6 +100,9 @@ pub(crate) trait SplitLister: Send + Sync {
     fn topic(&self) -> Option<(String, Option<i32>)>;
     fn reads_until_end(&self) -> bool;
     fn is_rereadable(&self) -> bool;
+    fn prepare(&self) -> Result<(), JobError> {
+        Ok(())
+    }
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError>;
 }
 
@@ -105,6 +117,10 @@ impl<S: Source> SplitLister for S {
 
     fn is_rereadable(&self) -> bool {
         Source::is_rereadable(self)
+    }
+
+    fn prepare(&self) -> Result<(), JobError> {
+        Source::prepare(self)
     }
 
     fn splits(&self, context: &JobContext) -> Result<Vec<Split>, JobError> {

@@ -61,6 +61,9 @@ pub(crate) struct SinkNode {
     pub(crate) sink: Arc<dyn AnySink>,
 }
 
+/// Gets something ready before the job starts.
+pub(crate) type Prepare = Arc<dyn Fn() -> Result<(), JobError> + Send + Sync>;
+
 /// Everything that was declared.
 #[derive(Clone, Default)]
 pub(crate) struct Topology {
@@ -79,6 +82,8 @@ pub(crate) struct Topology {
     /// The stores of tables whose old values somebody asks for, or whose values others read.
     pub(crate) shared_stores: BTreeSet<String>,
     pub(crate) sink_topics: BTreeMap<TopicName, SinkTopic>,
+    /// What must be ready before the job starts, besides its sources.
+    pub(crate) preparations: Vec<Prepare>,
     /// The sinks that keep marks.
     pub(crate) sinks: Vec<SinkNode>,
     pub(crate) faults: Vec<String>,
@@ -168,6 +173,13 @@ impl Topology {
         exchanges
             .map(|exchange| Arc::clone(&exchange.name))
             .collect()
+    }
+
+    /// Gets ready what it needs from outside before it starts.
+    pub(crate) fn prepare(&self) -> Result<(), JobError> {
+        self.preparations.iter().try_for_each(|prepare| prepare())?;
+        let mut sources = self.sources.iter();
+        sources.try_for_each(|source| source.lister.prepare())
     }
 
     /// All that its workers need.
@@ -386,6 +398,11 @@ impl Graph {
             ));
         }
         topology.sinks.push(sink);
+    }
+
+    /// Something must be ready before the job starts.
+    pub(crate) fn add_preparation(&self, prepare: Prepare) {
+        self.0.borrow_mut().preparations.push(prepare);
     }
 
     /// Several sinks may write one topic: what each says of it holds.

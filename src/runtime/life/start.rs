@@ -122,6 +122,8 @@ impl Begun {
             stopper,
         } = incarnation;
         let is_spread = share.is_some();
+        // Before the earlier instance is fenced: it may go on where this one cannot start.
+        topology.prepare()?;
         let (job, unnoted) = prepare(
             log,
             name,

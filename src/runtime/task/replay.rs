@@ -6,11 +6,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use super::context::{JobContext, Producer};
 use super::fetched::{FetchCursor, Taken, emit_unreadable};
 use super::source_time::SourceTimes;
 use crate::client::consumer::PartitionReader;
+use crate::codec::CodecError;
 use crate::protocol::batch::{HeaderList, Headers};
 use crate::protocol::murmur2;
 use crate::runtime::contract::error::JobError;
@@ -18,10 +20,12 @@ use crate::runtime::contract::letter::{
     ATTEMPTS, REPLAY_TIME, ReadLetter, TIMESTAMP, is_of_a_letter,
 };
 use crate::runtime::contract::source::{
-    AssignedSplit, Emit, Emitted, Raw, Read, Split, SplitReader,
+    AssignedSplit, Emit, Emitted, Pace, Raw, Read, Split, SplitReader,
 };
 use crate::types::{Isolation, NameError, Offset, Timestamp, TopicName};
 
+/// A letter whose schema is on its way from a registry is looked at again after this time.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The most of a source's name in the name of its topic of letters.
 const NAME_CHARS_MAX: usize = 100;
 
@@ -122,6 +126,7 @@ impl<K: ?Sized, V: ?Sized> SplitReader<K, V> for ReplayReader<K, V> {
     fn read(&mut self, waker: &Waker, emit: &mut impl Emit<K, V>) -> Result<Read, JobError> {
         let (letters, times, list) = (&self.letters, &self.times, &mut self.headers);
         let attempts = self.attempts;
+        let (before, mut is_waiting) = (self.cursor.position(), false);
         let read = self.cursor.read(waker, |offered| {
             let record = match offered {
                 Ok(record) => record,
@@ -134,6 +139,10 @@ impl<K: ?Sized, V: ?Sized> SplitReader<K, V> for ReplayReader<K, V> {
             let own = number_in(told, TIMESTAMP).map(Timestamp);
             let (key, value) = (record.key, record.value);
             let taken = letters.read(key, value, &mut |decoded| {
+                if let Err(CodecError::Awaited { .. }) = decoded {
+                    is_waiting = true;
+                    return Ok(Pace::Pause);
+                }
                 emit.emit(Emitted {
                     record: decoded,
                     timestamp: instead.or(own).unwrap_or(Timestamp::NONE),
@@ -146,10 +155,16 @@ impl<K: ?Sized, V: ?Sized> SplitReader<K, V> for ReplayReader<K, V> {
                     },
                 })
             });
-            taken.map(Taken::Yes)
+            match is_waiting {
+                true => Ok(Taken::NotYet),
+                false => taken.map(Taken::Yes),
+            }
         });
         self.times.replay_at(None);
-        read
+        match is_waiting && self.cursor.position() == before {
+            true => read.map(|_| Read::Later(LOOK_AGAIN)),
+            false => read,
+        }
     }
 
     fn position(&self) -> Offset {
