@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use crate::env::Env;
 use crate::net::{Address, ClientTls, ClientTlsSettings, ConnectTimeouts, Pem, connect};
 
-/// So much of an answer's body is kept, for people.
+/// So much of an answer's body is kept, for people, unless somebody asks for more.
 const BODY_KEPT_BYTES: usize = 512;
 /// A connection whose answer has a longer body is closed: to read on would take longer than to connect again.
 const BODY_READ_BYTES: usize = 64 * 1024;
@@ -96,6 +96,8 @@ struct Shared {
     /// The connections that nobody uses, the one that was used last at the end.
     idle: Mutex<VecDeque<(Origin, Sender)>>,
     ca: Option<Pem>,
+    /// So much of an answer's body is kept.
+    body_kept_bytes: usize,
     tls: OnceLock<ClientTls>,
 }
 
@@ -103,6 +105,15 @@ impl HttpClient {
     /// A client with so many connections at most. Servers' certificates are checked against `ca`, or those that the system trusts.
     #[must_use]
     pub fn new(connections_max: usize, ca: Option<Pem>) -> Self {
+        Self::with_bodies(connections_max, ca, BODY_KEPT_BYTES)
+    }
+
+    /// As [`new`](Self::new); of each answer's body so many bytes are kept.
+    pub(crate) fn with_bodies(
+        connections_max: usize,
+        ca: Option<Pem>,
+        body_kept_bytes: usize,
+    ) -> Self {
         let connections_max = connections_max.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             shared: Arc::new(Shared {
@@ -110,6 +121,7 @@ impl HttpClient {
                 places: Semaphore::new(connections_max),
                 idle: Mutex::default(),
                 ca,
+                body_kept_bytes,
                 tls: OnceLock::new(),
             }),
         }
@@ -146,7 +158,7 @@ impl HttpClient {
     ) -> Result<HttpAnswer, hyper::Error> {
         sender.ready().await?;
         let (head, body) = sender.send_request(request).await?.into_parts();
-        let (body_start, is_whole) = read_body(body).await?;
+        let (body_start, is_whole) = read_body(body, self.shared.body_kept_bytes).await?;
         if is_whole && !sender.is_closed() {
             self.shared.keep(origin.clone(), sender);
         }
@@ -159,16 +171,16 @@ impl HttpClient {
 }
 
 /// The first bytes of a body, and whether all of it was read.
-async fn read_body(mut body: Incoming) -> Result<(Vec<u8>, bool), hyper::Error> {
+async fn read_body(mut body: Incoming, kept_max: usize) -> Result<(Vec<u8>, bool), hyper::Error> {
     let (mut kept, mut read_bytes) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
         let Ok(bytes) = frame?.into_data() else {
             continue;
         };
         read_bytes += bytes.len();
-        let room = BODY_KEPT_BYTES - kept.len();
+        let room = kept_max - kept.len();
         kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        if read_bytes > BODY_READ_BYTES {
+        if read_bytes > BODY_READ_BYTES.max(kept_max) {
             return Ok((kept, false));
         }
     }
