@@ -31,6 +31,7 @@ mod session;
 mod state;
 mod text;
 mod time;
+mod top;
 mod topic;
 mod txn;
 mod user;
@@ -104,6 +105,8 @@ enum Command {
     Letters(letters::LettersArguments),
     /// Look into the state of a stopped job
     State(state::StateArguments),
+    /// Show a running job: how it is, its commits, splits, workers and stores
+    Top(top::TopArguments),
     /// Serve a data directory to any Kafka client
     Broker(broker::BrokerArguments),
     /// Add, list and delete the users of a broker
@@ -202,6 +205,7 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::Job(arguments) => job::run(env, arguments)?,
         Command::Letters(arguments) => letters::run(env, arguments)?,
         Command::State(arguments) => state::run(env, arguments)?,
+        Command::Top(arguments) => top::run(env, arguments)?,
         Command::Broker(arguments) => broker::run(env, arguments)?,
         Command::User(arguments) => user::run(env, arguments)?,
         Command::Acl(arguments) => acl::run(env, arguments)?,

@@ -157,19 +157,29 @@ impl Table {
         }
     }
 
+    /// The rows as lines, whatever the form is.
+    pub(super) fn lines(&self) -> String {
+        let mut text = String::new();
+        for line in self.columns() {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    }
+
     fn print_columns(&self, out: &mut impl Write) -> io::Result<()> {
+        self.columns().try_for_each(|line| writeln!(out, "{line}"))
+    }
+
+    fn columns(&self) -> impl Iterator<Item = String> {
         let columns: Vec<Column> = (0..self.columns_count)
             .map(|i| Column::of(self.rows.iter().filter_map(|row| row.get(i))))
             .collect();
-        for row in &self.rows {
-            let line: Vec<String> = row
-                .iter()
-                .zip(&columns)
-                .map(|(cell, column)| column.pad(cell))
-                .collect();
-            writeln!(out, "{}", line.join("  ").trim_end())?;
-        }
-        Ok(())
+        self.rows.iter().map(move |row| {
+            let cells = row.iter().zip(&columns);
+            let line: Vec<String> = cells.map(|(cell, column)| column.pad(cell)).collect();
+            line.join("  ").trim_end().to_owned()
+        })
     }
 }
 

@@ -124,8 +124,8 @@ impl HttpClient {
     }
 
     /// The client, with so many bytes of an answer's body kept.
-    #[cfg(feature = "registry")]
-    pub(super) fn keeping(self, body_kept_bytes: usize) -> Self {
+    #[cfg(any(feature = "cli", feature = "registry"))]
+    pub(crate) fn keeping(self, body_kept_bytes: usize) -> Self {
         Self {
             body_kept_bytes,
             ..self

@@ -14,6 +14,7 @@ mod refusals;
 mod savepoints;
 mod security;
 mod setup;
+mod top;
 mod topics;
 
 use std::ffi::OsStr;

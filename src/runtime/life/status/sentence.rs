@@ -8,6 +8,11 @@ use crate::types::Timestamp;
 /// With work to do and without a commit for so long, and for so many commit intervals, the job is said to stand still.
 const STANDS_STILL_MILLIS: i64 = 10_000;
 const STANDS_STILL_INTERVALS: u64 = 3;
+/// With no more to read than it reads in so long, or in so many commit intervals, it is said to keep up.
+const KEEPS_UP_MILLIS: u64 = 1_000;
+const KEEPS_UP_INTERVALS: u64 = 2;
+/// The last cycles that say how fast the job reads.
+const CYCLES_OF_A_RATE: usize = 20;
 /// How far event time may be behind the furthest split before its holder is named.
 const HELD_MILLIS: i64 = 10_000;
 
@@ -50,8 +55,15 @@ fn running(status: &Status) -> String {
         let seconds = idle_millis / 1000;
         return format!("standing still: {behind} records behind, no commit for {seconds} s");
     }
-    match seconds_left(status, behind) {
-        Some(seconds) => format!("catching up: {behind} records behind, about {seconds} s"),
+    match millis_left(status, behind) {
+        // What came since the last commit is always behind.
+        Some(millis) if millis <= keeps_up_millis(status) => {
+            format!("keeping up: {records} records committed, {behind} behind")
+        }
+        Some(millis) => {
+            let seconds = millis.div_ceil(1000);
+            format!("catching up: {behind} records behind, about {seconds} s")
+        }
         None => format!("catching up: {behind} records behind"),
     }
 }
@@ -64,25 +76,35 @@ fn since_commit_millis(status: &Status) -> i64 {
     status.now.0.saturating_sub(last.0).max(0)
 }
 
-fn stands_still_millis(status: &Status) -> i64 {
+fn commit_interval_millis(status: &Status) -> u64 {
     let life = status.lives.last();
-    let interval_micros = life.map_or(0, |life| life.commit_interval_micros);
-    let intervals_millis = interval_micros / 1000 * STANDS_STILL_INTERVALS;
+    life.map_or(0, |life| life.commit_interval_micros / 1000)
+}
+
+fn stands_still_millis(status: &Status) -> i64 {
+    let intervals_millis = commit_interval_millis(status).saturating_mul(STANDS_STILL_INTERVALS);
     i64::try_from(intervals_millis).map_or(i64::MAX, |it| it.max(STANDS_STILL_MILLIS))
 }
 
-/// How long the lag takes at the rate of the last commits, without what comes meanwhile.
-fn seconds_left(status: &Status, behind: u64) -> Option<u64> {
-    let (first, last) = (status.cycles.first()?, status.cycles.last()?);
-    let took = last.committed_at.0.saturating_sub(first.committed_at.0);
-    let took = u64::try_from(took).ok()?;
-    let records: u64 = status
-        .cycles
-        .iter()
-        .skip(1)
-        .map(|cycle| cycle.records)
-        .sum();
-    (records > 0 && took > 0).then(|| (behind.saturating_mul(took) / records / 1000).max(1))
+fn keeps_up_millis(status: &Status) -> u64 {
+    let intervals_millis = commit_interval_millis(status).saturating_mul(KEEPS_UP_INTERVALS);
+    intervals_millis.max(KEEPS_UP_MILLIS)
+}
+
+/// How long the lag takes at the rate of the last cycles while they were open, without what comes meanwhile.
+fn millis_left(status: &Status, behind: u64) -> Option<u64> {
+    let last = status.cycles.iter().rev().take(CYCLES_OF_A_RATE);
+    let (records, micros) = last.fold((0u64, 0u64), |(records, micros), cycle| {
+        let took = cycle.open_micros.saturating_add(cycle.drain_micros);
+        (
+            records.saturating_add(cycle.records),
+            micros.saturating_add(took),
+        )
+    });
+    (records > 0 && micros > 0).then(|| {
+        let micros = u128::from(behind) * u128::from(micros) / u128::from(records);
+        u64::try_from(micros / 1000).unwrap_or(u64::MAX)
+    })
 }
 
 fn held_readers(status: &Status) -> Option<String> {
@@ -132,13 +154,13 @@ mod tests {
     use crate::runtime::life::status::{SplitStatus, Totals};
     use crate::runtime::task::meter::{CloseReason, CycleStatus, LifeStatus};
 
-    /// A job that runs, with so many records behind in its only split, 50 s after a commit of 1,000 records in a second.
+    /// A job that reads 1,000 records a second, with so many behind in its only split, 50 s after its last commit.
     fn behind(lag: Option<u64>) -> Status {
         let cycle = |at: i64| CycleStatus {
             committed_at: Timestamp(at),
             reason: CloseReason::Interval,
             records: 1_000,
-            open_micros: 0,
+            open_micros: 1_000_000,
             drain_micros: 0,
             flush_micros: 0,
             positions_micros: 0,
@@ -191,10 +213,16 @@ mod tests {
         let said = "standing still: 5000 records behind, no commit for 50 s";
         assert_eq!(sentence(&status), said);
         status.lives[0].commit_interval_micros = 60_000_000;
-        let said = "catching up: 5000 records behind, about 5 s";
+        let said = "keeping up: 2000 records committed, 5000 behind";
+        assert_eq!(sentence(&status), said);
+        status.splits[0].lag = Some(120_000);
+        let said = "keeping up: 2000 records committed, 120000 behind";
+        assert_eq!(sentence(&status), said, "two intervals of 60 s");
+        status.splits[0].lag = Some(120_001);
+        let said = "catching up: 120001 records behind, about 121 s";
         assert_eq!(sentence(&status), said);
         status.cycles.clear();
-        assert_eq!(sentence(&status), "catching up: 5000 records behind");
+        assert_eq!(sentence(&status), "catching up: 120001 records behind");
     }
 
     #[test]
