@@ -268,6 +268,10 @@ fn the_rows_that_wait_are_seen_in_the_sizes_of_the_stores_of_every_join() {
 }
 
 const LIVES: usize = 18;
+/// On a machine that has other work a life does less before its end, and more of them follow, but no more than this.
+const LIVES_MAX: usize = 2 * LIVES;
+/// The results of each kind that power losses are to leave to be compared, if the machine lets them; of all kinds together, in any case.
+const RESULTS_MIN: usize = 20;
 const CALLS_OF_AN_OPENING: u64 = 1_000;
 const CALLS_OF_A_LIFE: u64 = 6_000;
 const SEED: u64 = 41;
@@ -288,7 +292,15 @@ fn i16_j4_j7_j14_s2_joins_are_right_after_power_losses_whatever_is_left_of_the_s
             .wrapping_add(1);
         (state >> 33) % below
     };
-    for life in 0..LIVES {
+    for life in 0..LIVES_MAX {
+        if life >= LIVES && life % 3 == 0 {
+            let log = machine.open().unwrap();
+            let found = Outcome::found(&log).counts();
+            log.close().unwrap();
+            if found.iter().all(|it| *it > RESULTS_MIN) {
+                break;
+            }
+        }
         let has_state = machine.state().exists();
         match life % 3 {
             1 if has_state => std::fs::remove_dir_all(machine.state()).unwrap(),
@@ -312,7 +324,10 @@ fn i16_j4_j7_j14_s2_joins_are_right_after_power_losses_whatever_is_left_of_the_s
     run(launch(false).workers(2), &log).unwrap();
     let all = Outcome::expected(&shop).counts();
     println!("{left_open:?} of {all:?} results before the last run");
-    assert!(left_open.iter().all(|it| *it > 20), "{left_open:?}");
+    assert!(
+        left_open.iter().all(|it| *it > RESULTS_MIN),
+        "{left_open:?}"
+    );
     check(&log, &shop);
     log.close().unwrap();
 }
