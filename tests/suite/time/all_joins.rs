@@ -268,9 +268,9 @@ fn the_rows_that_wait_are_seen_in_the_sizes_of_the_stores_of_every_join() {
 }
 
 const LIVES: usize = 18;
-/// On a machine that has other work a life does less before its end, and more of them follow, but no more than this.
+/// On a machine that has other work a life does less before its end: more of them follow, and they last longer, but no more than this.
 const LIVES_MAX: usize = 2 * LIVES;
-/// The results of each kind that power losses are to leave to be compared, if the machine lets them; of all kinds together, in any case.
+/// The power losses are to leave more results of each kind than these to be compared.
 const RESULTS_MIN: usize = 20;
 const CALLS_OF_AN_OPENING: u64 = 1_000;
 const CALLS_OF_A_LIFE: u64 = 6_000;
@@ -309,7 +309,7 @@ fn i16_j4_j7_j14_s2_joins_are_right_after_power_losses_whatever_is_left_of_the_s
         }
         let cut = match random(5) {
             0 => Cut::WhileOpening(random(CALLS_OF_AN_OPENING)),
-            _ => Cut::WhileRunning(random(CALLS_OF_A_LIFE)),
+            _ => Cut::WhileRunning(random(CALLS_OF_A_LIFE << (life.saturating_sub(LIVES) / 3))),
         };
         let nth = usize::try_from(random(32)).unwrap();
         let loss = PowerLoss::every_mode(SEED ^ life as u64).nth(nth).unwrap();
