@@ -1,4 +1,4 @@
-//! What a job has open, for the message of a failed expectation: what stands in its stores at a time (windows, records that wait), and
+//! Rows that a job has open, for the message of a failed expectation: what stands in its stores at a time (windows, records that wait), and
 //! timers.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ struct Open {
 }
 
 impl TestBed {
-    /// What waits for event time or the clock in each store with time, as of the last commit, a line a store.
+    /// Rows that wait for event time or the clock in each store with time, as of the last commit, a line a store.
     pub(super) fn open_rows(&self) -> Vec<String> {
         let stores = self.topology.stores.iter().filter_map(|(store, schema)| {
             let key_type = timed_key_type(schema.key.as_str())?;

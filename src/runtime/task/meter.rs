@@ -28,7 +28,7 @@ pub(crate) const BUCKET_MICROS: [u64; 12] = [
     30_000_000,
 ];
 
-/// What a chain of one worker did: a source or a shuffle, and all steps up to the next shuffle.
+/// The work of one worker in a chain: a source or a shuffle, and all steps up to the next shuffle.
 #[derive(Debug, Default)]
 pub(crate) struct ChainMeter {
     records: AtomicU64,
@@ -191,7 +191,7 @@ pub enum SplitState {
     Ended,
 }
 
-/// What is known of a split.
+/// The last known place of a split.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SplitMark {
     pub(crate) offset: Offset,

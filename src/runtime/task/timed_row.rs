@@ -162,7 +162,7 @@ pub(crate) fn time_and_key(row: &[u8]) -> Option<(Timestamp, &[u8])> {
     (!waiting.is_timer).then_some((waiting.time, waiting.key))
 }
 
-/// What a row of a store with time is, by its key.
+/// The kind of a row of a store with time, by its key.
 pub(crate) enum TimedKey<'r> {
     /// How far the operator has come.
     OwnTime,
@@ -188,7 +188,7 @@ pub(crate) fn timed_key(row: &[u8]) -> Option<TimedKey<'_>> {
     }
 }
 
-/// What a row has that has a time, by its key.
+/// Reads the key of a row that has a time.
 pub(crate) fn waiting(row: &[u8]) -> Option<Waiting<'_>> {
     let ([kind @ (TIMED | TIMER_AT), time @ ..], rest) =
         row.split_first_chunk::<TIMED_KEY_START>()?

@@ -97,7 +97,7 @@ pub struct Totals {
     pub last_restart: Option<String>,
 }
 
-/// What one worker did in a chain.
+/// The work of one worker in a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ChainStatus {
