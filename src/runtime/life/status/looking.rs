@@ -268,7 +268,7 @@ impl Running {
     /// wait(running.caught_up())?;
     /// let status = wait(running.status());
     /// println!("{}", status.sentence);
-    /// assert_eq!(status.lag(), 0);
+    /// assert_eq!(status.lag(), Some(0));
     /// wait(running.stop())?;
     /// # Ok(())
     /// # }
