@@ -40,8 +40,13 @@ pub fn wait<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Completes after `duration`. It costs a thread, for the rare retry of a client that has none of its own.
+/// Completes after `duration`. It costs a thread, for the rare retry of a client that has none of its own; where there are no
+/// threads, the caller's turn takes so long.
 pub(super) async fn pause(env: &Env, duration: Duration) -> Result<(), ClientError> {
+    if !env.spawn.has_threads() {
+        env.clock.sleep(duration);
+        return Ok(());
+    }
     let (done, over) = oneshot::channel();
     let clock = env.clock.clone();
     let sleep = move || {

@@ -11,6 +11,7 @@ mod chance;
 mod crash_test;
 mod expect;
 mod incarnation;
+mod link;
 mod open_rows;
 mod process;
 mod restart;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::incarnation::Turns;
+use self::link::{Link, Weather};
 use self::process::Process;
 use crate::broker::{Broker, BrokerConfig, SyncMode};
 use crate::env::Instant;
@@ -96,6 +98,8 @@ pub struct TestBed {
     /// Processes that another one took over from, and that do not know it yet.
     zombies: Vec<Process>,
     turns: Turns,
+    /// Whether requests and answers get lost between job and log.
+    weather: Weather,
     /// Up to where each partition was expected.
     taken: BTreeMap<TopicPartition, Offset>,
     /// Records without a key go to partitions in turn.
@@ -173,6 +177,7 @@ impl TestBed {
             process: None,
             zombies: Vec::new(),
             turns: Turns::new(seed),
+            weather: Weather::default(),
             taken: BTreeMap::new(),
             next_partition: 0,
             housekept: Instant::default(),
@@ -194,12 +199,8 @@ impl TestBed {
         };
         let files = RocksFiles::Memory(self.memory.clone());
         let data = Path::new(DATA);
-        Ok(Log::with_state_files(
-            self.world.env(),
-            data,
-            config,
-            files,
-        )?)
+        let log = Log::with_state_files(self.world.env(), data, config, files)?;
+        Ok(log.over(|way| Arc::new(Link::new(way, self.weather.clone()))))
     }
 
     fn process(&self) -> &Process {
@@ -236,6 +237,42 @@ impl TestBed {
             self.world
                 .advance(next.unwrap_or(rest).clamp(Duration::from_nanos(1), rest));
         }
+    }
+
+    /// Moves virtual time on as [`TestBed::advance`] does, on a bad network: of the requests of the job to its log, one in six gets lost,
+    /// or its answer does, or it arrives twice, or its answer is up to 200 ms late, by the seed. A job that gives up (it does after some
+    /// attempts) is started again at the end, as an operator would. Returns how many requests met one of these.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    ///
+    /// let job = Job::new("visits");
+    /// job.source(topic::<str>("pages")).key_by_ref(|page: &str| page).count("visits").changes().sink(topic("counts"));
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::every(Duration::from_secs(1))));
+    /// bed.send_value("pages", "home");
+    /// assert!(bed.lose_answers(Duration::from_secs(5)) > 0);
+    /// bed.expect::<str, u64>("counts", [("home", 1)]);
+    /// ```
+    ///
+    /// # Panics
+    /// If the job cannot start again.
+    #[track_caller]
+    pub fn lose_answers(&mut self, duration: Duration) -> u64 {
+        let seed = self.turns.chance.draw();
+        let met = self.work_in(seed, duration);
+        if self.ended().is_some() {
+            self.crash();
+        }
+        met
+    }
+
+    /// Moves time on in the bad weather that follows from `seed`.
+    fn work_in(&mut self, seed: u64, duration: Duration) -> u64 {
+        self.weather.begin(seed);
+        self.advance_in_trouble(duration);
+        self.weather.end()
     }
 
     /// As [`TestBed::advance`], while the machine fails: so may the job.

@@ -45,7 +45,7 @@ struct Inner {
     running: Mutex<HashSet<String>>,
 }
 
-/// What the place of a Kafka cluster begins with.
+/// The beginning of the place of a Kafka cluster.
 const KAFKA_SCHEME: &str = "kafka://";
 /// Where the state of jobs on Kafka is kept unless a setting says otherwise, a folder a cluster.
 #[cfg(feature = "kafka")]
@@ -183,6 +183,17 @@ impl Log {
             self.transport(),
             self.inner.state_dir.clone(),
             state_files,
+        )
+    }
+
+    /// The same log, with another way to it.
+    pub(crate) fn over(&self, way: impl FnOnce(Arc<dyn Transport>) -> Arc<dyn Transport>) -> Self {
+        Self::with_parts(
+            self.inner.env.clone(),
+            self.inner.broker.clone(),
+            way(self.transport()),
+            self.inner.state_dir.clone(),
+            self.inner.state_files.clone(),
         )
     }
 

@@ -2,6 +2,7 @@
 
 mod calls;
 mod crash;
+mod lost_answers;
 mod zombies;
 
 use std::collections::BTreeMap;

@@ -43,6 +43,8 @@ pub(super) enum Trouble {
     Stop,
     /// Another process goes on, of which this one hears nothing: it lives on as a zombie.
     TakeOver,
+    /// Requests and answers between the job and its log get lost, repeated and late for a while, by this seed.
+    LostAnswers(u64),
     /// The disk has so little room left for a while.
     FullDisk(u64),
     /// A call on files fails, is short, or takes long.
@@ -110,12 +112,13 @@ fn draw_wait(chance: &mut Chance, interval: Duration) -> Duration {
 }
 
 fn draw_trouble(chance: &mut Chance, interval: Duration) -> Trouble {
-    match chance.below(12) {
+    match chance.below(14) {
         0..=5 => Trouble::Death(draw_death(chance)),
         6 => Trouble::Workers(1 + chance.index(WORKERS_MAX)),
         7 => Trouble::Stop,
         8 | 9 => Trouble::TakeOver,
         10 => Trouble::FullDisk(chance.below(ROOM_BYTES_MAX)),
+        11 | 12 => Trouble::LostAnswers(chance.draw()),
         _ => Trouble::BadCall {
             call: *chance.pick(&Call::ALL),
             after: draw_calls(chance),
@@ -215,6 +218,9 @@ impl Display for Trouble {
             Self::Stop => f.write_str("stop as asked, restart"),
             Self::TakeOver => {
                 f.write_str("start another process beside this one, which becomes a zombie")
+            }
+            Self::LostAnswers(seed) => {
+                write!(f, "work while requests and answers get lost, seed {seed}")
             }
             Self::FullDisk(bytes) => write!(f, "work with {bytes} bytes left on the disk"),
             Self::BadCall {

@@ -109,6 +109,10 @@ impl<'t, I: Clone + Debug> Trial<'t, I> {
                 self.look()?;
                 self.compare(Moment::Restarted)
             }
+            Trouble::LostAnswers(seed) => {
+                self.bed.work_in(seed, self.interval * 2);
+                self.restart_if_it_failed(false)
+            }
             Trouble::FullDisk(room_bytes) => {
                 let world = self.bed.world().clone();
                 world.set_capacity(Some(world.used_bytes().saturating_add(room_bytes)));
