@@ -12,7 +12,7 @@ use onceflow::types::Timestamp;
 
 use super::support::{feed_at, input, make_topic, written};
 use crate::jobs::support::committed;
-use crate::time::killed::{Process, open, start_child};
+use crate::time::killed::{Process, open, run_until_killed, start_child};
 
 const VARIABLE: &str = "ONCEFLOW_VERSIONS_CHILD";
 const KEYS: u64 = 12;
@@ -146,8 +146,7 @@ fn prices_orders_until_it_is_killed() {
     let launch =
         pricing(is_endless == "true").exactly_once(Commit::every(Duration::from_millis(20)));
     let launch = launch.state_partitions(8).workers(workers.parse().unwrap());
-    wait(launch.start(&log).unwrap().finished()).unwrap();
-    log.close().unwrap();
+    run_until_killed(launch, &log, is_endless == "true");
 }
 
 fn start(data: &Path, workers: usize, is_endless: bool, failpoint: &str) -> Process {
@@ -171,7 +170,7 @@ fn j10_j11_j12_orders_find_the_version_of_their_time_after_a_kill_at_every_failp
         market.feed(&log, 25);
         log.close().unwrap();
         let mut process = start(&data, [1, 4][life % 2], true, &format!("{name}=kill"));
-        killed += usize::from(process.is_killed_within(Duration::from_millis(2_500)));
+        killed += usize::from(process.is_killed_at_its_failpoint());
     }
     assert!(killed >= 20, "only {killed} failpoints were met");
     let log = open(&data);

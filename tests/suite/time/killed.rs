@@ -1,6 +1,7 @@
 //! A job with windows in a process that is killed again and again: every window is right and closed once, nothing is late.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,12 +10,15 @@ use onceflow::broker::BrokerConfig;
 use onceflow::client::wait;
 use onceflow::internals::env::failpoint;
 use onceflow::prelude::*;
+use onceflow::runtime::Launch;
 use onceflow::types::Durability;
 
 use super::support::{Click, clicks_per_window, feed, late, ms, results, topic_of_clicks};
 
 /// Tells the child where its data is, how many workers it has, and whether it goes on after the end of its input.
 const VARIABLE: &str = "ONCEFLOW_CLICKS_CHILD";
+/// The signal of `kill -9`.
+const SIGKILL: i32 = 9;
 pub(super) const PARTITIONS: i32 = 4;
 pub(super) const MINUTE: u64 = 60_000;
 /// How far out of order clicks of a partition are at most.
@@ -65,6 +69,36 @@ impl Process {
         }
         !is_alive
     }
+
+    /// Waits for its end: whether it was killed at the failpoint that it was given, which else it did not meet.
+    pub(crate) fn is_killed_at_its_failpoint(&mut self) -> bool {
+        assert!(self.is_killed_within(ms(120_000)), "it hangs");
+        let status = self.0.wait().unwrap();
+        match status.signal() {
+            Some(signal) => {
+                assert_eq!(signal, SIGKILL);
+                true
+            }
+            None => {
+                assert!(status.success(), "{status}");
+                false
+            }
+        }
+    }
+}
+
+/// The work of a process that is to be killed at a failpoint: without an end to its input it stops in order some commits after it has
+/// caught up, since it does not meet the failpoint then.
+pub(crate) fn run_until_killed(launch: Launch, log: &Log, is_endless: bool) {
+    let running = launch.start(log).unwrap();
+    if is_endless {
+        wait(running.caught_up()).unwrap();
+        std::thread::sleep(ms(200));
+        wait(running.stop()).unwrap();
+    } else {
+        wait(running.finished()).unwrap();
+    }
+    log.close().unwrap();
 }
 
 impl Drop for Process {
