@@ -19,6 +19,8 @@ const SEEN_MAX = 120;
 
 let asking = null;
 let lastHeard = 0;
+/** Whether nothing came since the last failure, and its words. */
+let hasFailed = false;
 let why = "";
 
 const headers = () => {
@@ -55,15 +57,19 @@ async function listen(signal) {
 async function watch() {
   if (asking || document.hidden || !at("door").hidden) return;
   asking = new AbortController();
+  let pause = RETRY_MILLIS;
   try {
+    // The server ends each answer some time: that is no failure, unless it has nothing to say.
+    const before = lastHeard;
     await listen(asking.signal);
-    why = "the server ended it";
+    if (lastHeard > before) pause = 0;
   } catch (error) {
+    hasFailed = !document.hidden;
     why = error.name === "TypeError" ? "the job's process does not answer" : error.message;
   }
   asking = null;
   tellLiveness();
-  if (!document.hidden) setTimeout(watch, RETRY_MILLIS);
+  if (!document.hidden) setTimeout(watch, pause);
 }
 
 function askForToken() {
@@ -88,6 +94,7 @@ at("door").addEventListener("submit", (event) => {
 
 function show(status) {
   lastHeard = performance.now();
+  hasFailed = false;
   if (seen.length > 0 && (seen.at(-1).job !== status.job || seen.at(-1).now > status.now)) seen.length = 0;
   seen.push(status);
   if (seen.length > SEEN_MAX) seen.shift();
@@ -120,19 +127,20 @@ function arrive() {
 /** Says whether what is shown is the present. */
 function tellLiveness() {
   const silence = performance.now() - lastHeard;
-  const isLost = lastHeard > 0 && (silence > SILENCE_MILLIS || (asking === null && !document.hidden));
+  const isLost = lastHeard > 0 && (silence > SILENCE_MILLIS || hasFailed);
   const isLive = lastHeard > 0 && !isLost;
   at("live").dataset.live = isLive ? "live" : lastHeard > 0 ? "lost" : "waiting";
-  say(at("live").lastElementChild, isLive ? "live" : lastHeard > 0 ? "connection lost" : why ? "no answer" : "connecting");
+  say(at("live").lastElementChild, isLive ? "live" : lastHeard > 0 ? "connection lost" : hasFailed ? "no answer" : "connecting");
   document.body.classList.toggle("lost", isLost);
   const lost = at("lost");
-  const firstFailed = lastHeard === 0 && why !== "" && at("door").hidden;
+  const firstFailed = lastHeard === 0 && hasFailed && at("door").hidden;
   if (lost.hidden !== !(isLost || firstFailed)) lost.hidden = !(isLost || firstFailed);
   if (isLost) {
     const age = h("span", {}, duration(Math.max(1000, Math.floor(silence / 1000) * 1000)));
-    if (!lost.firstChild || lost.dataset.why !== why) {
-      lost.dataset.why = why;
-      put(lost, h("strong", {}, "Connection lost. "), `What you see is the past: ${why || "no view came"}. Last view `, age, " ago; trying again.");
+    const reason = hasFailed ? why : "no view came";
+    if (!lost.firstChild || lost.dataset.why !== reason) {
+      lost.dataset.why = reason;
+      put(lost, h("strong", {}, "Connection lost. "), `What you see is the past: ${reason}. Last view `, age, " ago; trying again.");
     } else {
       const shown = lost.querySelector("span");
       if (shown) say(shown, age.textContent);

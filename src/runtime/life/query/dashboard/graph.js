@@ -212,7 +212,7 @@ function box(node, place, into, heads) {
     svg("title", {}, `${titleOf(node)}: ${node.kind}, ${node.location}`),
     svg("rect", { class: "box", width: place.width, height: place.height, rx: 9 }),
     isBig && svg("text", { class: "kind", x: 12, y: isHead(node) ? 19 : 26 }, cut(node.name === undefined ? "step" : node.kind.replaceAll("_", " "), 22)),
-    svg("text", isBig ? { class: "name", x: 12, y: isHead(node) ? 37 : 45 } : { class: "step", x: place.width / 2, y: 21.5, "text-anchor": "middle" }, cut(wordsOf(node), 19)),
+    svg("text", isBig ? { class: "name", x: 12, y: isHead(node) ? 37 : 45 } : { class: "step", x: place.width / 2, y: 21.5, "text-anchor": "middle" }, cut(wordsOf(node), isBig ? 16 : 19)),
   ];
   if (node.stores?.length) parts.push(svg("path", { class: "store", d: storeSign(place.width - 24, 9) }));
   const group = svg("g", {
