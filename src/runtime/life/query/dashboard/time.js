@@ -11,6 +11,8 @@ const OPEN_MAX = 8;
 
 let stores = [];
 let last = null;
+/** What was found open, by store, and where it is shown: what it waits for goes on. */
+const found = new Map();
 
 /** The stores that have rows with times. */
 export function timedStores(all) {
@@ -36,6 +38,7 @@ export function showTime(status) {
     : "No split holds it.");
   put(at("ladder"), ladder(told));
   if (isNew || !at("open").firstChild) showOpen();
+  showFound();
 }
 
 const ended = (split) => split.state === "ended" || (split.watermark !== null && isEnd(split.watermark));
@@ -79,11 +82,19 @@ async function look(store, place, button) {
   put(place, nothing("Asking for the rows of the next commit…"));
   try {
     const answer = await ask(`stores/${encodeURIComponent(store)}?from=${-8e15}&to=${8e15}&limit=${OPEN_MAX}`);
-    put(place, answer.rows.length ? openRows(answer) : nothing("Nothing waits for a time."));
+    found.set(store, { place, answer });
+    showFound();
   } catch (error) {
+    found.delete(store);
     put(place, h("p", { class: "wrong" }, error.message));
   }
   button.disabled = false;
+}
+
+function showFound() {
+  for (const { place, answer } of found.values()) {
+    put(place, answer.rows.length ? openRows(answer) : nothing("Nothing waits for a time."));
+  }
 }
 
 function openRows(answer) {
@@ -91,8 +102,8 @@ function openRows(answer) {
   const now = held?.watermark ?? null;
   const rows = answer.rows.map((row) => {
     const waits = now === null ? `for the first record of ${held?.split ?? "a split"}`
-      : row.time > now ? `until ${held.split} is ${duration(row.time - now)} further` : "for the next watermark";
-    return h("li", {}, h("b", {}, moment(row.time)), " ", h("code", {}, text(row.key)), " ", h("span", { class: "value" }, text(row.value)), h("em", {}, ` waits ${waits}`));
+      : row.time > now ? `until ${held.split} is ${duration(row.time - now)} further` : null;
+    return h("li", {}, h("b", {}, moment(row.time)), " ", h("code", {}, text(row.key)), " ", h("span", { class: "value" }, text(row.value)), h("em", {}, waits ? ` waits ${waits}` : " its time has come since"));
   });
   return [h("ol", { class: "open" }, rows),
     h("p", { class: "rest" }, `As of epoch ${answer.epoch}${rows.length === OPEN_MAX ? `; the first ${OPEN_MAX} by time` : ""}`)];
