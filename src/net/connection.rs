@@ -145,6 +145,21 @@ impl Listener {
         }
     }
 
+    /// Whether an address can be listened on now, which somebody else is to do.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    #[cfg(feature = "cli")]
+    pub(crate) fn check(address: &Address) -> Result<(), NetError> {
+        match std::net::TcpListener::bind((address.host.as_str(), address.port)) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(NetError::Listen {
+                address: address.clone(),
+                source,
+            }),
+        }
+    }
+
     /// Where it listens.
     ///
     /// # Errors

@@ -11,6 +11,8 @@ mod bed; // Jobs in a test bed: what it promises to users, and its own exactness
 mod cli; // The binary: exit codes, messages, what comes out of what went in.
 #[cfg(feature = "kafka")]
 mod clients; // Producers, consumers and administration: one suite, in-process and on a real Kafka (C11, C12, C16, C17, C22, C27, S14, S15).
+#[cfg(feature = "dashboard")]
+mod dashboard; // The dashboard over HTTP and in a browser: jobs that run, are held up, are killed.
 mod docs; // The documentation names tests that exist, and every catalogued failure has one.
 mod effects; // What jobs do outside: each committed effect is delivered, under one key, in order, whatever is killed (O1–O8, O11, O12).
 #[cfg(feature = "cli")]

@@ -40,6 +40,9 @@ pub(in crate::cli) struct JobArguments {
     /// The data directory
     #[arg(long)]
     data: PathBuf,
+    /// Where it shows itself to browsers
+    #[arg(long)]
+    dashboard: Option<String>,
     /// The text
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -86,6 +89,10 @@ pub(in crate::cli) fn run(env: &Env, arguments: &JobArguments) -> anyhow::Result
     let running = word_count(&arguments.files)
         .exactly_once(Commit::every(COMMIT_EVERY))
         .start(&log)?;
+    let _page = match &arguments.dashboard {
+        Some(address) => Some(running.dashboard(address)?),
+        None => None,
+    };
     let watcher = env.spawn.spawn("demo-watch", watching)?;
     let result = wait(running.finished());
     is_over.store(true, Ordering::Release);

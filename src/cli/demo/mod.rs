@@ -22,13 +22,16 @@ pub(super) use self::ledger::{Counts, add_one};
 use self::process::supervise;
 use super::output::MIB;
 use super::text::{Prepared, Sources, TemporaryDirectory, for_each_line, prepare};
+use super::{UsageError, output};
 use crate::env::Env;
+use crate::net::Address;
 
 const EXAMPLES: &str = "\
 Examples:
   onceflow demo
   onceflow demo moby-dick.txt ulysses.txt
   onceflow demo --kills 10 --size 512
+  onceflow demo --dashboard --size 2048        and see it in a browser: the page outlives the kills
 
 The exit status is 0 only if the output is exactly what a plain count of the same input says.";
 
@@ -52,6 +55,9 @@ pub(super) struct DemoArguments {
     /// Where to make the temporary directory
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Show the job to browsers at http://127.0.0.1:8080/, or at another address of this machine, while it runs
+    #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, require_equals = true, default_missing_value = "127.0.0.1:8080")]
+    dashboard: Option<Address>,
 }
 
 /// What a plain loop counted.
@@ -64,6 +70,9 @@ struct Plain {
 /// Runs `onceflow demo`.
 pub(super) fn run(env: &Env, arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let display = Display::new(env);
+    if let Some(address) = &arguments.dashboard {
+        check_dashboard(address)?;
+    }
     let wanted_bytes = arguments.size * MIB;
     // Taken once, the text is whatever is found.
     let searched_bytes = if wanted_bytes == 0 {
@@ -79,7 +88,7 @@ pub(super) fn run(env: &Env, arguments: &DemoArguments) -> anyhow::Result<ExitCo
     let plain = count_plainly(env, &prepared)?;
     let data = directory.path().join("data");
     let begin = env.clock.now();
-    let outcome = run_and_kill(env, &display, arguments.kills, &plain, &prepared, &data)?;
+    let outcome = run_and_kill(env, &display, arguments, &plain, &prepared, &data)?;
     let elapsed = env.clock.now().since(begin);
     let mut ledger = Ledger::default();
     job::read_output(env, &data, &mut |word, count| ledger.update(word, count))?;
@@ -97,6 +106,18 @@ pub(super) fn run(env: &Env, arguments: &DemoArguments) -> anyhow::Result<ExitCo
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// Whether each process of the job can show itself there.
+fn check_dashboard(address: &Address) -> anyhow::Result<()> {
+    let why = match address.is_loopback() {
+        true if address.port == 0 => {
+            "each process of the demo listens where the one before did: name a port, as --dashboard=127.0.0.1:8080"
+        }
+        true => return Ok(crate::net::Listener::check(address)?),
+        false => "the demo shows its job to this machine only: take an address as 127.0.0.1:8080",
+    };
+    Err(UsageError(why.to_owned()).into())
 }
 
 fn count_plainly(env: &Env, prepared: &Prepared) -> anyhow::Result<Plain> {
@@ -121,7 +142,7 @@ fn count_plainly(env: &Env, prepared: &Prepared) -> anyhow::Result<Plain> {
 fn run_and_kill(
     env: &Env,
     display: &Display,
-    kills: u64,
+    arguments: &DemoArguments,
     plain: &Plain,
     prepared: &Prepared,
     data: &Path,
@@ -129,14 +150,19 @@ fn run_and_kill(
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = || {
         let mut command = Command::new(&program);
-        command
-            .arg(job::COMMAND)
-            .arg("--data")
-            .arg(data)
-            .args(&prepared.files);
+        command.arg(job::COMMAND).arg("--data").arg(data);
+        if let Some(address) = &arguments.dashboard {
+            command.arg(format!("--dashboard={address}"));
+        }
+        command.args(&prepared.files);
         command
     };
-    let kill_points = process::draw_kill_points(env, kills, plain.words);
+    if let Some(address) = &arguments.dashboard {
+        output::say(&format!(
+            "Dashboard: http://{address}/ while the job runs; a larger --size lets it run longer"
+        ));
+    }
+    let kill_points = process::draw_kill_points(env, arguments.kills, plain.words);
     let mut progress = display.start(plain.words, plain.lines);
     supervise(env, &mut command, &kill_points, &mut |event| {
         progress.tell(event)

@@ -65,6 +65,14 @@ fn k8_a_hanging_transaction_is_found_and_readers_go_on_when_it_is_ended() {
     let folder = tempfile::tempdir().unwrap();
     let job = watch(&stage, &world, &folder);
     wait_until_it_is_seen(&job, late.identity().id.0);
+    #[cfg(feature = "dashboard")]
+    {
+        let page = job.dashboard("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", page.address());
+        let producer = late.identity().id.0.to_string();
+        let nothing = &mut |step: &str| panic!("the browser asks for {step}");
+        crate::dashboard::look("hanging", &url, &[&producer], nothing);
+    }
     let offset = stands_at.to_string();
     let partition = ["--topic", world.name, "--partition", "0"];
     let arguments = [&["abort"][..], &partition, &["--start-offset", &offset]].concat();

@@ -18,8 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming as Body};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming as Body;
 use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -30,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::question::{Checked, Question};
+use super::shown::{Sent, whole};
 use super::{Queries, QueryError};
 use crate::codec::CodecError;
 use crate::net::{Address, Incoming, Listener, NetError, OwnRuntime, ServerTls, ServerTlsSettings};
@@ -56,6 +57,8 @@ pub struct HttpConfig {
     listen: Address,
     token: Option<String>,
     tls: Option<ServerTlsSettings>,
+    #[cfg(feature = "dashboard")]
+    has_dashboard: bool,
 }
 
 /// Questions cannot be answered over HTTP.
@@ -98,7 +101,19 @@ impl HttpConfig {
             listen: address.parse()?,
             token: None,
             tls: None,
+            #[cfg(feature = "dashboard")]
+            has_dashboard: false,
         })
+    }
+
+    /// Shows browsers the dashboard, a page of the running job, at `/`. Where there is a token, the page asks for it.
+    #[cfg(feature = "dashboard")]
+    #[must_use]
+    pub fn dashboard(self) -> Self {
+        Self {
+            has_dashboard: true,
+            ..self
+        }
     }
 
     /// Answers only who sends this token, as `Authorization: Bearer TOKEN`.
@@ -201,6 +216,8 @@ impl Queries {
             token: config.token.map(|token| digest(&SHA256, token.as_bytes())),
             is_loopback: config.listen.is_loopback(),
             tls,
+            #[cfg(feature = "dashboard")]
+            has_dashboard: config.has_dashboard,
         });
         runtime.spawn(accept(listener, shared));
         tracing::info!(%local, "answers questions over HTTP");
@@ -217,6 +234,8 @@ pub(super) struct Shared {
     token: Option<ring::digest::Digest>,
     is_loopback: bool,
     tls: Option<ServerTls>,
+    #[cfg(feature = "dashboard")]
+    pub(super) has_dashboard: bool,
 }
 
 async fn accept(listener: Listener, shared: Arc<Shared>) {
@@ -364,7 +383,7 @@ const PATHS: &str =
     "GET /, GET /status, GET /stores/NAME, GET /windows/NAME, GET /processed, POST /read";
 
 impl Shared {
-    async fn respond(&self, request: Request<Body>) -> Response<Full<Bytes>> {
+    async fn respond(self: &Arc<Self>, request: Request<Body>) -> Response<Sent> {
         let answered = match self.admit(&request) {
             Ok(()) => match self.show(&request).await {
                 Some(Ok(shown)) => return shown,
@@ -379,7 +398,7 @@ impl Shared {
         };
         let mut text = Value::Object(told).to_string();
         text.push('\n');
-        let mut response = Response::new(Full::from(text));
+        let mut response = Response::new(whole(text));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         let fixed = hyper::header::HeaderValue::from_static;
@@ -460,6 +479,10 @@ impl Shared {
                 )),
             };
         };
+        // The files of the page say nothing of the job; they ask for the token.
+        if self.has_file(request) {
+            return Ok(());
+        }
         let given = request.headers().get(AUTHORIZATION);
         let given = given.and_then(|given| given.as_bytes().strip_prefix(b"Bearer "));
         match given.map(|given| digest(&SHA256, given)) {

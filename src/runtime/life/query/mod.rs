@@ -5,6 +5,8 @@
 //!
 //! Reading order: `mod.rs` (who asks, and when there is an answer), `stores.rs` (typed stores); what they read is `task/committed.rs`.
 
+#[cfg(feature = "dashboard")]
+mod dashboard;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 #[cfg(feature = "metrics")]

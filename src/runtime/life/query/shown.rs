@@ -3,12 +3,15 @@
 //! ```text
 //! GET  /status                        the view of the job (`Status`) as JSON
 //! GET  /metrics                       the same for Prometheus (feature `metrics`)
+//! GET  /dashboard/…                   the dashboard (feature `dashboard`): `dashboard/mod.rs`
 //! ```
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 #[cfg(feature = "metrics")]
 use hyper::StatusCode;
 use hyper::body::{Bytes, Incoming as Body};
@@ -22,12 +25,38 @@ use crate::runtime::life::status::Status;
 /// How long the log may take to say where partitions end, before the view goes without.
 const LOG_WAIT: Duration = Duration::from_secs(3);
 
+/// The body of an answer: whole, or as it comes.
+pub(super) type Sent = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A body that is known as a whole.
+pub(super) fn whole(body: impl Into<Bytes>) -> Sent {
+    Full::new(body.into()).boxed_unsync()
+}
+
 impl Shared {
+    /// Whether a file of the dashboard is asked for.
+    #[cfg(feature = "dashboard")]
+    pub(super) fn has_file(&self, request: &Request<Body>) -> bool {
+        self.has_dashboard && super::dashboard::file(request).is_some()
+    }
+
+    /// Whether a file of the dashboard is asked for: there is none.
+    #[cfg(not(feature = "dashboard"))]
+    pub(super) fn has_file(&self, _: &Request<Body>) -> bool {
+        false
+    }
+
     /// Answers what is asked of the job as a whole; `None` where it is something else.
     pub(super) async fn show(
-        &self,
+        self: &Arc<Self>,
         request: &Request<Body>,
-    ) -> Option<Result<Response<Full<Bytes>>, Failed>> {
+    ) -> Option<Result<Response<Sent>, Failed>> {
+        #[cfg(feature = "dashboard")]
+        if self.has_dashboard
+            && let Some(shown) = super::dashboard::show(self, request)
+        {
+            return Some(Ok(shown));
+        }
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/status") => {
                 let body = self.look().await.json();
@@ -46,15 +75,17 @@ impl Shared {
         }
     }
 
-    async fn look(&self) -> Arc<Status> {
+    /// The view of the job, without what the log says if it does not answer in time.
+    pub(super) async fn look(&self) -> Arc<Status> {
         let watcher = self.queries.watcher();
         let looked = timeout(LOG_WAIT, watcher.look_with_others()).await;
         looked.unwrap_or_else(|_| watcher.look_here())
     }
 }
 
-fn text(kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+/// An answer of this type, which nobody is to keep.
+pub(super) fn text(kind: &'static str, body: Bytes) -> Response<Sent> {
+    let mut response = Response::new(whole(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

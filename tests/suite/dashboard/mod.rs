@@ -1,0 +1,8 @@
+//! The dashboard: who gets it and what comes, over HTTP; and how it looks to a browser, while jobs run, are held up, and die.
+
+mod browser;
+mod child;
+mod over_http;
+mod seen;
+
+pub(crate) use browser::look;
