@@ -36,7 +36,7 @@ use crate::runtime::task::context::JobContext;
 use crate::runtime::task::cycle::{Commit, Cycle, Effect, Event};
 use crate::runtime::task::inbox::{Message, TaskChange};
 use crate::runtime::task::meter::CycleTimes;
-use crate::runtime::task::progress::Progress;
+use crate::runtime::task::progress::{Progress, Untold};
 use crate::runtime::task::report::{Drained, Report};
 use crate::runtime::task::splits::SplitPlan;
 use crate::runtime::task::worker::worker_thread;
@@ -422,6 +422,7 @@ impl Driver {
         self.send_positions(writer, &moved)?;
         moments.positions_sent(&self.job.env);
         failpoint("cycle.offsets_sent");
+        let _untold = Untold::of(&self.progress);
         match wait(self.job.writers[writer].commit())? {
             CommitOutcome::Committed => {}
             outcome @ (CommitOutcome::Aborted | CommitOutcome::Unknown) => {

@@ -169,7 +169,8 @@ impl Running {
                 let mut wanted = wanted.iter();
                 wanted.all(|(place, end)| now.get(place).is_some_and(|at| at.committed >= *end))
             };
-            if wanted.as_ref().is_some_and(is_reached) {
+            // Whoever has waited finds it told in `progress`, too.
+            if wanted.as_ref().is_some_and(is_reached) && !self.progress.is_behind_the_log() {
                 return Ok(());
             }
             if is_finished {

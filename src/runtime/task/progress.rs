@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -38,8 +39,27 @@ pub(crate) struct Progress {
     /// Where readers of its state ask.
     pub(crate) desk: Desk,
     is_begun: AtomicBool,
+    /// Whether there is an [`Untold`] commit.
+    is_untold: AtomicBool,
     /// Told at every commit, every second, and at the end.
     changes: watch::Sender<()>,
+}
+
+/// A commit that the log may have and [`Progress`] does not tell of yet, until it is dropped.
+pub(crate) struct Untold(Arc<Progress>);
+
+impl Untold {
+    pub(crate) fn of(progress: &Arc<Progress>) -> Self {
+        progress.is_untold.store(true, Ordering::Release);
+        Self(Arc::clone(progress))
+    }
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        self.0.is_untold.store(false, Ordering::Release);
+        self.0.changed();
+    }
 }
 
 /// How far a job came in this run: see [`Running::progress`](crate::runtime::Running::progress).
@@ -171,6 +191,11 @@ impl Progress {
 
     pub(crate) fn is_begun(&self) -> bool {
         self.is_begun.load(Ordering::Acquire)
+    }
+
+    /// Whether what the log shows may be further than what is told here.
+    pub(crate) fn is_behind_the_log(&self) -> bool {
+        self.is_untold.load(Ordering::Acquire)
     }
 
     /// Wakes those who wait for a change.

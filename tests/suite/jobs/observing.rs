@@ -309,3 +309,19 @@ fn every_metric_of_the_board_the_alerts_and_the_docs_is_in_the_scrape_of_a_runni
     );
     wait(running.stop()).unwrap();
 }
+
+#[test]
+fn whoever_waited_for_a_job_finds_what_it_did_in_its_progress() {
+    let place = Place::new();
+    let log = place.log();
+    fill_topic(&log, "lines", 1, &["first"]);
+    let job = Job::new("told");
+    job.source(topic::<str>("lines")).sink(topic("copies"));
+    let running = job.exactly_once(Commit::every(OFTEN)).start(&log).unwrap();
+    for count in 1..=200 {
+        wait(running.caught_up()).unwrap();
+        assert_eq!(running.progress().records, count);
+        fill_topic(&log, "lines", 1, &["another"]);
+    }
+    wait(running.stop()).unwrap();
+}
