@@ -167,6 +167,7 @@ impl Job {
         Option<V>: Datum,
         C: Codec<V>,
     {
+        self.note_table_of(name, &topic);
         self.keyed_source(topic.as_option()).to_table(name)
     }
 }

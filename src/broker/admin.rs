@@ -10,7 +10,7 @@ use super::partition::Partition;
 use super::topics::{Topic, TopicEntry, TopicList};
 use super::{BrokerConfig, BrokerError};
 use crate::env::failpoint;
-use crate::log::{LogConfig, PartitionLog};
+use crate::log::{CleanupPolicy, LogConfig, PartitionLog};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{ConfigEntry, NewTopic, PartitionDescription, TopicMetadata};
 use crate::types::{PartitionIndex, TopicId, TopicName, TopicPartition};
@@ -85,6 +85,7 @@ impl Core {
     ) -> Result<(), BrokerError> {
         self.check_may_change(name)?;
         check_partitions_count(total_count)?;
+        self.check_not_held(name, "whose rows are found by the number of its partitions")?;
         let mut list = self.topics.lock_list();
         let topic = self.topics.topic(name)?;
         let present = topic.metadata().partitions_count;
@@ -224,6 +225,12 @@ impl Core {
             };
         }
         let config = log_config(&self.config, name, &topic.configs)?;
+        if config.cleanup != CleanupPolicy::Compact {
+            self.check_not_held(
+                name,
+                "which loses rows under another cleanup.policy than compact",
+            )?;
+        }
         Ok((topic, config))
     }
 

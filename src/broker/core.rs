@@ -10,6 +10,7 @@ use super::ballast::Ballast;
 use super::checkpoints::Checkpoints;
 use super::directory::Directory;
 use super::groups::Groups;
+use super::holds::Holds;
 use super::housekeeping::{Checkpointed, Stop};
 use super::partition::Partition;
 use super::sync::SyncQueue;
@@ -41,6 +42,7 @@ pub(super) struct Core {
     /// Held during a round of housekeeping: rounds follow one another, and none outlives the broker's files.
     pub(super) housekeeping: Mutex<()>,
     pub(super) ballast: Ballast,
+    pub(super) holds: Holds,
     pub(super) checkpoints: Checkpoints,
     pub(super) checkpointed: Mutex<Checkpointed>,
     /// Partitions with records that nobody waits for, to be synced at the next flush interval.

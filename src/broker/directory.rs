@@ -1,7 +1,7 @@
 //! The data directory: who owns it, whether it is ours, and which release wrote it.
 //!
 //! ```text
-//! data/  lock  meta.json  topics.json  ballast  log/<topic>-<partition>/…  state/<job>/…
+//! data/  lock  meta.json  topics.json  holds.json  ballast  log/<topic>-<partition>/…  state/<job>/…
 //! ```
 //! `meta.json` is written last when a directory is made: without it the directory is new, and may hold nothing but
 //! what an interrupted beginning leaves. All checks come before the first write.
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BrokerError;
 use super::error::io_error;
+use super::holds::{HoldList, Holds};
 use super::sealed;
 use super::topics::TopicList;
 use crate::env::{DirEntry, Env, Lock, LockError};
@@ -23,6 +24,7 @@ const LOCK: &str = "lock";
 const META: &str = "meta.json";
 const META_TMP: &str = "meta.json.tmp";
 const TOPICS: &str = "topics.json";
+const HOLDS: &str = "holds.json";
 const LOG: &str = "log";
 const BALLAST: &str = "ballast";
 /// The server's users and access rules, and the lock of those who change them.
@@ -33,6 +35,7 @@ const KNOWN: &[&str] = &[
     LOCK,
     META,
     TOPICS,
+    HOLDS,
     LOG,
     BALLAST,
     SECURITY,
@@ -230,6 +233,17 @@ impl Directory {
     /// Replaces the list of topics, durably and at once.
     pub(super) fn write_topics(&self, list: &TopicList) -> Result<(), BrokerError> {
         sealed::write(&*self.env.files, &self.root.join(TOPICS), list)
+    }
+
+    /// Reads the holds on compaction; there are none until a job asks for one.
+    pub(super) fn read_holds(&self) -> Result<Holds, BrokerError> {
+        let found = sealed::read(&*self.env.files, &self.root.join(HOLDS))?;
+        Ok(Holds::new(found.unwrap_or_default()))
+    }
+
+    /// Replaces the holds on compaction, durably and at once.
+    pub(super) fn write_holds(&self, holds: &HoldList) -> Result<(), BrokerError> {
+        sealed::write(&*self.env.files, &self.root.join(HOLDS), holds)
     }
 
     /// Whether the directory is still ours.

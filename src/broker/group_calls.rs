@@ -1,6 +1,6 @@
 //! The broker's calls that concern groups: their members, what they are, and their end.
 
-use super::{Broker, BrokerError, GroupDescription, Reply};
+use super::{Broker, BrokerError, CompactionHold, GroupDescription, Reply};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::groups::{
     ConsumerGroupDescription, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
@@ -8,7 +8,7 @@ use crate::protocol::messages::groups::{
     LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListedGroup, SyncGroupRequest,
     SyncGroupResponse,
 };
-use crate::types::{GroupId, TopicPartition};
+use crate::types::{GroupId, TopicName, TopicPartition};
 
 impl Broker {
     /// Whether members of the group name topics by regular expressions, so that it counts what each may know of.
@@ -126,5 +126,41 @@ impl Broker {
         partitions: Vec<TopicPartition>,
     ) -> Reply<DeletedOffsets> {
         self.core.delete_offsets(group.clone(), partitions)
+    }
+
+    /// Has the compaction of a topic wait for the positions of a group, for the sake of a table that it makes of the topic.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`; `PolicyViolation` if the topic is not compacted, or positions may be lost.
+    pub(crate) fn hold_compaction(
+        &self,
+        topic: &TopicName,
+        group: &GroupId,
+        table: &str,
+    ) -> Result<(), BrokerError> {
+        self.core.hold_compaction(topic, group, table)
+    }
+
+    /// Gives up the hold of a group for a table, or all that it has.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn release_compaction(
+        &self,
+        group: &GroupId,
+        table: Option<&str>,
+    ) -> Result<(), BrokerError> {
+        self.core.release_compaction(group, table)
+    }
+
+    /// The holds of a group, or of all.
+    ///
+    /// # Errors
+    /// As every method.
+    pub(crate) fn compaction_holds(
+        &self,
+        group: Option<&GroupId>,
+    ) -> Result<Vec<CompactionHold>, BrokerError> {
+        self.core.compaction_holds(group)
     }
 }

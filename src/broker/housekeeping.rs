@@ -10,7 +10,7 @@ use super::core::Core;
 use super::partition::Partition;
 use crate::env::{Instant, failpoint};
 use crate::log::{LogError, PartitionLog};
-use crate::types::{Timestamp, TopicName};
+use crate::types::{Offset, Timestamp, TopicName};
 
 /// How often timeouts of transactions and of group members are looked at: a timeout is late by at most so much.
 const TICK: Duration = Duration::from_millis(100);
@@ -110,6 +110,12 @@ impl Core {
             return;
         }
         let now = self.env.clock.wall();
+        if let Err(error) = self.release_gone_groups() {
+            crate::env::warn!(
+                error = error.message,
+                "the holds on compaction could not be written"
+            );
+        }
         for partition in self.topics.partitions() {
             let tidied = self
                 .retain(&partition, now)
@@ -159,7 +165,8 @@ impl Core {
     /// Compacts, if the topic is compacted and dirty enough. The log is locked only while this is planned and while
     /// the new segments are put in place: appends and reads go on in between.
     fn compact(&self, partition: &Partition, now: Timestamp) -> Result<(), BrokerError> {
-        let Some(plan) = self.tidy(partition, |log| log.plan_compaction(now))? else {
+        let end = self.compaction_end(partition).unwrap_or(Offset(i64::MAX));
+        let Some(plan) = self.tidy(partition, |log| log.plan_compaction_below(end, now))? else {
             return Ok(());
         };
         let is_wanted = || self.check_open().is_ok() && partition.offline().is_none();

@@ -18,6 +18,7 @@ mod error;
 mod fetch;
 mod group_calls;
 mod groups;
+mod holds;
 mod housekeeping;
 mod journal;
 mod membership;
@@ -47,6 +48,7 @@ use std::time::Duration;
 pub(crate) use crate::log::{RecordSource, RecordStream};
 pub(crate) use configs::topic_defaults;
 pub use error::BrokerError;
+pub use holds::{CompactionHold, HeldPartition};
 pub(crate) use operator_markers::OperatorMarker;
 #[doc(hidden)]
 pub use reply::Reply;

@@ -24,6 +24,7 @@ use super::configs::Configs;
 use super::core::Core;
 use super::directory::{Directory, Opening};
 use super::groups::Groups;
+use super::holds::Holds;
 use super::housekeeping::{Checkpointed, Stop};
 use super::journal::attested_end;
 use super::partition::Partition;
@@ -162,8 +163,9 @@ impl Opener {
             Err(error) => return Err(directory.note_failure(error)),
         };
         let opening = self.opening;
+        let holds = directory.read_holds()?;
         let core = self.into_core(
-            directory,
+            (directory, holds),
             Topics::new(list, read.topics),
             read.transactions,
             read.groups,
@@ -218,7 +220,7 @@ impl Opener {
 
     fn into_core(
         self,
-        directory: Directory,
+        (directory, holds): (Directory, Holds),
         topics: Topics,
         transactions: Transactions,
         groups: Groups,
@@ -242,6 +244,7 @@ impl Opener {
             house: Stop::default(),
             housekeeping: Mutex::default(),
             ballast,
+            holds,
             checkpoints: self.checkpoints,
             checkpointed: Mutex::new(self.checkpointed),
             unflushed: Mutex::default(),

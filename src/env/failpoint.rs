@@ -50,6 +50,7 @@ pub const NAMES: &[&str] = &[
     "state.before_durable",
     "state.after_durable",
     "start.fenced",
+    "start.compaction_held",
     "start.topics_created",
     "start.state_opened",
     "start.partition_restored",

@@ -142,10 +142,22 @@ impl PartitionLog {
     /// # Errors
     /// [`LogError::Io`] if the index of a sealed segment cannot be read.
     pub fn plan_compaction(&mut self, now: Timestamp) -> Result<Option<CompactionPlan>, LogError> {
+        self.plan_compaction_below(Offset(i64::MAX), now)
+    }
+
+    /// Plans a compaction of segments that end at or below an offset: no record goes for the sake of one behind it.
+    ///
+    /// # Errors
+    /// As [`plan_compaction`](Self::plan_compaction).
+    pub fn plan_compaction_below(
+        &mut self,
+        end: Offset,
+        now: Timestamp,
+    ) -> Result<Option<CompactionPlan>, LogError> {
         if self.poisoned.is_some() || !self.config.cleanup.is_compacting() {
             return Ok(None);
         }
-        let cleanable: Vec<_> = self.cleanable(now).collect();
+        let cleanable: Vec<_> = self.cleanable(end, now).collect();
         let total_bytes: u64 = cleanable.iter().map(|segment| segment.size_bytes).sum();
         let is_dirty = |segment: &&&Segment| segment.next_offset > self.cleaned_end;
         let dirty = cleanable.iter().filter(is_dirty);
@@ -180,9 +192,9 @@ impl PartitionLog {
         }))
     }
 
-    /// The sealed segments from the first on that are decided (C26) and old enough.
-    fn cleanable(&self, now: Timestamp) -> impl Iterator<Item = &Segment> {
-        let stable = self.last_stable_offset();
+    /// The sealed segments from the first on that end at or below `end`, are decided (C26), and are old enough.
+    fn cleanable(&self, end: Offset, now: Timestamp) -> impl Iterator<Item = &Segment> {
+        let stable = self.last_stable_offset().min(end);
         let lag_ms = self.config.min_compaction_lag_ms;
         let sealed = &self.segments[..self.segments.len() - 1];
         sealed.iter().take_while(move |segment| {

@@ -222,6 +222,12 @@ impl PartitionLog {
         &self.dir
     }
 
+    /// Up to where it was compacted: below this records are missing that a later one below this superseded.
+    #[must_use]
+    pub fn cleaned_end(&self) -> Offset {
+        self.cleaned_end
+    }
+
     /// The settings in force.
     #[must_use]
     pub fn config(&self) -> &LogConfig {

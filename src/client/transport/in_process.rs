@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::future::ready;
 
 use super::{FetchedOffset, Reply, Transport};
-use crate::broker::{Broker, BrokerError, GroupDescription, Reply as BrokerReply};
+use crate::broker::{Broker, BrokerError, CompactionHold, GroupDescription, Reply as BrokerReply};
 use crate::client::ClientError;
 use crate::env::Env;
 use crate::protocol::messages::groups::{
@@ -125,6 +125,29 @@ impl Transport for InProcess {
             "DeleteRecords",
             self.broker.delete_records(partition, before),
         )
+    }
+
+    fn compaction_holds(
+        &self,
+        group: &GroupId,
+    ) -> Result<Option<Vec<CompactionHold>>, ClientError> {
+        let holds = self.broker.compaction_holds(Some(group));
+        holds.map(Some).map_err(|e| refused("CompactionHolds", e))
+    }
+
+    fn hold_compaction(
+        &self,
+        topic: &TopicName,
+        group: &GroupId,
+        table: &str,
+    ) -> Result<(), ClientError> {
+        let held = self.broker.hold_compaction(topic, group, table);
+        held.map_err(|e| refused("HoldCompaction", e))
+    }
+
+    fn release_compaction(&self, group: &GroupId, table: Option<&str>) -> Result<(), ClientError> {
+        let released = self.broker.release_compaction(group, table);
+        released.map_err(|e| refused("ReleaseCompaction", e))
     }
 
     fn create_topic(&self, topic: NewTopic) -> Reply<TopicMetadata> {

@@ -24,7 +24,7 @@ pub use kafka::{
 use super::ClientError;
 use super::consumer::ConsumerConfig;
 use super::producer::ProducerConfig;
-use crate::broker::GroupDescription;
+use crate::broker::{CompactionHold, GroupDescription};
 use crate::env::Env;
 use crate::protocol::messages::groups::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest,
@@ -173,6 +173,36 @@ pub trait Transport: Send + Sync + 'static {
     #[doc(hidden)]
     /// Reads committed positions (OffsetFetch).
     fn offset_fetch(&self, request: OffsetFetchRequest) -> Reply<Vec<FetchedOffset>>;
+
+    #[doc(hidden)]
+    /// The holds on compaction of a group; `None` if this log has no such thing.
+    fn compaction_holds(
+        &self,
+        _group: &GroupId,
+    ) -> Result<Option<Vec<CompactionHold>>, ClientError> {
+        Ok(None)
+    }
+
+    #[doc(hidden)]
+    /// Has the compaction of a topic wait for the positions of a group; why not, if that cannot be.
+    fn hold_compaction(
+        &self,
+        _topic: &TopicName,
+        _group: &GroupId,
+        _table: &str,
+    ) -> Result<(), ClientError> {
+        Ok(())
+    }
+
+    #[doc(hidden)]
+    /// Gives up the hold of a group for a table, or all that it has.
+    fn release_compaction(
+        &self,
+        _group: &GroupId,
+        _table: Option<&str>,
+    ) -> Result<(), ClientError> {
+        Ok(())
+    }
 
     #[doc(hidden)]
     /// All transactional ids (ListTransactions).

@@ -49,6 +49,37 @@ fn latest(log: &PartitionLog) -> BTreeMap<String, String> {
 }
 
 #[test]
+fn below_an_end_no_record_goes_for_the_sake_of_one_behind_it() {
+    let world = SimulatedWorld::new(1);
+    let place = compacting(&world);
+    let mut log = place.create();
+    put(&mut log, &[("a", Some("1")), ("b", Some("1"))]);
+    seal(&mut log);
+    put(&mut log, &[("a", Some("2"))]);
+    seal(&mut log);
+    let held = log.log_end_offset();
+    put(&mut log, &[("a", Some("3")), ("b", Some("2"))]);
+    seal(&mut log);
+    put(&mut log, &[("c", Some("1"))]);
+    // One offset less, and the second segment is none of it.
+    let plan = log.plan_compaction_below(Offset(held.0 - 1), Timestamp(10));
+    let compacted = plan.unwrap().unwrap().execute(&|| true).unwrap();
+    log.finish_compaction(compacted).unwrap();
+    assert_eq!(log.committed().len(), 6);
+    let plan = log.plan_compaction_below(held, Timestamp(10));
+    let compacted = plan.unwrap().unwrap().execute(&|| true).unwrap();
+    log.finish_compaction(compacted).unwrap();
+    let shown: Vec<_> = log.committed().into_iter().map(|it| it.1).collect();
+    assert_eq!(shown, ["b=1", "a=2", "a=3", "b=2", "c=1"]);
+    assert_eq!(log.cleaned_end(), held);
+    assert!(
+        log.plan_compaction_below(held, Timestamp(10))
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[test]
 fn only_the_latest_record_of_a_key_stays_at_its_offset() {
     let world = SimulatedWorld::new(1);
     let place = compacting(&world);

@@ -9,7 +9,7 @@ use futures::future::ready;
 use parking_lot::Mutex;
 
 use super::chance::Chance;
-use crate::broker::GroupDescription;
+use crate::broker::{CompactionHold, GroupDescription};
 use crate::client::consumer::ConsumerConfig;
 use crate::client::producer::ProducerConfig;
 use crate::client::transport::{FetchedOffset, Reply};
@@ -178,6 +178,26 @@ impl Transport for Link {
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Reply<Offset> {
         let ask = || self.way.delete_records(partition, before);
         self.carry("DeleteRecords", ask)
+    }
+
+    fn compaction_holds(
+        &self,
+        group: &GroupId,
+    ) -> Result<Option<Vec<CompactionHold>>, ClientError> {
+        self.way.compaction_holds(group)
+    }
+
+    fn hold_compaction(
+        &self,
+        topic: &TopicName,
+        group: &GroupId,
+        table: &str,
+    ) -> Result<(), ClientError> {
+        self.way.hold_compaction(topic, group, table)
+    }
+
+    fn release_compaction(&self, group: &GroupId, table: Option<&str>) -> Result<(), ClientError> {
+        self.way.release_compaction(group, table)
     }
 
     fn create_topic(&self, topic: NewTopic) -> Reply<TopicMetadata> {

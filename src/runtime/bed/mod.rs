@@ -35,6 +35,7 @@ use crate::runtime::life::log_handle::Log;
 use crate::runtime::life::query::Queries;
 use crate::runtime::life::start::Settings;
 use crate::runtime::task::progress::JobProgress;
+use crate::runtime::topics::job_topics::TopicConfigs;
 use crate::state::{MemoryFiles, RocksFiles};
 use crate::types::{Offset, Timestamp, TopicPartition};
 
@@ -114,6 +115,7 @@ pub struct BedConfig {
     launch: Launch,
     seed: u64,
     partitions: BTreeMap<String, i32>,
+    topic_configs: TopicConfigs,
 }
 
 impl BedConfig {
@@ -126,6 +128,13 @@ impl BedConfig {
     /// How many partitions a source topic has. The default is what the job says, else 2.
     pub fn partitions(mut self, topic: &str, count: i32) -> Self {
         self.partitions.insert(topic.to_owned(), count.max(1));
+        self
+    }
+
+    /// A setting of a source topic, by Kafka's name. Retention and compaction are looked at every second of virtual time.
+    pub fn topic_config(mut self, topic: &str, name: &str, value: &str) -> Self {
+        let configs = self.topic_configs.entry(topic.to_owned()).or_default();
+        configs.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -158,6 +167,7 @@ impl TestBed {
             launch: job,
             seed: 0,
             partitions: BTreeMap::new(),
+            topic_configs: BTreeMap::new(),
         }
     }
 
@@ -166,6 +176,7 @@ impl TestBed {
             launch,
             seed,
             partitions,
+            topic_configs,
         } = config;
         let topology = launch.topology()?;
         let (name, mut settings) = (launch.name, launch.settings);
@@ -186,7 +197,7 @@ impl TestBed {
             settings,
         };
         let log = bed.open_log()?;
-        bed.create_sources(&log, &partitions)?;
+        bed.create_sources(&log, &partitions, &topic_configs)?;
         bed.begin_process(log)?;
         bed.settle();
         Ok(bed)

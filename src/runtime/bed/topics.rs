@@ -11,7 +11,7 @@ use crate::protocol::messages::{Acks, NewTopic, OffsetSpec, ProduceRequest};
 use crate::protocol::partition_for_key;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::life::log_handle::Log;
-use crate::runtime::topics::job_topics::ensure_topic;
+use crate::runtime::topics::job_topics::{TopicConfigs, ensure_topic};
 use crate::types::{Isolation, Offset, PartitionIndex, Timestamp, TopicName, TopicPartition};
 
 /// A committed record of a topic.
@@ -57,6 +57,7 @@ impl TestBed {
         &self,
         log: &Log,
         partitions: &BTreeMap<String, i32>,
+        configs: &TopicConfigs,
     ) -> Result<(), JobError> {
         let transport = log.transport();
         let sources = self.topology.sources.iter();
@@ -68,7 +69,7 @@ impl TestBed {
                 NewTopic {
                     name: TopicName::new(&topic)?,
                     partitions_count: count.unwrap_or(PARTITIONS),
-                    configs: BTreeMap::new(),
+                    configs: configs.get(&topic).cloned().unwrap_or_default(),
                 },
             )?;
         }

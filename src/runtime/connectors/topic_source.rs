@@ -12,6 +12,7 @@ use crate::client::wait;
 use crate::codec::{Codec, CodecError, CodecUse, Datum, OrNull};
 use crate::protocol::messages::{NewTopic, OffsetSpec};
 use crate::runtime::task::fetched::{FetchCursor, Taken, emit_unreadable};
+use crate::runtime::task::source_changelog::SourceTable;
 use crate::runtime::topics::source_topics::{Wanted, find_source_topic};
 use crate::runtime::{
     Emit, Emitted, JobContext, JobError, Key, Pace, Raw, Read, ReadLetter, Source, Split,
@@ -130,6 +131,24 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> KeyedTopic<K, V, C> {
             topic: self.topic.until_end(),
             keys: self.keys,
             key: PhantomData,
+        }
+    }
+}
+
+impl<K: Datum + ?Sized, V: Datum<Owned = V>, C: Codec<V>> KeyedTopic<K, V, C> {
+    /// The topic as the changelog of a table of its values.
+    pub(in crate::runtime) fn as_changelog(&self) -> SourceTable {
+        let codec = self.topic.codec.clone();
+        SourceTable {
+            topic: self.topic.name.clone(),
+            has_other_keys: self.keys.is_some(),
+            row_of: Arc::new(move |_key, value, row| {
+                let Some(value) = value else {
+                    return Ok(false);
+                };
+                V::DefaultCodec::default().encode(&*codec.decode(value)?, row)?;
+                Ok(true)
+            }),
         }
     }
 }
@@ -271,6 +290,8 @@ pub struct TopicReader<V: ?Sized, C> {
     end: Option<Offset>,
     /// Whether tombstones are passed over.
     is_skipping: bool,
+    /// The partition that it reads, and of how many, if the topic is the changelog of a table: then no key may be elsewhere.
+    place: Option<(TopicPartition, u32)>,
     value: PhantomData<fn(&V)>,
 }
 
@@ -314,6 +335,8 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             translated: Vec::new(),
             end,
             is_skipping: topic.on_tombstone == TombstonePolicy::Skip,
+            place: (context.is_changelog(&partition.topic))
+                .then(|| (partition.clone(), u32::from(context.state_partitions()))),
             value: PhantomData,
         })
     }
@@ -327,7 +350,7 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
         if self.end.is_some_and(|end| self.cursor.position() >= end) {
             return Ok(Read::Exhausted);
         }
-        let (codec, is_skipping) = (&self.codec, self.is_skipping);
+        let (codec, is_skipping, place) = (&self.codec, self.is_skipping, &self.place);
         let (keys, translated) = (&self.keys, &mut self.translated);
         let (before, mut is_waiting) = (self.cursor.position(), false);
         let read = self.cursor.read(waker, |offered| {
@@ -344,6 +367,9 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
                 (Err(e), _) => Err(e.clone()),
                 (_, Err(e)) => Err(e),
             };
+            if let (Some(place), Ok((key, _))) = (place, &record_in) {
+                check_place(place, *key, record.offset)?;
+            }
             if let Err(CodecError::Awaited { .. }) = record_in {
                 is_waiting = true;
                 return Ok(Taken::NotYet);
@@ -365,6 +391,27 @@ impl<V: Datum + ?Sized, C: Codec<V>> TopicReader<V, C> {
             false => Ok(read),
         }
     }
+}
+
+/// Refuses a record that is not in its key's own partition of a topic that is a table's changelog: another state partition would miss it.
+#[inline]
+fn check_place<K: ?Sized>(
+    (place, count): &(TopicPartition, u32),
+    key: Key<'_, K>,
+    offset: Offset,
+) -> Result<(), JobError> {
+    let home = key.partition(*count);
+    if i32::try_from(home) == Ok(place.partition) {
+        return Ok(());
+    }
+    Err(JobError::Source {
+        source_name: place.to_string(),
+        why: format!(
+            "the key of record {offset} belongs into partition {home} by Kafka's default partitioner (murmur2), and the topic is the \
+             changelog of a table (`reuse_source_topics`), which needs it there: have producers place records so, and give the job \
+             another name, without `reuse_source_topics` if such records must stay"
+        ),
+    })
 }
 
 /// A record's key as the job has it.

@@ -14,6 +14,7 @@ use crate::runtime::task::chains::{Chains, ExchangeChain, FeedFactory, ReceiveFa
 use crate::runtime::task::committed::{Face, WindowsFace};
 use crate::runtime::task::open_sink::AnySink;
 use crate::runtime::task::replay::{late_topic, replay_topic};
+use crate::runtime::task::source_changelog::SourceTable;
 use crate::types::TopicName;
 
 /// A source of the job.
@@ -77,6 +78,8 @@ pub(crate) struct Topology {
     pub(crate) steps_of_sides: BTreeMap<usize, usize>,
     /// How earlier versions of values are read, by store.
     pub(crate) versions: BTreeMap<String, Arc<ValueVersions>>,
+    /// The tables that are made of topics as they are, by store.
+    pub(crate) source_tables: BTreeMap<String, SourceTable>,
     /// The stores whose values have parts of a user's types.
     pub(crate) parts: BTreeMap<String, Parts>,
     /// The stores of tables whose old values somebody asks for, or whose values others read.
@@ -283,6 +286,12 @@ impl Graph {
         }
     }
 
+    /// The store of a table is made of a topic's records as they are.
+    pub(crate) fn note_source_table(&self, store: &str, table: SourceTable) {
+        let mut topology = self.0.borrow_mut();
+        topology.source_tables.insert(store.to_owned(), table);
+    }
+
     /// Others read these stores, or ask for the old values of changes.
     pub(crate) fn share_stores(&self, names: &[String]) {
         let mut topology = self.0.borrow_mut();
@@ -449,6 +458,9 @@ impl Graph {
         for (name, first) in topology.renamed.clone() {
             if let Some(face) = topology.faces.remove(&name) {
                 topology.faces.insert(first.clone(), face);
+            }
+            if let Some(table) = topology.source_tables.remove(&name) {
+                topology.source_tables.insert(first.clone(), table);
             }
             if let Some(versions) = topology.versions.remove(&name) {
                 topology.versions.insert(first.clone(), versions);

@@ -222,7 +222,7 @@ impl Driver {
                 ended
             }
             // I7: see `Report::Flush`.
-            Report::Flush(worker, flush) => self.flusher.flush(worker, flush),
+            Report::Flush(worker, flush) => self.hand_over(worker, flush),
             _ => Ok(()),
         };
         self.is_aborted |= heard.is_err();
@@ -308,7 +308,7 @@ impl Driver {
             }
             Some(Report::Flush(worker, flush)) => {
                 // I7: the commit of the cycle drained last was carried out before this report was read.
-                self.flusher.flush(worker, flush)?;
+                self.hand_over(worker, flush)?;
                 return Ok(false);
             }
             Some(Report::StateFailed(e)) => return Err(e.into()),
@@ -447,9 +447,28 @@ impl Driver {
         // I7: the decision is durable; from here on RocksDB may hold what the cycle wrote.
         flushes
             .into_iter()
-            .try_for_each(|(worker, flush): (usize, Flush)| self.flusher.flush(worker, flush))?;
+            .try_for_each(|(worker, flush): (usize, Flush)| self.hand_over(worker, flush))?;
         failpoint("cycle.applied");
         self.prepare_savepoint()
+    }
+
+    /// Hands values over to RocksDB. They are as of the commit carried out last, and so is the position of a table in its topic, where
+    /// that is its changelog.
+    fn hand_over(&mut self, worker: usize, mut flush: Flush) -> Result<(), JobError> {
+        if let Some(source) = self.job.source_changelogs.get(flush.batch.store()) {
+            let place = |number| match self.job.splits.get(number)?.split {
+                Split::Partition(place) => (place.topic == source.topic.name).then_some(place),
+                Split::Named { .. } => None,
+            };
+            for (&number, at) in &self.committed {
+                let Some(place) = place(number) else { continue };
+                let mut positions = flush.positions.iter_mut();
+                if let Some(position) = positions.find(|it| i32::from(it.0) == place.partition) {
+                    position.1 = at.offset;
+                }
+            }
+        }
+        self.flusher.flush(worker, flush)
     }
 
     /// Sees to it that the epoch that this commit is shown as is never shown again for another.

@@ -16,7 +16,9 @@ use super::start::Settings;
 use super::stopper::Stopper;
 use super::supervision::supervise;
 use super::watching::Sources;
+use crate::codec::{Codec, Datum};
 use crate::protocol::batch::Compression;
+use crate::runtime::connectors::KeyedTopic;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::record::Unkeyed;
 use crate::runtime::graph::description::Description;
@@ -94,6 +96,17 @@ impl Job {
         }
     }
 
+    #[doc(hidden)]
+    /// Notes that the store of a table has the last value of each key of a topic, and nothing else.
+    pub fn note_table_of<K, V, C>(&self, store: &str, topic: &KeyedTopic<K, V, C>)
+    where
+        K: Datum + ?Sized,
+        V: Datum<Owned = V>,
+        C: Codec<V>,
+    {
+        self.graph.note_source_table(store, topic.as_changelog());
+    }
+
     /// The graph of the job as it is so far: displayed it is text, a line a node with its inputs, its stores and where it was made;
     /// [`Description::json`] and [`Description::dot`] give it to programs.
     ///
@@ -149,6 +162,7 @@ impl Job {
                 dropped_stores: Vec::new(),
                 retyped: Vec::new(),
                 topic_configs: BTreeMap::new(),
+                reuse_source_topics: false,
                 scale_out: None,
             },
         }
@@ -273,6 +287,31 @@ impl Launch {
     /// spread stays so, if only over one process.
     pub fn scale_out(mut self, scale_out: ScaleOut) -> Self {
         self.settings.scale_out = Some(scale_out);
+        self
+    }
+
+    /// Tables of compacted topics ([`Job::table`]) that have no changelog yet get none: their topic is their changelog, and the log
+    /// has no second copy of them. It is Kafka Streams' `topology.optimization`. Decided when the job first runs, once for all: a job
+    /// that has run keeps what it has, whether this is called or not.
+    ///
+    /// The log then compacts the topic only up to where the job has committed. A table gets a changelog of its own, as without this,
+    /// where the log is not embedded in this process, where the job is scaled out or has a dead-letter topic, where the topic is absent,
+    /// not `compact` only, read with a `key_codec`, or has another number of partitions than the job has state partitions (a new job
+    /// takes that of the topic). Keys must be placed by Kafka's default partitioner: a record elsewhere stops the job.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use onceflow::prelude::*;
+    /// let job = Job::new("names");
+    /// let users = job.table("users", keyed_topic::<u64, String>("users"));
+    /// job.keyed_source(keyed_topic::<u64, String>("clicks"))
+    ///     .join_table("named", users, |page, name| format!("{name} saw {page}"))
+    ///     .sink(topic("named-clicks"));
+    /// let launch = job.exactly_once(Commit::every(Duration::from_millis(100))).reuse_source_topics();
+    /// # drop(launch);
+    /// ```
+    pub fn reuse_source_topics(mut self) -> Self {
+        self.settings.reuse_source_topics = true;
         self
     }
 

@@ -18,6 +18,7 @@ pub(in crate::runtime) mod participation;
 pub(in crate::runtime) mod query;
 pub(in crate::runtime) mod savepoint;
 pub(in crate::runtime) mod signals;
+mod source_tables;
 pub(in crate::runtime) mod start;
 pub(in crate::runtime) mod status;
 pub(in crate::runtime) mod stopper;

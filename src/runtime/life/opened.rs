@@ -1,12 +1,13 @@
 //! The opening of a job: the topics that it writes, which are created where they are absent, and its state.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::kept::identity;
 use super::log_handle::Log;
+use super::source_tables::{SourceChangelogs, source_changelogs};
 use super::start::Settings;
 use super::surprises::warn_of_surprises;
 use crate::client::{Transport, wait};
@@ -29,6 +30,7 @@ pub(crate) struct Opened {
     pub(super) topics: Arc<Topics>,
     pub(super) unnoted: Vec<NotedSchema>,
     pub(crate) backend: StateBackend,
+    pub(super) source_changelogs: SourceChangelogs,
 }
 
 impl Opened {
@@ -41,8 +43,20 @@ impl Opened {
         state_partitions: u16,
     ) -> Result<Self, JobError> {
         let transport = log.transport();
-        warn_of_surprises(&transport, name, topology)?;
-        let topics = Topics::create(&transport, name, topology, settings, state_partitions)?;
+        let source_changelogs =
+            source_changelogs(&transport, name, topology, settings, state_partitions)?;
+        failpoint("start.compaction_held");
+        warn_of_surprises(&transport, name, topology, &source_changelogs)?;
+        let reused = source_changelogs.iter();
+        let reused = reused.map(|(store, it)| (store.clone(), it.topic.clone()));
+        let topics = Topics::create(
+            &transport,
+            name,
+            topology,
+            settings,
+            state_partitions,
+            reused.collect(),
+        )?;
         failpoint("start.topics_created");
         // Before the state is opened, which takes on the types that the job has now.
         let stored = stored_by(name, topology, settings, &topics)?;
@@ -53,6 +67,7 @@ impl Opened {
             topics: Arc::new(topics),
             unnoted,
             backend,
+            source_changelogs,
         })
     }
 }
@@ -66,7 +81,7 @@ pub(super) fn stored_by(
 ) -> Result<Vec<Stored>, JobError> {
     let mut stored = Vec::new();
     for (store, schema) in &topology.stores {
-        let topic = &topics.found[&changelog_topic(name, store)?];
+        let topic = topics.changelog(name, store)?;
         stored.push(Stored::store(store, topic, schema));
     }
     let exchanges = topology.exchanges.iter();
@@ -86,7 +101,7 @@ fn open_state(
     topics: &Topics,
 ) -> Result<StateBackend, JobError> {
     let stores = topology.stores.iter().map(|(store, schema)| {
-        let changelog = topics.found[&changelog_topic(name, store)?].id;
+        let changelog = topics.changelog(name, store)?.id;
         Ok(StoreDeclaration {
             name: store.clone(),
             schema: schema.clone(),
@@ -134,6 +149,8 @@ fn create_folders(env: &Env, folder: &Path) -> io::Result<()> {
 /// The topics that the job writes.
 pub(super) struct Topics {
     pub(super) found: HashMap<TopicName, TopicMetadata>,
+    /// The source topics that are changelogs, by store.
+    reused: BTreeMap<String, TopicMetadata>,
 }
 
 impl Topics {
@@ -144,13 +161,19 @@ impl Topics {
         topology: &Topology,
         settings: &Settings,
         state_partitions: u16,
+        reused: BTreeMap<String, TopicMetadata>,
     ) -> Result<Self, JobError> {
         let mut topics = Self {
             found: HashMap::new(),
+            reused,
         };
         let default_count = settings.partitions_of_new_topics(state_partitions);
         let is_spread = settings.scale_out.is_some();
-        let wanted = job_topics(name, topology, &settings.poison, is_spread)?;
+        let mut wanted = job_topics(name, topology, &settings.poison, is_spread)?;
+        for store in topics.reused.keys() {
+            let own = changelog_topic(name, store)?;
+            wanted.retain(|topic| topic.name != own);
+        }
         let largest_read = largest_source_record(transport, topology);
         for topic in with_configs(wanted, &settings.topic_configs, name)? {
             let partitions_count = topic.partitions_count.unwrap_or(match topic.role {
@@ -160,6 +183,14 @@ impl Topics {
             topics.ensure(transport, topic, partitions_count, largest_read)?;
         }
         Ok(topics)
+    }
+
+    /// The changelog of a store.
+    fn changelog(&self, job: &str, store: &str) -> Result<&TopicMetadata, JobError> {
+        match self.reused.get(store) {
+            Some(topic) => Ok(topic),
+            None => Ok(&self.found[&changelog_topic(job, store)?]),
+        }
     }
 
     fn ensure(

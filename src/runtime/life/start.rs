@@ -16,6 +16,7 @@ use super::log_handle::Log;
 use super::opened::Opened;
 use super::participation::Share;
 use super::savepoint::refuse_half_restored;
+use super::source_tables::partitions_of_source_tables;
 use super::stopper::Stopper;
 use crate::client::{TransactionalWriter, Transport, wait};
 use crate::env::failpoint;
@@ -71,6 +72,8 @@ pub(crate) struct Settings {
     pub(crate) retyped: Vec<String>,
     /// Settings of topics of results and dead letters.
     pub(crate) topic_configs: TopicConfigs,
+    /// Whether tables without a changelog have their topics as theirs.
+    pub(crate) reuse_source_topics: bool,
     pub(crate) scale_out: Option<ScaleOut>,
 }
 
@@ -278,6 +281,7 @@ fn prepare(
         stores: topology.stores.clone(),
         versions: topology.versions.clone(),
         shared_stores: topology.shared_stores.clone(),
+        source_changelogs: opened.source_changelogs,
         replay_topics: topology.replay_topics_of_sources(),
         own_sources_count: topology.own_sources_count(),
         sources: topology
@@ -393,20 +397,16 @@ pub(crate) fn state_partitions(
         .filter(|_| settings.scale_out.is_some())
         .map(|exchange| repartition_topic(name, &exchange.name));
     for topic in changelogs.chain(between) {
-        let Some(changelog) = wait(transport.topic(&topic?))? else {
-            continue;
-        };
-        let began_with = u16::try_from(changelog.partitions_count).unwrap_or(u16::MAX);
-        return match settings.state_partitions {
-            Some(asked) if asked != began_with => Err(JobError::Incompatible {
-                job: name.to_owned(),
-                why: format!(
-                    "it was first run with {began_with} state partitions, not {asked}, and the number is fixed then: \
-                     ask for {began_with}, or give the job another name"
-                ),
-            }),
-            _ => Ok(began_with),
-        };
+        if let Some(changelog) = wait(transport.topic(&topic?))? {
+            return began_with(name, settings, changelog.partitions_count);
+        }
+    }
+    match partitions_of_source_tables(&transport, name, topology, settings)? {
+        Some((count, true)) => return began_with(name, settings, count),
+        Some((count, false)) if settings.state_partitions.is_none() => {
+            return Ok(u16::try_from(count).unwrap_or(u16::MAX));
+        }
+        _ => {}
     }
     let suits = (2 * log.env().spawn.parallelism())
         .next_power_of_two()
@@ -414,6 +414,21 @@ pub(crate) fn state_partitions(
     Ok(settings
         .state_partitions
         .unwrap_or(u16::try_from(suits).unwrap_or(u16::MAX)))
+}
+
+/// The number of state partitions that a job began with, which is the one it has.
+fn began_with(name: &str, settings: &Settings, count: i32) -> Result<u16, JobError> {
+    let began_with = u16::try_from(count).unwrap_or(u16::MAX);
+    match settings.state_partitions {
+        Some(asked) if asked != began_with => Err(JobError::Incompatible {
+            job: name.to_owned(),
+            why: format!(
+                "it was first run with {began_with} state partitions, not {asked}, and the number is fixed then: \
+                 ask for {began_with}, or give the job another name"
+            ),
+        }),
+        _ => Ok(began_with),
+    }
 }
 
 /// What is under way between the processes of a job that was spread is in its repartition topics, which a job alone does not read.

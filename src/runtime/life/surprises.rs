@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::source_tables::SourceChangelogs;
 use crate::client::{Transport, wait};
 use crate::env::warn;
 use crate::protocol::messages::{OffsetFetchRequest, OffsetSpec};
@@ -20,9 +21,10 @@ pub(crate) fn warn_of_surprises(
     transport: &Arc<dyn Transport>,
     job: &str,
     topology: &Topology,
+    source_changelogs: &SourceChangelogs,
 ) -> Result<(), JobError> {
     match has_committed(transport, job)? {
-        true => warn_of_empty_stores(transport, job, topology),
+        true => warn_of_empty_stores(transport, job, topology, source_changelogs),
         false => warn_of_other_results(transport, job, topology),
     }
 }
@@ -51,8 +53,10 @@ fn warn_of_empty_stores(
     transport: &Arc<dyn Transport>,
     job: &str,
     topology: &Topology,
+    source_changelogs: &SourceChangelogs,
 ) -> Result<(), JobError> {
-    for store in topology.stores.keys() {
+    let own = topology.stores.keys();
+    for store in own.filter(|store| !source_changelogs.contains_key(*store)) {
         if wait(transport.topic(&changelog_topic(job, store)?))?.is_none() {
             warn!(
                 job,

@@ -29,8 +29,10 @@ const UNREAD_KEYS_MAX: usize = 1_000_000;
 
 /// One worker's part of a changelog.
 pub(crate) struct Changelog {
-    appender: TopicAppender,
-    /// Per owned state partition, the offset behind the last change that the store holds.
+    /// `None` where the topic that the store is made of has its changes.
+    appender: Option<TopicAppender>,
+    /// Per owned state partition, the offset behind the last change that the store holds. Where there is no appender, that is the
+    /// position of the source, which the driver knows once a cycle is drained.
     positions: Vec<(u16, Offset)>,
 }
 
@@ -47,9 +49,19 @@ impl Changelog {
         writer: Rc<Cell<usize>>,
         store: &mut dyn CycleStore,
     ) -> Result<Self, JobError> {
+        let mut positions = Vec::new();
+        if let Some(source) = job.source_changelogs.get(store.name()) {
+            for partition in store.partitions().to_vec() {
+                positions.push((partition, source.restore(job, store, partition)?));
+                failpoint("start.partition_restored");
+            }
+            return Ok(Self {
+                appender: None,
+                positions,
+            });
+        }
         let topic = changelog_topic(&job.name, store.name())?;
         let appender = TopicAppender::new(job, writer, topic.clone(), job.compression)?;
-        let mut positions = Vec::new();
         for partition in store.partitions().to_vec() {
             let from = job.backend.position(store.name(), partition);
             let place = TopicPartition::new(topic.clone(), i32::from(partition));
@@ -57,7 +69,7 @@ impl Changelog {
             failpoint("start.partition_restored");
         }
         Ok(Self {
-            appender,
+            appender: Some(appender),
             positions,
         })
     }
@@ -91,7 +103,11 @@ impl Changelog {
         timestamp: Timestamp,
         urgency: FlushUrgency,
     ) -> Result<Option<Flush>, Failure> {
-        let appender = &mut self.appender;
+        let Some(appender) = &mut self.appender else {
+            // The source's records are the changes.
+            store.drain_cycle(&mut |_, _, _| Ok(())).map_err(unbox)?;
+            return self.take_flush(store, urgency);
+        };
         let drained = store.drain_cycle(&mut |partition, key, value| {
             appender
                 .append(u32::from(partition), timestamp, Some(key), value)
@@ -168,6 +184,9 @@ pub(crate) fn wipe_what_cannot_be_continued(
     store: &str,
     partitions: &[u16],
 ) -> Result<(), JobError> {
+    if let Some(source) = job.source_changelogs.get(store) {
+        return source.wipe_what_cannot_be_continued(job, partitions);
+    }
     let topic = changelog_topic(&job.name, store)?;
     for &partition in partitions {
         let place = TopicPartition::new(topic.clone(), i32::from(partition));

@@ -26,6 +26,7 @@ use super::read_ahead::{SharedReadAhead, ValuesAhead};
 use super::report::Reports;
 use super::shared_node::{ExchangeEdge, SharedNode};
 use super::side::{Side, SideOutput};
+use super::source_changelog::SourceChangelog;
 use super::source_time::SourceTimes;
 use super::splits::Splits;
 use super::stores::{KeyValueStore, OpenStore, SharedStore, StoreKind};
@@ -59,6 +60,8 @@ pub struct JobContext {
     pub(crate) versions: BTreeMap<String, Arc<ValueVersions>>,
     /// The stores of tables whose old values somebody asks for, or whose values others read.
     pub(crate) shared_stores: BTreeSet<String>,
+    /// The source topics that are changelogs, by store.
+    pub(crate) source_changelogs: BTreeMap<String, SourceChangelog>,
     /// Partition count and largest record of each topic that the job writes.
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
     /// The topics through which sources, by their numbers, take letters back; empty where they do not.

@@ -39,6 +39,7 @@ pub(in crate::runtime) mod replay;
 pub(in crate::runtime) mod report;
 pub(in crate::runtime) mod shared_node;
 pub(in crate::runtime) mod side;
+pub(in crate::runtime) mod source_changelog;
 pub(in crate::runtime) mod source_time;
 pub(in crate::runtime) mod splits;
 pub(in crate::runtime) mod stores;

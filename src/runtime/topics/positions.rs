@@ -238,6 +238,18 @@ pub(crate) struct Kept {
     pub(crate) restoring: Option<String>,
 }
 
+impl Kept {
+    /// Whether the job has committed rows of a store whose changelog was a topic that it reads.
+    pub(crate) fn has_source_changelog(&self, store: &str) -> bool {
+        let noted = self
+            .schemas
+            .iter()
+            .find(|noted| noted.store() == Some(store));
+        let mut read = self.read_topics.values();
+        noted.is_some_and(|noted| read.any(|id| id.to_string() == noted.topic_id()))
+    }
+}
+
 /// Reads all that a job keeps in its topic of positions.
 pub(crate) fn read_positions(
     transport: &Arc<dyn Transport>,

@@ -11,6 +11,8 @@ mod power_loss; // A job of tables on a disk that loses power.
 mod rows; // The rows J of the catalogue that are about tables.
 mod scaled; // The same in a job that is scaled out.
 mod scaled_kafka; // The same in processes that share it on a real Kafka.
+mod source_changelog; // Tables whose topic is their changelog.
+mod source_killed; // The same in a process that is killed while the topic is compacted.
 mod support; // Changes, how they are fed, and the job that is tested.
 mod top; // The first values of groups, change by change.
 mod versioned; // Versions of keys, as of any time of their history.

@@ -61,6 +61,7 @@ impl<'t, I: Clone + Debug> Trial<'t, I> {
         let is_result = |role: &TopicRole| matches!(role, TopicRole::Sink | TopicRole::DeadLetter);
         let results = topics.into_iter().filter(|topic| is_result(&topic.role));
         let config = BedConfig {
+            topic_configs: BTreeMap::new(),
             launch,
             seed,
             partitions: test.partitions.clone(),

@@ -162,6 +162,15 @@ impl GivenUp<'_> {
         for store in &self.stores {
             let topic = changelog_topic(self.job, store)?;
             let found = wait(transport.topic(&topic))?;
+            if found.is_none() && kept.has_source_changelog(store) {
+                return Err(JobError::Incompatible {
+                    job: self.job.to_owned(),
+                    why: format!(
+                        "the topic that the table {store:?} is made of is its only changelog (`reuse_source_topics`), and the rows of it \
+                         cannot be given up: begin anew under another name"
+                    ),
+                });
+            }
             for partition in 0..found.map_or(0, |it| it.partitions_count) {
                 let place = TopicPartition::new(topic.clone(), partition);
                 let target = writing.open(&place);

@@ -231,7 +231,15 @@ fn stores(
         };
         let is_given_up = topology.is_some_and(|it| !it.stores.contains_key(store));
         let topic = changelog_topic(job, store)?;
-        let Some(metadata) = wait(transport.topic(&topic))?.filter(|_| !is_given_up) else {
+        let metadata = wait(transport.topic(&topic))?.filter(|_| !is_given_up);
+        if metadata.is_none() && !is_given_up && kept.has_source_changelog(store) {
+            let why = format!(
+                "the topic that the table {store:?} is made of is its only changelog (`reuse_source_topics`), and is not read here: take the \
+                 savepoint while the job runs"
+            );
+            return Err(refused(path, why));
+        }
+        let Some(metadata) = metadata else {
             continue;
         };
         if noted.topic_id() == metadata.id.to_string() {

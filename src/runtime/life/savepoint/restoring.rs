@@ -138,7 +138,7 @@ fn restore(
     // I4: nobody changes what is read from here on. Instances of a job that is scaled out take these ids when they start, too.
     let writers = init_writers(&transport, job, settings.transaction_timeout)?;
     failpoint("restore.fenced");
-    let topics = Topics::create(&transport, job, topology, &settings, count)?;
+    let topics = Topics::create(&transport, job, topology, &settings, count, BTreeMap::new())?;
     if is_scaled_out {
         restore.between = create_topics_between(&transport, job, topology, &before, savepoint)?;
     }
@@ -154,7 +154,10 @@ fn restore(
         let rows = writing.decide(&kept)?;
         Ok(Restored { rows, positions })
     });
-    decided.map_err(|e| writing.failed(e))
+    let restored = decided.map_err(|e| writing.failed(e))?;
+    // From here on all stores have changelogs of their own.
+    transport.release_compaction(&GroupId::new(job)?, None)?;
+    Ok(restored)
 }
 
 /// Refuses a job that runs on several processes, or that is no longer scaled out and has something under way between them.
