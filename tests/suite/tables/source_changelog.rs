@@ -273,15 +273,15 @@ fn a_table_comes_back_from_its_topic_alone_and_has_no_other_changelog() {
     run_until(launch(OFTEN), &log, &rows);
     assert!(!has_topic(&log, OWN));
     assert!(has_topic(&log, "totals-sum-changelog"));
-    for round in 1..4 {
+    for round in 1..4u8 {
         std::fs::remove_dir_all(place.state_dir("totals")).unwrap();
-        feed(&log, &mut rows, &entries(100 * round), None);
+        feed(&log, &mut rows, &entries(100 * u64::from(round)), None);
         // Asked for or not: what was chosen stays.
         let launch = match round {
             2 => job("in").exactly_once(Commit::every(OFTEN)),
             _ => launch(OFTEN),
         };
-        run_until(launch.workers(1 + round as usize), &log, &rows);
+        run_until(launch.workers(1 + usize::from(round)), &log, &rows);
     }
     assert!(!has_topic(&log, OWN));
     let topic = TopicName::new("in").unwrap();

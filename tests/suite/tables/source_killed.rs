@@ -41,7 +41,10 @@ fn sums_a_table_until_it_is_killed() {
 fn changes(seed: u64) -> Vec<Entry> {
     let entry = |number: u64| {
         let drawn = (seed * 31 + number).wrapping_mul(6_364_136_223_846_793_005) >> 40;
-        (drawn % 9, (drawn % 4 > 0).then_some(drawn % 1_000))
+        (
+            drawn % 9,
+            (!drawn.is_multiple_of(4)).then_some(drawn % 1_000),
+        )
     };
     (0..5).map(entry).collect()
 }
