@@ -15,6 +15,8 @@ mod link;
 mod open_rows;
 mod process;
 mod restart;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::collections::BTreeMap;

@@ -28,6 +28,7 @@ use crate::protocol::{ErrorCode, ErrorKind};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::Position;
 use crate::runtime::task::changelog::{changelog_topic, key_of};
+use crate::runtime::task::continuation::{Bounds, Continuation};
 use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::{Report, Reports};
 use crate::state::StateBackend;
@@ -293,11 +294,14 @@ impl Replicas {
         let stores = self.stores.iter().enumerate();
         let tails = stores.map(|(store, (name, changelog))| {
             let place = TopicPartition::new(changelog.clone(), i32::from(partition));
-            let start = wait(self.list(&place, OffsetSpec::Earliest))?;
-            let end = wait(self.list(&place, OffsetSpec::Latest))?;
+            let bounds = Bounds::of(&self.transport, &place)?;
+            let Bounds { start, end } = bounds;
             let mut position = self.backend.position(name, partition);
-            if let Some(at) = position.filter(|at| !(start..=end).contains(at)) {
-                warn!(position = %at, %start, %end, changelog = %place, "the state on disk does not fit its changelog; restoring all of it");
+            let now = self.transport.env().clock.wall();
+            let mut continuation = Continuation::new(&self.transport, changelog, now);
+            let obstacle = position.map(|at| continuation.obstacle(&place, at, bounds));
+            if let Some((at, why)) = position.zip(obstacle.transpose()?.flatten()) {
+                warn!(position = %at, %start, %end, changelog = %place, why, "the state on disk cannot be continued; restoring all of it");
                 self.backend.wipe(name, partition)?;
                 position = None;
             }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::appender::TopicAppender;
 use super::context::JobContext;
+use super::continuation::{Bounds, Continuation};
 use crate::client::consumer::PartitionReader;
 use crate::client::wait;
 use crate::env::{failpoint, warn};
 use crate::protocol::batch::Record;
-use crate::protocol::messages::OffsetSpec;
 use crate::runtime::contract::error::{Failure, JobError};
 use crate::state::{BoxError, CycleStore, FlushBatch, FlushUrgency, StateError};
 use crate::types::{Isolation, NameError, Offset, Timestamp, TopicName, TopicPartition};
@@ -163,22 +163,8 @@ pub(crate) fn key_of<'a>(
     })
 }
 
-/// The first and the end offset of a changelog partition. The end is that of all records, also those of transactions
-/// that are being decided: positions of a cycle can be visible before the markers of its changelog are written (I2).
-fn bounds(job: &JobContext, place: &TopicPartition) -> Result<(Offset, Offset), JobError> {
-    let list = |spec| {
-        wait(
-            job.transport
-                .list_offset(place, spec, Isolation::ReadUncommitted),
-        )
-    };
-    let start = list(OffsetSpec::Earliest)?.map_or(Offset::ZERO, |found| found.offset);
-    let end = list(OffsetSpec::Latest)?.map_or(Offset::ZERO, |found| found.offset);
-    Ok((start, end))
-}
-
-/// Forgets what RocksDB holds of state partitions whose changelog does not reach that far, or begins
-/// behind it: they are restored in full (S6). Called before the store is opened.
+/// Forgets what RocksDB holds of state partitions that their changelog does not continue: they are restored in full (S6). Called
+/// before the store is opened.
 pub(crate) fn wipe_what_cannot_be_continued(
     job: &JobContext,
     store: &str,
@@ -188,14 +174,16 @@ pub(crate) fn wipe_what_cannot_be_continued(
         return source.wipe_what_cannot_be_continued(job, partitions);
     }
     let topic = changelog_topic(&job.name, store)?;
+    let mut continuation = Continuation::new(&job.transport, &topic, job.env.clock.wall());
     for &partition in partitions {
         let place = TopicPartition::new(topic.clone(), i32::from(partition));
-        let (start, end) = bounds(job, &place)?;
+        let bounds = Bounds::of(&job.transport, &place)?;
         let Some(position) = job.backend.position(store, partition) else {
             continue;
         };
-        if position < start || position > end {
-            warn!(%position, %start, %end, changelog = %place, "the state on disk does not fit its changelog; restoring all of it");
+        if let Some(why) = continuation.obstacle(&place, position, bounds)? {
+            let Bounds { start, end } = bounds;
+            warn!(%position, %start, %end, changelog = %place, why, "the state on disk cannot be continued; restoring all of it");
             job.backend.wipe(store, partition)?;
         }
     }
@@ -210,7 +198,7 @@ fn restore(
     store: &mut dyn CycleStore,
     partition: u16,
 ) -> Result<Offset, JobError> {
-    let (start, end) = bounds(job, place)?;
+    let Bounds { start, end } = Bounds::of(&job.transport, place)?;
     let mut position = from.unwrap_or(start);
     assert!(
         (start..=end).contains(&position),

@@ -14,6 +14,7 @@ pub(in crate::runtime) mod chains;
 pub(in crate::runtime) mod changelog;
 pub(in crate::runtime) mod committed;
 pub(in crate::runtime) mod context;
+pub(in crate::runtime) mod continuation;
 pub(in crate::runtime) mod cycle;
 pub(in crate::runtime) mod desk;
 pub(in crate::runtime) mod discard;

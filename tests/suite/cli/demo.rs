@@ -45,7 +45,7 @@ fn the_demo_shows_each_of_its_processes_at_one_address() {
     drop(free);
     let text = cli.directory.path().join("text");
     std::fs::write(&text, "to be or not to be\nthat is the question\n").unwrap();
-    let mut command = onceflow(&["demo", "--kills", "1", "--size", "8", &shown]);
+    let mut command = onceflow(&["demo", "--kills", "3", "--size", "16", &shown]);
     command.arg(&text).arg("--dir").arg(cli.directory.path());
     let running = std::thread::spawn(move || finish(command, b""));
     let mut begins = std::collections::BTreeSet::new();
@@ -59,10 +59,11 @@ fn the_demo_shows_each_of_its_processes_at_one_address() {
     let done = running.join().unwrap();
     assert_eq!(done.code, 0, "{done:?}");
     assert!(done.err.contains(&format!("http://{address}/")), "{done:?}");
-    assert_eq!(
-        begins.len(),
-        2,
-        "a process before the kill and one after it"
+    // One may be killed before anybody looks at it.
+    assert!(
+        (2..=4).contains(&begins.len()),
+        "{} of four processes were seen",
+        begins.len()
     );
 }
 
