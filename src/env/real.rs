@@ -140,12 +140,23 @@ impl Files for RealFiles {
             })
         };
         let descriptor = open_no_follow(path, OFlags::RDWR)?;
-        match rustix::fs::flock(&descriptor, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(LockError::Held { owner: owner()? }),
-            Err(e) => return Err(LockError::Io(e.into())),
-        }
         let canonical = path.canonicalize()?;
+        let mut looks = 0;
+        loop {
+            match rustix::fs::flock(&descriptor, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) => {}
+                Err(e) => return Err(LockError::Io(e.into())),
+            }
+            let owner = owner()?;
+            let is_ours = owner == std::process::id().to_string();
+            // A child that this process is just starting has a copy of what was let go, until it runs its program.
+            if !is_ours || LOCKED_HERE.lock().contains(&canonical) || looks == LOOKS_AT_OWN_LOCK {
+                return Err(LockError::Held { owner });
+            }
+            looks += 1;
+            std::thread::sleep(LOOK_AGAIN);
+        }
         // `flock` belongs to the open file: two opens in one process exclude each other already, but a
         // bind mount or a hard link would not; the path is remembered as well.
         if !LOCKED_HERE.lock().insert(canonical.clone()) {
@@ -162,6 +173,10 @@ impl Files for RealFiles {
         Ok(Box::new(lock))
     }
 }
+
+/// How often a lock is looked at again that this process holds and does not know of, and how long between.
+const LOOKS_AT_OWN_LOCK: u32 = 100;
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The lock files that this process holds.
 static LOCKED_HERE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
