@@ -31,7 +31,7 @@ const ONE_IN: u64 = 6;
 /// The longest that an answer is late.
 const LATE_MAX: Duration = Duration::from_millis(200);
 
-/// What happens to a request.
+/// The fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// It is answered.

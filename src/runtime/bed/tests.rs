@@ -1,4 +1,4 @@
-//! What happens to rows on disk that come back after hours, in beds whose log is compacted meanwhile.
+//! Rows on disk that come back after hours, in beds whose log is compacted meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -40,7 +40,7 @@ enum Choice {
     Refuse(&'static str),
 }
 
-/// What is known of a table when its job starts.
+/// The facts of a table when its job starts.
 struct Facts {
     is_asked: bool,
     has_own_changelog: bool,

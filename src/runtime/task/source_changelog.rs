@@ -1,7 +1,7 @@
 //! [`SourceChangelog`]: the topic that a table is made of, where it is the changelog of the table's store, too.
 //!
-//! What the topic has below the job's committed position is what the table had there, since the log removes no record for the sake of
-//! one behind that position (`broker/holds.rs`). So the position of the store in its changelog is that of the source, and a restore
+//! The records of the topic below the job's committed position are what the table had there, since the log removes no record for the
+//! sake of one behind that position (`broker/holds.rs`). So the position of the store in its changelog is that of the source, and a restore
 //! decodes the topic's records as the source does. `life/source_tables.rs` decides which tables have no other changelog.
 
 use std::sync::Arc;

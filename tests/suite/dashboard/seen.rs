@@ -1,4 +1,4 @@
-//! What a browser sees of a job: that runs, is killed, is held up by time, or by a transaction.
+//! The view of a job in a browser: one that runs, is killed, is held up by time, or by a transaction.
 
 use std::net::TcpListener;
 use std::time::Duration;

@@ -67,7 +67,7 @@ fn bed(commit: Duration, seed: u64) -> TestBed {
     config.partitions("in", PARTITIONS).start()
 }
 
-/// What a job in a bed has written last for each group.
+/// The last value that a job in a bed has written for each group.
 fn sums_in(bed: &mut TestBed) -> BTreeMap<u64, i64> {
     let mut sums = BTreeMap::new();
     for row in bed.rows::<u64, i64>("sum") {
@@ -218,7 +218,7 @@ pub(super) fn feed(log: &Log, rows: &mut Last, changes: &[Entry], partition: Opt
     }
 }
 
-/// What the job has written last for each group.
+/// The last value that the job has written for each group.
 pub(super) fn sums_of(log: &Log) -> BTreeMap<u64, i64> {
     let mut sums = BTreeMap::new();
     for seen in committed(log, "sum") {
@@ -412,7 +412,7 @@ fn a_restored_savepoint_has_a_changelog_of_its_own_and_lets_the_topic_go() {
     log.close().unwrap();
 }
 
-/// What a million changes of 50,000 rows take in the log besides the topic.
+/// The bytes that a million changes of 50,000 rows take in the log besides the topic.
 #[test]
 #[ignore = "a measurement: run it with --release"]
 fn bytes_that_a_table_takes_beside_its_topic() {

@@ -1,4 +1,4 @@
-// What comes from the server, and who shows it: one view a second while the page is visible.
+// The views that come from the server, and who shows them: one view a second while the page is visible.
 
 import { at, duration, h, put, say } from "./dom.js";
 import { showJob } from "./job.js";
@@ -84,7 +84,7 @@ function askForToken() {
 at("door").addEventListener("submit", (event) => {
   event.preventDefault();
   const token = at("token").value.trim();
-  // What no header can carry is no token.
+  // A text that no header can carry is no token.
   if (!/^[\x21-\x7e]+( [\x21-\x7e]+)*$/.test(token)) return say(at("wrong"), "A token has ASCII letters, digits and signs.");
   sessionStorage.setItem(TOKEN, token);
   at("token").value = "";
