@@ -1,48 +1,26 @@
 //! Processes of a job that another one took over from, and that go on all the same.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use onceflow::runtime::Windowed;
 use onceflow::testing::TestBed;
 
-use super::{clicks_per_minute, draw, minute, word_count};
+use super::{assert_counts_are_exact, clicks_per_minute, draw, minute, word_count};
 
 #[test]
 fn i4_counts_are_exact_whoever_takes_over_from_whom() {
     let mut zombies_seen = 0;
-    for seed in 0..60u64 {
-        let mut chance = seed;
-        let mut bed = TestBed::of(word_count())
-            .seed(seed)
-            .partitions("words", 3)
-            .start();
-        let mut model = BTreeMap::<String, u64>::new();
-        for _ in 0..30 {
-            let word = format!("w{}", draw(&mut chance, 4));
-            bed.send_value("words", word.as_str());
-            *model.entry(word).or_default() += 1;
-            match draw(&mut chance, 8) {
-                0 | 1 => bed.take_over(),
-                2 => bed.advance(Duration::from_millis(1 + draw(&mut chance, 150))),
-                3 => bed.settle(),
-                4 if draw(&mut chance, 4) == 0 => bed.crash(),
-                5 if draw(&mut chance, 4) == 0 => bed.lose_power(),
-                _ => {}
-            }
-            zombies_seen = zombies_seen.max(bed.zombies());
+    assert_counts_are_exact(60, |bed, chance| {
+        match draw(chance, 8) {
+            0 | 1 => bed.take_over(),
+            2 => bed.advance(Duration::from_millis(1 + draw(chance, 150))),
+            3 => bed.settle(),
+            4 if draw(chance, 4) == 0 => bed.crash(),
+            5 if draw(chance, 4) == 0 => bed.lose_power(),
+            _ => {}
         }
-        let mut counts = BTreeMap::<String, Vec<u64>>::new();
-        for row in bed.rows::<str, u64>("word-counts") {
-            let values = counts.entry(row.key.unwrap()).or_default();
-            values.push(row.value.unwrap());
-        }
-        for (word, count) in model {
-            let expected: Vec<u64> = (1..=count).collect();
-            assert_eq!(counts.remove(&word), Some(expected), "{word}, seed {seed}");
-        }
-        assert_eq!(counts, BTreeMap::new(), "seed {seed}");
-    }
+        zombies_seen = zombies_seen.max(bed.zombies());
+    });
     assert!(zombies_seen >= 2, "several at once");
 }
 
