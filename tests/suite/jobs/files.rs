@@ -257,6 +257,7 @@ fn o8_a_name_of_a_file_is_never_given_again_though_the_file_was_taken_away() {
             assert!(seen.insert(name.clone()), "{name} came again");
             fs::remove_file(entry.path()).unwrap();
         }
+        log.close().unwrap();
     }
     assert!(seen.len() > 3, "{seen:?}");
 }
