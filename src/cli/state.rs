@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use super::UsageError;
 use super::format::{ByteFormat, Formatter, NULL};
 use super::output::{self, Table};
-use crate::codec::{TypeIdentity, version_of};
+use crate::codec::{TypeIdentity, told_apart, version_of};
 use crate::env::Env;
 use crate::runtime::{TimedKey, time_of_row, timed_key, timed_key_type, value_of_row};
 use crate::state::{StateAtRest, StoreAtRest};
@@ -309,6 +309,7 @@ fn value_in_words(store: &StoreAtRest, value: &[u8]) -> String {
         },
     };
     let (version, value) = match store.value_version == 1 && store.earlier.is_empty() {
+        true if store.codec.are_told_apart() => (store.value_version, told_apart(value)),
         true => (store.value_version, value),
         false => version_of(value),
     };
@@ -317,7 +318,7 @@ fn value_in_words(store: &StoreAtRest, value: &[u8]) -> String {
         false => store.earlier.get(&version),
     };
     let is_text = identity.is_some_and(|it| it.as_str() == "text");
-    let words = match store.codec == crate::codec::CodecId(BINCODE) || is_text {
+    let words = match store.codec.of_values() == crate::codec::CodecId(BINCODE) || is_text {
         true => show(identity, value),
         false => show(None, value),
     };

@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::shape::shape_of;
-use super::{Codec, CodecId, Datum};
+use super::versions::may_begin_with_mark;
+use super::{Bincode, Codec, CodecId, Datum};
 
 /// A type as it is known to data that outlives the build: equal identities mean that each reads what the other wrote, as what it was.
 ///
@@ -60,7 +61,7 @@ impl fmt::Display for TypeIdentity {
 /// The types of stored keys and values: the codec of the values, and both types.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schema {
-    /// The codec of the values.
+    /// The codec of the values; 32,768 more where a store tells the first version of its values from later ones.
     pub codec: CodecId,
     /// The type of the keys, in their default codec.
     pub key: TypeIdentity,
@@ -100,6 +101,8 @@ pub(crate) enum Misread {
         value: TypeIdentity,
         asked: u8,
     },
+    /// There are values of the first version, which were not told from later ones when they were written.
+    NotToldApart { value: TypeIdentity },
 }
 
 impl Schema {
@@ -115,10 +118,29 @@ impl Schema {
         }
     }
 
+    /// The schema of a store that tells values of version 1 from later ones, if they may begin as those do.
+    pub(crate) fn told_apart(mut self) -> Self {
+        let first = match self.value_version {
+            1 => Some(&self.value),
+            _ => self.earlier.get(&first_version()),
+        };
+        let is_bincode = self.codec == Codec::<u64>::id(&Bincode);
+        let may_begin_so = first.is_some_and(|first| match is_bincode {
+            true => may_begin_with_mark(first),
+            // How they begin is the user's affair.
+            false => self.codec.0 >= CodecId::FIRST_OF_USERS.0,
+        });
+        if may_begin_so {
+            self.codec = self.codec.told_apart();
+        }
+        self
+    }
+
     /// A number that tells schemas apart, for where the words would be too long. It is the same in every build.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        let mut words = format!("{}\0{}\0{}", self.codec.0, self.key, self.value);
+        let codec = self.codec.of_values().0;
+        let mut words = format!("{codec}\0{}\0{}", self.key, self.value);
         if !is_first(&self.value_version) {
             let _ = write!(words, "\0{}", self.value_version);
         }
@@ -158,11 +180,21 @@ impl Schema {
                 return Some(Misread::Type(difference));
             }
         }
-        None
+        let first = match self.value_version {
+            1 => Some(&self.value),
+            _ => self.earlier.get(&first_version()),
+        };
+        let is_first_now = is_first(&now.value_version);
+        let is_told = self.codec.are_told_apart() || !now.codec.are_told_apart();
+        let first = first.filter(|_| !is_first_now && !is_told);
+        first.map(|value| Misread::NotToldApart {
+            value: value.clone(),
+        })
     }
 
-    /// The schema of now, which knows all versions that may be stored.
+    /// The schema of now, which knows all versions that may be stored, and whether they are told apart.
     pub(crate) fn after(mut self, stored: &Self) -> Self {
+        self.codec = self.codec.told_apart_as(stored.codec);
         let stored_value = (stored.value_version, stored.value.clone());
         let earlier = stored.earlier.clone().into_iter().chain([stored_value]);
         self.earlier = earlier
@@ -192,8 +224,8 @@ impl Schema {
             let (stored, asked) = (&self.value, &now.value);
             return changed("values", excerpt(stored, asked), excerpt(asked, stored));
         }
-        if self.codec != now.codec {
-            let name = |codec: CodecId| format!("codec {}", codec.0);
+        if self.codec.of_values() != now.codec.of_values() {
+            let name = |codec: CodecId| format!("codec {}", codec.of_values().0);
             return changed("values", name(self.codec), name(now.codec));
         }
         None

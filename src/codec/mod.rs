@@ -32,18 +32,45 @@ pub use formats::{Bincode, Json, Postcard, Raw, Text};
 pub(crate) use identity::{Misread, first_version, is_first};
 pub use identity::{Schema, SchemaDifference, TypeIdentity};
 pub use or_null::OrNull;
-pub(crate) use parts::{First, Parts, Second, tell_apart, told_apart};
+pub(crate) use parts::{First, Parts, Second};
 #[cfg(feature = "protobuf")]
 pub use protobuf::{Protobuf, ProtobufReading, ProtobufSchema};
 #[cfg(feature = "registry")]
 pub use schema_format::{JsonSchema, SchemaCodec, SchemaFormat};
 pub use sort_key::SortKey;
-pub(crate) use versions::{ValueVersions, Versioned, version_of};
+pub(crate) use versions::{
+    StoredVersions, ValueVersions, Versioned, tell_apart, told_apart, version_of,
+};
 
-/// The number of a codec, stored with the data that it wrote. Numbers from 1,000 on are for users' own codecs.
+/// The number of a codec, stored with the data that it wrote. Numbers from 1,000 to 32,767 are for users' own codecs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct CodecId(pub u16);
+
+impl CodecId {
+    /// Added to the codec of a store that tells values of version 1 from later ones (`versions.rs`).
+    const TOLD_APART: u16 = 1 << 15;
+    /// The first number that is for users.
+    const FIRST_OF_USERS: Self = Self(1_000);
+
+    /// The codec of the values, whether their versions are told apart or not.
+    pub(crate) fn of_values(self) -> Self {
+        Self(self.0 & !Self::TOLD_APART)
+    }
+
+    pub(crate) fn are_told_apart(self) -> bool {
+        self.0 & Self::TOLD_APART != 0
+    }
+
+    /// The same codec, whose versions are told apart as those of `stored` are.
+    pub(crate) fn told_apart_as(self, stored: Self) -> Self {
+        Self(self.of_values().0 | (stored.0 & Self::TOLD_APART))
+    }
+
+    fn told_apart(self) -> Self {
+        Self(self.0 | Self::TOLD_APART)
+    }
+}
 
 /// The use that a job makes of a codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::any::TypeId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::versions::{Earlier, MARK, has_version};
+use super::versions::Earlier;
 use super::{CodecError, Datum, TypeIdentity};
 
 /// Stands for the first part in the type of a whole.
@@ -247,24 +247,9 @@ impl Walk<'_> {
     }
 }
 
-/// Puts what tells it apart in front of a whole that begins, at `at`, as a version does.
-pub(crate) fn tell_apart(out: &mut Vec<u8>, at: usize) {
-    if has_version(&out[at..]) {
-        out.splice(at..at, [MARK, 1]);
-    }
-}
-
-/// The bytes of a whole without what [`tell_apart`] put in front.
-pub(crate) fn told_apart(bytes: &[u8]) -> &[u8] {
-    match bytes {
-        [MARK, 1, whole @ ..] => whole,
-        _ => bytes,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{Bincode, Codec, ValueVersions, Versioned};
+    use super::super::{Bincode, Codec, StoredVersions, ValueVersions, Versioned};
     use super::*;
 
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -310,7 +295,11 @@ mod tests {
     }
 
     fn versioned(versions: ValueVersions) -> Versioned<Bincode> {
-        Versioned::new(Bincode, Some(std::sync::Arc::new(versions)))
+        let versions = StoredVersions {
+            earlier: Some(std::sync::Arc::new(versions)),
+            are_told_apart: false,
+        };
+        Versioned::new(Bincode, versions)
     }
 
     fn whole<A, B>(a: A, b: Option<B>) -> Whole<A, B> {
@@ -369,23 +358,5 @@ mod tests {
         let stored = bytes(&Bincode, &whole(old(), Some(old())));
         let read: Whole<New, New> = read(&codec, &stored).unwrap();
         assert_eq!(read, whole(New::from(old()), Some(New::from(old()))));
-    }
-
-    #[test]
-    fn u9_a_whole_that_begins_as_a_version_does_is_told_apart() {
-        for (whole, stored) in [
-            (&[255, 2, 9][..], &[255, 1, 255, 2, 9][..]),
-            (&[255, 255, 9], &[255, 255, 9]),
-            (&[255, 1], &[255, 1, 255, 1]),
-            (&[255], &[255]),
-            (&[7], &[7]),
-            (&[], &[]),
-        ] {
-            let mut bytes = vec![3; 4];
-            bytes.extend_from_slice(whole);
-            tell_apart(&mut bytes, 4);
-            assert_eq!(&bytes[4..], stored);
-        }
-        assert_eq!(told_apart(&[255, 1, 255, 2, 9]), [255, 2, 9]);
     }
 }

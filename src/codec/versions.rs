@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! version 1         value                    as in a store without versions
-//! version 2 to 254  255, version, value      no value of version 1 begins with 255 and a version, else it gets no second one
+//!                   255, 1, value            where the value begins as a version does, in a store that tells them apart
+//! version 2 to 254  255, version, value
 //! ```
+//! A store tells them apart from its first value on if its type asks for that (`CodecId::told_apart`, stored with its schema).
 //! A value is written in the version of now at its next change; until then its old bytes stay. Where a step keeps a user's type inside
 //! its own, the parts of that type are converted, and the version is that of the whole (`parts.rs`).
 
@@ -15,7 +17,7 @@ use super::parts::Parts;
 use super::{Codec, CodecError, Datum, TypeIdentity};
 
 /// Stands before the version of a value.
-pub(super) const MARK: u8 = u8::MAX;
+const MARK: u8 = u8::MAX;
 
 /// Writes a value of now behind `out` for one of an earlier version: a whole one, or one at the front of bytes, whose length it returns.
 type Convert<R> = dyn Fn(&[u8], &mut Vec<u8>) -> Result<R, CodecError> + Send + Sync;
@@ -97,16 +99,9 @@ impl ValueVersions {
         Old: Datum + Sized + Clone,
         New: Datum + Sized + Clone,
     {
-        let value = Old::identity();
         if version == 0 || version >= LAST {
             return Err(format!(
                 "there is no version {version}: values without one are of version 1, and the last is {LAST}, which is written"
-            ));
-        }
-        if version == 1 && self.parts.is_none() && may_begin_with_mark(&value) {
-            return Err(format!(
-                "values of the type {value} begin with bytes that cannot be told from a version: give the step a new name, and fill its \
-                 store from the input"
             ));
         }
         let changed = match &self.parts {
@@ -187,7 +182,7 @@ fn owned<V: Clone>(value: Cow<'_, V>) -> V {
 const LAST: u8 = MARK - 1;
 
 /// Whether bytes begin with a version.
-pub(super) fn has_version(bytes: &[u8]) -> bool {
+fn has_version(bytes: &[u8]) -> bool {
     matches!(bytes, [MARK, 1..=LAST, ..])
 }
 
@@ -199,9 +194,24 @@ pub(crate) fn version_of(bytes: &[u8]) -> (u8, &[u8]) {
     }
 }
 
+/// Writes version 1 in front of a value that begins, at `at`, as a version does.
+pub(crate) fn tell_apart(out: &mut Vec<u8>, at: usize) {
+    if has_version(&out[at..]) {
+        out.splice(at..at, [MARK, 1]);
+    }
+}
+
+/// The bytes of a value without what [`tell_apart`] put in front.
+pub(crate) fn told_apart(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        [MARK, 1, value @ ..] => value,
+        _ => bytes,
+    }
+}
+
 /// Whether the first byte of a value of this type may be 255 in [`Bincode`](super::Bincode), in which every number is told by a byte of
 /// at most 254, but for those of one byte and those with a point. The first leaf of the type decides.
-fn may_begin_with_mark(value: &TypeIdentity) -> bool {
+pub(super) fn may_begin_with_mark(value: &TypeIdentity) -> bool {
     let mut rest = value.as_str();
     loop {
         let end = rest.find(['{', '(', '[', '<', '|', ',', ')', '}', ']']);
@@ -224,20 +234,36 @@ fn may_begin_with_mark(value: &TypeIdentity) -> bool {
     }
 }
 
+/// The versions of a store's values.
+#[derive(Clone, Default)]
+pub(crate) struct StoredVersions {
+    /// Those that are read, if there were any before.
+    pub(crate) earlier: Option<Arc<ValueVersions>>,
+    /// Whether the store tells values of version 1 from later ones.
+    pub(crate) are_told_apart: bool,
+}
+
+impl StoredVersions {
+    /// The bytes of a stored value as the value of now has them, without a version.
+    pub(crate) fn as_of_now<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, CodecError> {
+        match &self.earlier {
+            Some(versions) => versions.as_of_now(bytes),
+            None if self.are_told_apart => Ok(Cow::Borrowed(told_apart(bytes))),
+            None => Ok(Cow::Borrowed(bytes)),
+        }
+    }
+}
+
 /// A codec of values in versions: without any it is the codec that it stands before.
 #[derive(Clone, Default)]
 pub(crate) struct Versioned<C> {
     codec: C,
-    versions: Option<Arc<ValueVersions>>,
+    versions: StoredVersions,
 }
 
 impl<C> Versioned<C> {
-    pub(crate) fn new(codec: C, versions: Option<Arc<ValueVersions>>) -> Self {
+    pub(crate) fn new(codec: C, versions: StoredVersions) -> Self {
         Self { codec, versions }
-    }
-
-    fn current(&self) -> u8 {
-        self.versions.as_ref().map_or(1, |it| it.current())
     }
 }
 
@@ -247,18 +273,22 @@ impl<V: Clone, C: Codec<V>> Codec<V> for Versioned<C> {
     }
 
     fn encode(&self, value: &V, out: &mut Vec<u8>) -> Result<(), CodecError> {
-        let current = self.current();
+        let versions = &self.versions;
+        let current = versions.earlier.as_ref().map_or(1, |it| it.current());
         if current > 1 {
             out.extend_from_slice(&[MARK, current]);
+            return self.codec.encode(value, out);
         }
-        self.codec.encode(value, out)
+        let at = out.len();
+        self.codec.encode(value, out)?;
+        if versions.are_told_apart {
+            tell_apart(out, at);
+        }
+        Ok(())
     }
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, V>, CodecError> {
-        let Some(versions) = &self.versions else {
-            return self.codec.decode(bytes);
-        };
-        match versions.as_of_now(bytes)? {
+        match self.versions.as_of_now(bytes)? {
             Cow::Borrowed(value) => self.codec.decode(value),
             Cow::Owned(converted) => Ok(Cow::Owned(self.codec.decode(&converted)?.into_owned())),
         }
@@ -298,10 +328,18 @@ mod tests {
         }
     }
 
+    fn versioned(versions: ValueVersions) -> Versioned<Bincode> {
+        let versions = StoredVersions {
+            earlier: Some(Arc::new(versions)),
+            are_told_apart: false,
+        };
+        Versioned::new(Bincode, versions)
+    }
+
     fn second() -> Versioned<Bincode> {
         let mut versions = ValueVersions::default();
         versions.read(1, |old: First| Second::from(old)).unwrap();
-        Versioned::new(Bincode, Some(Arc::new(versions)))
+        versioned(versions)
     }
 
     fn third() -> Versioned<Bincode> {
@@ -310,7 +348,7 @@ mod tests {
             .read(1, |first: First| vec![Second::from(first)])
             .unwrap();
         versions.read(2, |second: Second| vec![second]).unwrap();
-        Versioned::new(Bincode, Some(Arc::new(versions)))
+        versioned(versions)
     }
 
     fn bytes<V: Clone>(codec: &impl Codec<V>, value: &V) -> Vec<u8> {
@@ -352,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn u9_types_that_cannot_be_told_from_a_version_get_no_second_one() {
+    fn u9_types_whose_values_may_begin_as_a_version_does_are_known() {
         let free = [
             TypeIdentity::of::<u8>(),
             TypeIdentity::of::<(f64, u64)>(),
@@ -381,6 +419,44 @@ mod tests {
     }
 
     #[test]
+    fn u9_values_that_begin_as_a_version_does_are_told_apart_and_converted() {
+        let first = Versioned::new(
+            Bincode,
+            StoredVersions {
+                earlier: None,
+                are_told_apart: true,
+            },
+        );
+        let mut versions = ValueVersions::default();
+        versions
+            .read(1, |(kind, cents): (u8, i64)| Second {
+                owner: kind.to_string(),
+                currency: String::new(),
+                cents,
+            })
+            .unwrap();
+        let mut second = versioned(versions);
+        second.versions.are_told_apart = true;
+        for (kind, cents) in [
+            (255_u8, 1),
+            (255, -1),
+            (255, 300),
+            (255, 0),
+            (254, 1),
+            (0, 1),
+        ] {
+            let stored = bytes(&first, &(kind, cents));
+            assert_eq!(read(&first, &stored), Ok((kind, cents)));
+            let of_now = read::<Second>(&second, &stored).unwrap();
+            assert_eq!((of_now.owner, of_now.cents), (kind.to_string(), cents));
+        }
+        // 255 and 2 would be read as a value of the second version.
+        assert_eq!(bytes(&Bincode, &(255_u8, 1_i64)), [255, 2]);
+        assert_eq!(bytes(&first, &(255_u8, 1_i64)), [255, 1, 255, 2]);
+        assert_eq!(bytes(&first, &(254_u8, 1_i64)), [254, 2]);
+    }
+
+    #[test]
     fn u9_no_value_of_a_type_that_is_told_from_a_version_begins_as_one_does() {
         for number in [0, 250, 251, 255, 65_535, u64::MAX] {
             assert_ne!(bytes(&Bincode, &number)[0], MARK);
@@ -391,5 +467,23 @@ mod tests {
             assert_ne!(bytes(&Bincode, &letter)[0], MARK);
         }
         assert_ne!(bytes(&Bincode, &vec![MARK; 300])[0], MARK);
+    }
+
+    #[test]
+    fn u9_what_begins_as_a_version_does_is_told_apart() {
+        for (whole, stored) in [
+            (&[255, 2, 9][..], &[255, 1, 255, 2, 9][..]),
+            (&[255, 255, 9], &[255, 255, 9]),
+            (&[255, 1], &[255, 1, 255, 1]),
+            (&[255], &[255]),
+            (&[7], &[7]),
+            (&[], &[]),
+        ] {
+            let mut bytes = vec![3; 4];
+            bytes.extend_from_slice(whole);
+            tell_apart(&mut bytes, 4);
+            assert_eq!(&bytes[4..], stored);
+        }
+        assert_eq!(told_apart(&[255, 1, 255, 2, 9]), [255, 2, 9]);
     }
 }

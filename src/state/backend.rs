@@ -333,6 +333,18 @@ impl StateBackend {
 }
 
 impl StateBackend {
+    /// The stores that tell values of version 1 from later ones.
+    pub(crate) fn stores_told_apart(&self) -> Vec<&str> {
+        let stores = self.shared.config.stores.iter();
+        let told = stores.filter(|store| store.schema.codec.are_told_apart());
+        told.map(|store| &*store.name).collect()
+    }
+
+    /// Whether a store is one of them.
+    pub(crate) fn are_told_apart(&self, store: &str) -> bool {
+        self.stores_told_apart().contains(&store)
+    }
+
     /// The size of a store on disk, of all its state partitions: rows, by RocksDB's estimate, and bytes.
     pub(super) fn size_on_disk(&self, store: &str) -> (u64, u64) {
         let property = |name| {
@@ -373,11 +385,13 @@ impl Shared {
             .iter()
             .find(|declared| declared.name == store);
         match declared {
-            Some(declared) if declared.schema.codec != asked => Err(StateError::CodecChanged {
-                store: store.to_owned(),
-                stored: declared.schema.codec,
-                asked,
-            }),
+            Some(declared) if declared.schema.codec.of_values() != asked => {
+                Err(StateError::CodecChanged {
+                    store: store.to_owned(),
+                    stored: declared.schema.codec,
+                    asked,
+                })
+            }
             _ => Ok(()),
         }
     }

@@ -137,6 +137,17 @@ pub enum StateError {
         /// The version that this build writes.
         asked: u8,
     },
+    /// A store has values of the first version that cannot be told from later ones.
+    #[error(
+        "store {store:?} holds values of the type {value}, which an earlier version of Onceflow did not tell from those of a second version: \
+         give the step a new name, and fill its store from the input; or keep the type"
+    )]
+    NotToldApart {
+        /// The store.
+        store: String,
+        /// Their type.
+        value: String,
+    },
     /// The topology no longer has a store that holds state.
     #[error(
         "the job has state in the store {store:?}, but no step of that name any more (it was: {}; it is: {}): bring the step back; or, if it \
@@ -209,6 +220,10 @@ impl StateError {
                 version,
                 value: value.to_string(),
                 asked,
+            },
+            Misread::NotToldApart { value } => Self::NotToldApart {
+                store,
+                value: value.to_string(),
             },
         }
     }

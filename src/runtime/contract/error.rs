@@ -338,6 +338,7 @@ impl JobError {
                 | StateError::TypeChanged { .. }
                 | StateError::LaterVersion { .. }
                 | StateError::NoMigration { .. }
+                | StateError::NotToldApart { .. }
                 | StateError::StoreMissing { .. }
                 | StateError::NewerFormat { .. }
                 | StateError::UnknownStore { .. },

@@ -126,7 +126,7 @@ impl Description {
                 name: name.clone(),
                 key: schema.key.to_string(),
                 value: schema.value.to_string(),
-                codec: schema.codec.0.into(),
+                codec: schema.codec.of_values().0.into(),
             })
         };
         let nodes = nodes

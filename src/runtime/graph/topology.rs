@@ -462,6 +462,9 @@ impl Graph {
             if let Some(table) = topology.source_tables.remove(&name) {
                 topology.source_tables.insert(first.clone(), table);
             }
+            if let Some(parts) = topology.parts.remove(&name) {
+                topology.parts.insert(first.clone(), parts);
+            }
             if let Some(versions) = topology.versions.remove(&name) {
                 topology.versions.insert(first.clone(), versions);
             }
@@ -471,6 +474,12 @@ impl Graph {
                 topology.faults.push(format!(
                     "the step {name:?} was {first:?}, but there is another step of that name: one state cannot be both's"
                 ));
+            }
+        }
+        for (name, schema) in &mut topology.stores {
+            // What a step keeps around a user's values says itself where it begins (`codec/parts.rs`).
+            if !topology.parts.contains_key(name) {
+                *schema = schema.clone().told_apart();
             }
         }
         for exchange in &mut topology.exchanges {

@@ -11,6 +11,7 @@ use super::source_tables::{SourceChangelogs, source_changelogs};
 use super::start::Settings;
 use super::surprises::warn_of_surprises;
 use crate::client::{Transport, wait};
+use crate::codec::Schema;
 use crate::env::{Env, failpoint, warn};
 use crate::protocol::messages::{NewTopic, TopicMetadata};
 use crate::runtime::contract::error::JobError;
@@ -20,7 +21,7 @@ use crate::runtime::task::repartition::repartition_topic;
 use crate::runtime::topics::job_topics::{
     JobTopic, TopicRole, ensure_topic, job_topics, record_bytes_max, with_configs,
 };
-use crate::runtime::topics::schemas::{NotedSchema, Stored, check_schemas};
+use crate::runtime::topics::schemas::{Checked, NotedSchema, Stored, check_schemas};
 use crate::state::{StateBackend, StateConfig, StoreDeclaration};
 use crate::types::TopicName;
 
@@ -60,8 +61,23 @@ impl Opened {
         failpoint("start.topics_created");
         // Before the state is opened, which takes on the types that the job has now.
         let stored = stored_by(name, topology, settings, &topics)?;
-        let unnoted = check_schemas(&transport, name, stored, &settings.retyped)?;
-        let backend = open_state(log, name, topology, settings, state_partitions, &topics)?;
+        let Checked { unnoted, codecs } =
+            check_schemas(&transport, name, stored, &settings.retyped)?;
+        let stores = topology.stores.iter().map(|(store, schema)| {
+            let codec = codecs.get(store).copied().unwrap_or(schema.codec);
+            let schema = Schema {
+                codec,
+                ..schema.clone()
+            };
+            let changelog = topics.changelog(name, store)?.id;
+            Ok(StoreDeclaration {
+                name: store.clone(),
+                schema,
+                changelog,
+            })
+        });
+        let stores = stores.collect::<Result<_, JobError>>()?;
+        let backend = open_state(log, name, topology, settings, state_partitions, stores)?;
         failpoint("start.state_opened");
         Ok(Self {
             topics: Arc::new(topics),
@@ -98,16 +114,8 @@ fn open_state(
     topology: &Topology,
     settings: &Settings,
     state_partitions: u16,
-    topics: &Topics,
+    stores: Vec<StoreDeclaration>,
 ) -> Result<StateBackend, JobError> {
-    let stores = topology.stores.iter().map(|(store, schema)| {
-        let changelog = topics.changelog(name, store)?.id;
-        Ok(StoreDeclaration {
-            name: store.clone(),
-            schema: schema.clone(),
-            changelog,
-        })
-    });
     let config = StateConfig {
         memory_bytes: settings.memory_bytes,
         changelog_tail_bytes_max: settings.changelog_tail_bytes_max,
@@ -115,7 +123,7 @@ fn open_state(
         topology: topology.fingerprint(),
         dropped_stores: settings.dropped_stores.clone(),
         retyped_stores: settings.retyped.clone(),
-        stores: stores.collect::<Result<_, JobError>>()?,
+        stores,
         rocks_files: log.state_files().clone(),
         ..StateConfig::default()
     };

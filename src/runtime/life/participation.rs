@@ -66,6 +66,10 @@ impl Participation {
         };
         // Before the first join: what is on the disk decides where tasks go.
         let opened = Opened::new(log, name, topology, settings, state_partitions_count)?;
+        let mut told_apart: String = opened.backend.stores_told_apart().join(", ");
+        if !told_apart.is_empty() {
+            told_apart.insert_str(0, "; first versions told apart in ");
+        }
         let env = log.env();
         let stores = topology.stores.keys().cloned();
         let backend = &opened.backend;
@@ -76,7 +80,7 @@ impl Participation {
             job: name,
             settings: scale_out,
             topology: format!(
-                "{}; {} exchanges; {state_partitions_count} state partitions{sources}",
+                "{}; {} exchanges; {state_partitions_count} state partitions{sources}{told_apart}",
                 topology.fingerprint(),
                 topology.exchanges.len()
             ),

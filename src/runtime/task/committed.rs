@@ -21,7 +21,7 @@ pub(in crate::runtime) use rows::encode_key;
 
 use super::context::JobContext;
 use super::timed_row::{rows_between, time_and_key};
-use crate::codec::{Datum, Versioned};
+use crate::codec::{Datum, StoredVersions, Versioned};
 use crate::state::{Direction, Found, HashedKey, Inside, RangeOf};
 use crate::types::Timestamp;
 
@@ -69,9 +69,13 @@ impl<'v> View<'v> {
     }
 
     /// The codec of a store's values, which reads their earlier versions, too.
-    fn codec_of<V: Datum + ?Sized>(&self, store: &str) -> Versioned<V::DefaultCodec> {
-        let versions = self.job.versions.get(store).map(std::sync::Arc::clone);
-        Versioned::new(V::DefaultCodec::default(), versions)
+    pub(crate) fn codec_of<V: Datum + ?Sized>(&self, store: &str) -> Versioned<V::DefaultCodec> {
+        Versioned::new(V::DefaultCodec::default(), self.versions_of(store))
+    }
+
+    /// The versions of a store's values.
+    pub(crate) fn versions_of(&self, store: &str) -> StoredVersions {
+        self.job.versions_of(store)
     }
 
     /// The epoch of all that is read.

@@ -11,7 +11,7 @@ use super::context::JobContext;
 use crate::broker::{CompactionHold, HeldPartition};
 use crate::client::consumer::PartitionReader;
 use crate::client::wait;
-use crate::codec::CodecError;
+use crate::codec::{CodecError, tell_apart};
 use crate::env::warn;
 use crate::protocol::batch::Record;
 use crate::protocol::messages::{OffsetSpec, TopicMetadata};
@@ -172,6 +172,9 @@ impl SourceChangelog {
                 }
             }
         };
+        if job.backend.are_told_apart(&self.table) {
+            tell_apart(row, 0);
+        }
         let value = has_value.then_some(row.as_slice());
         Ok(store.restore(partition, key, value, record.offset.plus(1))?)
     }

@@ -5,7 +5,6 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::changelog::Changelog;
 use super::context::OperatorContext;
@@ -84,8 +83,7 @@ impl OperatorContext {
     /// The codec of a store's values, which reads their earlier versions, too.
     pub(super) fn codec_of<V: Datum + ?Sized>(&self, name: &str) -> Versioned<V::DefaultCodec> {
         let first = self.job.renamed.get(name).map_or(name, String::as_str);
-        let versions = self.job.versions.get(first).map(Arc::clone);
-        Versioned::new(V::DefaultCodec::default(), versions)
+        Versioned::new(V::DefaultCodec::default(), self.job.versions_of(first))
     }
 }
 

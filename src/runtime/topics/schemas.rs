@@ -4,7 +4,8 @@
 //! A schema is a record of the job's positions topic, written in the transaction of the first cycle that may use it. Key: a 0 byte, then
 //! `store NAME` or `repartition TOPIC`. Value, in JSON: `{"version":1,"topic":…,"codec":1,"key":"text","value":"u64"}`. Where values have versions, the
 //! note's version is 2, and it has `"value_version":2,"earlier":{"1":"u32"}` besides: the version that is written, and the types of
-//! the earlier ones, of which there may be values. A note about another incarnation of the topic binds nobody. A log without a note takes on the types of the first build that commits.
+//! the earlier ones, of which there may be values. A codec of 32,768 more is that of a store which tells its first version from later ones:
+//! a store does so from its first value on, or never, so the note decides. A note about another incarnation of the topic binds nobody. A log without a note takes on the types of the first build that commits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -188,7 +189,14 @@ impl Stored {
     }
 }
 
-/// Refuses a build that would misread what an earlier one left in the log; returns what the log does not know yet.
+/// What the log knows of schemas, and what it does not know yet.
+pub(crate) struct Checked {
+    pub(crate) unnoted: Vec<NotedSchema>,
+    /// The codec of each store, which says whether its values are told apart.
+    pub(crate) codecs: BTreeMap<String, CodecId>,
+}
+
+/// Refuses a build that would misread what an earlier one left in the log.
 ///
 /// # Errors
 /// If types differ and the change is not among those `accepted`.
@@ -197,9 +205,9 @@ pub(crate) fn check_schemas(
     job: &str,
     stored: Vec<Stored>,
     accepted: &[String],
-) -> Result<Vec<NotedSchema>, JobError> {
+) -> Result<Checked, JobError> {
     let known = read_positions(transport, &positions_topic(job)?)?.schemas;
-    let mut unnoted = Vec::new();
+    let (mut unnoted, mut codecs) = (Vec::new(), BTreeMap::new());
     for mut now in stored {
         let before = known.iter().find(|it| it.name == now.noted.name);
         let before = before.filter(|it| it.topic == now.noted.topic);
@@ -208,11 +216,14 @@ pub(crate) fn check_schemas(
             check(transport, job, before, &now, is_accepted)?;
             now.noted.schema = now.noted.schema.after(&before.schema);
         }
+        if let Some(store) = now.store {
+            codecs.insert(store, now.noted.schema.codec);
+        }
         if before != Some(&now.noted) {
             unnoted.push(now.noted);
         }
     }
-    Ok(unnoted)
+    Ok(Checked { unnoted, codecs })
 }
 
 /// The schemas to note where a savepoint takes the place of all that was stored: what the log knows of later versions is over.
@@ -247,11 +258,12 @@ fn check(
         return Ok(());
     };
     // Another codec is another way to write: no bytes of the one mean anything to the other.
-    if is_accepted && before.codec == asked.codec && matches!(why, Misread::Type(_)) {
+    let is_of_codec = before.codec.of_values() == asked.codec.of_values();
+    if is_accepted && is_of_codec && matches!(why, Misread::Type(_)) {
         return Ok(());
     }
     if let Some(store) = &now.store {
-        return Err(match before.codec == asked.codec {
+        return Err(match is_of_codec {
             true => StateError::misread(store, why),
             false => StateError::CodecChanged {
                 store: store.clone(),

@@ -14,6 +14,7 @@ pub(crate) mod letters;
 mod memory;
 mod messages;
 pub(crate) mod migrations;
+mod migrations_told_apart;
 mod nulls;
 mod observing;
 mod operators;

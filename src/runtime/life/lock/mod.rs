@@ -79,7 +79,7 @@ impl From<&Schema> for LockedTypes {
         Self {
             key: schema.key.clone(),
             value: schema.value.clone(),
-            codec: schema.codec,
+            codec: schema.codec.of_values(),
             version: schema.value_version,
             earlier: schema.earlier.clone(),
         }

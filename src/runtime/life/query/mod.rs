@@ -27,7 +27,7 @@ pub use versions::VersionsQuery;
 
 use super::job::Running;
 use crate::client::Transport;
-use crate::codec::{Schema, ValueVersions};
+use crate::codec::Schema;
 use crate::env::Env;
 use crate::runtime::contract::source::Split;
 use crate::runtime::graph::description::Description;
@@ -65,8 +65,6 @@ pub(super) struct Declared {
     env: Env,
     stores: BTreeMap<String, Schema>,
     faces: BTreeMap<String, Face>,
-    /// How earlier versions of values are read, by store.
-    versions: BTreeMap<String, Arc<ValueVersions>>,
     /// Steps that were renamed: under which name their state is kept.
     renamed: BTreeMap<String, String>,
 }
@@ -125,7 +123,6 @@ impl Queries {
                 env: env.clone(),
                 stores: topology.stores.clone(),
                 faces: topology.faces.clone(),
-                versions: topology.versions.clone(),
                 renamed: topology.renamed.clone(),
             }),
             progress: Arc::clone(progress),

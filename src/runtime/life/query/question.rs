@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Queries, QueryError, View};
+use crate::codec::CodecError;
 use crate::codec::json::from_text;
-use crate::codec::{CodecError, ValueVersions};
 use crate::runtime::task::committed::{Face, Kind};
 use crate::runtime::task::ordered_store::{is_in_order_of, set_places};
 use crate::runtime::task::timed_row::{OWN_ROW, key_row, row_at, time_of_row, value_of_row};
@@ -148,8 +148,6 @@ pub(super) struct Checked<'q> {
     question: &'q Question,
     store: Arc<str>,
     face: &'q Face,
-    /// How earlier versions of its values are read.
-    versions: Option<&'q ValueVersions>,
     /// Beside a store of versions: the store that has the beginning of their history.
     history: Option<Arc<str>>,
 }
@@ -158,7 +156,6 @@ impl Queries {
     /// Finds the store of a question.
     pub(super) fn check<'q>(&'q self, question: &'q Question) -> Result<Checked<'q>, QueryError> {
         let (store, face) = self.face(&question.store)?;
-        let versions = self.declared.versions.get(&*store);
         let schema = self.declared.stores.get(&*store);
         let is_by_time = schema.is_some_and(|it| is_in_order_of::<Timestamp>(it.key.as_str()));
         let beside = self.face(&format!("{}-times", question.store)).ok();
@@ -168,7 +165,6 @@ impl Queries {
             question,
             store,
             face,
-            versions: versions.map(|it| &**it),
         })
     }
 }
@@ -197,20 +193,20 @@ impl Checked<'_> {
     /// The value of a row, or null.
     fn value(&self, view: &View<'_>, row: HashedKey<'_>) -> Result<Value, QueryError> {
         let value = view.value(&self.store, row)?;
-        let shown = value.map(|bytes| self.show_value(&bytes)).transpose()?;
+        let shown = value
+            .map(|bytes| self.show_value(&bytes, view))
+            .transpose()?;
         Ok(shown.flatten().unwrap_or_default())
     }
 
     /// A stored value; `None` for a row that is none.
-    fn show_value(&self, bytes: &[u8]) -> Result<Option<Value>, CodecError> {
+    fn show_value(&self, bytes: &[u8], view: &View<'_>) -> Result<Option<Value>, CodecError> {
         let stored = match self.face.kind {
             Kind::Timed => value_of_row(bytes),
             Kind::Values | Kind::Ordered(_) => Some(bytes),
         };
-        let show = |value: &[u8]| match self.versions {
-            Some(versions) => (self.face.value.to_json)(&versions.as_of_now(value)?),
-            None => (self.face.value.to_json)(value),
-        };
+        let versions = view.versions_of(&self.store);
+        let show = |value: &[u8]| (self.face.value.to_json)(&versions.as_of_now(value)?);
         stored.map(show).transpose()
     }
 
@@ -241,7 +237,7 @@ impl Checked<'_> {
         let mut rows = Vec::new();
         let limit = question.limit()?;
         view.visit_page(&self.store, after.as_deref(), limit, &mut |key, value| {
-            let (key, value) = ((self.face.key.to_json)(key)?, self.show_value(value)?);
+            let (key, value) = ((self.face.key.to_json)(key)?, self.show_value(value, view)?);
             rows.push(json!({"key": key, "value": value}));
             Ok(())
         })?;
@@ -294,7 +290,7 @@ impl Checked<'_> {
         let mut rows = Vec::new();
         view.visit(&self.store, range, &mut |row, value| {
             let place = (places.to_json)(row.get(prefix.len()..).unwrap_or_default())?;
-            rows.push(json!({"place": place, "value": self.show_value(value)?}));
+            rows.push(json!({"place": place, "value": self.show_value(value, view)?}));
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(json!({"rows": rows}))
@@ -321,7 +317,7 @@ impl Checked<'_> {
             };
             let mut found = None;
             view.visit(&self.store, range, &mut |_, value| {
-                found = Some(self.show_value(value)?.unwrap_or_default());
+                found = Some(self.show_value(value, view)?.unwrap_or_default());
                 Ok(ControlFlow::Continue(()))
             })?;
             if let Some(found) = found {
@@ -359,7 +355,7 @@ impl Checked<'_> {
             &question.times()?,
             limit,
             &mut |time, key, value| {
-                if let Some(value) = self.show_value(value)? {
+                if let Some(value) = self.show_value(value, view)? {
                     found.push((time, (self.face.key.to_json)(key)?, value));
                 }
                 Ok(())

@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range, RangeBounds};
 use std::sync::Arc;
 
 use super::{Answer, Queries};
-use crate::codec::{Codec, CodecError, Datum, Schema, SortKey, ValueVersions, Versioned};
+use crate::codec::{Codec, CodecError, Datum, Schema, SortKey, Versioned};
 use crate::runtime::contract::window::Window;
 use crate::runtime::task::committed::{
     Epoch, QueryError, ReadOpenWindows, TimedRows, View, encode_key,
@@ -22,15 +22,12 @@ use crate::types::Timestamp;
 struct Asked {
     queries: Queries,
     store: Arc<str>,
-    /// How earlier versions of its values are read.
-    versions: Option<Arc<ValueVersions>>,
 }
 
 impl Asked {
     fn new(queries: &Queries, store: &str, schema: &Schema) -> Result<Self, QueryError> {
         let store = queries.kept_name(store, schema)?;
         Ok(Self {
-            versions: queries.declared.versions.get(&*store).map(Arc::clone),
             store,
             queries: queries.clone(),
         })
@@ -40,13 +37,12 @@ impl Asked {
         Self {
             queries: self.queries.at_least(epoch),
             store: Arc::clone(&self.store),
-            versions: self.versions.clone(),
         }
     }
 
     /// The codec of the store's values.
-    fn codec<V: Datum + ?Sized>(&self) -> Versioned<V::DefaultCodec> {
-        Versioned::new(V::DefaultCodec::default(), self.versions.clone())
+    fn codec<V: Datum + ?Sized>(&self, view: &View<'_>) -> Versioned<V::DefaultCodec> {
+        view.codec_of::<V>(&self.store)
     }
 }
 
@@ -163,7 +159,6 @@ impl Queries {
         match read.filter(|_| windows.schema.difference(&asked).is_none()) {
             Some(read) => Ok(WindowsQuery {
                 asked: Asked {
-                    versions: self.declared.versions.get(&*store).map(Arc::clone),
                     queries: self.clone(),
                     store,
                 },
@@ -273,7 +268,7 @@ where
     pub fn get_in(&self, view: &View<'_>, key: &K) -> Result<Option<V>, QueryError> {
         let bytes = encode_key(key)?;
         let value = view.value(&self.asked.store, HashedKey::new(&bytes))?;
-        let codec = self.asked.codec::<V>();
+        let codec = self.asked.codec::<V>(view);
         Ok(value.map(|bytes| decode(&codec, &bytes)).transpose()?)
     }
 
@@ -288,7 +283,7 @@ where
         limit: usize,
     ) -> Result<Vec<(K::Owned, V)>, QueryError> {
         let after = after.map(encode_key).transpose()?;
-        let codec = self.asked.codec::<V>();
+        let codec = self.asked.codec::<V>(view);
         let mut rows = Vec::new();
         view.visit_page(
             &self.asked.store,
@@ -365,7 +360,7 @@ where
         place.encode_sorted(&mut row);
         let row = HashedKey::beside(&row, &key);
         let value = view.value(&self.asked.store, row)?;
-        let codec = self.asked.codec::<V>();
+        let codec = self.asked.codec::<V>(view);
         Ok(value.map(|bytes| decode(&codec, &bytes)).transpose()?)
     }
 
@@ -412,7 +407,7 @@ where
             direction,
             rows_max: limit,
         };
-        let codec = self.asked.codec::<V>();
+        let codec = self.asked.codec::<V>(view);
         let mut rows = Vec::new();
         view.visit(&self.asked.store, range, &mut |row, value| {
             let mut place = row.get(prefix.len()..).unwrap_or_default();
