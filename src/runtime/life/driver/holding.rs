@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! asked ─► cycle commits, stores hand over all ─► RocksDB has it on disk ─► next cycle commits, none is opened
-//!       the job runs meanwhile                                         the rest is flushed, files are linked; the job runs again
+//!       the job runs meanwhile; three times                            the rest is flushed, files are linked; the job runs again
 //! ```
-//! So the job stands still for what came since the first of the two commits. Moving and summing up files is another thread's work.
+//! What came while one round was written is the next one's work, so each is shorter, and the job stands still for the last of it. Moving and summing up files is another thread's work.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,6 +29,8 @@ use crate::runtime::task::report::Report;
 use crate::runtime::topics::positions::{Kept, positions_topic, read_positions};
 use crate::types::{Isolation, TopicName, TopicPartition};
 
+/// How often stores hand over all that they have before the job stands still.
+const ROUNDS: u8 = 3;
 /// The thread that puts a savepoint in its place.
 const THREAD: &str = "of-savepoint";
 /// How often what RocksDB has written is summed up.
@@ -56,10 +58,10 @@ pub(super) struct Savepoints {
 enum Stage {
     #[default]
     None,
-    /// The stores hand over all that they have at the end of the open cycle.
-    Asked(Request),
+    /// The stores hand over all that they have at the end of the open cycle, in this round.
+    Asked(Request, u8),
     /// RocksDB brings it to the disk.
-    Preparing(Request),
+    Preparing(Request, u8),
     /// No cycle is opened after the next commit.
     Due(Request),
     /// The job stands still; so many workers have not handed over the rest yet.
@@ -159,20 +161,24 @@ impl Driver {
             } else if let Err(e) = request.check(&self.job.env) {
                 request.answer(Err(e));
             } else {
-                self.savepoints.stage = Stage::Asked(request);
-                self.job.is_flush_due.store(true, Ordering::Relaxed);
-                return Some(Event::OverBudget);
+                return Some(self.ask_stores(request, 1));
             }
         }
+    }
+
+    fn ask_stores(&mut self, request: Request, round: u8) -> Event {
+        self.savepoints.stage = Stage::Asked(request, round);
+        self.job.is_flush_due.store(true, Ordering::Relaxed);
+        Event::OverBudget
     }
 
     /// A cycle is committed: what stores handed over with it goes to the disk while the job runs.
     pub(super) fn prepare_savepoint(&mut self) -> Result<(), JobError> {
         match std::mem::take(&mut self.savepoints.stage) {
-            Stage::Asked(request) => {
+            Stage::Asked(request, round) => {
                 self.job.is_flush_due.store(false, Ordering::Relaxed);
                 self.flusher.make_durable()?;
-                self.savepoints.stage = Stage::Preparing(request);
+                self.savepoints.stage = Stage::Preparing(request, round);
             }
             other => self.savepoints.stage = other,
         }
@@ -182,7 +188,10 @@ impl Driver {
     /// Little is left to be flushed: the next commit is the one that the savepoint is of.
     fn savepoint_is_prepared(&mut self) -> Option<Event> {
         match std::mem::take(&mut self.savepoints.stage) {
-            Stage::Preparing(request) => {
+            Stage::Preparing(request, round) if round < ROUNDS => {
+                Some(self.ask_stores(request, round + 1))
+            }
+            Stage::Preparing(request, _) => {
                 failpoint("savepoint.prepared");
                 self.savepoints.stage = Stage::Due(request);
                 Some(Event::Reassign)
