@@ -8,16 +8,19 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::byte_stream::ByteStream;
+use crate::env::Env;
 use crate::runtime::{
     JobContext, JobError, Key, Pace, Position, ReadLetter, Source, Split, TakeRecord, Unkeyed,
 };
 use crate::types::Offset;
 use fingerprint::Fingerprint;
 use input::InputFile;
+use packed::Packed;
 use reader::{AtEnd, LinesReader, Settings, decode, failed};
 
 mod fingerprint;
 mod input;
+mod packed;
 mod reader;
 
 /// The longest line, unless the source says otherwise.
@@ -41,6 +44,9 @@ pub struct Lines {
 /// order by one worker. Files must only grow: what is before a committed position is not read again. A file that was cut,
 /// emptied or replaced is an error, also while it is read. At the end of a file a line without an end counts, and may
 /// only get its end later: see [`Lines::whole_lines`].
+///
+/// Files that are called `.gz` or `.zst` are unpacked. Their positions count unpacked bytes, so a job that is started again unpacks what it has
+/// read before once more, and looks whether it is the same. They are not followed.
 ///
 /// A line that is not UTF-8 is a poison record; see [`Lines::lossy`].
 ///
@@ -152,6 +158,10 @@ impl Lines {
         let known = Fingerprint::decode(&position.fingerprint).map_err(|e| failed(&path, e))?;
         match &self.input {
             Input::Files(_) => {
+                let unpacked = Packed::open(env, &path).map_err(|e| failed(&path, e))?;
+                if let Some(unpacked) = unpacked {
+                    return self.unpack_at(path, start, known, unpacked, env);
+                }
                 let is_rotating = self.settings.is_rotating;
                 let opened = InputFile::resume(env, &path, start, known.as_ref(), is_rotating);
                 let opened = opened.map_err(|e| failed(&path, e))?;
@@ -171,6 +181,33 @@ impl Lines {
                 ))
             }
         }
+    }
+}
+
+impl Lines {
+    /// Reads a compressed file behind a position, which is one in its unpacked bytes.
+    fn unpack_at(
+        &self,
+        path: PathBuf,
+        start: u64,
+        known: Option<Fingerprint>,
+        unpacked: Box<dyn io::Read + Send>,
+        env: &Env,
+    ) -> Result<LinesReader, JobError> {
+        if self.settings.at_end == AtEnd::Follow {
+            let why = "it is compressed, and compressed files are not followed: read it without `follow`, in a source of its own";
+            return Err(failed(&path, why));
+        }
+        let expected = known.map(|known| known.prefix_crc);
+        let stream = ByteStream::start(env, unpacked, start, expected);
+        let stream = reader::Input::Once(stream.map_err(|e| failed(&path, e))?);
+        Ok(LinesReader::of_input(
+            path,
+            start,
+            stream,
+            known,
+            self.settings,
+        ))
     }
 }
 

@@ -9,6 +9,7 @@ mod files;
 mod graph;
 mod headers;
 mod input;
+mod input_packed;
 mod large;
 pub(crate) mod letters;
 mod memory;
