@@ -32,10 +32,13 @@ pub mod file_table {
     };
 }
 
-/// Tables of PostgreSQL as sinks, with the feature `postgres`.
+/// Tables of PostgreSQL as sinks and as sources, with the feature `postgres`.
 #[cfg(feature = "postgres")]
 pub mod postgres {
-    pub use super::connectors::postgres::{Postgres, PostgresWriter, ToSql, postgres};
+    pub use super::connectors::postgres::{
+        ChangesReader, Postgres, PostgresChanges, PostgresWriter, RowChange, RowChangeKind, ToSql,
+        postgres, postgres_changes,
+    };
 }
 
 /// Schemas of topics at a registry, with the feature `registry`.

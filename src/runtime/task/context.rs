@@ -31,7 +31,7 @@ use super::source_time::SourceTimes;
 use super::splits::Splits;
 use super::stores::{KeyValueStore, OpenStore, SharedStore, StoreKind};
 use crate::client::{TransactionalWriter, Transport};
-use crate::codec::{Codec, Datum, Schema, StoredVersions, ValueVersions};
+use crate::codec::{Codec, Datum, Schema, ValueVersions};
 use crate::env::Env;
 use crate::protocol::batch::Compression;
 use crate::runtime::contract::error::JobError;
@@ -106,14 +106,6 @@ pub struct JobContext {
 }
 
 impl JobContext {
-    /// The versions of a store's values.
-    pub(crate) fn versions_of(&self, store: &str) -> StoredVersions {
-        StoredVersions {
-            earlier: self.versions.get(store).map(Arc::clone),
-            are_told_apart: self.backend.are_told_apart(store),
-        }
-    }
-
     /// The job's name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -5,12 +5,13 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::changelog::Changelog;
-use super::context::OperatorContext;
+use super::context::{JobContext, OperatorContext};
 use super::ordered_store::is_ordered_key;
 use super::timed_store::is_timed_key;
-use crate::codec::{Datum, TypeIdentity, Versioned};
+use crate::codec::{Datum, StoredVersions, TypeIdentity, Versioned};
 use crate::runtime::contract::error::Failure;
 use crate::runtime::contract::operator::Flow;
 use crate::runtime::contract::record::Key;
@@ -70,6 +71,16 @@ impl OpenStore {
     /// The store, if its rows are of this type.
     pub(crate) fn typed<R: 'static>(&self) -> Option<Rc<RefCell<Store<R>>>> {
         Rc::clone(&self.typed).downcast().ok()
+    }
+}
+
+impl JobContext {
+    /// The versions of a store's values.
+    pub(crate) fn versions_of(&self, store: &str) -> StoredVersions {
+        StoredVersions {
+            earlier: self.versions.get(store).map(Arc::clone),
+            are_told_apart: self.backend.are_told_apart(store),
+        }
     }
 }
 

@@ -8,9 +8,12 @@
 //! The frontier of a part (a worker) moves only from exactly the epoch that the mark names as the one before. An attempt of the job
 //! begins a lineage of its own, so that nothing that an earlier one left is ever taken for its own.
 //!
+//! The other direction, changes of a table as a source, is in `changes/`.
+//!
 //! Reading order: this file, `row.rs` (values as bytes), `frontier.rs` (how far a part is), `target.rs` (the table), `session.rs`
 //! (the connection, classes of errors), `writer.rs`.
 
+mod changes;
 mod frontier;
 mod row;
 mod session;
@@ -25,6 +28,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 pub use tokio_postgres::types::ToSql;
 
+pub use self::changes::{
+    ChangesReader, PostgresChanges, RowChange, RowChangeKind, postgres_changes,
+};
 use self::frontier::{Frontier, Names};
 use self::row::Column;
 use self::session::{Problem, Server, Session};
