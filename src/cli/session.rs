@@ -32,7 +32,8 @@ pub(super) struct DataOption {
 }
 
 /// Where a log is.
-enum Place {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
     Directory(PathBuf),
     /// The brokers to begin with.
     Kafka(String),
@@ -71,7 +72,8 @@ impl DataOption {
         }
     }
 
-    fn place(&self) -> anyhow::Result<Place> {
+    /// The log that is named.
+    pub(super) fn place(&self) -> anyhow::Result<Place> {
         let named = self
             .log
             .as_ref()
@@ -120,7 +122,7 @@ impl Session {
     }
 
     /// Connects to the Kafka cluster behind the brokers `bootstrap`; the environment says the rest.
-    fn connect(env: &Env, bootstrap: &str) -> anyhow::Result<Self> {
+    pub(super) fn connect(env: &Env, bootstrap: &str) -> anyhow::Result<Self> {
         let settings = KafkaSettings::from_environment(env)?;
         let settings = settings.with("bootstrap.servers", bootstrap)?;
         let transport = KafkaTransport::connect(env.clone(), settings)?;

@@ -93,6 +93,8 @@ pub use life::query::{
 pub use life::savepoint::{Restored, Savepoint};
 #[cfg(feature = "cli")]
 pub(crate) use life::savepoint::{ask_for_savepoint, begin_anew};
+#[cfg(feature = "cli")]
+pub(crate) use life::start::read_kept;
 pub use life::status::{
     ChainStatus, JobPhase, OpenTransaction, SplitStatus, Status, StoreStatus, Totals, WorkerStatus,
 };

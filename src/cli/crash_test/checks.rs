@@ -1,30 +1,37 @@
-//! The rules that hold of a data directory after its job has read everything, without a model of the job.
+//! The rules that hold of a log after its job has read everything, without a model of the job.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Context;
-
-use super::contents::for_each_record;
-use crate::broker::BrokerConfig;
-use crate::cli::group::transactions_of_job;
+use super::contents::{for_each_record, last_stable_offset};
+use super::markers::{self, Marked};
+use super::scene::Scene;
 use crate::cli::output;
 use crate::cli::session::Session;
-use crate::env::Env;
-use crate::log;
-use crate::protocol::batch::{Batch, ControlType, DecompressionLimit};
-use crate::protocol::messages::{OffsetSpec, TransactionState};
-use crate::types::{GroupId, Isolation, Offset, TopicPartition};
+use crate::protocol::messages::{CommittedOffset, OffsetSpec, TransactionState};
+use crate::runtime::read_kept;
+use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
 
-/// The directory of the partitions in a data directory.
-const LOG_DIRECTORY: &str = "log";
+/// On a Kafka cluster records may be compacted away between two counts. Then both are made again, so often at most.
+const COUNTS_MAX: u32 = 3;
 
-/// How far the jobs of a directory have come.
+/// How far the jobs under test have come.
+#[derive(Default)]
 pub(super) struct Look {
-    /// The committed positions of source topics, with the records behind them that are not read.
-    pub(super) positions: Vec<(GroupId, TopicPartition, u64)>,
-    /// Positions of files and others, which are not checked.
+    /// The committed positions of source topics.
+    pub(super) positions: Vec<Committed>,
+    /// Positions of files and others, with what sinks keep there, which are not checked.
     pub(super) positions_of_files: usize,
+}
+
+/// A committed position of a source topic.
+pub(super) struct Committed {
+    job: GroupId,
+    place: TopicPartition,
+    offset: Offset,
+    /// Whether anything was read: the position is behind the partition's beginning.
+    is_moved: bool,
+    /// The records behind it that are not read.
+    unread: u64,
 }
 
 /// All that was found without a model.
@@ -32,7 +39,7 @@ pub(super) struct Findings {
     pub(super) look: Look,
     /// How many transactional ids there are.
     pub(super) transactions: usize,
-    /// Those with an open transaction.
+    /// Transactions that are open.
     open: Vec<String>,
     /// The records that readers of committed records see, and those of aborted transactions.
     pub(super) visible: u64,
@@ -43,7 +50,7 @@ pub(super) struct Findings {
 
 impl Look {
     pub(super) fn unread(&self) -> String {
-        let unread = self.positions.iter().map(|(_, _, unread)| unread);
+        let unread = self.positions.iter().map(|it| it.unread);
         output::grouped(unread.sum())
     }
 
@@ -52,13 +59,34 @@ impl Look {
         !self.positions.is_empty() || self.positions_of_files > 0
     }
 
+    /// A job that has read something.
+    pub(super) fn begun(&self) -> Option<&GroupId> {
+        let mut positions = self.positions.iter();
+        positions.find(|it| it.is_moved).map(|it| &it.job)
+    }
+
+    /// Whether the jobs have committed anything since `before`.
+    pub(super) fn has_moved_since(&self, before: &Self) -> bool {
+        let offsets = |look: &Self| -> BTreeSet<_> {
+            let positions = look.positions.iter();
+            positions
+                .map(|it| (it.job.clone(), it.place.clone(), it.offset))
+                .collect()
+        };
+        // How far a file was read is not known; that it was is.
+        offsets(self) != offsets(before) || self.positions_of_files > 0
+    }
+
     pub(super) fn problems(&self) -> Vec<String> {
         if !self.has_positions() {
-            let why = "no job has committed a position: does the program use this data directory, and find its input?";
+            let why = "no job has committed a position: does the program use this log, and find its input?";
             return vec![why.to_owned()];
         }
-        let behind = self.positions.iter().filter(|(_, _, unread)| *unread > 0);
-        let told = behind.map(|(job, place, unread)| {
+        let behind = self.positions.iter().filter(|it| it.unread > 0);
+        let told = behind.map(|it| {
+            let Committed {
+                job, place, unread, ..
+            } = it;
             format!("{job} has {unread} records of {place} still to read")
         });
         told.collect()
@@ -68,68 +96,57 @@ impl Look {
 impl Findings {
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = self.look.problems();
-        let open = self.open.iter();
-        problems.extend(open.map(|id| format!("the transaction of {id} has not ended")));
+        problems.extend(self.open.iter().cloned());
         problems.extend(self.misread.iter().cloned());
         problems
     }
 }
 
-/// Does `work` on the directory, and closes it again.
-pub(super) fn with_directory<T>(
-    env: &Env,
-    data: &Path,
-    work: impl FnOnce(&Session) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let session = Session::open(env, data, BrokerConfig::default())?;
-    let done = work(&session);
-    let closed = session.close();
-    let done = done?;
-    closed?;
-    Ok(done)
-}
-
-/// Looks how far the jobs of a directory have come.
-pub(super) fn look(env: &Env, data: &Path) -> anyhow::Result<Look> {
-    with_directory(env, data, |session| {
+/// Looks how far the jobs have come.
+pub(super) fn look(scene: &Scene<'_>) -> anyhow::Result<Look> {
+    scene.with_session(|session| {
+        scene.wait_for_markers(session)?;
         let admin = session.admin();
-        let mut look = Look {
-            positions: Vec::new(),
-            positions_of_files: 0,
-        };
-        for group in session.wait(admin.list_groups())? {
-            if transactions_of_job(session, &group)?.is_empty() {
-                continue;
-            }
-            let description = session.wait(admin.describe_group(&group))?;
-            for (place, committed) in &description.offsets {
-                match unread(session, place, committed.offset)? {
-                    Some(unread) => look.positions.push((group.clone(), place.clone(), unread)),
-                    None => look.positions_of_files += 1,
+        let mut look = Look::default();
+        for job in scene.jobs_there(session)? {
+            let kept = read_kept(&session.transport(), job.as_str())?;
+            look.positions_of_files += kept.positions.names().count();
+            for (place, committed) in session.wait(admin.committed(&job))? {
+                let Some(CommittedOffset { offset, .. }) = committed else {
+                    continue;
+                };
+                if session.wait(admin.topic(&place.topic)).is_err() {
+                    look.positions_of_files += 1;
+                    continue;
                 }
+                let mut unread = 0;
+                for_each_record(session, &place, offset, None, &mut |_| unread += 1)?;
+                look.positions.push(Committed {
+                    job: job.clone(),
+                    is_moved: offset > start_of(session, &place)?,
+                    place,
+                    offset,
+                    unread,
+                });
             }
         }
         Ok(look)
     })
 }
 
-/// The committed records of a partition from `position` on; `None` if it is no topic's.
-fn unread(
-    session: &Session,
-    place: &TopicPartition,
-    position: Offset,
-) -> anyhow::Result<Option<u64>> {
-    let admin = session.admin();
-    if session.wait(admin.topic(&place.topic)).is_err() {
-        return Ok(None);
-    }
-    let mut unread = 0;
-    for_each_record(session, place, position, &mut |_| unread += 1)?;
-    Ok(Some(unread))
+/// The partition's first offset.
+fn start_of(session: &Session, place: &TopicPartition) -> anyhow::Result<Offset> {
+    let (spec, isolation) = (OffsetSpec::Earliest, Isolation::ReadCommitted);
+    let start = session.wait(session.admin().list_offset(place, spec, isolation))?;
+    Ok(start.map_or(Offset::ZERO, |start| start.offset))
 }
 
-/// Checks everything that needs no model.
-pub(super) fn check(env: &Env, data: &Path, look: Look) -> anyhow::Result<Findings> {
+/// Checks everything that needs no model. `topics` are looked at even if nobody has written to them.
+pub(super) fn check(
+    scene: &Scene<'_>,
+    look: Look,
+    topics: &[TopicName],
+) -> anyhow::Result<Findings> {
     let mut findings = Findings {
         look,
         transactions: 0,
@@ -138,112 +155,96 @@ pub(super) fn check(env: &Env, data: &Path, look: Look) -> anyhow::Result<Findin
         aborted: 0,
         misread: Vec::new(),
     };
-    let seen = with_directory(env, data, |session| {
-        let transactions = session.wait(session.admin().list_transactions())?;
+    let counted = scene.with_session(|session| {
+        let transactions = scene.transactions(session)?;
         findings.transactions = transactions.len();
-        let is_open = |state| {
-            !matches!(
-                state,
-                TransactionState::Empty
-                    | TransactionState::CompleteCommit
-                    | TransactionState::CompleteAbort
-                    | TransactionState::Dead
-            )
-        };
         let open = transactions.into_iter().filter(|it| is_open(it.state));
-        findings.open = open.map(|it| it.transactional_id.to_string()).collect();
-        records_seen(session)
+        let named =
+            open.map(|it| format!("the transaction of {} has not ended", it.transactional_id));
+        findings.open = named.collect();
+        let read = findings.look.positions.iter().map(|it| it.place.clone());
+        let places = scene.partitions(session, read, topics)?;
+        for place in places.iter().filter(|_| scene.directory().is_none()) {
+            let hanging = session.wait(session.admin().hanging_transactions(place))?;
+            let told = hanging.iter().map(|it| {
+                format!(
+                    "a transaction of producer {} hangs in {place}: no coordinator will end it",
+                    it.producer.id
+                )
+            });
+            findings.open.extend(told);
+        }
+        let counted = places.into_iter().map(|place| {
+            let seen = records_seen(session, &place)?;
+            let counted = match scene.directory() {
+                Some(_) => (seen, None),
+                None => {
+                    let (seen, marked) = count_both_on_cluster(session, &place, seen)?;
+                    (seen, Some(marked))
+                }
+            };
+            Ok((place, counted))
+        });
+        counted.collect::<anyhow::Result<BTreeMap<_, _>>>()
     })?;
-    for (place, (start, seen)) in seen {
-        let counted = count_by_markers(env, data, &place, start)?;
-        findings.visible += seen;
-        findings.aborted += counted.aborted;
-        if seen != counted.committed || counted.open > 0 {
+    for (place, (seen, marked)) in counted {
+        let marked = match (marked, scene.directory()) {
+            (None, Some(data)) => markers::count_in_files(scene.env, data, &place, seen.start)?,
+            (marked, _) => marked.unwrap_or_default(),
+        };
+        findings.visible += seen.records;
+        findings.aborted += marked.aborted;
+        if seen.records != marked.committed || marked.open > 0 {
             findings.misread.push(format!(
-                "{place}: readers of committed records see {seen}, its markers say {} ({} are in no ended transaction)",
-                counted.committed, counted.open
+                "{place}: readers of committed records see {}, its markers say {} ({} are in no ended transaction)",
+                seen.records, marked.committed, marked.open
             ));
         }
     }
     Ok(findings)
 }
 
-/// For each partition its first offset, and how many records a reader of committed ones sees.
-fn records_seen(session: &Session) -> anyhow::Result<BTreeMap<TopicPartition, (Offset, u64)>> {
-    let admin = session.admin();
-    let mut seen = BTreeMap::new();
-    for topic in session.wait(admin.topics())? {
-        for index in 0..topic.partitions_count {
-            let place = TopicPartition::new(topic.name.clone(), index);
-            let isolation = Isolation::ReadCommitted;
-            let start = session.wait(admin.list_offset(&place, OffsetSpec::Earliest, isolation))?;
-            let start = start.map_or(Offset::ZERO, |start| start.offset);
-            let mut count = 0;
-            for_each_record(session, &place, start, &mut |_| count += 1)?;
-            seen.insert(place, (start, count));
-        }
-    }
+fn is_open(state: TransactionState) -> bool {
+    !matches!(
+        state,
+        TransactionState::Empty
+            | TransactionState::CompleteCommit
+            | TransactionState::CompleteAbort
+            | TransactionState::Dead
+    )
+}
+
+/// The records of a partition that a reader of committed ones sees.
+struct Seen {
+    start: Offset,
+    end: Offset,
+    records: u64,
+}
+
+fn records_seen(session: &Session, place: &TopicPartition) -> anyhow::Result<Seen> {
+    let mut seen = Seen {
+        start: start_of(session, place)?,
+        end: last_stable_offset(session, place)?,
+        records: 0,
+    };
+    let end = Some(seen.end);
+    for_each_record(session, place, seen.start, end, &mut |_| seen.records += 1)?;
     Ok(seen)
 }
 
-/// Records by what became of their transactions; those outside of transactions count as committed.
-#[derive(Default)]
-struct Counted {
-    committed: u64,
-    aborted: u64,
-    /// Of transactions without an end.
-    open: u64,
-}
-
-/// Counts a partition's records from its files, by the markers in them.
-fn count_by_markers(
-    env: &Env,
-    data: &Path,
+/// The records that readers see, and those by the markers that the cluster sends.
+fn count_both_on_cluster(
+    session: &Session,
     place: &TopicPartition,
-    start: Offset,
-) -> anyhow::Result<Counted> {
-    let name = format!("{}-{}", place.topic, place.partition);
-    let directory = data.join(LOG_DIRECTORY).join(name);
-    let mut counted = Counted::default();
-    // The pending records of each producer.
-    let mut pending: HashMap<i64, u64> = HashMap::new();
-    let mut failed = Ok(());
-    let mut visit = |dumped: log::DumpedBatch| {
-        failed = count_batch(&dumped.batch, start, &mut counted, &mut pending);
-        failed.is_ok()
-    };
-    let read = log::dump(env, &directory, &mut visit);
-    read.with_context(|| format!("cannot read the files of {place}"))?;
-    failed?;
-    counted.open = pending.values().sum();
-    Ok(counted)
-}
-
-fn count_batch(
-    batch: &Batch,
-    start: Offset,
-    counted: &mut Counted,
-    pending: &mut HashMap<i64, u64>,
-) -> anyhow::Result<()> {
-    let header = batch.header();
-    let producer = header.producer.id.0;
-    if header.is_control() {
-        let records = pending.remove(&producer).unwrap_or(0);
-        match batch.control()?.map(|control| control.kind) {
-            Some(ControlType::Commit) => counted.committed += records,
-            Some(ControlType::Abort) => counted.aborted += records,
-            None => {}
+    mut seen: Seen,
+) -> anyhow::Result<(Seen, Marked)> {
+    let mut count = 1;
+    loop {
+        let marked = markers::count_on_cluster(session, place, seen.start..seen.end)?;
+        if marked.committed == seen.records || count == COUNTS_MAX {
+            return Ok((seen, marked));
         }
-        return Ok(());
+        count += 1;
+        seen = records_seen(session, place)?;
     }
-    let mut records = batch.records(&DecompressionLimit::default())?;
-    let mut count = 0;
-    while let Some(record) = records.next() {
-        count += u64::from(record?.offset >= start);
-    }
-    match header.is_transactional() {
-        true => *pending.entry(producer).or_default() += count,
-        false => counted.committed += count,
-    }
-    Ok(())
 }

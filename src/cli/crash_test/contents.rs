@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use super::checks::with_directory;
+use super::scene::Scene;
 use crate::cli::output;
 use crate::cli::session::Session;
 use crate::client::consumer::PartitionReader;
@@ -20,28 +21,29 @@ use crate::types::{Isolation, Offset, TopicName, TopicPartition};
 const PIECE_BYTES: usize = 1 << 20;
 /// How many keys that differ are named.
 const NAMED_MAX: usize = 5;
+/// How long an answer with records that are there may take.
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// Calls `visit` with each committed record of a partition from an offset on.
+/// Calls `visit` with each committed record of a partition from an offset on, up to `end` or to the last one.
 pub(super) fn for_each_record(
     session: &Session,
     place: &TopicPartition,
     from: Offset,
+    end: Option<Offset>,
     visit: &mut dyn FnMut(&Record<'_>),
 ) -> anyhow::Result<()> {
     let isolation = Isolation::ReadCommitted;
-    let end = session.wait(
-        session
-            .admin()
-            .list_offset(place, OffsetSpec::Latest, isolation),
-    )?;
-    let end = end.map_or(Offset::ZERO, |end| end.offset);
+    let end = match end {
+        Some(end) => end,
+        None => last_stable_offset(session, place)?,
+    };
     let mut reader = PartitionReader::new(session.transport(), place.clone(), from, isolation);
     while reader.position() < end {
         let before = reader.position();
-        for batch in reader.fetch_now()? {
+        for batch in session.wait(reader.fetch(ANSWER_MAX))? {
             for record in batch?.iter() {
                 let record = record?;
-                if record.offset >= from {
+                if record.offset >= from && record.offset < end {
                     visit(&record);
                 }
             }
@@ -51,6 +53,53 @@ pub(super) fn for_each_record(
         }
     }
     Ok(())
+}
+
+/// One past the last record that readers of committed ones see.
+pub(super) fn last_stable_offset(
+    session: &Session,
+    place: &TopicPartition,
+) -> anyhow::Result<Offset> {
+    let (admin, isolation) = (session.admin(), Isolation::ReadCommitted);
+    let end = admin.list_offset(place, OffsetSpec::Latest, isolation);
+    Ok(session.wait(end)?.map_or(Offset::ZERO, |end| end.offset))
+}
+
+/// How far topics were written at a moment; one that was not there is at its beginning.
+pub(super) type Ends = HashMap<TopicPartition, Offset>;
+
+/// Reads how far topics are written.
+pub(super) fn ends(session: &Session, topics: &[TopicName]) -> anyhow::Result<Ends> {
+    let mut ends = Ends::new();
+    for topic in session.wait(session.admin().topics())? {
+        if !topics.contains(&topic.name) {
+            continue;
+        }
+        for index in 0..topic.partitions_count {
+            let place = TopicPartition::new(topic.name.clone(), index);
+            let end = last_stable_offset(session, &place)?;
+            ends.insert(place, end);
+        }
+    }
+    Ok(ends)
+}
+
+/// The records of a run: all of its log, or those between two moments.
+pub(super) struct Run<'a> {
+    pub(super) scene: &'a Scene<'a>,
+    pub(super) from: Ends,
+    pub(super) to: Option<Ends>,
+}
+
+impl<'a> Run<'a> {
+    /// A run that has a log of its own.
+    pub(super) fn alone(scene: &'a Scene<'a>) -> Self {
+        Self {
+            scene,
+            from: Ends::new(),
+            to: None,
+        }
+    }
 }
 
 /// The records of one key: how many, and a number over all of them in order.
@@ -71,15 +120,14 @@ pub(super) struct Comparison {
     pub(super) differing: Vec<(Option<Vec<u8>>, u64, u64)>,
 }
 
-/// Compares the committed records of a topic in two data directories: those of a key in order, those without a key in any.
+/// Compares the committed records of a topic in two runs: those of a key in order, those without a key in any.
 pub(super) fn compare(
-    env: &Env,
     topic: &TopicName,
-    data: &Path,
-    reference: &Path,
+    killed: &Run<'_>,
+    whole: &Run<'_>,
 ) -> anyhow::Result<Comparison> {
-    let killed = contents_of(env, topic, data)?;
-    let whole = contents_of(env, topic, reference)?;
+    let killed = contents_of(topic, killed)?;
+    let whole = contents_of(topic, whole)?;
     let keys = killed
         .keys()
         .chain(whole.keys().filter(|key| !killed.contains_key(*key)));
@@ -97,19 +145,23 @@ pub(super) fn compare(
     })
 }
 
-fn contents_of(env: &Env, topic: &TopicName, data: &Path) -> anyhow::Result<ByKey> {
-    with_directory(env, data, |session| {
+fn contents_of(topic: &TopicName, run: &Run<'_>) -> anyhow::Result<ByKey> {
+    run.scene.with_session(|session| {
         let mut contents = ByKey::new();
         let described = session.wait(session.admin().topic(topic));
         let described = described.with_context(|| {
+            let (_, log) = run.scene.option();
             format!(
                 "--compare {topic}: the job has no such topic in {}",
-                data.display()
+                log.display()
             )
         })?;
         for index in 0..described.partitions_count {
             let place = TopicPartition::new(topic.clone(), index);
-            for_each_record(session, &place, Offset::ZERO, &mut |record| {
+            let from = run.from.get(&place).copied().unwrap_or(Offset::ZERO);
+            let to = run.to.as_ref();
+            let to = to.map(|to| to.get(&place).copied().unwrap_or(Offset::ZERO));
+            for_each_record(session, &place, from, to, &mut |record| {
                 let of_key = contents.entry(record.key.map(<[u8]>::to_vec)).or_default();
                 of_key.add(record);
             })?;

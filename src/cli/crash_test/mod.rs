@@ -1,10 +1,13 @@
-//! `onceflow crash-test`: kills any program's job again and again, and checks what its data directory has in the end.
+//! `onceflow crash-test`: kills any program's job again and again, and checks what its log has in the end.
 //!
-//! Reading order: `mod.rs` (the command), `program.rs` (runs and kills), `checks.rs` (what must hold), `contents.rs` (two runs compared).
+//! Reading order: `mod.rs` (the command), `scene.rs` (the log: a data directory or a Kafka cluster), `program.rs` (runs and kills),
+//! `checks.rs` (what must hold), `markers.rs` (what the log itself says), `contents.rs` (two runs compared).
 
 mod checks;
 mod contents;
+mod markers;
 mod program;
+mod scene;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -12,35 +15,41 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 
 use self::checks::{Findings, Look};
-use self::contents::Comparison;
+use self::contents::{Comparison, Ends, Run};
 use self::program::{Kills, Program};
+use self::scene::Scene;
 use super::output;
-use super::session::DataOption;
+use super::session::{DataOption, Place};
 use super::text::TemporaryDirectory;
 use crate::env::Env;
-use crate::runtime::Chance;
-use crate::types::TopicName;
+use crate::runtime::{Chance, begin_anew};
+use crate::types::{GroupId, TopicName};
 
 const EXAMPLES: &str = "\
 Examples:
   onceflow crash-test --bin target/release/my-job --data ./data --kills 100
   onceflow crash-test --bin target/release/my-job --data ./data --compare totals --compare alerts
   onceflow crash-test --bin target/release/my-job --data ./data -- --config job.toml --data {data}
+  onceflow crash-test --bin target/release/my-job --log kafka://localhost:9092 --job sums --compare totals
 
-Put the input into the data directory first (`onceflow produce`), or let the program read files. The program is started with the
-arguments behind `--`, in which {data} stands for the data directory; without {data} they begin with `--data DIR`.
-It is killed with SIGKILL at random moments, and at last left alone until it has read all of its input. Then:
+Put the input into the log first (`onceflow produce`), or let the program read files. The program is started with the arguments
+behind `--`, in which {data} stands for the data directory, or for the URL of the Kafka cluster; without {data} they begin with
+`--data DIR`, or `--log URL`. It is killed with SIGKILL at random moments, and at last left alone until it has read all of its input.
+Then:
   positions      every source topic is read and committed to its end
   transactions   all of them are ended
   visibility     readers of committed records see what was committed, and nothing else
-  --compare      the topic has what it has after a run without kills, each key's records in order: the program also runs on a copy of the
-                 data directory, made before the first kill
+  --compare      the topic has what it has after a run without kills, each key's records in order. On a data directory the program also
+                 runs on a copy of it, made before the first kill. On Kafka it runs twice on the cluster, and the job begins anew
+                 between the two runs: this is refused for a job that has read something before
 
-The exit status is 0 only if all of it holds. Use a copy of a data directory that is dear to you.";
+On a Kafka cluster, which others may use, too, --job says which job the program runs; only what that job reads and writes is checked.
+
+The exit status is 0 only if all of it holds. Use a copy of a data directory that is dear to you, and a cluster for tests.";
 
 /// Kill a program's job at random moments, start it again, and check what it leaves.
 #[derive(Debug, Args)]
@@ -51,6 +60,9 @@ pub(super) struct CrashTestArguments {
     /// The program that runs the job
     #[arg(long, value_name = "PROGRAM")]
     bin: PathBuf,
+    /// The job that the program runs: needed on a Kafka cluster; may be given more than once
+    #[arg(long, value_name = "NAME", value_parser = GroupId::new)]
+    job: Vec<GroupId>,
     /// How often to kill it
     #[arg(long, default_value_t = 100)]
     kills: u32,
@@ -86,7 +98,7 @@ struct Outcome {
 
 /// Runs `onceflow crash-test`.
 pub(super) fn run(env: &Env, arguments: &CrashTestArguments) -> anyhow::Result<ExitCode> {
-    let data = arguments.data.directory()?;
+    let scene = Scene::new(env, arguments.data.place()?, &arguments.job)?;
     let seed = arguments
         .seed
         .unwrap_or_else(|| env.random.below(1_000_000));
@@ -98,7 +110,7 @@ pub(super) fn run(env: &Env, arguments: &CrashTestArguments) -> anyhow::Result<E
     };
     let reference = match arguments.compare.is_empty() {
         true => None,
-        false => Some(run_without_kills(env, &program, &data)?),
+        false => Some(Reference::make(&scene, &program, arguments)?),
     };
     output::say(&format!(
         "killing {} {} times (--seed {seed})",
@@ -106,17 +118,16 @@ pub(super) fn run(env: &Env, arguments: &CrashTestArguments) -> anyhow::Result<E
         arguments.kills
     ));
     let longest = Duration::from_millis(arguments.longest);
-    let kills = program.kill_often(&data, arguments.kills, longest, &mut Chance::new(seed))?;
-    let is_untouched = kills.missed == 0 && !checks::look(env, &data)?.has_positions();
-    let look = program.finish(&data)?;
+    let before = look_if_there(&scene)?;
+    let kills = program.kill_often(&scene, arguments.kills, longest, &mut Chance::new(seed))?;
+    let is_untouched = kills.missed == 0 && !checks::look(&scene)?.has_moved_since(&before);
+    let look = program.finish(&scene)?;
     output::say("checking what it left");
-    let findings = checks::check(env, &data, look)?;
-    let mut comparisons = Vec::new();
-    if let Some(reference) = &reference {
-        for topic in &arguments.compare {
-            comparisons.push(contents::compare(env, topic, &data, &data_of(reference))?);
-        }
-    }
+    let findings = checks::check(&scene, look, &arguments.compare)?;
+    let comparisons = match &reference {
+        Some(reference) => reference.compare(&scene, &arguments.compare)?,
+        None => Vec::new(),
+    };
     let outcome = Outcome {
         seed,
         kills,
@@ -131,17 +142,97 @@ pub(super) fn run(env: &Env, arguments: &CrashTestArguments) -> anyhow::Result<E
     })
 }
 
+/// How far the jobs have come; a data directory that the program is to make is not made here.
+fn look_if_there(scene: &Scene<'_>) -> anyhow::Result<Look> {
+    match scene.directory() {
+        Some(data) if !scene.env.files.exists(data)? => Ok(Look::default()),
+        _ => checks::look(scene),
+    }
+}
+
+/// A run without kills.
+enum Reference {
+    /// On a copy of the data directory.
+    Copy(TemporaryDirectory),
+    /// On the same cluster, between these two moments.
+    Earlier { from: Ends, to: Ends },
+}
+
+impl Reference {
+    /// Has the program do its work, undisturbed.
+    fn make(
+        scene: &Scene<'_>,
+        program: &Program<'_>,
+        arguments: &CrashTestArguments,
+    ) -> anyhow::Result<Self> {
+        output::say("running without kills, for comparison");
+        match scene.directory() {
+            Some(data) => run_on_copy(scene, program, data).map(Self::Copy),
+            None => Self::run_first(scene, program, arguments),
+        }
+    }
+
+    /// Runs the jobs, and has them begin anew.
+    fn run_first(
+        scene: &Scene<'_>,
+        program: &Program<'_>,
+        arguments: &CrashTestArguments,
+    ) -> anyhow::Result<Self> {
+        if let Some(job) = checks::look(scene)?.begun() {
+            bail!(
+                "the job {job} has read something already, and --compare would give up its state: take a job without a past, or give it up yourself \
+                 with `onceflow job begin-anew {job}`"
+            );
+        }
+        let topics = &arguments.compare;
+        let from = scene.with_session(|session| contents::ends(session, topics))?;
+        refuse_unfinished(&program.finish(scene)?)?;
+        let to = scene.with_session(|session| contents::ends(session, topics))?;
+        let log = arguments.data.open_log(scene.env)?;
+        for job in scene.jobs() {
+            let begun = begin_anew(&log, job.as_str());
+            begun.with_context(|| format!("{job} cannot begin anew, to be run once more"))?;
+        }
+        log.close()?;
+        Ok(Self::Earlier { from, to })
+    }
+
+    /// Compares what the run with kills gave.
+    fn compare(&self, scene: &Scene<'_>, topics: &[TopicName]) -> anyhow::Result<Vec<Comparison>> {
+        let copy;
+        let (killed, whole) = match self {
+            Self::Copy(directory) => {
+                let place = Place::Directory(data_of(directory));
+                copy = Scene::new(scene.env, place, scene.jobs())?;
+                (Run::alone(scene), Run::alone(&copy))
+            }
+            Self::Earlier { from, to } => {
+                let run = |from: &Ends, to| Run {
+                    scene,
+                    from: from.clone(),
+                    to,
+                };
+                (run(to, None), run(from, Some(to.clone())))
+            }
+        };
+        let compared = topics.iter();
+        compared
+            .map(|topic| contents::compare(topic, &killed, &whole))
+            .collect()
+    }
+}
+
 fn data_of(reference: &TemporaryDirectory) -> PathBuf {
     reference.path().join("data")
 }
 
-/// Has the program do its work on a copy of the data directory, undisturbed.
-fn run_without_kills(
-    env: &Env,
+/// Has the program do its work on a copy of the data directory.
+fn run_on_copy(
+    scene: &Scene<'_>,
     program: &Program<'_>,
     data: &Path,
 ) -> anyhow::Result<TemporaryDirectory> {
-    output::say("running without kills, for comparison");
+    let env = scene.env;
     // Beside the data directory, where there is as much room.
     let parent = data
         .parent()
@@ -150,7 +241,12 @@ fn run_without_kills(
     if env.files.exists(data)? {
         contents::copy_tree(env, data, &data_of(&directory))?;
     }
-    let look = program.finish(&data_of(&directory))?;
+    let copy = Scene::new(env, Place::Directory(data_of(&directory)), scene.jobs())?;
+    refuse_unfinished(&program.finish(&copy)?)?;
+    Ok(directory)
+}
+
+fn refuse_unfinished(look: &Look) -> anyhow::Result<()> {
     let problems = look.problems();
     if !problems.is_empty() {
         bail!(
@@ -158,7 +254,7 @@ fn run_without_kills(
             problems.join("; ")
         );
     }
-    Ok(directory)
+    Ok(())
 }
 
 impl Outcome {

@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::bail;
 
 use super::checks::{Look, look};
+use super::scene::Scene;
 use crate::cli::child::JobChild;
 use crate::cli::output;
-use crate::env::{Env, OpenMode};
+use crate::env::Env;
 use crate::runtime::Chance;
 
-/// In arguments, this stands for the data directory.
+/// In arguments, this stands for the log: the data directory, or the cluster's URL.
 const DATA: &str = "{data}";
 /// A line of progress comes with every so many kills.
 const TELL_EVERY: u32 = 10;
@@ -23,7 +24,7 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 /// twice as long, up to the longest.
 const QUIET_FIRST: Duration = Duration::from_secs(1);
 const QUIET_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked whether it writes.
+/// How often it is looked whether it has written.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A program that runs a job.
@@ -46,13 +47,13 @@ impl Program<'_> {
     /// Runs it and kills it, `count` times.
     pub(super) fn kill_often(
         &self,
-        data: &Path,
+        scene: &Scene<'_>,
         count: u32,
         longest: Duration,
         chance: &mut Chance,
     ) -> anyhow::Result<Kills> {
         for number in 1..=count {
-            let mut child = self.start(data)?;
+            let mut child = self.start(scene)?;
             let wait = draw_wait(chance, longest);
             if let Some(status) = child.wait_at_most(self.env, wait)? {
                 self.check_success(status)?;
@@ -74,12 +75,12 @@ impl Program<'_> {
     }
 
     /// Lets it run until nothing is left to read, and tells how far it came.
-    pub(super) fn finish(&self, data: &Path) -> anyhow::Result<Look> {
+    pub(super) fn finish(&self, scene: &Scene<'_>) -> anyhow::Result<Look> {
         let begin = self.env.clock.now();
         let mut quiet = QUIET_FIRST;
         loop {
-            let is_ended = self.run_until_quiet(data, quiet)?;
-            let look = look(self.env, data)?;
+            let is_ended = self.run_until_quiet(scene, quiet)?;
+            let look = look(scene)?;
             let waited = self.env.clock.now().since(begin);
             if look.problems().is_empty() || is_ended || waited >= self.patience {
                 return Ok(look);
@@ -90,11 +91,12 @@ impl Program<'_> {
     }
 
     /// Lets it run until it writes nothing any more, and asks it to stop; `true` if it ended by itself.
-    fn run_until_quiet(&self, data: &Path, quiet: Duration) -> anyhow::Result<bool> {
+    fn run_until_quiet(&self, scene: &Scene<'_>, quiet: Duration) -> anyhow::Result<bool> {
         let clock = &self.env.clock;
-        let mut child = self.start(data)?;
+        let mut child = self.start(scene)?;
+        let watch = scene.watch()?;
         let begin = clock.now();
-        let (mut size, mut since) = (written_bytes(self.env, data), begin);
+        let (mut mark, mut since) = (watch.mark()?, begin);
         while clock.now().since(since) < quiet
             && clock.now().since(begin) < self.patience.max(quiet)
         {
@@ -102,9 +104,9 @@ impl Program<'_> {
                 self.check_success(status)?;
                 return Ok(true);
             }
-            let now = written_bytes(self.env, data);
-            if now != size {
-                (size, since) = (now, clock.now());
+            let now = watch.mark()?;
+            if now != mark {
+                (mark, since) = (now, clock.now());
             }
         }
         child.terminate()?;
@@ -118,9 +120,9 @@ impl Program<'_> {
         Ok(false)
     }
 
-    fn start(&self, data: &Path) -> anyhow::Result<JobChild> {
+    fn start(&self, scene: &Scene<'_>) -> anyhow::Result<JobChild> {
         let mut command = Command::new(self.path);
-        command.args(arguments_for(self.arguments, data));
+        command.args(arguments_for(self.arguments, scene.option()));
         // What it prints is not this command's result.
         command.stdin(Stdio::null()).stdout(Stdio::null());
         JobChild::start(&mut command)
@@ -137,22 +139,6 @@ impl Program<'_> {
     }
 }
 
-/// The bytes of all files in a directory that another process writes to; files that come and go meanwhile count or not.
-fn written_bytes(env: &Env, directory: &Path) -> u64 {
-    let entries = env.files.read_dir(directory).unwrap_or_default();
-    let sizes = entries.iter().map(|entry| {
-        let path = directory.join(&entry.name);
-        match entry.is_dir {
-            true => written_bytes(env, &path),
-            false => {
-                let file = env.files.open(&path, OpenMode::Read);
-                file.and_then(|file| file.length_bytes()).unwrap_or(0)
-            }
-        }
-    });
-    sizes.sum()
-}
-
 /// Half of the waits are up to the longest, the others much shorter: deaths during the start matter too.
 fn draw_wait(chance: &mut Chance, longest: Duration) -> Duration {
     let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
@@ -163,16 +149,17 @@ fn draw_wait(chance: &mut Chance, longest: Duration) -> Duration {
     Duration::from_micros(chance.below(bound))
 }
 
-/// The arguments with the data directory in them.
-fn arguments_for(arguments: &[OsString], data: &Path) -> Vec<OsString> {
+/// The arguments with the log in them: where they name it, else before them as `option` says.
+fn arguments_for(arguments: &[OsString], option: (&str, OsString)) -> Vec<OsString> {
+    let (option, place) = option;
     let is_named = |argument: &OsString| argument.to_string_lossy().contains(DATA);
     if !arguments.iter().any(is_named) {
-        let first = [OsString::from("--data"), data.into()];
+        let first = [OsString::from(option), place];
         return first.into_iter().chain(arguments.to_vec()).collect();
     }
     let named = arguments.iter().map(|argument| match argument.to_str() {
-        Some(text) if text == DATA => data.into(),
-        Some(text) => text.replace(DATA, &data.to_string_lossy()).into(),
+        Some(text) if text == DATA => place.clone(),
+        Some(text) => text.replace(DATA, &place.to_string_lossy()).into(),
         None => argument.clone(),
     });
     named.collect()
@@ -184,13 +171,13 @@ mod tests {
 
     fn arguments(words: &[&str]) -> Vec<String> {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        let found = arguments_for(&words, Path::new("/d"));
+        let found = arguments_for(&words, ("--data", "/d".into()));
         let found = found.into_iter().map(|word| word.into_string().unwrap());
         found.collect()
     }
 
     #[test]
-    fn the_data_directory_is_named_where_the_arguments_say() {
+    fn the_log_is_named_where_the_arguments_say() {
         assert_eq!(arguments(&["book.txt"]), ["--data", "/d", "book.txt"]);
         assert_eq!(arguments(&["--log={data}", "x"]), ["--log=/d", "x"]);
         assert_eq!(arguments(&["{data}"]), ["/d"]);
