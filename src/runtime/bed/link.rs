@@ -9,6 +9,7 @@ use futures::future::ready;
 use parking_lot::Mutex;
 
 use super::chance::Chance;
+use super::unfenced::Unfenced;
 use crate::broker::{CompactionHold, GroupDescription};
 use crate::client::consumer::ConsumerConfig;
 use crate::client::producer::ProducerConfig;
@@ -23,7 +24,8 @@ use crate::protocol::messages::{
     TransactionDescription, TxnOffsetCommitRequest,
 };
 use crate::types::{
-    GroupId, Isolation, Offset, ProducerIdentity, TopicName, TopicPartition, TransactionalId,
+    GroupId, Isolation, Offset, ProducerId, ProducerIdentity, TopicName, TopicPartition,
+    TransactionalId,
 };
 
 /// One request in so many meets something bad.
@@ -50,6 +52,8 @@ enum Fate {
 #[derive(Clone, Default)]
 pub(super) struct Weather {
     bad: Arc<Mutex<Option<Bad>>>,
+    /// Where nobody is fenced.
+    unfenced: Option<Unfenced>,
 }
 
 /// Bad weather.
@@ -60,6 +64,13 @@ struct Bad {
 }
 
 impl Weather {
+    pub(super) fn new(is_unfenced: bool) -> Self {
+        Self {
+            unfenced: is_unfenced.then(Unfenced::default),
+            ..Self::default()
+        }
+    }
+
     /// From now on requests meet what follows from `seed`.
     pub(super) fn begin(&self, seed: u64) {
         let chance = Chance::new(seed);
@@ -69,6 +80,14 @@ impl Weather {
     /// All is well again; returns how many requests met something.
     pub(super) fn end(&self) -> u64 {
         self.bad.lock().take().map_or(0, |bad| bad.met)
+    }
+
+    /// The id under which a producer is known that asked for `asked`.
+    fn id_of(&self, producer: ProducerId, asked: TransactionalId) -> TransactionalId {
+        match &self.unfenced {
+            Some(unfenced) => unfenced.id_of(producer, asked),
+            None => asked,
+        }
     }
 
     fn is_bad(&self) -> bool {
@@ -158,6 +177,10 @@ impl Transport for Link {
     }
 
     fn produce(&self, request: ProduceRequest) -> Reply<ProduceResponse> {
+        let request = match &self.weather.unfenced {
+            Some(unfenced) => unfenced.produce(request),
+            None => request,
+        };
         self.carry("Produce", || self.way.produce(request.clone()))
     }
 
@@ -243,16 +266,30 @@ impl Transport for Link {
         self.carry("DescribeProducers", ask)
     }
 
-    fn init_producer_id(&self, request: InitProducerIdRequest) -> Reply<ProducerIdentity> {
-        let ask = || self.way.init_producer_id(request.clone());
-        self.carry("InitProducerId", ask)
+    fn init_producer_id(&self, mut request: InitProducerIdRequest) -> Reply<ProducerIdentity> {
+        let asked = request.transactional_id.clone();
+        let Some((unfenced, asked)) = self.weather.unfenced.clone().zip(asked) else {
+            let ask = || self.way.init_producer_id(request.clone());
+            return self.carry("InitProducerId", ask);
+        };
+        let id = match request.current {
+            Some(current) => unfenced.id_of(current.id, asked),
+            None => unfenced.another(&asked),
+        };
+        request.transactional_id = Some(id.clone());
+        let answer = self.way.init_producer_id(request);
+        answer.map(move |it| unfenced.give(id, it)).boxed()
     }
 
-    fn end_txn(&self, request: EndTxnRequest) -> Reply<ProducerIdentity> {
+    fn end_txn(&self, mut request: EndTxnRequest) -> Reply<ProducerIdentity> {
+        let (producer, id) = (request.producer.id, request.transactional_id);
+        request.transactional_id = self.weather.id_of(producer, id);
         self.carry("EndTxn", || self.way.end_txn(request.clone()))
     }
 
-    fn txn_offset_commit(&self, request: TxnOffsetCommitRequest) -> Reply<()> {
+    fn txn_offset_commit(&self, mut request: TxnOffsetCommitRequest) -> Reply<()> {
+        let (producer, id) = (request.producer.id, request.transactional_id);
+        request.transactional_id = self.weather.id_of(producer, id);
         let ask = || self.way.txn_offset_commit(request.clone());
         self.carry("TxnOffsetCommit", ask)
     }

@@ -3,9 +3,9 @@
 //! The bed gives turns to what threads do in production: the driver, the workers, the flusher. Broker, coordinator, state and
 //! commits are the real ones; the disk and the clocks are those of a [`SimulatedWorld`], and RocksDB keeps its files in memory.
 //!
-//! Reading order: `mod.rs` (what users call), `process.rs` (a life of the job), `incarnation.rs` (the turns), `restart.rs` (deaths and
-//! zombies), `topics.rs` (what goes in and comes out), `expect.rs`, `open_rows.rs` (what a failed one tells), `crash_test/` (hundreds of
-//! runs with troubles).
+//! Reading order: `mod.rs` (what users call), `process.rs` (a life of the job), `incarnation.rs` (the turns), `restart.rs` (deaths),
+//! `zombie.rs` (those who do not know that they are replaced), `link.rs` and `unfenced.rs` (the way to the log), `topics.rs` (what goes
+//! in and comes out), `expect.rs`, `open_rows.rs` (what a failed one tells), `crash_test/` (hundreds of runs with troubles).
 
 mod chance;
 mod crash_test;
@@ -18,6 +18,8 @@ mod restart;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod unfenced;
+mod zombie;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,6 +29,7 @@ use std::time::Duration;
 use self::incarnation::Turns;
 use self::link::{Link, Weather};
 use self::process::Process;
+use self::zombie::Zombie;
 use crate::broker::{Broker, BrokerConfig, SyncMode};
 use crate::env::Instant;
 use crate::env::simulated::SimulatedWorld;
@@ -99,7 +102,7 @@ pub struct TestBed {
     /// The process that runs the job: `None` between two of them.
     process: Option<Process>,
     /// Processes that another one took over from, and that do not know it yet.
-    zombies: Vec<Process>,
+    zombies: Vec<Zombie>,
     turns: Turns,
     /// Whether requests and answers get lost between job and log.
     weather: Weather,
@@ -118,6 +121,8 @@ pub struct BedConfig {
     seed: u64,
     partitions: BTreeMap<String, i32>,
     topic_configs: TopicConfigs,
+    /// Nobody is fenced, to see who notices.
+    is_unfenced: bool,
 }
 
 impl BedConfig {
@@ -170,6 +175,7 @@ impl TestBed {
             seed: 0,
             partitions: BTreeMap::new(),
             topic_configs: BTreeMap::new(),
+            is_unfenced: false,
         }
     }
 
@@ -179,6 +185,7 @@ impl TestBed {
             seed,
             partitions,
             topic_configs,
+            is_unfenced,
         } = config;
         let topology = launch.topology()?;
         let (name, mut settings) = (launch.name, launch.settings);
@@ -190,7 +197,7 @@ impl TestBed {
             process: None,
             zombies: Vec::new(),
             turns: Turns::new(seed),
-            weather: Weather::default(),
+            weather: Weather::new(is_unfenced),
             taken: BTreeMap::new(),
             next_partition: 0,
             housekept: Instant::default(),
@@ -245,10 +252,11 @@ impl TestBed {
                 self.housekeep();
             }
             let rest = until.since(now);
-            let processes = self.process.iter().chain(&self.zombies);
-            let next = processes.map(|it| it.next_due(rest)).min();
+            let process = self.process.iter().map(|it| it.next_due(rest));
+            let zombies = self.zombies.iter().map(|it| it.next_due(rest));
+            let next = process.chain(zombies).min().unwrap_or(rest);
             self.world
-                .advance(next.unwrap_or(rest).clamp(Duration::from_nanos(1), rest));
+                .advance(next.clamp(Duration::from_nanos(1), rest));
         }
     }
 
@@ -326,7 +334,7 @@ impl TestBed {
         for zombie in &mut self.zombies {
             had_work |= zombie.round(&mut self.turns);
         }
-        self.zombies.retain(|zombie| zombie.ended.is_none());
+        self.zombies.retain(|zombie| !zombie.has_ended());
         let Some(process) = self.process.as_mut().filter(|it| it.ended.is_none()) else {
             return had_work;
         };
@@ -385,7 +393,8 @@ impl TestBed {
         }
     }
 
-    /// How many processes go on although another one took over from them ([`TestBed::take_over`]): they do not know it yet.
+    /// How many processes go on, or stand still, although another one took over from them ([`TestBed::take_over`],
+    /// [`TestBed::suspend`]): they do not know it yet.
     #[must_use]
     pub fn zombies(&self) -> usize {
         self.zombies.len()

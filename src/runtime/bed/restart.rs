@@ -1,9 +1,11 @@
 //! Deaths of a bed's process, and the processes that come after them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::TestBed;
 use super::process::Process;
+use super::zombie::Zombie;
 use crate::env::Instant;
 use crate::env::simulated::{PowerLoss, SimulatedWorld};
 use crate::runtime::contract::error::JobError;
@@ -69,7 +71,37 @@ impl TestBed {
     /// If the job cannot start.
     #[track_caller]
     pub fn take_over(&mut self) {
-        let started = self.start_beside_zombie(None);
+        self.suspend(Duration::ZERO);
+    }
+
+    /// As [`TestBed::take_over`], but the process that runs stands still for `duration`, as when its machine is suspended or its thread
+    /// is not scheduled. Then it goes on where it was, with its transaction open and its producer at hand, while the new process has long
+    /// committed the same records. It must learn that it is fenced.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    ///
+    /// let job = Job::new("visits");
+    /// job.source(topic::<str>("pages")).key_by_ref(|page: &str| page).count("visits").changes().sink(topic("counts"));
+    /// let mut bed = TestBed::new(job.exactly_once(Commit::every(Duration::from_secs(1))));
+    /// bed.send_value("pages", "home");
+    /// // It has read the record, and has not committed it.
+    /// bed.settle();
+    /// bed.suspend(Duration::from_secs(10));
+    /// bed.advance(Duration::from_secs(9));
+    /// assert_eq!(bed.zombies(), 1);
+    /// bed.advance(Duration::from_secs(3));
+    /// assert_eq!(bed.zombies(), 0);
+    /// bed.expect::<str, u64>("counts", [("home", 1)]);
+    /// ```
+    ///
+    /// # Panics
+    /// If the job cannot start.
+    #[track_caller]
+    pub fn suspend(&mut self, duration: Duration) {
+        let started = self.start_beside_zombie(None, duration);
         started.unwrap_or_else(|e| panic!("the job cannot start beside a zombie: {e}"));
         self.settle();
     }
@@ -103,12 +135,18 @@ impl TestBed {
         self.begin_process(log)
     }
 
-    /// Starts another process on the log of the one that runs, which becomes a zombie.
-    pub(super) fn start_beside_zombie(&mut self, job: Option<Launch>) -> Result<(), JobError> {
+    /// Starts another process on the log of the one that runs, which becomes a zombie and stands still for so long.
+    pub(super) fn start_beside_zombie(
+        &mut self,
+        job: Option<Launch>,
+        suspended: Duration,
+    ) -> Result<(), JobError> {
         self.take_on(job)?;
         self.memory = MemoryFiles::new()?;
         let log = self.log().beside(RocksFiles::Memory(self.memory.clone()));
-        self.zombies.extend(self.process.take());
+        let replaced = self.process.take();
+        let zombies = replaced.map(|process| Zombie::of(process, suspended));
+        self.zombies.extend(zombies);
         self.begin_process(log)
     }
 

@@ -7,6 +7,8 @@ mod judges;
 mod quiet;
 mod shrink;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -31,9 +33,10 @@ const SEEDS: u64 = 100;
 /// Begins a crash test of the job that `job` builds.
 ///
 /// Each seed draws inputs and troubles: the process is killed between any two turns and within any call on files, also while it starts
-/// again; the power goes; the disk is full; calls fail, are short or take long; the number of workers changes. After each death `job` is
-/// called again, as another process would. At each restart and at the end the committed output is compared with the model: nothing is
-/// lost, nothing is there twice, and what a reader has seen stays.
+/// again; the power goes; the disk is full; calls fail, are short or take long; the number of workers changes; another process takes over
+/// from one that goes on, at once or after it has stood still. After each death `job` is called again, as another process would. At each
+/// restart and at the end the committed output is compared with the model: nothing is lost, nothing is there twice, and what a reader has
+/// seen stays.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -77,6 +80,7 @@ pub fn crash_test(job: impl Fn() -> Launch + 'static) -> CrashTest<()> {
         job: Box::new(job),
         partitions: BTreeMap::new(),
         seeds: SEEDS,
+        is_unfenced: false,
         draft: Draft {
             inputs: Box::new(|_| Vec::new()),
             send: Box::new(|_, ()| {}),
@@ -91,6 +95,8 @@ pub struct CrashTest<I> {
     job: Box<dyn Fn() -> Launch>,
     partitions: BTreeMap<String, i32>,
     seeds: u64,
+    /// Nobody is fenced: the test must find out.
+    is_unfenced: bool,
     draft: Draft<I>,
 }
 
@@ -117,6 +123,7 @@ impl CrashTest<()> {
             job: self.job,
             partitions: self.partitions,
             seeds: self.seeds,
+            is_unfenced: self.is_unfenced,
             draft: Draft {
                 inputs: Box::new(draw),
                 send: Box::new(send),

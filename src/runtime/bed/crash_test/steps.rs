@@ -14,6 +14,8 @@ const CALLS_MAX: u64 = 200;
 const ROOM_BYTES_MAX: u64 = 64 << 10;
 /// The most workers that a job is restarted with.
 const WORKERS_MAX: usize = 4;
+/// The most that a zombie stands still, in half commit intervals.
+const SUSPENDED_MAX: u32 = 20;
 /// The ways to lose power: see [`PowerLoss::every_mode`].
 const WAYS: usize = 32;
 
@@ -41,8 +43,8 @@ pub(super) enum Trouble {
     Workers(usize),
     /// The job stops as asked, and another process goes on.
     Stop,
-    /// Another process goes on, of which this one hears nothing: it lives on as a zombie.
-    TakeOver,
+    /// Another process goes on, of which this one hears nothing: it lives on as a zombie, after it has stood still for so long.
+    TakeOver(Duration),
     /// Requests and answers between the job and its log get lost, repeated and late for a while, by this seed.
     LostAnswers(u64),
     /// The disk has so little room left for a while.
@@ -116,7 +118,8 @@ fn draw_trouble(chance: &mut Chance, interval: Duration) -> Trouble {
         0..=5 => Trouble::Death(draw_death(chance)),
         6 => Trouble::Workers(1 + chance.index(WORKERS_MAX)),
         7 => Trouble::Stop,
-        8 | 9 => Trouble::TakeOver,
+        8 => Trouble::TakeOver(Duration::ZERO),
+        9 => Trouble::TakeOver(draw_wait(chance, interval * SUSPENDED_MAX)),
         10 => Trouble::FullDisk(chance.below(ROOM_BYTES_MAX)),
         11 | 12 => Trouble::LostAnswers(chance.draw()),
         _ => Trouble::BadCall {
@@ -155,6 +158,9 @@ impl Trouble {
     /// Troubles that are easier to understand, the easiest first.
     pub(super) fn simpler(self) -> Vec<Self> {
         let mut simpler = vec![Self::Death(Death::PLAIN)];
+        if matches!(self, Self::TakeOver(_)) {
+            simpler.push(Self::TakeOver(Duration::ZERO));
+        }
         if let Self::Death(death) = self {
             simpler.extend(
                 [
@@ -216,8 +222,12 @@ impl Display for Trouble {
             Self::Death(death) => Display::fmt(death, f),
             Self::Workers(count) => write!(f, "kill -9, restart with {count} workers"),
             Self::Stop => f.write_str("stop as asked, restart"),
-            Self::TakeOver => {
-                f.write_str("start another process beside this one, which becomes a zombie")
+            Self::TakeOver(suspended) => {
+                f.write_str("start another process beside this one, which becomes a zombie")?;
+                match suspended.is_zero() {
+                    true => Ok(()),
+                    false => write!(f, " and stands still for {suspended:?}"),
+                }
             }
             Self::LostAnswers(seed) => {
                 write!(f, "work while requests and answers get lost, seed {seed}")

@@ -11,6 +11,7 @@ use super::shrink::Failure;
 use super::steps::{Death, Step, Trouble};
 use super::{CrashTest, Draft};
 use crate::env::simulated::{Call, FaultEffect, SimulatedWorld};
+use crate::runtime::bed::zombie::Zombie;
 use crate::runtime::bed::{BedConfig, TestBed};
 use crate::runtime::topics::job_topics::TopicRole;
 use crate::types::{Offset, TopicPartition};
@@ -43,6 +44,7 @@ pub(super) fn run<I: Clone + Debug>(
             trial.step(step)?;
         }
         at.set(steps.len());
+        trial.wake_zombies();
         trial.settle_and_compare()?;
         trial.trouble(Trouble::Death(Death::PLAIN))?;
         trial.settle_and_compare()
@@ -65,6 +67,7 @@ impl<'t, I: Clone + Debug> Trial<'t, I> {
             launch,
             seed,
             partitions: test.partitions.clone(),
+            is_unfenced: test.is_unfenced,
         };
         Ok(Self {
             test,
@@ -104,8 +107,9 @@ impl<'t, I: Clone + Debug> Trial<'t, I> {
                 self.bed.stop();
                 self.die(Death::PLAIN)
             }
-            Trouble::TakeOver => {
-                let started = self.bed.start_beside_zombie(Some((self.test.job)()));
+            Trouble::TakeOver(suspended) => {
+                let job = Some((self.test.job)());
+                let started = self.bed.start_beside_zombie(job, suspended);
                 started.map_err(|e| format!("the job cannot start beside a zombie: {e}"))?;
                 self.look()?;
                 self.compare(Moment::Restarted)
@@ -177,6 +181,14 @@ impl<'t, I: Clone + Debug> Trial<'t, I> {
     fn start_again(&mut self) -> Result<(), String> {
         let started = self.bed.start_process(Some((self.test.job)()));
         started.map_err(|e| format!("the job cannot start again: {e}"))
+    }
+
+    /// Those who stand still go on, and have time to commit what they had.
+    fn wake_zombies(&mut self) {
+        if self.bed.zombies() > 0 {
+            self.bed.zombies.iter_mut().for_each(Zombie::wake);
+            self.bed.advance(self.interval * 2);
+        }
     }
 
     fn settle_and_compare(&mut self) -> Result<(), String> {
