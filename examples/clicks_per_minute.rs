@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use onceflow::prelude::*;
+use onceflow::runtime::{Launch, Lines};
 
 type Click = (String, i64);
 
@@ -23,13 +24,10 @@ fn parse(line: &str) -> Result<Click, String> {
     Ok((user.to_owned(), millis))
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = JobArguments::from_env()?;
-    let log = arguments.open_log()?;
+pub(crate) fn job(lines: Lines) -> Launch {
     let job = Job::new("clicks-per-minute");
     let (clicks, late) = job
-        .source(arguments.lines())
+        .source(lines)
         .try_map(parse)
         .event_time(
             |(_, millis)| *millis,
@@ -45,8 +43,13 @@ async fn main() -> anyhow::Result<()> {
         .entries(|user, clicks| format!("{} {} {clicks}", user.window.start, user.key))
         .sink(topic("clicks-per-minute").codec(Text));
     job.exactly_once(Commit::every(Duration::from_millis(100)))
-        .run(&log)
-        .await?;
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = JobArguments::from_env()?;
+    let log = arguments.open_log()?;
+    job(arguments.lines()).run(&log).await?;
     log.close()?;
     Ok(())
 }

@@ -9,25 +9,28 @@
 use std::time::Duration;
 
 use onceflow::prelude::*;
+use onceflow::runtime::{Launch, Lines};
 
 fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split_whitespace()
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = JobArguments::from_env()?;
-    let log = arguments.open_log()?;
+pub(crate) fn job(lines: Lines) -> Launch {
     let job = Job::new("word-count");
-    job.source(arguments.lines())
+    job.source(lines)
         .flat_map(words)
         .key_by_ref(|word: &str| word)
         .count("counts")
         .changes()
         .sink(topic("word-counts"));
     job.exactly_once(Commit::every(Duration::from_millis(100)))
-        .run(&log)
-        .await?;
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = JobArguments::from_env()?;
+    let log = arguments.open_log()?;
+    job(arguments.lines()).run(&log).await?;
     log.close()?;
     Ok(())
 }

@@ -5,6 +5,8 @@
 pub(super) mod cdc_table;
 #[path = "../../../examples/click_sessions.rs"]
 pub(super) mod click_sessions;
+#[path = "../../../examples/clicks_per_minute.rs"]
+pub(super) mod clicks_per_minute;
 #[path = "../../../examples/dedupe_events.rs"]
 pub(super) mod dedupe_events;
 #[path = "../../../examples/enrichment.rs"]
@@ -17,5 +19,7 @@ pub(super) mod orders_and_payments;
 pub(super) mod sensors;
 #[path = "../../../examples/top_products.rs"]
 pub(super) mod top_products;
+#[path = "../../../examples/word_count.rs"]
+pub(super) mod word_count;
 #[path = "../../../examples/word_count_topic.rs"]
 pub(super) mod word_count_topic;

@@ -15,6 +15,21 @@ fn transfers() -> Launch {
     job.exactly_once(Commit::every(Duration::from_millis(100)))
 }
 
+/// The accounts after all transfers, in whatever order.
+fn held_after(lines: &[String]) -> BTreeMap<String, Account> {
+    let mut accounts = BTreeMap::<String, Account>::new();
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        let amount: i64 = words[2].parse().unwrap();
+        for (name, change) in [(words[0], -amount), (words[1], amount)] {
+            let account = accounts.entry(name.to_owned()).or_default();
+            account.balance += change;
+            account.transfers += 1;
+        }
+    }
+    accounts
+}
+
 #[test]
 fn no_cent_is_made_or_lost() {
     crash_test(transfers)
@@ -31,12 +46,15 @@ fn no_cent_is_made_or_lost() {
         .check(|bed, lines| {
             let rows = bed.rows::<str, str>("balances");
             assert_eq!(rows.len(), 2 * lines.len(), "two sides of each transfer");
-            let mut last = BTreeMap::new();
+            let mut accounts = BTreeMap::<String, Account>::new();
             for row in rows {
                 let account: Account = serde_json::from_str(&row.value.unwrap()).unwrap();
-                last.insert(row.key, account.balance);
+                let before = accounts.insert(row.key.unwrap(), account.clone());
+                // In whatever order the transfers are read, each is one more.
+                let before = before.unwrap_or_default().transfers;
+                assert_eq!(account.transfers, before + 1);
             }
-            assert_eq!(last.values().sum::<i64>(), 0);
+            assert_eq!(accounts, held_after(lines));
         })
         .run();
 }
