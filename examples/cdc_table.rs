@@ -7,7 +7,7 @@
 //! onceflow consume people --key --from beginning --data ./data
 //! ```
 //! Changes are as Debezium writes them, in short: `c` creates, `u` updates, `d` deletes, `r` is read by a snapshot. The topic `people` has the
-//! last row of each id, and a record without a value where the row is deleted; a change that changes nothing writes nothing.
+//! last row of each id, and a record without a value where the row is deleted; a deletion of what is not there writes nothing.
 
 use std::time::Duration;
 
