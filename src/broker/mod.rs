@@ -63,9 +63,9 @@ use crate::coordinator::transaction::Residence;
 use crate::env::Env;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::{
-    CommittedOffset, ConfigEntry, EndTxnRequest, InitProducerIdRequest, ListedOffset, NewTopic,
-    OffsetCommitRequest, OffsetFetchRequest, OffsetSpec, PartitionDescription, ProduceRequest,
-    ProduceResponse, ProducerDescription, TopicMetadata, TransactionDescription,
+    CommittedOffset, ConfigEntry, EndTxnRequest, EndWatch, InitProducerIdRequest, ListedOffset,
+    NewTopic, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec, PartitionDescription,
+    ProduceRequest, ProduceResponse, ProducerDescription, TopicMetadata, TransactionDescription,
     TxnOffsetCommitRequest,
 };
 use crate::types::{
@@ -413,7 +413,17 @@ impl Broker {
     /// even if the reply is dropped (C17). `UnknownServerError` means that the outcome is known only after a reopening.
     #[doc(hidden)]
     pub fn end_txn(&self, request: EndTxnRequest) -> Reply<ProducerIdentity> {
-        self.core.end_txn(request)
+        self.core.end_txn(request, None)
+    }
+
+    #[doc(hidden)]
+    /// The same, and notes when what of it was done.
+    pub fn end_txn_watched(
+        &self,
+        request: EndTxnRequest,
+        watch: EndWatch,
+    ) -> Reply<ProducerIdentity> {
+        self.core.end_txn(request, Some(watch))
     }
 
     #[doc(hidden)]

@@ -18,7 +18,7 @@ use super::partition::Partition;
 use super::{BrokerError, SyncMode};
 use crate::coordinator::Ticket;
 use crate::coordinator::transaction::{DurableEnd, Input};
-use crate::env::failpoint;
+use crate::env::{Instant, failpoint};
 use crate::log::LogError;
 use crate::protocol::messages::ProduceResponse;
 use crate::protocol::{ErrorCode, ErrorKind};
@@ -187,6 +187,7 @@ impl Core {
         if has_transactions {
             failpoint("commit.after_data_sync");
         }
+        let synced = has_transactions.then(|| self.env.clock.now());
         for waiter in work.waiters {
             self.serve(waiter);
         }
@@ -198,7 +199,7 @@ impl Core {
         }
         decisions.extend(self.syncs.take_decisions());
         if !decisions.is_empty() {
-            self.sync_decisions(&decisions);
+            self.sync_decisions(&decisions, synced);
         }
     }
 
@@ -263,7 +264,8 @@ impl Core {
             .collect()
     }
 
-    fn sync_decisions(&self, decisions: &[Ticket]) {
+    /// Makes decisions durable; the data of those of this round was `synced` then.
+    fn sync_decisions(&self, decisions: &[Ticket], synced: Option<Instant>) {
         let journal = self.transactions.journal().clone();
         if let Err(error) = self.sync_partition(&journal) {
             self.halt(&error);
@@ -274,7 +276,7 @@ impl Core {
         }
         failpoint("commit.after_decision");
         for &ticket in decisions {
-            self.tell_transactions(Input::JournalWritten { ticket });
+            self.tell_transactions_of(Input::JournalWritten { ticket }, synced);
         }
     }
 

@@ -15,12 +15,13 @@ use crate::coordinator::transaction::{
     self, Effect, Found, Holder, Input, PartitionCheck, Residence, TransactionCoordinator,
 };
 use crate::coordinator::{RequestId, Ticket};
-use crate::env::failpoint;
+use crate::env::{Instant, failpoint};
 use crate::log::{AppendOrigin, Appended, LogError};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{BatchProducer, ControlRecord, ControlType};
 use crate::protocol::messages::{
-    EndTxnRequest, InitProducerIdRequest, TransactionDescription, TransactionResult,
+    EndMoments, EndTxnRequest, EndWatch, InitProducerIdRequest, TransactionDescription,
+    TransactionResult,
 };
 use crate::types::{EpochAtEnd, ProducerId, ProducerIdentity, TopicPartition, TransactionalId};
 
@@ -38,7 +39,10 @@ struct State {
 }
 
 enum Sender {
-    Producer(oneshot::Sender<Result<ProducerIdentity, BrokerError>>),
+    Producer(
+        oneshot::Sender<Result<ProducerIdentity, BrokerError>>,
+        Option<EndWatch>,
+    ),
     Done(oneshot::Sender<Result<(), BrokerError>>),
 }
 
@@ -156,21 +160,26 @@ impl Core {
         message: InitProducerIdRequest,
         holder: Residence,
     ) -> Reply<ProducerIdentity> {
-        self.ask_for_producer(|request| Input::Init {
+        self.ask_for_producer(None, |request| Input::Init {
             request,
             message,
             holder,
         })
     }
 
-    pub(super) fn end_txn(&self, message: EndTxnRequest) -> Reply<ProducerIdentity> {
+    /// Ends a transaction, and notes in `watch` when what of it was done.
+    pub(super) fn end_txn(
+        &self,
+        message: EndTxnRequest,
+        watch: Option<EndWatch>,
+    ) -> Reply<ProducerIdentity> {
         failpoint("commit.begin");
-        self.ask_for_producer(|request| Input::End { request, message })
+        self.ask_for_producer(watch, |request| Input::End { request, message })
     }
 
     pub(super) fn end_txn_keeping_epoch(&self, message: EndTxnRequest) -> Reply<ProducerIdentity> {
         failpoint("commit.begin");
-        self.ask_for_producer(|request| Input::EndKeepingEpoch { request, message })
+        self.ask_for_producer(None, |request| Input::EndKeepingEpoch { request, message })
     }
 
     pub(super) fn add_partitions(
@@ -200,9 +209,13 @@ impl Core {
         reply
     }
 
-    fn ask_for_producer(&self, input: impl FnOnce(RequestId) -> Input) -> Reply<ProducerIdentity> {
+    fn ask_for_producer(
+        &self,
+        watch: Option<EndWatch>,
+        input: impl FnOnce(RequestId) -> Input,
+    ) -> Reply<ProducerIdentity> {
         let (sender, reply) = Reply::waiting();
-        self.ask(Sender::Producer(sender), input);
+        self.ask(Sender::Producer(sender, watch), input);
         reply
     }
 
@@ -215,14 +228,19 @@ impl Core {
         state.senders.insert(request, sender);
         let deferred = self.step(&mut state, input(request));
         drop(state);
-        self.settle(deferred);
+        self.settle(deferred, None);
         self.sync_if_inline();
     }
 
     /// Tells the coordinator what happened, and does what it says. The caller holds no lock of a partition.
     pub(super) fn tell_transactions(&self, input: Input) {
+        self.tell_transactions_of(input, None);
+    }
+
+    /// The same, of a transaction whose data was `synced` then.
+    pub(super) fn tell_transactions_of(&self, input: Input, synced: Option<Instant>) {
         let deferred = self.step(&mut self.transactions.state.lock(), input);
-        self.settle(deferred);
+        self.settle(deferred, synced);
     }
 
     /// Makes the partition part of the producer's transaction. The caller holds the partition's lock.
@@ -341,24 +359,31 @@ impl Core {
         }
     }
 
-    /// Does what steps left, and what follows from that.
-    fn settle(&self, deferred: Vec<Deferred>) {
+    /// Does what steps left, and what follows from that; the data of their transaction was `synced` then, if that is done.
+    fn settle(&self, deferred: Vec<Deferred>, mut synced: Option<Instant>) {
         let mut queue = VecDeque::from(deferred);
+        let mut decided = None;
         while let Some(next) = queue.pop_front() {
             let input = match next {
                 Deferred::Reply { request, result } => {
-                    self.answer(request, result);
+                    let moments = synced.zip(decided);
+                    let moments = moments.map(|(synced, decided)| EndMoments { synced, decided });
+                    self.answer(request, result, moments);
                     continue;
                 }
                 Deferred::SyncData { ticket, partitions } if self.is_fsync() => {
                     self.syncs.sync_transaction(ticket, partitions);
                     continue;
                 }
-                Deferred::SyncData { ticket, partitions } => Input::DataSynced {
-                    ticket,
-                    ends: self.durable_ends(&partitions),
-                },
-                Deferred::Markers(markers) => self.write_markers(&markers),
+                Deferred::SyncData { ticket, partitions } => {
+                    let ends = self.durable_ends(&partitions);
+                    synced = Some(self.env.clock.now());
+                    Input::DataSynced { ticket, ends }
+                }
+                Deferred::Markers(markers) => {
+                    decided.get_or_insert_with(|| self.env.clock.now());
+                    self.write_markers(&markers)
+                }
             };
             let is_complete = matches!(input, Input::MarkersWritten { .. });
             queue.extend(self.step(&mut self.transactions.state.lock(), input));
@@ -431,11 +456,19 @@ impl Core {
         }
     }
 
-    fn answer(&self, request: RequestId, result: Result<transaction::Reply, ErrorCode>) {
+    fn answer(
+        &self,
+        request: RequestId,
+        result: Result<transaction::Reply, ErrorCode>,
+        moments: Option<EndMoments>,
+    ) {
         let sender = self.transactions.state.lock().senders.remove(&request);
         failpoint("commit.before_reply");
         match (sender, result) {
-            (Some(Sender::Producer(sender)), Ok(transaction::Reply::Producer(producer))) => {
+            (Some(Sender::Producer(sender, watch)), Ok(transaction::Reply::Producer(producer))) => {
+                if let (Some(watch), Some(moments)) = (watch, moments) {
+                    watch.note(moments);
+                }
                 let _ = sender.send(Ok(producer));
             }
             (Some(Sender::Done(sender)), Ok(_)) => {
@@ -471,7 +504,7 @@ impl Core {
         }
         let deferred = self.step(&mut state, Input::Tick);
         drop(state);
-        self.settle(deferred);
+        self.settle(deferred, None);
     }
 
     /// Rolls forward what was decided and back what nobody may go on with, and waits for it (I1). Only before the threads run.
@@ -485,7 +518,7 @@ impl Core {
 impl Sender {
     fn fail(self, error: BrokerError) {
         match self {
-            Self::Producer(sender) => drop(sender.send(Err(error))),
+            Self::Producer(sender, _) => drop(sender.send(Err(error))),
             Self::Done(sender) => drop(sender.send(Err(error))),
         }
     }

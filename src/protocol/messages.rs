@@ -6,12 +6,14 @@
 pub mod groups;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::ErrorCode;
 use super::batch::NewRecords;
+use crate::env::Instant;
 use crate::types::{
     GroupId, Isolation, Offset, PartitionIndex, ProducerEpoch, ProducerId, ProducerIdentity,
     Timestamp, TopicId, TopicName, TopicPartition, TransactionalId,
@@ -271,6 +273,32 @@ pub struct EndTxnRequest {
     pub producer: ProducerIdentity,
     /// How.
     pub result: TransactionResult,
+}
+
+/// When the end of a transaction came how far, by the monotonic clock of the broker's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndMoments {
+    /// When the transaction's data was durable, as far as the log promises that.
+    pub synced: Instant,
+    /// When its decision was.
+    pub decided: Instant,
+}
+
+/// The place where a broker of the same process notes the [`EndMoments`] of a transaction, before it answers.
+#[derive(Debug, Clone, Default)]
+pub struct EndWatch(Arc<OnceLock<EndMoments>>);
+
+impl EndWatch {
+    /// Notes the moments, unless an earlier answer did.
+    pub fn note(&self, moments: EndMoments) {
+        let _ = self.0.set(moments);
+    }
+
+    /// The moments, if they were noted.
+    #[must_use]
+    pub fn moments(&self) -> Option<EndMoments> {
+        self.0.get().copied()
+    }
 }
 
 /// The state of a transactional id (Kafka's names and numbers).

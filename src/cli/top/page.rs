@@ -64,7 +64,15 @@ fn head(view: &Value, before: Option<&Value>) -> String {
 
 /// The phases of the last commits, in milliseconds.
 fn commits(view: &Value) -> Option<String> {
-    const PHASES: [&str; 5] = ["drain", "flush", "positions", "end", "apply"];
+    const PHASES: [&str; 7] = [
+        "drain",
+        "flush",
+        "positions",
+        "sync",
+        "decide",
+        "markers",
+        "apply",
+    ];
     let cycles = view["cycles"].as_array().filter(|all| !all.is_empty())?;
     let header = [&["commit, ms"][..], &PHASES, &["whole"]].concat();
     let mut table = Table::new(&header);
@@ -77,13 +85,16 @@ fn commits(view: &Value) -> Option<String> {
             let place = (all.len() * percent).div_ceil(100).max(1) - 1;
             millis(all[place])
         };
-        let [drain, flush, positions, end, apply] = PHASES.map(|phase| of(&|it| micros(it, phase)));
+        let [drain, flush, positions, sync, decide, markers, apply] =
+            PHASES.map(|phase| of(&|it| micros(it, phase)));
         table.row([
             name.to_owned(),
             drain,
             flush,
             positions,
-            end,
+            sync,
+            decide,
+            markers,
             apply,
             of(&whole),
         ]);

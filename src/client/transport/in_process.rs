@@ -15,7 +15,7 @@ use crate::protocol::messages::groups::{
     SyncGroupResponse,
 };
 use crate::protocol::messages::{
-    ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition, InitProducerIdRequest,
+    ConfigEntry, EndTxnRequest, EndWatch, FetchRequest, FetchedPartition, InitProducerIdRequest,
     ListedOffset, NewTopic, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec,
     PartitionDescription, ProduceRequest, ProduceResponse, ProducerDescription, TopicMetadata,
     TransactionDescription, TxnOffsetCommitRequest,
@@ -207,6 +207,11 @@ impl Transport for InProcess {
 
     fn end_txn(&self, request: EndTxnRequest) -> Reply<ProducerIdentity> {
         later("EndTxn", self.broker.end_txn(request), refused_or_unknown)
+    }
+
+    fn end_txn_watched(&self, request: EndTxnRequest, watch: EndWatch) -> Reply<ProducerIdentity> {
+        let reply = self.broker.end_txn_watched(request, watch);
+        later("EndTxn", reply, refused_or_unknown)
     }
 
     fn txn_offset_commit(&self, request: TxnOffsetCommitRequest) -> Reply<()> {

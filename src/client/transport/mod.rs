@@ -32,7 +32,7 @@ use crate::protocol::messages::groups::{
     SyncGroupResponse,
 };
 use crate::protocol::messages::{
-    CommittedOffset, ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition,
+    CommittedOffset, ConfigEntry, EndTxnRequest, EndWatch, FetchRequest, FetchedPartition,
     InitProducerIdRequest, ListedOffset, NewTopic, OffsetCommitRequest, OffsetFetchRequest,
     OffsetSpec, PartitionDescription, ProduceRequest, ProduceResponse, ProducerDescription,
     TopicMetadata, TransactionDescription, TxnOffsetCommitRequest,
@@ -161,6 +161,12 @@ pub trait Transport: Send + Sync + 'static {
     #[doc(hidden)]
     /// Ends a transaction; returns the identity of the next one (EndTxn).
     fn end_txn(&self, request: EndTxnRequest) -> Reply<ProducerIdentity>;
+
+    #[doc(hidden)]
+    /// The same; notes when what was done, where the broker is in this process. A network's answer does not say so.
+    fn end_txn_watched(&self, request: EndTxnRequest, _watch: EndWatch) -> Reply<ProducerIdentity> {
+        self.end_txn(request)
+    }
 
     #[doc(hidden)]
     /// Commits positions within a transaction (TxnOffsetCommit).

@@ -25,8 +25,8 @@ use super::topics::max_message_bytes;
 use super::{ClientError, CommitOutcome, Transport};
 use crate::client::transport::Reply;
 use crate::protocol::messages::{
-    CommittedOffset, EndTxnRequest, GroupMember, InitProducerIdRequest, TransactionResult,
-    TransactionState, TxnOffsetCommitRequest,
+    CommittedOffset, EndMoments, EndTxnRequest, EndWatch, GroupMember, InitProducerIdRequest,
+    TransactionResult, TransactionState, TxnOffsetCommitRequest,
 };
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{GroupId, ProducerIdentity, TopicName, TopicPartition, TransactionalId};
@@ -49,6 +49,8 @@ struct State {
     /// Counts transactions, so that a partition knows when its sequence starts at 0 again.
     generation: u64,
     phase: Phase,
+    /// Of the transaction that was ended last.
+    last_end: EndWatch,
 }
 
 enum Phase {
@@ -104,6 +106,7 @@ impl TransactionalWriter {
                     identity,
                     generation: 1,
                     phase: Phase::Idle,
+                    last_end: EndWatch::default(),
                 }),
                 partitions: Partitions::default(),
             }),
@@ -161,6 +164,11 @@ impl TransactionalWriter {
     #[must_use]
     pub fn identity(&self) -> ProducerIdentity {
         self.inner.state.lock().identity
+    }
+
+    /// When the end of the last transaction was how far, if the broker is in this process.
+    pub(crate) fn last_end(&self) -> Option<EndMoments> {
+        self.inner.state.lock().last_end.moments()
     }
 
     /// The writer of one partition, for any thread. All writers of a partition share its sequence.
@@ -333,7 +341,10 @@ impl Inner {
     fn begin_end(self: &Arc<Self>, result: TransactionResult) -> Result<Begun, ClientError> {
         let mut state = self.state.lock();
         match (&state.phase, result) {
-            (Phase::Idle, _) => return Ok(Begun::Nothing),
+            (Phase::Idle, _) => {
+                state.last_end = EndWatch::default();
+                return Ok(Begun::Nothing);
+            }
             (Phase::Open, _) | (Phase::Failed(_), TransactionResult::Abort) => {}
             (Phase::Failed(cause), TransactionResult::Commit) => {
                 return Err(cause.clone().into_must_abort());
@@ -349,7 +360,8 @@ impl Inner {
             }
             (Phase::Stopped(cause), _) => return Err(cause.clone()),
         }
-        let ending = self.hand_over_end(state.identity, result);
+        state.last_end = EndWatch::default();
+        let ending = self.hand_over_end(state.identity, result, state.last_end.clone());
         state.phase = Phase::Ending(result, ending.clone());
         Ok(Begun::Ending(state.generation, ending))
     }
@@ -358,6 +370,7 @@ impl Inner {
         self: &Arc<Self>,
         producer: ProducerIdentity,
         result: TransactionResult,
+        watch: EndWatch,
     ) -> Ending {
         let request = EndTxnRequest {
             transactional_id: self.id.clone(),
@@ -366,7 +379,7 @@ impl Inner {
         };
         let inner = Arc::clone(self);
         if !self.partitions.has_unanswered() {
-            let first = self.transport.end_txn(request.clone());
+            let first = self.transport.end_txn_watched(request.clone(), watch);
             let ending = async move { end_transaction(&*inner.transport, request, first).await };
             return ending.boxed().shared();
         }
@@ -376,7 +389,7 @@ impl Inner {
             if result == TransactionResult::Commit {
                 settled.map_err(as_abortable)?;
             }
-            let first = inner.transport.end_txn(request.clone());
+            let first = inner.transport.end_txn_watched(request.clone(), watch);
             end_transaction(&*inner.transport, request, first).await
         };
         ending.boxed().shared()

@@ -432,7 +432,7 @@ impl Driver {
                 });
             }
         }
-        moments.ended(&self.job.env);
+        moments.ended(&self.job.env, self.job.writers[writer].last_end());
         failpoint("cycle.committed");
         // Before RocksDB hears of it, and before anybody is told.
         self.job.backend.views().publish();

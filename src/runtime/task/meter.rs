@@ -21,7 +21,15 @@ const CYCLES_MAX: usize = 200;
 /// How many starts are remembered.
 const LIVES_MAX: usize = 100;
 /// The phases of a commit, in order.
-pub(crate) const PHASES: [&str; 5] = ["drain", "flush", "positions", "end", "apply"];
+pub(crate) const PHASES: [&str; 7] = [
+    "drain",
+    "flush",
+    "positions",
+    "sync",
+    "decide",
+    "markers",
+    "apply",
+];
 /// The upper bounds of the buckets of a commit's duration, in microseconds.
 pub(crate) const BUCKET_MICROS: [u64; 12] = [
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
@@ -147,8 +155,14 @@ pub struct CycleStatus {
     pub flush_micros: u64,
     /// How long the positions took to be written, in microseconds.
     pub positions_micros: u64,
-    /// How long the end of the transaction took, in microseconds: sync, decision and markers.
-    pub end_micros: u64,
+    /// How long it took until all data of the transaction was durable, in microseconds. 0 where the log is not in this process: see
+    /// [`decide_micros`](Self::decide_micros).
+    pub sync_micros: u64,
+    /// How long it took from there until the decision was durable, in microseconds. A log on a network gives one answer to the end of a
+    /// transaction: all that this takes is counted here.
+    pub decide_micros: u64,
+    /// How long the markers took, and the answer, in microseconds. 0 where the log is not in this process.
+    pub markers_micros: u64,
     /// How long it took until readers, sinks and the state store knew of the commit, in microseconds.
     pub apply_micros: u64,
 }
@@ -160,7 +174,9 @@ impl CycleStatus {
             self.drain_micros,
             self.flush_micros,
             self.positions_micros,
-            self.end_micros,
+            self.sync_micros,
+            self.decide_micros,
+            self.markers_micros,
             self.apply_micros,
         ]
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use onceflow::client::{TransactionalWriter, wait};
 use onceflow::internals::protocol::batch::{BatchBuilder, Compression};
 use onceflow::prelude::*;
-use onceflow::runtime::{CloseReason, HttpConfig, JobPhase, Running, SplitState};
+use onceflow::runtime::{CloseReason, CycleStatus, HttpConfig, JobPhase, Running, SplitState};
 use onceflow::types::{TopicName, TopicPartition, TransactionalId};
 use serde_json::Value;
 
@@ -122,7 +122,13 @@ fn a_running_job_is_seen_as_plain_data() {
             .iter()
             .any(|cycle| cycle.reason == CloseReason::Interval)
     );
-    assert!(status.cycles.iter().all(|cycle| cycle.end_micros > 0));
+    // The embedded log tells the parts of a transaction's end apart.
+    for phase in ["sync", "decide", "markers"] {
+        assert!(status.totals.phase_micros[phase] > 0, "{phase}");
+    }
+    let of_cycles = |read: fn(&CycleStatus) -> u64| status.cycles.iter().map(read).sum::<u64>();
+    let decided = of_cycles(|cycle| cycle.decide_micros);
+    assert_eq!(decided, status.totals.phase_micros["decide"]);
     assert_eq!(status.watermark().map(|at| at.0), Some(299));
     assert!(status.splits[0].holds_time && status.splits[0].state == SplitState::Active);
     assert_eq!(status.lives.len(), 1);
@@ -272,6 +278,7 @@ fn every_metric_of_the_board_the_alerts_and_the_docs_is_in_the_scrape_of_a_runni
         "onceflow_split_holds_time{job_name=\"observed\",source=\"words\",split=\"words-0\"} 1",
         "onceflow_split_held_seconds{job_name=\"observed\",source=\"words\",split=\"words-0\"} 0",
         "onceflow_commits_total{job_name=\"observed\",reason=\"stop\"} 0",
+        "onceflow_commit_phase_seconds_total{job_name=\"observed\",phase=\"decide\"}",
         "onceflow_commit_duration_seconds_bucket{le=\"+Inf\",job_name=\"observed\"}",
     ] {
         assert!(scrape.contains(line), "{line} is not in:\n{scrape}");

@@ -164,7 +164,9 @@ mod tests {
             drain_micros: 0,
             flush_micros: 0,
             positions_micros: 0,
-            end_micros: 0,
+            sync_micros: 0,
+            decide_micros: 0,
+            markers_micros: 0,
             apply_micros: 0,
         };
         Status {

@@ -2,7 +2,7 @@
 
 import { at, bytes, count, duration, h, isEnd, put, say, several, short, svg } from "./dom.js";
 
-const PHASES = ["drain", "flush", "positions", "end", "apply"];
+const PHASES = ["drain", "flush", "positions", "sync", "decide", "markers", "apply"];
 /** Rates are those of about so many views. */
 const RATE_VIEWS = 5;
 
