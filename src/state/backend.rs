@@ -1,6 +1,6 @@
 //! The state of one job in one process: a RocksDB, the positions that it covers, and the memory that all stores share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,6 +65,8 @@ pub(super) struct Progress {
     durable: Positions,
     /// Changelog bytes between the two.
     tail_bytes: u64,
+    /// The same by store, until they are on disk.
+    tails: BTreeMap<Arc<str>, u64>,
     last_durable: Instant,
     /// Why an earlier write failed.
     failure: Option<String>,
@@ -191,6 +193,7 @@ impl StateBackend {
                     .insert((Arc::clone(store), partition), offset);
             }
             progress.tail_bytes += tail_bytes;
+            *progress.tails.entry(Arc::clone(store)).or_default() += tail_bytes;
             self.shared.is_durable_due(&progress)
         };
         match is_durable_due {
@@ -204,17 +207,30 @@ impl StateBackend {
     /// # Errors
     /// If RocksDB fails, now or in an earlier call.
     pub fn make_durable(&self) -> Result<(), StateError> {
-        let covered = {
+        let (covered, tails) = {
             let mut progress = self.shared.progress.lock();
             progress.tail_bytes = 0;
             progress.last_durable = self.shared.env.clock.now();
-            progress.latest.clone()
+            (progress.latest.clone(), progress.tails.clone())
         };
         failpoint("state.before_durable");
         self.shared.sync_column_families()?;
         failpoint("state.after_durable");
-        self.shared.progress.lock().durable = covered;
+        let mut progress = self.shared.progress.lock();
+        progress.durable = covered;
+        for (store, bytes) in tails {
+            // What was written meanwhile is not on disk for sure.
+            if let Some(left) = progress.tails.get_mut(&store) {
+                *left = left.saturating_sub(bytes);
+            }
+        }
         Ok(())
+    }
+
+    /// The bytes of a store's changelog that RocksDB has, and not on disk for sure.
+    pub(super) fn written_tail_bytes(&self, store: &str) -> u64 {
+        let progress = self.shared.progress.lock();
+        progress.tails.get(store).copied().unwrap_or(0)
     }
 
     /// What one cycle may change, all stores together, in bytes: past it the runtime closes the cycle early, and

@@ -1,6 +1,8 @@
 //! What the runtime asks of a store when a cycle closes and when a job starts, whatever its values are.
 
-use super::{FlushBatch, FlushTicket, FlushUrgency, HashedKey, StateError, Store, StoreSize};
+use super::{
+    FlushBatch, FlushTicket, FlushUrgency, HashedKey, StateError, Store, StoreReads, StoreSize,
+};
 use crate::types::Offset;
 
 /// Any error of whoever takes the changes of a cycle.
@@ -29,6 +31,9 @@ pub(crate) trait CycleStore: Send {
 
     /// See [`Store::size`].
     fn size(&self) -> StoreSize;
+
+    /// See [`Store::take_reads`].
+    fn take_reads(&self) -> StoreReads;
 
     /// See [`Store::drain_cycle`].
     ///
@@ -92,6 +97,10 @@ impl<V: Clone + Send + 'static> CycleStore for Store<V> {
 
     fn size(&self) -> StoreSize {
         Store::size(self)
+    }
+
+    fn take_reads(&self) -> StoreReads {
+        Store::take_reads(self)
     }
 
     fn drain_cycle(&mut self, emit: &mut EmitChange<'_>) -> Result<(), BoxError> {

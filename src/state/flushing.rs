@@ -74,8 +74,8 @@ impl<V: Clone + Send + 'static> Store<V> {
             ticket,
             slots,
             bytes: std::mem::take(&mut self.dirty_bytes),
+            changelog_bytes: std::mem::take(&mut self.changelog_bytes),
         });
-        self.changelog_bytes = 0;
         self.last_flush = self.backend.now();
         Ok(batch)
     }

@@ -58,6 +58,7 @@ pub(crate) use files::MemoryFiles;
 pub(crate) use flush::{FlushBatch, FlushTicket};
 pub(crate) use key_prefix::{ORDERED_KEY, key_of_row, put_prefix};
 pub(crate) use ranges::{Direction, KeyRange};
+pub(crate) use size::StoreReads;
 pub(crate) use trace::Trace;
 pub(crate) use view::{Found, Inside, RangeOf};
 

@@ -40,6 +40,10 @@ impl Misses {
         self.keys.dedup_by(|a, b| stored(a) == stored(b));
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// The keys in groups of at most `keys_max`.
     pub(super) fn groups(&self, keys_max: usize) -> impl Iterator<Item = MissGroup<'_>> {
         self.keys.chunks(keys_max).map(|keys| MissGroup {

@@ -140,8 +140,10 @@ impl<V: Clone + Send + 'static> Store<V> {
                 Direction::Forward => show(slots.map(entry), visit),
                 Direction::Backward => show(slots.rev().map(entry), visit),
             };
+            self.reads.hit(usize::from(!self.is_resident));
             return Ok(deletions_count);
         }
+        self.reads.miss(1);
         let bounds = (&*range.from, Some(&*range.to), direction);
         match direction {
             Direction::Forward => {
@@ -168,6 +170,7 @@ impl<V: Clone + Send + 'static> Store<V> {
             return self.visit_range(state_partition, range, Direction::Forward, visit);
         }
         self.check_not_broken()?;
+        self.reads.hit(1);
         let (slots, _) = self.rows_in_memory(state_partition, range);
         let entries = slots.map(|slot| self.table.entry(slot));
         let _ = show(

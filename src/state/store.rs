@@ -9,6 +9,7 @@ use super::error::StateError;
 use super::flush::FlushTicket;
 use super::key::{HashedKey, PlacedKey};
 use super::prefetch::Misses;
+use super::size::ReadCounter;
 use super::table::{Entry, Table};
 use super::trace::Trace;
 use super::value::{ValueCodec, decode, encode};
@@ -63,6 +64,7 @@ pub struct Store<V> {
     typical_value_bytes: usize,
     scratch: Vec<u8>,
     misses: Misses,
+    pub(super) reads: ReadCounter,
     /// The hashes of the keys of a batch.
     hashes: Vec<u64>,
     /// Where the replay of each partition stands.
@@ -78,6 +80,7 @@ pub(super) struct InFlight {
     pub(super) ticket: FlushTicket,
     pub(super) slots: Vec<u32>,
     pub(super) bytes: usize,
+    pub(super) changelog_bytes: u64,
 }
 
 impl<V: Clone + Send + 'static> Store<V> {
@@ -116,6 +119,7 @@ impl<V: Clone + Send + 'static> Store<V> {
             typical_value_bytes: 0,
             scratch: Vec::new(),
             misses: Misses::default(),
+            reads: ReadCounter::default(),
             hashes: Vec::new(),
             restored: BTreeMap::new(),
             is_broken: false,
@@ -183,13 +187,17 @@ impl<V: Clone + Send + 'static> Store<V> {
             return Ok(());
         }
         let mut misses = std::mem::take(&mut self.misses);
+        let mut hits_count = 0;
         for key in keys {
             let key = key.place(self.state_partitions);
-            if self.table.find(&key).is_none() {
-                misses.push(&key);
+            match self.table.find(&key) {
+                Some(_) => hits_count += 1,
+                None => misses.push(&key),
             }
         }
         misses.sort();
+        self.reads.hit(hits_count);
+        self.reads.miss(misses.len());
         let result = self.read_missing(&misses);
         misses.clear();
         self.misses = misses;
@@ -315,6 +323,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         if self.is_resident || !self.table.may_be_elsewhere(key) {
             return Ok(self.table.insert(key, None, 0));
         }
+        self.reads.miss(1);
         let mut found = None;
         let mut stored = std::mem::take(&mut self.scratch);
         stored.clear();

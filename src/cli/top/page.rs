@@ -159,17 +159,39 @@ fn workers(view: &Value, before: Option<&Value>) -> Option<String> {
 
 fn stores(view: &Value) -> Option<String> {
     let all = view["stores"].as_array().filter(|all| !all.is_empty())?;
-    let mut table = Table::new(&["store", "rows in memory", "memory", "rows on disk", "disk"]);
+    let header = [
+        "store",
+        "rows in memory",
+        "memory",
+        "dirty",
+        "rows on disk",
+        "disk",
+        "tail",
+        "hits %",
+    ];
+    let mut table = Table::new(&header);
     for store in all.iter().take(ROWS_MAX) {
         table.row([
             said(&store["name"]),
             counted(&store["rows_in_memory"]),
             output::bytes(number(&store["memory_bytes"])),
+            output::bytes(number(&store["dirty_bytes"])),
             counted(&store["rows_on_disk"]),
             output::bytes(number(&store["disk_bytes"])),
+            output::bytes(number(&store["tail_bytes"])),
+            hits_percent(store),
         ]);
     }
     Some(lines(&table, all.len().saturating_sub(ROWS_MAX)))
+}
+
+/// The part of a store's reads that memory answered; none where all rows are in memory.
+fn hits_percent(store: &Value) -> String {
+    let (hits, misses) = (number(&store["hits"]), number(&store["misses"]));
+    let percent = hits
+        .saturating_mul(100)
+        .checked_div(hits.saturating_add(misses));
+    percent.map_or_else(|| "-".to_owned(), |it| it.to_string())
 }
 
 fn lines(table: &Table, left_out: usize) -> String {

@@ -23,6 +23,8 @@ pub enum LateReason {
 }
 
 impl LateReason {
+    pub(crate) const ALL: [Self; 2] = [Self::Closed, Self::OutOfRange];
+
     /// The text in the header.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -65,7 +67,7 @@ impl<K: ?Sized, V: ?Sized> Late<K, V> {
     /// # Errors
     /// Those of the steps behind the stream of late records.
     pub fn push(&mut self, record: Record<'_, K, V>, reason: LateReason, bound: Timestamp) -> Flow {
-        self.job.progress.note_late();
+        self.job.progress.meters.note_late(reason);
         if !self.side.leads_on() {
             self.warn();
             return Ok(());

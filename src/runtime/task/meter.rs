@@ -11,9 +11,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::context::JobContext;
+use super::late::LateReason;
+use super::letter_reasons::LetterReasons;
 use crate::env::Instant;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::Position;
+use crate::state::StoreReads;
 use crate::types::{Offset, Timestamp};
 
 /// How many commits are remembered one by one.
@@ -239,7 +242,10 @@ pub(crate) struct Meters {
     marks: Mutex<BTreeMap<u32, SplitMark>>,
     states: Mutex<BTreeMap<u32, SplitState>>,
     lives: Mutex<VecDeque<LifeStatus>>,
-    dead_letters: AtomicU64,
+    reads: Mutex<BTreeMap<String, StoreReads>>,
+    dead_letters: Mutex<LetterReasons>,
+    /// In the order of [`LateReason::ALL`].
+    late_records: [AtomicU64; LateReason::ALL.len()],
 }
 
 impl Meters {
@@ -296,8 +302,25 @@ impl Meters {
     }
 
     /// A dead letter was written.
-    pub(crate) fn note_dead_letter(&self) {
-        self.dead_letters.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn note_dead_letter(&self, why: &str) {
+        self.dead_letters.lock().note(why);
+    }
+
+    /// A record came too late.
+    pub(crate) fn note_late(&self, reason: LateReason) {
+        self.late_records[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A worker read a store so often in its last cycle.
+    pub(crate) fn note_reads(&self, store: &str, reads: StoreReads) {
+        let mut all = self.reads.lock();
+        match all.get_mut(store) {
+            Some(sum) => {
+                sum.hits += reads.hits;
+                sum.misses += reads.misses;
+            }
+            None => drop(all.insert(store.to_owned(), reads)),
+        }
     }
 
     /// The job runs.
@@ -351,8 +374,24 @@ impl Meters {
         self.lives.lock().iter().cloned().collect()
     }
 
-    pub(crate) fn dead_letters(&self) -> u64 {
-        self.dead_letters.load(Ordering::Relaxed)
+    pub(crate) fn dead_letters(&self) -> LetterReasons {
+        self.dead_letters.lock().clone()
+    }
+
+    pub(crate) fn late_by_reason(&self) -> [(LateReason, u64); LateReason::ALL.len()] {
+        LateReason::ALL.map(|reason| {
+            let count = &self.late_records[reason as usize];
+            (reason, count.load(Ordering::Relaxed))
+        })
+    }
+
+    pub(crate) fn late_records(&self) -> u64 {
+        self.late_by_reason().iter().map(|(_, count)| count).sum()
+    }
+
+    /// How often a store was read.
+    pub(crate) fn reads(&self, store: &str) -> StoreReads {
+        self.reads.lock().get(store).copied().unwrap_or_default()
     }
 }
 

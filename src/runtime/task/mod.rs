@@ -25,6 +25,7 @@ mod floors;
 mod header_column;
 pub(in crate::runtime) mod inbox;
 pub(in crate::runtime) mod late;
+mod letter_reasons;
 pub(in crate::runtime) mod marks;
 pub(in crate::runtime) mod meter;
 pub(in crate::runtime) mod open_sink;

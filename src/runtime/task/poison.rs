@@ -156,7 +156,7 @@ impl Poison {
             headers.headers(),
         );
         if appended.is_ok() {
-            self.job.progress.meters.note_dead_letter();
+            self.job.progress.meters.note_dead_letter(why);
         }
         appended.map_err(|failure| match failure.into_inner() {
             FailureInner::Job(e) => e,

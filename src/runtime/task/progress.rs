@@ -23,7 +23,6 @@ pub(crate) struct Progress {
     commits: AtomicU64,
     records: AtomicU64,
     discarded_records: AtomicU64,
-    late_records: AtomicU64,
     left_out_records: AtomicU64,
     undelivered_effects: AtomicUsize,
     positions: Mutex<BTreeMap<u32, Offset>>,
@@ -146,7 +145,7 @@ impl Progress {
     pub(crate) fn report(&self) -> JobProgress {
         JobProgress {
             records: self.records.load(Ordering::Relaxed),
-            late_records: self.late_records.load(Ordering::Relaxed),
+            late_records: self.meters.late_records(),
             left_out_records: self.left_out_records.load(Ordering::Relaxed),
             undelivered_effects: self.undelivered_effects.load(Ordering::Relaxed),
             stores: self.store_sizes(),
@@ -175,9 +174,13 @@ impl Progress {
                 // Each part tells that of the whole.
                 all.rows_on_disk = part.rows_on_disk;
                 all.disk_bytes = part.disk_bytes;
+                all.written_tail_bytes = part.written_tail_bytes;
+                all.dirty_bytes += part.dirty_bytes;
+                all.tail_bytes += part.tail_bytes;
                 all
             });
-            (store.clone(), all)
+            let tail_bytes = all.tail_bytes + all.written_tail_bytes;
+            (store.clone(), StoreSize { tail_bytes, ..all })
         });
         all.collect()
     }
@@ -216,11 +219,6 @@ impl Progress {
                 None
             }
         }
-    }
-
-    /// A record came too late.
-    pub(crate) fn note_late(&self) {
-        self.late_records.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A record lies between windows.

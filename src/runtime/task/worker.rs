@@ -501,6 +501,7 @@ impl Worker {
         self.each_store(&mut |store, changelog| {
             flushes.extend(changelog.drain(store, timestamp, urgency)?);
             progress.note_size(store.name(), worker, store.size());
+            progress.meters.note_reads(store.name(), store.take_reads());
             Ok(())
         })?;
         failpoint("cycle.changelog_written");

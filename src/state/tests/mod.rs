@@ -4,5 +4,6 @@ mod catalogue;
 mod damage;
 mod meta;
 mod model;
+mod sizes;
 mod support;
 mod views;

@@ -129,10 +129,16 @@ fn a_running_job_is_seen_as_plain_data() {
     let of_cycles = |read: fn(&CycleStatus) -> u64| status.cycles.iter().map(read).sum::<u64>();
     let decided = of_cycles(|cycle| cycle.decide_micros);
     assert_eq!(decided, status.totals.phase_micros["decide"]);
+    let late = &status.totals.late_by_reason;
+    assert_eq!((late["closed"], late["out of range"]), (1, 0));
+    let store = status.stores.iter().find(|it| it.name == "per-window");
+    let store = store.unwrap();
+    // All of it is in memory, and a restart would replay it.
+    assert!(store.tail_bytes > 0, "{store:?}");
+    assert_eq!((store.hits, store.misses), (0, 0));
     assert_eq!(status.watermark().map(|at| at.0), Some(299));
     assert!(status.splits[0].holds_time && status.splits[0].state == SplitState::Active);
     assert_eq!(status.lives.len(), 1);
-    assert!(status.stores.iter().any(|store| store.name == "per-window"));
     let json: Value = serde_json::from_str(&status.json()).unwrap();
     assert_eq!(json["totals"]["records"], 4);
     wait(running.stop()).unwrap();
@@ -278,6 +284,8 @@ fn every_metric_of_the_board_the_alerts_and_the_docs_is_in_the_scrape_of_a_runni
         "onceflow_split_holds_time{job_name=\"observed\",source=\"words\",split=\"words-0\"} 1",
         "onceflow_split_held_seconds{job_name=\"observed\",source=\"words\",split=\"words-0\"} 0",
         "onceflow_commits_total{job_name=\"observed\",reason=\"stop\"} 0",
+        "onceflow_letters_total{job_name=\"observed\",kind=\"late\",reason=\"closed\"} 1",
+        "onceflow_store_reads_total{job_name=\"observed\",store=\"per-window\",answer=\"miss\"} 0",
         "onceflow_commit_phase_seconds_total{job_name=\"observed\",phase=\"decide\"}",
         "onceflow_commit_duration_seconds_bucket{le=\"+Inf\",job_name=\"observed\"}",
     ] {
@@ -314,6 +322,35 @@ fn every_metric_of_the_board_the_alerts_and_the_docs_is_in_the_scrape_of_a_runni
         untold.is_empty(),
         "docs/operating.md does not tell of {untold:?}"
     );
+    wait(running.stop()).unwrap();
+}
+
+#[test]
+fn dead_letters_are_counted_by_their_reason_without_what_is_of_one_record() {
+    let place = Place::new();
+    let log = place.log();
+    fill_topic(&log, "numbers", 1, &["1", "x17", "2", "x3"]);
+    let job = Job::new("strict");
+    let read = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|why| format!("{text:?}: {why}"))
+    };
+    job.source(topic::<str>("numbers"))
+        .try_map(read)
+        .sink(topic("read"));
+    let running = job
+        .exactly_once(Commit::every(OFTEN))
+        .on_poison(PoisonPolicy::DeadLetter(TopicName::new("dead").unwrap()))
+        .start(&log)
+        .unwrap();
+    wait(running.caught_up()).unwrap();
+    let totals = wait(running.status()).totals;
+    assert_eq!(totals.dead_letters, 2);
+    let reasons: Vec<_> = totals.dead_by_reason.into_iter().collect();
+    let [(reason, 2)] = &reasons[..] else {
+        panic!("{reasons:?}");
+    };
+    assert!(reason.contains("\"…\": invalid digit"), "{reason}");
     wait(running.stop()).unwrap();
 }
 

@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::runtime::life::status::{JobPhase, Status};
+use crate::runtime::life::status::{JobPhase, Status, StoreStatus};
 use crate::runtime::task::meter::SplitState;
 use crate::types::Timestamp;
 
@@ -140,6 +140,15 @@ fn whole(families: &mut Families<'_>, status: &Status) -> fmt::Result {
     let help =
         "Records that came too late for a result, those of cycles that were not committed included";
     families.counter("late_records", help, totals.late_records)?;
+    let late = totals.late_by_reason.iter();
+    let late = late.map(|(reason, value)| ("late", *reason, value));
+    let dead = totals.dead_by_reason.iter();
+    let dead = dead.map(|(reason, value)| ("dead", &**reason, value));
+    let letters = late
+        .chain(dead)
+        .map(|(kind, reason, value)| (vec![("kind", kind), ("reason", reason)], count(*value)));
+    let help = "Late records and dead letters, by reason";
+    families.counters("letters", help, None, letters)?;
     let help = "Records that lie between windows";
     families.counter("left_out_records", help, totals.left_out_records)?;
     families.counter(
@@ -316,7 +325,27 @@ fn stores(families: &mut Families<'_>, status: &Status) -> fmt::Result {
         "The size of a store",
         Some(Unit::Bytes),
         places(false),
-    )
+    )?;
+    let of_each = |read: fn(&StoreStatus) -> u64| {
+        let stores = status.stores.iter();
+        stores.map(move |store| (vec![("store", &*store.name)], count(read(store))))
+    };
+    let dirty = of_each(|store| store.dirty_bytes);
+    let help = "Rows in memory that RocksDB lacks, or is just given";
+    families.gauges("store_dirty", help, Some(Unit::Bytes), dirty)?;
+    let tail = of_each(|store| store.tail_bytes);
+    let help = "The part of the changelog that a restart would replay, at most";
+    families.gauges("store_tail", help, Some(Unit::Bytes), tail)?;
+    let reads = status.stores.iter().flat_map(|store| {
+        let labels = |answer| vec![("store", &*store.name), ("answer", answer)];
+        [
+            (labels("hit"), count(store.hits)),
+            (labels("miss"), count(store.misses)),
+        ]
+    });
+    let help =
+        "Reads of a store that is larger than its memory: answered from memory, or by RocksDB";
+    families.counters("store_reads", help, None, reads)
 }
 
 fn transactions(families: &mut Families<'_>, status: &Status) -> fmt::Result {

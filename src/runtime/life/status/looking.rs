@@ -152,6 +152,8 @@ impl Watcher {
             let commits = cycles.by_reason.get(&reason);
             (reason.name(), commits.copied().unwrap_or(0))
         });
+        let late = self.progress.meters.late_by_reason().into_iter();
+        let dead_letters = self.progress.meters.dead_letters();
         let bounds = BUCKET_MICROS.iter().map(|&bound| Some(bound)).chain([None]);
         Totals {
             commits: report.commits,
@@ -162,7 +164,11 @@ impl Watcher {
             discarded_records: self.progress.summary().discarded_records,
             late_records: report.late_records,
             left_out_records: report.left_out_records,
-            dead_letters: self.progress.meters.dead_letters(),
+            late_by_reason: late
+                .map(|(reason, count)| (reason.as_str(), count))
+                .collect(),
+            dead_letters: dead_letters.count(),
+            dead_by_reason: dead_letters.by_kind().clone(),
             undelivered_effects: report.undelivered_effects,
             restarts: report.restarts,
             last_restart: report.last_restart,
@@ -171,12 +177,19 @@ impl Watcher {
 
     fn stores(&self) -> Vec<StoreStatus> {
         let stores = self.progress.report().stores.into_iter();
-        let stores = stores.map(|(name, size)| StoreStatus {
-            name,
-            rows_in_memory: size.rows_in_memory,
-            memory_bytes: size.memory_bytes,
-            rows_on_disk: size.rows_on_disk,
-            disk_bytes: size.disk_bytes,
+        let stores = stores.map(|(name, size)| {
+            let reads = self.progress.meters.reads(&name);
+            StoreStatus {
+                name,
+                rows_in_memory: size.rows_in_memory,
+                memory_bytes: size.memory_bytes,
+                rows_on_disk: size.rows_on_disk,
+                disk_bytes: size.disk_bytes,
+                dirty_bytes: size.dirty_bytes,
+                tail_bytes: size.tail_bytes,
+                hits: reads.hits,
+                misses: reads.misses,
+            }
         });
         stores.collect()
     }

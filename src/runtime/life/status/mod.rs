@@ -85,10 +85,15 @@ pub struct Totals {
     pub discarded_records: u64,
     /// The records that came too late for a result.
     pub late_records: u64,
+    /// These by the reason: `closed` (the time of their results is over) or `out of range`.
+    pub late_by_reason: BTreeMap<&'static str, u64>,
     /// The records that lie between windows.
     pub left_out_records: u64,
     /// The dead letters that were written, those of cycles that were done again included.
     pub dead_letters: u64,
+    /// These by the kind of their reason, without what is of one record: numbers are `#`, and quotes are empty. There are 20 kinds at most;
+    /// the rest is counted together.
+    pub dead_by_reason: BTreeMap<String, u64>,
     /// The effects that are not delivered yet.
     pub undelivered_effects: usize,
     /// How often the job started again from its last commit.
@@ -171,6 +176,15 @@ pub struct StoreStatus {
     pub rows_on_disk: u64,
     /// The bytes of RocksDB's files.
     pub disk_bytes: u64,
+    /// The bytes in memory of rows that RocksDB lacks, or is just given.
+    pub dirty_bytes: u64,
+    /// The bytes of the changelog that a restart would replay, at most.
+    pub tail_bytes: u64,
+    /// How often memory answered while the store was larger than its memory: a key of a batch, or a range, counts once. While all rows are
+    /// in memory nothing is counted.
+    pub hits: u64,
+    /// How often RocksDB was asked then.
+    pub misses: u64,
 }
 
 /// A transaction that is open, and before which readers wait.

@@ -69,9 +69,17 @@ export function showStores(status) {
   latest = status;
   if (status.stores.length === 0) return put(at("stores"), nothing("No store has a size yet."));
   const rows = [...status.stores].sort((a, b) => b.memory_bytes + b.disk_bytes - a.memory_bytes - a.disk_bytes).slice(0, ROWS_MAX)
-    .map((store) => [store.name, count(store.rows_in_memory), bytes(store.memory_bytes), count(store.rows_on_disk), bytes(store.disk_bytes)]);
-  put(at("stores"), table([{ title: "store" }, { title: "rows", number }, { title: "memory", number }, { title: "rows on disk", number },
-    { title: "disk", number }], rows, status.stores.length - ROWS_MAX));
+    .map((store) => [store.name, count(store.rows_in_memory), bytes(store.memory_bytes), bytes(store.dirty_bytes), count(store.rows_on_disk),
+      bytes(store.disk_bytes), bytes(store.tail_bytes), hits(store)]);
+  put(at("stores"), table([{ title: "store" }, { title: "rows", number }, { title: "memory", number }, { title: "not flushed", number },
+    { title: "rows on disk", number }, { title: "disk", number }, { title: "replayed by a restart", number }, { title: "read from memory", number }], rows,
+  status.stores.length - ROWS_MAX));
+}
+
+/** The part of reads that memory answered, of a store that is larger than its memory. */
+function hits(store) {
+  const all = store.hits + store.misses;
+  return all === 0 ? "all" : `${((store.hits * 100) / all).toFixed(store.misses > 0 && store.hits * 100 > all * 99 ? 1 : 0)} %`;
 }
 
 let known = [];
