@@ -20,6 +20,7 @@ use crate::types::{Offset, Timestamp};
 const EXAMPLES: &str = "\
 Examples:
   onceflow letters list --job parse
+  onceflow letters newest dead --count 5 --job parse
   onceflow letters show dead 17 --job parse
   onceflow letters replay dead --job parse --all
   onceflow letters replay dead --job parse --reason \"invalid digit\" --source clicks
@@ -53,6 +54,14 @@ enum Action {
     List {
         /// The topics of letters; else all topics are looked into
         topics: Vec<String>,
+    },
+    /// Show the newest letters of a topic, the newest first
+    Newest {
+        /// The topic
+        topic: String,
+        /// How many at most
+        #[arg(long, default_value_t = 20, value_name = "NUMBER")]
+        count: usize,
     },
     /// Show one letter, as text and in hexadecimal
     Show {
@@ -109,6 +118,7 @@ pub(super) fn run(env: &Env, arguments: LettersArguments) -> anyhow::Result<()> 
         let mut out = output::stdout();
         match action {
             Action::List { topics } => list(&letters, &job, topics, &mut out)?,
+            Action::Newest { topic, count } => newest(&letters, &job, &topic, count, &mut out)?,
             Action::Show {
                 topic,
                 place,
@@ -196,12 +206,7 @@ fn list(
         let mut by_count: Vec<(String, u64)> = tally.reasons.into_iter().collect();
         by_count.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         for (reason, count) in by_count.into_iter().take(REASONS_MAX) {
-            let mut shown: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
-            if shown.len() < reason.len() {
-                shown.push('…');
-            }
-            let reason = output::printable(&shown).into_owned();
-            reasons.row([topic.clone(), count.to_string(), reason]);
+            reasons.row([topic.clone(), count.to_string(), short_reason(&reason)]);
             has_letters = true;
         }
     }
@@ -215,6 +220,53 @@ fn list(
     }
     writeln!(out)?;
     Ok(reasons.print(out)?)
+}
+
+fn newest(
+    letters: &Letters,
+    job: &str,
+    topic: &str,
+    count: usize,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let newest = letters.newest(topic, count)?;
+    let shown = newest.iter().map(|letter| Shown {
+        job,
+        topic,
+        letter,
+        formats: (ByteFormat::Text, ByteFormat::Text),
+        is_whole: true,
+    });
+    if output::is_json() {
+        let letters: Vec<_> = shown.map(|it| it.json()).collect();
+        return Ok(writeln!(out, "{}", json!({ "letters": letters }))?);
+    }
+    let mut table = Table::new(&["letter", "kind", "source", "reason", "written", "state"]);
+    for it in shown {
+        let letter = it.letter;
+        let at = letter
+            .source_offset
+            .map_or_else(String::new, |at| format!("@{at}"));
+        let source = format!("{}{at}", letter.source.as_deref().unwrap_or_default());
+        table.row([
+            format!("{}:{}", letter.partition, letter.offset),
+            it.kind().to_owned(),
+            output::printable(&source).into_owned(),
+            short_reason(&letter.reason),
+            time::format(letter.written),
+            it.state(),
+        ]);
+    }
+    Ok(table.print(out)?)
+}
+
+/// The beginning of a reason, which cannot move the cursor.
+fn short_reason(reason: &str) -> String {
+    let mut shown: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
+    if shown.len() < reason.len() {
+        shown.push('…');
+    }
+    output::printable(&shown).into_owned()
 }
 
 /// A partition and an offset.

@@ -4,13 +4,14 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::output::{self, Table};
 use super::session::{Absent, DataOption, Session, with_session};
 use super::time;
 use crate::env::Env;
 use crate::protocol::messages::TransactionDescription;
-use crate::types::{TopicPartition, TransactionalId};
+use crate::types::{ProducerId, TopicName, TopicPartition, TransactionalId};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,6 +20,8 @@ Examples:
   onceflow txn abort orders-writer      end a transaction that holds readers up
   onceflow txn hanging --log kafka://broker:9092
                                         find those that nobody will ever end
+  onceflow txn abort-hanging orders-0 4711 --log kafka://broker:9092
+                                        end one of them, in its partition
 
 A transaction that was open when its process died is aborted when the directory is opened next,
 by this command too.";
@@ -52,6 +55,25 @@ enum Action {
         #[arg(value_parser = TransactionalId::new)]
         id: TransactionalId,
     },
+    /// Abort a hanging transaction in one partition
+    AbortHanging {
+        /// The partition, such as orders-0
+        #[arg(value_parser = parse_partition)]
+        partition: TopicPartition,
+        /// The producer id, as `hanging` lists it
+        producer: i64,
+    },
+}
+
+fn parse_partition(text: &str) -> Result<TopicPartition, String> {
+    let of = |text: &str| {
+        let (topic, number) = text.rsplit_once('-')?;
+        Some(TopicPartition::new(
+            TopicName::new(topic).ok()?,
+            number.parse().ok()?,
+        ))
+    };
+    of(text).ok_or_else(|| "a partition is its topic and its number, such as orders-0".to_owned())
 }
 
 /// Runs `onceflow txn`.
@@ -68,10 +90,29 @@ pub(super) fn run(env: &Env, arguments: TxnArguments) -> anyhow::Result<()> {
                     format!(
                         "nothing of {id} was aborted (`onceflow txn describe {id}` shows its state)"
                     )
-                })
+                })?;
+                tell_aborted(&json!({ "aborted": id.as_str() }))
+            }
+            Action::AbortHanging {
+                partition,
+                producer,
+            } => {
+                let producer_id = ProducerId(producer);
+                session.wait(admin.abort_hanging_transaction(&partition, producer_id))?;
+                let place = partition.to_string();
+                tell_aborted(&json!({ "aborted": producer, "partition": place }))
             }
         }
     })
+}
+
+/// Says what was done to programs. People hear of failures only.
+fn tell_aborted(told: &serde_json::Value) -> anyhow::Result<()> {
+    let mut out = output::stdout();
+    if output::is_json() {
+        writeln!(out, "{told}")?;
+    }
+    Ok(out.flush()?)
 }
 
 fn list(session: &Session) -> anyhow::Result<()> {

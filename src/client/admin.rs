@@ -12,7 +12,10 @@ use crate::protocol::messages::{
     OffsetFetchRequest, OffsetSpec, PartitionDescription, ProducerDescription, TopicMetadata,
     TransactionDescription,
 };
-use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition, TransactionalId};
+use crate::protocol::{ErrorCode, ErrorKind};
+use crate::types::{
+    GroupId, Isolation, Offset, ProducerId, TopicName, TopicPartition, TransactionalId,
+};
 
 /// Administration. Cheap to clone.
 ///
@@ -176,7 +179,7 @@ impl Admin {
     }
 
     /// The open transactions of a partition that no coordinator knows of: nothing will ever end them, and readers of
-    /// committed records wait before the first one for good (K8). Kafka's `kafka-transactions.sh abort` ends one.
+    /// committed records wait before the first one for good (K8). [`abort_hanging_transaction`](Self::abort_hanging_transaction) ends one.
     ///
     /// # Errors
     /// If there is no such partition, or the log cannot be asked.
@@ -313,6 +316,34 @@ impl Admin {
     /// If there is no such id, or its transaction is decided already.
     pub async fn abort_transaction(&self, id: &TransactionalId) -> Result<(), ClientError> {
         self.transport.abort_transaction(id).await
+    }
+}
+
+impl Admin {
+    /// Aborts a transaction of [`hanging_transactions`](Self::hanging_transactions), in this partition. One that a coordinator knows is not
+    /// touched: [`abort_transaction`](Self::abort_transaction) aborts it as a whole.
+    ///
+    /// # Errors
+    /// If none of this producer hangs there, or the log refuses.
+    pub async fn abort_hanging_transaction(
+        &self,
+        partition: &TopicPartition,
+        producer: ProducerId,
+    ) -> Result<(), ClientError> {
+        let hanging = self.hanging_transactions(partition).await?;
+        let found = hanging.iter().find(|it| it.producer.id == producer);
+        match found {
+            Some(found) => self.transport.abort_in_partition(partition, found).await,
+            None => Err(ClientError::Refused {
+                request: "WriteTxnMarkers",
+                code: ErrorCode::InvalidTxnState,
+                message: format!(
+                    "no transaction of producer {producer} hangs in {partition}: `onceflow txn hanging` lists those that do, and `onceflow txn \
+                     abort` ends one that a coordinator knows"
+                ),
+                kind: ErrorKind::Fatal,
+            }),
+        }
     }
 }
 

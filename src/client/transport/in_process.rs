@@ -6,7 +6,9 @@ use futures::FutureExt;
 use futures::future::ready;
 
 use super::{FetchedOffset, Reply, Transport};
-use crate::broker::{Broker, BrokerError, CompactionHold, GroupDescription, Reply as BrokerReply};
+use crate::broker::{
+    Broker, BrokerError, CompactionHold, GroupDescription, OperatorMarker, Reply as BrokerReply,
+};
 use crate::client::ClientError;
 use crate::env::Env;
 use crate::protocol::messages::groups::{
@@ -18,7 +20,7 @@ use crate::protocol::messages::{
     ConfigEntry, EndTxnRequest, EndWatch, FetchRequest, FetchedPartition, InitProducerIdRequest,
     ListedOffset, NewTopic, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec,
     PartitionDescription, ProduceRequest, ProduceResponse, ProducerDescription, TopicMetadata,
-    TransactionDescription, TxnOffsetCommitRequest,
+    TransactionDescription, TransactionResult, TxnOffsetCommitRequest,
 };
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{
@@ -195,6 +197,20 @@ impl Transport for InProcess {
             "DescribeProducers",
             self.broker.describe_producers(partition),
         )
+    }
+
+    fn abort_in_partition(
+        &self,
+        partition: &TopicPartition,
+        producer: &ProducerDescription,
+    ) -> Reply<()> {
+        let marker = OperatorMarker {
+            producer: producer.producer,
+            coordinator_epoch: producer.coordinator_epoch.max(0),
+            result: TransactionResult::Abort,
+        };
+        let reply = self.broker.write_marker(partition, marker);
+        later("WriteTxnMarkers", reply, refused)
     }
 
     fn init_producer_id(&self, request: InitProducerIdRequest) -> Reply<ProducerIdentity> {

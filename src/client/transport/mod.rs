@@ -155,6 +155,22 @@ pub trait Transport: Send + Sync + 'static {
     fn describe_producers(&self, partition: &TopicPartition) -> Reply<Vec<ProducerDescription>>;
 
     #[doc(hidden)]
+    /// Aborts what a producer has open in one partition, as an operator (WriteTxnMarkers).
+    fn abort_in_partition(
+        &self,
+        _partition: &TopicPartition,
+        producer: &ProducerDescription,
+    ) -> Reply<()> {
+        let error = ClientError::Refused {
+            request: "WriteTxnMarkers",
+            code: ErrorCode::UnsupportedVersion,
+            message: format!("producer {} is not aborted from here", producer.producer.id),
+            kind: ErrorKind::Fatal,
+        };
+        futures::FutureExt::boxed(futures::future::ready(Err(error)))
+    }
+
+    #[doc(hidden)]
     /// Gives a producer identity, and fences every earlier holder of the transactional id (InitProducerId).
     fn init_producer_id(&self, request: InitProducerIdRequest) -> Reply<ProducerIdentity>;
 

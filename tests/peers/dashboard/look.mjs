@@ -164,9 +164,62 @@ const scenarios = {
     await live();
     await says("#open-transactions .hanging", `a hanging one of producer ${words[0]}`);
     await says("#open-transactions .hanging", "nobody will end it");
-    await says("#open-transactions .hanging", "kafka-transactions.sh abort --topic");
+    await says("#open-transactions .hanging", "onceflow txn abort-hanging");
     await says("#sentence", "is held up by a hanging transaction");
     await shoot("hanging");
+  },
+
+  /** Letters by reason, each decoded beside raw; one goes back once that is confirmed. */
+  async letters() {
+    await enter();
+    await says("#reasons", "invalid digit");
+    await page.click("#look-letters");
+    await until("letters are shown", () => document.querySelectorAll("#found-letters .letter").length === 2);
+    const first = page.locator("#found-letters .letter").first();
+    await says("#found-letters .letter", "numbers-0 at offset 2");
+    await says("#found-letters .letter", "1 attempt");
+    assert.equal(await first.locator(".bytes .decoded").last().innerText(), "<img src=x>");
+    assert.equal(await first.locator(".bytes .raw").last().innerText(), "3c 69 6d 67 20 73 72 63 3d 78 3e");
+    await shoot("letters");
+    await first.locator("button").click();
+    await page.locator("#sure").waitFor();
+    await shoot("letters-sure", { fullPage: false });
+    assert.equal(await page.evaluate(() => document.activeElement.id), "sure-no");
+    await page.keyboard.press("Escape");
+    await until("nothing is asked", () => !document.querySelector("#sure").open);
+    assert.equal(await text("#letters-told"), "");
+    await first.locator("button").focus();
+    await page.keyboard.press("Enter");
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    await says("#letters-told", "1 letter is given back to the job.");
+    await until("it failed again", async () => {
+      document.querySelector("#look-letters").click();
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      return document.querySelector("#found-letters .letter")?.innerText.includes("2 attempts");
+    });
+    await says("#found-letters .letter:nth-child(2) .state", "replayed");
+    await page.emulateMedia({ colorScheme: "dark" });
+    await noScroll(360);
+    await shoot("letters-phone-dark");
+  },
+
+  /** A transaction of somebody else is aborted, once that is confirmed. */
+  async abort() {
+    const [, name] = words;
+    await enter();
+    await says("#open-transactions .foreign", name);
+    const button = page.getByRole("button", { name: "Abort it" });
+    await button.click();
+    await says("#sure-question", `Abort the transaction of ${name}?`);
+    await page.click("#sure-no");
+    await step("held");
+    await button.click();
+    await shoot("abort-sure", { fullPage: false });
+    await page.click("#sure-yes");
+    await says("#transactions-told", "was aborted.");
+    await step("aborted");
+    await until("it is gone", () => !document.querySelector("#open-transactions .foreign"));
   },
 
   /** The page asks for the token, and shows nothing before. */
@@ -186,15 +239,23 @@ const scenarios = {
   },
 };
 
+/** Gives the token, which is the first word of the scenario. */
+async function enter() {
+  await page.locator("#door").waitFor();
+  await page.fill("#token", words[0]);
+  await page.press("#token", "Enter");
+  await live();
+}
+
 /** Everything that can be used is reached with the keyboard alone. */
 async function byKeyboard() {
   await page.evaluate(() => { document.activeElement.blur(); window.scrollTo(0, 0); });
-  const ids = ["job", "graph", "commits", "time", "transactions", "positions", "state", "lives"];
+  const ids = ["job", "graph", "commits", "time", "transactions", "positions", "state", "letters", "lives"];
   for (const [place, id] of ids.entries()) {
     await page.keyboard.press(String(place + 1));
     assert.equal(await page.evaluate(() => document.activeElement.id), id);
   }
-  const wanted = await page.evaluate(() => [...document.querySelectorAll("nav a, g.node, #graph-scroll, #cycles, #open button, #store, #key, #lookup button, footer a")].length);
+  const wanted = await page.evaluate(() => [...document.querySelectorAll("nav a, g.node, #graph-scroll, #cycles, #open button, #store, #key, #lookup button, #look-letters, footer a")].length);
   await page.evaluate(() => { document.activeElement.blur(); });
   await page.keyboard.press("1");
   await page.evaluate(() => { document.querySelector(".skip").focus(); document.querySelectorAll("[data-reached]").forEach((it) => delete it.dataset.reached); });
@@ -202,7 +263,7 @@ async function byKeyboard() {
     await page.keyboard.press("Tab");
     await page.evaluate(() => { if (document.activeElement) document.activeElement.dataset.reached = "yes"; });
   }
-  const missed = await page.evaluate(() => [...document.querySelectorAll("nav a, g.node, #graph-scroll, #cycles, #open button, #store, #key, #lookup button, footer a")]
+  const missed = await page.evaluate(() => [...document.querySelectorAll("nav a, g.node, #graph-scroll, #cycles, #open button, #store, #key, #lookup button, #look-letters, footer a")]
     .filter((it) => !it.dataset.reached).map((it) => it.outerHTML.slice(0, 80)));
   assert.deepEqual(missed, []);
   await page.focus("#cycles");

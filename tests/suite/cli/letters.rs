@@ -46,6 +46,14 @@ fn letters_are_listed_shown_and_given_back_to_their_job() {
         "{listed}"
     );
     assert!(listed.contains("\"x27\": invalid digit"), "{listed}");
+    let newest = cli.ok("--output json letters newest dead --count 2 --job parse");
+    let newest: serde_json::Value = serde_json::from_str(&newest).unwrap();
+    let newest = newest["letters"].as_array().unwrap();
+    assert_eq!(newest.len(), 2);
+    assert!(newest[0]["offset"].as_i64() > newest[1]["offset"].as_i64());
+    assert_eq!(newest[0]["state"], "not replayed");
+    let table = cli.ok("letters newest dead --job parse");
+    assert_eq!(table.lines().count(), 11, "{table}");
     let shown = cli.ok("letters show dead 1 --job parse");
     for part in [
         "source: in-0, offset 3\n",

@@ -1,5 +1,6 @@
 //! The dashboard: who gets it and what comes, over HTTP; and how it looks to a browser, while jobs run, are held up, and die.
 
+mod acting;
 mod browser;
 mod child;
 mod over_http;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::jobs::support::{OFTEN, Place};
 
 const TOKEN: &str = "a token of a test, long enough";
-const FILES: [&str; 9] = [
+const FILES: [&str; 12] = [
     "style.css",
     "app.js",
     "dom.js",
@@ -20,6 +20,9 @@ const FILES: [&str; 9] = [
     "commits.js",
     "time.js",
     "tables.js",
+    "letters.js",
+    "bytes.js",
+    "act.js",
     "icon.svg",
 ];
 

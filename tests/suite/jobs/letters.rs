@@ -5,7 +5,7 @@ use std::path::Path;
 
 use onceflow::client::wait;
 use onceflow::prelude::*;
-use onceflow::runtime::{Launch, LetterChoice, LetterState, LetterTime, Letters, Upstream};
+use onceflow::runtime::{Launch, Letter, LetterChoice, LetterState, LetterTime, Letters, Upstream};
 use onceflow::types::{Timestamp, TopicName};
 
 use super::support::{
@@ -94,6 +94,19 @@ pub(crate) fn states(letters: &Letters, topic: &str) -> Vec<LetterState> {
     states
 }
 
+/// The newest letters are the last ones that a look at all of them shows.
+fn assert_newest(letters: &Letters) {
+    let mut offsets = Vec::new();
+    let see = &mut |letter: &Letter| offsets.push(letter.offset);
+    letters.visit("dead", see).unwrap();
+    offsets.reverse();
+    for count in [1, 3, 20, 1000] {
+        let newest = letters.newest("dead", count).unwrap();
+        let newest: Vec<_> = newest.iter().map(|letter| letter.offset).collect();
+        assert_eq!(newest, offsets[..count.min(20)], "{count}");
+    }
+}
+
 #[test]
 fn u13_dead_letters_of_every_kind_of_source_are_replayed_once() {
     for kind in [Kind::Topic, Kind::Keyed, Kind::Lines, Kind::Values] {
@@ -116,6 +129,7 @@ fn u13_dead_letters_of_every_kind_of_source_are_replayed_once() {
             [LetterState::Waiting; 20],
             "{kind:?}"
         );
+        assert_newest(&letters);
         let all = LetterChoice::all();
         let asked = letters.replay("dead", &all, LetterTime::Own).unwrap();
         assert_eq!((asked.count, asked.asked_before), (20, 0));

@@ -1,4 +1,4 @@
-//! A transaction in a partition that no coordinator knows of: found by us, ended by Kafka's own tool.
+//! A transaction in a partition that no coordinator knows of: found and ended by us.
 
 use std::time::Duration;
 
@@ -73,12 +73,11 @@ fn k8_a_hanging_transaction_is_found_and_readers_go_on_when_it_is_ended() {
         let nothing = &mut |step: &str| panic!("the browser asks for {step}");
         crate::dashboard::look("hanging", &url, &[&producer], nothing);
     }
-    let offset = stands_at.to_string();
-    let partition = ["--topic", world.name, "--partition", "0"];
-    let arguments = [&["abort"][..], &partition, &["--start-offset", &offset]].concat();
-    stage
-        .cluster
-        .tool("org.apache.kafka.tools.TransactionsCommand", &arguments);
+    let end = |producer| wait(admin.abort_hanging_transaction(&world.partition(), producer));
+    // The other one is known to its coordinator, and not open any more.
+    let refused = end(writer.identity().id).unwrap_err().to_string();
+    assert!(refused.contains("hangs in"), "{refused}");
+    end(late.identity().id).unwrap();
     world.until_committed(&["before", "behind"]);
     let found = wait(admin.hanging_transactions(&world.partition())).unwrap();
     assert!(found.is_empty(), "{found:?}");

@@ -36,6 +36,19 @@ macro_rules! answers {
     )* };
 }
 
+/// A request among brokers, whose answer asks for no pause.
+impl Answer for wire::write_txn_markers::WriteTxnMarkersResponse {
+    fn throttle_ms(&self) -> i32 {
+        0
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        let topics = self.markers.iter().flat_map(|marker| &marker.topics);
+        let mut partitions = topics.flat_map(|topic| &topic.partitions);
+        partitions.find_map(|partition| fault(partition.error_code, None))
+    }
+}
+
 answers! {
     // Of these the caller looks at each error itself.
     wire::produce::ProduceResponse, |_r| None;

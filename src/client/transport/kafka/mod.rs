@@ -279,6 +279,15 @@ impl Transport for KafkaTransport {
         self.run(|cluster| async move { cluster.describe_producers(&partition).await })
     }
 
+    fn abort_in_partition(
+        &self,
+        partition: &TopicPartition,
+        producer: &ProducerDescription,
+    ) -> Reply<()> {
+        let (partition, producer) = (partition.clone(), producer.clone());
+        self.run(|cluster| async move { cluster.abort_in_partition(&partition, &producer).await })
+    }
+
     fn init_producer_id(&self, request: InitProducerIdRequest) -> Reply<ProducerIdentity> {
         self.run(|cluster| async move { cluster.init_producer_id(request).await })
     }

@@ -427,4 +427,30 @@ impl Cluster {
         });
         Ok(producers.collect())
     }
+
+    /// Writes an abort marker for what a producer has open in a partition. Before its first marker it has no coordinator's epoch: the least one
+    /// is good then.
+    pub(super) async fn abort_in_partition(
+        &self,
+        place: &TopicPartition,
+        producer: &ProducerDescription,
+    ) -> Result<(), ClientError> {
+        use wire::write_txn_markers::{
+            WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
+        };
+        let request = WriteTxnMarkersRequest {
+            markers: vec![WritableTxnMarker {
+                producer_id: producer.producer.id.0,
+                producer_epoch: producer.producer.epoch.0,
+                transaction_result: false,
+                topics: vec![WritableTxnMarkerTopic {
+                    name: place.topic.to_string(),
+                    partition_indexes: vec![place.partition],
+                }],
+                coordinator_epoch: producer.coordinator_epoch.max(0),
+            }],
+        };
+        let plan = Plan::new(Target::Leader(place.clone())).about(place);
+        self.call(&plan, &request).await.map(drop)
+    }
 }

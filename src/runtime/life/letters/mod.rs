@@ -6,6 +6,7 @@
 //! with the cycle that it is part of, like any other. A letter of a topic between processes goes back into that topic (`way.rs`).
 
 mod letter;
+mod newest;
 mod of_a_job;
 mod way;
 
@@ -153,18 +154,11 @@ impl Letters {
         topic: &str,
         visit: &mut dyn FnMut(&Letter) -> Result<(), JobError>,
     ) -> Result<(), JobError> {
-        let name = TopicName::new(topic)?;
-        let Some(found) = wait(self.transport.topic(&name))? else {
-            let why = format!(
-                "there is no topic {topic:?}: `onceflow letters list --job {}` says which topics have some",
-                self.job
-            );
-            return Err(refused(&self.job, why));
-        };
-        let is_of_late = self.is_of_late(&name)?;
+        let partitions = self.partitions_of(topic)?;
+        let is_of_late = self.is_of_late(&TopicName::new(topic)?)?;
         let asked = self.asked_for(topic)?;
-        for partition in 0..found.partitions_count {
-            let place = TopicPartition::new(name.clone(), partition);
+        for place in partitions {
+            let partition = place.partition;
             self.read_all(&place, &mut |record| {
                 let Some(mut letter) = Letter::of(partition, record, is_of_late) else {
                     return Ok(());
@@ -176,6 +170,22 @@ impl Letters {
             })?;
         }
         Ok(())
+    }
+
+    /// The partitions of a topic of letters.
+    fn partitions_of(&self, topic: &str) -> Result<Vec<TopicPartition>, JobError> {
+        let name = TopicName::new(topic)?;
+        let Some(found) = wait(self.transport.topic(&name))? else {
+            let why = format!(
+                "there is no topic {topic:?}: `onceflow letters list --job {}` says which topics have some",
+                self.job
+            );
+            return Err(refused(&self.job, why));
+        };
+        let partitions = 0..found.partitions_count;
+        Ok(partitions
+            .map(|partition| TopicPartition::new(name.clone(), partition))
+            .collect())
     }
 
     /// Which letters of a topic were asked for.
@@ -221,9 +231,10 @@ impl Letters {
         place: &TopicPartition,
         visit: &mut dyn FnMut(&Record<'_>),
     ) -> Result<(), JobError> {
-        let Some((mut reader, end)) = self.reader(place)? else {
+        let Some((first, end)) = self.bounds(place)? else {
             return Ok(());
         };
+        let mut reader = self.reader(place, first);
         while reader.position() < end {
             if let Some(batch) = reader.fetch_now()?.next() {
                 let batch = batch?;
@@ -240,9 +251,21 @@ impl Letters {
         place: &TopicPartition,
         visit: &mut dyn FnMut(&Record<'_>) -> Result<(), JobError>,
     ) -> Result<(), JobError> {
-        let Some((mut reader, end)) = self.reader(place)? else {
-            return Ok(());
-        };
+        match self.bounds(place)? {
+            Some((first, end)) => self.read(place, first, end, visit),
+            None => Ok(()),
+        }
+    }
+
+    /// Shows the records of a part of a partition, and those behind it that are read with the last one.
+    fn read(
+        &self,
+        place: &TopicPartition,
+        from: Offset,
+        end: Offset,
+        visit: &mut dyn FnMut(&Record<'_>) -> Result<(), JobError>,
+    ) -> Result<(), JobError> {
+        let mut reader = self.reader(place, from);
         while reader.position() < end {
             for batch in reader.fetch_now()? {
                 let batch = batch?;
@@ -254,11 +277,14 @@ impl Letters {
         Ok(())
     }
 
-    /// A reader of what is committed in a partition, with its end; none if it is empty.
-    fn reader(
-        &self,
-        place: &TopicPartition,
-    ) -> Result<Option<(PartitionReader, Offset)>, JobError> {
+    /// A reader of what is committed in a partition.
+    fn reader(&self, place: &TopicPartition, from: Offset) -> PartitionReader {
+        let transport = Arc::clone(&self.transport);
+        PartitionReader::new(transport, place.clone(), from, Isolation::ReadCommitted)
+    }
+
+    /// The first offset of a partition, and the end of what is committed.
+    fn bounds(&self, place: &TopicPartition) -> Result<Option<(Offset, Offset)>, JobError> {
         let list = |spec| {
             wait(
                 self.transport
@@ -266,13 +292,9 @@ impl Letters {
             )
         };
         let (first, end) = (list(OffsetSpec::Earliest)?, list(OffsetSpec::Latest)?);
-        let (Some(first), Some(end)) = (first, end) else {
-            return Ok(None);
-        };
-        let transport = Arc::clone(&self.transport);
-        let isolation = Isolation::ReadCommitted;
-        let reader = PartitionReader::new(transport, place.clone(), first.offset, isolation);
-        Ok(Some((reader, end.offset)))
+        Ok(first
+            .zip(end)
+            .map(|(first, end)| (first.offset, end.offset)))
     }
 
     /// Asks the job for letters once more: each of them enters it exactly once, where its source or its late record did, and is committed

@@ -1,4 +1,4 @@
-//! Questions over HTTP: read only, on the loopback address unless a token guards it.
+//! Questions over HTTP: on the loopback address unless a token guards it, and read only unless changes are allowed.
 //!
 //! ```text
 //! GET  /                                            the job and its stores
@@ -11,6 +11,7 @@
 //! GET  /windows/NAME?key=…&from=…&to=…              the windows of a key that are open
 //! GET  /processed?topic=…&partition=…&offset=…      waits until that record is processed
 //! POST /read                                        several questions, all answered of one epoch
+//! GET  /letters, POST /transactions/abort …         letters, and what changes something: `act.rs`
 //! ```
 //! What a question means is `question.rs`; here are connections, statuses and who may ask.
 
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming as Body;
+use hyper::body::{Bytes, Incoming as Body};
 use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -29,10 +30,11 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::act::Act;
+use super::failed::Failed;
 use super::question::{Checked, Question};
 use super::shown::{Sent, whole};
 use super::{Queries, QueryError};
-use crate::codec::CodecError;
 use crate::net::{Address, Incoming, Listener, NetError, OwnRuntime, ServerTls, ServerTlsSettings};
 use crate::runtime::task::committed::{Epoch, Kind};
 use crate::types::{Offset, TopicName, TopicPartition};
@@ -57,6 +59,7 @@ pub struct HttpConfig {
     listen: Address,
     token: Option<String>,
     tls: Option<ServerTlsSettings>,
+    may_change: bool,
     #[cfg(feature = "dashboard")]
     has_dashboard: bool,
 }
@@ -101,6 +104,7 @@ impl HttpConfig {
             listen: address.parse()?,
             token: None,
             tls: None,
+            may_change: false,
             #[cfg(feature = "dashboard")]
             has_dashboard: false,
         })
@@ -125,6 +129,16 @@ impl HttpConfig {
         }
     }
 
+    /// Lets who has the [`token`](Self::token) change something, too: replay letters of the job, and abort transactions before which
+    /// readers wait. The dashboard asks once more before it does.
+    #[must_use]
+    pub fn allow_changes(self) -> Self {
+        Self {
+            may_change: true,
+            ..self
+        }
+    }
+
     /// Encrypts what is sent.
     #[must_use]
     pub fn tls(self, settings: ServerTlsSettings) -> Self {
@@ -138,6 +152,10 @@ impl HttpConfig {
         let why = match &self.token {
             Some(token) if token.len() < 16 => {
                 "the token has less than 16 characters, and could be guessed: give a longer one"
+                    .to_owned()
+            }
+            None if self.may_change => {
+                "without a token every program of this machine could change something: set one"
                     .to_owned()
             }
             None if !self.listen.is_loopback() => format!(
@@ -176,7 +194,7 @@ impl std::fmt::Debug for HttpServer {
 
 impl Queries {
     /// Answers questions over HTTP, as JSON, until the returned value is dropped: `docs/queries.md` has the paths. Whoever asks can read
-    /// the whole state, and change nothing.
+    /// the whole state, and change nothing unless that is [allowed](HttpConfig::allow_changes).
     ///
     /// ```
     /// # fn ask(running: &onceflow::runtime::Running) -> anyhow::Result<()> {
@@ -216,6 +234,8 @@ impl Queries {
             token: config.token.map(|token| digest(&SHA256, token.as_bytes())),
             is_loopback: config.listen.is_loopback(),
             tls,
+            may_change: config.may_change,
+            acting: Arc::new(Semaphore::new(1)),
             #[cfg(feature = "dashboard")]
             has_dashboard: config.has_dashboard,
         });
@@ -234,6 +254,9 @@ pub(super) struct Shared {
     token: Option<ring::digest::Digest>,
     is_loopback: bool,
     tls: Option<ServerTls>,
+    pub(super) may_change: bool,
+    /// Who has it looks into letters, or changes something.
+    pub(super) acting: Arc<Semaphore>,
     #[cfg(feature = "dashboard")]
     pub(super) has_dashboard: bool,
 }
@@ -273,59 +296,6 @@ async fn serve(incoming: Incoming, shared: Arc<Shared>) -> anyhow::Result<()> {
         .serve_connection(io, service)
         .await?;
     Ok(())
-}
-
-/// A question that was not answered: the status, and what to tell.
-pub(super) struct Failed {
-    status: StatusCode,
-    told: Map<String, Value>,
-}
-
-impl Failed {
-    pub(super) fn new(status: StatusCode, why: impl Into<String>) -> Self {
-        let told = Map::from_iter([("error".to_owned(), Value::String(why.into()))]);
-        Self { status, told }
-    }
-
-    fn bad(why: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, why)
-    }
-}
-
-impl From<QueryError> for Failed {
-    fn from(error: QueryError) -> Self {
-        let status = match &error {
-            QueryError::Malformed { .. }
-            | QueryError::TooMany { .. }
-            | QueryError::BeforeHistory { .. }
-            | QueryError::Codec(CodecError::Encode { .. }) => StatusCode::BAD_REQUEST,
-            QueryError::UnknownStore { .. }
-            | QueryError::WrongType { .. }
-            | QueryError::NoWindows { .. }
-            | QueryError::NotRead { .. } => StatusCode::NOT_FOUND,
-            QueryError::Elsewhere { .. } => StatusCode::MISDIRECTED_REQUEST,
-            QueryError::Overtaken { .. } | QueryError::Ended { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            QueryError::Codec(_) | QueryError::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        let mut failed = Self::new(status, error.to_string());
-        if let QueryError::Elsewhere {
-            instance,
-            state_partition,
-            ..
-        } = error
-        {
-            let told = [
-                ("instance", Value::from(instance)),
-                ("state_partition", Value::from(state_partition)),
-            ];
-            failed
-                .told
-                .extend(told.map(|(name, value)| (name.to_owned(), value)));
-        }
-        failed
-    }
 }
 
 /// The parameters of a URL that belong to no question.
@@ -377,10 +347,17 @@ fn read_parameters(text: &str) -> Result<(Question, Terms), Failed> {
 }
 
 #[cfg(feature = "metrics")]
-const PATHS: &str = "GET /, GET /status, GET /metrics, GET /stores/NAME, GET /windows/NAME, GET /processed, POST /read";
+const METRICS: &str = "GET /metrics, ";
 #[cfg(not(feature = "metrics"))]
-const PATHS: &str =
-    "GET /, GET /status, GET /stores/NAME, GET /windows/NAME, GET /processed, POST /read";
+const METRICS: &str = "";
+
+/// What may be asked for.
+fn paths() -> String {
+    format!(
+        "GET /, GET /status, {METRICS}GET /stores/NAME, GET /windows/NAME, GET /processed, POST /read, GET /letters, \
+         GET /letters/TOPIC, POST /letters/TOPIC/replay, POST /transactions/abort"
+    )
+}
 
 impl Shared {
     async fn respond(self: &Arc<Self>, request: Request<Body>) -> Response<Sent> {
@@ -388,6 +365,7 @@ impl Shared {
             Ok(()) => match self.show(&request).await {
                 Some(Ok(shown)) => return shown,
                 Some(Err(failed)) => Err(failed),
+                None if Act::is_at(request.uri().path()) => self.act(request).await,
                 None => self.answer(request).await,
             },
             Err(failed) => Err(failed),
@@ -449,7 +427,7 @@ impl Shared {
                 (&Method::POST, ..) => Err(no_path(&path)),
                 _ => Err(Failed::new(
                     StatusCode::METHOD_NOT_ALLOWED,
-                    format!("nothing can be changed here: {PATHS}"),
+                    format!("there is no such request: {}", paths()),
                 )),
             }
         };
@@ -515,7 +493,8 @@ impl Shared {
         let told = [
             ("job", declared.job.as_str().into()),
             ("stores", stores.collect()),
-            ("paths", PATHS.split(", ").collect()),
+            ("paths", paths().split(", ").collect()),
+            ("may_change", self.may_change.into()),
         ];
         told.map(|(name, value)| (name.to_owned(), value))
             .into_iter()
@@ -554,11 +533,9 @@ impl Shared {
     }
 }
 
-fn no_path(path: &str) -> Failed {
-    Failed::new(
-        StatusCode::NOT_FOUND,
-        format!("there is nothing at {path}: {PATHS}"),
-    )
+pub(super) fn no_path(path: &str) -> Failed {
+    let why = format!("there is nothing at {path}: {}", paths());
+    Failed::new(StatusCode::NOT_FOUND, why)
 }
 
 /// Whether a `Host` header names this machine from within.
@@ -570,14 +547,19 @@ fn names_loopback(host: &str) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-async fn read_body(body: Body) -> Result<Vec<Question>, Failed> {
+/// The whole body of a request.
+pub(super) async fn whole_body(body: Body) -> Result<Bytes, Failed> {
     let whole = timeout(SLOW_CLIENT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-    let Ok(Ok(whole)) = whole else {
-        return Err(Failed::bad(
+    match whole {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        _ => Err(Failed::bad(
             "the body did not come whole within 10 s, or has more than 1 MiB",
-        ));
-    };
-    let questions: Vec<Question> = serde_json::from_slice(&whole.to_bytes()).map_err(|e| {
+        )),
+    }
+}
+
+async fn read_body(body: Body) -> Result<Vec<Question>, Failed> {
+    let questions: Vec<Question> = serde_json::from_slice(&whole_body(body).await?).map_err(|e| {
         Failed::bad(format!(
             "the body is not a list of questions, as [{{\"store\": \"counts\", \"key\": \"tea\"}}]: {e}"
         ))

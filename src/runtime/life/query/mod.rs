@@ -5,8 +5,12 @@
 //!
 //! Reading order: `mod.rs` (who asks, and when there is an answer), `stores.rs` (typed stores); what they read is `task/committed.rs`.
 
+#[cfg(feature = "http")]
+mod act;
 #[cfg(feature = "dashboard")]
 mod dashboard;
+#[cfg(feature = "http")]
+mod failed;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 #[cfg(feature = "metrics")]
@@ -129,6 +133,12 @@ impl Queries {
             watcher: Arc::new(watcher),
             at_least: Epoch::default(),
         }
+    }
+
+    /// The job's name.
+    #[cfg(feature = "http")]
+    fn job(&self) -> &str {
+        &self.declared.job
     }
 
     /// Who looks at the job as a whole.

@@ -19,7 +19,8 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use tokio::time::timeout;
 
-use super::http::{Failed, Shared};
+use super::failed::Failed;
+use super::http::Shared;
 use crate::runtime::life::status::Status;
 
 /// How long the log may take to say where partitions end, before the view goes without.

@@ -55,6 +55,11 @@ impl Watcher {
         }
     }
 
+    #[cfg(feature = "http")]
+    pub(in crate::runtime::life) fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+
     /// The job as it is now.
     pub(in crate::runtime::life) async fn look(&self) -> Status {
         let mut status = self.of_this_process();

@@ -6,6 +6,8 @@ import { showGraph } from "./graph.js";
 import { showCommits } from "./commits.js";
 import { showTime, timedStores } from "./time.js";
 import { knowStores, showLives, showSplits, showStores, showTransactions } from "./tables.js";
+import { showLetters } from "./letters.js";
+import { allowChanges } from "./act.js";
 
 /** Without a view for so long the connection counts as lost. */
 const SILENCE_MILLIS = 4000;
@@ -31,6 +33,14 @@ const headers = () => {
 /** Asks the job's server; the answer's JSON, or an error that says why not. */
 export async function ask(path) {
   const answer = await fetch(path, { headers: { Accept: "application/json", ...headers() }, cache: "no-store" });
+  const told = await answer.json();
+  if (!answer.ok) throw new Error(told.error ?? `the server answered ${answer.status}`);
+  return told;
+}
+
+/** Asks for a change. */
+export async function send(path, body) {
+  const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers() }, body: JSON.stringify(body), cache: "no-store" });
   const told = await answer.json();
   if (!answer.ok) throw new Error(told.error ?? `the server answered ${answer.status}`);
   return told;
@@ -109,6 +119,7 @@ function show(status) {
   showTransactions(status);
   showSplits(status);
   showStores(status);
+  showLetters(status);
   showLives(status);
   tellLiveness();
 }
@@ -121,6 +132,7 @@ function arrive() {
   ask("./").then((about) => {
     knowStores(about.stores);
     timedStores(about.stores);
+    allowChanges(about.may_change);
   }, () => {});
 }
 
@@ -160,9 +172,9 @@ document.addEventListener("visibilitychange", () => {
   else setTimeout(watch, 0);
 });
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
+  if (at("sure").open || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
   const link = document.querySelectorAll("nav a")[Number(event.key) - 1];
-  if (!link || !/^[1-8]$/.test(event.key)) return;
+  if (!link || !/^[1-9]$/.test(event.key)) return;
   link.click();
   document.querySelector(link.getAttribute("href")).focus({ preventScroll: true });
 });

@@ -5,8 +5,8 @@
 //! GET  /dashboard/NAME      the page's style and scripts
 //! GET  /dashboard/events    the view of the job (`Status`) once a second, as server-sent events
 //! ```
-//! The page is a few files in this folder, without a build step; it asks nobody but its own server, and shows nothing that `/status` and
-//! the questions over HTTP do not give as JSON. A view is made only when somebody reads it: where nobody looks, nothing is done.
+//! The page is a few files in this folder, without a build step; it asks nobody but its own server, and shows and does nothing that
+//! `/status`, the questions over HTTP and `act.rs` do not do for programs. A view is made only when somebody reads it: where nobody looks, nothing is done.
 //!
 //! The page's files in reading order: `index.html`, `app.js` (what comes, and who shows it), `dom.js` (text becomes elements, never
 //! markup), then a file a view.
@@ -48,7 +48,7 @@ pub(super) struct File {
 }
 
 /// The files by name.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 12] = [
     ("style.css", CSS, include_str!("style.css")),
     ("app.js", JS, include_str!("app.js")),
     ("dom.js", JS, include_str!("dom.js")),
@@ -57,6 +57,9 @@ const FILES: [(&str, &str, &str); 9] = [
     ("commits.js", JS, include_str!("commits.js")),
     ("time.js", JS, include_str!("time.js")),
     ("tables.js", JS, include_str!("tables.js")),
+    ("letters.js", JS, include_str!("letters.js")),
+    ("bytes.js", JS, include_str!("bytes.js")),
+    ("act.js", JS, include_str!("act.js")),
     ("icon.svg", SVG, include_str!("icon.svg")),
 ];
 
@@ -125,8 +128,8 @@ async fn next_view(looks: Looks) -> Option<(Result<Frame<Bytes>, Infallible>, Lo
 impl Running {
     /// Shows the job to browsers at an address of this machine, until the returned value is dropped. Port 0 takes a free one.
     ///
-    /// Whoever reaches the page can read the whole state, and change nothing. For other machines set a token:
-    /// `running.query().serve(HttpConfig::on("0.0.0.0:8080")?.token(TOKEN).dashboard())`.
+    /// Whoever reaches the page can read the whole state, and change nothing. For other machines set a token, and for changes
+    /// ([`HttpConfig::allow_changes`]) too: `running.query().serve(HttpConfig::on("0.0.0.0:8080")?.token(TOKEN).dashboard())`.
     ///
     /// ```
     /// # fn main() -> anyhow::Result<()> {

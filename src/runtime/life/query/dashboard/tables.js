@@ -2,6 +2,7 @@
 
 import { at, bytes, count, duration, h, isEnd, moment, nothing, put, say, several, table } from "./dom.js";
 import { ask } from "./app.js";
+import { acts, mayChange, putAround } from "./act.js";
 
 /** The rows of a table that are shown. */
 const ROWS_MAX = 60;
@@ -27,20 +28,33 @@ export function showTransactions(status) {
     return h("li", { class: kind }, h("p", { class: "what" }, h("b", {}, name), h("span", { class: "age" }, `${open.is_hanging ? "silent" : "open"} for ${duration(age)}`)),
       h("p", {}, facts), h("p", {}, "In ", open.partitions.slice(0, 8).join(", "), open.partitions.length > 8 && ` and ${open.partitions.length - 8} more`,
         behind > 0 && `; ${several(behind, "offset")} behind it`),
-      advice(open, status));
+      advice(open));
   });
-  put(place, h("ul", { class: "transactions" }, rows), more(status.transactions));
+  putAround(place, h("ul", { class: "transactions" }, rows), more(status.transactions));
 }
 
-/** The command that ends it. The page itself changes nothing. */
-function advice(open, status) {
+/** A button that ends it where changes are allowed, else the command. */
+function advice(open) {
   if (open.is_own) return null;
-  if (!open.is_hanging) return h("p", { class: "advice" }, "To end it: ", h("code", {}, `onceflow txn abort ${open.transactional_id}`));
   const [partition] = open.partitions;
-  const split = status.splits.find((it) => it.split === partition);
+  if (!mayChange()) {
+    const command = open.is_hanging ? `onceflow txn abort-hanging ${partition} ${open.producer_id}` : `onceflow txn abort ${open.transactional_id}`;
+    return h("p", { class: "advice" }, "To end it: ", h("code", {}, command));
+  }
   const cut = partition.lastIndexOf("-");
-  const command = `kafka-transactions.sh abort --topic ${partition.slice(0, cut)} --partition ${partition.slice(cut + 1)} --start-offset ${split?.last_stable_offset ?? "OFFSET"}`;
-  return h("p", { class: "advice" }, "To end it: ", h("code", {}, command));
+  const hanging = { topic: partition.slice(0, cut), partition: Number(partition.slice(cut + 1)), producer_id: open.producer_id };
+  const name = open.is_hanging ? `the hanging transaction of producer ${open.producer_id} in ${partition}` : `the transaction of ${open.transactional_id}`;
+  return acts("Abort it", {
+    key: name,
+    question: `Abort ${name}?`,
+    facts: [open.is_hanging ? "What it wrote there is never seen. Readers go on behind it."
+      : "What it wrote is never seen, in any partition, and its producer is fenced. Readers go on behind it."],
+    verb: "Abort",
+    path: "transactions/abort",
+    body: open.is_hanging ? hanging : { transactional_id: open.transactional_id },
+    place: () => at("transactions-told"),
+    told: () => `${name[0].toUpperCase()}${name.slice(1)} was aborted.`,
+  });
 }
 
 const more = (all) => (all.length > ROWS_MAX ? h("p", { class: "rest" }, `and ${count(all.length - ROWS_MAX)} more`) : null);
