@@ -66,7 +66,7 @@ pub(super) struct Progress {
     /// Changelog bytes between the two.
     tail_bytes: u64,
     /// The same by store, until they are on disk.
-    tails: BTreeMap<Arc<str>, u64>,
+    pub(super) tails: BTreeMap<Arc<str>, u64>,
     last_durable: Instant,
     /// Why an earlier write failed.
     failure: Option<String>,
@@ -218,19 +218,11 @@ impl StateBackend {
         failpoint("state.after_durable");
         let mut progress = self.shared.progress.lock();
         progress.durable = covered;
-        for (store, bytes) in tails {
-            // What was written meanwhile is not on disk for sure.
-            if let Some(left) = progress.tails.get_mut(&store) {
-                *left = left.saturating_sub(bytes);
-            }
+        // What was written meanwhile stays.
+        for (store, left) in &mut progress.tails {
+            *left -= tails.get(store).copied().unwrap_or(0).min(*left);
         }
         Ok(())
-    }
-
-    /// The bytes of a store's changelog that RocksDB has, and not on disk for sure.
-    pub(super) fn written_tail_bytes(&self, store: &str) -> u64 {
-        let progress = self.shared.progress.lock();
-        progress.tails.get(store).copied().unwrap_or(0)
     }
 
     /// What one cycle may change, all stores together, in bytes: past it the runtime closes the cycle early, and
@@ -359,17 +351,6 @@ impl StateBackend {
     /// Whether a store is one of them.
     pub(crate) fn are_told_apart(&self, store: &str) -> bool {
         self.stores_told_apart().contains(&store)
-    }
-
-    /// The size of a store on disk, of all its state partitions: rows, by RocksDB's estimate, and bytes.
-    pub(super) fn size_on_disk(&self, store: &str) -> (u64, u64) {
-        let property = |name| {
-            let family = self.shared.family(store).ok()?;
-            self.shared.db.property_int_value_cf(&family, name).ok()?
-        };
-        let rows = property("rocksdb.estimate-num-keys");
-        let bytes = property("rocksdb.live-sst-files-size");
-        (rows.unwrap_or(0), bytes.unwrap_or(0))
     }
 }
 

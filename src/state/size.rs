@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::Store;
+use super::{StateBackend, Store};
 
 /// The size of a store of a running job, or of one worker's part of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,5 +80,29 @@ impl<V: Clone + Send + 'static> Store<V> {
     /// Takes the reads since this was called last.
     pub(crate) fn take_reads(&self) -> StoreReads {
         self.reads.take()
+    }
+}
+
+impl StateBackend {
+    /// The size of a store on disk, of all its state partitions: rows, by RocksDB's estimate, and bytes.
+    fn size_on_disk(&self, store: &str) -> (u64, u64) {
+        let property = |name| {
+            let family = self.shared.family(store).ok()?;
+            self.shared.db.property_int_value_cf(&family, name).ok()?
+        };
+        let rows = property("rocksdb.estimate-num-keys");
+        let bytes = property("rocksdb.live-sst-files-size");
+        (rows.unwrap_or(0), bytes.unwrap_or(0))
+    }
+
+    /// The bytes of a store's changelog that RocksDB has, and not on disk for sure.
+    fn written_tail_bytes(&self, store: &str) -> u64 {
+        self.shared
+            .progress
+            .lock()
+            .tails
+            .get(store)
+            .copied()
+            .unwrap_or(0)
     }
 }
