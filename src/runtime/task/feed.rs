@@ -32,6 +32,10 @@ pub(crate) trait Feed {
     fn positions(&self, visit: &mut dyn FnMut(u32, Position));
     /// How far each split has come: its number, and whether time waits for it.
     fn states(&self, _visit: &mut dyn FnMut(u32, StateOfSplit)) {}
+    /// Whether letters that are replayed may come, though all else has ended.
+    fn takes_letters(&self) -> bool {
+        false
+    }
     /// Told once, before any split is opened, who sends to the topic that is read, if it is one between processes.
     fn expect_senders(&mut self, _senders: Vec<Senders>) {}
     /// Reads this split, too.
@@ -333,6 +337,10 @@ impl<K: ?Sized, V: ?Sized, R: SplitReader<K, V>, G: Stage<K, V>> Feed
             };
             visit(split.number, position);
         }
+    }
+
+    fn takes_letters(&self) -> bool {
+        self.are_letters && self.readers.iter().any(|split| !split.is_exhausted)
     }
 
     fn states(&self, visit: &mut dyn FnMut(u32, StateOfSplit)) {

@@ -28,7 +28,7 @@ enum Input {
 fn inputs(chance: &mut Chance) -> Vec<Input> {
     let orders = chance.list(1..20, |chance| {
         let customer = *chance.pick(&["ann", "bob", "eve"]);
-        Input::Order(customer, *chance.pick(&["tea", "rum"]))
+        Input::Order(customer, chance.pick(&["tea", "rum"]))
     });
     [Input::Cities].into_iter().chain(orders).collect()
 }
@@ -121,9 +121,7 @@ fn each_order_is_answered_once_and_each_refusal_told_under_one_key() {
         .check(move |bed, inputs| {
             bed.advance(Duration::from_secs(60));
             let rows = bed.rows::<String, str>("answers").into_iter();
-            let answers: Vec<_> = rows
-                .map(|row| (row.key.unwrap(), row.value.unwrap()))
-                .collect();
+            let answers = rows.map(|row| (row.key.unwrap(), row.value.unwrap()));
             let rows = bed.rows::<String, Order>("unanswered").into_iter();
             let unanswered: Vec<Order> = rows.map(|row| row.value.unwrap()).collect();
             // Each order has an answer, or is in the other topic with its city.
@@ -137,7 +135,7 @@ fn each_order_is_answered_once_and_each_refusal_told_under_one_key() {
                 let text = format!("{goods}: {word}delivered to {city}");
                 std::iter::repeat_n((customer.clone(), text), *count)
             }));
-            assert_eq!(counted(answers.into_iter()), answered);
+            assert_eq!(counted(answers), answered);
             due.retain(|order, count| !is_delivered(order) && *count > 0);
             let mails = counted(told(&of_check).values().cloned());
             assert_eq!(mails, due);

@@ -211,6 +211,29 @@ fn a_job_that_runs_takes_letters_back_that_its_program_asks_for() {
     assert_counted(&log, 30);
 }
 
+/// The topic through which letters come back is a worker's that has nothing else to read, for one number of workers or the other.
+#[test]
+fn letters_come_back_to_a_job_that_has_more_workers_than_partitions() {
+    for workers in 2..=4 {
+        let place = Place::new();
+        let log = place.log();
+        fill_topic(&log, "in", 1, &texts(30)[..27]);
+        run(counting(Kind::Topic, &place.path(""), false), &log).unwrap();
+        let launch = counting(Kind::Endless, &place.path(""), true);
+        let running = launch.workers(workers).start(&log).unwrap();
+        fill_topic(&log, "in", 1, &texts(30)[27..]);
+        until("the rest is committed", || running.progress().records == 3);
+        let letters = running.letters().unwrap();
+        let all = LetterChoice::all();
+        letters.replay("dead", &all, LetterTime::Own).unwrap();
+        until("all were replayed", || {
+            states(&letters, "dead") == [LetterState::Replayed; 9]
+        });
+        wait(running.stop()).unwrap();
+        assert_counted(&log, 30);
+    }
+}
+
 #[test]
 fn a_job_that_is_scaled_out_takes_letters_back_once_whoever_has_the_share() {
     let place = Place::new();

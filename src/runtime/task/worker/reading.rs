@@ -76,7 +76,8 @@ impl Worker {
 
     /// Reads a batch of every source, if the cycle is open and nobody is behind.
     pub(super) fn read_sources(&mut self) -> Result<Read, JobError> {
-        if self.is_exhausted || self.state != State::Open {
+        let is_over = self.is_exhausted && !self.feeds.iter().any(|feed| feed.takes_letters());
+        if is_over || self.state != State::Open {
             return Ok(Read::Pending);
         }
         if self.job.pressure.are_sources_stopped() {
@@ -106,11 +107,13 @@ impl Worker {
             // The others may give this process a share later.
             return Ok(Read::Pending);
         }
-        if idle == Read::Exhausted {
-            self.is_exhausted = true;
+        if idle != Read::Exhausted {
+            return Ok(idle);
+        }
+        if !std::mem::replace(&mut self.is_exhausted, true) {
             self.reports.send(Report::Exhausted);
         }
-        Ok(idle)
+        Ok(Read::Pending)
     }
 
     /// Reads each source in turn, as far as the cycle may have more; whether one had something, and else what they wait for.
