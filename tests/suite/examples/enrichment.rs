@@ -28,7 +28,8 @@ enum Input {
 fn inputs(chance: &mut Chance) -> Vec<Input> {
     let orders = chance.list(1..20, |chance| {
         let customer = *chance.pick(&["ann", "bob", "eve"]);
-        Input::Order(customer, chance.pick(&["tea", "rum"]))
+        let goods = *chance.pick(&["tea", "rum"]);
+        Input::Order(customer, goods)
     });
     [Input::Cities].into_iter().chain(orders).collect()
 }
