@@ -477,7 +477,7 @@ impl Graph {
             }
         }
         for (name, schema) in &mut topology.stores {
-            // What a step keeps around a user's values says itself where it begins (`codec/parts.rs`).
+            // Values that a step keeps around a user's tell themselves where they begin (`codec/parts.rs`).
             if !topology.parts.contains_key(name) {
                 *schema = schema.clone().told_apart();
             }

@@ -4,7 +4,7 @@
 //! asked ─► cycle commits, stores hand over all ─► RocksDB has it on disk ─► next cycle commits, none is opened
 //!       the job runs meanwhile; three times                            the rest is flushed, files are linked; the job runs again
 //! ```
-//! What came while one round was written is the next one's work, so each is shorter, and the job stands still for the last of it. Moving and summing up files is another thread's work.
+//! Changes that came while one round was written are the next one's work, so each is shorter, and the job stands still for the last of it. Moving and summing up files is another thread's work.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ use crate::runtime::task::report::Report;
 use crate::runtime::topics::positions::{Kept, positions_topic, read_positions};
 use crate::types::{Isolation, TopicName, TopicPartition};
 
-/// How often stores hand over all that they have before the job stands still.
+/// The number of times that stores hand over all that they have before the job stands still.
 const ROUNDS: u8 = 3;
 /// The thread that puts a savepoint in its place.
 const THREAD: &str = "of-savepoint";

@@ -25,13 +25,13 @@ use crate::runtime::task::progress::Progress;
 use crate::runtime::{JobContext, JobError, Split};
 use crate::types::{Offset, Timestamp};
 
-/// So many steps make a lot.
+/// The steps of a lot.
 const LOT: usize = 1_000;
 /// A look at the slot ends with the transaction that exceeds so many changes.
 const CHANGES_PER_LOOK: i32 = 100_000;
 /// The slot is not moved for less: what we note of it is in the log, too.
 const QUIET_BYTES_MIN: u64 = 64 << 10;
-/// How often it is looked whether what was read is committed.
+/// The pause between two looks whether all that was read is committed.
 const COMMIT_LOOK: Duration = Duration::from_millis(5);
 
 /// A step of the reader.
@@ -192,7 +192,7 @@ impl Feeder {
         let (mut pause, mut was_there) = (FIRST_PAUSE, false);
         while !self.steps.is_over() {
             let result = self.connected(&mut was_there);
-            // What was read before the connection was lost is as good as any.
+            // Steps that were made before the connection was lost are as good as any.
             self.steps.flush();
             let problem = match result {
                 Ok(Over) => return,
@@ -241,7 +241,7 @@ impl Feeder {
 
     fn begin(&mut self, session: &Session, table: &Table) -> Result<(), Problem> {
         if self.settings.copies {
-            // What cannot be copied is refused before anything is made.
+            // A table that cannot be copied is refused before anything is made.
             table.copy(false)?;
         }
         let life = self.env.random.next_u64().cast_signed();

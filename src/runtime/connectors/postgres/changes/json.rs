@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::place::Key;
 use super::wire::{Column, Field};
 
-/// What stands for a value that did not change and is not in the log: no type of a column, so that nobody takes it for null (O15).
+/// The stand-in for a value that did not change and is not in the log: no type of a column, so that nobody takes it for null (O15).
 pub(super) const UNCHANGED: &str = "unchanged";
 
 /// The object identifiers of types, which are fixed (`pg_type.dat`).

@@ -44,7 +44,7 @@ use crate::types::Offset;
 /// Steps are handed over in lots of so many at most, of which so many wait.
 const LOTS_MAX: usize = 8;
 
-/// What happened to a row.
+/// The kind of a change of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RowChangeKind {
@@ -61,7 +61,7 @@ pub enum RowChangeKind {
 /// A change of a row: `K` is its key (of several columns a tuple), `V` the row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowChange<K, V> {
-    /// What happened.
+    /// The kind of the change.
     pub kind: RowChangeKind,
     /// The row's key.
     pub key: K,
@@ -269,7 +269,7 @@ fn failed(name: &str, why: impl std::fmt::Display) -> JobError {
     }
 }
 
-/// What the reader and its thread tell each other beside the steps.
+/// The things that the reader and its thread tell each other beside the steps.
 #[derive(Default)]
 struct Link {
     waker: Mutex<Option<Waker>>,

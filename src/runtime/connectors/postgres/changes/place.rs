@@ -25,7 +25,7 @@ pub(super) struct Place {
     pub(super) slot: i64,
     /// The end of the last transaction that was read whole.
     pub(super) lsn: u64,
-    /// How many changes were read of the next transaction that has any.
+    /// The number of changes that were read of the next transaction that has any.
     pub(super) changes: u64,
     /// The parts of the copy, until no transaction comes any more that one may have seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -144,7 +144,7 @@ impl Place {
     /// Whether the copy has what a transaction did to the row of a key.
     pub(super) fn has_seen(&self, xid: u32, key: &Key) -> bool {
         let is_of = |part: &&Part| part.to.as_ref().is_some_and(|to| compare(key, to).is_le());
-        // What lies behind the last key that was read is the last part's, too: there was nothing.
+        // All that lies behind the last key that was read is the last part's, too: there was nothing.
         let part = self.parts.iter().find(is_of).or(self.parts.last());
         part.is_some_and(|part| part.snapshot.sees(xid))
     }

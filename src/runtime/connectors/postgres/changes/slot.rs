@@ -1,4 +1,4 @@
-//! What the database keeps for the source: a publication, a replication slot, and a row that says what the slot stands for.
+//! The things that the database keeps for the source: a publication, a replication slot, and a row that says what the slot stands for.
 //!
 //! ```text
 //! onceflow_changes   slot_name │ slot: the number of its life │ is_used: whether a job has committed a place of it │ quiet_from, quiet_to
