@@ -7,6 +7,8 @@
 
 #[cfg(feature = "avro")]
 mod avro;
+#[cfg(feature = "csv")]
+mod csv;
 mod error;
 mod formats;
 #[cfg(feature = "registry")]
@@ -27,6 +29,8 @@ use std::borrow::Cow;
 
 #[cfg(feature = "avro")]
 pub use avro::{Avro, AvroReading, AvroSchema, BareAvro};
+#[cfg(feature = "csv")]
+pub use csv::Csv;
 pub use error::CodecError;
 pub use formats::{Bincode, Json, Postcard, Raw, Text};
 pub(crate) use identity::{Misread, first_version, is_first};
