@@ -9,7 +9,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 FILES ?=
 # What to measure; `restart` is there too, but takes minutes and 40 GiB of disk.
 BENCH ?= word-count log commit latency state
-# What `make bench-peers` measures: throughput, light, latency, clients, transactions, word_count; all these if empty. Or nexmark, alone.
+# What `make bench-peers` measures: throughput, light, latency, clients, transactions, word_count; all these if empty. Or nexmark or restart, alone.
 PEERS ?=
 # Brokers of `make kafka-up`: 1 or 3.
 BROKERS ?= 1
