@@ -110,6 +110,7 @@ pub use task::meter::{CloseReason, CycleStatus, LifeStatus, SplitState};
 pub use task::ordered_store::OrderedStore;
 pub use task::poison::PoisonPolicy;
 pub use task::progress::{JobProgress, ShareReport, Summary};
+pub use task::recovery::RecoveryStatus;
 pub use task::side::{Side, SideOutput};
 pub use task::source_time::SourceTime;
 pub use task::stores::KeyValueStore;

@@ -11,6 +11,7 @@ mod joins;
 mod latency;
 mod log;
 mod machine;
+mod memory;
 mod nexmark;
 mod queries;
 mod report;
@@ -36,7 +37,7 @@ use crate::types::{Durability, TopicName, TopicPartition};
 
 const EXAMPLES: &str = "\
 Examples:
-  onceflow bench                                  everything
+  onceflow bench                                  everything, but for the hour of `memory`
   onceflow bench word-count --input book.txt
   onceflow bench commit latency --json > figures.jsonl
   onceflow bench nexmark --kafka localhost:9092   its queries on Apache Kafka, too
@@ -50,7 +51,7 @@ Use a release build, and a directory (--dir) on the disk that you mean: on a mem
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct BenchArguments {
-    /// What to measure; everything if nothing is named
+    /// What to measure; everything but `memory` if nothing is named
     #[arg(value_enum)]
     benchmarks: Vec<Benchmark>,
     /// Text for word-count; else text of this repository and the system's documentation
@@ -68,6 +69,9 @@ pub(super) struct BenchArguments {
     /// The state of the job of `savepoint`, in GiB; five times as much disk is needed
     #[arg(long, value_name = "GIB", default_value_t = 4)]
     state_gib: u64,
+    /// For how long `memory` looks on, in minutes
+    #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+    minutes: u64,
     /// Apache Kafka for `nexmark`, which makes topics of its own there and removes them
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
@@ -101,6 +105,8 @@ enum Benchmark {
     Nexmark,
     /// From `kill -9` to the first new commit, with 10 GiB of state (takes minutes, and 40 GiB of disk)
     Restart,
+    /// The process's memory while a job runs at full load for an hour, or for as long as `--minutes` says
+    Memory,
     /// Savepoints of a job with 4 GiB of state, and the way back (takes minutes, and 20 GiB of disk)
     Savepoint,
 }
@@ -112,6 +118,7 @@ struct Bench<'a> {
     inputs: &'a [PathBuf],
     is_quick: bool,
     state_gib: u64,
+    minutes: u64,
     kafka: Option<&'a str>,
 }
 
@@ -149,9 +156,11 @@ fn create_topic(
 
 /// Runs `onceflow bench`.
 pub(super) fn run(env: &Env, arguments: &BenchArguments) -> anyhow::Result<()> {
-    let all = Benchmark::value_variants();
+    let all = Benchmark::value_variants().iter().copied();
+    // An hour that nobody asked for is too long.
+    let all: Vec<_> = all.filter(|it| *it != Benchmark::Memory).collect();
     let chosen = if arguments.benchmarks.is_empty() {
-        all
+        &all
     } else {
         &arguments.benchmarks
     };
@@ -169,6 +178,7 @@ pub(super) fn run(env: &Env, arguments: &BenchArguments) -> anyhow::Result<()> {
             inputs: &arguments.inputs,
             is_quick: arguments.quick,
             state_gib: arguments.state_gib,
+            minutes: arguments.minutes,
             kafka: arguments.kafka.as_deref(),
         };
         let begin = Ticks::now(env);
@@ -194,6 +204,7 @@ fn measure(benchmark: Benchmark, bench: &Bench<'_>) -> anyhow::Result<Vec<Figure
         Benchmark::Queries => queries::measure(bench),
         Benchmark::Calls => calls::measure(bench),
         Benchmark::Effects => effects::measure(bench),
+        Benchmark::Memory => memory::measure(bench),
         Benchmark::Nexmark => nexmark::measure(bench),
         Benchmark::Restart => restart::measure(bench),
         Benchmark::Savepoint => savepoint::measure(bench),

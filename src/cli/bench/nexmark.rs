@@ -231,7 +231,7 @@ struct Run {
 }
 
 /// A number that the kernel says of this process, without its unit.
-fn kernel_says(env: &Env, path: &str, name: &str) -> Option<u64> {
+pub(super) fn kernel_says(env: &Env, path: &str, name: &str) -> Option<u64> {
     let mut bytes = vec![0; KERNEL_BYTES_MAX];
     let file = env.files.open(Path::new(path), OpenMode::Read).ok()?;
     // Its length is said to be 0.

@@ -14,8 +14,10 @@ use clap::Args;
 use super::report::Figure;
 use super::{Bench, millis, percentile};
 use crate::broker::BrokerConfig;
+use crate::client::wait;
+use crate::codec::Text;
 use crate::env::{Env, OpenMode};
-use crate::runtime::{Commit, Job, Launch, Log, topic, values};
+use crate::runtime::{Commit, Job, Launch, Log, Running, topic, values};
 
 /// The hidden command that runs the job.
 const COMMAND: &str = "bench-restart-job";
@@ -27,8 +29,8 @@ pub(super) const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) const MEMORY_BYTES: usize = 512 << 20;
 /// The baseline has so many times fewer.
 const BASELINE_FRACTION: u64 = 1000;
-/// How often the process is killed; the median counts.
-const KILLS_COUNT: u64 = 5;
+/// How often the process is killed, in a row.
+const KILLS_COUNT: u64 = 20;
 /// The kernel's words about a process.
 const STATUS_BYTES_MAX: usize = 64 << 10;
 /// How long it works between two kills.
@@ -39,9 +41,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// What the job's process is told.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RestartJobArguments {
-    /// The data directory
+    /// The data directory, or kafka://HOST:PORT
     #[arg(long)]
-    data: PathBuf,
+    data: String,
+    /// A topic of numbers as text; else the job makes its own
+    #[arg(long)]
+    numbers: Option<String>,
     /// How many keys there are
     #[arg(long)]
     keys: u64,
@@ -63,11 +68,20 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
         Figure::new(format!("restart.{name}"), millis(much), "ms").against(millis(little))
     };
     // The kills in their order: the first comes while the disk may still be busy with what has just been made.
-    let kills = much.times.iter().zip(&little.times).enumerate();
-    let mut figures: Vec<Figure> = kills
-        .map(|(i, (much, little))| figure(format!("kill-{}", i + 1), *much, *little))
-        .collect();
-    let (much_times, little_times) = (sorted(&much.times), sorted(&little.times));
+    let kills = much.lives.iter().zip(&little.lives).enumerate();
+    let mut figures = Vec::new();
+    for (i, (much, little)) in kills {
+        figures.push(figure(format!("kill-{}", i + 1), much.took, little.took));
+        let phases = much.phases().into_iter().zip(little.phases());
+        figures.extend(phases.map(|((name, much), (_, little))| {
+            figure(format!("kill-{}.{name}", i + 1), much, little)
+        }));
+        let replayed = count(much.up.replayed_records);
+        let name = format!("restart.kill-{}.replayed", i + 1);
+        let little = count(little.up.replayed_records);
+        figures.push(Figure::new(name, replayed, "records").against(little));
+    }
+    let (much_times, little_times) = (sorted(&much.lives), sorted(&little.lives));
     for (name, percent) in [("median", 50.0), ("max", 100.0)] {
         let [much, little] = [&much_times, &little_times].map(|times| percentile(times, percent));
         figures.push(figure(name.to_owned(), much, little));
@@ -79,23 +93,67 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn sorted(times: &[Duration]) -> Vec<Duration> {
-    let mut times = times.to_vec();
+#[allow(clippy::cast_precision_loss, reason = "a figure has a few digits")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
+
+fn sorted(lives: &[Life]) -> Vec<Duration> {
+    let mut times: Vec<_> = lives.iter().map(|life| life.took).collect();
     times.sort_unstable();
     times
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a figure has a few digits")]
-fn mebibytes(bytes: u64) -> f64 {
+pub(super) fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
 /// What some restarts cost.
 struct Restarts {
-    /// From kill to first new commit, in the order of the kills.
-    times: Vec<Duration>,
+    /// In the order of the kills.
+    lives: Vec<Life>,
     /// The most memory that one of the processes ever had resident.
     peak_bytes: u64,
+}
+
+/// What the job's process says of its start, once it has committed.
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+struct Up {
+    /// The log was opened and recovered.
+    log_micros: u64,
+    fence_micros: u64,
+    open_micros: u64,
+    positions_micros: u64,
+    replayed_records: u64,
+    replay_micros: u64,
+}
+
+/// A start behind a kill.
+struct Life {
+    /// From the kill to the first new commit.
+    took: Duration,
+    up: Up,
+}
+
+impl Life {
+    /// What it was busy with, in order. The rest is the operating system's, which ends the one process and starts the other, and
+    /// the first cycle.
+    fn phases(&self) -> [(&'static str, Duration); 6] {
+        let up = &self.up;
+        let phases = [
+            ("log", up.log_micros),
+            ("fence", up.fence_micros),
+            ("open", up.open_micros),
+            ("positions", up.positions_micros),
+            ("replay", up.replay_micros),
+        ];
+        let [log, fence, open, positions, replay] =
+            phases.map(|(name, micros)| (name, Duration::from_micros(micros)));
+        let known = [log, fence, open, positions, replay].map(|phase| phase.1);
+        let rest = self.took.saturating_sub(known.iter().sum());
+        [log, fence, open, positions, replay, ("rest", rest)]
+    }
 }
 
 /// Has the job make its state, and kills it again and again.
@@ -103,7 +161,7 @@ fn restarts(bench: &Bench<'_>, data: &Path, keys: u64) -> anyhow::Result<Restart
     let clock = &bench.env.clock;
     let mut process = Process::start(data, keys)?;
     while process.next_position()? < keys {}
-    let mut times = Vec::new();
+    let mut lives = Vec::new();
     let mut peak_bytes = 0;
     let (kills, work) = match bench.is_quick {
         true => (1, WORK / 10),
@@ -119,15 +177,20 @@ fn restarts(bench: &Bench<'_>, data: &Path, keys: u64) -> anyhow::Result<Restart
         let killed = clock.now();
         process = Process::start(data, keys)?;
         process.next_position()?;
-        times.push(clock.now().since(killed));
+        let took = clock.now().since(killed);
+        let up = process
+            .up
+            .context("the job's process does not say how it started")?;
+        lives.push(Life { took, up });
     }
     peak_bytes = process.peak_bytes(bench.env)?.max(peak_bytes);
     process.kill()?;
-    Ok(Restarts { times, peak_bytes })
+    Ok(Restarts { lives, peak_bytes })
 }
 
 struct Process {
     child: Child,
+    up: Option<Up>,
     said: BufReader<ChildStdout>,
 }
 
@@ -151,7 +214,11 @@ impl Process {
                 .take()
                 .context("the job's process has no output")?,
         );
-        Ok(Self { child, said })
+        Ok(Self {
+            child,
+            up: None,
+            said,
+        })
     }
 
     /// The next position that the job says it has committed.
@@ -160,7 +227,11 @@ impl Process {
         if self.said.read_line(&mut line)? == 0 {
             bail!("the job's process ended by itself: {}", self.child.wait()?);
         }
-        line.trim()
+        let (position, up) = line.split_once(' ').unwrap_or((line.trim(), ""));
+        if !up.is_empty() {
+            self.up = Some(serde_json::from_str(up)?);
+        }
+        position
             .parse()
             .with_context(|| format!("the job's process said {line:?}"))
     }
@@ -186,32 +257,81 @@ impl Process {
     }
 }
 
-/// Runs the job for ever, and says each position committed.
+/// Runs the job for ever, and says each position committed; with the first one, how the process started.
 pub(in crate::cli) fn run_job(env: &Env, arguments: &RestartJobArguments) -> anyhow::Result<()> {
-    let log = Log::in_env(env.clone(), &arguments.data, BrokerConfig::default())?;
-    let launch = launch(arguments.keys.max(1), arguments.memory_mib << 20);
+    let begin = env.clock.now();
+    let log = match arguments.data.starts_with("kafka://") {
+        true => Log::open(&arguments.data)?,
+        false => Log::in_env(
+            env.clone(),
+            Path::new(&arguments.data),
+            BrokerConfig::default(),
+        )?,
+    };
+    let log_took = env.clock.now().since(begin);
+    let (keys, memory_bytes) = (arguments.keys.max(1), arguments.memory_mib << 20);
+    let launch = match &arguments.numbers {
+        Some(numbers) => launch_on(numbers, keys, memory_bytes),
+        None => launch(keys, memory_bytes),
+    };
     let running = launch.start(&log)?;
     let mut said = None;
     loop {
         env.clock.sleep(LOOK_EVERY);
         if running.is_finished() {
-            crate::client::wait(running.finished())?;
+            wait(running.finished())?;
             bail!("the job ended, though its source does not");
         }
         let position = running.positions().values().next().copied();
         if position > said {
+            let up = match said {
+                None => format!(" {}", started(&running, log_took)?),
+                Some(_) => String::new(),
+            };
             said = position;
             let mut out = std::io::stdout().lock();
-            writeln!(out, "{}", position.unwrap_or_default())?;
+            writeln!(out, "{}{up}", position.unwrap_or_default())?;
             out.flush()?;
         }
     }
+}
+
+/// How the process came up, as JSON.
+fn started(running: &Running, log_took: Duration) -> anyhow::Result<String> {
+    let life = wait(running.status())
+        .lives
+        .pop()
+        .context("the job has begun")?;
+    let recovery = life.recovery;
+    Ok(serde_json::to_string(&Up {
+        log_micros: u64::try_from(log_took.as_micros())?,
+        fence_micros: recovery.fence_micros,
+        open_micros: recovery.open_micros,
+        positions_micros: recovery.positions_micros,
+        replayed_records: recovery.replayed_records,
+        replay_micros: recovery.replay_micros,
+    })?)
 }
 
 /// The job: a text for each key, and another one each time it comes again.
 pub(super) fn launch(keys: u64, memory_bytes: usize) -> Launch {
     let job = Job::new("restart");
     job.source(values("numbers", 0..u64::MAX))
+        .key_by(move |number: &u64| number % keys)
+        .aggregate("texts", String::new, |text, number| fill(text, *number))
+        .changes()
+        .filter(|text: &String| text.starts_with('A'))
+        .map(|text: &String| text.len() as u64)
+        .sink(topic("texts"));
+    job.exactly_once(Commit::every(COMMIT_INTERVAL))
+        .memory_bytes(memory_bytes)
+}
+
+/// The same with numbers from a topic, for benches/peers/restart.
+fn launch_on(numbers: &str, keys: u64, memory_bytes: usize) -> Launch {
+    let job = Job::new("restart");
+    job.source(topic::<str>(numbers).codec(Text))
+        .try_map(|text: &str| text.parse::<u64>())
         .key_by(move |number: &u64| number % keys)
         .aggregate("texts", String::new, |text, number| fill(text, *number))
         .changes()

@@ -247,10 +247,12 @@ fn prepare(
     kept: &mut Kept,
 ) -> Result<(JobContext, Vec<NotedSchema>), JobError> {
     let transport = log.transport();
+    let begin = log.env().clock.now();
     // A restore that is half done is not fenced, either.
     refuse_half_restored(name, &read_kept(&transport, name)?)?;
     let writers = take_writers(kept, &transport, name, settings)?;
     failpoint("start.fenced");
+    let fenced = log.env().clock.now();
     let (state_partitions, opened) = match share {
         Some(share) => (share.state_partitions_count, share.opened.clone()),
         None => {
@@ -259,6 +261,7 @@ fn prepare(
             (count, Opened::new(log, name, topology, settings, count)?)
         }
     };
+    let open = log.env().clock.now();
     let workers = workers(log, settings).min(usize::from(state_partitions));
     let is_spread = share.is_some();
     let inboxes: Arc<[Inbox]> = (0..workers).map(|_| Inbox::new()).collect();
@@ -311,6 +314,8 @@ fn prepare(
         }),
     };
     take_up(&mut job, topology, settings)?;
+    let moments = [begin, fenced, open, job.env.clock.now()];
+    progress.meters.note_prepared(moments);
     Ok((job, opened.unnoted))
 }
 

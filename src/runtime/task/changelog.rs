@@ -60,13 +60,22 @@ impl Changelog {
                 positions,
             });
         }
+        let start = job.env.clock.now();
         let topic = changelog_topic(&job.name, store.name())?;
         let appender = TopicAppender::new(job, writer, topic.clone(), job.compression)?;
+        let mut replayed = 0;
         for partition in store.partitions().to_vec() {
             let from = job.backend.position(store.name(), partition);
             let place = TopicPartition::new(topic.clone(), i32::from(partition));
-            positions.push((partition, restore(job, &place, from, store, partition)?));
+            let (begin, end) = restore(job, &place, from, store, partition)?;
+            replayed += u64::try_from(end.since(begin)).unwrap_or(0);
+            positions.push((partition, end));
             failpoint("start.partition_restored");
+        }
+        let worker = store.partitions().first();
+        if let Some(worker) = worker.and_then(|&first| job.worker_of_state(first)) {
+            let took = job.env.clock.now().since(start);
+            job.progress.meters.note_replayed(worker, replayed, took);
         }
         Ok(Self {
             appender: Some(appender),
@@ -190,16 +199,17 @@ pub(crate) fn wipe_what_cannot_be_continued(
     Ok(())
 }
 
-/// Reads a changelog partition from `from` (all of it, if RocksDB has nothing) to its end.
+/// Reads a changelog partition from `from` (all of it, if RocksDB has nothing) to its end; where that was.
 fn restore(
     job: &JobContext,
     place: &TopicPartition,
     from: Option<Offset>,
     store: &mut dyn CycleStore,
     partition: u16,
-) -> Result<Offset, JobError> {
+) -> Result<(Offset, Offset), JobError> {
     let Bounds { start, end } = Bounds::of(&job.transport, place)?;
-    let mut position = from.unwrap_or(start);
+    let begin = from.unwrap_or(start);
+    let mut position = begin;
     assert!(
         (start..=end).contains(&position),
         "what cannot be continued was wiped"
@@ -234,7 +244,7 @@ fn restore(
     }
     match unread.into_values().next() {
         Some(e) => Err(e.into()),
-        None => Ok(position),
+        None => Ok((begin, position)),
     }
 }
 

@@ -138,7 +138,7 @@ impl JobContext {
     }
 
     /// The worker that owns a state partition from the start. Those of a spread job come later.
-    fn worker_of_state(&self, partition: u16) -> Option<usize> {
+    pub(crate) fn worker_of_state(&self, partition: u16) -> Option<usize> {
         (!self.is_spread).then(|| usize::from(partition) % self.inboxes.len())
     }
 

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::context::JobContext;
 use super::late::LateReason;
 use super::letter_reasons::LetterReasons;
+use super::recovery::{Recovering, RecoveryStatus};
 use crate::env::Instant;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::Position;
@@ -225,6 +226,8 @@ pub struct LifeStatus {
     pub began: Timestamp,
     /// How often it commits, in microseconds.
     pub commit_interval_micros: u64,
+    /// What came before its first record.
+    pub recovery: RecoveryStatus,
     /// When it had committed for the first time (wall clock).
     pub first_commit: Option<Timestamp>,
     /// The cycles that it committed.
@@ -242,6 +245,7 @@ pub(crate) struct Meters {
     marks: Mutex<BTreeMap<u32, SplitMark>>,
     states: Mutex<BTreeMap<u32, SplitState>>,
     lives: Mutex<VecDeque<LifeStatus>>,
+    recovering: Mutex<Recovering>,
     reads: Mutex<BTreeMap<String, StoreReads>>,
     dead_letters: Mutex<LetterReasons>,
     /// In the order of [`LateReason::ALL`].
@@ -279,7 +283,11 @@ impl Meters {
         }));
         if let Some(life) = self.lives.lock().back_mut() {
             life.commits += 1;
-            life.first_commit.get_or_insert(cycle.committed_at);
+            // All stores are open before anything is committed.
+            if life.first_commit.is_none() {
+                life.first_commit = Some(cycle.committed_at);
+                life.recovery = self.recovering.lock().status();
+            }
         }
         let mut cycles = self.cycles.lock();
         *cycles.by_reason.entry(cycle.reason).or_default() += 1;
@@ -323,6 +331,17 @@ impl Meters {
         }
     }
 
+    /// An incarnation has come through what precedes its workers: when that began, the instance before was fenced, state was open,
+    /// and positions were read.
+    pub(crate) fn note_prepared(&self, moments: [Instant; 4]) {
+        self.recovering.lock().prepared(moments);
+    }
+
+    /// A worker has replayed so many records for a store, maybe before the driver has begun.
+    pub(crate) fn note_replayed(&self, worker: usize, records: u64, took: Duration) {
+        self.recovering.lock().replayed(worker, records, took);
+    }
+
     /// The job runs.
     pub(crate) fn note_begun(&self, now: Timestamp, commit_interval: Duration) {
         let mut lives = self.lives.lock();
@@ -332,6 +351,7 @@ impl Meters {
         lives.push_back(LifeStatus {
             began: now,
             commit_interval_micros: micros(commit_interval),
+            recovery: RecoveryStatus::default(),
             first_commit: None,
             commits: 0,
             ended_by: None,
@@ -341,6 +361,9 @@ impl Meters {
     /// The incarnation failed for this reason; one that failed before it ran is none of these lives.
     pub(crate) fn note_failed(&self, why: &JobError) {
         if let Some(life) = self.lives.lock().back_mut() {
+            if life.first_commit.is_none() && life.ended_by.is_none() {
+                life.recovery = self.recovering.lock().status();
+            }
             life.ended_by.get_or_insert_with(|| why.to_string());
         }
     }
@@ -371,7 +394,14 @@ impl Meters {
     }
 
     pub(crate) fn lives(&self) -> Vec<LifeStatus> {
-        self.lives.lock().iter().cloned().collect()
+        let mut lives: Vec<_> = self.lives.lock().iter().cloned().collect();
+        if let Some(life) = lives.last_mut()
+            && life.first_commit.is_none()
+            && life.ended_by.is_none()
+        {
+            life.recovery = self.recovering.lock().status();
+        }
+        lives
     }
 
     pub(crate) fn dead_letters(&self) -> LetterReasons {

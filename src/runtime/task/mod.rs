@@ -36,6 +36,7 @@ pub(in crate::runtime) mod pressure;
 pub(in crate::runtime) mod progress;
 pub(in crate::runtime) mod quarantine;
 pub(in crate::runtime) mod read_ahead;
+pub(in crate::runtime) mod recovery;
 pub(in crate::runtime) mod repartition;
 pub(in crate::runtime) mod replay;
 pub(in crate::runtime) mod report;

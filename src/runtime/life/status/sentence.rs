@@ -153,6 +153,7 @@ mod tests {
     use crate::runtime::graph::description::Description;
     use crate::runtime::life::status::{SplitStatus, Totals};
     use crate::runtime::task::meter::{CloseReason, CycleStatus, LifeStatus};
+    use crate::runtime::task::recovery::RecoveryStatus;
 
     /// A job that reads 1,000 records a second, with so many behind in its only split, 50 s after its last commit.
     fn behind(lag: Option<u64>) -> Status {
@@ -201,6 +202,7 @@ mod tests {
             lives: vec![LifeStatus {
                 began: Timestamp(1_000),
                 commit_interval_micros: 100_000,
+                recovery: RecoveryStatus::default(),
                 first_commit: None,
                 commits: 2,
                 ended_by: None,

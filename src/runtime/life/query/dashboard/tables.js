@@ -153,7 +153,10 @@ export function showLives(status) {
   const rows = [...status.lives].reverse().slice(0, ROWS_MAX).map((life, place) => {
     const ended = life.ended_by ?? (place === 0 ? (status.phase === "ended" ? "ended" : "runs") : "ended");
     const first = life.first_commit === null ? "none yet" : `after ${duration(life.first_commit - life.began)}`;
-    return Object.assign([moment(life.began, status.now), first, count(life.commits), ended], { kind: life.ended_by ? "failed" : "" });
+    const before = life.recovery;
+    const opened = duration((before.fence_micros + before.open_micros + before.positions_micros) / 1000);
+    const replayed = `${count(before.replayed_records)} in ${duration(before.replay_micros / 1000)}`;
+    return Object.assign([moment(life.began, status.now), opened, replayed, first, count(life.commits), ended], { kind: life.ended_by ? "failed" : "" });
   });
-  put(at("starts"), table([{ title: "began (UTC)" }, { title: "first commit" }, { title: "commits", number }, { title: "ended by" }], rows, status.lives.length - ROWS_MAX));
+  put(at("starts"), table([{ title: "began (UTC)" }, { title: "opened in" }, { title: "replayed" }, { title: "first commit" }, { title: "commits", number }, { title: "ended by" }], rows, status.lives.length - ROWS_MAX));
 }
