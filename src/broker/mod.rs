@@ -59,6 +59,13 @@ use self::threads::Threads;
 pub use crate::coordinator::group::Config as GroupConfig;
 pub use crate::coordinator::group::{GroupDescription, MemberDescription};
 
+/// The records of the groups' journal, for who looks into their history.
+#[cfg(feature = "http")]
+pub(crate) mod offsets_journal {
+    pub(crate) use crate::coordinator::CONSUMER_OFFSETS_TOPIC;
+    pub(crate) use crate::coordinator::offsets_log::{Key, decode_value};
+}
+
 use crate::coordinator::transaction::Residence;
 use crate::env::Env;
 use crate::protocol::ErrorCode;

@@ -25,6 +25,7 @@ pub mod nexmark;
 mod output;
 mod perf;
 mod produce;
+mod records;
 mod reset;
 mod savepoint;
 mod session;
@@ -89,6 +90,8 @@ enum Command {
     Produce(produce::ProduceArguments),
     /// Read records of a topic
     Consume(consume::ConsumeArguments),
+    /// Look at a topic as it lies in the log, and follow a record to all that came of it
+    Records(records::RecordsArguments),
     /// Look into the files of a stopped data directory
     Log(log::LogArguments),
     /// List, describe and abort transactions
@@ -197,6 +200,7 @@ fn dispatch(env: &Env, command: Command) -> anyhow::Result<ExitCode> {
         Command::Topic(arguments) => topic::run(env, arguments)?,
         Command::Produce(arguments) => produce::run(env, &arguments)?,
         Command::Consume(arguments) => consume::run(env, &arguments)?,
+        Command::Records(arguments) => records::run(env, arguments)?,
         Command::Log(arguments) => return log::run(env, arguments),
         Command::Txn(arguments) => txn::run(env, arguments)?,
         Command::Group(arguments) => group::run(env, arguments)?,

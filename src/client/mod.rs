@@ -5,12 +5,14 @@
 //! makes senders wait (I10); an outcome that cannot be known is called unknown, never guessed (I12).
 //! Knows nothing of operators and state.
 //!
-//! Reading order: `transport/mod.rs`, `writer.rs` (the runtime's door), `producer/mod.rs`, `consumer/mod.rs`, `admin.rs`.
+//! Reading order: `transport/mod.rs`, `writer.rs` (the runtime's door), `producer/mod.rs`, `consumer/mod.rs`, `admin.rs`, `records/mod.rs` (looks into topics).
 
 mod admin;
 pub mod consumer;
 mod error;
 pub mod producer;
+#[cfg(feature = "http")]
+pub(crate) mod records;
 mod retry;
 mod settings;
 #[cfg(test)]

@@ -233,9 +233,20 @@ impl CommittedBatch {
     }
 }
 
-/// Leaves out the batches of aborted transactions.
+/// A batch as a reader of committed records sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::client) enum Fate {
+    /// Records without a transaction, or of one that was committed.
+    Visible,
+    /// Records of a transaction that was aborted.
+    Aborted,
+    /// A marker or another control batch: no records.
+    Control(Option<ControlType>),
+}
+
+/// Tells the batches of aborted transactions from others, below the last stable offset.
 #[derive(Debug)]
-struct AbortFilter {
+pub(in crate::client) struct AbortFilter {
     /// Not reached yet; the next one is last.
     ahead: Vec<AbortedTransaction>,
     /// Reached, their marker not yet.
@@ -243,7 +254,7 @@ struct AbortFilter {
 }
 
 impl AbortFilter {
-    fn new(mut ahead: Vec<AbortedTransaction>) -> Self {
+    pub(in crate::client) fn new(mut ahead: Vec<AbortedTransaction>) -> Self {
         ahead.sort_by_key(|transaction| std::cmp::Reverse(transaction.first_offset));
         Self {
             ahead,
@@ -253,6 +264,11 @@ impl AbortFilter {
 
     /// Whether the next batch is data that may be seen.
     fn admits(&mut self, batch: &Batch) -> Result<bool, BatchError> {
+        Ok(self.judge(batch)? == Fate::Visible)
+    }
+
+    /// The fate of the next batch.
+    pub(in crate::client) fn judge(&mut self, batch: &Batch) -> Result<Fate, BatchError> {
         let header = batch.header();
         let last_offset = header.last_offset();
         let is_reached = |t: &mut AbortedTransaction| t.first_offset <= last_offset;
@@ -260,12 +276,16 @@ impl AbortFilter {
             self.aborted.insert(reached.producer_id);
         }
         if header.is_control() {
-            let marker = batch.control()?;
-            if marker.is_some_and(|marker| marker.kind == ControlType::Abort) {
+            let kind = batch.control()?.map(|marker| marker.kind);
+            if kind == Some(ControlType::Abort) {
                 self.aborted.remove(&header.producer.id);
             }
-            return Ok(false);
+            return Ok(Fate::Control(kind));
         }
-        Ok(!(header.is_transactional() && self.aborted.contains(&header.producer.id)))
+        let is_aborted = header.is_transactional() && self.aborted.contains(&header.producer.id);
+        Ok(match is_aborted {
+            true => Fate::Aborted,
+            false => Fate::Visible,
+        })
     }
 }

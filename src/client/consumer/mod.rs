@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "http")]
+pub(in crate::client) use committed::{AbortFilter, Fate};
 pub use committed::{CommittedBatch, FetchedBatches, UnreadableBatch};
 pub use config::{
     AssignmentStrategies, AssignmentStrategy, ConsumerConfig, GroupProtocol, OffsetReset,

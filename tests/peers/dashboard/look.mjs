@@ -200,6 +200,62 @@ const scenarios = {
     await shoot("letters-phone-dark");
   },
 
+  /** A topic as it lies in the log, and what came of one of its records. */
+  async records() {
+    await live();
+    await until("topics are known", () => document.querySelectorAll("#topic option").length > 3);
+    assert.equal(await page.inputValue("#follower"), "shop");
+    await page.selectOption("#topic", "orders");
+    await page.fill("#from", "0");
+    await page.press("#from", "Enter");
+    await says("#records-told", "orders-0 has offsets 0 to");
+    const rows = page.locator("#found-records .record");
+    assert.equal(await rows.count(), 20);
+    assert.equal(await rows.first().locator(".what b").innerText(), "0");
+    const first = await page.evaluate(async () => (await fetch("records/orders?partition=0&from=0&limit=1")).json());
+    assert.equal(await rows.first().locator(".decoded").last().innerText(), first.records[0].value.decoded);
+    await rows.first().getByRole("button", { name: "Follow it" }).press("Enter");
+    await says("#followed", "shop consumed orders-0 at offset 0 in a transaction of shop-");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "followed");
+    const told = await page.evaluate(async () => (await fetch("records/orders/follow?partition=0&offset=0")).json());
+    assert(told.wrote.some((part) => part.role === "state" && part.is_whole), "state changes are told");
+    assert.equal(await page.locator("#followed .part").count(), told.wrote.length);
+    await page.locator("#followed .part summary").first().press("Enter");
+    await until("the records of a partition are shown", () => document.querySelector("#followed .part[open] .record .decoded"));
+    await says("#followed", `${told.positions[0].topic}-${told.positions[0].partition}`);
+    await shoot("records");
+    await page.getByRole("button", { name: "Newer" }).click();
+    await until("the next page is there", () => document.querySelector("#found-records .record .what b").innerText === "20");
+    await page.getByRole("button", { name: "Older" }).click();
+    await until("the page before is there", () => document.querySelector("#found-records .record .what b").innerText === "0");
+    await page.selectOption("#topic", "sales");
+    await page.fill("#from", "beginning");
+    await page.press("#from", "Enter");
+    await says("#found-records", "marker: commit");
+    await page.fill("#from", "soon");
+    await page.press("#from", "Enter");
+    await says("#records-told", "soon is no place");
+    await page.fill("#partition", "9");
+    await page.fill("#from", "0");
+    await page.press("#from", "Enter");
+    await says("#records-told", "its partitions are 0 to");
+    await page.fill("#partition", "0");
+    await page.press("#partition", "Enter");
+    await page.fill("#follower", "<img src=x onerror=hurt=true>");
+    await until("records are there", () => document.querySelector("#found-records .record button"));
+    await rows.first().getByRole("button", { name: "Follow it" }).click();
+    await says("#followed", "has committed no position in sales-0");
+    await page.fill("#follower", "shop");
+    await page.selectOption("#topic", "orders");
+    await page.press("#from", "Enter");
+    await says("#records-told", "orders-0 has offsets");
+    await rows.first().getByRole("button", { name: "Follow it" }).click();
+    await says("#followed", "What came of it");
+    await page.emulateMedia({ colorScheme: "dark" });
+    await noScroll(360);
+    await shoot("records-phone-dark");
+  },
+
   /** A transaction of somebody else is aborted, once that is confirmed. */
   async abort() {
     const [, name] = words;
@@ -246,12 +302,12 @@ async function enter() {
 /** Everything that can be used is reached with the keyboard alone. */
 async function byKeyboard() {
   await page.evaluate(() => { document.activeElement.blur(); window.scrollTo(0, 0); });
-  const ids = ["job", "graph", "commits", "time", "transactions", "positions", "state", "letters", "lives"];
+  const ids = ["job", "graph", "commits", "time", "transactions", "positions", "state", "letters", "lives", "records"];
   for (const [place, id] of ids.entries()) {
-    await page.keyboard.press(String(place + 1));
+    await page.keyboard.press(String((place + 1) % 10));
     assert.equal(await page.evaluate(() => document.activeElement.id), id);
   }
-  const wanted = await page.evaluate(() => [...document.querySelectorAll("nav a, g.node, #graph-scroll, #cycles, #open button, #store, #key, #lookup button, #look-letters, footer a")].length);
+  const wanted = await page.evaluate(() => [...document.querySelectorAll("nav a, g.node, #graph-scroll, #cycles, #open button, #store, #key, #lookup button, #look-letters, #browse select, #browse input, #browse button, footer a")].length);
   await page.evaluate(() => { document.activeElement.blur(); });
   await page.keyboard.press("1");
   await page.evaluate(() => { document.querySelector(".skip").focus(); document.querySelectorAll("[data-reached]").forEach((it) => delete it.dataset.reached); });
@@ -259,7 +315,7 @@ async function byKeyboard() {
     await page.keyboard.press("Tab");
     await page.evaluate(() => { if (document.activeElement) document.activeElement.dataset.reached = "yes"; });
   }
-  const missed = await page.evaluate(() => [...document.querySelectorAll("nav a, g.node, #graph-scroll, #cycles, #open button, #store, #key, #lookup button, #look-letters, footer a")]
+  const missed = await page.evaluate(() => [...document.querySelectorAll("nav a, g.node, #graph-scroll, #cycles, #open button, #store, #key, #lookup button, #look-letters, #browse select, #browse input, #browse button, footer a")]
     .filter((it) => !it.dataset.reached).map((it) => it.outerHTML.slice(0, 80)));
   assert.deepEqual(missed, []);
   await page.focus("#cycles");

@@ -10,6 +10,7 @@ mod new_project;
 mod outputs;
 mod packages;
 mod produce_consume;
+mod records;
 mod refusals;
 mod savepoints;
 mod security;

@@ -4,6 +4,7 @@ mod acting;
 mod browser;
 mod child;
 mod over_http;
+mod records;
 mod seen;
 
 pub(crate) use browser::look;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::jobs::support::{OFTEN, Place};
 
 const TOKEN: &str = "a token of a test, long enough";
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "style.css",
     "app.js",
     "dom.js",
@@ -21,6 +21,7 @@ const FILES: [&str; 12] = [
     "time.js",
     "tables.js",
     "letters.js",
+    "records.js",
     "bytes.js",
     "act.js",
     "icon.svg",

@@ -20,8 +20,8 @@ use tokio::time::timeout;
 
 use super::failed::Failed;
 use super::http::{Shared, no_path, whole_body};
+use crate::client::records::bytes_json as bytes;
 use crate::client::{Admin, ClientError};
-use crate::codec::json::to_hex;
 use crate::protocol::ErrorKind;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::life::letters::{
@@ -32,8 +32,6 @@ use crate::types::{NameError, ProducerId, Timestamp, TopicName, TopicPartition, 
 /// The letters of an answer, where nobody says how many.
 const LIMIT: usize = 50;
 const LIMIT_MAX: usize = 200;
-/// So much of a key or a value is shown.
-const SHOWN_BYTES_MAX: usize = 4096;
 /// How long the log may take.
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -340,23 +338,6 @@ fn shown(letter: &Letter, job: &str) -> Value {
     })
 }
 
-/// Bytes as they are, the first 4 KiB of them, and as text if they are text.
-fn bytes(bytes: Option<&[u8]>) -> Value {
-    let Some(bytes) = bytes else {
-        return Value::Null;
-    };
-    let begin = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
-    // A character that is cut in two is left out.
-    let text = match std::str::from_utf8(begin) {
-        Ok(text) => Some(text),
-        Err(e) if e.error_len().is_none() && begin.len() < bytes.len() => {
-            std::str::from_utf8(&begin[..e.valid_up_to()]).ok()
-        }
-        Err(_) => None,
-    };
-    json!({ "bytes": bytes.len(), "hex": to_hex(begin), "text": text })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,17 +372,5 @@ mod tests {
         assert!(choice("{\"all\": false}").is_err());
         assert!(choice("{\"al\": true}").is_err());
         assert!(choice("{\"all\": true}").is_ok() && choice("{\"offset\": 3}").is_ok());
-    }
-
-    #[test]
-    fn bytes_are_shown_up_to_a_bound() {
-        assert_eq!(bytes(None), Value::Null);
-        assert_eq!(bytes(Some(b"tea"))["text"], "tea");
-        assert_eq!(bytes(Some(b"\xff"))["text"], Value::Null);
-        let long = "ä".repeat(SHOWN_BYTES_MAX);
-        let shown = bytes(Some(&[b"x", long.as_bytes()].concat()));
-        let text = shown["text"].as_str().map(str::len);
-        assert_eq!(text, Some(SHOWN_BYTES_MAX - 1));
-        assert_eq!(shown["bytes"], 2 * SHOWN_BYTES_MAX + 1);
     }
 }

@@ -12,6 +12,7 @@
 //! GET  /processed?topic=…&partition=…&offset=…      waits until that record is processed
 //! POST /read                                        several questions, all answered of one epoch
 //! GET  /letters, POST /transactions/abort …         letters, and what changes something: `act.rs`
+//! GET  /topics, /records/TOPIC …                    the log's topics, and what became of a record: `records.rs`
 //! ```
 //! What a question means is `question.rs`; here are connections, statuses and who may ask.
 
@@ -33,8 +34,10 @@ use tokio::time::{sleep, timeout};
 use super::act::Act;
 use super::failed::Failed;
 use super::question::{Checked, Question};
+use super::records;
 use super::shown::{Sent, whole};
 use super::{Queries, QueryError};
+use crate::client::Transport;
 use crate::net::{Address, Incoming, Listener, NetError, OwnRuntime, ServerTls, ServerTlsSettings};
 use crate::runtime::task::committed::{Epoch, Kind};
 use crate::types::{Offset, TopicName, TopicPartition};
@@ -355,17 +358,33 @@ const METRICS: &str = "";
 fn paths() -> String {
     format!(
         "GET /, GET /status, {METRICS}GET /stores/NAME, GET /windows/NAME, GET /processed, POST /read, GET /letters, \
-         GET /letters/TOPIC, POST /letters/TOPIC/replay, POST /transactions/abort"
+         GET /letters/TOPIC, POST /letters/TOPIC/replay, POST /transactions/abort, GET /topics, GET /records/TOPIC, \
+         GET /records/TOPIC/follow"
     )
 }
 
 impl Shared {
+    /// The way to the log.
+    pub(super) fn transport(&self) -> &Arc<dyn Transport> {
+        self.queries.watcher().transport()
+    }
+
+    /// The job that answers.
+    pub(super) fn job_name(&self) -> Option<&str> {
+        Some(self.queries.job())
+    }
+
     async fn respond(self: &Arc<Self>, request: Request<Body>) -> Response<Sent> {
         let answered = match self.admit(&request) {
             Ok(()) => match self.show(&request).await {
                 Some(Ok(shown)) => return shown,
                 Some(Err(failed)) => Err(failed),
                 None if Act::is_at(request.uri().path()) => self.act(request).await,
+                None if records::is_at(request.uri().path()) => {
+                    let (uri, query) = (request.uri(), request.uri().query());
+                    self.records(request.method(), uri.path(), query.unwrap_or_default())
+                        .await
+                }
                 None => self.answer(request).await,
             },
             Err(failed) => Err(failed),

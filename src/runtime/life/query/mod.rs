@@ -18,6 +18,8 @@ mod metrics;
 #[cfg(feature = "http")]
 mod question;
 #[cfg(feature = "http")]
+mod records;
+#[cfg(feature = "http")]
 mod shown;
 mod stores;
 mod versions;

@@ -7,6 +7,7 @@ import { showCommits } from "./commits.js";
 import { showTime, timedStores } from "./time.js";
 import { knowStores, showLives, showSplits, showStores, showTransactions } from "./tables.js";
 import { showLetters } from "./letters.js";
+import { knowTopics } from "./records.js";
 import { allowChanges } from "./act.js";
 
 /** Without a view for so long the connection counts as lost. */
@@ -134,6 +135,7 @@ function arrive() {
     timedStores(about.stores);
     allowChanges(about.may_change);
   }, () => {});
+  knowTopics(seen.at(-1).job);
 }
 
 /** Says whether what is shown is the present. */
@@ -173,8 +175,8 @@ document.addEventListener("visibilitychange", () => {
 });
 document.addEventListener("keydown", (event) => {
   if (at("sure").open || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
-  const link = document.querySelectorAll("nav a")[Number(event.key) - 1];
-  if (!link || !/^[1-9]$/.test(event.key)) return;
+  const link = /^[0-9]$/.test(event.key) && document.querySelector(`nav a[aria-keyshortcuts="${event.key}"]`);
+  if (!link) return;
   link.click();
   document.querySelector(link.getAttribute("href")).focus({ preventScroll: true });
 });

@@ -48,7 +48,7 @@ pub(super) struct File {
 }
 
 /// The files by name.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("style.css", CSS, include_str!("style.css")),
     ("app.js", JS, include_str!("app.js")),
     ("dom.js", JS, include_str!("dom.js")),
@@ -58,6 +58,7 @@ const FILES: [(&str, &str, &str); 12] = [
     ("time.js", JS, include_str!("time.js")),
     ("tables.js", JS, include_str!("tables.js")),
     ("letters.js", JS, include_str!("letters.js")),
+    ("records.js", JS, include_str!("records.js")),
     ("bytes.js", JS, include_str!("bytes.js")),
     ("act.js", JS, include_str!("act.js")),
     ("icon.svg", SVG, include_str!("icon.svg")),
@@ -128,7 +129,7 @@ async fn next_view(looks: Looks) -> Option<(Result<Frame<Bytes>, Infallible>, Lo
 impl Running {
     /// Shows the job to browsers at an address of this machine, until the returned value is dropped. Port 0 takes a free one.
     ///
-    /// Whoever reaches the page can read the whole state, and change nothing. For other machines set a token, and for changes
+    /// Whoever reaches the page can read the whole state and the topics of the log, and change nothing. For other machines set a token, and for changes
     /// ([`HttpConfig::allow_changes`]) too: `running.query().serve(HttpConfig::on("0.0.0.0:8080")?.token(TOKEN).dashboard())`.
     ///
     /// ```
