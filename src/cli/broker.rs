@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -10,9 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::session::DataOption;
 use super::{UsageError, output};
 use crate::broker::{Broker, BrokerConfig};
+use crate::client::InProcess;
 use crate::env::Env;
 use crate::net::{Address, ClientAuth, Pem, ServerTlsSettings};
 use crate::protocol::sasl::Mechanism;
+use crate::runtime::{HttpConfig, serve_log};
 use crate::server::security::Principal;
 use crate::server::{Server, ServerConfig, settings};
 use crate::types::Durability;
@@ -23,9 +26,13 @@ Examples:
   onceflow user add alice --data ./data                    a user; asks for the password
   onceflow broker --data ./data --listen 0.0.0.0:9093 --tls-cert cert.pem --tls-key key.pem --sasl SCRAM-SHA-512
   … --acls --super-user User:admin                         rules decide what each user may do (onceflow acl)
+  … --dashboard 127.0.0.1:8080                             and a page for browsers: topics, groups, transactions, records
 
-It prints the address once it listens, and closes cleanly on SIGTERM and Ctrl-C.";
+It prints the address once it listens, and closes cleanly on SIGTERM and Ctrl-C. The page knows no users and no access rules: where
+the broker has either, it needs a token.";
 
+/// No token is longer, in bytes.
+const TOKEN_BYTES_MAX: u64 = 4096;
 /// No topic has more partitions.
 const PARTITIONS_MAX: i64 = 100_000;
 
@@ -79,6 +86,15 @@ pub(super) struct BrokerArguments {
     /// A setting by Kafka's name, such as max.connections=100 or log.retention.ms=3600000; can be given several times
     #[arg(long = "set", value_name = "NAME=VALUE")]
     settings: Vec<String>,
+    /// Show the log to browsers; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    dashboard: Option<String>,
+    /// The file that holds the page's token: whoever has it may look
+    #[arg(long, value_name = "FILE", requires = "dashboard")]
+    dashboard_token: Option<PathBuf>,
+    /// Let whoever has the token abort transactions on the page
+    #[arg(long, requires = "dashboard_token")]
+    dashboard_changes: bool,
     /// What an acknowledged write survives
     #[arg(long, value_name = "WHAT", default_value = "fsync")]
     durability: DurabilityName,
@@ -113,6 +129,7 @@ pub(super) fn run(env: &Env, arguments: BrokerArguments) -> anyhow::Result<()> {
         durability,
         ..BrokerConfig::default()
     };
+    let page = page(env, &arguments)?;
     let settings = arguments.settings.clone();
     let mut config = config(arguments)?;
     for setting in &settings {
@@ -129,7 +146,7 @@ pub(super) fn run(env: &Env, arguments: BrokerArguments) -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     let broker = Broker::open(env.clone(), &data, broker_config)
         .with_context(|| format!("cannot open the data directory {}", data.display()))?;
-    let served = runtime.block_on(serve(env, &broker, &data, config));
+    let served = runtime.block_on(serve(env, &broker, &data, config, page));
     let closed = broker.close();
     served?;
     closed.context("cannot close the data directory cleanly")
@@ -140,21 +157,66 @@ async fn serve(
     broker: &Broker,
     data: &std::path::Path,
     config: ServerConfig,
+    page: Option<HttpConfig>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Server::start(env, broker, data, config)?;
+    let page = page.map(|config| {
+        let transport = Arc::new(InProcess::new(env.clone(), broker.clone()));
+        serve_log(transport, data.display().to_string(), config)
+    });
+    let page = page.transpose().context("cannot show the dashboard")?;
     {
         let mut out = output::stdout();
         writeln!(out, "listening on {}", server.address())?;
+        if let Some(page) = &page {
+            writeln!(out, "dashboard on http://{}/", page.address())?;
+        }
         out.flush()?;
     }
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    drop(page);
     server.stop().await;
     Ok(())
+}
+
+/// The page that is asked for.
+fn page(env: &Env, arguments: &BrokerArguments) -> anyhow::Result<Option<HttpConfig>> {
+    let Some(address) = &arguments.dashboard else {
+        return Ok(None);
+    };
+    let is_guarded = arguments.acls || !arguments.sasl.is_empty() || arguments.tls_cert.is_some();
+    if is_guarded && arguments.dashboard_token.is_none() {
+        let message = "the dashboard knows no users and no access rules, and would show everything to every program of this machine: \
+                       give it a token, with --dashboard-token FILE";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    let mut config = HttpConfig::on(address)?.dashboard();
+    if let Some(path) = &arguments.dashboard_token {
+        let bytes = env.files.read(path, TOKEN_BYTES_MAX);
+        let bytes =
+            bytes.with_context(|| format!("cannot read the token in {}", path.display()))?;
+        let token = String::from_utf8(bytes).ok();
+        let token = token
+            .as_deref()
+            .map(str::trim)
+            .filter(|token| !token.is_empty());
+        let token = token.with_context(|| {
+            format!(
+                "{} holds no token: write one line of text into it",
+                path.display()
+            )
+        })?;
+        config = config.token(token);
+    }
+    Ok(Some(match arguments.dashboard_changes {
+        true => config.allow_changes(),
+        false => config,
+    }))
 }
 
 fn config(arguments: BrokerArguments) -> anyhow::Result<ServerConfig> {

@@ -87,6 +87,8 @@ pub(crate) use life::lock::{LookedAt, look_into};
 pub use life::log_handle::Log;
 #[cfg(feature = "http")]
 pub use life::query::http::{HttpConfig, HttpError, HttpServer};
+#[cfg(feature = "cli")]
+pub(crate) use life::query::subject::serve_log;
 pub use life::query::{
     Answer, OrderedQuery, Queries, StoreQuery, TimedQuery, VersionsQuery, WindowsQuery,
 };

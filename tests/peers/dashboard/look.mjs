@@ -256,6 +256,39 @@ const scenarios = {
     await shoot("records-phone-dark");
   },
 
+  /** A log without a job: what it has is shown, what it has not is said, and a transaction is aborted. */
+  async log() {
+    await enter();
+    await says("#log-sentence", "1 topic, 2 groups");
+    await says("#log", "belong to a job, and are left out here");
+    for (const id of ["job", "graph", "commits", "time", "positions", "state", "letters", "lives"]) {
+      assert.equal(await page.locator(`#${id}`).isVisible(), false, id);
+    }
+    await says("#topic-rows", "orders-1");
+    await says("#topic-rows tr.held", "1 offset not decided");
+    await says("#group-rows", "readers");
+    await says("#group-rows", "<img src=x");
+    await says("#open-transactions .foreign", "slow");
+    for (const [key, id] of [["2", "topics"], ["3", "groups"], ["5", "transactions"], ["0", "records"], ["1", "log"]]) {
+      await page.keyboard.press(key);
+      assert.equal(await page.evaluate(() => document.activeElement.id), id);
+    }
+    await page.selectOption("#topic", "orders");
+    await page.fill("#partition", "1");
+    await page.press("#partition", "Enter");
+    await says("#found-records", "of an open transaction");
+    await shoot("log");
+    await page.getByRole("button", { name: "Abort it" }).click();
+    await page.click("#sure-yes");
+    await says("#transactions-told", "was aborted.");
+    await until("it is gone", () => !document.querySelector("#open-transactions .foreign"));
+    await page.press("#partition", "Enter");
+    await says("#found-records", "aborted: nobody is shown it");
+    await page.emulateMedia({ colorScheme: "dark" });
+    await noScroll(360);
+    await shoot("log-phone-dark");
+  },
+
   /** A transaction of somebody else is aborted, once that is confirmed. */
   async abort() {
     const [, name] = words;
@@ -316,7 +349,7 @@ async function byKeyboard() {
     await page.evaluate(() => { if (document.activeElement) document.activeElement.dataset.reached = "yes"; });
   }
   const missed = await page.evaluate(() => [...document.querySelectorAll("nav a, g.node, #graph-scroll, #cycles, #open button, #store, #key, #lookup button, #look-letters, #browse select, #browse input, #browse button, footer a")]
-    .filter((it) => !it.dataset.reached).map((it) => it.outerHTML.slice(0, 80)));
+    .filter((it) => !it.dataset.reached && it.offsetParent !== null).map((it) => it.outerHTML.slice(0, 80)));
   assert.deepEqual(missed, []);
   await page.focus("#cycles");
   const at = () => page.locator("#cycles").getAttribute("aria-valuetext");

@@ -1,5 +1,6 @@
 //! The binary `onceflow` as a user meets it: exit codes, messages, and what comes out of what went in.
 
+mod broker_page;
 mod checks;
 mod crash_test;
 mod demo;

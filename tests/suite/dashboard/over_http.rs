@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::jobs::support::{OFTEN, Place};
 
 const TOKEN: &str = "a token of a test, long enough";
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "style.css",
     "app.js",
     "dom.js",
@@ -20,6 +20,7 @@ const FILES: [&str; 13] = [
     "commits.js",
     "time.js",
     "tables.js",
+    "log.js",
     "letters.js",
     "records.js",
     "bytes.js",

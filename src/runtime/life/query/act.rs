@@ -18,8 +18,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
+use super::answers::{no_path, whole_body};
 use super::failed::Failed;
-use super::http::{Shared, no_path, whole_body};
+use super::http::Shared;
 use crate::client::records::bytes_json as bytes;
 use crate::client::{Admin, ClientError};
 use crate::protocol::ErrorKind;
@@ -188,14 +189,14 @@ impl Shared {
         match act {
             Act::Topics => self.with_letters(|letters| topics(&letters)).await,
             Act::Newest { topic, limit } => {
-                let job = self.queries.job().to_owned();
+                let job = self.queries()?.job().to_owned();
                 let look = move |letters: Letters| newest(&letters, &job, &topic, limit);
                 self.with_letters(look).await
             }
             Act::Replay { topic } => {
                 let chosen: Chosen = parse(body)?;
                 let choice = chosen.choice()?;
-                let now = self.queries.watcher().transport().env().clock.wall();
+                let now = self.transport().env().clock.wall();
                 let time = chosen.time(now)?;
                 let replay = move |letters: Letters| {
                     let asked = letters.replay(&topic, &choice, time)?;
@@ -212,7 +213,7 @@ impl Shared {
     }
 
     async fn abort(&self, wanted: Abort) -> Result<Map<String, Value>, Failed> {
-        let admin = Admin::new(Arc::clone(self.queries.watcher().transport()));
+        let admin = Admin::new(Arc::clone(self.transport()));
         let bad = |e: NameError| Failed::bad(e.to_string());
         let (aborted, told) = match wanted {
             Abort::Known { transactional_id } => {
@@ -245,8 +246,8 @@ impl Shared {
         &self,
         look: impl FnOnce(Letters) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, Failed> {
-        let transport = Arc::clone(self.queries.watcher().transport());
-        let job = self.queries.job().to_owned();
+        let transport = Arc::clone(self.transport());
+        let job = self.queries()?.job().to_owned();
         let turn = Arc::clone(&self.acting).acquire_owned().await;
         let work = move || {
             // It is given back once the work is done, however long who asked has waited.

@@ -7,12 +7,16 @@
 
 #[cfg(feature = "http")]
 mod act;
+#[cfg(feature = "http")]
+mod answers;
 #[cfg(feature = "dashboard")]
 mod dashboard;
 #[cfg(feature = "http")]
 mod failed;
 #[cfg(feature = "http")]
 pub(crate) mod http;
+#[cfg(feature = "cli")]
+mod log_status;
 #[cfg(feature = "metrics")]
 mod metrics;
 #[cfg(feature = "http")]
@@ -22,6 +26,8 @@ mod records;
 #[cfg(feature = "http")]
 mod shown;
 mod stores;
+#[cfg(feature = "http")]
+pub(crate) mod subject;
 mod versions;
 
 use std::collections::BTreeMap;

@@ -15,8 +15,9 @@ use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
+use super::answers::no_path;
 use super::failed::Failed;
-use super::http::{Shared, no_path};
+use super::http::Shared;
 use crate::client::records::{
     Follow, From as Begin, LIMIT, LIMIT_MAX, LookError, ROWS, ROWS_MAX, Records,
 };

@@ -19,8 +19,10 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use tokio::time::timeout;
 
+use super::Queries;
 use super::failed::Failed;
 use super::http::Shared;
+use super::subject::Subject;
 use crate::runtime::life::status::Status;
 
 /// How long the log may take to say where partitions end, before the view goes without.
@@ -60,12 +62,16 @@ impl Shared {
         }
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/status") => {
-                let body = self.look().await.json();
-                Some(Ok(text("application/json", body.into())))
+                let body = self.look_as_json().await;
+                Some(Ok(text("application/json", body)))
             }
             #[cfg(feature = "metrics")]
             (&Method::GET, "/metrics") => {
-                let written = super::metrics::text_of(self.look().await);
+                let status = match self.queries() {
+                    Ok(queries) => look(queries).await,
+                    Err(failed) => return Some(Err(failed)),
+                };
+                let written = super::metrics::text_of(status);
                 let written = written.map_err(|_| {
                     let why = "the metrics could not be written";
                     Failed::new(StatusCode::INTERNAL_SERVER_ERROR, why)
@@ -76,12 +82,21 @@ impl Shared {
         }
     }
 
-    /// The view of the job, without what the log says if it does not answer in time.
-    pub(super) async fn look(&self) -> Arc<Status> {
-        let watcher = self.queries.watcher();
-        let looked = timeout(LOG_WAIT, watcher.look_with_others()).await;
-        looked.unwrap_or_else(|_| watcher.look_here())
+    /// The view of the job, or of the log, as JSON.
+    pub(super) async fn look_as_json(&self) -> Bytes {
+        match &self.subject {
+            Subject::Job(queries) => look(queries).await.json().into(),
+            #[cfg(feature = "cli")]
+            Subject::Log(log) => Bytes::copy_from_slice(log.json().await.as_bytes()),
+        }
     }
+}
+
+/// The view of the job, without what the log says if it does not answer in time.
+async fn look(queries: &Queries) -> Arc<Status> {
+    let watcher = queries.watcher();
+    let looked = timeout(LOG_WAIT, watcher.look_with_others()).await;
+    looked.unwrap_or_else(|_| watcher.look_here())
 }
 
 /// An answer of this type, which nobody is to keep.

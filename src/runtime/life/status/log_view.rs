@@ -40,8 +40,8 @@ pub(super) async fn complete(
         .buffered(ASKED_AT_ONCE)
         .try_collect()
         .await?;
-    let holders = holders(transport, identity, &ends).await?;
-    let mut transactions = BTreeMap::<i64, OpenTransaction>::new();
+    let holders = holders(transport, Some(identity), &ends).await?;
+    let mut shown = Vec::new();
     for (ends, holder) in ends.iter().zip(holders) {
         let name = ends.place.to_string();
         let split = status.splits.iter_mut().find(|split| split.split == name);
@@ -50,6 +50,33 @@ pub(super) async fn complete(
         let Some(holder) = holder else { continue };
         split.held_by = Some(holder.name());
         split.held_since = Some(holder.since);
+        shown.push(holder);
+    }
+    status.transactions = each_once(shown);
+    Ok(())
+}
+
+/// The transactions before which readers of these partitions wait: hanging ones first, then the oldest.
+#[cfg(feature = "cli")]
+pub(in crate::runtime::life) async fn open_in(
+    transport: &dyn Transport,
+    places: Vec<TopicPartition>,
+) -> Result<Vec<OpenTransaction>, ClientError> {
+    let is_new = false;
+    let asked = places.into_iter();
+    let asked = asked.map(|place| ends(transport, ReadPartition { place, is_new }));
+    let ends: Vec<Ends> = stream::iter(asked)
+        .buffered(ASKED_AT_ONCE)
+        .try_collect()
+        .await?;
+    let holders = holders(transport, None, &ends).await?;
+    Ok(each_once(holders.into_iter().flatten()))
+}
+
+/// Transactions that were met in several partitions, in the order in which they matter.
+fn each_once(met: impl IntoIterator<Item = OpenTransaction>) -> Vec<OpenTransaction> {
+    let mut transactions = BTreeMap::<i64, OpenTransaction>::new();
+    for holder in met {
         let known = transactions.entry(holder.producer_id);
         known
             .and_modify(|known| {
@@ -59,10 +86,9 @@ pub(super) async fn complete(
             })
             .or_insert(holder);
     }
-    status.transactions = transactions.into_values().collect();
-    let transactions = &mut status.transactions;
+    let mut transactions: Vec<_> = transactions.into_values().collect();
     transactions.sort_by_key(|open| (!open.is_hanging, open.since));
-    Ok(())
+    transactions
 }
 
 fn note_ends(split: &mut SplitStatus, ends: &Ends) {
@@ -111,10 +137,10 @@ async fn first_open(
     Ok(open.min_by_key(|producer| producer.current_transaction_start))
 }
 
-/// By partition, the transaction that readers wait for.
+/// By partition, the transaction that readers wait for. `identity` begins the ids of a job that asks.
 async fn holders(
     transport: &dyn Transport,
-    identity: &str,
+    identity: Option<&str>,
     ends: &[Ends],
 ) -> Result<Vec<Option<OpenTransaction>>, ClientError> {
     let held = ends.iter().filter_map(|ends| ends.holder.as_ref());
@@ -153,10 +179,10 @@ async fn holders(
     Ok(holders)
 }
 
-fn of_known(transaction: &TransactionDescription, identity: &str) -> OpenTransaction {
+fn of_known(transaction: &TransactionDescription, identity: Option<&str>) -> OpenTransaction {
     let id = transaction.transactional_id.to_string();
-    let number = id
-        .strip_prefix(identity)
+    let number = identity
+        .and_then(|identity| id.strip_prefix(identity))
         .and_then(|it| it.strip_prefix('-'));
     OpenTransaction {
         is_own: number.is_some_and(|number| number.parse::<u8>().is_ok()),

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+#[cfg(feature = "cli")]
+pub(in crate::runtime::life) use self::log_view::open_in;
 pub(in crate::runtime::life) use self::looking::Watcher;
 use crate::runtime::graph::description::Description;
 use crate::runtime::task::meter::{CycleStatus, LifeStatus, SplitState};

@@ -7,6 +7,7 @@ import { showCommits } from "./commits.js";
 import { showTime, timedStores } from "./time.js";
 import { knowStores, showLives, showSplits, showStores, showTransactions } from "./tables.js";
 import { showLetters } from "./letters.js";
+import { showLog } from "./log.js";
 import { knowTopics } from "./records.js";
 import { allowChanges } from "./act.js";
 
@@ -31,7 +32,7 @@ const headers = () => {
   return token ? { Authorization: `Bearer ${token}` } : {};
 };
 
-/** Asks the job's server; the answer's JSON, or an error that says why not. */
+/** Asks the server; the answer's JSON, or an error that says why not. */
 export async function ask(path) {
   const answer = await fetch(path, { headers: { Accept: "application/json", ...headers() }, cache: "no-store" });
   const told = await answer.json();
@@ -76,7 +77,7 @@ async function watch() {
     if (lastHeard > before) pause = 0;
   } catch (error) {
     hasFailed = !document.hidden;
-    why = error.name === "TypeError" ? "the job's process does not answer" : error.message;
+    why = error.name === "TypeError" ? "the process does not answer" : error.message;
   }
   asking = null;
   tellLiveness();
@@ -106,6 +107,15 @@ at("door").addEventListener("submit", (event) => {
 function show(status) {
   lastHeard = performance.now();
   hasFailed = false;
+  if (status.kind === "log") {
+    document.body.dataset.kind = "log";
+    if (at("main").hidden) arrive();
+    document.title = `${status.log} · log`;
+    say(at("name"), status.log);
+    say(at("version"), `Onceflow ${status.version}`);
+    showLog(status);
+    return tellLiveness();
+  }
   if (seen.length > 0 && (seen.at(-1).job !== status.job || seen.at(-1).now > status.now)) seen.length = 0;
   seen.push(status);
   if (seen.length > SEEN_MAX) seen.shift();
@@ -131,11 +141,12 @@ function arrive() {
   const wanted = location.hash && document.querySelector(`main > ${CSS.escape(location.hash).replace("\\#", "#")}`);
   if (wanted) wanted.scrollIntoView();
   ask("./").then((about) => {
+    allowChanges(about.may_change);
+    if (!about.stores) return;
     knowStores(about.stores);
     timedStores(about.stores);
-    allowChanges(about.may_change);
   }, () => {});
-  knowTopics(seen.at(-1).job);
+  knowTopics(seen.at(-1)?.job);
 }
 
 /** Says whether what is shown is the present. */
@@ -175,7 +186,8 @@ document.addEventListener("visibilitychange", () => {
 });
 document.addEventListener("keydown", (event) => {
   if (at("sure").open || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
-  const link = /^[0-9]$/.test(event.key) && document.querySelector(`nav a[aria-keyshortcuts="${event.key}"]`);
+  const links = /^[0-9]$/.test(event.key) ? [...document.querySelectorAll(`nav a[aria-keyshortcuts="${event.key}"]`)] : [];
+  const link = links.find((it) => it.offsetParent !== null);
   if (!link) return;
   link.click();
   document.querySelector(link.getAttribute("href")).focus({ preventScroll: true });

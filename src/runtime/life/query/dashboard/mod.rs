@@ -48,7 +48,7 @@ pub(super) struct File {
 }
 
 /// The files by name.
-const FILES: [(&str, &str, &str); 13] = [
+const FILES: [(&str, &str, &str); 14] = [
     ("style.css", CSS, include_str!("style.css")),
     ("app.js", JS, include_str!("app.js")),
     ("dom.js", JS, include_str!("dom.js")),
@@ -57,6 +57,7 @@ const FILES: [(&str, &str, &str); 13] = [
     ("commits.js", JS, include_str!("commits.js")),
     ("time.js", JS, include_str!("time.js")),
     ("tables.js", JS, include_str!("tables.js")),
+    ("log.js", JS, include_str!("log.js")),
     ("letters.js", JS, include_str!("letters.js")),
     ("records.js", JS, include_str!("records.js")),
     ("bytes.js", JS, include_str!("bytes.js")),
@@ -122,7 +123,8 @@ async fn next_view(looks: Looks) -> Option<(Result<Frame<Bytes>, Infallible>, Lo
     }
     pause.tick().await;
     // JSON has no line breaks of its own: an event is one line.
-    let event = format!("data: {}\n\n", shared.look().await.json());
+    let view = shared.look_as_json().await;
+    let event = [b"data: ", &view[..], b"\n\n"].concat();
     Some((Ok(Frame::data(event.into())), (shared, pause, count + 1)))
 }
 
