@@ -74,6 +74,9 @@ struct Arguments {
         default_value = "table"
     )]
     output: output::Form,
+    /// Don't tell on a terminal how far work is that takes long
+    #[arg(long, global = true)]
+    quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -164,6 +167,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     output::choose(arguments.output);
+    if arguments.quiet {
+        crate::env::progress::hush();
+    }
     start_tracing();
     match dispatch_anywhere(Env::real(), arguments.command) {
         Ok(code) => code,

@@ -3,7 +3,7 @@
 //! Production uses [`Env::real`]; tests use [`simulated`], where every fault of the storage
 //! model can be had on demand and every run repeats from its seed. Nothing here knows what is stored.
 //!
-//! Reading order: this file (the contracts), `real.rs`, `simulated/`.
+//! Reading order: this file (the contracts), `real.rs`, `simulated/`; `progress.rs` and `warnings.rs` (what people are told).
 
 mod allocator;
 mod block_on;
@@ -12,6 +12,7 @@ mod clock;
 pub mod failpoint;
 mod files;
 mod libc_calls;
+pub(crate) mod progress;
 mod random;
 mod real;
 pub mod simulated;

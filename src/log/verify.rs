@@ -13,6 +13,7 @@ use super::names::{self, FileKind};
 use super::producer_state::ProducerState;
 use super::recovery::replay;
 use super::scan::{ScanRange, Visit, scan};
+use crate::env::progress::Unit;
 use crate::env::{Env, File, OpenMode};
 use crate::protocol::batch::{Batch, DecompressionLimit};
 use crate::types::{Offset, Timestamp, TopicId};
@@ -105,10 +106,18 @@ pub(crate) fn verify(env: &Env, dir: &Path) -> Result<VerifyReport, LogError> {
     let gaps_below = metadata::read_cleaned_end(env, dir).unwrap_or(Offset(i64::MAX));
     let bases = Listing::read(env, dir)?.segments;
     let mut producers = ProducerState::default();
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let mut told = env.progress(format!("verifying {name}"), Unit::Bytes, None);
     for (index, &base_offset) in bases.iter().enumerate() {
         let next_base = bases.get(index + 1).copied();
         let reader = Reader::open(env, dir, base_offset, gaps_below)?;
         verify_segment(env, dir, &reader, next_base, &mut producers, &mut report)?;
+        told.add(
+            report
+                .segments
+                .last()
+                .map_or(0, |segment| segment.size_bytes),
+        );
     }
     Ok(report)
 }

@@ -8,11 +8,15 @@ use super::queries::{EVENTS, SIDE_INPUT, SIDE_INPUT_ROWS};
 use crate::client::producer::{Producer, ProducerConfig, ProducerRecord};
 use crate::client::wait;
 use crate::codec::Codec;
+use crate::env::progress::Unit;
 use crate::runtime::Log;
 use crate::types::{PartitionIndex, Timestamp, TopicName};
 
 /// How many records wait for their acknowledgement.
 const UNACKNOWLEDGED_MAX: usize = 100_000;
+
+/// The clock is looked at once for so many events.
+const TELL_EVERY: usize = 4096;
 
 /// Writes the first `events` events, in turn to the partitions of the topic of events, and the side input of q13.
 ///
@@ -39,7 +43,17 @@ pub fn load(
         format.encode(&event, &mut value)?;
         Ok((None, value, partition, event.date_time()))
     });
+    let mut told = log
+        .env()
+        .progress("writing events", Unit::Things("events"), Some(events));
+    let records = records.enumerate().map(|(count, record)| {
+        if count % TELL_EVERY == 0 {
+            told.at(count as u64);
+        }
+        record
+    });
     wait(write(&producer, &events_topic, records))?;
+    drop(told);
     let rows = (0..SIDE_INPUT_ROWS).map(|row| {
         let mut value = Vec::new();
         format.encode(&row.to_string(), &mut value)?;

@@ -10,6 +10,7 @@ use super::context::JobContext;
 use super::continuation::{Bounds, Continuation};
 use crate::client::consumer::PartitionReader;
 use crate::client::wait;
+use crate::env::progress::Unit;
 use crate::env::{failpoint, warn};
 use crate::protocol::batch::Record;
 use crate::runtime::contract::error::{Failure, JobError};
@@ -220,6 +221,12 @@ fn restore(
         position,
         Isolation::ReadCommitted,
     );
+    let mut told = job.env.progress(
+        format!("replaying {place}"),
+        Unit::Things("offsets"),
+        u64::try_from(end.since(position)).ok(),
+    );
+    let begin = position;
     // A value of a later build that a savepoint took back is followed by the one that took its place.
     let mut unread = BTreeMap::new();
     while position < end {
@@ -241,6 +248,7 @@ fn restore(
             }
         }
         position = reader.position();
+        told.at(u64::try_from(position.since(begin)).unwrap_or(0));
     }
     match unread.into_values().next() {
         Some(e) => Err(e.into()),

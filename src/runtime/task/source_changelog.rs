@@ -12,6 +12,7 @@ use crate::broker::{CompactionHold, HeldPartition};
 use crate::client::consumer::PartitionReader;
 use crate::client::wait;
 use crate::codec::{CodecError, tell_apart};
+use crate::env::progress::Unit;
 use crate::env::warn;
 use crate::protocol::batch::Record;
 use crate::protocol::messages::{OffsetSpec, TopicMetadata};
@@ -119,7 +120,11 @@ impl SourceChangelog {
             Isolation::ReadCommitted,
         );
         let mut row = Vec::new();
+        let total = u64::try_from(end.since(position)).ok();
+        let what = format!("restoring {} from {place}", store.name());
+        let mut told = job.env.progress(what, Unit::Things("offsets"), total);
         while reader.position() < end {
+            told.at(u64::try_from(reader.position().since(position)).unwrap_or(0));
             for batch in wait(reader.fetch(WAIT_MAX))? {
                 let batch = batch?;
                 for record in batch.iter() {

@@ -19,6 +19,7 @@ use super::log_handle::Log;
 use crate::client::consumer::PartitionReader;
 use crate::client::{Admin, CommitOutcome, TransactionalWriter, Transport, wait};
 use crate::env::failpoint;
+use crate::env::progress::Unit;
 use crate::protocol::batch::{BatchBuilder, Compression, HeaderList, Record};
 use crate::protocol::messages::{OffsetFetchRequest, OffsetSpec};
 use crate::runtime::contract::error::JobError;
@@ -266,7 +267,10 @@ impl Letters {
         visit: &mut dyn FnMut(&Record<'_>) -> Result<(), JobError>,
     ) -> Result<(), JobError> {
         let mut reader = self.reader(place, from);
+        let (env, total) = (self.transport.env(), u64::try_from(end.since(from)).ok());
+        let mut told = env.progress(format!("reading {place}"), Unit::Things("offsets"), total);
         while reader.position() < end {
+            told.at(u64::try_from(reader.position().since(from)).unwrap_or(0));
             for batch in reader.fetch_now()? {
                 let batch = batch?;
                 for record in batch.iter() {

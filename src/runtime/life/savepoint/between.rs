@@ -20,6 +20,7 @@ use super::writing::Writing;
 use super::{Savepoint, refused};
 use crate::client::consumer::PartitionReader;
 use crate::client::{ClientError, Transport, wait};
+use crate::env::progress::Unit;
 use crate::env::{Env, File, OpenMode};
 use crate::protocol::ErrorCode;
 use crate::protocol::batch::{
@@ -122,8 +123,12 @@ pub(super) fn read_committed(
     each: &mut dyn FnMut(&Record<'_>) -> Result<(), JobError>,
 ) -> Result<(), JobError> {
     let transport = Arc::clone(transport);
+    let env = transport.env().clone();
+    let total = u64::try_from(end.since(from)).ok();
+    let mut told = env.progress(format!("reading {place}"), Unit::Things("offsets"), total);
     let mut reader = PartitionReader::new(transport, place.clone(), from, Isolation::ReadCommitted);
     while reader.position() < end {
+        told.at(u64::try_from(reader.position().since(from)).unwrap_or(0));
         for batch in wait(reader.fetch(super::restoring::READ_WAIT_MAX))? {
             for record in batch?.iter() {
                 let record = record?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::refused;
 use crate::client::{CommitOutcome, PartitionWriter, TransactionalWriter, wait};
+use crate::env::progress::{ProgressLine, Unit};
 use crate::env::{Env, Instant, failpoint};
 use crate::protocol::batch::{BatchBuilder, Compression, Record};
 use crate::runtime::contract::error::JobError;
@@ -39,6 +40,7 @@ pub(super) struct Writing<'a> {
     lasts_max: Duration,
     steps: u32,
     count: u64,
+    told: ProgressLine<'a>,
     /// Whether a part is committed.
     is_cut: bool,
 }
@@ -75,6 +77,11 @@ impl<'a> Writing<'a> {
             lasts_max: timeout / 2,
             steps: 0,
             count: 0,
+            told: env.progress(
+                format!("writing state of {job}"),
+                Unit::Things("rows"),
+                None,
+            ),
             is_cut: false,
         })
     }
@@ -165,6 +172,7 @@ impl<'a> Writing<'a> {
     /// As [`step`](Self::step), where a step may take long.
     pub(super) fn look(&mut self) -> Result<(), JobError> {
         self.steps = 0;
+        self.told.at(self.count);
         let is_due = |at: Instant| self.env.clock.now().since(at) >= self.lasts_max;
         match self.begun {
             Some(at) if is_due(at) => self.cut(),
