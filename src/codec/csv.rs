@@ -102,11 +102,16 @@ impl<T: Serialize + DeserializeOwned + Clone> Codec<T> for Csv {
             .buffer_capacity(bytes.len().clamp(1, BUFFER_BYTES))
             .from_reader(bytes);
         let mut rows = reader.deserialize::<Row<T>>();
-        let row = rows.next().ok_or_else(|| refused(bytes, "there is no row"))?;
+        let row = rows
+            .next()
+            .ok_or_else(|| refused(bytes, "there is no row"))?;
         let Row(value) = row.map_err(|e| refused(bytes, e))?;
         match rows.next() {
             None => Ok(Cow::Owned(value)),
-            Some(_) => Err(refused(bytes, "there is more than one row: a record holds one")),
+            Some(_) => Err(refused(
+                bytes,
+                "there is more than one row: a record holds one",
+            )),
         }
     }
 }
@@ -134,7 +139,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Columns<T> {
         let value = value.ok_or_else(|| A::Error::custom("the row has no columns"))?;
         match columns.next_element::<IgnoredAny>()? {
             None => Ok(Row(value)),
-            Some(_) => Err(A::Error::custom("the row has more columns than the type has fields")),
+            Some(_) => Err(A::Error::custom(
+                "the row has more columns than the type has fields",
+            )),
         }
     }
 }
@@ -196,7 +203,11 @@ mod tests {
     #[test]
     fn other_writers_end_the_line() {
         for row in ["3,x\n", "3,x\r\n", "3,x", "\"3\",\"x\"\r\n"] {
-            assert_eq!(decoded(row.as_bytes()), Ok((3u8, "x".to_owned())), "{row:?}");
+            assert_eq!(
+                decoded(row.as_bytes()),
+                Ok((3u8, "x".to_owned())),
+                "{row:?}"
+            );
         }
     }
 
@@ -212,7 +223,10 @@ mod tests {
             ("tea,x", "invalid digit"),
         ] {
             let said = decoded::<(u8, String)>(row.as_bytes()).unwrap_err();
-            assert!(said.contains("CSV") && said.contains(why), "{row:?}: {said}");
+            assert!(
+                said.contains("CSV") && said.contains(why),
+                "{row:?}: {said}"
+            );
         }
         let said = decoded::<(u8, String)>(b"3,\xff").unwrap_err();
         assert!(said.contains("UTF-8"), "{said}");
