@@ -516,6 +516,11 @@ impl Broker {
         self.core.abort_transaction(id)
     }
 
+    /// Looks now whether the time of a transaction, a session or a rebalance is over.
+    pub(crate) fn tick(&self) {
+        self.core.tick();
+    }
+
     #[doc(hidden)]
     /// Does now what the threads do from time to time: timeouts, flushes, retention, compaction, checkpoints.
     /// In [`SyncMode::Inline`] nobody else does it.

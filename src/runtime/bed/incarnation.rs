@@ -9,10 +9,8 @@ use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
 use crate::runtime::life::driver::Driver;
 use crate::runtime::life::flusher::Flusher;
-use crate::runtime::life::kept::Kept;
 use crate::runtime::life::log_handle::Log;
 use crate::runtime::life::start::{self, Begun, Settings};
-use crate::runtime::life::stopper::Stopper;
 use crate::runtime::task::context::JobContext;
 use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::{Report, Reports};
@@ -36,18 +34,6 @@ impl Turns {
             expects_failure: false,
         }
     }
-}
-
-/// Refuses what has threads of its own.
-pub(super) fn check_can_take_turns(name: &str, settings: &Settings) -> Result<(), JobError> {
-    if settings.scale_out.is_some() {
-        return Err(JobError::Topology {
-            job: name.to_owned(),
-            why: "a bed runs a job as one process: leave `scale_out` out of what is tested here"
-                .to_owned(),
-        });
-    }
-    Ok(())
 }
 
 struct Slot {
@@ -76,19 +62,9 @@ impl Incarnation {
         topology: &Topology,
         settings: &Settings,
         progress: &Arc<Progress>,
-        kept: &mut Kept,
-        stopper: &Stopper,
+        incarnation: start::Incarnation<'_>,
     ) -> Result<Self, JobError> {
         let commits_before = progress.commits();
-        let (reports, receiver) = Reports::channel();
-        stopper.attach(reports.clone());
-        let incarnation = start::Incarnation {
-            reports,
-            receiver,
-            share: None,
-            kept,
-            stopper,
-        };
         let in_turns = |job: &Arc<JobContext>, reports| Ok(Flusher::in_turns(job, reports));
         let begun = Begun::new(
             log,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -17,8 +18,12 @@ use crate::client::transport::{FetchedOffset, Reply};
 use crate::client::{ClientError, Transport};
 use crate::env::Env;
 use crate::protocol::ErrorKind;
+use crate::protocol::messages::groups::{
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+    SyncGroupRequest, SyncGroupResponse,
+};
 use crate::protocol::messages::{
-    ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition, InitProducerIdRequest,
+    ConfigEntry, EndTxnRequest, FetchRequest, FetchedPartition, GroupMember, InitProducerIdRequest,
     ListedOffset, NewTopic, OffsetCommitRequest, OffsetFetchRequest, OffsetSpec,
     PartitionDescription, ProduceRequest, ProduceResponse, ProducerDescription, TopicMetadata,
     TransactionDescription, TxnOffsetCommitRequest,
@@ -48,12 +53,26 @@ enum Fate {
     Late(Duration),
 }
 
+/// What the log of a bed fences. Crash tests are tested with those that leave something out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "only tests leave something out"))]
+pub(super) enum Fencing {
+    /// Everything.
+    Whole,
+    /// No holder of a transactional id.
+    NoTransactionalIds,
+    /// No member of the job's group, whatever its generation.
+    NoGenerations,
+}
+
 /// Whether requests get lost now, for all links of a bed.
 #[derive(Clone, Default)]
 pub(super) struct Weather {
     bad: Arc<Mutex<Option<Bad>>>,
-    /// Where nobody is fenced.
+    /// Where no holder of a transactional id is fenced.
     unfenced: Option<Unfenced>,
+    /// Whether positions are committed for nobody in particular, which no group refuses.
+    has_no_members: bool,
 }
 
 /// Bad weather.
@@ -64,9 +83,11 @@ struct Bad {
 }
 
 impl Weather {
-    pub(super) fn new(is_unfenced: bool) -> Self {
+    pub(super) fn new(fencing: Fencing) -> Self {
+        let is_unfenced = fencing == Fencing::NoTransactionalIds;
         Self {
             unfenced: is_unfenced.then(Unfenced::default),
+            has_no_members: fencing == Fencing::NoGenerations,
             ..Self::default()
         }
     }
@@ -113,15 +134,28 @@ impl Weather {
     }
 }
 
+/// The connection of one process: once it is cut, nothing of the process arrives any more.
+#[derive(Clone, Default)]
+pub(super) struct Line {
+    is_cut: Arc<AtomicBool>,
+}
+
+impl Line {
+    pub(super) fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A transport whose requests have the fates that the weather draws. Those that only people send pass.
 pub(super) struct Link {
     way: Arc<dyn Transport>,
     weather: Weather,
+    line: Line,
 }
 
 impl Link {
-    pub(super) fn new(way: Arc<dyn Transport>, weather: Weather) -> Self {
-        Self { way, weather }
+    pub(super) fn new(way: Arc<dyn Transport>, weather: Weather, line: Line) -> Self {
+        Self { way, weather, line }
     }
 
     fn carry<T: Send + 'static>(
@@ -129,6 +163,9 @@ impl Link {
         request: &'static str,
         ask: impl Fn() -> Reply<T>,
     ) -> Reply<T> {
+        if self.line.is_cut.load(Ordering::Relaxed) {
+            return lost(request, "the process is gone");
+        }
         match self.weather.draw() {
             Fate::Answered => ask(),
             Fate::RequestLost => lost(request, "the request got lost"),
@@ -290,6 +327,9 @@ impl Transport for Link {
     fn txn_offset_commit(&self, mut request: TxnOffsetCommitRequest) -> Reply<()> {
         let (producer, id) = (request.producer.id, request.transactional_id);
         request.transactional_id = self.weather.id_of(producer, id);
+        if self.weather.has_no_members {
+            request.member = GroupMember::default();
+        }
         let ask = || self.way.txn_offset_commit(request.clone());
         self.carry("TxnOffsetCommit", ask)
     }
@@ -324,6 +364,26 @@ impl Transport for Link {
     fn describe_group(&self, group: &GroupId) -> Reply<GroupDescription> {
         let ask = || self.way.describe_group(group);
         self.carry("DescribeGroups", ask)
+    }
+
+    fn join_group(&self, request: JoinGroupRequest) -> Reply<JoinGroupResponse> {
+        let ask = || self.way.join_group(request.clone());
+        self.carry("JoinGroup", ask)
+    }
+
+    fn sync_group(&self, request: SyncGroupRequest) -> Reply<SyncGroupResponse> {
+        let ask = || self.way.sync_group(request.clone());
+        self.carry("SyncGroup", ask)
+    }
+
+    fn heartbeat(&self, request: HeartbeatRequest) -> Reply<()> {
+        let ask = || self.way.heartbeat(request.clone());
+        self.carry("Heartbeat", ask)
+    }
+
+    fn leave_group(&self, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
+        let ask = || self.way.leave_group(request.clone());
+        self.carry("LeaveGroup", ask)
     }
 
     fn delete_group(&self, group: &GroupId) -> Reply<()> {

@@ -4,13 +4,14 @@
 //! commits are the real ones; the disk and the clocks are those of a [`SimulatedWorld`], and RocksDB keeps its files in memory.
 //!
 //! Reading order: `mod.rs` (what users call), `process.rs` (a life of the job), `incarnation.rs` (the turns), `restart.rs` (deaths),
-//! `zombie.rs` (those who do not know that they are replaced), `link.rs` and `unfenced.rs` (the way to the log), `topics.rs` (what goes
+//! `instances.rs` (of a job that is scaled out), `zombie.rs` (those who do not know that they are replaced), `link.rs` and `unfenced.rs` (the way to the log), `topics.rs` (what goes
 //! in and comes out), `expect.rs`, `open_rows.rs` (what a failed one tells), `crash_test/` (hundreds of runs with troubles).
 
 mod chance;
 mod crash_test;
 mod expect;
 mod incarnation;
+mod instances;
 mod link;
 mod open_rows;
 mod process;
@@ -27,7 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::incarnation::Turns;
-use self::link::{Link, Weather};
+use self::instances::Instance;
+use self::link::{Fencing, Weather};
 use self::process::Process;
 use self::zombie::Zombie;
 use crate::broker::{Broker, BrokerConfig, SyncMode};
@@ -39,6 +41,7 @@ use crate::runtime::life::job::Launch;
 use crate::runtime::life::log_handle::Log;
 use crate::runtime::life::query::Queries;
 use crate::runtime::life::start::Settings;
+use crate::runtime::scale::ScaleOut;
 use crate::runtime::task::progress::JobProgress;
 use crate::runtime::topics::job_topics::TopicConfigs;
 use crate::state::{MemoryFiles, RocksFiles};
@@ -52,6 +55,8 @@ pub use self::topics::Row;
 const DATA: &str = "/log";
 /// How many workers a job has in a bed that says nothing.
 const WORKERS: usize = 2;
+/// The name of the instances of a job that gives none.
+const INSTANCE: &str = "instance";
 /// How many partitions a source topic gets that neither the job nor the bed says anything about.
 const PARTITIONS: i32 = 2;
 /// How often the broker does what its threads do from time to time, while virtual time goes on.
@@ -88,7 +93,7 @@ const ROUNDS_MAX: usize = 1_000_000;
 /// ```
 ///
 /// # What it does not simulate
-/// Sources of files or standard input, which have threads of their own, and jobs that are scaled out are refused when the bed starts.
+/// Sources of files or standard input, which have threads of their own, are refused when the bed starts.
 /// Calls and effects ([`map_async`](crate::runtime::Keyed::map_async), [`effect`](crate::runtime::Keyed::effect)) are made, by your
 /// function, in this thread: their pauses and time limits are of virtual time, and the function is to answer without waiting for
 /// anything of the world outside, which does not go on while the bed works. After a crash RocksDB's files are there as it wrote them, or lost as a
@@ -98,11 +103,14 @@ pub struct TestBed {
     topology: Arc<Topology>,
     settings: Settings,
     world: SimulatedWorld,
-    memory: MemoryFiles,
-    /// The process that runs the job: `None` between two of them.
-    process: Option<Process>,
+    /// The log as no process sees it: nothing gets lost on the way.
+    log: Log,
+    /// The job's instances; one, if it is not scaled out.
+    instances: Vec<Instance>,
     /// Processes that another one took over from, and that do not know it yet.
     zombies: Vec<Zombie>,
+    /// Whether an instance of a job that is scaled out has a zombie of its name, or had one.
+    has_rivals: bool,
     turns: Turns,
     /// Whether requests and answers get lost between job and log.
     weather: Weather,
@@ -114,6 +122,17 @@ pub struct TestBed {
     housekept: Instant,
 }
 
+/// Opens the log of a machine, with RocksDB's files in memory.
+fn open_log(world: &SimulatedWorld, memory: &MemoryFiles) -> Result<Log, JobError> {
+    let config = BrokerConfig {
+        sync_mode: SyncMode::Inline,
+        ..BrokerConfig::default()
+    };
+    let files = RocksFiles::Memory(memory.clone());
+    let data = Path::new(DATA);
+    Ok(Log::with_state_files(world.env(), data, config, files)?)
+}
+
 /// The settings of a [`TestBed`], before it starts.
 #[must_use = "nothing runs until `start`"]
 pub struct BedConfig {
@@ -121,14 +140,37 @@ pub struct BedConfig {
     seed: u64,
     partitions: BTreeMap<String, i32>,
     topic_configs: TopicConfigs,
-    /// Nobody is fenced, to see who notices.
-    is_unfenced: bool,
+    instances: usize,
+    fencing: Fencing,
 }
 
 impl BedConfig {
     /// The seed from which all follows that could be otherwise. The default is 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// Runs so many instances of the job, which is scaled out then ([`Launch::scale_out`](crate::runtime::Launch::scale_out); its settings
+    /// count, or the default ones). The first one has the name that the job gives, the others have a number behind it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onceflow::prelude::*;
+    /// use onceflow::testing::TestBed;
+    ///
+    /// let job = Job::new("visits");
+    /// job.source(topic::<str>("pages")).key_by_ref(|page: &str| page).count("visits").changes().sink(topic("counts"));
+    /// let launch = job.exactly_once(Commit::every(Duration::from_millis(100))).scale_out(ScaleOut::instance("host"));
+    /// let mut bed = TestBed::of(launch).instances(2).start();
+    /// bed.send_value("pages", "home");
+    /// bed.kill_instance(1);
+    /// bed.expect::<str, u64>("counts", [("home", 1)]);
+    /// ```
+    pub fn instances(mut self, count: usize) -> Self {
+        self.instances = count.max(1);
+        let scale_out = &mut self.launch.settings.scale_out;
+        scale_out.get_or_insert_with(|| ScaleOut::instance(INSTANCE));
         self
     }
 
@@ -175,7 +217,8 @@ impl TestBed {
             seed: 0,
             partitions: BTreeMap::new(),
             topic_configs: BTreeMap::new(),
-            is_unfenced: false,
+            instances: 1,
+            fencing: Fencing::Whole,
         }
     }
 
@@ -185,19 +228,21 @@ impl TestBed {
             seed,
             partitions,
             topic_configs,
-            is_unfenced,
+            instances,
+            fencing,
         } = config;
         let topology = launch.topology()?;
         let (name, mut settings) = (launch.name, launch.settings);
-        incarnation::check_can_take_turns(&name, &settings)?;
         settings.workers.get_or_insert(WORKERS);
+        let (world, first) = (SimulatedWorld::new(seed), Instance::new()?);
         let mut bed = Self {
-            world: SimulatedWorld::new(seed),
-            memory: MemoryFiles::new()?,
-            process: None,
+            log: open_log(&world, &first.memory)?,
+            world,
+            instances: vec![first],
             zombies: Vec::new(),
+            has_rivals: false,
             turns: Turns::new(seed),
-            weather: Weather::new(is_unfenced),
+            weather: Weather::new(fencing),
             taken: BTreeMap::new(),
             next_partition: 0,
             housekept: Instant::default(),
@@ -205,33 +250,32 @@ impl TestBed {
             topology: Arc::new(topology),
             settings,
         };
-        let log = bed.open_log()?;
-        bed.create_sources(&log, &partitions, &topic_configs)?;
-        bed.begin_process(log)?;
+        bed.create_sources(&partitions, &topic_configs)?;
+        bed.begin_process(0)?;
+        for _ in 1..instances {
+            bed.instances.push(Instance::new()?);
+            bed.begin_process(bed.instances.len() - 1)?;
+        }
         bed.settle();
+        if instances > 1 {
+            bed.run_out();
+        }
         Ok(bed)
     }
 
-    fn open_log(&self) -> Result<Log, JobError> {
-        let config = BrokerConfig {
-            sync_mode: SyncMode::Inline,
-            ..BrokerConfig::default()
-        };
-        let files = RocksFiles::Memory(self.memory.clone());
-        let data = Path::new(DATA);
-        let log = Log::with_state_files(self.world.env(), data, config, files)?;
-        Ok(log.over(|way| Arc::new(Link::new(way, self.weather.clone()))))
+    /// The process of the first instance that has one.
+    #[track_caller]
+    fn process(&self) -> &Process {
+        let first = self.processes().next();
+        first.unwrap_or_else(|| panic!("no instance of the job has a process: start one"))
     }
 
-    fn process(&self) -> &Process {
-        let Some(process) = &self.process else {
-            unreachable!("a bed has a process unless it is just starting again")
-        };
-        process
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.instances.iter().filter_map(|it| it.process.as_ref())
     }
 
     fn log(&self) -> &Log {
-        self.process().log()
+        &self.log
     }
 
     /// Moves virtual time on, as if nobody but the job did anything meanwhile: what becomes due (commits, timers of the wall clock)
@@ -252,11 +296,13 @@ impl TestBed {
                 self.housekeep();
             }
             let rest = until.since(now);
-            let process = self.process.iter().map(|it| it.next_due(rest));
+            let instances = self.instances.iter().map(|it| it.next_due(now, rest));
             let zombies = self.zombies.iter().map(|it| it.next_due(rest));
-            let next = process.chain(zombies).min().unwrap_or(rest);
+            let next = instances.chain(zombies).min().unwrap_or(rest);
+            let next = self.until_group_ticks(next);
             self.world
                 .advance(next.clamp(Duration::from_nanos(1), rest));
+            self.tick_group();
         }
     }
 
@@ -335,14 +381,7 @@ impl TestBed {
             had_work |= zombie.round(&mut self.turns);
         }
         self.zombies.retain(|zombie| !zombie.has_ended());
-        let Some(process) = self.process.as_mut().filter(|it| it.ended.is_none()) else {
-            return had_work;
-        };
-        had_work |= process.round(&mut self.turns);
-        if let Some(Err(e)) = &process.ended {
-            assert!(self.turns.expects_failure, "the job failed: {e}");
-        }
-        had_work
+        had_work | self.give_instances()
     }
 
     /// Lets the job work for so many rounds of turns, or until it has nothing to do.
@@ -351,15 +390,19 @@ impl TestBed {
         let _ = (0..rounds).all(|_| self.round());
     }
 
-    /// Lets the job work, and commits what it did.
+    /// Lets the job work, and commits what it did. In a job that is scaled out it does so until nothing is under way between the
+    /// instances, and time goes on where they have to agree on who has what: until the session of one that was killed is over.
     ///
     /// # Panics
-    /// As [`TestBed::settle`].
+    /// As [`TestBed::settle`]; if the instances do not agree.
     #[track_caller]
     pub fn commit(&mut self) {
         self.settle();
-        self.process().ask_for_commit();
+        self.ask_for_commits();
         self.settle();
+        if self.is_scaled_out() {
+            self.run_out();
+        }
     }
 
     /// Has the job finish and commit what is in flight, and end.
@@ -368,15 +411,23 @@ impl TestBed {
     /// If it fails.
     #[track_caller]
     pub fn stop(&mut self) {
-        self.process().stopper.stop();
+        self.processes().for_each(|it| it.stopper.stop());
         self.settle();
+        if self.is_scaled_out() {
+            self.run_down(None);
+        }
     }
 
-    /// How the job ended; `None` while it runs. A failure shows here and does not panic where the test asked for it
+    /// How the job ended; `None` while it, or an instance of it, runs. A failure shows here and does not panic where the test asked for it
     /// ([`TestBed::expect_failure`]).
     #[must_use]
     pub fn ended(&self) -> Option<&Result<(), JobError>> {
-        self.process().ended.as_ref()
+        let ended = || self.processes().map(|it| it.ended.as_ref());
+        let failed = ended().flatten().find(|ended| ended.is_err());
+        failed.or_else(|| {
+            let ended: Option<Vec<_>> = ended().collect();
+            ended?.first().copied()
+        })
     }
 
     /// Lets the job work until it fails, and says how.
@@ -387,7 +438,7 @@ impl TestBed {
     pub fn expect_failure(&mut self) -> &JobError {
         self.turns.expects_failure = true;
         self.commit();
-        match &self.process().ended {
+        match self.ended() {
             Some(Err(e)) => e,
             _ => panic!("the job {:?} has not failed", self.name),
         }
@@ -406,7 +457,7 @@ impl TestBed {
         self.log().env().clock.wall()
     }
 
-    /// How far the job came since it last started.
+    /// How far the job came since it last started; of several instances, how far the first one came.
     #[must_use]
     pub fn progress(&self) -> JobProgress {
         self.process().progress.report()
@@ -418,7 +469,8 @@ impl TestBed {
         &self.world
     }
 
-    /// Asks for the job's state, as of its last commit.
+    /// Asks for the job's state, as of its last commit; of several instances, the first one
+    /// ([`TestBed::ask_instance`] asks another).
     ///
     /// ```
     /// use onceflow::prelude::*;
@@ -437,9 +489,17 @@ impl TestBed {
     #[track_caller]
     pub fn ask<R>(&mut self, question: impl AsyncFnOnce(Queries) -> R) -> R {
         self.commit();
-        let (log, topology, progress) = (self.log(), &self.topology, &self.process().progress);
-        let queries = Queries::new(log.env(), &self.name, topology, progress, log.transport());
-        let mut answer = std::pin::pin!(question(queries));
+        let queries = self.queries(self.process());
+        self.wait_for_answer(question(queries))
+    }
+
+    fn queries(&self, process: &Process) -> Queries {
+        let (log, topology, progress) = (self.log(), &self.topology, &process.progress);
+        Queries::new(log.env(), &self.name, topology, progress, log.transport())
+    }
+
+    fn wait_for_answer<R>(&mut self, answer: impl Future<Output = R>) -> R {
+        let mut answer = std::pin::pin!(answer);
         for _ in 0..ROUNDS_MAX {
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             if let std::task::Poll::Ready(answer) = answer.as_mut().poll(&mut context) {

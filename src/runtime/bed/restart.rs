@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::TestBed;
+use super::link::{Line, Link};
 use super::process::Process;
 use super::zombie::Zombie;
+use super::{TestBed, open_log};
 use crate::env::Instant;
 use crate::env::simulated::{PowerLoss, SimulatedWorld};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::life::job::Launch;
-use crate::runtime::life::log_handle::Log;
+use crate::runtime::life::start::Settings;
 use crate::state::{MemoryFiles, RocksFiles};
 
 impl TestBed {
-    /// Kills the process and starts the job again. Nothing written is lost; what was not committed is.
+    /// Kills the process, or all instances and the log's, and starts the job again. Nothing written is lost; what was not committed is.
     ///
     /// # Panics
     /// If the job cannot start again.
@@ -101,7 +102,7 @@ impl TestBed {
     /// If the job cannot start.
     #[track_caller]
     pub fn suspend(&mut self, duration: Duration) {
-        let started = self.start_beside_zombie(None, duration);
+        let started = self.start_beside_zombie(0, None, duration);
         started.unwrap_or_else(|e| panic!("the job cannot start beside a zombie: {e}"));
         self.settle();
     }
@@ -117,53 +118,67 @@ impl TestBed {
     /// Leaves all processes behind, and goes to the machine as it lives on.
     pub(super) fn move_to(&mut self, next: SimulatedWorld, is_power_loss: bool) {
         // The power of the old world is off: what is dropped here changes nothing.
-        self.process = None;
+        for instance in &mut self.instances {
+            instance.process = None;
+        }
         self.zombies.clear();
+        self.has_rivals = false;
         self.world = next;
-        // After a power loss all of RocksDB's files are gone, so that the state comes back from the changelog.
-        if is_power_loss || self.turns.chance.one_in(4) {
-            let cleared = self.memory.clear();
-            cleared.unwrap_or_else(|e| panic!("{e}"));
+        for instance in &mut self.instances {
+            instance.lose_state(is_power_loss, &mut self.turns);
         }
     }
 
-    /// Starts another process: with the job as it was, or built anew.
+    /// Opens the log again and starts the processes of all instances but those that are away: with the job as it was, or built anew.
     pub(super) fn start_process(&mut self, job: Option<Launch>) -> Result<(), JobError> {
         self.take_on(job)?;
-        let log = self.open_log()?;
+        self.log = open_log(&self.world, &self.instances[0].memory)?;
         self.housekept = Instant::default();
-        self.begin_process(log)
+        let at_work = (0..self.instances.len()).filter(|index| !self.instances[*index].is_away);
+        let at_work: Vec<usize> = at_work.collect();
+        at_work
+            .into_iter()
+            .try_for_each(|index| self.begin_process(index))
     }
 
-    /// Starts another process on the log of the one that runs, which becomes a zombie and stands still for so long.
+    /// Starts another process of an instance beside the one that runs, which becomes a zombie and stands still for so long.
     pub(super) fn start_beside_zombie(
         &mut self,
+        index: usize,
         job: Option<Launch>,
         suspended: Duration,
     ) -> Result<(), JobError> {
         self.take_on(job)?;
-        self.memory = MemoryFiles::new()?;
-        let log = self.log().beside(RocksFiles::Memory(self.memory.clone()));
-        let replaced = self.process.take();
+        let replaced = &mut self.instances[index];
+        replaced.memory = MemoryFiles::new()?;
+        let replaced = replaced.process.take();
         let zombies = replaced.map(|process| Zombie::of(process, suspended));
         self.zombies.extend(zombies);
-        self.begin_process(log)
+        self.has_rivals = self.is_scaled_out();
+        self.begin_process(index)
     }
 
     /// From now on the job is the one that was built anew, if one was.
-    fn take_on(&mut self, job: Option<Launch>) -> Result<(), JobError> {
+    pub(super) fn take_on(&mut self, job: Option<Launch>) -> Result<(), JobError> {
         if let Some(launch) = job {
             self.topology = Arc::new(launch.topology()?);
-            let workers = self.settings.workers;
-            self.settings = launch.settings;
-            self.settings.workers = workers;
+            let Settings {
+                workers, scale_out, ..
+            } = std::mem::replace(&mut self.settings, launch.settings);
+            (self.settings.workers, self.settings.scale_out) = (workers, scale_out);
         }
         Ok(())
     }
 
-    pub(super) fn begin_process(&mut self, log: Log) -> Result<(), JobError> {
-        let (topology, settings) = (Arc::clone(&self.topology), self.settings.clone());
-        self.process = Some(Process::start(&self.name, topology, settings, log)?);
+    /// Starts the process of an instance that has none.
+    pub(super) fn begin_process(&mut self, index: usize) -> Result<(), JobError> {
+        let (topology, settings) = (Arc::clone(&self.topology), self.settings_of(index));
+        let files = RocksFiles::Memory(self.instances[index].memory.clone());
+        let (weather, line) = (self.weather.clone(), Line::default());
+        let log = self.log.beside(files);
+        let log = log.over(|way| Arc::new(Link::new(way, weather, line.clone())));
+        let process = Process::start(&self.name, topology, settings, log, line)?;
+        self.instances[index].begin(process);
         Ok(())
     }
 }

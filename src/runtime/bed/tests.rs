@@ -78,7 +78,7 @@ fn s6_rows_that_were_deleted_do_not_come_back_with_state_that_is_hours_old() {
         // A job that ends in order has all of it on disk.
         bed.stop();
         bed.crash();
-        let old_disk = bed.memory.clone();
+        let old_disk = bed.instances[0].memory.clone();
         // Another process takes over, and works for hours. It deletes a row, and compaction lets the deletion go.
         bed.take_over();
         bed.send_delete("in", &3u64);
@@ -89,7 +89,7 @@ fn s6_rows_that_were_deleted_do_not_come_back_with_state_that_is_hours_old() {
         assert_eq!(last_changes(&mut bed).get(&3), None, "the deletion is gone");
         assert_eq!(count(&mut bed), Some(3));
         // The first one comes back with what its disk had.
-        bed.memory = old_disk;
+        bed.instances[0].memory = old_disk;
         bed.crash();
         bed.send("in", &3u64, &7u64);
         bed.commit();

@@ -10,7 +10,6 @@ use crate::protocol::batch::{BatchBuilder, BatchProducer, Compression};
 use crate::protocol::messages::{Acks, NewTopic, OffsetSpec, ProduceRequest};
 use crate::protocol::partition_for_key;
 use crate::runtime::contract::error::JobError;
-use crate::runtime::life::log_handle::Log;
 use crate::runtime::topics::job_topics::{TopicConfigs, ensure_topic};
 use crate::types::{Isolation, Offset, PartitionIndex, Timestamp, TopicName, TopicPartition};
 
@@ -55,11 +54,10 @@ fn decode<T: Datum + ?Sized>(what: &str, topic: &str, bytes: &[u8]) -> T::Owned 
 impl TestBed {
     pub(super) fn create_sources(
         &self,
-        log: &Log,
         partitions: &BTreeMap<String, i32>,
         configs: &TopicConfigs,
     ) -> Result<(), JobError> {
-        let transport = log.transport();
+        let transport = self.log().transport();
         let sources = self.topology.sources.iter();
         let topics = sources.filter(|source| source.replays.is_none());
         for (topic, count) in topics.filter_map(|source| source.lister.topic()) {

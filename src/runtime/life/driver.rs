@@ -3,6 +3,7 @@
 //! The commit of a cycle, in the order that matters: positions and changelog are appended already, pending in
 //! the cycle's transaction; `commit` makes the data durable, then decides; only then do values go to RocksDB (I7).
 
+mod committing;
 mod holding;
 mod measuring;
 mod read_topics;
@@ -16,34 +17,31 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{Span, debug, info_span};
 
+use self::committing::Committing;
 use self::holding::Savepoints;
-use self::measuring::Moments;
-use self::read_topics::source_topic;
 pub(crate) use self::read_topics::source_topics;
 use super::epochs::Epochs;
 use super::flusher::Flusher;
 use super::kept::of_a_writer;
 use super::participation::Share;
-use crate::client::{CommitOutcome, Offered, wait};
-use crate::env::{Instant, failpoint};
+use crate::client::wait;
+use crate::env::Instant;
 use crate::protocol::ErrorKind;
-use crate::protocol::messages::{CommittedOffset, GroupMember};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::contract::source::{AssignedSplit, Position, Split};
 use crate::runtime::scale::{Placement, Plan, ReadyTask, Task};
-use crate::runtime::task::changelog::Flush;
 use crate::runtime::task::context::JobContext;
 use crate::runtime::task::cycle::{Commit, Cycle, Effect, Event};
 use crate::runtime::task::inbox::{Message, TaskChange};
 use crate::runtime::task::meter::CycleTimes;
-use crate::runtime::task::progress::{Progress, Untold};
+use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::{Drained, Report};
 use crate::runtime::task::splits::SplitPlan;
 use crate::runtime::task::worker::worker_thread;
 use crate::runtime::topics::positions::Positions;
 use crate::runtime::topics::schemas::NotedSchema;
 use crate::runtime::topics::source_topics::SourceTopics;
-use crate::types::{GroupId, TopicName};
+use crate::types::GroupId;
 
 mod standstill;
 
@@ -91,6 +89,8 @@ pub(crate) struct Driver {
     /// The open cycle, from its first record to its commit.
     span: Option<Span>,
     savepoints: Savepoints,
+    /// The commit that waits until the instances of the job agree anew, if one does. No report is read meanwhile.
+    committing: Option<Box<Committing>>,
     /// How the job ended, as far as is known.
     result: Result<(), JobError>,
     /// Whether what is open is to be rolled back.
@@ -141,6 +141,7 @@ impl Driver {
             changing: None,
             span: None,
             savepoints: Savepoints::default(),
+            committing: None,
             result: Ok(()),
             is_aborted: false,
         })
@@ -155,6 +156,13 @@ impl Driver {
     pub(crate) fn run(mut self) -> Result<(), JobError> {
         self.begin();
         loop {
+            if self.is_committing() {
+                self.wait_for_member();
+                match self.turn(None) {
+                    true => break,
+                    false => continue,
+                }
+            }
             let report = match self.reports.recv_timeout(self.wait_at_most()) {
                 Ok(report) => Some(report),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -185,6 +193,9 @@ impl Driver {
 
     /// How long the next turn without a report may be put off.
     pub(crate) fn wait_at_most(&self) -> Duration {
+        if let Some(at_most) = self.commit_waits_at_most() {
+            return at_most;
+        }
         let now = self.job.env.clock.now();
         let deadline = self.cycle.deadline();
         let wait_at_most = deadline.map_or(WAIT_MAX, |deadline| deadline.since(now));
@@ -230,9 +241,12 @@ impl Driver {
         self.result = before.and(heard);
     }
 
-    /// The next report, if there is one.
+    /// The next report, if there is one and its turn has come.
     pub(crate) fn next_report(&self) -> Option<Report> {
-        self.reports.try_recv().ok()
+        match self.is_committing() {
+            true => None,
+            false => self.reports.try_recv().ok(),
+        }
     }
 
     /// Has the flusher carry out one order; `false` if there was none.
@@ -261,6 +275,9 @@ impl Driver {
 
     /// `true` once the job is finished.
     fn drive(&mut self, report: Option<Report>) -> Result<bool, JobError> {
+        if let Some(committing) = self.committing.take() {
+            return self.go_on_committing(committing);
+        }
         let now = self.job.env.clock.now();
         self.watch(now);
         self.look_into_letterbox(now);
@@ -332,9 +349,16 @@ impl Driver {
             self.drained_began = self.began.take();
             self.times.drained(self.drained_began, now);
         }
-        for effect in effects {
+        self.have_effects(event, effects)
+    }
+
+    /// Does what the cycle asks for because of `event`, in order; `true` once the job is finished.
+    fn have_effects(&mut self, event: Event, effects: Vec<Effect>) -> Result<bool, JobError> {
+        let mut effects = effects.into_iter();
+        while let Some(effect) = effects.next() {
             match effect {
                 Effect::Close => {
+                    let now = self.job.env.clock.now();
                     self.times.closed(now, Self::close_reason(event));
                     let is_read = self.progress.desk.close_cycle(now);
                     self.job.backend.views().close_cycle(is_read);
@@ -350,7 +374,11 @@ impl Driver {
                     self.job.pressure.release_sources();
                     self.broadcast(|| Message::Open { writer });
                 }
-                Effect::Commit { writer } => self.commit(writer)?,
+                Effect::Commit { writer } => {
+                    let mut committing = self.begin_commit(writer)?;
+                    committing.then = (event, effects.collect());
+                    return self.go_on_committing(Box::new(committing));
+                }
                 Effect::Reassign => self.stand_still()?,
                 Effect::Finish => return Ok(true),
             }
@@ -384,185 +412,6 @@ impl Driver {
             .inboxes
             .iter()
             .for_each(|inbox| inbox.send(message()));
-    }
-
-    /// Commits the drained cycle: positions, then the decision, then what RocksDB may know.
-    fn commit(&mut self, writer: usize) -> Result<(), JobError> {
-        let cycle = self.span.take().unwrap_or_else(Span::none);
-        let span = info_span!(parent: &cycle, "commit", job = %self.job.name, writer);
-        let _entered = span.enter();
-        if self.progress.quarantine.is_doomed() {
-            return Err(JobError::NotCommitted {
-                job: self.job.name.clone(),
-            });
-        }
-        let mut moments = Moments::new(&self.job.env);
-        let (mut moved, mut flushes) = (BTreeMap::new(), Vec::new());
-        let mut marks = Vec::new();
-        for drained in self.drained.drain(..) {
-            moments.flushed(drained.flushed_in);
-            moved.extend(drained.positions);
-            marks.extend(drained.marks);
-            flushes.extend(
-                drained
-                    .flushes
-                    .into_iter()
-                    .map(|flush| (drained.worker, flush)),
-            );
-        }
-        moved.retain(|split, at| self.committed.get(split) != Some(at));
-        for (sink, changes) in &marks {
-            self.positions.append_marks(writer, sink, changes)?;
-        }
-        // With the first values of their types, so that nobody finds the one without the other.
-        for noted in self.unnoted.drain(..) {
-            self.positions.append_schema(writer, &noted)?;
-        }
-        self.reserve_epochs(writer)?;
-        self.send_positions(writer, &moved)?;
-        moments.positions_sent(&self.job.env);
-        failpoint("cycle.offsets_sent");
-        let _untold = Untold::of(&self.progress);
-        match wait(self.job.writers[writer].commit())? {
-            CommitOutcome::Committed => {}
-            outcome @ (CommitOutcome::Aborted | CommitOutcome::Unknown) => {
-                debug!(?outcome, "the cycle did not commit for certain");
-                return Err(JobError::NotCommitted {
-                    job: self.job.name.clone(),
-                });
-            }
-        }
-        moments.ended(&self.job.env, self.job.writers[writer].last_end());
-        failpoint("cycle.committed");
-        // Before RocksDB hears of it, and before anybody is told.
-        self.job.backend.views().publish();
-        self.job.calls.note_committed();
-        self.broadcast(|| Message::Committed);
-        let (latency, cycle) = moments.told(&self.job.env, self.times.take(), self.drained_records);
-        // Counted before the positions tell that the job has come so far.
-        self.note_committed(&moved);
-        self.progress.committed(&moved, latency, cycle);
-        self.note_read_for_good(&moved);
-        self.committed.append(&mut moved);
-        // I7: the decision is durable; from here on RocksDB may hold what the cycle wrote.
-        flushes
-            .into_iter()
-            .try_for_each(|(worker, flush): (usize, Flush)| self.hand_over(worker, flush))?;
-        failpoint("cycle.applied");
-        self.prepare_savepoint()
-    }
-
-    /// Hands values over to RocksDB. They are as of the commit carried out last, and so is the position of a table in its topic, where
-    /// that is its changelog.
-    fn hand_over(&mut self, worker: usize, mut flush: Flush) -> Result<(), JobError> {
-        if let Some(source) = self.job.source_changelogs.get(flush.batch.store()) {
-            let place = |number| match self.job.splits.get(number)?.split {
-                Split::Partition(place) => (place.topic == source.topic.name).then_some(place),
-                Split::Named { .. } => None,
-            };
-            for (&number, at) in &self.committed {
-                let Some(place) = place(number) else { continue };
-                let mut positions = flush.positions.iter_mut();
-                if let Some(position) = positions.find(|it| i32::from(it.0) == place.partition) {
-                    position.1 = at.offset;
-                }
-            }
-        }
-        self.flusher.flush(worker, flush)
-    }
-
-    /// Sees to it that the epoch that this commit is shown as is never shown again for another.
-    fn reserve_epochs(&mut self, writer: usize) -> Result<(), JobError> {
-        let views = self.job.backend.views();
-        if !views.is_armed() {
-            return Ok(());
-        }
-        match self.epochs.reserve(views.next_epoch()) {
-            Some(last) => {
-                let instance = &self.job.shown_as.identity;
-                self.positions.append_epochs(writer, instance, last)
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn send_positions(
-        &mut self,
-        writer: usize,
-        moved: &BTreeMap<u32, Position>,
-    ) -> Result<(), JobError> {
-        let mut offsets = Vec::new();
-        for (&number, at) in moved {
-            let Some(plan) = self.job.splits.get(number) else {
-                unreachable!("workers report splits that they were given")
-            };
-            match &plan.split {
-                Split::Partition(partition) => {
-                    let committed = CommittedOffset {
-                        offset: at.offset,
-                        leader_epoch: -1,
-                        metadata: match plan.state_partition {
-                            Some(_) => at.to_metadata_of_senders(),
-                            None => at.to_metadata(),
-                        },
-                    };
-                    offsets.push((partition.clone(), committed));
-                }
-                Split::Named { source, name } => self.positions.append(writer, source, name, at)?,
-            }
-        }
-        let read: Vec<SplitPlan> = moved
-            .keys()
-            .filter_map(|&number| self.job.splits.get(number))
-            .collect();
-        let read: BTreeSet<&TopicName> = read.iter().filter_map(source_topic).collect();
-        self.sources.check(read.iter().copied())?;
-        for (topic, id) in self.sources.unkept(read) {
-            self.positions.append_topic(writer, topic, id)?;
-        }
-        self.positions.flush(writer)?;
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        let (group, writer) = (self.group.clone(), &self.job.writers[writer]);
-        let Some(share) = &self.share else {
-            return Ok(wait(writer.send_offsets(
-                group,
-                GroupMember::default(),
-                offsets,
-            ))?);
-        };
-        // A process that the others went on without is refused by its generation (KIP-447). One that is still a member
-        // may have been overtaken by the next generation: it sends the same again as who it is now.
-        let mut refused = None;
-        loop {
-            let member = share.membership.member_for_commit(refused)?;
-            let (generation, member_id) = (member.generation, member.member_id.clone());
-            let offered = writer.offer_offsets(group.clone(), member, offsets.clone());
-            match wait(offered) {
-                Ok(Offered::Taken) => return Ok(()),
-                Ok(Offered::AnotherGeneration) => refused = Some(generation),
-                Err(error) => {
-                    share.membership.check_not_replaced(&member_id, &error)?;
-                    return Err(error.into());
-                }
-            }
-        }
-    }
-
-    /// Notes that the records read of repartition topics are not needed any more.
-    fn note_read_for_good(&self, moved: &BTreeMap<u32, Position>) {
-        let Some(share) = &self.share else {
-            return;
-        };
-        let read = moved.iter().filter_map(|(&number, at)| {
-            let plan = self.job.splits.get(number)?;
-            match (&plan.split, plan.state_partition) {
-                (Split::Partition(partition), Some(_)) => Some((partition.clone(), at.offset)),
-                _ => None,
-            }
-        });
-        share.membership.read_for_good(read);
     }
 
     /// Everything is committed: RocksDB gets it all, so that the next start has nothing to replay, and the directory can be read.

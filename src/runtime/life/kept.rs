@@ -97,7 +97,7 @@ pub(super) fn of_a_writer(job: &str, error: ClientError) -> JobError {
 
 /// C30: a process that ran the job alone, before it was spread, knows nothing of the others, and the group does not refuse
 /// positions that come without a member. Its transactional ids are other ones than the instances', and are taken from it here.
-pub(super) fn fence_the_job_alone(
+pub(crate) fn fence_the_job_alone(
     log: &Log,
     name: &str,
     settings: &Settings,

@@ -1,6 +1,7 @@
 //! A process's part in a job that is spread over several: from its joining to its leaving.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::log_handle::Log;
 use super::opened::Opened;
@@ -8,7 +9,7 @@ use super::savepoint::refuse_half_restored;
 use super::start::{self, Settings};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
-use crate::runtime::scale::{Candidate, Membership, Plan, Replicas};
+use crate::runtime::scale::{Candidate, Followed, Follower, Keeper, Membership, Plan, Replicas};
 use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::Reports;
 use crate::runtime::topics::source_topics::{Wanted, find_source_topic};
@@ -28,7 +29,15 @@ pub(crate) struct Participation {
     replicas: Arc<Replicas>,
     opened: Opened,
     state_partitions_count: u16,
+    /// Those who work by turns, where there are no threads.
+    hands: Option<Hands>,
     has_left: bool,
+}
+
+/// Those who keep a participation.
+struct Hands {
+    keeper: Keeper,
+    follower: Follower,
 }
 
 impl Participation {
@@ -73,8 +82,9 @@ impl Participation {
         let env = log.env();
         let stores = topology.stores.keys().cloned();
         let backend = &opened.backend;
-        let replicas = Replicas::start(env, &transport, backend, name, stores, &plan, progress)?;
-        let membership = Membership::start(Candidate {
+        let (replicas, follower) =
+            Replicas::new(&transport, backend, name, stores, &plan, progress)?;
+        let (membership, keeper) = Membership::new(Candidate {
             env,
             transport: &transport,
             job: name,
@@ -88,15 +98,49 @@ impl Participation {
             plan,
             replicas: &replicas,
             progress: Arc::clone(progress),
-        })
-        .inspect_err(|_| replicas.end())?;
+        })?;
+        let hands = match env.spawn.has_threads() {
+            true => {
+                follower.start(env)?;
+                keeper.start().inspect_err(|_| replicas.end())?;
+                None
+            }
+            false => Some(Hands {
+                keeper,
+                follower: follower.in_steps(),
+            }),
+        };
         Ok(Some(Self {
             membership,
             replicas,
             opened,
             state_partitions_count,
+            hands,
             has_left: false,
         }))
+    }
+
+    /// Gives its keeper a turn, where there are no threads; `false` if nothing was due.
+    pub(crate) fn keep_turn(&mut self) -> bool {
+        let hands = self.hands.as_mut();
+        hands.is_some_and(|hands| hands.keeper.turn())
+    }
+
+    /// Has what it follows of changelogs fetched once, where there are no threads; `false` if nothing came.
+    pub(crate) fn follow_turn(&mut self) -> bool {
+        let hands = self.hands.as_mut();
+        hands.is_some_and(|hands| hands.follower.turn() == Followed::Came)
+    }
+
+    /// In how long its next turn is due, if time brings it about.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.hands.as_ref()?.keeper.next_due()
+    }
+
+    /// How many tasks of how many this process runs, if those are what the group gave it and nothing is to change.
+    pub(crate) fn settled(&self) -> Option<(usize, usize)> {
+        let running = self.membership.settled()?;
+        Some((running, self.membership.plan().tasks_count()))
     }
 
     /// Waits until the group has this process in it; `None` if the job was stopped meanwhile.
@@ -106,11 +150,21 @@ impl Participation {
         is_stopped: impl Fn() -> bool,
     ) -> Result<Option<Share>, JobError> {
         let is_in = self.membership.wait_for_share(reports, is_stopped)?;
-        Ok(is_in.then(|| Share {
+        Ok(is_in.then(|| self.share()))
+    }
+
+    /// This process's share, if the group has it in it.
+    pub(crate) fn begin_share(&self, reports: &Reports) -> Result<Option<Share>, JobError> {
+        let is_in = self.membership.begin_share(reports)?;
+        Ok(is_in.then(|| self.share()))
+    }
+
+    fn share(&self) -> Share {
+        Share {
             membership: Arc::clone(&self.membership),
             state_partitions_count: self.state_partitions_count,
             opened: self.opened.clone(),
-        }))
+        }
     }
 
     /// The incarnation that ran the share has ended.
@@ -130,6 +184,8 @@ impl Participation {
     fn leave(&mut self) {
         if !std::mem::replace(&mut self.has_left, true) {
             self.membership.leave();
+            // Without threads it hears of that here.
+            self.keep_turn();
             self.replicas.end();
         }
     }

@@ -37,7 +37,7 @@ impl Stopper {
         self.0.lock().is_finished
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    pub(in crate::runtime) fn is_stopped(&self) -> bool {
         self.0.lock().is_stopped
     }
 

@@ -1,6 +1,6 @@
 //! A process's membership in the group of its job: it joins, learns its share, stays, hands over and leaves.
 //!
-//! A thread of its own speaks to the group's coordinator; the driver and the job's supervisor see what it agreed on:
+//! A thread of its own speaks to the group's coordinator (`keeping.rs`); the driver and the job's supervisor see what it agreed on:
 //!
 //! ```text
 //! wait_for_share ──► an incarnation, without tasks at first ──────────────► ended
@@ -12,40 +12,35 @@
 //! joins again, which frees them for their new owner. So a task is never in two hands, and other tasks go on meanwhile.
 //! Tasks that are given are made ready by `replicas.rs` first, while the others go on.
 
+mod keeping;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tracing::{debug, info};
+use tracing::debug;
 
+pub(crate) use self::keeping::Keeper;
 use super::ScaleOut;
-use super::agreement::{self, Given, Meeting, Words};
+use super::agreement::Given;
 use super::assignor::Task;
+use super::bell::Bell;
 use super::plan::Plan;
 use super::replicas::{ReadyTask, Replicas};
 use crate::client::{ClientError, Transport, wait};
-use crate::env::{Env, warn};
-use crate::protocol::consumer_protocol::Subscription;
+use crate::env::{Env, Instant};
+use crate::protocol::ErrorCode;
 use crate::protocol::messages::GroupMember;
-use crate::protocol::messages::groups::{
-    ClientIdentity, HeartbeatRequest, JoinGroupMember, JoinGroupProtocol, JoinGroupRequest,
-    JoinGroupResponse, JoinedGroup, LeaveGroupRequest, LeavingMember, SyncGroupRequest,
-};
-use crate::protocol::{ErrorCode, ErrorKind};
+use crate::protocol::messages::groups::{LeaveGroupRequest, LeavingMember};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::{Report, Reports};
 use crate::types::{GroupId, Offset, TopicPartition};
 
-/// The thread that keeps the membership.
-const THREAD: &str = "of-member";
-/// The name of the assignor, by which all members must know it.
-const ASSIGNOR: &str = "onceflow-sticky";
-const PROTOCOL_TYPE: &str = "consumer";
-/// How long a failed request to the coordinator is not repeated.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// The longest wait for news of the group, after which it is looked at again.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// The membership; shared by the thread that keeps it, the supervisor and the driver.
 pub(crate) struct Membership {
     env: Env,
@@ -56,11 +51,14 @@ pub(crate) struct Membership {
     topology: String,
     workers: u32,
     plan: Arc<Plan>,
-    /// Not its own: the state must be closed when the process has left, though this thread may still wait for an answer.
+    /// Not its own: the state must be closed when the process has left, though its keeper may still wait for an answer.
     replicas: Weak<Replicas>,
     progress: Arc<Progress>,
     state: Mutex<State>,
+    /// Tells the supervisor and the driver that the state has changed.
     changed: Condvar,
+    /// Gives the keeper its next turn.
+    bell: Arc<Bell>,
 }
 
 /// What a process is before it is a member.
@@ -100,6 +98,7 @@ struct State {
     reports: Option<Reports>,
     /// The group went on without this process: what runs must be rolled back.
     is_lost: bool,
+    /// Whether the process leaves, so that it does not join again.
     is_leaving: bool,
     /// Whether tasks were let go of since the last join.
     has_let_go: bool,
@@ -111,18 +110,12 @@ struct State {
     failure: Option<String>,
 }
 
-/// How a step of the membership ended.
-enum Next {
-    Join,
-    Leave,
-}
-
 impl Membership {
-    /// Joins the group of `job`, on a thread of its own.
+    /// A process before it joins the group of its job, and the keeper that is to have it join.
     ///
     /// # Errors
-    /// If no thread can be started.
-    pub(crate) fn start(candidate: Candidate<'_>) -> Result<Arc<Self>, JobError> {
+    /// If the job's name is none for a group.
+    pub(crate) fn new(candidate: Candidate<'_>) -> Result<(Arc<Self>, Keeper), JobError> {
         let Candidate { env, settings, .. } = candidate;
         let member = GroupMember {
             group_instance_id: Some(settings.instance.clone()),
@@ -144,48 +137,62 @@ impl Membership {
                 ..State::default()
             }),
             changed: Condvar::new(),
+            bell: Arc::default(),
         });
-        let body = {
-            let membership = Arc::clone(&membership);
-            move || membership.run()
-        };
-        let spawned = env.spawn.spawn(THREAD, Box::new(body));
-        spawned.map_err(|e| JobError::no_thread(THREAD, &e))?;
-        Ok(membership)
+        let keeper = Keeper::new(&membership);
+        Ok((membership, keeper))
     }
 
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Waits until the group agrees with this process in it; `false` once `is_stopped` says so. From here on tasks are made ready,
-    /// and `reports` is told when there are some to be taken on or let go of.
+    /// Waits until [`Membership::begin_share`] is `true`; `false` once `is_stopped` says so.
     pub(crate) fn wait_for_share(
         &self,
         reports: &Reports,
         is_stopped: impl Fn() -> bool,
     ) -> Result<bool, JobError> {
-        let mut state = self.state.lock();
         loop {
             if is_stopped() {
                 return Ok(false);
             }
-            if let Some(failure) = &state.failure {
-                return Err(self.fenced(failure.clone()));
-            }
-            let replicas = self.replicas.upgrade();
-            if let Some(failure) = replicas.and_then(|replicas| replicas.take_failure()) {
-                return Err(failure);
-            }
-            if state.is_holding {
-                state.running = Some(BTreeSet::new());
-                state.reports = Some(reports.clone());
-                state.is_lost = false;
-                self.follow(&state);
+            if self.begin_share(reports)? {
                 return Ok(true);
             }
-            self.changed.wait_for(&mut state, RETRY_PAUSE);
+            let mut state = self.state.lock();
+            if !state.is_holding {
+                self.changed.wait_for(&mut state, LOOK_EVERY);
+            }
         }
+    }
+
+    /// Whether the group agrees with this process in it. If so, from here on tasks are made ready, and `reports` is told when there
+    /// are some to be taken on or let go of.
+    pub(crate) fn begin_share(&self, reports: &Reports) -> Result<bool, JobError> {
+        let mut state = self.state.lock();
+        if let Some(failure) = &state.failure {
+            return Err(self.fenced(failure.clone()));
+        }
+        let replicas = self.replicas.upgrade();
+        if let Some(failure) = replicas.and_then(|replicas| replicas.take_failure()) {
+            return Err(failure);
+        }
+        if state.is_holding {
+            state.running = Some(BTreeSet::new());
+            state.reports = Some(reports.clone());
+            state.is_lost = false;
+            self.follow(&state);
+        }
+        Ok(state.is_holding)
+    }
+
+    /// How many tasks this process runs, if those are what the group gave it and nothing is to change.
+    pub(crate) fn settled(&self) -> Option<usize> {
+        let state = self.state.lock();
+        let running = state.running.as_ref()?;
+        let is_settled = state.may_commit(None) && !state.has_let_go;
+        (is_settled && *running == state.given.tasks).then_some(running.len())
     }
 
     /// What is to change now that no cycle is open. Tasks that come are held from here on.
@@ -212,7 +219,7 @@ impl Membership {
         self.progress.reads(self.plan.partitions(running));
         state.has_let_go |= !revoked.is_empty();
         self.follow(&state);
-        self.changed.notify_all();
+        self.bell.ring();
     }
 
     /// Has the tasks that were given and do not run yet made ready, and the standbys followed.
@@ -241,29 +248,52 @@ impl Membership {
         }
         self.progress.reads(vec![]);
         self.follow(&state);
-        self.changed.notify_all();
+        self.bell.ring();
     }
 
-    /// Who commits. Waits while the group agrees anew: afterwards this process still holds what it runs. `refused` is the
-    /// generation that the group has left behind, if that is known: then it waits for the next one.
+    /// Who commits; `None` while the group agrees anew: afterwards this process still holds what it runs. `refused` is the
+    /// generation that the group has left behind, if that is known: then it is the next one's member. `since` is when it was first
+    /// asked for so.
     ///
     /// # Errors
-    /// If the group went on without this process, so that nothing may be committed any more.
-    pub(crate) fn member_for_commit(&self, refused: Option<i32>) -> Result<GroupMember, JobError> {
-        let mut state = self.state.lock();
-        let deadline = self.env.clock.now().plus(self.settings.rebalance_timeout);
-        let is_good = |state: &State| {
-            state.is_agreed && !state.is_lost && Some(state.member.generation) != refused
-        };
-        while !is_good(&state) && !state.is_lost && self.env.clock.now() < deadline {
-            self.changed.wait_for(&mut state, RETRY_PAUSE);
+    /// If the group went on without this process, so that nothing may be committed any more; or if it does not agree in time.
+    pub(crate) fn member_for_commit(
+        &self,
+        refused: Option<i32>,
+        since: Instant,
+    ) -> Result<Option<GroupMember>, JobError> {
+        let state = self.state.lock();
+        if state.may_commit(refused) {
+            return Ok(Some(state.member.clone()));
         }
-        match is_good(&state) {
-            true => Ok(state.member.clone()),
-            false => Err(JobError::NotCommitted {
+        let is_over = self.env.clock.now() >= self.agreed_until(since);
+        match state.is_lost || is_over {
+            true => Err(JobError::NotCommitted {
                 job: self.job.clone(),
             }),
+            false => Ok(None),
         }
+    }
+
+    /// How long [`Membership::member_for_commit`] has nothing new to say unless something happens.
+    pub(crate) fn commit_waits_at_most(&self, refused: Option<i32>, since: Instant) -> Duration {
+        let state = self.state.lock();
+        match state.may_commit(refused) || state.is_lost {
+            true => Duration::ZERO,
+            false => self.agreed_until(since).since(self.env.clock.now()),
+        }
+    }
+
+    /// Waits until it has, for a moment at most.
+    pub(crate) fn wait_for_member(&self, refused: Option<i32>) {
+        let mut state = self.state.lock();
+        if !state.may_commit(refused) && !state.is_lost {
+            self.changed.wait_for(&mut state, LOOK_EVERY);
+        }
+    }
+
+    fn agreed_until(&self, since: Instant) -> Instant {
+        since.plus(self.settings.rebalance_timeout)
     }
 
     /// After a commit as `member_id` was refused: whether that was because another process has the instance's name. A
@@ -297,283 +327,26 @@ impl Membership {
 
     /// Leaves the group, so that the others take over at once; or only goes, if it is to keep its share.
     pub(crate) fn leave(&self) {
-        {
-            let mut state = self.state.lock();
-            state.is_leaving = true;
-            self.changed.notify_all();
-        }
-        self.tell_that_it_leaves();
+        self.state.lock().is_leaving = true;
+        self.bell.ring();
+        wait(self.tell_that_it_leaves());
     }
 
-    fn tell_that_it_leaves(&self) {
+    async fn tell_that_it_leaves(&self) {
         let member = self.state.lock().member.clone();
         if member.member_id.is_empty() || !self.settings.leaves {
             return;
         }
-        let left = wait(self.transport.leave_group(LeaveGroupRequest {
+        let left = self.transport.leave_group(LeaveGroupRequest {
             group: self.group.clone(),
             members: vec![LeavingMember {
                 member_id: member.member_id,
                 group_instance_id: member.group_instance_id,
                 reason: Some("the process ends".to_owned()),
             }],
-        }));
-        if let Err(e) = left {
+        });
+        if let Err(e) = left.await {
             debug!(job = self.job, error = %e, "could not leave; the session ends by its timeout");
-        }
-    }
-
-    fn run(&self) {
-        self.state.lock().is_successor = self.is_known();
-        let mut next = Next::Join;
-        while let Next::Join = next {
-            next = match self.join_and_stay() {
-                Ok(next) => next,
-                Err(e) => self.recover(&e),
-            };
-        }
-        // A join that was under way when the process left made it a member again.
-        if self.state.lock().is_leaving {
-            self.tell_that_it_leaves();
-        }
-    }
-
-    /// Whether the group has the instance from an earlier process. If it does not say, it may have.
-    fn is_known(&self) -> bool {
-        match wait(self.transport.describe_group(&self.group)) {
-            Ok(group) => {
-                let instance = Some(self.settings.instance.as_str());
-                let mut members = group.members.iter();
-                members.any(|member| member.instance_id.as_deref() == instance)
-            }
-            Err(e) => e.code() != Some(ErrorCode::GroupIdNotFound),
-        }
-    }
-
-    /// One generation: joins, agrees, and stays until the group agrees anew.
-    fn join_and_stay(&self) -> Result<Next, ClientError> {
-        let Some(joined) = self.join()? else {
-            return Ok(Next::Leave);
-        };
-        let is_leader = joined.leader == joined.member_id;
-        let assignments = match is_leader {
-            true => self.share_out(&joined.members)?,
-            false => vec![],
-        };
-        let synced = wait(self.transport.sync_group(SyncGroupRequest {
-            group: self.group.clone(),
-            generation: joined.generation,
-            member_id: joined.member_id.clone(),
-            group_instance_id: Some(self.settings.instance.clone()),
-            protocol_type: Some(PROTOCOL_TYPE.to_owned()),
-            protocol_name: Some(ASSIGNOR.to_owned()),
-            assignments,
-        }))?;
-        if self.take_up(&joined, &synced.assignment) {
-            return Ok(Next::Leave);
-        }
-        self.stay(&joined)
-    }
-
-    fn join(&self) -> Result<Option<JoinedGroup>, ClientError> {
-        loop {
-            let (member_id, subscription) = {
-                let mut state = self.state.lock();
-                if state.is_leaving {
-                    return Ok(None);
-                }
-                state.has_let_go = false;
-                (state.member.member_id.clone(), self.subscription(&state))
-            };
-            let request = JoinGroupRequest {
-                group: self.group.clone(),
-                client: ClientIdentity {
-                    client_id: self.settings.instance.clone(),
-                    client_host: String::new(),
-                },
-                session_timeout: self.settings.session_timeout,
-                rebalance_timeout: self.settings.rebalance_timeout,
-                member_id,
-                group_instance_id: Some(self.settings.instance.clone()),
-                protocol_type: PROTOCOL_TYPE.to_owned(),
-                protocols: vec![JoinGroupProtocol {
-                    name: ASSIGNOR.to_owned(),
-                    metadata: subscription,
-                }],
-                reason: None,
-                requires_known_member_id: true,
-                supports_skipping_assignment: false,
-            };
-            match wait(self.transport.join_group(request))? {
-                JoinGroupResponse::Joined(joined) => {
-                    let mut state = self.state.lock();
-                    state.member.member_id.clone_from(&joined.member_id);
-                    // Until now the last generation could commit; from here on it is refused.
-                    state.is_agreed = false;
-                    return Ok(Some(joined));
-                }
-                JoinGroupResponse::MemberIdRequired { member_id } => {
-                    self.state.lock().member.member_id = member_id;
-                }
-            }
-        }
-    }
-
-    fn subscription(&self, state: &State) -> Bytes {
-        let mut held = state.given.tasks.clone();
-        if !state.is_lost {
-            held.extend(state.running.iter().flatten().copied());
-        }
-        let words = Words {
-            topology: self.topology.clone(),
-            workers: self.workers,
-            standbys: self.settings.standbys,
-            held: self.replicas.upgrade().map_or(vec![], |it| it.held()),
-        };
-        Subscription {
-            topics: self.plan.topics().cloned().collect(),
-            user_data: Some(words.encode()),
-            owned: self.plan.partitions(&held),
-            generation: state.member.generation,
-            rack: None,
-        }
-        .encode()
-    }
-
-    /// The leader's work: everybody's assignment. A member that cannot share the job is told why instead.
-    fn share_out(&self, members: &[JoinGroupMember]) -> Result<Vec<(String, Bytes)>, ClientError> {
-        let meeting = Meeting::new(&self.plan, &self.topology, members);
-        let ends = match self.replicas.upgrade() {
-            Some(replicas) => replicas.ends(&meeting.held())?,
-            None => BTreeMap::new(),
-        };
-        Ok(meeting.share_out(&self.plan, &ends))
-    }
-
-    /// Takes up what the group agreed on; `true` if the membership has ended for good.
-    fn take_up(&self, joined: &JoinedGroup, assignment: &Bytes) -> bool {
-        let mut state = self.state.lock();
-        state.member.generation = joined.generation;
-        match agreement::read(&self.plan, assignment) {
-            Ok(given) => {
-                // Nobody has to let go of tasks that it said it had and had not taken on yet.
-                let running = state.running.as_ref();
-                let is_held = |task| running.is_some_and(|running| running.contains(task));
-                let mut before = state.given.tasks.iter();
-                let has_less = before.any(|it| !given.tasks.contains(it) && !is_held(it));
-                state.has_let_go |= has_less;
-                state.given = given;
-            }
-            Err(why) => {
-                state.failure = Some(format!("the group gives it no share: {why}"));
-                state.is_lost = true;
-                state.tell(Report::Lost);
-            }
-        }
-        state.is_agreed = state.failure.is_none();
-        state.is_holding = state.is_agreed;
-        // C29: a known instance gets what its predecessor had, without an agreement of all. If that one died while tasks changed
-        // hands, nobody has those that it was to let go of: the group is to agree anew.
-        state.has_let_go |= std::mem::take(&mut state.is_successor);
-        info!(
-            job = self.job,
-            generation = joined.generation,
-            tasks = state.given.tasks.len(),
-            standbys = state.given.standbys.len(),
-            "has its share"
-        );
-        self.progress.agreed(joined.generation);
-        self.follow(&state);
-        let given = &state.given.tasks;
-        let running = state.running.as_ref();
-        if running.is_some_and(|running| !running.is_subset(given)) {
-            state.tell(Report::Reassigned);
-        }
-        self.changed.notify_all();
-        state.failure.is_some()
-    }
-
-    /// Heartbeats until the group agrees anew, or this process wants it to.
-    fn stay(&self, joined: &JoinedGroup) -> Result<Next, ClientError> {
-        let mut purge_at = self.env.clock.now().plus(self.settings.purge_interval);
-        loop {
-            {
-                let mut state = self.state.lock();
-                if !state.is_leaving && !state.has_let_go {
-                    self.changed
-                        .wait_for(&mut state, self.settings.heartbeat_interval());
-                }
-                if state.is_leaving {
-                    return Ok(Next::Leave);
-                }
-                if state.has_let_go {
-                    return Ok(Next::Join);
-                }
-            }
-            let beat = wait(self.transport.heartbeat(HeartbeatRequest {
-                group: self.group.clone(),
-                generation: joined.generation,
-                member_id: joined.member_id.clone(),
-                group_instance_id: Some(self.settings.instance.clone()),
-            }));
-            match beat {
-                Ok(()) => {}
-                Err(e) if e.code() == Some(ErrorCode::RebalanceInProgress) => {
-                    return Ok(Next::Join);
-                }
-                Err(e) => return Err(e),
-            }
-            if self.env.clock.now() >= purge_at {
-                purge_at = self.env.clock.now().plus(self.settings.purge_interval);
-                self.purge();
-            }
-        }
-    }
-
-    /// What to do after an error: come again as a new member, try again, or give up.
-    fn recover(&self, error: &ClientError) -> Next {
-        let mut state = self.state.lock();
-        match error.code() {
-            Some(ErrorCode::RebalanceInProgress) => {}
-            Some(ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration) => {
-                warn!(job = self.job, %error, "the group went on without this process");
-                state.member.member_id.clear();
-                state.member.generation = -1;
-                state.given = Given::default();
-                (state.is_agreed, state.is_holding) = (false, false);
-                state.is_lost = state.running.is_some();
-                state.tell(Report::Lost);
-                self.follow(&state);
-            }
-            _ if error.kind() == ErrorKind::Retriable => {
-                debug!(job = self.job, error = %error, "the coordinator is asked again");
-                self.changed.wait_for(&mut state, RETRY_PAUSE);
-            }
-            code => {
-                state.failure = Some(match code {
-                    Some(ErrorCode::FencedInstanceId) => self.taken_over(),
-                    _ => error.to_string(),
-                });
-                (state.is_agreed, state.is_holding) = (false, false);
-                state.is_lost = true;
-                state.tell(Report::Lost);
-                self.changed.notify_all();
-                return Next::Leave;
-            }
-        }
-        self.changed.notify_all();
-        match state.is_leaving {
-            true => Next::Leave,
-            false => Next::Join,
-        }
-    }
-
-    fn purge(&self) {
-        let positions = std::mem::take(&mut self.state.lock().read_for_good);
-        for (partition, offset) in positions {
-            if let Err(e) = wait(self.transport.delete_records(&partition, offset)) {
-                debug!(%partition, error = %e, "could not delete what was read; the next time does");
-            }
         }
     }
 
@@ -586,6 +359,10 @@ impl Membership {
 }
 
 impl State {
+    fn may_commit(&self, refused: Option<i32>) -> bool {
+        self.is_agreed && !self.is_lost && Some(self.member.generation) != refused
+    }
+
     fn tell(&self, report: Report) {
         if let Some(reports) = &self.reports {
             reports.send(report);

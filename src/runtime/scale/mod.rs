@@ -5,11 +5,12 @@
 //! two hands at once: a task moves only after its owner has committed and let go of it (KIP-429), and a process that the
 //! group went on without cannot commit (KIP-447).
 //!
-//! Reading order: `assignor.rs` (who gets what, pure), `plan.rs`, `agreement.rs` (what members say), `membership.rs`, `replicas.rs`
-//! (state before and beside its use), `placement.rs`. The shuffle between processes is `task/repartition.rs`.
+//! Reading order: `assignor.rs` (who gets what, pure), `plan.rs`, `agreement.rs` (what members say), `membership.rs` with
+//! `membership/keeping.rs` (towards the group) and `bell.rs`, `replicas.rs` (state before and beside its use), `placement.rs`. The shuffle between processes is `task/repartition.rs`.
 
 mod agreement;
 mod assignor;
+mod bell;
 mod membership;
 mod placement;
 mod plan;
@@ -18,10 +19,10 @@ mod replicas;
 use std::time::Duration;
 
 pub(crate) use assignor::Task;
-pub(crate) use membership::{Candidate, Membership};
+pub(crate) use membership::{Candidate, Keeper, Membership};
 pub(crate) use placement::Placement;
 pub(crate) use plan::Plan;
-pub(crate) use replicas::{ReadyTask, Replicas};
+pub(crate) use replicas::{Followed, Follower, ReadyTask, Replicas};
 
 /// Spreads a job over several processes that reach one log.
 ///

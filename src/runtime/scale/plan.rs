@@ -144,6 +144,14 @@ impl Plan {
             .collect()
     }
 
+    /// How many tasks there are in all.
+    pub(crate) fn tasks_count(&self) -> usize {
+        let counts = self.groups.iter().map(|group| group.partitions_count);
+        counts
+            .map(|count| usize::try_from(count).unwrap_or(0))
+            .sum()
+    }
+
     /// The task of a state partition.
     pub(crate) fn state_task(&self, partition: u16) -> Option<Task> {
         self.state.map(|topics| Task {

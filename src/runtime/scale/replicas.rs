@@ -1,6 +1,7 @@
-//! Copies of state that no worker has open, kept by a thread that replays changelogs into RocksDB.
+//! Copies of state that no worker has open, kept by a [`Follower`] that replays changelogs into RocksDB: on a thread of its own, or by
+//! the turns that a bed gives it (design D27).
 //!
-//! It does two things with one loop: a *standby* follows its changelogs for as long as it is one, so that this process can
+//! It does two things, a fetch a turn: a *standby* follows its changelogs for as long as it is one, so that this process can
 //! take over at once; a task that is *coming* is followed to the end of its changelogs, and is then ready for a worker:
 //!
 //! ```text
@@ -39,6 +40,8 @@ const THREAD: &str = "of-replica";
 /// What one partition gives at a time, and all together.
 const PARTITION_BYTES_MAX: usize = 1 << 20;
 const FETCH_BYTES_MAX: usize = 8 << 20;
+/// What a fetch gives where there are no threads, though at least a batch: so a restore takes many turns, and others have theirs meanwhile.
+const STEP_BYTES_MAX: usize = 256;
 /// How long a fetch waits for records: so late a change of what is to be followed is noticed.
 const FETCH_WAIT: Duration = Duration::from_millis(100);
 /// How long a failed request is not repeated.
@@ -53,7 +56,7 @@ pub(crate) struct ReadyTask {
     pub(crate) positions: BTreeMap<TopicPartition, Position>,
 }
 
-/// What the thread works on; shared with the membership.
+/// What the follower works on; shared with the membership.
 pub(crate) struct Replicas {
     transport: Arc<dyn Transport>,
     backend: StateBackend,
@@ -79,7 +82,7 @@ struct Orders {
     is_ended: bool,
 }
 
-/// What the thread does in one round.
+/// What is done in one round.
 struct Round {
     coming: BTreeSet<Task>,
     standbys: BTreeSet<u16>,
@@ -98,20 +101,98 @@ struct Tail {
 /// What is followed: the changelogs of each state partition.
 type Tails = BTreeMap<u16, Vec<Tail>>;
 
-impl Replicas {
-    /// Starts the thread.
+/// The hand that follows the changelogs, a round a turn.
+pub(crate) struct Follower {
+    replicas: Arc<Replicas>,
+    tails: Tails,
+    fetch_bytes_max: usize,
+}
+
+/// How a turn of a follower went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Followed {
+    /// Something came, or a task is ready.
+    Came,
+    /// Nothing has come so far.
+    Waited,
+    /// There is nothing to follow.
+    Idle,
+    /// A request failed, and is to be sent again after a pause.
+    Later,
+    /// It was told to end, or the state store failed.
+    Ended,
+}
+
+impl Follower {
+    /// Gives itself turns, on a thread of its own, which [`Replicas::end`] ends.
     ///
     /// # Errors
-    /// If there is none to be had, or a store's name is none for a topic.
-    pub(crate) fn start(
-        env: &Env,
+    /// If no thread can be started.
+    pub(crate) fn start(self, env: &Env) -> Result<(), JobError> {
+        let replicas = Arc::clone(&self.replicas);
+        let spawned = env.spawn.spawn(THREAD, Box::new(move || self.run()));
+        let thread = spawned.map_err(|e| JobError::no_thread(THREAD, &e))?;
+        *replicas.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    fn run(mut self) {
+        loop {
+            match self.turn() {
+                Followed::Came | Followed::Waited => {}
+                Followed::Idle => self.replicas.wait_for_orders(),
+                Followed::Later => {
+                    let mut orders = self.replicas.orders.lock();
+                    self.replicas.changed.wait_for(&mut orders, RETRY_PAUSE);
+                }
+                Followed::Ended => return,
+            }
+        }
+    }
+
+    /// Follows in small steps, for turns among others.
+    pub(crate) fn in_steps(self) -> Self {
+        Self {
+            fetch_bytes_max: STEP_BYTES_MAX,
+            ..self
+        }
+    }
+
+    /// Fetches once of all that is followed.
+    pub(crate) fn turn(&mut self) -> Followed {
+        let round = match self.replicas.next_round() {
+            Ok(round) => round,
+            Err(nothing) => return nothing,
+        };
+        let bytes_max = self.fetch_bytes_max;
+        match self.replicas.go_round(&round, &mut self.tails, bytes_max) {
+            Ok(true) => Followed::Came,
+            Ok(false) => Followed::Waited,
+            Err(error) if error.cause() == ErrorKind::Retriable => {
+                debug!(%error, "the changelogs are asked again");
+                Followed::Later
+            }
+            Err(error) => {
+                self.replicas.fail(error);
+                Followed::Ended
+            }
+        }
+    }
+}
+
+impl Replicas {
+    /// The copies of a job's stores, and the hand that is to follow them.
+    ///
+    /// # Errors
+    /// If a store's name is none for a topic.
+    pub(crate) fn new(
         transport: &Arc<dyn Transport>,
         backend: &StateBackend,
         job: &str,
         stores: impl Iterator<Item = String>,
         plan: &Arc<Plan>,
         progress: &Arc<Progress>,
-    ) -> Result<Arc<Self>, JobError> {
+    ) -> Result<(Arc<Self>, Follower), JobError> {
         let stores = stores.map(|store| {
             let changelog = changelog_topic(job, &store)?;
             Ok((store, changelog))
@@ -127,14 +208,12 @@ impl Replicas {
             changed: Condvar::new(),
             thread: Mutex::new(None),
         });
-        let body = {
-            let replicas = Arc::clone(&replicas);
-            move || replicas.run()
+        let follower = Follower {
+            replicas: Arc::clone(&replicas),
+            tails: Tails::new(),
+            fetch_bytes_max: FETCH_BYTES_MAX,
         };
-        let spawned = env.spawn.spawn(THREAD, Box::new(body));
-        let thread = spawned.map_err(|e| JobError::no_thread(THREAD, &e))?;
-        *replicas.thread.lock() = Some(thread);
-        Ok(replicas)
+        Ok((replicas, follower))
     }
 
     /// From here on these are followed, and nothing else. `reports` is told when a coming task is ready.
@@ -163,12 +242,12 @@ impl Replicas {
         ready
     }
 
-    /// Why the thread ended, once.
+    /// Why the follower ended, once.
     pub(crate) fn take_failure(&self) -> Option<JobError> {
         self.orders.lock().failure.take()
     }
 
-    /// Ends the thread: nothing is written to RocksDB any more.
+    /// Ends the follower: nothing is written to RocksDB any more.
     pub(crate) fn end(&self) {
         self.orders.lock().is_ended = true;
         self.changed.notify_all();
@@ -184,7 +263,7 @@ impl Replicas {
     }
 
     /// How far the ends of these state partitions' changelogs are from their beginnings, all stores together.
-    pub(crate) fn ends(
+    pub(crate) async fn ends(
         &self,
         partitions: &BTreeSet<u16>,
     ) -> Result<BTreeMap<u16, u64>, ClientError> {
@@ -197,7 +276,7 @@ impl Replicas {
             })
         });
         let mut ends = BTreeMap::new();
-        for (partition, end) in wait(futures::future::try_join_all(each))? {
+        for (partition, end) in futures::future::try_join_all(each).await? {
             *ends.entry(partition).or_default() += end;
         }
         Ok(ends)
@@ -209,45 +288,41 @@ impl Replicas {
         Ok(found.map_or(Offset::ZERO, |found| found.offset))
     }
 
-    fn run(&self) {
-        let mut tails = Tails::new();
-        while let Some(round) = self.next_round() {
-            match self.go_round(&round, &mut tails) {
-                Ok(()) => {}
-                Err(error) if error.cause() == ErrorKind::Retriable => {
-                    debug!(%error, "the changelogs are asked again");
-                    let mut orders = self.orders.lock();
-                    self.changed.wait_for(&mut orders, RETRY_PAUSE);
-                }
-                Err(error) => return self.fail(error),
-            }
+    /// What is to be done now, if there is something.
+    fn next_round(&self) -> Result<Round, Followed> {
+        let orders = self.orders.lock();
+        if orders.is_ended {
+            return Err(Followed::Ended);
         }
+        if !self.has_work(&orders) {
+            return Err(Followed::Idle);
+        }
+        Ok(Round {
+            coming: still_coming(&orders),
+            standbys: orders.standbys.clone(),
+            recalls: orders.recalls,
+        })
     }
 
-    /// What is to be done, once there is something; `None` at the end.
-    fn next_round(&self) -> Option<Round> {
+    fn has_work(&self, orders: &Orders) -> bool {
+        !still_coming(orders).is_empty() || (!orders.standbys.is_empty() && !self.stores.is_empty())
+    }
+
+    /// Blocks until there is something to be done, or nothing ever more.
+    fn wait_for_orders(&self) {
         let mut orders = self.orders.lock();
-        loop {
-            if orders.is_ended {
-                return None;
-            }
-            let mut coming = orders.coming.clone();
-            for ready in &orders.ready {
-                coming.remove(&ready.task);
-            }
-            if !coming.is_empty() || (!orders.standbys.is_empty() && !self.stores.is_empty()) {
-                return Some(Round {
-                    coming,
-                    standbys: orders.standbys.clone(),
-                    recalls: orders.recalls,
-                });
-            }
+        while !orders.is_ended && !self.has_work(&orders) {
             self.changed.wait(&mut orders);
         }
     }
 
-    /// One fetch of everything that is followed; says which tasks are ready.
-    fn go_round(&self, round: &Round, tails: &mut Tails) -> Result<(), JobError> {
+    /// One fetch of everything that is followed; says which tasks are ready. `true` if something came.
+    fn go_round(
+        &self,
+        round: &Round,
+        tails: &mut Tails,
+        bytes_max: usize,
+    ) -> Result<bool, JobError> {
         let Round {
             coming, standbys, ..
         } = round;
@@ -260,7 +335,7 @@ impl Replicas {
                 vacant.insert(self.begin(partition)?);
             }
         }
-        self.advance(tails, &coming_state)?;
+        let has_come = self.advance(tails, &coming_state, bytes_max)?;
         self.tell_lags(standbys, tails);
         let is_replayed = |task: &&Task| match self.plan.state_partition(**task) {
             None => true,
@@ -271,7 +346,7 @@ impl Replicas {
         };
         let replayed: BTreeSet<Task> = coming.iter().filter(is_replayed).copied().collect();
         if replayed.is_empty() {
-            return Ok(());
+            return Ok(has_come);
         }
         let ready = self.with_positions(&replayed)?;
         // From here on nothing is written of them: a worker may open them.
@@ -286,7 +361,7 @@ impl Replicas {
                 reports.send(Report::Reassigned);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Where the replay of a state partition begins; what its changelog does not continue is forgotten (S6).
@@ -315,10 +390,15 @@ impl Replicas {
         tails.collect()
     }
 
-    /// Fetches once and replays what came.
-    fn advance(&self, tails: &mut Tails, coming: &BTreeSet<u16>) -> Result<(), JobError> {
+    /// Fetches once and replays what came; `true` if something did.
+    fn advance(
+        &self,
+        tails: &mut Tails,
+        coming: &BTreeSet<u16>,
+        bytes_max: usize,
+    ) -> Result<bool, JobError> {
         if tails.is_empty() || self.stores.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         // An end that is older than the task's coming says nothing.
         let all = tails.values_mut().flatten();
@@ -327,20 +407,21 @@ impl Replicas {
             FetchPartition {
                 partition: tail.place.clone(),
                 offset: tail.position,
-                max_bytes: PARTITION_BYTES_MAX,
+                max_bytes: PARTITION_BYTES_MAX.min(bytes_max),
             }
         });
         let request = FetchRequest {
             partitions: partitions.collect(),
             isolation: Isolation::ReadCommitted,
             min_bytes: 1,
-            max_bytes: FETCH_BYTES_MAX,
+            max_bytes: bytes_max,
             // What is coming may have all its records already.
             max_wait: match coming.is_empty() {
                 true => FETCH_WAIT,
                 false => FETCH_WAIT / 10,
             },
         };
+        let mut has_come = false;
         for fetched in wait(self.transport.fetch(request))? {
             let Ok(partition) = u16::try_from(fetched.partition.partition) else {
                 continue;
@@ -354,7 +435,9 @@ impl Replicas {
             };
             match fetched.result {
                 Ok(records) => {
+                    let before = tail.position;
                     let replayed = self.replay(partition, tail, records)?;
+                    has_come |= tail.position > before;
                     if coming.contains(&partition) {
                         self.progress.restored(replayed);
                     }
@@ -375,7 +458,7 @@ impl Replicas {
                 }
             }
         }
-        Ok(())
+        Ok(has_come)
     }
 
     /// Replays what was fetched of one changelog; says how many records that were.
@@ -464,4 +547,11 @@ impl Replicas {
         }
         orders.failure = Some(error);
     }
+}
+
+/// The tasks that are coming and not ready yet.
+fn still_coming(orders: &Orders) -> BTreeSet<Task> {
+    let is_ready = |task: &Task| orders.ready.iter().any(|ready| ready.task == *task);
+    let coming = orders.coming.iter().copied();
+    coming.filter(|task| !is_ready(task)).collect()
 }

@@ -2,6 +2,7 @@
 
 mod calls;
 mod crash;
+mod instances;
 mod lost_answers;
 mod zombies;
 
@@ -267,12 +268,4 @@ fn a_stopped_job_has_committed_what_it_had() {
     bed.stop();
     assert!(matches!(bed.ended(), Some(Ok(()))));
     assert_eq!(bed.rows::<str, u64>("word-counts").len(), 1);
-}
-
-#[test]
-fn a_job_of_several_processes_is_refused() {
-    let launch = word_count().scale_out(ScaleOut::instance("one"));
-    let refused = catch_unwind(AssertUnwindSafe(|| TestBed::new(launch)));
-    let told = message_of(refused.expect_err("it is refused"));
-    assert!(told.contains("`scale_out`"), "{told}");
 }

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use onceflow::prelude::*;
 use onceflow::runtime::Launch;
-use onceflow::testing::crash_test;
+use onceflow::testing::{CrashTest, crash_test};
 
 use crate::support::transfers::example::{Account, keep_accounts};
+
+/// The session of an instance, as short as a log allows.
+const SESSION: Duration = Duration::from_secs(6);
 
 fn transfers() -> Launch {
     let job = Job::new("transfer");
@@ -30,9 +33,8 @@ fn held_after(lines: &[String]) -> BTreeMap<String, Account> {
     accounts
 }
 
-#[test]
-fn no_cent_is_made_or_lost() {
-    crash_test(transfers)
+fn test(job: fn() -> Launch) -> CrashTest<String> {
+    crash_test(job)
         .inputs(
             |chance| {
                 let names = ["ada", "bob", "eve"];
@@ -56,5 +58,21 @@ fn no_cent_is_made_or_lost() {
             }
             assert_eq!(accounts, held_after(lines));
         })
-        .run();
+}
+
+#[test]
+fn no_cent_is_made_or_lost() {
+    test(transfers).run();
+}
+
+#[test]
+fn c29_no_cent_is_made_or_lost_between_instances_that_come_and_go() {
+    let test = test(|| {
+        transfers().scale_out(
+            ScaleOut::instance("host")
+                .session_timeout(SESSION)
+                .standbys(1),
+        )
+    });
+    test.instances(3).seeds(20).run();
 }

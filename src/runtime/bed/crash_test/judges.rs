@@ -102,20 +102,24 @@ where
         let model = (self.model)(sent);
         let expected: BTreeMap<K::Owned, Vec<Option<V>>> =
             by_key(model.into_iter().map(|(key, value)| (key, Some(value))));
-        let kept = bed.ask(async |query| {
-            let store = query.store::<K, V>(&self.store)?;
-            let mut rows: Vec<(K::Owned, V)> = Vec::new();
-            loop {
-                let last = rows.last().map(|(key, _)| std::borrow::Borrow::borrow(key));
-                let page = store.page(last, PAGE).await?.value;
-                let is_last = page.len() < PAGE;
-                rows.extend(page);
-                if is_last {
-                    return Ok::<_, crate::runtime::task::committed::QueryError>(rows);
+        bed.commit();
+        let mut kept = Vec::new();
+        for instance in bed.awake_instances() {
+            let rows = bed.ask_instance(instance, async |query| {
+                let store = query.store::<K, V>(&self.store)?;
+                let mut rows: Vec<(K::Owned, V)> = Vec::new();
+                loop {
+                    let last = rows.last().map(|(key, _)| std::borrow::Borrow::borrow(key));
+                    let page = store.page(last, PAGE).await?.value;
+                    let is_last = page.len() < PAGE;
+                    rows.extend(page);
+                    if is_last {
+                        return Ok::<_, crate::runtime::task::committed::QueryError>(rows);
+                    }
                 }
-            }
-        });
-        let kept = kept.map_err(|e| e.to_string())?;
+            });
+            kept.extend(rows.map_err(|e| e.to_string())?);
+        }
         let kept = by_key(kept.into_iter().map(|(key, value)| (key, Some(value))));
         if kept == expected {
             return Ok(());

@@ -17,11 +17,13 @@ use std::marker::PhantomData;
 
 use self::judges::{CheckJudge, Judge, StateJudge, TopicJudge};
 use self::shrink::{Failure, shrink};
-use self::steps::Step;
-use super::TestBed;
+use self::steps::{Pace, Step};
 use super::chance::Chance;
+use super::link::Fencing;
+use super::{INSTANCE, TestBed};
 use crate::codec::{Codec, Datum};
 use crate::runtime::life::job::Launch;
+use crate::runtime::scale::ScaleOut;
 
 /// The variable that names the one seed to run.
 const SEED_VARIABLE: &str = "ONCEFLOW_CRASH_SEED";
@@ -80,7 +82,8 @@ pub fn crash_test(job: impl Fn() -> Launch + 'static) -> CrashTest<()> {
         job: Box::new(job),
         partitions: BTreeMap::new(),
         seeds: SEEDS,
-        is_unfenced: false,
+        instances: 1,
+        fencing: Fencing::Whole,
         draft: Draft {
             inputs: Box::new(|_| Vec::new()),
             send: Box::new(|_, ()| {}),
@@ -95,8 +98,10 @@ pub struct CrashTest<I> {
     job: Box<dyn Fn() -> Launch>,
     partitions: BTreeMap<String, i32>,
     seeds: u64,
-    /// Nobody is fenced: the test must find out.
-    is_unfenced: bool,
+    /// How many instances begin.
+    instances: usize,
+    /// What is not fenced, the test must find out.
+    fencing: Fencing,
     draft: Draft<I>,
 }
 
@@ -123,7 +128,8 @@ impl CrashTest<()> {
             job: self.job,
             partitions: self.partitions,
             seeds: self.seeds,
-            is_unfenced: self.is_unfenced,
+            instances: self.instances,
+            fencing: self.fencing,
             draft: Draft {
                 inputs: Box::new(draw),
                 send: Box::new(send),
@@ -208,6 +214,15 @@ impl<I: Clone + Debug + 'static> CrashTest<I> {
         self
     }
 
+    /// Begins with so many instances of the job, which is scaled out then, as [`BedConfig::instances`](crate::testing::BedConfig::instances)
+    /// does. Besides the other troubles, an instance joins, leaves, is killed and started again, stands still until its session is over,
+    /// or is replaced by another process of its name while it goes on: at any moment, so within a commit, a restore, and the agreement
+    /// that another one of these has caused.
+    pub fn instances(mut self, count: usize) -> Self {
+        self.instances = count.max(1);
+        self
+    }
+
     /// How many seeds are run; the default is 100.
     pub fn seeds(mut self, count: u64) -> Self {
         self.seeds = count;
@@ -236,7 +251,13 @@ impl<I: Clone + Debug + 'static> CrashTest<I> {
         // A number of its own, since the bed's turns follow from the seed itself.
         let mut chance = Chance::new(Chance::new(seed).draw());
         let inputs = (self.draft.inputs)(&mut chance);
-        steps::draw(&mut chance, inputs, launch.settings.commit.interval)
+        let interval = launch.settings.commit.interval;
+        let session = (self.instances > 1).then(|| {
+            let scale_out = launch.settings.scale_out;
+            let scale_out = scale_out.unwrap_or_else(|| ScaleOut::instance(INSTANCE));
+            scale_out.session_timeout
+        });
+        steps::draw(&mut chance, inputs, Pace { interval, session })
     }
 
     /// The report of a failure.

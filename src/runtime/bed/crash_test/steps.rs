@@ -16,6 +16,8 @@ const ROOM_BYTES_MAX: u64 = 64 << 10;
 const WORKERS_MAX: usize = 4;
 /// The most that a zombie stands still, in half commit intervals.
 const SUSPENDED_MAX: u32 = 20;
+/// The most instances of a job that is scaled out.
+pub(super) const INSTANCES_MAX: usize = 4;
 /// The ways to lose power: see [`PowerLoss::every_mode`].
 const WAYS: usize = 32;
 
@@ -47,6 +49,8 @@ pub(super) enum Trouble {
     TakeOver(Duration),
     /// Requests and answers between the job and its log get lost, repeated and late for a while, by this seed.
     LostAnswers(u64),
+    /// An instance of a job that is scaled out comes, goes, dies or stands still, while the others and the log go on.
+    Instance(Coming, usize),
     /// The disk has so little room left for a while.
     FullDisk(u64),
     /// A call on files fails, is short, or takes long.
@@ -55,6 +59,42 @@ pub(super) enum Trouble {
         after: u64,
         effect: FaultEffect,
     },
+}
+
+/// How an instance comes or goes. Its number is taken modulo the number of those that it can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coming {
+    /// One more joins, or one that is away starts again.
+    Join,
+    /// It stops as asked.
+    Leave,
+    /// It is killed, and stays away.
+    Kill,
+    /// It is killed and started again at once.
+    Restart,
+    /// It stands still for so long.
+    StandStill(Duration),
+    /// Another process of its name starts; it stands still for so long, and goes on as a zombie.
+    Replace(Duration),
+}
+
+/// The times of a job, from which those of its steps are drawn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// The commit interval.
+    pub(super) interval: Duration,
+    /// The session timeout of its instances, if it is scaled out.
+    pub(super) session: Option<Duration>,
+}
+
+impl Pace {
+    /// Up to twice the commit interval, so that a commit is due in half of the cases; of instances also up to twice a session.
+    fn draw_wait(self, chance: &mut Chance) -> Duration {
+        match self.session {
+            Some(session) if chance.one_in(3) => draw_up_to(chance, session * 2),
+            _ => draw_up_to(chance, self.interval * 2),
+        }
+    }
 }
 
 /// How a process dies.
@@ -77,49 +117,55 @@ impl Death {
     };
 }
 
-/// Draws the steps that carry these inputs, for a job that commits after `interval`.
-pub(super) fn draw<I>(chance: &mut Chance, inputs: Vec<I>, interval: Duration) -> Vec<Step<I>> {
+/// Draws the steps that carry these inputs, for a job of this pace.
+pub(super) fn draw<I>(chance: &mut Chance, inputs: Vec<I>, pace: Pace) -> Vec<Step<I>> {
     let mut steps = Vec::new();
     for input in inputs {
         steps.push(Step::Send(input));
         match chance.below(8) {
             0 => steps.push(Step::Work(1 + chance.index(ROUNDS_MAX))),
-            1 => steps.push(Step::Wait(draw_wait(chance, interval))),
-            2 => push_trouble(chance, interval, &mut steps),
+            1 => steps.push(Step::Wait(pace.draw_wait(chance))),
+            2 => push_trouble(chance, pace, &mut steps),
             _ => {}
         }
     }
     // Each run has one at least.
-    push_trouble(chance, interval, &mut steps);
+    push_trouble(chance, pace, &mut steps);
     steps
 }
 
-fn push_trouble<I>(chance: &mut Chance, interval: Duration, steps: &mut Vec<Step<I>>) {
+fn push_trouble<I>(chance: &mut Chance, pace: Pace, steps: &mut Vec<Step<I>>) {
     if chance.one_in(2) {
-        steps.push(Step::Wait(draw_wait(chance, interval)));
+        steps.push(Step::Wait(pace.draw_wait(chance)));
     }
     if chance.one_in(2) {
         steps.push(Step::Work(1 + chance.index(ROUNDS_MAX)));
     }
-    steps.push(Step::Trouble(draw_trouble(chance, interval)));
+    steps.push(Step::Trouble(draw_trouble(chance, pace)));
     if chance.one_in(3) {
         steps.push(Step::Check);
     }
 }
 
-/// Up to twice the commit interval, so that a commit is due in half of the cases.
-fn draw_wait(chance: &mut Chance, interval: Duration) -> Duration {
-    let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX / 2);
-    Duration::from_nanos(1 + chance.below(nanos.saturating_mul(2)))
+fn draw_up_to(chance: &mut Chance, longest: Duration) -> Duration {
+    let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
+    Duration::from_nanos(1 + chance.below(nanos))
 }
 
-fn draw_trouble(chance: &mut Chance, interval: Duration) -> Trouble {
+fn draw_trouble(chance: &mut Chance, pace: Pace) -> Trouble {
+    let interval = pace.interval;
+    if let Some(session) = pace.session
+        && chance.one_in(2)
+    {
+        let coming = draw_coming(chance, interval, session);
+        return Trouble::Instance(coming, chance.index(INSTANCES_MAX));
+    }
     match chance.below(14) {
         0..=5 => Trouble::Death(draw_death(chance)),
         6 => Trouble::Workers(1 + chance.index(WORKERS_MAX)),
         7 => Trouble::Stop,
         8 => Trouble::TakeOver(Duration::ZERO),
-        9 => Trouble::TakeOver(draw_wait(chance, interval * SUSPENDED_MAX)),
+        9 => Trouble::TakeOver(draw_up_to(chance, interval * SUSPENDED_MAX * 2)),
         10 => Trouble::FullDisk(chance.below(ROOM_BYTES_MAX)),
         11 | 12 => Trouble::LostAnswers(chance.draw()),
         _ => Trouble::BadCall {
@@ -134,6 +180,22 @@ fn draw_trouble(chance: &mut Chance, interval: Duration) -> Trouble {
                 FaultEffect::Stall(interval),
             ]),
         },
+    }
+}
+
+fn draw_coming(chance: &mut Chance, interval: Duration, session: Duration) -> Coming {
+    let longest = match chance.one_in(2) {
+        true => interval * SUSPENDED_MAX,
+        false => session * 2,
+    };
+    let still = draw_up_to(chance, longest);
+    match chance.below(10) {
+        0..=2 => Coming::Join,
+        3 => Coming::Leave,
+        4 | 5 => Coming::Kill,
+        6 => Coming::Restart,
+        7 | 8 => Coming::StandStill(still),
+        _ => Coming::Replace(still),
     }
 }
 
@@ -160,6 +222,13 @@ impl Trouble {
         let mut simpler = vec![Self::Death(Death::PLAIN)];
         if matches!(self, Self::TakeOver(_)) {
             simpler.push(Self::TakeOver(Duration::ZERO));
+        }
+        if let Self::Instance(coming, _) = self {
+            let simpler_ones = match coming {
+                Coming::Replace(_) => vec![Coming::Kill, Coming::Replace(Duration::ZERO), coming],
+                _ => vec![Coming::Kill, coming],
+            };
+            simpler.extend(simpler_ones.into_iter().map(|it| Self::Instance(it, 0)));
         }
         if let Self::Death(death) = self {
             simpler.extend(
@@ -229,6 +298,9 @@ impl Display for Trouble {
                     false => write!(f, " and stands still for {suspended:?}"),
                 }
             }
+            Self::Instance(coming, which) => {
+                write!(f, "instance {which}, or who stands for it, {coming}")
+            }
             Self::LostAnswers(seed) => {
                 write!(f, "work while requests and answers get lost, seed {seed}")
             }
@@ -238,6 +310,22 @@ impl Display for Trouble {
                 after,
                 effect,
             } => write!(f, "work with {effect:?} at {call:?} call {}", after + 1),
+        }
+    }
+}
+
+impl Display for Coming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Join => f.write_str("starts beside the others"),
+            Self::Leave => f.write_str("stops as asked"),
+            Self::Kill => f.write_str("is killed"),
+            Self::Restart => f.write_str("is killed and starts again"),
+            Self::StandStill(time) => write!(f, "stands still for {time:?}"),
+            Self::Replace(time) => write!(
+                f,
+                "is replaced by another process of its name, becomes a zombie and stands still for {time:?}"
+            ),
         }
     }
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::judges::Moment;
 use super::quiet;
 use super::shrink::Failure;
-use super::steps::{Death, Step, Trouble};
+use super::steps::{Coming, Death, INSTANCES_MAX, Step, Trouble};
 use super::{CrashTest, Draft};
 use crate::env::simulated::{Call, FaultEffect, SimulatedWorld};
+use crate::runtime::bed::instances::Instance;
 use crate::runtime::bed::zombie::Zombie;
 use crate::runtime::bed::{BedConfig, TestBed};
 use crate::runtime::topics::job_topics::TopicRole;
@@ -67,7 +68,12 @@ impl<'t, I: Clone + Debug> Trial<'t, I> {
             launch,
             seed,
             partitions: test.partitions.clone(),
-            is_unfenced: test.is_unfenced,
+            instances: 1,
+            fencing: test.fencing,
+        };
+        let config = match test.instances {
+            1 => config,
+            count => config.instances(count),
         };
         Ok(Self {
             test,
@@ -109,8 +115,13 @@ impl<'t, I: Clone + Debug> Trial<'t, I> {
             }
             Trouble::TakeOver(suspended) => {
                 let job = Some((self.test.job)());
-                let started = self.bed.start_beside_zombie(job, suspended);
+                let started = self.bed.start_beside_zombie(0, job, suspended);
                 started.map_err(|e| format!("the job cannot start beside a zombie: {e}"))?;
+                self.look()?;
+                self.compare(Moment::Restarted)
+            }
+            Trouble::Instance(coming, which) => {
+                self.come_or_go(coming, which)?;
                 self.look()?;
                 self.compare(Moment::Restarted)
             }
@@ -137,6 +148,43 @@ impl<'t, I: Clone + Debug> Trial<'t, I> {
                 self.restart_if_it_failed(is_bad && world.faults_struck() > struck)
             }
         }
+    }
+
+    /// An instance comes or goes.
+    fn come_or_go(&mut self, coming: Coming, which: usize) -> Result<(), String> {
+        let running = self.bed.running_instances();
+        if let Coming::Join = coming {
+            let away = (0..self.bed.instances()).find(|index| !running.contains(index));
+            let next = away.unwrap_or(running.len());
+            return match next < INSTANCES_MAX {
+                true => self.start_instance(next),
+                false => Ok(()),
+            };
+        }
+        let Some(&which) = running.get(which % running.len().max(1)) else {
+            return self.start_instance(0);
+        };
+        match coming {
+            Coming::Join => {}
+            Coming::Leave => self.bed.stop_instance(which),
+            Coming::Kill | Coming::Restart => self.bed.kill_instance(which),
+            Coming::StandStill(time) => self.bed.suspend_instance(which, time),
+            Coming::Replace(time) => {
+                let job = Some((self.test.job)());
+                let started = self.bed.start_beside_zombie(which, job, time);
+                started.map_err(|e| format!("the job cannot start beside a zombie: {e}"))?;
+            }
+        }
+        // One goes on, or another one comes.
+        match coming == Coming::Restart || self.bed.running_instances().is_empty() {
+            true => self.start_instance(which),
+            false => Ok(()),
+        }
+    }
+
+    fn start_instance(&mut self, index: usize) -> Result<(), String> {
+        let started = self.bed.try_start_instance(index, Some((self.test.job)()));
+        started.map_err(|e| format!("instance {index} cannot start: {e}"))
     }
 
     /// An operator starts a process again whose job failed, or whose machine did. The machine runs on: its page cache may show what the
@@ -185,8 +233,9 @@ impl<'t, I: Clone + Debug> Trial<'t, I> {
 
     /// Those who stand still go on, and have time to commit what they had.
     fn wake_zombies(&mut self) {
-        if self.bed.zombies() > 0 {
+        if self.bed.zombies() > 0 || self.bed.has_sleepers() {
             self.bed.zombies.iter_mut().for_each(Zombie::wake);
+            self.bed.instances.iter_mut().for_each(Instance::wake);
             self.bed.advance(self.interval * 2);
         }
     }
