@@ -392,3 +392,40 @@ impl TestBed {
         described.map_or(Vec::new(), |group| group.offsets)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prelude::*;
+
+    const SESSION: Duration = Duration::from_secs(6);
+
+    /// I4: the group knows neither a zombie nor its successor any more, as both stood still. The zombie learns that it was replaced before
+    /// it would take the name back.
+    #[test]
+    fn i4_a_zombie_that_the_group_has_forgotten_leaves_its_name_to_its_successor() {
+        for seed in 0..24 {
+            let job = Job::new("visits");
+            job.source(topic::<str>("pages"))
+                .key_by_ref(|page: &str| page)
+                .count("visits")
+                .changes()
+                .sink(topic("counts"));
+            let launch = job.exactly_once(Commit::every(Duration::from_millis(100)));
+            let scale_out = ScaleOut::instance("host").session_timeout(SESSION);
+            let launch = launch.state_partitions(4).scale_out(scale_out);
+            let mut bed = TestBed::of(launch).instances(2).seed(seed).start();
+            bed.send_value("pages", "home");
+            bed.expect::<str, u64>("counts", [("home", 1)]);
+            bed.replace_instance(1, SESSION * 3);
+            bed.suspend_instance(1, SESSION * 3);
+            // Nobody starts a successor again that is fenced: it fails the test.
+            bed.has_rivals = false;
+            bed.advance(SESSION * 5);
+            assert_eq!(bed.zombies(), 0);
+            bed.send_value("pages", "home");
+            bed.expect::<str, u64>("counts", [("home", 2)]);
+            assert_eq!(bed.running_instances(), [0, 1]);
+        }
+    }
+}

@@ -9,7 +9,7 @@ use super::incarnation::{Incarnation, Turns};
 use super::link::Line;
 use crate::runtime::contract::error::JobError;
 use crate::runtime::graph::topology::Topology;
-use crate::runtime::life::kept::{Kept, fence_the_job_alone};
+use crate::runtime::life::kept::{Kept, are_still_ours, fence_the_job_alone};
 use crate::runtime::life::log_handle::Log;
 use crate::runtime::life::participation::{Participation, Share};
 use crate::runtime::life::start::{self, Settings};
@@ -164,7 +164,8 @@ impl Process {
             self.end(Ok(()));
             return true;
         }
-        let share = match participation.begin_share(reports) {
+        let is_ours = || are_still_ours(&self.kept, &self.name);
+        let share = match participation.begin_share(reports, is_ours) {
             Ok(None) => return false,
             Ok(share) => share,
             Err(e) => {

@@ -84,6 +84,21 @@ fn resume_writers(
     Ok([resume(&kept[0])?, resume(&kept[1])?])
 }
 
+/// I4: whether the ids that a process holds are still its own; `false` if the log does not say now.
+///
+/// # Errors
+/// [`JobError::Fenced`] if somebody has taken one over.
+pub(crate) fn are_still_ours(kept: &Kept, name: &str) -> Result<bool, JobError> {
+    for writer in kept.iter().flatten() {
+        match wait(writer.resume()) {
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::Retriable => return Ok(false),
+            Err(e) => return Err(of_a_writer(name, e)),
+        }
+    }
+    Ok(true)
+}
+
 /// Whoever took over from a writer took over the job.
 pub(super) fn of_a_writer(job: &str, error: ClientError) -> JobError {
     match error.kind() {

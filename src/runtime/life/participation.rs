@@ -148,14 +148,21 @@ impl Participation {
         &self,
         reports: &Reports,
         is_stopped: impl Fn() -> bool,
+        is_ours: impl Fn() -> Result<bool, JobError>,
     ) -> Result<Option<Share>, JobError> {
-        let is_in = self.membership.wait_for_share(reports, is_stopped)?;
+        let is_in = self
+            .membership
+            .wait_for_share(reports, is_stopped, is_ours)?;
         Ok(is_in.then(|| self.share()))
     }
 
     /// This process's share, if the group has it in it.
-    pub(crate) fn begin_share(&self, reports: &Reports) -> Result<Option<Share>, JobError> {
-        let is_in = self.membership.begin_share(reports)?;
+    pub(crate) fn begin_share(
+        &self,
+        reports: &Reports,
+        is_ours: impl FnOnce() -> Result<bool, JobError>,
+    ) -> Result<Option<Share>, JobError> {
+        let is_in = self.membership.begin_share(reports, is_ours)?;
         Ok(is_in.then(|| self.share()))
     }
 

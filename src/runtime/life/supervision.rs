@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use super::kept::fence_the_job_alone;
+use super::kept::{are_still_ours, fence_the_job_alone};
 use super::log_handle::Log;
 use super::participation::Participation;
 use super::start::{Incarnation, Settings, run_once};
@@ -174,7 +174,11 @@ fn supervise_incarnations(
         }
         let share = match participation {
             Some(participation) => {
-                let share = participation.wait_for_share(&reports, || stopper.is_stopped())?;
+                let share = participation.wait_for_share(
+                    &reports,
+                    || stopper.is_stopped(),
+                    || are_still_ours(&kept, name),
+                )?;
                 let Some(share) = share else {
                     return Ok(());
                 };

@@ -100,6 +100,9 @@ struct State {
     is_lost: bool,
     /// Whether the process leaves, so that it does not join again.
     is_leaving: bool,
+    /// The group went on without this process, and nobody has looked since whether another one has its transactional ids: until then
+    /// it does not join, or it would take the instance's name from that one.
+    is_in_doubt: bool,
     /// Whether tasks were let go of since the last join.
     has_let_go: bool,
     /// Whether the group knows the instance from an earlier process, and nothing was agreed on since.
@@ -152,12 +155,13 @@ impl Membership {
         &self,
         reports: &Reports,
         is_stopped: impl Fn() -> bool,
+        is_ours: impl Fn() -> Result<bool, JobError>,
     ) -> Result<bool, JobError> {
         loop {
             if is_stopped() {
                 return Ok(false);
             }
-            if self.begin_share(reports)? {
+            if self.begin_share(reports, &is_ours)? {
                 return Ok(true);
             }
             let mut state = self.state.lock();
@@ -168,8 +172,18 @@ impl Membership {
     }
 
     /// Whether the group agrees with this process in it. If so, from here on tasks are made ready, and `reports` is told when there
-    /// are some to be taken on or let go of.
-    pub(crate) fn begin_share(&self, reports: &Reports) -> Result<bool, JobError> {
+    /// are some to be taken on or let go of. `is_ours` says whether the process still has the transactional ids that it took; it is
+    /// asked before a process that the group went on without joins again.
+    pub(crate) fn begin_share(
+        &self,
+        reports: &Reports,
+        is_ours: impl FnOnce() -> Result<bool, JobError>,
+    ) -> Result<bool, JobError> {
+        let is_in_doubt = self.state.lock().is_in_doubt;
+        if is_in_doubt && is_ours()? {
+            self.state.lock().is_in_doubt = false;
+            self.bell.ring();
+        }
         let mut state = self.state.lock();
         if let Some(failure) = &state.failure {
             return Err(self.fenced(failure.clone()));

@@ -170,6 +170,15 @@ impl Membership {
     }
 
     async fn join(&self) -> Result<Option<JoinedGroup>, ClientError> {
+        std::future::poll_fn(|_| {
+            // Whoever ends the doubt, or has it leave, rings the bell.
+            let state = self.state.lock();
+            match state.is_in_doubt && !state.is_leaving {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        })
+        .await;
         loop {
             let (member_id, subscription) = {
                 let mut state = self.state.lock();
@@ -347,7 +356,7 @@ impl Membership {
         }
     }
 
-    /// The group went on without this process: what runs is rolled back, and it joins as a new member.
+    /// The group went on without this process: what runs is rolled back, and it joins as a new member if nobody has taken over.
     fn lose(&self, error: &ClientError) {
         warn!(job = self.job, %error, "the group went on without this process");
         let mut state = self.state.lock();
@@ -356,6 +365,7 @@ impl Membership {
         state.given = Given::default();
         (state.is_agreed, state.is_holding) = (false, false);
         state.is_lost = state.running.is_some();
+        state.is_in_doubt = true;
         state.tell(Report::Lost);
         self.follow(&state);
     }
