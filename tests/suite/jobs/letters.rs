@@ -538,7 +538,7 @@ fn asks_for_letters_behind_a_topic_until_it_is_killed() {
     let some = LetterChoice::all().offsets(0..=last.parse().unwrap());
     // Those may all have been asked for in an earlier life.
     drop(letters.replay("dead", &some, LetterTime::Own));
-    std::thread::sleep(ms(300));
+    std::thread::sleep(ms(1_000));
     wait(running.stop()).unwrap();
     log.close().unwrap();
 }
@@ -581,8 +581,7 @@ fn u13_letters_behind_a_topic_go_back_once_from_processes_that_are_killed_at_eve
         }
     }
     println!("{killed} were killed");
-    // A busy machine comes to fewer of the second times.
-    assert!(killed >= steps.len() / 2, "{killed} were killed");
+    assert!(killed > 12, "{killed} were killed");
     let log = open(&data);
     let letters = Letters::of(&log, JOB).unwrap();
     let rest = letters.replay("dead", &LetterChoice::all(), LetterTime::Own);

@@ -279,8 +279,7 @@ fn kafkas_dump_tool_reads_every_segment_and_its_indexes() {
             assert!(dumped.batches.contains(&entry), "{entry:?} in\n{text}");
         }
         assert!(entries("offset: ").len() > 10, "{text}");
-        // Entries of times only where the time has grown: the faster the machine, the fewer.
-        assert!(entries("timestamp: ").len() > 2, "{text}");
+        assert!(entries("timestamp: ").len() > 10, "{text}");
         let aborted: Vec<(i64, i64)> = entries("version: ")
             .into_iter()
             .map(|entry| (number(entry, "firstOffset"), number(entry, "lastOffset")))

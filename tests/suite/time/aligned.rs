@@ -115,11 +115,7 @@ fn t6_a_source_that_is_ahead_waits_and_what_is_kept_for_the_slower_one_stays_bou
             aligned < 1_500,
             "{aligned} were kept, and {not} without alignment"
         );
-        // What is kept without it depends on how far one source happens to get ahead.
-        assert!(
-            not > aligned || workers > 1,
-            "{aligned} with alignment, {not} without"
-        );
+        assert!(not > 3_000 || workers > 1, "{not}");
     }
 }
 
