@@ -101,6 +101,8 @@ pub use life::status::{
     ChainStatus, JobPhase, OpenTransaction, SplitStatus, Status, StoreStatus, Totals, WorkerStatus,
 };
 pub use life::stopper::Stopper;
+#[cfg(feature = "otel")]
+pub use life::traces::{Otlp, OtlpError, Traces};
 pub use scale::ScaleOut;
 pub use task::call_runtime::CallClock;
 pub use task::calls::{Answers, CallId, Calls};

@@ -30,6 +30,8 @@ mod kill9; // kill -9 at any moment and at every failpoint: the output stays exa
 mod nexmark; // The queries of Nexmark give what a database gives for their SQL, through kills.
 #[cfg(feature = "kafka")]
 mod on_kafka; // Jobs and transactions on a real Kafka through kills and a bad network (C13–C15, C23, C29, C30, I6, K1–K3, K5–K9, S6, S16, S17).
+#[cfg(feature = "otel")]
+mod otel; // Traces as a collector of OpenTelemetry gets them.
 mod peers; // Foreign software as judge: Apache Kafka, its tools, and clients in five languages.
 #[cfg(feature = "postgres")]
 mod postgres; // Tables of a real PostgreSQL hold each row once, whatever is killed (O1–O6, O8, O10).

@@ -57,8 +57,8 @@ impl HttpAnswer {
     }
 
     /// The first bytes of its body: as many as the client keeps.
-    #[cfg(feature = "registry")]
-    pub(super) fn body_bytes(&self) -> &[u8] {
+    #[cfg(any(feature = "otel", feature = "registry"))]
+    pub(in crate::runtime) fn body_bytes(&self) -> &[u8] {
         &self.body_start
     }
 }
@@ -124,7 +124,7 @@ impl HttpClient {
     }
 
     /// The client, with so many bytes of an answer's body kept.
-    #[cfg(any(feature = "cli", feature = "registry"))]
+    #[cfg(any(feature = "cli", feature = "otel", feature = "registry"))]
     pub(crate) fn keeping(self, body_kept_bytes: usize) -> Self {
         Self {
             body_kept_bytes,

@@ -1,6 +1,6 @@
 //! A job's life: its start, its driver, its restarts and its end.
 //!
-//! Reading order: `job.rs` (what users call), `supervision.rs`, `start.rs`, `opened.rs`, `kept.rs` (its transactional ids), `driver.rs`, `participation.rs` (a job that is spread), `flusher.rs`, `savepoint/`, `status/` (what all that shows a job draws from).
+//! Reading order: `job.rs` (what users call), `supervision.rs`, `start.rs`, `opened.rs`, `kept.rs` (its transactional ids), `driver.rs`, `participation.rs` (a job that is spread), `flusher.rs`, `savepoint/`, `status/` (what all that shows a job draws from), `traces/`.
 
 pub(in crate::runtime) mod arguments;
 pub(in crate::runtime) mod driver;
@@ -24,4 +24,6 @@ pub(in crate::runtime) mod status;
 pub(in crate::runtime) mod stopper;
 pub(in crate::runtime) mod supervision;
 pub(in crate::runtime) mod surprises;
+#[cfg(feature = "otel")]
+pub(in crate::runtime) mod traces;
 pub(in crate::runtime) mod watching;

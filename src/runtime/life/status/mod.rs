@@ -211,6 +211,30 @@ pub struct OpenTransaction {
     pub is_own: bool,
 }
 
+#[cfg(all(test, feature = "otel"))]
+impl Status {
+    /// A job of which nothing is known.
+    pub(in crate::runtime::life) fn of_a_test() -> Self {
+        Self {
+            job: "job".to_owned(),
+            version: "0",
+            now: Timestamp(0),
+            sentence: String::new(),
+            phase: JobPhase::Running,
+            totals: Totals::default(),
+            graph: Description::new("job", &[], &BTreeMap::new()),
+            chains: Vec::new(),
+            workers: Vec::new(),
+            cycles: Vec::new(),
+            splits: Vec::new(),
+            stores: Vec::new(),
+            transactions: Vec::new(),
+            lives: Vec::new(),
+            log_error: None,
+        }
+    }
+}
+
 impl Status {
     /// The job's event time: the least watermark of the splits that time waits for.
     #[must_use]
