@@ -123,7 +123,7 @@ impl Incarnation {
         progress.commits() - self.commits_before
     }
 
-    /// How the driver ended, once it and all workers have.
+    /// Takes the result, once driver and workers have ended.
     pub(super) fn ended(&mut self) -> Option<Result<(), JobError>> {
         let is_ended = |driver: &mut Driver| self.is_over && !driver.has_workers();
         self.driver.take_if(is_ended).map(Driver::finish)
@@ -193,7 +193,7 @@ impl Incarnation {
         has_report
     }
 
-    /// How far time has come at each source, a line a partition.
+    /// Lists the watermark of each source, a line a partition.
     pub(super) fn times(&self) -> Vec<String> {
         let slots = self.slots.iter().filter_map(|slot| slot.worker.as_ref());
         let positions: Vec<_> = slots.flat_map(Worker::positions).collect();
@@ -215,7 +215,7 @@ impl Incarnation {
         lines
     }
 
-    /// How long nothing is due, at most `rest`.
+    /// Returns the idle time ahead, at most `rest`.
     pub(super) fn next_due(&self, rest: Duration) -> Duration {
         let now = self.job.env.clock.now();
         let driver = self.driver.as_ref().map(Driver::wait_at_most);

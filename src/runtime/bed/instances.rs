@@ -14,7 +14,7 @@ use crate::runtime::life::start::Settings;
 use crate::state::MemoryFiles;
 use crate::types::{GroupId, TopicPartition};
 
-/// How often the log looks whether a session or a rebalance is over, at least.
+/// Longest interval between looks whether a session or a rebalance is over.
 const GROUP_TICK: Duration = Duration::from_secs(1);
 
 /// An instance of the job.
@@ -68,7 +68,7 @@ impl Instance {
         self.wakes <= now
     }
 
-    /// How long nothing is due, at most `rest`.
+    /// Returns the idle time ahead, at most `rest`.
     pub(super) fn next_due(&self, now: Instant, rest: Duration) -> Duration {
         match (&self.process, self.is_awake(now)) {
             (None, _) => rest,
@@ -79,7 +79,7 @@ impl Instance {
 }
 
 impl TestBed {
-    /// How many instances the job has, those that are away included; 1 if it is not scaled out.
+    /// Counts the instances of the job, those that are away included; 1 if it is not scaled out.
     #[must_use]
     pub fn instances(&self) -> usize {
         self.instances.len()

@@ -53,7 +53,7 @@ enum Fate {
     Late(Duration),
 }
 
-/// What the log of a bed fences. Crash tests are tested with those that leave something out.
+/// The fencing of a bed's log. Crash tests are tested with those that leave something out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "only tests leave something out"))]
 pub(super) enum Fencing {

@@ -53,13 +53,13 @@ pub use self::topics::Row;
 
 /// The simulated directory of the log.
 const DATA: &str = "/log";
-/// How many workers a job has in a bed that says nothing.
+/// The workers of a job in a bed that says nothing.
 const WORKERS: usize = 2;
 /// The name of the instances of a job that gives none.
 const INSTANCE: &str = "instance";
-/// How many partitions a source topic gets that neither the job nor the bed says anything about.
+/// The partitions of a source topic that neither the job nor the bed says anything about.
 const PARTITIONS: i32 = 2;
-/// How often the broker does what its threads do from time to time, while virtual time goes on.
+/// Interval of the housekeeping that a broker's threads do elsewhere, while virtual time goes on.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Turns without virtual time moving on, after which a bed takes a job for one that never comes to rest.
 const ROUNDS_MAX: usize = 1_000_000;
@@ -174,7 +174,7 @@ impl BedConfig {
         self
     }
 
-    /// How many partitions a source topic has. The default is what the job says, else 2.
+    /// Sets the partitions of a source topic. The default is what the job says, else 2.
     pub fn partitions(mut self, topic: &str, count: i32) -> Self {
         self.partitions.insert(topic.to_owned(), count.max(1));
         self
@@ -418,8 +418,8 @@ impl TestBed {
         }
     }
 
-    /// How the job ended; `None` while it, or an instance of it, runs. A failure shows here and does not panic where the test asked for it
-    /// ([`TestBed::expect_failure`]).
+    /// Returns the job's result; `None` while it, or an instance of it, runs. A failure shows here, without a panic, where the test asked
+    /// for it ([`TestBed::expect_failure`]).
     #[must_use]
     pub fn ended(&self) -> Option<&Result<(), JobError>> {
         let ended = || self.processes().map(|it| it.ended.as_ref());
@@ -444,7 +444,7 @@ impl TestBed {
         }
     }
 
-    /// How many processes go on, or stand still, although another one took over from them ([`TestBed::take_over`],
+    /// Counts processes that go on, or stand still, although another one took over from them ([`TestBed::take_over`],
     /// [`TestBed::suspend`]): they do not know it yet.
     #[must_use]
     pub fn zombies(&self) -> usize {
@@ -457,7 +457,7 @@ impl TestBed {
         self.log().env().clock.wall()
     }
 
-    /// How far the job came since it last started; of several instances, how far the first one came.
+    /// Returns the job's progress since it last started; of several instances, that of the first one.
     #[must_use]
     pub fn progress(&self) -> JobProgress {
         self.process().progress.report()

@@ -39,7 +39,7 @@ pub(super) struct Process {
     waiting: Option<(Reports, Receiver<Report>)>,
     /// In how many rounds the participation has its turn, which is due.
     late_rounds: Option<usize>,
-    /// How the job ended, if it did.
+    /// The job's result, if it ended.
     pub(super) ended: Option<Result<(), JobError>>,
 }
 
@@ -215,7 +215,7 @@ impl Process {
         self.ended = Some(result.and(closed));
     }
 
-    /// How many tasks of how many it has, if it has what the group gave it and nothing is to change.
+    /// Returns its tasks and all tasks, if it has what the group gave it and nothing is to change.
     pub(super) fn settled(&self) -> Option<(usize, usize)> {
         self.participation.as_ref()?.settled()
     }
@@ -227,7 +227,7 @@ impl Process {
         }
     }
 
-    /// How long nothing is due, at most `rest`.
+    /// Returns the idle time ahead, at most `rest`.
     pub(super) fn next_due(&self, rest: Duration) -> Duration {
         let incarnation = self.incarnation.as_ref();
         let incarnation = incarnation.map(|it| it.next_due(rest));
@@ -239,7 +239,7 @@ impl Process {
 }
 
 impl Turns {
-    /// How many rounds late a thread gets its turn.
+    /// Draws the rounds that a turn comes late.
     fn draw_lateness(&mut self) -> usize {
         match self.chance.one_in(3) {
             true => self.chance.index(LATE_ROUNDS_MAX),

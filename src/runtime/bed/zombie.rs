@@ -20,7 +20,7 @@ impl Zombie {
         Self { process, wakes }
     }
 
-    /// How long it still stands still.
+    /// Returns the rest of its pause.
     fn rest(&self) -> Duration {
         self.wakes.since(self.process.log().env().clock.now())
     }
@@ -39,7 +39,7 @@ impl Zombie {
         self.rest().is_zero() && self.process.round(turns)
     }
 
-    /// How long nothing is due, at most `rest`.
+    /// Returns the idle time ahead, at most `rest`.
     pub(super) fn next_due(&self, rest: Duration) -> Duration {
         let asleep = self.rest();
         match asleep.is_zero() {

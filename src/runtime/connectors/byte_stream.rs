@@ -22,10 +22,10 @@ pub(super) struct ByteStream {
     waker: Arc<Mutex<Option<Waker>>>,
 }
 
-/// What a read found.
+/// The result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filled {
-    /// So many bytes, at least one.
+    /// Bytes read, at least one.
     Bytes(usize),
     /// Nothing yet; the waker will be called.
     Pending,

@@ -33,7 +33,7 @@ const IN_PROGRESS: &str = ".part-";
 const NEXT: &str = "next-";
 const IN_PROGRESS_SUFFIX: &str = ".inprogress";
 
-/// How a record becomes a line.
+/// The form of a record as a line.
 pub trait LineFormat<K: ?Sized, V: ?Sized>: Clone + Send + Sync + 'static {
     /// Appends the record to `line`, without a line end.
     ///

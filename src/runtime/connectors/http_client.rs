@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use crate::env::Env;
 use crate::net::{Address, ClientTls, ClientTlsSettings, ConnectTimeouts, Pem, connect};
 
-/// So much of an answer's body is kept, for people.
+/// Bytes kept of an answer's body, for people.
 const BODY_KEPT_BYTES: usize = 512;
 /// A connection whose answer has a longer body is closed: to read on would take longer than to connect again.
 const BODY_READ_BYTES: usize = 64 * 1024;

@@ -28,7 +28,7 @@ pub struct Topic<V: Datum + ?Sized, C = <V as Datum>::DefaultCodec> {
     value: PhantomData<fn(&V)>,
 }
 
-/// What a source of values does with a tombstone: a record without a value (null, which is not the same as empty), which deletes
+/// Treatment by a source of values of a tombstone: a record without a value (null, which is not the same as empty), which deletes
 /// its key in a compacted topic. [`Topic::as_option`] is the third way: it makes them values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TombstonePolicy {
@@ -98,7 +98,7 @@ pub fn topic<V: Datum + ?Sized>(name: &str) -> Topic<V> {
 }
 
 impl<V: Datum + ?Sized, C: Codec<V>> Topic<V, C> {
-    /// How many partitions the topic gets if this job creates it.
+    /// Sets the partitions of the topic if this job creates it.
     #[must_use]
     pub fn partitions(self, count: i32) -> Self {
         Self {
@@ -268,7 +268,7 @@ impl<K: ?Sized + 'static, V: Datum + ?Sized, C: Codec<V>> Sink<K, V> for Topic<V
     }
 }
 
-/// What the preparation of a topic's codec means for the job.
+/// Turns the result of a codec's preparation into the job's.
 pub(super) fn prepare(
     prepared: Result<(), CodecError>,
     topic: &str,

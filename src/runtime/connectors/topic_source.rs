@@ -101,7 +101,7 @@ impl<K: Datum + ?Sized, V: Datum + ?Sized, C: Codec<V>> KeyedTopic<K, V, C> {
         }
     }
 
-    /// What it does with a tombstone; see [`Topic::on_tombstone`].
+    /// Sets the treatment of tombstones; see [`Topic::on_tombstone`].
     #[must_use]
     pub fn on_tombstone(self, policy: TombstonePolicy) -> Self {
         Self {

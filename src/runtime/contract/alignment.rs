@@ -4,7 +4,7 @@
 //! Each split tells the others one time: how far it has come, or [`Timestamp::MAX`] while nobody need wait for it (it was asked and
 //! had nothing, it has ended). A split may be read up to the least time that the others tell, and a bound beyond it.
 //! So the least one never waits, and there always is a least one: splits do not wait for each other in a circle.
-//! What a split has told may be older than where it is, never newer; then others wait for longer than they must.
+//! The time that a split told may be older than its own, never newer; then others wait for longer than they must.
 //! Where the times are kept, and who wakes whom, is `task/alignment.rs`'s business.
 
 use crate::types::Timestamp;
@@ -15,7 +15,7 @@ pub(crate) struct AlignedSplit {
     bound_millis: i64,
     /// The time that the others know of it.
     told: Timestamp,
-    /// How far it may go, as of the last look at the others.
+    /// Time that it may reach, as of the last look at the others.
     limit: Timestamp,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong in a job, and what its caller does about it.
+//! Errors of a job, and what its caller does about them.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::protocol::{ErrorCode, ErrorKind};
 use crate::state::StateError;
 use crate::types::{NameError, Offset, TopicName};
 
-/// Why a step could not process a record.
+/// Reason why a step failed on a record.
 ///
 /// A *poison* failure is the record's own fault (bytes that do not decode, a user function's error):
 /// the job's poison policy decides. Anything else aborts the cycle and stops the job.
@@ -67,7 +67,7 @@ impl From<ClientError> for Failure {
     }
 }
 
-/// Why a job could not start, or stopped.
+/// Error that stopped a job or its start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
@@ -84,7 +84,7 @@ pub enum JobError {
     Incompatible {
         /// The job.
         job: String,
-        /// What changed, and what to do.
+        /// The change, and what to do.
         why: String,
     },
     /// A record could not be processed, and the poison policy is to fail.
@@ -96,7 +96,7 @@ pub enum JobError {
         split: String,
         /// The record's offset in it.
         offset: Offset,
-        /// What the codec or the user's function said.
+        /// The words of the codec or the user's function.
         why: String,
     },
     /// A user's function panicked.
@@ -118,7 +118,7 @@ pub enum JobError {
     TableTooLarge {
         /// The table's source: the name of its topic.
         table: String,
-        /// How many keys it had by then.
+        /// The keys that it had by then.
         keys: usize,
         /// The bytes that they took.
         bytes: usize,
@@ -130,7 +130,7 @@ pub enum JobError {
     Fenced {
         /// The job.
         job: String,
-        /// How that is known.
+        /// The evidence.
         why: String,
     },
     /// A cycle was aborted (its transaction timed out, say), or its outcome is not known. The job starts again
@@ -156,7 +156,7 @@ pub enum JobError {
         job: String,
         /// The records that were read in it.
         records: u64,
-        /// How long it was open.
+        /// Time that it was open.
         lasted: Duration,
         /// The transaction timeout.
         timeout: Duration,
@@ -172,7 +172,7 @@ pub enum JobError {
     Source {
         /// The source.
         source_name: String,
-        /// What happened, and what to do.
+        /// The failure, and what to do.
         why: String,
     },
     /// A sink could not be written.
@@ -180,7 +180,7 @@ pub enum JobError {
     Sink {
         /// The sink.
         sink: String,
-        /// What happened, and what to do.
+        /// The failure, and what to do.
         why: String,
     },
     /// The target of a sink is away, or cannot serve at the moment. The job starts again from its last commit.
@@ -218,7 +218,7 @@ pub enum JobError {
     Folder {
         /// Which.
         path: std::path::PathBuf,
-        /// What the operating system said.
+        /// The operating system's words.
         why: String,
     },
     /// A savepoint cannot be taken, read or restored.
@@ -226,7 +226,7 @@ pub enum JobError {
     Savepoint {
         /// Its directory.
         path: std::path::PathBuf,
-        /// Why not, and what to do.
+        /// The reason, and what to do.
         why: String,
     },
     /// Letters of a job cannot be read or replayed.
@@ -234,7 +234,7 @@ pub enum JobError {
     Letters {
         /// The job.
         job: String,
-        /// Why not, and what to do.
+        /// The reason, and what to do.
         why: String,
     },
     /// The job differs from its lock file, or that file cannot be used.

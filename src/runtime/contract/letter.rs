@@ -5,7 +5,7 @@ use super::record::Key;
 use super::source::Pace;
 use crate::codec::CodecError;
 
-/// Why the record is a dead letter.
+/// Reason for the dead letter.
 pub(crate) const ERROR: &str = "onceflow.error";
 /// The job that wrote the letter.
 pub(crate) const JOB: &str = "onceflow.job";
@@ -16,12 +16,12 @@ pub(crate) const SOURCE: &str = "onceflow.source";
 pub(crate) const OFFSET: &str = "onceflow.offset";
 /// The record's time, in milliseconds since 1970.
 pub(crate) const TIMESTAMP: &str = "onceflow.timestamp";
-/// How often the record was tried: 1 in the first letter of it, one more in each that a replay of it makes.
+/// The tries of the record: 1 in the first letter of it, one more in each that a replay of it makes.
 pub(crate) const ATTEMPTS: &str = "onceflow.attempts";
-/// Why a late record is late, and the watermark that it came behind.
+/// Reason why a record is late, and the watermark that it came behind.
 pub(crate) const LATE: &str = "onceflow.late";
 pub(crate) const WATERMARK: &str = "onceflow.watermark";
-/// Why a call or an effect of the record failed for good, and the idempotency key of the effect.
+/// Reason of a call's or an effect's failure for good, and the idempotency key of the effect.
 pub(crate) const FAILED: &str = "onceflow.failed";
 pub(crate) const EFFECT: &str = "onceflow.effect";
 /// Of a record that is to be replayed: the letter that it is, as `topic-partition@offset`.

@@ -12,7 +12,7 @@ use super::record::{Key, Record};
 use super::time::Advance;
 use crate::types::Timestamp;
 
-/// What a step answers: go on, or why not.
+/// Answer of a step: go on, or a failure.
 pub type Flow = Result<(), Failure>;
 
 /// Where an operator pushes its results.
@@ -20,7 +20,7 @@ pub trait Output<K: ?Sized, V: ?Sized> {
     /// Hands a record to the next step.
     ///
     /// # Errors
-    /// What the steps behind it answer; an operator passes it up with `?`.
+    /// The failure of a step behind it; an operator passes it up with `?`.
     fn push(&mut self, record: Record<'_, K, V>) -> Flow;
 }
 
@@ -140,7 +140,7 @@ pub(crate) struct Step<O, D> {
     pub(crate) time: StepTime,
 }
 
-/// How far an operator was told that time has come, and how far those behind it were.
+/// The time that an operator was told, and the time that those behind it were told.
 #[derive(Debug, Default)]
 pub(crate) struct StepTime {
     heard: Option<Timestamp>,
@@ -179,7 +179,7 @@ impl StepTime {
     }
 }
 
-/// What the runtime asks of a fused chain besides pushing records.
+/// The calls of the runtime to a fused chain besides pushing records.
 pub trait Stage<K: ?Sized, V: ?Sized>: Output<K, V> {
     /// Tells this step, and then all behind it. What the step pushes because of it comes before it.
     fn signal(&mut self, signal: Signal) -> Flow;
@@ -437,7 +437,7 @@ mod tests {
         assert_eq!(step.down.0, [idle(false), idle(true)]);
     }
 
-    /// How far time was told to have come.
+    /// The times that were told.
     #[derive(Default)]
     struct Told(Vec<Advance>);
 

@@ -29,7 +29,7 @@ impl Origin {
     };
 }
 
-/// What the runtime knows of a record besides its value. Stateless steps hand it on unchanged.
+/// The runtime's knowledge of a record besides its value. Stateless steps hand it on unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
     /// The record's event time; [`Timestamp::NONE`] if its source knows none. It is the same whenever the record is read again.

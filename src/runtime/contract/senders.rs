@@ -91,7 +91,7 @@ pub(crate) struct Mark {
     pub(crate) told: Advance,
 }
 
-/// How far one partition of a repartition topic has come.
+/// Clocks of the senders to one repartition partition.
 #[derive(Debug, Clone)]
 pub(crate) struct SenderClocks {
     /// Each way, and the numbers of its senders among the inputs of the clock.
@@ -121,7 +121,7 @@ impl SenderClocks {
         Self { ways, clock }
     }
 
-    /// How far the partition has come.
+    /// Returns the partition's time.
     pub(crate) fn now(&self) -> Advance {
         self.clock.now()
     }

@@ -97,7 +97,7 @@ impl std::convert::From<Offset> for Position {
     }
 }
 
-/// What a read achieved.
+/// The result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
     /// Records were emitted, or at least the position moved.
@@ -175,7 +175,7 @@ pub trait Emit<K: ?Sized, V: ?Sized> {
     /// Hands a record to the job, and says whether the reader may emit the next one in the same call.
     ///
     /// # Errors
-    /// What stops the job; the reader passes it up with `?`.
+    /// Errors that stop the job; to be passed up with `?`.
     fn emit(&mut self, record: Emitted<'_, K, V>) -> Result<Pace, JobError>;
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::env::Instant;
 use crate::types::Timestamp;
 
-/// How the watermark of each split of a source follows from its records.
+/// Rule that makes the watermark of each split of a source from its records.
 ///
 /// ```
 /// use std::time::Duration;
@@ -117,7 +117,7 @@ impl Watermarks {
         }
     }
 
-    /// How far in milliseconds a split may be ahead of others, if it waits for them.
+    /// Returns the milliseconds that a split may be ahead, if it waits for others.
     pub(crate) fn alignment_millis(self) -> Option<i64> {
         self.align_within.filter(|_| self.rule != Rule::AtEndOnly)
     }
@@ -131,7 +131,7 @@ impl Watermarks {
     }
 }
 
-/// What becomes of the times of a periodic timer that passed while the job did not run, or was busy.
+/// The fate of the times of a periodic timer that passed while the job did not run, or was busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missed {
     /// Each is made up for, one after the other.
@@ -166,7 +166,7 @@ impl Missed {
     }
 }
 
-/// How far one split of a source has come.
+/// The event time of one split of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SplitClock {
     watermarks: Watermarks,
@@ -211,7 +211,7 @@ impl SplitClock {
     }
 }
 
-/// What an input of a node is known to be.
+/// Known state of an input of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Input {
     /// It may bring records, none older than this.
@@ -245,16 +245,16 @@ pub(crate) enum News {
     Ended,
 }
 
-/// What the node tells those behind it.
+/// Time that a node tells those behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advance {
-    /// How far the node has come.
+    /// The node's watermark.
     pub watermark: Timestamp,
     /// Whether all of its inputs are idle.
     pub is_idle: bool,
 }
 
-/// How far a node has come: the minimum over its inputs.
+/// The event time of a node: the minimum over its inputs.
 #[derive(Debug, Clone)]
 pub(crate) struct EventClock {
     inputs: Vec<Option<Input>>,
@@ -276,7 +276,7 @@ impl EventClock {
         }
     }
 
-    /// How far the node has come.
+    /// Returns the node's time.
     pub(crate) fn now(&self) -> Advance {
         self.now
     }

@@ -98,7 +98,7 @@ pub trait TwoInputOperator<K: ?Sized, L: ?Sized, R: ?Sized> {
     }
 }
 
-/// How many inputs there are.
+/// The number of inputs.
 const PORTS: usize = 2;
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
@@ -109,10 +109,10 @@ pub(crate) struct TwoInputStep<O, D> {
     /// The streams beside the one that leads on.
     sides: Vec<SharedStage>,
     down: D,
-    /// How far both inputs have come.
+    /// The time over both inputs.
     clock: EventClock,
     time: StepTime,
-    /// How many inputs have ended the cycle.
+    /// Inputs that have ended the cycle.
     ended: usize,
 }
 

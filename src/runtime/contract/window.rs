@@ -353,12 +353,12 @@ impl FixedWindows {
         })
     }
 
-    /// How long a slice is, in milliseconds.
+    /// Returns the slice in milliseconds.
     pub(crate) fn slice_millis(&self) -> i64 {
         self.slice
     }
 
-    /// How long a closed window stays open for late records, in milliseconds.
+    /// Returns the grace of a closed window for late records, in milliseconds.
     pub(crate) fn grace_millis(&self) -> i64 {
         self.grace
     }

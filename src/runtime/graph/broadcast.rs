@@ -33,9 +33,9 @@ use crate::runtime::task::progress::Progress;
 use crate::state::StoreSize;
 use crate::types::Offset;
 
-/// How many changes wait at most until nobody reads the table; more stay in the topic.
+/// The most changes that wait until nobody reads the table; more stay in the topic.
 const CHANGES_MAX: usize = 65_536;
-/// How many bytes of changes wait at most, but for the last one.
+/// The most bytes of changes that wait, but for the last one.
 const CHANGES_BYTES_MAX: usize = 16 << 20;
 /// The bytes that a table takes at most, if its user says nothing else.
 const BYTES_MAX: usize = 256 << 20;
@@ -240,15 +240,15 @@ struct State<V> {
     /// The bytes that they take.
     bytes: usize,
     bytes_max: usize,
-    /// How far each split was read, if any was.
+    /// Position of each split, if any was read.
     positions: Option<Vec<(Split, Offset)>>,
     /// The changes that were read since and are not in the values.
     new: Changes<V>,
     /// Which of those that were to read on does: the last one.
     follower: usize,
-    /// How many readers there are in all workers.
+    /// Readers in all workers.
     readers: usize,
-    /// How many of them ended the cycle.
+    /// Those of them that ended the cycle.
     ended: usize,
     /// Whether one took the values in this cycle.
     is_taken: bool,

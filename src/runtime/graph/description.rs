@@ -20,7 +20,7 @@ pub(crate) struct Node {
     pub(crate) location: &'static Location<'static>,
 }
 
-/// What leads into a node.
+/// Edge into a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Edge {
     /// The number of the node that it comes from.
@@ -30,7 +30,7 @@ pub(crate) struct Edge {
     pub(crate) port: Option<&'static str>,
 }
 
-/// How records come from one node to the next.
+/// Way of records from one node to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum EdgeKind {

@@ -49,7 +49,7 @@ pub trait Source: Send + Sync + 'static {
         true
     }
 
-    /// How letters of the source become its records again; `None` if they cannot be replayed. A job with a dead-letter topic has a
+    /// Makes letters of the source its records again; `None` if they cannot be replayed. A job with a dead-letter topic has a
     /// topic for the letters that each of its sources is to take back, and reads it beside the source.
     fn letters(&self) -> Option<Arc<dyn ReadLetter<Self::Key, Self::Value>>> {
         None

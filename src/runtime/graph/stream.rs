@@ -35,7 +35,7 @@ pub trait Attach<K: ?Sized, V: ?Sized>: 'static {
     fn attach<F: StageFactory<K, V>>(self, graph: &Graph, stage: F);
 }
 
-/// What is in front of a step: made by sources and operators only.
+/// The part in front of a step: made by sources and operators only.
 pub trait Upstream<K: ?Sized, V: ?Sized>: Attach<K, V> {}
 
 impl<K: ?Sized, V: ?Sized, A: Attach<K, V>> Upstream<K, V> for A {}

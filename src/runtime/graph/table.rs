@@ -26,7 +26,7 @@ pub trait Deletions: Send + Sync + 'static {
     /// Shows a change to `see`.
     ///
     /// # Errors
-    /// What `see` answers.
+    /// The failure of `see`.
     fn show<V: 'static>(change: &Change<V>, see: impl FnOnce(&Self::Of<V>) -> Flow) -> Flow;
 }
 

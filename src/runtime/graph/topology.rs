@@ -72,11 +72,11 @@ pub(crate) struct Topology {
     pub(crate) letters: Vec<LetterNode>,
     pub(crate) exchanges: Vec<ExchangeNode>,
     pub(crate) stores: BTreeMap<String, Schema>,
-    /// How their rows are shown to who has not the types.
+    /// Faces: they show rows to who has not the types.
     pub(crate) faces: BTreeMap<String, Face>,
     /// The steps to which streams beside belong that are all that a step gives, by the numbers of the nodes.
     pub(crate) steps_of_sides: BTreeMap<usize, usize>,
-    /// How earlier versions of values are read, by store.
+    /// Readers of earlier versions of values, by store.
     pub(crate) versions: BTreeMap<String, Arc<ValueVersions>>,
     /// The tables that are made of topics as they are, by store.
     pub(crate) source_tables: BTreeMap<String, SourceTable>,
@@ -85,7 +85,7 @@ pub(crate) struct Topology {
     /// The stores of tables whose old values somebody asks for, or whose values others read.
     pub(crate) shared_stores: BTreeSet<String>,
     pub(crate) sink_topics: BTreeMap<TopicName, SinkTopic>,
-    /// What must be ready before the job starts, besides its sources.
+    /// The preparations before the job starts, besides its sources.
     pub(crate) preparations: Vec<Prepare>,
     /// The sinks that keep marks.
     pub(crate) sinks: Vec<SinkNode>,
@@ -158,7 +158,7 @@ impl Topology {
         sources.map(|source| way_of(&source.name)).collect()
     }
 
-    /// How many of its sources are no topics of letters.
+    /// Counts its sources that are no topics of letters.
     pub(crate) fn own_sources_count(&self) -> usize {
         let own = self.sources.iter().filter(|it| it.replays.is_none());
         own.count()

@@ -8,14 +8,14 @@ use crate::runtime::connectors::{Lines, lines, stdin_lines};
 use crate::runtime::contract::error::JobError;
 use crate::runtime::scale::ScaleOut;
 
-/// What an example, or any job that reads files, is told on its command line.
+/// The command line of an example, or of any job that reads files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobArguments {
     /// Where the log is: a data directory, or `kafka://host:port`.
     pub log: String,
     /// The name of this process among those that share the job, if several do (`group.instance.id`): see [`ScaleOut`].
     pub instance: Option<String>,
-    /// How many other processes follow each of the job's states: see [`ScaleOut::standbys`].
+    /// The other processes that follow each of the job's states: see [`ScaleOut::standbys`].
     pub standbys: u16,
     /// Whether to wait for the files to grow.
     pub is_following: bool,

@@ -53,7 +53,7 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Drives one incarnation of a job, from its first cycle to its end.
 pub(crate) struct Driver {
     job: Arc<JobContext>,
-    /// What this process has of the job, if the job is spread over several.
+    /// The share of this process, if the job is spread over several.
     share: Option<Arc<Share>>,
     group: GroupId,
     cycle: Cycle,
@@ -69,7 +69,7 @@ pub(crate) struct Driver {
     progress: Arc<Progress>,
     epochs: Epochs,
     commit: Commit,
-    /// How many records the open cycle may have.
+    /// The most records of the open cycle.
     records_max: u64,
     /// When the open cycle began, and the drained one.
     began: Option<Instant>,
@@ -91,7 +91,7 @@ pub(crate) struct Driver {
     savepoints: Savepoints,
     /// The commit that waits until the instances of the job agree anew, if one does. No report is read meanwhile.
     committing: Option<Box<Committing>>,
-    /// How the job ended, as far as is known.
+    /// The job's result, as far as is known.
     result: Result<(), JobError>,
     /// Whether what is open is to be rolled back.
     is_aborted: bool,
@@ -191,7 +191,7 @@ impl Driver {
         self.progress.begun(now, self.commit.interval);
     }
 
-    /// How long the next turn without a report may be put off.
+    /// Returns the longest wait for a report before a turn.
     pub(crate) fn wait_at_most(&self) -> Duration {
         if let Some(at_most) = self.commit_waits_at_most() {
             return at_most;

@@ -196,7 +196,7 @@ impl Launch {
         topology.with_replays(&self.name, has_dead_letters)
     }
 
-    /// How many worker threads; the default is one a core. May change from run to run: state is kept.
+    /// Sets the worker threads; the default is one a core. May change from run to run: state is kept.
     pub fn workers(mut self, count: usize) -> Self {
         self.settings.workers = Some(count.max(1));
         self
@@ -214,7 +214,7 @@ impl Launch {
         self
     }
 
-    /// What happens to records that cannot be processed. The default is to fail.
+    /// Sets the policy for records that cannot be processed. The default is to fail.
     pub fn on_poison(mut self, policy: PoisonPolicy) -> Self {
         self.settings.poison = policy;
         self
@@ -235,7 +235,7 @@ impl Launch {
         self
     }
 
-    /// How record batches of sinks and changelogs are compressed. The default is not at all.
+    /// Sets the compression of record batches of sinks and changelogs. The default is none.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.settings.compression = compression;
         self
@@ -263,7 +263,7 @@ impl Launch {
         self
     }
 
-    /// How many partitions a topic gets that the job creates. The default is the number of state partitions.
+    /// Sets the partitions of topics that the job creates. The default is the number of state partitions.
     pub fn topic_partitions(mut self, count: i32) -> Self {
         self.settings.topic_partitions = Some(count.max(1));
         self
@@ -275,8 +275,8 @@ impl Launch {
         self
     }
 
-    /// How much changelog a restart may have to replay, about, in bytes: state is brought to RocksDB's disk whenever
-    /// it lacks more. The default is 256 MiB; less makes restarts shorter, and RocksDB write more.
+    /// Sets the bytes of changelog, about, that a restart replays at most: state is brought to RocksDB's disk whenever it lacks
+    /// more. The default is 256 MiB; less makes restarts shorter, and RocksDB write more.
     pub fn changelog_tail_bytes_max(mut self, bytes: u64) -> Self {
         self.settings.changelog_tail_bytes_max = bytes;
         self
@@ -318,7 +318,7 @@ impl Launch {
     /// Runs the job until its sources end, or SIGTERM or SIGINT comes: then what is in flight is finished and committed.
     ///
     /// # Errors
-    /// What stopped the job. Nothing of an unfinished cycle is visible; the next run goes on behind the last commit.
+    /// The failure of the job. Nothing of an unfinished cycle is visible; the next run goes on behind the last commit.
     pub fn run(self, log: &Log) -> impl Future<Output = Result<Summary, JobError>> + Send + use<> {
         let started = self.start(log);
         let env = log.env().clone();
@@ -412,7 +412,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// How many cycles were committed so far.
+    /// Counts the cycles committed so far.
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.progress.commits()
@@ -424,7 +424,7 @@ impl Running {
         self.progress.positions()
     }
 
-    /// What this process has of the job, if the job is spread over several ([`Launch::scale_out`]).
+    /// Returns the share of this process, if the job is spread over several ([`Launch::scale_out`]).
     #[must_use]
     pub fn share(&self) -> ShareReport {
         self.progress.share()
@@ -468,7 +468,7 @@ impl Running {
     /// Finishes and commits what is in flight, then ends the job.
     ///
     /// # Errors
-    /// What stopped the job before.
+    /// The earlier failure of the job.
     pub async fn stop(self) -> Result<Summary, JobError> {
         self.stopper.stop();
         self.finished().await
@@ -477,7 +477,7 @@ impl Running {
     /// Waits for the job's end.
     ///
     /// # Errors
-    /// What stopped the job.
+    /// The failure of the job.
     pub async fn finished(self) -> Result<Summary, JobError> {
         let lost = || JobError::thread(DRIVER_THREAD, "it ended without a word");
         self.finished.await.unwrap_or_else(|_| Err(lost()))

@@ -217,7 +217,7 @@ impl Log {
         Arc::clone(&self.inner.transport)
     }
 
-    /// How producers on this log behave, unless told otherwise: what the settings of a Kafka cluster say, else Kafka's defaults.
+    /// Returns the settings of producers on this log by default: those of a Kafka cluster's settings, else Kafka's.
     ///
     /// # Errors
     /// If the settings contradict each other.
@@ -225,7 +225,7 @@ impl Log {
         self.inner.transport.producer_config()
     }
 
-    /// How consumers on this log behave, unless told otherwise.
+    /// Returns the settings of consumers on this log by default.
     ///
     /// # Errors
     /// If the settings contradict each other.

@@ -17,9 +17,9 @@ use crate::runtime::topics::source_topics::{Wanted, find_source_topic};
 /// An incarnation's hold on the group of its job.
 pub(crate) struct Share {
     pub(crate) membership: Arc<Membership>,
-    /// How many state partitions the job has in all.
+    /// The job's state partitions in all.
     pub(crate) state_partitions_count: u16,
-    /// What outlives incarnations.
+    /// Parts that outlive incarnations.
     pub(crate) opened: Opened,
 }
 
@@ -137,7 +137,7 @@ impl Participation {
         self.hands.as_ref()?.keeper.next_due()
     }
 
-    /// How many tasks of how many this process runs, if those are what the group gave it and nothing is to change.
+    /// Returns this process's tasks and all tasks, if those are what the group gave it and nothing is to change.
     pub(crate) fn settled(&self) -> Option<(usize, usize)> {
         let running = self.membership.settled()?;
         Some((running, self.membership.plan().tasks_count()))

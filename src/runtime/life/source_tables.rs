@@ -325,7 +325,7 @@ fn is_outrun(committed: &[Option<Offset>], held: &[HeldPartition]) -> bool {
     })
 }
 
-/// How many state partitions a job has, or is to have, for the sake of tables whose topics are their changelogs; and whether it has them.
+/// Returns the state partitions that a job has, or is to have, for tables whose topics are their changelogs; and whether it has them.
 pub(super) fn partitions_of_source_tables(
     transport: &Arc<dyn Transport>,
     job: &str,

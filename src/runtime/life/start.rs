@@ -55,7 +55,7 @@ use crate::types::{GroupId, TopicName, TopicPartition};
 const STATE_PARTITIONS_MIN: usize = 4;
 const STATE_PARTITIONS_MAX: usize = 64;
 
-/// How a job is to run.
+/// Settings of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) commit: Commit,
@@ -370,7 +370,7 @@ fn shown_as(identity: String, epochs: &BTreeMap<String, u64>) -> ShownAs {
     }
 }
 
-/// What a job keeps in its topic of positions; nothing if it is not there yet.
+/// Reads a job's topic of positions; finds nothing if it is not there yet.
 pub(crate) fn read_kept(transport: &Arc<dyn Transport>, name: &str) -> Result<KeptThere, JobError> {
     let positions = positions_topic(name)?;
     match wait(transport.topic(&positions))? {
@@ -379,7 +379,7 @@ pub(crate) fn read_kept(transport: &Arc<dyn Transport>, name: &str) -> Result<Ke
     }
 }
 
-/// How many workers the settings and the machine give.
+/// Returns the workers by the settings and the machine.
 pub(crate) fn workers(log: &Log, settings: &Settings) -> usize {
     let cores = log.env().spawn.parallelism();
     settings.workers.unwrap_or(cores)
@@ -436,7 +436,7 @@ fn began_with(name: &str, settings: &Settings, count: i32) -> Result<u16, JobErr
     }
 }
 
-/// What is under way between the processes of a job that was spread is in its repartition topics, which a job alone does not read.
+/// Refuses if the job was spread: its records under way are in its repartition topics, which a job alone does not read.
 pub(super) fn refuse_to_run_alone(
     transport: &Arc<dyn Transport>,
     name: &str,

@@ -17,7 +17,7 @@ use crate::runtime::task::cycle::Commit;
 use crate::runtime::task::progress::Progress;
 use crate::runtime::task::report::Reports;
 
-/// How often in a row a job starts again from its last commit without having committed anything new.
+/// The starts in a row from the last commit, with nothing new committed, after which a job gives up.
 const RESTARTS_MAX: u32 = 5;
 
 /// Runs a job, again from its last commit where an attempt ended in a way that this mends.

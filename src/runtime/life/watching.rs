@@ -98,14 +98,14 @@ impl Sources {
 }
 
 impl Running {
-    /// How far the job came in this run, and how often it had to start again.
+    /// Returns the progress of the job in this run, and its restarts.
     #[must_use]
     pub fn progress(&self) -> JobProgress {
         self.progress.report()
     }
 
-    /// How many offsets of each partition of its source topics lie behind what the job has committed, all processes that
-    /// share the job together. A transaction's end takes an offset, too. Files and other sources are not among them.
+    /// Counts the offsets of each partition of its source topics behind what the job has committed, all processes that share
+    /// the job together. A transaction's end takes an offset, too. Files and other sources are not among them.
     ///
     /// ```
     /// # fn main() -> anyhow::Result<()> {

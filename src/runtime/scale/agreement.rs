@@ -1,4 +1,4 @@
-//! What the members of a job's group tell each other, and what the one that leads makes of it.
+//! Words between the members of a job's group, and what the one that leads makes of them.
 //!
 //! A member says which topology it runs, how many workers it has, and whose state is on its disk and how far it
 //! reaches. The leader answers with a share and the state to stand by for, or with the reason why there is none.
@@ -15,24 +15,24 @@ use crate::env::warn;
 use crate::protocol::consumer_protocol::{Assignment, Subscription};
 use crate::protocol::messages::groups::JoinGroupMember;
 
-/// What a member tells the leader beyond Kafka's own fields.
+/// Words of a member to the leader beyond Kafka's own fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Words {
-    /// What the job's state depends on: processes with another topology cannot share it.
+    /// Topology behind the job's state: processes with another one cannot share it.
     pub(super) topology: String,
     pub(super) workers: u32,
-    /// How many copies of each task's state it wants kept besides the one in use.
+    /// The copies of each task's state that it wants kept besides the one in use.
     pub(super) standbys: u16,
     /// The state partitions of which its disk has something, with the sum of the changelog positions that it covers.
     pub(super) held: Vec<(u16, u64)>,
 }
 
-/// What the leader tells a member beyond Kafka's own fields.
+/// Words of the leader to a member beyond Kafka's own fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Told {
     /// The state partitions that it stands by for.
     Share { standbys: Vec<u16> },
-    /// Why it gets no share.
+    /// Reason for no share.
     Refused(String),
 }
 
@@ -55,10 +55,10 @@ fn encode(words: &impl Serialize) -> Bytes {
     bytes.into()
 }
 
-/// What all members said, as far as it could be understood.
+/// Words of all members, as far as they could be understood.
 pub(super) struct Meeting {
     fit: Vec<Member>,
-    /// What each of them holds, as it said.
+    /// State that each holds, as it said.
     held: Vec<Vec<(u16, u64)>>,
     /// Member ids by the names that the assignor knows.
     ids: BTreeMap<String, String>,
@@ -174,10 +174,10 @@ fn understand(
     Ok((understood, words))
 }
 
-/// What the leader told this member.
+/// Reads the leader's answer.
 ///
 /// # Errors
-/// Why it gets no share.
+/// The reason for no share.
 pub(super) fn read(plan: &Plan, assignment: &Bytes) -> Result<Given, String> {
     let assignment = Assignment::decode(assignment).map_err(|e| e.to_string())?;
     // A member that the leader knows nothing of yet, such as one that came back meanwhile, is told nothing.

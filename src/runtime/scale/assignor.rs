@@ -21,18 +21,18 @@ pub(crate) struct Task {
 pub(crate) struct TopicGroup {
     /// Its number.
     pub(crate) number: u16,
-    /// How many partitions each topic has.
+    /// Partitions of each topic.
     pub(crate) partitions_count: i32,
     /// Whether its tasks have state.
     pub(crate) is_stateful: bool,
 }
 
-/// What a member says of itself when it joins.
+/// Words of a member when it joins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
     /// Its id; with a static member, its instance id, so that a restarted process is the same member.
     pub(crate) id: String,
-    /// How many workers it has; its share is proportional to them.
+    /// Its workers; its share is proportional to them.
     pub(crate) workers: u32,
     /// The generation in which it was given what it owns.
     pub(crate) generation: i32,
@@ -42,12 +42,12 @@ pub(crate) struct Member {
     pub(crate) lags: BTreeMap<Task, u64>,
 }
 
-/// What the members are told.
+/// Assignment to the members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Assignment {
     /// Where every task should be, by member.
     pub(crate) target: BTreeMap<String, BTreeSet<Task>>,
-    /// What each member may have now: its target without what others still hold.
+    /// Tasks that each member may have now: its target without what others still hold.
     pub(crate) now: BTreeMap<String, BTreeSet<Task>>,
     /// Whose state each member keeps a copy of, besides its own.
     pub(crate) standbys: BTreeMap<String, BTreeSet<Task>>,
@@ -119,7 +119,7 @@ fn owners<'a>(members: &'a [Member], groups: &[TopicGroup]) -> BTreeMap<Task, &'
 struct Room<'a> {
     /// By member: the tasks that it certainly gets, and how many it has.
     shares: BTreeMap<&'a str, Share>,
-    /// How many members may have one task more than their share.
+    /// The members that may have one task more than their share.
     extras: usize,
 }
 
@@ -241,7 +241,7 @@ struct Standbys<'a> {
     members: Vec<&'a Member>,
     target: BTreeMap<Task, &'a str>,
     placed: BTreeMap<&'a str, BTreeSet<Task>>,
-    /// How many a member with one worker may have before others are preferred.
+    /// Tasks of a member with one worker before others are preferred.
     share: usize,
 }
 

@@ -61,13 +61,13 @@ pub(crate) struct Membership {
     bell: Arc<Bell>,
 }
 
-/// What a process is before it is a member.
+/// A process before it is a member.
 pub(crate) struct Candidate<'a> {
     pub(crate) env: &'a Env,
     pub(crate) transport: &'a Arc<dyn Transport>,
     pub(crate) job: &'a str,
     pub(crate) settings: ScaleOut,
-    /// What the job's state depends on.
+    /// Topology behind the job's state.
     pub(crate) topology: String,
     pub(crate) workers: usize,
     pub(crate) plan: Arc<Plan>,
@@ -75,7 +75,7 @@ pub(crate) struct Candidate<'a> {
     pub(crate) progress: Arc<Progress>,
 }
 
-/// What changes between two cycles.
+/// The change between two cycles.
 pub(crate) struct Change {
     /// The tasks to be closed.
     pub(crate) revoked: BTreeSet<Task>,
@@ -90,7 +90,7 @@ struct State {
     is_agreed: bool,
     /// Whether this process holds what it was given last; also while it joins anew.
     is_holding: bool,
-    /// What the last agreement gave.
+    /// Share of the last agreement.
     given: Given,
     /// The tasks of the incarnation that runs, if one does.
     running: Option<BTreeSet<Task>>,
@@ -109,7 +109,7 @@ struct State {
     is_successor: bool,
     /// The positions below which repartition topics are not needed any more.
     read_for_good: BTreeMap<TopicPartition, Offset>,
-    /// Why the membership ended for good.
+    /// Reason for the membership's end.
     failure: Option<String>,
 }
 
@@ -201,7 +201,7 @@ impl Membership {
         Ok(state.is_holding)
     }
 
-    /// How many tasks this process runs, if those are what the group gave it and nothing is to change.
+    /// Counts the tasks of this process, if those are what the group gave it and nothing is to change.
     pub(crate) fn settled(&self) -> Option<usize> {
         let state = self.state.lock();
         let running = state.running.as_ref()?;
@@ -209,7 +209,7 @@ impl Membership {
         (is_settled && *running == state.given.tasks).then_some(running.len())
     }
 
-    /// What is to change now that no cycle is open. Tasks that come are held from here on.
+    /// Begins the change, while no cycle is open. Tasks that come are held from here on.
     pub(crate) fn begin_change(&self) -> Change {
         let mut state = self.state.lock();
         let replicas = self.replicas.upgrade();
@@ -225,7 +225,7 @@ impl Membership {
         Change { revoked, added }
     }
 
-    /// What was revoked is closed, and its last cycle is committed: it is let go of.
+    /// Lets go of what was revoked: it is closed, and its last cycle is committed.
     pub(crate) fn end_change(&self, revoked: &BTreeSet<Task>) {
         let mut state = self.state.lock();
         let running = state.running.get_or_insert_default();
@@ -289,7 +289,7 @@ impl Membership {
         }
     }
 
-    /// How long [`Membership::member_for_commit`] has nothing new to say unless something happens.
+    /// Returns the time while [`Membership::member_for_commit`] has no news unless something happens.
     pub(crate) fn commit_waits_at_most(&self, refused: Option<i32>, since: Instant) -> Duration {
         let state = self.state.lock();
         match state.may_commit(refused) || state.is_lost {

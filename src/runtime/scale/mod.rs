@@ -81,7 +81,7 @@ impl ScaleOut {
         }
     }
 
-    /// So many other instances keep a copy of each task's state and follow its changelog, so that one of them takes over without
+    /// Sets how many other instances keep a copy of each task's state and follow its changelog, so that one of them takes over without
     /// a restore (`num.standby.replicas`). The default is none. Of instances that ask for different numbers the largest counts.
     #[must_use]
     pub fn standbys(self, count: u16) -> Self {

@@ -1,4 +1,4 @@
-//! What is shared out: the job's source topics, and its state with the repartition topics before it.
+//! Plan of the shares: the job's source topics, and its state with the repartition topics before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -120,7 +120,7 @@ impl Plan {
         sources.chain(steps).collect()
     }
 
-    /// How many partitions each source has: time waits for all of them, so processes that know different numbers cannot share the job.
+    /// Lists the partitions of each source: time waits for all of them, so processes that know different numbers cannot share the job.
     pub(crate) fn sources_as_text(&self, topology: &Topology) -> String {
         let sources = topology.sources.iter().zip(&self.groups);
         let sources = sources.map(|(source, group)| {
@@ -144,7 +144,7 @@ impl Plan {
             .collect()
     }
 
-    /// How many tasks there are in all.
+    /// Counts all tasks.
     pub(crate) fn tasks_count(&self) -> usize {
         let counts = self.groups.iter().map(|group| group.partitions_count);
         counts

@@ -37,14 +37,14 @@ use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
 
 /// The thread that follows changelogs.
 const THREAD: &str = "of-replica";
-/// What one partition gives at a time, and all together.
+/// Bytes from one partition at a time, and from all.
 const PARTITION_BYTES_MAX: usize = 1 << 20;
 const FETCH_BYTES_MAX: usize = 8 << 20;
-/// What a fetch gives where there are no threads, though at least a batch: so a restore takes many turns, and others have theirs meanwhile.
+/// Bytes of a fetch without threads, though at least a batch: so a restore takes many turns, and others have theirs meanwhile.
 const STEP_BYTES_MAX: usize = 256;
-/// How long a fetch waits for records: so late a change of what is to be followed is noticed.
+/// Wait of a fetch for records: so late a change of what is to be followed is noticed.
 const FETCH_WAIT: Duration = Duration::from_millis(100);
-/// How long a failed request is not repeated.
+/// Pause before a failed request is repeated.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A task whose state is in RocksDB to the end of its changelogs.
@@ -56,7 +56,7 @@ pub(crate) struct ReadyTask {
     pub(crate) positions: BTreeMap<TopicPartition, Position>,
 }
 
-/// What the follower works on; shared with the membership.
+/// Work of the follower; shared with the membership.
 pub(crate) struct Replicas {
     transport: Arc<dyn Transport>,
     backend: StateBackend,
@@ -77,12 +77,12 @@ struct Orders {
     ready: Vec<ReadyTask>,
     reports: Option<Reports>,
     failure: Option<JobError>,
-    /// How often a task stopped coming: what was found out about it before is void.
+    /// Times that a task stopped coming: what was found out about it before is void.
     recalls: u64,
     is_ended: bool,
 }
 
-/// What is done in one round.
+/// Work of one round.
 struct Round {
     coming: BTreeSet<Task>,
     standbys: BTreeSet<u16>,
@@ -98,7 +98,7 @@ struct Tail {
     end: Option<Offset>,
 }
 
-/// What is followed: the changelogs of each state partition.
+/// Tails to follow: the changelogs of each state partition.
 type Tails = BTreeMap<u16, Vec<Tail>>;
 
 /// The hand that follows the changelogs, a round a turn.
@@ -108,7 +108,7 @@ pub(crate) struct Follower {
     fetch_bytes_max: usize,
 }
 
-/// How a turn of a follower went.
+/// Result of a follower's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Followed {
     /// Something came, or a task is ready.
@@ -242,7 +242,7 @@ impl Replicas {
         ready
     }
 
-    /// Why the follower ended, once.
+    /// Takes the follower's failure.
     pub(crate) fn take_failure(&self) -> Option<JobError> {
         self.orders.lock().failure.take()
     }
@@ -262,7 +262,7 @@ impl Replicas {
         self.backend.held_partitions().into_iter().collect()
     }
 
-    /// How far the ends of these state partitions' changelogs are from their beginnings, all stores together.
+    /// Returns the lengths of these state partitions' changelogs, from offset 0, all stores together.
     pub(crate) async fn ends(
         &self,
         partitions: &BTreeSet<u16>,
@@ -288,7 +288,7 @@ impl Replicas {
         Ok(found.map_or(Offset::ZERO, |found| found.offset))
     }
 
-    /// What is to be done now, if there is something.
+    /// Returns the next round, if there is work.
     fn next_round(&self) -> Result<Round, Followed> {
         let orders = self.orders.lock();
         if orders.is_ended {

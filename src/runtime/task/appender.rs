@@ -12,7 +12,7 @@ use crate::protocol::batch::{
 use crate::runtime::contract::error::{Failure, JobError};
 use crate::types::{Offset, Timestamp, TopicName, TopicPartition};
 
-/// What a record without headers takes beside its key and value, at most: six varints of up to ten bytes, and its attributes.
+/// The most bytes of a record without headers beside its key and value: six varints of up to ten bytes, and its attributes.
 const RECORD_OVERHEAD_BYTES_MAX: usize = 61;
 
 /// Appends records to the partitions of a topic, in the transaction of the open cycle.

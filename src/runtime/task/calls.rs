@@ -84,7 +84,7 @@ pub(crate) struct JobCalls {
     news: Arc<[News]>,
     /// The inputs that have no answer yet, of all steps and workers.
     pending: AtomicUsize,
-    /// How many instances of steps have more of them than they should.
+    /// The instances of steps that have more of them than they should.
     crowded: AtomicUsize,
     /// The cycles that were committed.
     committed: AtomicU64,

@@ -14,7 +14,7 @@ use crate::runtime::contract::operator::Stage;
     note = "what ends a stream comes with the crate: `topic`, `files`, and `at_least_once`, which calls a function of yours"
 )]
 pub trait StageFactory<K: ?Sized, V: ?Sized>: Send + Sync + 'static {
-    /// What it builds.
+    /// Its stage.
     type Stage: Stage<K, V> + 'static;
     /// Builds it.
     fn build(&self, context: &mut OperatorContext) -> Result<Self::Stage, JobError>;

@@ -22,7 +22,7 @@ pub(crate) fn changelog_topic(job: &str, store: &str) -> Result<TopicName, NameE
     TopicName::new(&format!("{job}-{store}-changelog"))
 }
 
-/// How long a restore waits at once for what is not decided yet.
+/// Longest wait of a restore at once for what is not decided yet.
 const RESTORE_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// The most keys whose last value could not be read so far, while a changelog is replayed.
@@ -133,7 +133,7 @@ impl Changelog {
         self.take_flush(store, urgency)
     }
 
-    /// What RocksDB lacks of the drained cycle and those before it, unless a flush is under way.
+    /// Takes what RocksDB lacks up to the drained cycle, unless a flush is under way.
     pub(crate) fn take_flush(
         &self,
         store: &mut dyn CycleStore,

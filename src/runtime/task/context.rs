@@ -1,4 +1,4 @@
-//! What the parts of a running job share: the job's, and each worker's own.
+//! State that the parts of a running job share: the job's, and each worker's own.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -43,7 +43,7 @@ use crate::runtime::task::progress::Progress;
 use crate::state::{StateBackend, Store, Trace};
 use crate::types::{Offset, TopicId, TopicName};
 
-/// What all workers of a running job share.
+/// State that a job's workers share.
 pub struct JobContext {
     pub(crate) name: String,
     pub(crate) shown_as: super::desk::ShownAs,
@@ -56,7 +56,7 @@ pub struct JobContext {
     pub(crate) poison_policy: PoisonPolicy,
     pub(crate) compression: Compression,
     pub(crate) stores: BTreeMap<String, Schema>,
-    /// How earlier versions of values are read, by store.
+    /// The readers of earlier versions of values, by store.
     pub(crate) versions: BTreeMap<String, Arc<ValueVersions>>,
     /// The stores of tables whose old values somebody asks for, or whose values others read.
     pub(crate) shared_stores: BTreeSet<String>,
@@ -66,7 +66,7 @@ pub struct JobContext {
     pub(crate) topics: HashMap<TopicName, (i32, usize)>,
     /// The topics through which sources, by their numbers, take letters back; empty where they do not.
     pub(crate) replay_topics: Vec<Arc<str>>,
-    /// How many sources are no topics of letters: those come behind.
+    /// Sources that are no topics of letters: those come behind.
     pub(crate) own_sources_count: usize,
     /// The names of the sources by their numbers.
     pub(crate) sources: Vec<Arc<str>>,
@@ -124,7 +124,7 @@ impl JobContext {
         &self.transport
     }
 
-    /// How many parts the job's state has; fixed when the job first ran.
+    /// Returns the job's state partitions; fixed when the job first ran.
     #[must_use]
     pub fn state_partitions(&self) -> u16 {
         self.state_partitions
@@ -205,14 +205,14 @@ impl JobContext {
     }
 }
 
-/// What feeds an exchange: it ends its cycle before the exchange can.
+/// Feeder of an exchange: it ends its cycle before the exchange can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Producer {
     Source(usize),
     Exchange(usize),
 }
 
-/// What an operator finds when one worker's instance of it is made.
+/// Context in which one worker's instance of an operator is made.
 pub struct OperatorContext {
     pub(super) job: Arc<JobContext>,
     worker: usize,
@@ -226,7 +226,7 @@ pub struct OperatorContext {
     pub(super) met_stores: Vec<SharedReadAhead>,
     pub(super) shared_nodes: HashMap<usize, SharedNode>,
     sides: Vec<SharedStage>,
-    /// How the source being built tells the time.
+    /// Times of the source being built.
     times: Rc<SourceTimes>,
     /// The tasks of the feed being built.
     pub(super) tasks: SharedTasks,
@@ -455,7 +455,7 @@ impl OperatorContext {
         self.sides.split_off(count)
     }
 
-    /// How the source being built tells the time.
+    /// Returns the times of the source being built.
     pub(crate) fn source_times(&self) -> Rc<SourceTimes> {
         Rc::clone(&self.times)
     }
@@ -583,7 +583,7 @@ impl OperatorContext {
     }
 }
 
-/// What a worker keeps of the context when everything is built.
+/// The part of the context that outlives the building of a worker.
 pub(crate) struct ContextParts {
     pub(crate) writer: Rc<Cell<usize>>,
     pub(crate) edges: Vec<ExchangeEdge>,

@@ -62,7 +62,7 @@ impl<'a> Continuation<'a> {
         }
     }
 
-    /// Why rows as of `position` cannot be continued in a partition (S6); `None` if they can.
+    /// Finds why rows as of `position` cannot be continued in a partition (S6); `None` if they can.
     pub(crate) fn obstacle(
         &mut self,
         place: &TopicPartition,

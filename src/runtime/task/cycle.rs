@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::env::Instant;
 
-/// How many transactional writers a job alternates between.
+/// Transactional writers that a job alternates between.
 pub(crate) const WRITERS_COUNT: usize = 2;
 
 /// A cycle that took longer than the transaction timeout is followed by one with so much fewer records.
@@ -25,7 +25,7 @@ const SMALLER: u64 = 8;
 pub struct Commit {
     pub(crate) interval: Duration,
     pub(crate) records_max: u64,
-    /// How many records the first cycle may have: fewer than `records_max` after one that took too long.
+    /// Most records of the first cycle: fewer than `records_max` after one that took too long.
     pub(crate) records_first: u64,
     pub(crate) overlay_bytes_max: usize,
 }
@@ -79,7 +79,7 @@ impl Commit {
         }
     }
 
-    /// How many records the next cycle may have, after one of `records` that was committed `lasted` after its first record.
+    /// Returns the most records of the next cycle, after one of `records` that was committed `lasted` after its first record.
     pub(crate) fn records_after(
         &self,
         records: u64,
@@ -102,7 +102,7 @@ impl Commit {
     }
 }
 
-/// What happened.
+/// Event of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     /// Time passed.
@@ -125,7 +125,7 @@ pub(crate) enum Event {
     Stop,
 }
 
-/// What is to be done, in this order.
+/// Work to be done, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Tell every worker to close the cycle.

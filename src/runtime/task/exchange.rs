@@ -53,7 +53,7 @@ pub(crate) struct Batch<V: Datum + ?Sized> {
     /// The first row of each run of records of one split, with the split.
     runs: Vec<(u32, u32)>,
     headers: HeaderColumn,
-    /// How far time had come at the sender, each with the row before which it came so far.
+    /// The sender's times, each with the row before which time had come so far.
     marks: Vec<(u32, Advance)>,
     /// The number of the sender among all of the exchange.
     sender: usize,
@@ -376,7 +376,7 @@ pub(crate) struct Receiver<K: ?Sized, V: ?Sized, S> {
     poison: Poison,
     turn: Rc<Turn>,
     spent: SpentBatches,
-    /// How far its senders have come.
+    /// The time over its senders.
     clock: EventClock,
     types: PhantomData<fn(&K, &V)>,
 }

@@ -24,13 +24,13 @@ use crate::runtime::contract::source::{
 pub(crate) trait Feed {
     /// Reads about one batch from the next split that has one, and runs it through the chain.
     fn poll(&mut self, waker: &Waker, current: &mut Origin) -> Result<Read, JobError>;
-    /// How many records were read since this was last asked.
+    /// Takes the count of records that were read since.
     fn take_records(&mut self) -> u64;
     /// Tells the chain.
     fn signal(&mut self, signal: Signal) -> Flow;
     /// Where each split stands: its number and position.
     fn positions(&self, visit: &mut dyn FnMut(u32, Position));
-    /// How far each split has come: its number, and whether time waits for it.
+    /// Visits the time of each split: its number, and whether time waits for it.
     fn states(&self, _visit: &mut dyn FnMut(u32, StateOfSplit)) {}
     /// Whether letters that are replayed may come, though all else has ended.
     fn takes_letters(&self) -> bool {

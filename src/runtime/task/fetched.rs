@@ -13,7 +13,7 @@ use crate::protocol::batch::{Headers, Record, Records};
 use crate::runtime::{Emit, Emitted, JobError, Pace, Raw, Read};
 use crate::types::Offset;
 
-/// How long a fetch waits at the end of the log before it is sent again.
+/// The wait of a fetch at the end of the log before it is sent again.
 const LONG_POLL: Duration = Duration::from_secs(5);
 
 /// A fetch is either over, or on its way with the reader.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 /// A range that passed so many deletions is worth a floor.
 const DELETIONS_MIN: usize = if cfg!(test) { 2 } else { 32 };
-/// How many keys have one at most.
+/// The most keys that have one.
 const KEYS_MAX: usize = 1_024;
 
 /// The first row of a key that may have a value, for some keys, by what their rows begin with.

@@ -1,4 +1,4 @@
-//! What workers say to each other and what the driver says to them.
+//! Messages of workers to each other and of the driver to them.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ pub(crate) enum Message {
         exchange: usize,
         /// Its typed batch.
         batch: Box<dyn Any + Send>,
-        /// How many.
+        /// Its records.
         records_count: usize,
         /// The memory that it takes, with the state that its records will add.
         size_bytes: usize,
@@ -52,7 +52,7 @@ pub(crate) enum Message {
     Stop,
 }
 
-/// What a worker lets go of and takes on between two cycles.
+/// Tasks that a worker lets go of and takes on between cycles.
 #[derive(Default)]
 pub(crate) struct TaskChange {
     pub(crate) closed_splits: Vec<u32>,
@@ -155,7 +155,7 @@ impl Inbox {
         self.size_bytes.load(Ordering::Relaxed)
     }
 
-    /// How many records they have.
+    /// Counts their records.
     pub(crate) fn records_count(&self) -> usize {
         self.records_count.load(Ordering::Relaxed)
     }

@@ -1,15 +1,15 @@
-//! Why dead letters were written, as kinds of reasons: few enough to be labels of metrics.
+//! The reasons of dead letters, by kinds: few enough to be labels of metrics.
 
 use std::collections::BTreeMap;
 
-/// So many kinds of reasons are counted one by one; the rest together.
+/// Kinds of reasons that are counted one by one; the rest together.
 const KINDS_MAX: usize = 20;
 /// The most characters of a kind.
 const CHARACTERS_MAX: usize = 120;
 /// The kind of the rest.
 const OTHERS: &str = "other reasons";
 
-/// How many dead letters were written, by kinds of reasons.
+/// The dead letters that were written, by kinds of reasons.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LetterReasons {
     counts: BTreeMap<String, u64>,

@@ -19,7 +19,7 @@ use crate::types::Timestamp;
 pub(crate) struct Beginning {
     /// The name of the source, or of the step.
     pub(crate) name: Arc<str>,
-    /// How many tasks it has in all processes.
+    /// Its tasks in all processes.
     pub(crate) tasks_count: u32,
 }
 

@@ -20,9 +20,9 @@ use crate::runtime::contract::source::Position;
 use crate::state::StoreReads;
 use crate::types::{Offset, Timestamp};
 
-/// How many commits are remembered one by one.
+/// The commits that are remembered one by one.
 const CYCLES_MAX: usize = 200;
-/// How many starts are remembered.
+/// The starts that are remembered.
 const LIVES_MAX: usize = 100;
 /// The phases of a commit, in order.
 pub(crate) const PHASES: [&str; 7] = [
@@ -63,7 +63,7 @@ impl ChainMeter {
     }
 }
 
-/// How long one worker slept, and why.
+/// Sleep of one worker by its reasons.
 #[derive(Debug, Default)]
 pub(crate) struct SleepMeter {
     blocked_nanos: AtomicU64,
@@ -98,7 +98,7 @@ pub(crate) struct WorkerMeters {
     pub(crate) sleep: Arc<SleepMeter>,
 }
 
-/// Why a cycle closed.
+/// Reason for a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -147,27 +147,27 @@ impl CloseReason {
 pub struct CycleStatus {
     /// When it was committed (wall clock).
     pub committed_at: Timestamp,
-    /// Why it closed.
+    /// Reason for it.
     pub reason: CloseReason,
     /// The records of sources that it had.
     pub records: u64,
-    /// How long it was open, in microseconds: from its first record until it was asked to close.
+    /// Time that it was open, in microseconds: from its first record until it was asked to close.
     pub open_micros: u64,
-    /// How long what was in flight took to run out, in microseconds.
+    /// The time until what was in flight had run out, in microseconds.
     pub drain_micros: u64,
-    /// How long changelogs were written and sinks prepared, by the slowest worker, in microseconds.
+    /// The time to write changelogs and prepare sinks, of the slowest worker, in microseconds.
     pub flush_micros: u64,
-    /// How long the positions took to be written, in microseconds.
+    /// The time to write the positions, in microseconds.
     pub positions_micros: u64,
-    /// How long it took until all data of the transaction was durable, in microseconds. 0 where the log is not in this process: see
+    /// The time until all data of the transaction was durable, in microseconds. 0 where the log is not in this process: see
     /// [`decide_micros`](Self::decide_micros).
     pub sync_micros: u64,
-    /// How long it took from there until the decision was durable, in microseconds. A log on a network gives one answer to the end of a
+    /// The time from there until the decision was durable, in microseconds. A log on a network gives one answer to the end of a
     /// transaction: all that this takes is counted here.
     pub decide_micros: u64,
-    /// How long the markers took, and the answer, in microseconds. 0 where the log is not in this process.
+    /// The time of the markers, and of the answer, in microseconds. 0 where the log is not in this process.
     pub markers_micros: u64,
-    /// How long it took until readers, sinks and the state store knew of the commit, in microseconds.
+    /// The time until readers, sinks and the state store knew of the commit, in microseconds.
     pub apply_micros: u64,
 }
 
@@ -194,11 +194,11 @@ pub(crate) struct Cycles {
     pub(crate) by_reason: BTreeMap<CloseReason, u64>,
     /// The sum of each phase, in microseconds, in the order of [`PHASES`].
     pub(crate) phase_micros: [u64; PHASES.len()],
-    /// How many commits were not longer than each of [`BUCKET_MICROS`], and longer than the one before; the rest at the end.
+    /// Commits that were not longer than each of [`BUCKET_MICROS`], and longer than the one before; the rest at the end.
     pub(crate) buckets: [u64; BUCKET_MICROS.len() + 1],
 }
 
-/// How far a split has come in time.
+/// State of a split in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -224,15 +224,15 @@ pub(crate) struct SplitMark {
 pub struct LifeStatus {
     /// When its workers ran (wall clock).
     pub began: Timestamp,
-    /// How often it commits, in microseconds.
+    /// The commit interval, in microseconds.
     pub commit_interval_micros: u64,
-    /// What came before its first record.
+    /// The work before its first record.
     pub recovery: RecoveryStatus,
     /// When it had committed for the first time (wall clock).
     pub first_commit: Option<Timestamp>,
     /// The cycles that it committed.
     pub commits: u64,
-    /// Why it ended, if it failed.
+    /// Its failure, if it failed.
     pub ended_by: Option<String>,
 }
 
@@ -419,7 +419,7 @@ impl Meters {
         self.late_by_reason().iter().map(|(_, count)| count).sum()
     }
 
-    /// How often a store was read.
+    /// Counts the reads of a store.
     pub(crate) fn reads(&self, store: &str) -> StoreReads {
         self.reads.lock().get(store).copied().unwrap_or_default()
     }
@@ -453,7 +453,7 @@ pub(crate) struct CycleTimes {
     drained: Option<Drain>,
 }
 
-/// How a drained cycle came to its end.
+/// The end of a drained cycle.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Drain {
     pub(crate) reason: CloseReason,

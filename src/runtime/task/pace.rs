@@ -1,4 +1,4 @@
-//! How far a worker goes before it looks around: not past the moment of a commit, the records that a cycle may have,
+//! Pace of a worker before it looks around: not past the moment of a commit, the records that a cycle may have,
 //! or what the inboxes hold (I10). A record costs two comparisons and no look at a clock.
 
 use std::cell::Cell;
@@ -13,7 +13,7 @@ use crate::runtime::contract::record::Origin;
 use crate::runtime::contract::source::Pace;
 use crate::state::Trace;
 
-/// How often at most a worker warns of records that take longer than the commit interval.
+/// Least pause between warnings of records that take longer than the commit interval.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// The records that sources may still read in the open cycle, all workers together.
@@ -216,7 +216,7 @@ impl Turn {
     }
 }
 
-/// How long at least the record took that ended `now`, as the last of so many of a cycle, of which the close was `asked` meanwhile.
+/// Returns the least time of the record that ended `now`, the last of `records` of a cycle whose close was `asked` meanwhile.
 /// The first record of a cycle was the only one all the while.
 fn held_up(records: u64, began: Instant, asked: Instant, now: Instant) -> Duration {
     now.since(match records {

@@ -1,4 +1,4 @@
-//! What happens to a record that cannot be processed (design D11): never a silent skip.
+//! The treatment of a record that cannot be processed (design D11): never a silent skip.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::runtime::contract::source::Raw;
 use crate::state::Trace;
 use crate::types::TopicName;
 
-/// What a job does with a record whose bytes do not decode, or for which a user's function returned an error.
+/// The treatment of a record whose bytes do not decode, or for which a user's function returned an error.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum PoisonPolicy {
     /// The job stops and says which record it was. Nothing of the cycle is committed.
@@ -29,7 +29,7 @@ pub enum PoisonPolicy {
     /// job with stores that takes two attempts a record, in one without two a cycle. In a job that is spread over processes,
     /// the unit ends at a repartition topic: what fails behind one is the record of that topic, and its letter holds that.
     ///
-    /// What fails at the end of a cycle (behind `changes_per_commit`) is of no single record, and stops the job.
+    /// A failure at the end of a cycle (behind `changes_per_commit`) is of no single record, and stops the job.
     DeadLetter(TopicName),
 }
 

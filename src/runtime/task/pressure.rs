@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::env::Instant;
 
-/// What the batches that wait in one inbox may take at most, in bytes.
+/// Most bytes of the batches that wait in one inbox.
 const INBOX_BYTES_MAX: usize = 16 << 20;
 /// The time that a record is taken to need behind a shuffle before the first one was seen, in nanoseconds: a usual call over
 /// the network, so that the first batches are small.
@@ -96,8 +96,8 @@ impl Pressure {
         self.work_nanos.store(next, Ordering::Relaxed);
     }
 
-    /// How many records of a shuffle fit into a part of the commit interval: all that is in flight must be processed before a
-    /// commit.
+    /// Counts the records of a shuffle that fit into a part of the commit interval: all that is in flight must be processed before
+    /// a commit.
     fn records_within(&self, part_of_interval: u64) -> usize {
         let work_nanos = self.work_nanos.load(Ordering::Relaxed).max(1);
         let records = self.interval_nanos / part_of_interval / work_nanos;
@@ -115,7 +115,7 @@ impl Pressure {
             .store(sample.max(known - known / 16), Ordering::Relaxed);
     }
 
-    /// What a batch of `records_count` records that takes `size_bytes` will take once it is processed.
+    /// Returns the bytes of a batch of `records_count` records and `size_bytes` once it is processed.
     pub(crate) fn weight_bytes(&self, records_count: usize, size_bytes: usize) -> usize {
         size_bytes + records_count * self.growth_bytes.load(Ordering::Relaxed)
     }
@@ -126,7 +126,7 @@ impl Pressure {
             || records_count > self.records_within(2)
     }
 
-    /// How many records a shuffle's batch may hold. Each pair of workers has one in the making.
+    /// Returns the most records of a shuffle's batch. Each pair of workers has one in the making.
     pub(crate) fn batch_records_max(&self) -> usize {
         let growth_bytes = self.growth_bytes.load(Ordering::Relaxed).max(1);
         let by_memory =
@@ -134,7 +134,7 @@ impl Pressure {
         by_memory.min(self.records_within(8))
     }
 
-    /// How large the open record batches of a topic with so many partitions may become, in bytes.
+    /// Returns the most bytes of the open record batches of a topic with so many partitions.
     pub(crate) fn append_bytes_max(&self, partitions_count: usize) -> usize {
         (self.memory_bytes / 64 / partitions_count.max(1)).clamp(APPEND_BYTES_MIN, APPEND_BYTES_MAX)
     }

@@ -1,4 +1,4 @@
-//! What a running job tells about itself.
+//! Progress of a running job.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -61,7 +61,7 @@ impl Drop for Untold {
     }
 }
 
-/// How far a job came in this run: see [`Running::progress`](crate::runtime::Running::progress).
+/// Progress of a job in this run: see [`Running::progress`](crate::runtime::Running::progress).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobProgress {
@@ -76,13 +76,13 @@ pub struct JobProgress {
     /// The effects of this process that are not delivered yet, those of the open cycle included: see
     /// [`Keyed::effect`](crate::runtime::Keyed::effect).
     pub undelivered_effects: usize,
-    /// How long the last commit took, from the end of its cycle to the answer.
+    /// Duration of the last commit, from the end of its cycle to the answer.
     pub last_commit: Option<Duration>,
-    /// How long the slowest commit took.
+    /// Duration of the slowest commit.
     pub slowest_commit: Option<Duration>,
-    /// How often the job started again from its last commit.
+    /// Restarts of the job from its last commit.
     pub restarts: u64,
-    /// Why it did so the last time.
+    /// Reason for the last one.
     pub last_restart: Option<String>,
     /// The size of each store at the end of the last cycle, in this process; that of a broadcast table is called `broadcast NAME`, by its
     /// topic.
@@ -93,7 +93,7 @@ pub struct JobProgress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// How many cycles it committed.
+    /// The cycles that it committed.
     pub commits: u64,
     /// The records of its sources that these cycles had; in a job that is spread, those between its processes, too.
     pub records: u64,
@@ -102,7 +102,7 @@ pub struct Summary {
     pub discarded_records: u64,
 }
 
-/// What a process has of a job that is spread over several: see [`Running::share`](crate::runtime::Running::share).
+/// Share of a process in a job that is spread over several: see [`Running::share`](crate::runtime::Running::share).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShareReport {
@@ -112,7 +112,7 @@ pub struct ShareReport {
     pub partitions: Vec<TopicPartition>,
     /// The state partitions that it stands by for, and how many changelog records it lacks of each.
     pub standby_lags: BTreeMap<u16, u64>,
-    /// How many changelog records were replayed for tasks before they could be taken on. What a standby had replayed does not count.
+    /// The changelog records that were replayed for tasks before they could be taken on. What a standby had replayed does not count.
     pub restored_records: u64,
 }
 
@@ -226,7 +226,7 @@ impl Progress {
         self.left_out_records.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many more effects wait for their delivery; the number wraps around where there are fewer.
+    /// Counts `more` effects that wait for delivery; the number wraps around where there are fewer.
     pub(crate) fn note_undelivered(&self, more: usize) {
         self.undelivered_effects.fetch_add(more, Ordering::Relaxed);
     }

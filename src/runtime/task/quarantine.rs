@@ -19,7 +19,7 @@ const APART_MAX: usize = 16_384;
 /// The most that is kept of a reason, in bytes.
 const WHY_BYTES_MAX: usize = 1_024;
 
-/// Why a record is set apart.
+/// State of a record set apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Apart {
     /// It failed among others: it gets a cycle of its own.
@@ -95,7 +95,7 @@ impl Quarantine {
             .collect()
     }
 
-    /// What is before a committed position is decided for good.
+    /// Forgets records before a committed position, for good.
     pub(crate) fn forget_before(&self, split: &Split, position: Offset) {
         let mut inner = self.0.lock();
         let Some(records) = inner.records.get_mut(split) else {

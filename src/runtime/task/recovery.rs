@@ -1,4 +1,4 @@
-//! What a start of a job took before its first record, phase by phase: shown with each of its lives.
+//! Phases of a job's start before its first record: shown with each of its lives.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::meter::micros;
 use crate::env::Instant;
 
-/// What a start took before its first record, in microseconds. A job that is scaled out opens its state as tasks come to it, which is
+/// Times of a start before its first record, in microseconds. A job that is scaled out opens its state as tasks come to it, which is
 /// not part of this.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
@@ -19,7 +19,7 @@ pub struct RecoveryStatus {
     pub positions_micros: u64,
     /// Offsets of changelogs that were replayed into stores.
     pub replayed_records: u64,
-    /// How long the slowest worker took over that, with the lookups in front of it.
+    /// Time of the slowest worker for that, with the lookups in front of it.
     pub replay_micros: u64,
 }
 

@@ -1,6 +1,6 @@
 //! The shuffle between processes: an exchange through a topic of the job, one partition a state partition.
 //!
-//! What one process sends belongs to its cycle's transaction; the owner of the state partition reads it once it is
+//! Records of one process belong to its cycle's transaction; the owner of the state partition reads them once they are
 //! committed, and its position in the topic belongs to its own cycle. So each hop costs one commit (design D9).
 //!
 //! Where a step asks for the time, marks travel with the records (`marks.rs`), and what their senders told last is committed with
@@ -157,7 +157,7 @@ struct PartitionState {
     partition: u32,
     cursor: FetchCursor,
     apart: ApartAhead,
-    /// How far its senders have come, as of the last record that was processed.
+    /// The clocks of its senders, as of the last record that was processed.
     senders: SenderClocks,
     /// Its number among the inputs of the feed's clock.
     input: usize,
@@ -225,7 +225,7 @@ struct RepartitionFeed<K: ?Sized, V: Datum + ?Sized, S> {
     records: u64,
     /// Those who send to the topic, in all processes.
     senders: Vec<Senders>,
-    /// How far the partitions have come, and what of it the chain was told.
+    /// The time over the partitions, and what of it the chain was told.
     clock: EventClock,
     told: Advance,
     /// The partitions as tasks, for those behind that speak for them.

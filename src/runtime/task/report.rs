@@ -1,4 +1,4 @@
-//! What workers tell the driver.
+//! Messages of workers to the driver.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ pub(crate) struct Drained {
     pub(crate) worker: usize,
     /// Where each of its splits stands.
     pub(crate) positions: Vec<(u32, Position)>,
-    /// How long it wrote changelogs and prepared sinks.
+    /// Time to write changelogs and prepare sinks.
     pub(crate) flushed_in: Duration,
     /// The changes of its sinks' marks, by the sink's name.
     pub(crate) marks: Vec<(String, MarkChanges)>,
-    /// What RocksDB is to get once the cycle is committed.
+    /// Flushes for RocksDB once the cycle is committed.
     pub(crate) flushes: Vec<Flush>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum Report {
     TasksChanged,
     /// Somebody wants a savepoint.
     Savepoint,
-    /// What was handed over for RocksDB until then is on its disk.
+    /// All handed over for RocksDB until then is on its disk.
     Durable,
     /// The worker handed over all that its stores have.
     StateFlushed,

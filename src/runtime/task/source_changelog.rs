@@ -20,9 +20,9 @@ use crate::runtime::contract::error::JobError;
 use crate::state::CycleStore;
 use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
 
-/// How long a restore waits at once for records.
+/// Longest wait of a restore at once for records.
 const WAIT_MAX: Duration = Duration::from_millis(500);
-/// How often, and how many times, it is looked whether the schema of a record has come.
+/// The pause between looks whether the schema of a record has come, and the most looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const LOOKS_MAX: u32 = 500;
 
@@ -50,7 +50,7 @@ pub(crate) struct SourceChangelog {
     pub(crate) row_of: RowOf,
     /// The committed position of each partition, as the job found it.
     pub(crate) committed: Vec<Option<Offset>>,
-    /// How far each is compacted.
+    /// Compaction of each.
     pub(crate) held: Vec<HeldPartition>,
 }
 

@@ -99,7 +99,7 @@ impl OperatorContext {
     }
 }
 
-/// How far one worker's part of a source has come.
+/// Event time of one worker's part of a source.
 pub(crate) struct FeedTime {
     times: Rc<SourceTimes>,
     watermarks: Watermarks,
@@ -112,7 +112,7 @@ pub(crate) struct FeedTime {
     alignment: Arc<Alignment>,
 }
 
-/// How far a split of it has.
+/// Event time of a split of it.
 pub(crate) struct SplitTime {
     clock: SplitClock,
     input: usize,
@@ -238,7 +238,7 @@ impl FeedTime {
         self.clock.settle();
     }
 
-    /// How far the part has come, if that is news.
+    /// Returns the part's time, if that is news.
     #[inline]
     pub(crate) fn news(&mut self) -> Option<Advance> {
         let now = self.clock.now();

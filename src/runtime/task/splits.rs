@@ -24,7 +24,7 @@ pub(crate) struct Splits {
 }
 
 struct Numbered {
-    /// How many were there before it.
+    /// The number of splits before it.
     place: usize,
     plan: SplitPlan,
 }

@@ -85,7 +85,7 @@ impl JobContext {
 }
 
 impl OperatorContext {
-    /// How many parts the job's state has.
+    /// Returns the job's state partitions.
     #[must_use]
     pub fn state_partitions(&self) -> u16 {
         self.job.state_partitions

@@ -17,9 +17,9 @@ const ENTRY_OVERHEAD_BYTES: usize = 8;
 const TIME_OVERHEAD_BYTES: usize = 96;
 /// Bytes that a loaded entry is taken to have, with its own, before any is loaded.
 const LOADED_BYTES: usize = 40;
-/// How many emptied lists of entries are kept for other times.
+/// Emptied lists of entries that are kept for other times.
 const SPARE_MAX: usize = 64;
-/// How large they are at most.
+/// Most bytes of each.
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
 /// Entries: keys with their hashes, one behind the other.
@@ -345,7 +345,7 @@ impl TimeIndex {
 /// Rows on their way into the index: offered a state partition after the other, each in order.
 pub(crate) struct Loading<'i> {
     index: &'i mut TimeIndex,
-    /// How many rows of a partition are taken, and the rest of the last one's time.
+    /// Rows of a partition that are taken, but for the rest of the last one's time.
     entries_max: usize,
     /// Where the partition stopped that stopped first.
     horizon: Option<Timestamp>,

@@ -11,7 +11,7 @@ use crate::runtime::contract::error::Failure;
 use crate::state::{StateError, Store};
 use crate::types::Timestamp;
 
-/// How many rows that are due are read at once.
+/// The rows that are due and read at once.
 const READ_AHEAD_ROWS: usize = 1_024;
 
 /// The rows of one kind that have a time, in order.
@@ -21,7 +21,7 @@ pub(super) struct Line {
     pub(super) index: TimeIndex,
     /// Whether a row was removed before its time: if it came again, the index has it twice.
     pub(super) may_repeat: bool,
-    /// How many of the next rows were read ahead.
+    /// The next rows that were read ahead.
     read_count: usize,
     rows: RowList,
 }

@@ -164,7 +164,7 @@ pub(crate) fn time_and_key(row: &[u8]) -> Option<(Timestamp, &[u8])> {
 
 /// The kind of a row of a store with time, by its key.
 pub(crate) enum TimedKey<'r> {
-    /// How far the operator has come.
+    /// The operator's time.
     OwnTime,
     /// A key's value.
     Value(&'r [u8]),

@@ -66,7 +66,7 @@ impl Due {
     }
 }
 
-/// What became due with a key.
+/// Value or timer that became due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Came<V> {
     /// The value that the key had at that time, which is taken out of the store.
@@ -87,7 +87,7 @@ pub struct TimedStore<V> {
     timers: Line,
     /// The partitions of which the indexes know.
     partitions: Vec<u16>,
-    /// How far the operator had come in each partition, in the order of `partitions`, as of the last commit.
+    /// The operator's time in each partition, in the order of `partitions`, as of the last commit.
     times: Vec<(u16, Timestamp)>,
     watermark: Timestamp,
     scratch: Vec<u8>,
@@ -147,7 +147,7 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         Ok(())
     }
 
-    /// How far the operator had come for a key at the last commit, if that is farther than it has come since.
+    /// Returns the operator's time for a key at the last commit, if that is farther than it has come since.
     #[must_use]
     #[inline]
     pub fn kept_time<K: ?Sized>(&self, key: Key<'_, K>) -> Option<Timestamp> {
@@ -160,13 +160,13 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
             .filter(|time| *time > self.watermark)
     }
 
-    /// How far the operator has come for a key: at least as far as it had at the last commit, on whichever worker (I13).
+    /// Returns the operator's time for a key: at least that of the last commit, on whichever worker (I13).
     #[must_use]
     pub fn time<K: ?Sized>(&self, key: Key<'_, K>) -> Timestamp {
         self.kept_time(key).unwrap_or(self.watermark)
     }
 
-    /// How far the operator has come where it has come farthest: at the last commit, or since.
+    /// Returns the operator's time where it is farthest: at the last commit, or since.
     #[must_use]
     pub fn last_time(&self) -> Timestamp {
         let kept = self.times.iter().map(|(_, time)| *time);
@@ -474,7 +474,7 @@ impl<V: Clone + Send + 'static> TimedStore<V> {
         Ok(self.store.borrow_mut().scan_partitions(&from, &mut show)?)
     }
 
-    /// How many rows with a time the indexes have in memory.
+    /// Counts the rows with a time that are in the indexes.
     #[cfg(test)]
     pub(crate) fn indexed_count(&self) -> usize {
         self.values.index.count() + self.timers.index.count()

@@ -41,7 +41,7 @@ pub(crate) fn worker_thread(number: usize) -> String {
     format!("of-worker-{number}")
 }
 
-/// How often chains that ask for the wall clock are told.
+/// Interval of ticks to chains that ask for the wall clock.
 const TICK: Duration = Duration::from_millis(10);
 
 /// A worker at work. It stays on the thread that built it, which gives it its turns.
@@ -55,7 +55,7 @@ pub(crate) struct Worker {
     waker: Waker,
     feeds: Vec<Box<dyn Feed>>,
     receivers: Vec<Receiver>,
-    /// What each source feeds, by source.
+    /// Exchanges behind each source.
     source_edges: Vec<Vec<usize>>,
     writer: Rc<std::cell::Cell<usize>>,
     dead_letters: Option<Rc<RefCell<TopicAppender>>>,
@@ -70,7 +70,7 @@ pub(crate) struct Worker {
     state: State,
     current: Origin,
     is_exhausted: bool,
-    /// What the stores of this worker changed in the open cycle, as of the last look.
+    /// Changes of this worker's stores in the open cycle, in bytes, as of the last look.
     overlay_bytes: usize,
     /// The writer of the next cycle, once the driver said to open it.
     open_due: Option<usize>,
@@ -82,9 +82,9 @@ struct Receiver {
     receive: Box<dyn Receive>,
     /// The exchanges that this one's chain feeds.
     feeds: Vec<usize>,
-    /// How many senders there are in all workers.
+    /// Senders in all workers.
     senders: usize,
-    /// How many of them ended the cycle.
+    /// Those of them that ended the cycle.
     ended: usize,
     is_closed: bool,
 }
@@ -110,13 +110,13 @@ pub(crate) enum Turned {
     Ended,
 }
 
-/// What a worker does next.
+/// Next step of a worker.
 enum Next {
     GoOn,
     Stop,
 }
 
-/// What a panic said.
+/// Reads a panic's message.
 fn panic_message(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(message) => *message,

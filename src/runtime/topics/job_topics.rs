@@ -25,7 +25,7 @@ const DEAD_LETTER_BYTES_MAX: u64 = 96 << 20;
 /// One that is replayed has some more.
 const REPLAY_BYTES_MAX: u64 = 97 << 20;
 
-/// What a job uses a topic for.
+/// Use of a topic by a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TopicRole {
@@ -49,9 +49,9 @@ pub enum TopicRole {
 pub struct JobTopic {
     /// Its name.
     pub name: TopicName,
-    /// What it is for.
+    /// Its use.
     pub role: TopicRole,
-    /// How many partitions it is created with; `None` for as many as the job has state partitions.
+    /// The partitions that it is created with; `None` for as many as the job has state partitions.
     pub partitions_count: Option<i32>,
     /// Its settings, by Kafka's names; others have the log's defaults.
     pub configs: BTreeMap<String, String>,
@@ -183,7 +183,7 @@ pub(crate) fn with_configs(
     Ok(topics)
 }
 
-/// How large a record may be by these settings; `None` if they do not say.
+/// Returns a record's most bytes by these settings; `None` if they do not say.
 pub(crate) fn record_bytes_max(configs: &[ConfigEntry]) -> Option<u64> {
     let limits = configs
         .iter()
@@ -238,7 +238,7 @@ fn compacted_configs() -> BTreeMap<String, String> {
     .into()
 }
 
-/// What is in a repartition topic is deleted once it was read for good, and never by time.
+/// Returns settings that keep a repartition topic's records until read for good, whatever the time.
 pub(crate) fn repartition_configs() -> BTreeMap<String, String> {
     let configs = [
         ("cleanup.policy", "delete".to_owned()),

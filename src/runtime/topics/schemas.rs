@@ -189,7 +189,7 @@ impl Stored {
     }
 }
 
-/// What the log knows of schemas, and what it does not know yet.
+/// Schemas that the log does not know yet, and the stores' codecs.
 pub(crate) struct Checked {
     pub(crate) unnoted: Vec<NotedSchema>,
     /// The codec of each store, which says whether its values are told apart.

@@ -21,7 +21,7 @@ use crate::runtime::task::context::JobContext;
 use crate::runtime::task::progress::Progress;
 use crate::types::{TopicId, TopicName};
 
-/// How long a topic that was read before is looked for: brokers may not have heard of it for a while (K7).
+/// Longest search for a topic that was read before: brokers may not have heard of it for a while (K7).
 const LOOK_FOR: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -37,7 +37,7 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    /// How a job wants a topic that it has read before or not, and reads to its end or on and on.
+    /// Chooses for a topic that was read before or not, and is read to its end or on and on.
     pub(crate) fn of(was_read: bool, is_until_end: bool) -> Self {
         match (was_read, is_until_end) {
             (true, _) => Self::Again,
@@ -199,7 +199,7 @@ impl SourceTopics {
         }
     }
 
-    /// Why the job stops: what went wrong for good may have its reason in a topic that is another one by now.
+    /// Explains the stop: what went wrong for good may have its reason in a topic that is another one by now.
     pub(crate) fn explain(&self, error: JobError) -> JobError {
         if error.cause() != ErrorKind::Fatal {
             return error;

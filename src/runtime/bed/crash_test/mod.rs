@@ -29,7 +29,7 @@ use crate::runtime::scale::ScaleOut;
 const SEED_VARIABLE: &str = "ONCEFLOW_CRASH_SEED";
 /// The variable that says how many seeds each test runs.
 const SEEDS_VARIABLE: &str = "ONCEFLOW_CRASH_SEEDS";
-/// How many seeds a test runs that says nothing.
+/// The seeds of a test that names no number.
 const SEEDS: u64 = 100;
 
 /// Begins a crash test of the job that `job` builds.
@@ -98,9 +98,9 @@ pub struct CrashTest<I> {
     job: Box<dyn Fn() -> Launch>,
     partitions: BTreeMap<String, i32>,
     seeds: u64,
-    /// How many instances begin.
+    /// Instances that begin.
     instances: usize,
-    /// What is not fenced, the test must find out.
+    /// Fencing of the log; the test must find its gaps.
     fencing: Fencing,
     draft: Draft<I>,
 }
@@ -208,7 +208,7 @@ impl<I: Clone + Debug + 'static> CrashTest<I> {
         self
     }
 
-    /// How many partitions a source topic has. The default is what the job says, else 2.
+    /// Sets the partitions of a source topic. The default is what the job says, else 2.
     pub fn partitions(mut self, topic: &str, count: i32) -> Self {
         self.partitions.insert(topic.to_owned(), count.max(1));
         self
@@ -223,7 +223,7 @@ impl<I: Clone + Debug + 'static> CrashTest<I> {
         self
     }
 
-    /// How many seeds are run; the default is 100.
+    /// Sets the number of seeds; the default is 100.
     pub fn seeds(mut self, count: u64) -> Self {
         self.seeds = count;
         self

@@ -2,10 +2,10 @@
 
 use super::steps::{Step, Trouble};
 
-/// How often fewer steps are tried.
+/// The most attempts with fewer steps.
 const ATTEMPTS_MAX: u32 = 600;
 
-/// How a run failed.
+/// Failure of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     /// The index of the step; their number if it was the comparison at the end.

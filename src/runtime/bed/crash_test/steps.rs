@@ -61,7 +61,7 @@ pub(super) enum Trouble {
     },
 }
 
-/// How an instance comes or goes. Its number is taken modulo the number of those that it can be.
+/// Coming or going of an instance. Its number is taken modulo the number of those that it can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coming {
     /// One more joins, or one that is away starts again.
@@ -97,10 +97,10 @@ impl Pace {
     }
 }
 
-/// How a process dies.
+/// Death of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Death {
-    /// What the machine keeps: all that was written, or what a power loss leaves.
+    /// The power loss, if there is one; else the machine keeps all that was written.
     pub(super) loss: Option<PowerLoss>,
     /// It dies within this call on files, counted from here; else between two turns.
     pub(super) in_call: Option<u64>,

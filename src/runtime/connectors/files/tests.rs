@@ -27,7 +27,7 @@ struct Life {
     positions: Positions,
     sink: String,
     writer: FilesWriter<ValueLines>,
-    /// How many lines are committed.
+    /// The lines that are committed.
     committed: u64,
     cycle: usize,
 }
@@ -150,7 +150,7 @@ fn assert_lines(env: &Env, count: u64, what: &str) {
     assert_eq!(sealed_lines(env), expected, "{what}");
 }
 
-/// What a start finds after a crash at which so many lines were known to be committed, and that the job goes on.
+/// Checks a start after a crash at which `told` lines were known to be committed, and that the job goes on.
 fn check(after: &SimulatedWorld, told: u64, part_bytes: u64, what: &str) {
     let life = Life::begin(after, part_bytes);
     let committed = life.committed;

@@ -19,7 +19,7 @@ pub(super) struct Fingerprint {
     pub(super) unended: Option<Unended>,
     /// The file; all zeros for a stream.
     pub(super) identity: FileIdentity,
-    /// How many bytes of the file were seen: those before the position, and maybe more.
+    /// The bytes of the file that were seen: those before the position, and maybe more.
     pub(super) seen_bytes: u64,
     /// The CRC-32C of all bytes before the position.
     pub(super) prefix_crc: u32,

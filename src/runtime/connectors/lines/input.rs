@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::fingerprint::Fingerprint;
 use crate::env::{Env, File, FileIdentity, FileStatus, OpenMode};
 
-/// How many bytes before a position tell whether the file is still the one that was read: those of a file that was
+/// Bytes before a position that tell whether the file is still the one that was read: those of a file that was
 /// emptied and written again are others.
 pub(super) const TAIL_BYTES: usize = 16 * 1024;
 /// Bytes read at once where a whole file is looked at.

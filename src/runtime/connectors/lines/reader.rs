@@ -23,7 +23,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Files tell nobody when they grow: how often a followed one is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// How lines are read.
+/// Settings of a reader.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
     pub(super) at_end: AtEnd,

@@ -1,4 +1,4 @@
-//! How far each part of the sink has come in the database, and the rows that wait there for the job's decision.
+//! The frontier of each part of the sink in the database, and the rows that wait there for the job's decision.
 //!
 //! ```text
 //! onceflow_frontiers   job, sink, part │ lineage, epoch: what the table has │ holder: the lineage that may go on │ begins
@@ -44,7 +44,7 @@ pub(super) struct Frontier {
     pub(super) begins: i64,
 }
 
-/// So many earlier lineages of a part are remembered: as many restarts can lie between a savepoint and the table that it meets again.
+/// Earlier lineages of a part that are remembered: as many restarts can lie between a savepoint and the table that it meets again.
 const LINEAGES_KEPT: i64 = 1_000;
 
 /// Our tables in the database, and the job's and sink's names in them.

@@ -75,7 +75,7 @@ struct Opened {
 /// table's name, with its schema if it is not on the search path (`sales.orders`); it must be there. By default rows are appended;
 /// [`upsert_by`](Postgres::upsert_by) replaces the row of the same key.
 ///
-/// What a worker wrote in one commit of the job becomes visible in one transaction of the database, together with the number of the
+/// The rows of a worker in one commit of the job become visible in one transaction of the database, together with the number of the
 /// commit, in the table `onceflow_frontiers`. A reader may see the rows of one worker a moment before those of another. A row that the
 /// database refuses (a constraint, a value out of range) stops the job before the commit, with the database's words; nothing of the
 /// cycle is committed anywhere. A server that is away is waited for, then the job starts again from its last commit.

@@ -108,7 +108,7 @@ fn a_way_that_is_gone_says_nothing() {
     assert_eq!(restored.now().watermark, Timestamp::MIN);
 }
 
-/// How far out of order the records of a task are at most.
+/// The most that records of a task are out of order.
 const DISORDER: i64 = 5;
 
 /// A task as it was committed: its next record, and its watermark.

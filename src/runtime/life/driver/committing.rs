@@ -30,7 +30,7 @@ pub(super) struct Committing {
     moments: Moments,
     /// The positions that the cycle moved, by split number.
     moved: BTreeMap<u32, Position>,
-    /// What RocksDB gets, by worker.
+    /// Flushes for RocksDB, by worker.
     flushes: Vec<(usize, Flush)>,
     /// The moved positions of topics' partitions, which the log is to get.
     offsets: Vec<(TopicPartition, CommittedOffset)>,
@@ -38,7 +38,7 @@ pub(super) struct Committing {
     refused: Option<i32>,
     /// Since when it is waited for who may send them.
     since: Instant,
-    /// What the cycle asked for behind the commit, and because of what.
+    /// Effects behind the commit, and the event that asked for them.
     pub(super) then: (Event, Vec<Effect>),
 }
 

@@ -33,9 +33,9 @@ use crate::types::{Isolation, TopicName, TopicPartition};
 const ROUNDS: u8 = 3;
 /// The thread that puts a savepoint in its place.
 const THREAD: &str = "of-savepoint";
-/// How often what RocksDB has written is summed up.
+/// Interval of sums of what RocksDB has written.
 const SUM_UP_EVERY: std::time::Duration = std::time::Duration::from_secs(3);
-/// How long it is waited for the markers of the last commit, which a log may write a moment after it said that it is done.
+/// The longest wait for the markers of the last commit, which a log may write a moment after it said that it is done.
 const MARKERS_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 const MARKERS_POLL: std::time::Duration = std::time::Duration::from_millis(2);
 

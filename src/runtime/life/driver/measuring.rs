@@ -1,4 +1,4 @@
-//! How long each phase of a commit takes, and why its cycle closed.
+//! Durations of a commit's phases, and the reason for its cycle's close.
 
 use std::time::Duration;
 
@@ -101,7 +101,7 @@ impl Moments {
 }
 
 impl Driver {
-    /// Why a cycle closes that closes because of this event.
+    /// Returns the reason for a close that this event causes.
     pub(super) fn close_reason(event: Event) -> CloseReason {
         match event {
             Event::Tick | Event::Dirty => CloseReason::Interval,

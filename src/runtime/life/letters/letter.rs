@@ -10,7 +10,7 @@ use crate::runtime::contract::letter::{
 use crate::runtime::task::replay::number_in;
 use crate::types::{Offset, Timestamp};
 
-/// Why a record is a letter.
+/// Kind of a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LetterKind {
@@ -22,7 +22,7 @@ pub enum LetterKind {
     Failed,
 }
 
-/// How far the replay of a letter is.
+/// State of a letter's replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LetterState {
@@ -42,7 +42,7 @@ pub struct Letter {
     pub partition: i32,
     /// Its offset there.
     pub offset: Offset,
-    /// Why it is there.
+    /// Its kind.
     pub kind: LetterKind,
     /// The job that wrote it, if it says so.
     pub job: Option<String>,
@@ -56,7 +56,7 @@ pub struct Letter {
     pub time: Timestamp,
     /// When a dead letter was written; of a late one, the time of the record.
     pub written: Timestamp,
-    /// How often the record was tried.
+    /// The tries of the record.
     pub attempts: u64,
     /// The idempotency key of the effect that could not be delivered, if it was one.
     pub effect: Option<String>,
@@ -66,7 +66,7 @@ pub struct Letter {
     pub value: Option<Vec<u8>>,
     /// Its own headers.
     pub headers: HeaderList,
-    /// How far its replay is.
+    /// The state of its replay.
     pub state: LetterState,
     /// The topic through which its source takes it back, if the letter says so.
     pub(super) replay: Option<String>,

@@ -35,7 +35,7 @@ use way::{BETWEEN, REPLAYS, Way, is_note};
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// A batch is handed over at this size.
 const BATCH_BYTES: usize = 256 << 10;
-/// So many jobs of the log are named where there is none of a name.
+/// Jobs of the log that are named where there is none of a name.
 const JOBS_SHOWN_MAX: usize = 10;
 
 /// The letters of a job: those that it wrote to its dead-letter topic, and late records that it can take back
@@ -345,7 +345,7 @@ impl Letters {
         result
     }
 
-    /// How a letter goes back.
+    /// Finds a letter's way back.
     fn way_of(&self, topic: &str, letter: &Letter) -> Result<Way, JobError> {
         if let Some(step) = self.step_of(letter) {
             return Ok(Way::Step(step));

@@ -9,7 +9,7 @@ use crate::types::{Offset, Timestamp, TopicName, TopicPartition};
 
 /// The least part of a partition that is read, in offsets: a few markers between letters do not make it be read twice.
 const WINDOW_MIN: i64 = 64;
-/// How much more is read where that had too few letters.
+/// Factor of the next read where one had too few letters.
 const WIDER: i64 = 4;
 
 impl Letters {

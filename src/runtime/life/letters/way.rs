@@ -1,6 +1,6 @@
 //! The ways on which letters go back into their job.
 //!
-//! What failed behind a topic between processes (`task/repartition.rs`) is the record of that topic, so it goes back into the same
+//! A failure behind a topic between processes (`task/repartition.rs`) is the record of that topic, so it goes back into the same
 //! partition, byte for byte: the step finds it where its key belongs, whichever process has that, and its position is committed as
 //! that of any other record. It has no mark of a sender, so time neither moves nor waits for it. In the same transaction a note of it
 //! is written into `<job>-<step>-replay-step`, because the topic itself is purged when it is read.
@@ -20,7 +20,7 @@ const NOTES: &str = "-replay-step";
 /// That of topics between processes.
 pub(super) const BETWEEN: &str = "-repartition";
 
-/// How a letter goes back.
+/// The way of a letter back.
 pub(super) enum Way {
     /// Through this topic, which its source reads.
     Source(TopicName),

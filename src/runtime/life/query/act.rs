@@ -33,10 +33,10 @@ use crate::types::{NameError, ProducerId, Timestamp, TopicName, TopicPartition, 
 /// The letters of an answer, where nobody says how many.
 const LIMIT: usize = 50;
 const LIMIT_MAX: usize = 200;
-/// How long the log may take.
+/// Longest wait for the log.
 const WAIT: Duration = Duration::from_secs(60);
 
-/// What is asked for.
+/// Action asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Act {
     Topics,

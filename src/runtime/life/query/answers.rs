@@ -26,7 +26,7 @@ use crate::types::{Offset, TopicName, TopicPartition};
 
 /// The longest body of a question.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// How long a question waits for an answer where nobody says how long.
+/// Wait of a question for its answer where nobody says how long.
 const WAIT: Duration = Duration::from_secs(10);
 const WAIT_MAX: Duration = Duration::from_secs(300);
 /// The most questions that are answered of one epoch.
@@ -96,7 +96,7 @@ const LOG_PATHS: [&str; 6] = [
     "GET /records/TOPIC/follow",
 ];
 
-/// What may be asked for.
+/// Lists the paths.
 fn paths() -> String {
     format!(
         "GET /, GET /status, {METRICS}GET /stores/NAME, GET /windows/NAME, GET /processed, POST /read, GET /letters, \

@@ -14,7 +14,7 @@
 //! GET  /letters, POST /transactions/abort …         letters, and what changes something: `act.rs`
 //! GET  /topics, /records/TOPIC …                    the log's topics, and what became of a record: `records.rs`
 //! ```
-//! What a question means is `question.rs`, who may ask and how it is answered `answers.rs`; here are settings and connections.
+//! The meaning of questions is in `question.rs`, access and answers are in `answers.rs`; here are settings and connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::net::{Address, Incoming, Listener, NetError, OwnRuntime, ServerTls, S
 /// Threads that answer: readers do not wait for each other, and the job keeps its cores.
 const THREADS: usize = 2;
 const CONNECTIONS_MAX: usize = 128;
-/// How long a client may take for its handshake, its headers, or its body.
+/// Longest wait for a client's handshake, its headers, or its body.
 pub(super) const SLOW_CLIENT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

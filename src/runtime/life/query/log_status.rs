@@ -34,7 +34,7 @@ pub(super) struct LogStatus {
     /// The topics and groups that are not in this view, because there are too many.
     topics_left_out: usize,
     groups_left_out: usize,
-    /// Why the log could not be asked, if it could not.
+    /// The error of the log, if it could not be asked.
     log_error: Option<String>,
 }
 

@@ -220,7 +220,7 @@ impl Queries {
     /// ```
     ///
     /// # Errors
-    /// What `read` answers; if the job ends before; if reads take longer than commits are apart.
+    /// Failures of `read`; if the job ends before; if reads take longer than commits are apart.
     pub async fn read<R>(
         &self,
         mut read: impl FnMut(&View<'_>) -> Result<R, QueryError>,

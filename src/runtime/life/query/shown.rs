@@ -25,7 +25,7 @@ use super::http::Shared;
 use super::subject::Subject;
 use crate::runtime::life::status::Status;
 
-/// How long the log may take to say where partitions end, before the view goes without.
+/// Longest wait for the log to say where partitions end, before the view goes without.
 const LOG_WAIT: Duration = Duration::from_secs(3);
 
 /// The body of an answer: whole, or as it comes.

@@ -64,7 +64,7 @@ pub(in crate::runtime::life) struct SavedUnderWay {
     pub(super) end: Offset,
     /// As committed with the position: the clocks of the senders, if the job keeps the time.
     pub(super) metadata: String,
-    /// How many records are under way, marks of the time included; they are in a file if there are any.
+    /// The records under way, marks of the time included; they are in a file if there are any.
     pub(super) records: u64,
 }
 

@@ -280,7 +280,7 @@ impl Savepoint {
             .sum()
     }
 
-    /// How long the job stood still while it was taken; zero for one that was opened.
+    /// Returns the time that it made the job stand still; zero for one that was opened.
     #[must_use]
     pub fn held(&self) -> Duration {
         self.held

@@ -38,7 +38,7 @@ use crate::runtime::topics::schemas::note_restored;
 use crate::state::{StateAtRest, StateConfig, StoreDeclaration};
 use crate::types::{GroupId, Isolation, Offset, Timestamp, TopicId, TopicName, TopicPartition};
 
-/// How long a changelog is waited for at once.
+/// The longest wait for a changelog at once.
 pub(super) const READ_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Is shown a key of a changelog.
 pub(super) type EachKey<'a> = dyn FnMut(&[u8], &mut Writing<'_>) -> Result<(), JobError> + 'a;
@@ -243,7 +243,7 @@ fn check_savepoint(
     Ok(saved)
 }
 
-/// Why a job that is scaled out takes no savepoint while it runs.
+/// Reason for no savepoint of a running job that is scaled out.
 pub(in crate::runtime::life) const SCALED_OUT: &str = "the job is scaled out, and its instances do not stand still at one moment: stop all of them, and \
      take it from the log (`onceflow savepoint create PATH --job NAME --stopped`, or `Launch::savepoint`)";
 

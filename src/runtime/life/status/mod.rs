@@ -51,7 +51,7 @@ pub struct Status {
     pub transactions: Vec<OpenTransaction>,
     /// The starts of the job in this process, the oldest first.
     pub lives: Vec<LifeStatus>,
-    /// Why positions and transactions could not be asked of the log, if they could not.
+    /// The error of the log, if it could not be asked for positions and transactions.
     pub log_error: Option<String>,
 }
 
@@ -98,9 +98,9 @@ pub struct Totals {
     pub dead_by_reason: BTreeMap<String, u64>,
     /// The effects that are not delivered yet.
     pub undelivered_effects: usize,
-    /// How often the job started again from its last commit.
+    /// Restarts of the job from its last commit.
     pub restarts: u64,
-    /// Why it did so the last time.
+    /// Reason for the last one.
     pub last_restart: Option<String>,
 }
 
@@ -114,21 +114,21 @@ pub struct ChainStatus {
     pub worker: usize,
     /// The records that came in.
     pub records: u64,
-    /// How long the worker was busy with them, in microseconds.
+    /// Time that the worker was busy with them, in microseconds.
     pub busy_micros: u64,
 }
 
-/// How one worker spends its time, and what waits for it.
+/// Times of one worker, and what waits for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WorkerStatus {
     /// Its number.
     pub worker: usize,
-    /// How long it processed records, in microseconds.
+    /// Time that it processed records, in microseconds.
     pub busy_micros: u64,
-    /// How long it waited for a commit or for a worker that was behind, in microseconds.
+    /// Time that it waited for a commit or for a worker that was behind, in microseconds.
     pub blocked_micros: u64,
-    /// How long there was nothing to do, in microseconds.
+    /// Time without anything to do, in microseconds.
     pub idle_micros: u64,
     /// The bytes of the batches that wait for it, with the state that they will add.
     pub queue_bytes: usize,
@@ -136,7 +136,7 @@ pub struct WorkerStatus {
     pub queue_records: usize,
 }
 
-/// How far a split has come.
+/// The progress of a split.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SplitStatus {
@@ -150,7 +150,7 @@ pub struct SplitStatus {
     pub last_stable_offset: Option<i64>,
     /// The high watermark of the partition: records of open transactions included.
     pub high_watermark: Option<i64>,
-    /// How many offsets lie between the position and the last stable offset. The end of a transaction takes an offset, too.
+    /// The offsets between the position and the last stable offset. The end of a transaction takes an offset, too.
     pub lag: Option<u64>,
     /// The transaction before which readers of committed records wait, if there is one.
     pub held_by: Option<String>,
@@ -164,7 +164,7 @@ pub struct SplitStatus {
     pub holds_time: bool,
 }
 
-/// How large a store is.
+/// The size of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoreStatus {
@@ -182,10 +182,10 @@ pub struct StoreStatus {
     pub dirty_bytes: u64,
     /// The bytes of the changelog that a restart would replay, at most.
     pub tail_bytes: u64,
-    /// How often memory answered while the store was larger than its memory: a key of a batch, or a range, counts once. While all rows are
-    /// in memory nothing is counted.
+    /// The answers of memory while the store was larger than its memory: a key of a batch, or a range, counts once. While all rows are in
+    /// memory nothing is counted.
     pub hits: u64,
-    /// How often RocksDB was asked then.
+    /// The requests to RocksDB then.
     pub misses: u64,
 }
 
@@ -243,7 +243,7 @@ impl Status {
         holders.next().and_then(|split| split.watermark)
     }
 
-    /// How many offsets of topics the job is behind; `None` if it reads no topic, or the log did not answer.
+    /// Returns the lag in offsets of topics; `None` if the job reads no topic, or the log did not answer.
     #[must_use]
     pub fn lag(&self) -> Option<u64> {
         self.splits

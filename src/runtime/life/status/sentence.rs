@@ -13,7 +13,7 @@ const KEEPS_UP_MILLIS: u64 = 1_000;
 const KEEPS_UP_INTERVALS: u64 = 2;
 /// The last cycles that say how fast the job reads.
 const CYCLES_OF_A_RATE: usize = 20;
-/// How far event time may be behind the furthest split before its holder is named.
+/// Longest lag of event time behind the furthest split before its holder is named.
 const HELD_MILLIS: i64 = 10_000;
 
 /// Says how the job is, and who holds it up.
@@ -68,7 +68,7 @@ fn running(status: &Status) -> String {
     }
 }
 
-/// How long ago the job committed, or began to run.
+/// Returns the age of the last commit or start.
 fn since_commit_millis(status: &Status) -> i64 {
     let commits = status.cycles.last().map(|cycle| cycle.committed_at);
     let began = status.lives.last().map(|life| life.began);
@@ -91,7 +91,7 @@ fn keeps_up_millis(status: &Status) -> u64 {
     intervals_millis.max(KEEPS_UP_MILLIS)
 }
 
-/// How long the lag takes at the rate of the last cycles while they were open, without what comes meanwhile.
+/// Estimates the time for the lag by the rate of the last cycles while open, without what comes meanwhile.
 fn millis_left(status: &Status, behind: u64) -> Option<u64> {
     let last = status.cycles.iter().rev().take(CYCLES_OF_A_RATE);
     let (records, micros) = last.fold((0u64, 0u64), |(records, micros), cycle| {

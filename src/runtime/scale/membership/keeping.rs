@@ -30,16 +30,16 @@ const THREAD: &str = "of-member";
 /// The name of the assignor, by which all members must know it.
 const ASSIGNOR: &str = "onceflow-sticky";
 const PROTOCOL_TYPE: &str = "consumer";
-/// How long a failed request to the coordinator is not repeated.
+/// Pause before a failed request to the coordinator is repeated.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// How a step of the membership ended.
+/// The next step of the membership.
 enum Next {
     Join,
     Leave,
 }
 
-/// What keeps a membership, from its first join to its end.
+/// The keeper of a membership, from its first join to its end.
 pub(crate) struct Keeper {
     membership: Arc<Membership>,
     /// `None` once the membership has ended.
@@ -335,7 +335,7 @@ impl Membership {
         }
     }
 
-    /// What to do after an error: come again as a new member, try again, or give up.
+    /// Decides after an error: come again as a new member, try again, or give up.
     async fn recover(&self, error: &ClientError) -> Next {
         match error.code() {
             Some(ErrorCode::RebalanceInProgress) => {}

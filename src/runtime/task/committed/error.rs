@@ -4,7 +4,7 @@ use crate::codec::{CodecError, Schema};
 use crate::state::StateError;
 use crate::types::{Timestamp, TopicPartition};
 
-/// Why a question has no answer. The job goes on in any case.
+/// Reason for a missing answer. The job goes on in any case.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryError {
@@ -73,7 +73,7 @@ pub enum QueryError {
     TooMany {
         /// The things of which there are too many.
         what: &'static str,
-        /// How many there may be.
+        /// The most allowed.
         max: usize,
     },
     /// The store holds no windows, or its owner does not say how they are read.
@@ -95,7 +95,7 @@ pub enum QueryError {
         "the reads of one answer took longer than the job's commits are apart, {attempts} times: read less at once, or commit less often"
     )]
     Overtaken {
-        /// How often it was tried.
+        /// Number of tries.
         attempts: u32,
     },
     /// The job has ended, or ends.

@@ -39,7 +39,7 @@ pub(crate) enum Kind {
     Ordered(JsonOf),
 }
 
-/// How the rows of a store are shown.
+/// View of a store's rows.
 #[derive(Clone)]
 pub(crate) struct Face {
     pub(crate) kind: Kind,
@@ -101,7 +101,7 @@ type ShowOpenWindows = Arc<
         + Sync,
 >;
 
-/// How the windows that are open are shown.
+/// View of the windows that are open.
 #[derive(Clone)]
 pub(crate) struct WindowsFace {
     /// The types of keys and states.

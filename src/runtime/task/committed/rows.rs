@@ -70,7 +70,7 @@ where
         self.value(view, &row, &key)
     }
 
-    /// How far the step has come where the key is: the time that it keeps in its store.
+    /// Returns the step's time where the key is: the time that it keeps in its store.
     ///
     /// # Errors
     /// As [`get`](Self::get).

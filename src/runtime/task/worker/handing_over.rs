@@ -2,7 +2,7 @@
 //!
 //! Where a job asks for the time, chains are built anew when tasks come: those may be behind the tasks that are there, and time does
 //! not go back for an operator. So they are where a step makes calls of the world outside, and has in memory what waits for an answer.
-//! What is built goes on from committed state, as after a restart. The stores stay as they are in memory.
+//! The new chains go on from committed state, as after a restart. The stores stay as they are in memory.
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use crate::runtime::contract::record::Origin;
 use crate::runtime::contract::source::Read;
 use crate::runtime::task::report::Report;
 
-/// How soon a worker that stands back for another looks whether that one has caught up.
+/// Pause of a worker that stands back, before it looks whether another has caught up.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 
 impl Worker {
