@@ -1,4 +1,4 @@
-//! What can go wrong for a client, and what to do about it.
+//! Errors of a client, and what to do about them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::codec::CodecError;
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{Offset, PartitionIndex, TopicName, TopicPartition};
 
-/// Why a client's call failed. Cheap to clone: one failed batch tells all its records.
+/// Failure of a client's call. Cheap to clone: one failed batch tells all its records.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -20,7 +20,7 @@ pub enum ClientError {
         code: ErrorCode,
         /// The broker's own words.
         message: String,
-        /// What the caller may do about it.
+        /// The kind that the caller acts on.
         kind: ErrorKind,
     },
     /// No answer came, or none that says whether the request took effect.
@@ -30,7 +30,7 @@ pub enum ClientError {
     Unanswered {
         /// Kafka's name of the request.
         request: &'static str,
-        /// What is known.
+        /// The evidence.
         why: String,
         /// `Retriable` if the same request may be sent again, `Fenced` if somebody else has taken over meanwhile,
         /// `Fatal` if no answer will come from this broker.
@@ -41,7 +41,7 @@ pub enum ClientError {
     Connect {
         /// Where it was tried.
         address: String,
-        /// What went wrong.
+        /// The fault.
         why: String,
         /// `Retriable` if it may be reached later, `Fatal` if the settings or the cluster must change first.
         kind: ErrorKind,
@@ -53,7 +53,7 @@ pub enum ClientError {
         name: String,
         /// The value given.
         value: String,
-        /// What is wrong with it, and what is allowed.
+        /// The mistake in it, and what is allowed.
         why: String,
     },
     /// The record is too large. It was refused before it entered the transaction, which stays usable (S15).
@@ -73,7 +73,7 @@ pub enum ClientError {
         "no room for the record within {waited:?}: buffer.memory ({buffer_memory_bytes} bytes) is full of unsent records; send more slowly, or raise buffer.memory or max.block.ms"
     )]
     BufferExhausted {
-        /// How long the call waited.
+        /// Wait of the call.
         waited: Duration,
         /// The bound.
         buffer_memory_bytes: usize,
@@ -93,7 +93,7 @@ pub enum ClientError {
     /// The record was given up, unsent, because its transaction was aborted or an earlier batch of it failed.
     #[error("the record was not sent: {why}")]
     NotSent {
-        /// Why it was given up.
+        /// The reason.
         why: String,
     },
     /// The client was closed.
@@ -135,7 +135,7 @@ pub enum ClientError {
         offset: Offset,
         /// One past the batch's last offset.
         next_offset: Offset,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// The position is outside the partition, for example because retention deleted what is
@@ -198,7 +198,7 @@ pub enum ClientError {
         topic: TopicName,
         /// The partition asked for.
         partition: PartitionIndex,
-        /// How many there are.
+        /// The number of them.
         partitions_count: i32,
     },
     /// The call does not fit the client's state.
@@ -212,7 +212,7 @@ pub enum ClientError {
     /// Something of the open transaction failed: it cannot be committed any more.
     #[error("the transaction must be aborted: {cause}")]
     MustAbort {
-        /// What failed.
+        /// The failure.
         cause: Arc<ClientError>,
     },
     /// The client could not start its thread.
@@ -226,7 +226,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// What the caller may do about it.
+    /// Returns what the caller may do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -43,7 +43,7 @@ pub use crate::protocol::{Compression, ErrorCode, ErrorKind, Headers, partition_
 
 use crate::protocol::messages::TransactionResult;
 
-/// How a transaction ended.
+/// End of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[must_use = "only `Committed` says that the effects are visible"]
 pub enum CommitOutcome {

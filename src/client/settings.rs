@@ -117,7 +117,7 @@ pub(super) trait Settings: Default {
     /// Sets the one called `name`; `None` if there is none, `Err` says what is allowed.
     fn set(&mut self, name: &str, value: &str) -> Option<Result<(), String>>;
 
-    /// What to say of a name that is none: the nearest one, or all.
+    /// Suggests for a name that is none the nearest one, or all.
     fn no_such_setting(name: &str) -> String {
         no_such_setting(name, Self::NAMES)
     }
@@ -146,7 +146,7 @@ pub(crate) fn nearest_of<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     nearest.copied()
 }
 
-/// What to say of a name that is not among those known: the nearest one, or all.
+/// Suggests for a name that is not among those known the nearest one, or all.
 pub(super) fn no_such_setting(name: &str, known: &[&str]) -> String {
     match nearest_of(name, known) {
         Some(known) => format!("there is no such setting; did you mean {known}?"),
@@ -157,7 +157,7 @@ pub(super) fn no_such_setting(name: &str, known: &[&str]) -> String {
 /// Names that differ in more letters than this are not taken for misspelt.
 const DISTANCE_MAX: usize = 6;
 
-/// How many letters must be put in, taken out or replaced to make `b` of `a`.
+/// Counts the letters to put in, take out or replace to make `b` of `a`.
 fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

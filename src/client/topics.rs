@@ -1,4 +1,4 @@
-//! What clients need to know of a topic before they write to it.
+//! Facts of a topic that clients need before they write to it.
 
 use super::{ClientError, Transport};
 use crate::protocol::ErrorCode;
@@ -7,7 +7,7 @@ use crate::types::TopicName;
 /// Kafka's default of `max.message.bytes`: 1 MiB and a batch header's twelve bytes before its length.
 const MAX_MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 
-/// How many partitions `topic` has.
+/// Returns the partitions of `topic`.
 pub(super) async fn partitions_count(
     transport: &dyn Transport,
     topic: &TopicName,

@@ -17,13 +17,13 @@ use super::read_buffers::ReadBuffers;
 use super::segment::SegmentIndex;
 use crate::env::{Dir, Env, File, Files, OpenMode, is_out_of_files};
 
-/// How many files of sealed segments stay open at most.
+/// Most open files of sealed segments.
 const FILES_MAX: usize = 256;
 /// And at most one of so many that the process may have open: active segments, RocksDB and the network need theirs.
 const LIMIT_SHARE: u64 = 4;
-/// How many bytes of indexes of sealed segments stay in memory: those of about 16 GiB of records.
+/// Most bytes of sealed segments' indexes in memory: those of about 16 GiB of records.
 const INDEXES_BYTES_MAX: usize = 64 << 20;
-/// What an index takes besides its entries.
+/// Bytes of an index besides its entries.
 const INDEX_OVERHEAD_BYTES: usize = 256;
 
 /// Files and indexes of sealed segments, and buffers to read into. The logs of one process share one.
@@ -93,7 +93,7 @@ impl SegmentCache {
         has_room.then_some(StreamPlace { _counted: counted })
     }
 
-    /// How many files it holds open.
+    /// Counts the files held open.
     #[must_use]
     pub fn files_count(&self) -> usize {
         self.state.lock().files.entries.len()
@@ -206,7 +206,7 @@ impl SegmentFile {
     }
 }
 
-/// What was used last, up to a cost.
+/// The entries used last, up to a cost.
 struct Lru<T> {
     entries: HashMap<u64, Entry<T>>,
     /// Keys by when they were used.

@@ -18,7 +18,7 @@ use crate::protocol::batch::{
 };
 use crate::types::{Offset, ProducerId};
 
-/// What a key costs in the map, besides its bytes: 16 of the allocator, and up to 57 in a table that has just grown.
+/// Bytes of a key in the map besides its own: 16 of the allocator, and up to 57 in a table that has just grown.
 const KEY_OVERHEAD_BYTES: usize = 73;
 
 /// The latest offset of each key, in bounded memory.
@@ -73,7 +73,7 @@ fn readable(batch: &Batch) -> Result<Records, BatchError> {
     Ok(records)
 }
 
-/// What becomes of a batch.
+/// Fate of a batch.
 enum Fate {
     Keep,
     Rewrite(Bytes),
@@ -201,7 +201,7 @@ impl<'a> Cleaner<'a> {
         Ok(Fate::Rewrite(bytes.freeze()))
     }
 
-    /// How many records stay, and whether one of them is a tombstone.
+    /// Counts the records that stay; tells whether one is a tombstone.
     fn count_kept(&self, batch: &Batch) -> Result<(i32, bool), BatchError> {
         let mut kept_count = 0;
         let mut has_tombstone = false;

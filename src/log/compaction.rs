@@ -33,7 +33,7 @@ use crate::types::{Offset, ProducerId, Timestamp};
 /// After so many bytes of a segment a compaction asks whether it is still wanted: a closing log waits no longer.
 const ASK_BYTES: u64 = 1 << 20;
 
-/// What a compaction did.
+/// Report of a compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CompactionReport {
     /// Bytes of the segments before.
@@ -57,7 +57,7 @@ pub struct CompactionPlan {
     pub(super) env: Env,
     pub(super) cache: Arc<SegmentCache>,
     pub(super) dir: PathBuf,
-    /// What is done first: a marker must not be lost to a power loss after records of its transaction are gone.
+    /// First sync: a marker must not be lost to a power loss after records of its transaction are gone.
     sync: Option<SyncPlan>,
     /// Segments that become one.
     groups: Vec<Vec<Source>>,
@@ -69,7 +69,7 @@ pub struct CompactionPlan {
     pub(super) kept_offsets: HashSet<Offset>,
     memory_bytes: usize,
     pub(super) now: Timestamp,
-    /// What a tombstone or marker that is due gets as its delete horizon.
+    /// Delete horizon for a tombstone or marker that is due.
     pub(super) horizon: Timestamp,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::protocol::batch::Compression;
 use crate::types::{Durability, TimestampType};
 
-/// What happens to old records (Kafka's `cleanup.policy`).
+/// Treatment of old records (Kafka's `cleanup.policy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CleanupPolicy {
     /// Whole segments are deleted by time and size.
@@ -52,11 +52,11 @@ pub struct LogConfig {
     pub retention_ms: Option<i64>,
     /// The oldest segments are deleted while the log is larger than so many bytes; `None` keeps them (`retention.bytes`).
     pub retention_bytes: Option<i64>,
-    /// What happens to old records (`cleanup.policy`).
+    /// Treatment of old records (`cleanup.policy`).
     pub cleanup: CleanupPolicy,
     /// The largest batch accepted from a client, in bytes (`max.message.bytes`).
     pub max_message_bytes: u32,
-    /// How clients' batches are compressed on the disk; `None` as they came (`compression.type`).
+    /// Compression of clients' batches on the disk; `None` as they came (`compression.type`).
     pub compression: Option<Compression>,
     /// The level of gzip; `None` for its default (`compression.gzip.level`).
     pub gzip_level: Option<i32>,
@@ -82,9 +82,9 @@ pub struct LogConfig {
     pub flush_messages: i64,
     /// The log's owner syncs it so many milliseconds after an append (`flush.ms`).
     pub flush_ms: i64,
-    /// How much memory one compaction may use for its keys, in bytes (`log.cleaner.dedupe.buffer.size`).
+    /// Most memory of one compaction for its keys, in bytes (`log.cleaner.dedupe.buffer.size`).
     pub compaction_memory_bytes: usize,
-    /// What an acknowledgement means, and so where the high watermark stands (design D5).
+    /// Meaning of an acknowledgement, and so where the high watermark stands (design D5).
     pub durability: Durability,
     /// The epoch that is stamped into what is appended; batches of a later one are damaged (F7). Its owner sees to it
     /// that no two openings of a log have the same.

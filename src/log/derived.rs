@@ -87,7 +87,7 @@ fn length(bytes: &[u8]) -> u32 {
 }
 
 impl Checkpoint {
-    /// What is known of `segment`, the last one, and of all producers at its end.
+    /// Makes the checkpoint at the end of `segment`, the last one, with all producers.
     pub(super) fn of(segment: &Segment, producers: &ProducerState) -> Self {
         let indexes = encode_indexes(segment.index_in_memory());
         Self {
@@ -202,7 +202,7 @@ pub(super) fn write_file(env: &Env, path: &Path, bytes: &[u8]) -> Result<(), Log
     write().map_err(LogError::io("write", path))
 }
 
-/// What a manifest says, checked against its own checksum.
+/// Words of a manifest, checked against its own checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Manifest {
     /// The bytes of the segment that are covered.

@@ -1,4 +1,4 @@
-//! What can go wrong with one partition's log.
+//! Errors of one partition's log.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub enum LogError {
     /// The operating system refused a call. If it was a write or a sync, the log is poisoned.
     #[error("cannot {action} {}: {source}; check the disk, then reopen the log", path.display())]
     Io {
-        /// What was attempted.
+        /// The attempt.
         action: &'static str,
         /// On which file or directory.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum LogError {
         file: PathBuf,
         /// Where the damage begins, in bytes from the file's start.
         position: u64,
-        /// What is wrong there.
+        /// The damage.
         why: String,
     },
     /// An earlier write or sync failed, so nothing more is acknowledged (F11).
@@ -94,7 +94,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// What a caller may do about it.
+    /// Returns what a caller may do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -16,7 +16,7 @@ use crate::types::Offset;
 /// Reads from a batch up to where its log was durable when it was written; `None` if it does not say.
 pub(crate) type Evidence<'a> = dyn Fn(&Batch) -> Option<Offset> + 'a;
 
-/// So much of a segment is searched at most: journals have segments of a quarter of this.
+/// Most bytes of a segment to search: journals have segments of a quarter of this.
 const SEARCH_BYTES_MAX: u64 = 64 << 20;
 
 /// The largest durable end that any whole batch of `[from, end)` attests. A batch is searched at every byte; only one

@@ -1,4 +1,4 @@
-//! What an interrupted write, deletion or compaction left in a partition's directory, and how it is finished.
+//! Leftovers of an interrupted write, deletion or compaction in a partition's directory, and how they are finished.
 
 use std::path::Path;
 
@@ -61,7 +61,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// How long a file in use was when the directory was read; `None` if it was not there.
+    /// Returns the length that a file in use had in the listing; `None` if it was not there.
     pub(super) fn length_bytes(&self, kind: FileKind, offset: Offset) -> Option<u64> {
         self.lengths.get(&(kind, offset)).copied()
     }

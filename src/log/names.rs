@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::types::Offset;
 
-/// What a file in a partition's directory is.
+/// Kind of a file in a partition's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum FileKind {
     /// Record batches: the only file that is not derived.
@@ -47,7 +47,7 @@ impl FileKind {
     }
 }
 
-/// What the name of a file in a partition's directory says.
+/// Parts of the name of a file in a partition's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
     /// A file in use.

@@ -12,7 +12,7 @@ use super::{LogConfig, leftovers, metadata};
 use crate::env::Env;
 use crate::types::Offset;
 
-/// What the owner knows of the log before it is opened.
+/// Marks that the owner has of the log before it opens it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RecoveryMarks {
     /// Everything below was synced: damage there is refused, never cut (I9).
@@ -29,7 +29,7 @@ pub struct RecoveryMarks {
     pub is_cache_suspect: bool,
 }
 
-/// What opening found and did.
+/// Report of an opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RecoveryReport {
     /// Bytes of a torn tail that were cut.

@@ -204,7 +204,7 @@ impl PartitionLog {
         self.segments.iter().map(|segment| segment.size_bytes).sum()
     }
 
-    /// How many segments there are; at least 1.
+    /// Counts the segments; at least 1.
     #[must_use]
     pub fn segments_count(&self) -> usize {
         self.segments.len()

@@ -1,4 +1,4 @@
-//! What one partition knows of its producers: the window of recent batches, and the open transactions.
+//! Producers of one partition: the window of recent batches, and the open transactions.
 //!
 //! Pure: it decides about headers and never touches a file. It answers whether a batch is new, a duplicate (I6)
 //! or forbidden, and where the oldest open transaction begins (I5).
@@ -15,7 +15,7 @@ use crate::types::{
 use super::AppendOrigin;
 use super::leader_epochs::LeaderEpochs;
 
-/// How many batches of a producer are remembered (Kafka's `NUM_BATCHES_TO_RETAIN`): as many as may be in flight.
+/// Batches of a producer that are remembered (Kafka's `NUM_BATCHES_TO_RETAIN`): as many as may be in flight.
 pub(crate) const WINDOW_BATCHES: usize = 5;
 
 /// A batch in the window.
@@ -75,7 +75,7 @@ impl ProducerEntry {
     }
 }
 
-/// What is to become of a batch or marker.
+/// Verdict on a batch or marker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It is new: write it.

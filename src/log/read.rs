@@ -20,7 +20,7 @@ use crate::protocol::batch::{HEADER_BYTES, Header};
 use crate::protocol::messages::{AbortedTransaction, FetchedRecords};
 use crate::types::{Isolation, Offset};
 
-/// How much is read at once while looking for the first batch: about the distance between two index entries.
+/// Bytes read at once in search of the first batch: about the distance between two index entries.
 pub(super) const SEEK_BYTES: u64 = 4096;
 
 /// A read that was planned under the lock, to be executed outside it.
@@ -51,7 +51,7 @@ impl std::fmt::Debug for ReadPlan {
     }
 }
 
-/// What is known of the batch at the beginning of a slice.
+/// Known offset of the batch at the start of a slice.
 #[derive(Debug, Clone, Copy)]
 enum Known {
     /// It is the first one of a segment.

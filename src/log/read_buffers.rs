@@ -12,7 +12,7 @@ const KEPT_BYTES_MIN: usize = 64 << 10;
 const KEPT_BYTES_MAX: usize = 4 << 20;
 /// The sizes that are kept: powers of two.
 const SIZES: usize = (KEPT_BYTES_MAX / KEPT_BYTES_MIN).ilog2() as usize + 1;
-/// What lies idle at most, in bytes.
+/// Most idle bytes.
 const IDLE_BYTES_MAX: usize = 16 << 20;
 
 /// Buffers that nobody reads into now. The logs of one process share them.

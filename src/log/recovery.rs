@@ -36,7 +36,7 @@ use crate::types::{Durability, Offset, Timestamp, TopicId};
 /// Having scanned more than this, opening writes a checkpoint, so that the next opening need not.
 const CHECKPOINT_AFTER_BYTES: u64 = 4 << 20;
 
-/// How much of a segment its derived files vouch for.
+/// Part of a segment that its derived files vouch for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Trust {
     bytes: u64,
@@ -370,7 +370,7 @@ impl<'a> Recovery<'a> {
             .map_err(LogError::io("sync directory", self.dir))
     }
 
-    /// What the whole batches behind the damage say of how far the log was durable.
+    /// Finds the durable end to which the whole batches behind the damage attest.
     fn attested_end(&self, index: usize, damage: &Damage) -> Result<Offset, LogError> {
         let mut attested = Offset::ZERO;
         let Some(evidence) = self.evidence else {
@@ -492,7 +492,7 @@ impl<'a> Recovery<'a> {
         Ok((log, self.report))
     }
 
-    /// What a killed process left may be in memory only: it must not be shown to readers before it is on the disk.
+    /// Syncs what a killed process left, maybe in memory only: readers must not see it before it is on the disk.
     fn sync_tail(&self) -> Result<(), LogError> {
         for segment in self.not_known_durable() {
             segment

@@ -13,7 +13,7 @@ use super::names;
 use crate::env::{Env, File};
 use crate::types::Offset;
 
-/// So much is held in memory at a time.
+/// Bytes held in memory at a time.
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// Writes the bytes from `position` to `end` in place, as they are read, and syncs them. It needs no space.

@@ -7,7 +7,7 @@ use crate::env::File;
 use crate::protocol::batch::{HEADER_BYTES, Header};
 use crate::types::Offset;
 
-/// How much is read at once; a larger batch is read whole.
+/// Bytes read at once; a larger batch is read whole.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Where a scan begins and what it must meet.
@@ -32,7 +32,7 @@ pub(crate) struct Damage {
     pub(crate) position: u64,
     /// The offset that was expected there.
     pub(crate) expected: Offset,
-    /// What is wrong.
+    /// The fault.
     pub(crate) why: String,
     /// Whether it is the beginning of one batch and no more: a write that its process did not live to finish.
     pub(crate) is_unfinished: bool,
@@ -139,7 +139,7 @@ pub(crate) fn scan(
     Ok(None)
 }
 
-/// Why there is no batch.
+/// Reason for no batch.
 struct Missing {
     why: String,
     /// The offset that the bytes left begin with, if they are the beginning of a batch; `Some(None)` if they are too few

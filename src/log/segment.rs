@@ -128,7 +128,7 @@ impl TimeRange {
     }
 }
 
-/// How densely batches are indexed.
+/// Density of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Density {
     /// One entry for every so many bytes.

@@ -4,7 +4,7 @@
 //! and a piece is copied and checked while the processor's cache has it. The length of the whole is known beforehand,
 //! as a response's frame needs it: a stream ends where the index says that a batch begins, or with its segment.
 //! A stream keeps its file open while its reader takes it, so there are only so many at a time; other reads are whole.
-//! What is found damaged half way can't be told in the answer any more, since its beginning is gone. The reader is cut
+//! Damage found half way can't be told in the answer any more, since its beginning is gone. The reader is cut
 //! off, and from then on the log reads ahead of its answers ([`ReadPlan::open`]), so that the next one says what is wrong.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::protocol::batch::Header;
 use crate::protocol::messages::FetchedRecords;
 use crate::types::{Isolation, Offset};
 
-/// How much is read, checked and handed out at once: a second-level cache has room for it and for what is sent of it.
+/// Bytes read, checked and handed out at once: a second-level cache has room for them and for what is sent of them.
 const PIECE_BYTES: usize = 256 << 10;
 /// Less is read at once: it is a piece or two.
 const STREAM_BYTES_MIN: u64 = 384 << 10;
@@ -35,7 +35,7 @@ pub enum RecordSource {
 }
 
 impl RecordSource {
-    /// How many bytes the batches have.
+    /// Returns the batches' bytes.
     #[must_use]
     pub fn length_bytes(&self) -> usize {
         match self {
@@ -44,7 +44,7 @@ impl RecordSource {
         }
     }
 
-    /// How many of them are in memory.
+    /// Returns those of them in memory.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         match self {
@@ -74,10 +74,10 @@ impl std::fmt::Debug for RecordStream {
 }
 
 impl RecordStream {
-    /// What [`RecordStream::next_piece`] holds in memory, in bytes, if no batch is larger.
+    /// Bytes that [`RecordStream::next_piece`] holds in memory, if no batch is larger.
     pub const HELD_BYTES: usize = PIECE_BYTES;
 
-    /// How many bytes are still to come.
+    /// Returns the bytes to come.
     #[must_use]
     pub fn left_bytes(&self) -> usize {
         usize::try_from(self.slice.end_position - self.position).unwrap_or(usize::MAX)

@@ -16,12 +16,12 @@ use crate::types::Offset;
 /// After so many synced bytes the derived files are written, which bounds what is read again after a crash.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 
-/// What may not be on the disk, besides the active segment's tail.
+/// State perhaps not on the disk, besides the active segment's tail.
 #[derive(Default)]
 pub(super) struct Unsynced {
     /// Sealed segments, each with one past its last offset.
     sealed: Vec<(Offset, SegmentFile)>,
-    /// How often the directory changed, and how much of it was synced.
+    /// Changes of the directory, and how many of them were synced.
     dir_changes: u64,
     dir_synced: u64,
     /// The active segment's base offset and the bytes of it that the last checkpoint covered.

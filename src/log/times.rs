@@ -12,7 +12,7 @@ use crate::protocol::batch::{Batch, Batches, DecompressionLimit};
 use crate::protocol::messages::ListedOffset;
 use crate::types::{Isolation, Offset, Timestamp};
 
-/// How much is read at once.
+/// Bytes read at once.
 const STEP_BYTES: usize = 64 << 10;
 
 impl PartitionLog {

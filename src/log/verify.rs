@@ -38,11 +38,11 @@ pub(crate) struct Finding {
     pub file: PathBuf,
     /// Where it begins, in bytes.
     pub position: u64,
-    /// What is wrong.
+    /// The fault.
     pub why: String,
 }
 
-/// What was found in one segment.
+/// Report on one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SegmentReport {
     /// The segment's file.
@@ -61,7 +61,7 @@ pub(crate) struct SegmentReport {
     pub has_indexes: bool,
 }
 
-/// What was found in a partition's directory.
+/// Report on a partition's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VerifyReport {
     /// The topic's identity; `None` if it cannot be read.

@@ -59,16 +59,16 @@ pub(super) type VisitStored<'a> =
 
 #[derive(Default)]
 pub(super) struct Progress {
-    /// What RocksDB answers with, in its memtables too.
+    /// Positions of RocksDB's answers, memtables included.
     pub(super) latest: Positions,
-    /// What RocksDB has on disk for sure: its own flushes may have brought more.
+    /// Positions on RocksDB's disk for sure: its own flushes may have brought more.
     durable: Positions,
     /// Changelog bytes between the two.
     tail_bytes: u64,
     /// The same by store, until they are on disk.
     pub(super) tails: BTreeMap<Arc<str>, u64>,
     last_durable: Instant,
-    /// Why an earlier write failed.
+    /// Error of an earlier write.
     failure: Option<String>,
 }
 
@@ -128,7 +128,7 @@ impl StateBackend {
         })
     }
 
-    /// Why all state was wiped at [`open`](Self::open), if it was.
+    /// Returns why [`open`](Self::open) wiped all state, if it did.
     #[must_use]
     pub fn rebuilt(&self) -> Option<&str> {
         self.shared.rebuilt.as_deref()
@@ -225,8 +225,8 @@ impl StateBackend {
         Ok(())
     }
 
-    /// What one cycle may change, all stores together, in bytes: past it the runtime closes the cycle early, and
-    /// sources stand still until the next one (I10).
+    /// Returns the change budget of one cycle, all stores together, in bytes: past it the runtime closes the cycle early,
+    /// and sources stand still until the next one (I10).
     #[must_use]
     pub fn overlay_bytes_max(&self) -> usize {
         self.shared.table_budget.overlay_bytes_max()

@@ -1,9 +1,9 @@
-//! How one bound on memory is shared out: to RocksDB, to the tables of all open stores, and to what is on its way between them.
+//! Shares of one bound on memory: for RocksDB, for the tables of all open stores, and for what is on its way between them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What an allocation takes besides its bytes: the allocator's header and the mean of its rounding.
+/// Bytes of an allocation besides its own: the allocator's header and the mean of its rounding.
 pub(super) const ALLOCATION_OVERHEAD_BYTES: usize = 16;
 
 /// The parts of a job's memory. What is in neither part is for what comes and goes: a flush on its way (encoded once, and
@@ -43,8 +43,8 @@ impl TableBudget {
         }
     }
 
-    /// What the open cycle of all stores together may change: it can be neither evicted nor flushed, and the
-    /// cycles before it may wait for a flush.
+    /// Returns the change budget of the open cycle, all stores together: its changes can be neither evicted nor
+    /// flushed, and the cycles before it may wait for a flush.
     pub(super) fn overlay_bytes_max(&self) -> usize {
         self.limit_bytes / 4
     }
@@ -78,7 +78,7 @@ impl TableShare {
         equal.max(self.budget.limit_bytes.saturating_sub(others))
     }
 
-    /// How many stores share the budget, this one included.
+    /// Counts the stores in the budget, this one included.
     pub(super) fn stores_count(&self) -> usize {
         self.budget.stores_count.load(Ordering::Relaxed).max(1)
     }

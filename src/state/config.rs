@@ -1,4 +1,4 @@
-//! What a job says about its state before it is opened.
+//! Settings of a job's state, before it is opened.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ pub struct StoreDeclaration {
     pub changelog: TopicId,
 }
 
-/// How a job keeps state.
+/// State settings.
 #[derive(Debug, Clone)]
 pub struct StateConfig {
     /// The bound of all memory: tables, blocks, memtables, flushes on their way. RocksDB takes 8 MiB even if this is less than 16.
     pub memory_bytes: usize,
-    /// How many state partitions there are; fixed when the job is first run. At least 1.
+    /// Number of state partitions; fixed when the job is first run. At least 1.
     pub state_partitions: u16,
     /// A fingerprint of the topology, noted in `meta.json`.
     pub topology: String,
@@ -32,9 +32,9 @@ pub struct StateConfig {
     pub dropped_stores: Vec<String>,
     /// Stores whose types have changed and whose bytes are what the new types would have written.
     pub retyped_stores: Vec<String>,
-    /// How much changelog a restart may have to replay, about: it bounds the time that a restart takes.
+    /// Most changelog that a restart has to replay, about: it bounds the time that a restart takes.
     pub changelog_tail_bytes_max: u64,
-    /// How long a committed change may be missing on RocksDB's disk, about.
+    /// Longest time that RocksDB's disk lacks a committed change, about.
     pub flush_interval: Duration,
     /// Where RocksDB keeps its files.
     pub rocks_files: RocksFiles,

@@ -1,4 +1,4 @@
-//! What the runtime asks of a store when a cycle closes and when a job starts, whatever its values are.
+//! Interface of a store when a cycle closes and when a job starts, whatever its values are.
 
 use super::{
     FlushBatch, FlushTicket, FlushUrgency, HashedKey, StateError, Store, StoreReads, StoreSize,

@@ -1,4 +1,4 @@
-//! What can go wrong with state, and what to do about it.
+//! Errors of state, and what to do about them.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub enum StateError {
     /// A file of ours could not be read or written.
     #[error("cannot {operation} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The attempt.
         operation: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum StateError {
         path.display()
     )]
     Database {
-        /// What was tried.
+        /// The attempt.
         operation: &'static str,
         /// The database's directory.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum StateError {
     Encode {
         /// The store.
         store: String,
-        /// Why not.
+        /// The reason.
         source: CodecError,
     },
     /// Stored bytes are not a value of the store's type: usually the type was changed.
@@ -66,7 +66,7 @@ pub enum StateError {
     Decode {
         /// The store.
         store: String,
-        /// Why not.
+        /// The reason.
         source: CodecError,
     },
     /// The job was first run with another number of state partitions.
@@ -227,7 +227,7 @@ impl StateError {
             },
         }
     }
-    /// What a caller may do about it.
+    /// Returns what a caller may do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -67,19 +67,19 @@ impl FlushBatch {
         &self.store
     }
 
-    /// What to hand to the store's `flushed` once the batch is written.
+    /// Returns the ticket for `flushed`, once the batch is written.
     #[must_use]
     pub fn ticket(&self) -> FlushTicket {
         self.ticket
     }
 
-    /// How many keys it sets or deletes.
+    /// Counts the keys set or deleted.
     #[must_use]
     pub fn changes_count(&self) -> usize {
         self.changes.len()
     }
 
-    /// What the batch takes in memory.
+    /// Returns the batch's bytes.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         let blocks_bytes: usize = self.blocks.iter().map(Vec::capacity).sum();

@@ -142,7 +142,7 @@ impl KeyBytes {
         }
     }
 
-    /// What the key takes outside its entry.
+    /// Returns the bytes outside the entry.
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
             Self::Inline { .. } => 0,

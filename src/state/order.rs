@@ -140,7 +140,7 @@ impl Group {
 pub(super) struct KeyOrder {
     /// By the hash of what their rows begin with.
     groups: HashMap<u64, Group, BuildHasherDefault<AsItIs>>,
-    /// How many rows are in trees, and the bytes of those whose keys are long.
+    /// Number of rows in trees, and the bytes of those whose keys are long.
     tree_rows_count: usize,
     heap_bytes: usize,
     /// The keys that have rows on disk alone.

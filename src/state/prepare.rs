@@ -1,4 +1,4 @@
-//! What happens to the files of a job's state before it is used: compared, wiped if need be, opened.
+//! Preparation of the files of a job's state before use: compared, wiped if need be, opened.
 
 use std::path::{Path, PathBuf};
 

@@ -53,7 +53,7 @@ impl<V: Clone + Send + 'static> Store<V> {
         }
     }
 
-    /// What was replayed is committed, so it may go to RocksDB at once (I7).
+    /// Flushes replayed rows: they are committed, so they may go to RocksDB at once (I7).
     fn flush_restored(&mut self) -> Result<(), StateError> {
         let Some(batch) = self.take_flush(FlushUrgency::Now)? else {
             return Ok(());

@@ -20,7 +20,7 @@ pub(super) const POSITIONS: &str = "positions";
 const DEFAULT: &str = "default";
 const MEMTABLE_BYTES_MIN: usize = 1 << 20;
 const MEMTABLE_BYTES_MAX: usize = 64 << 20;
-/// What a compaction reads ahead of each of its files: RocksDB's default of 2 MiB times a dozen files is
+/// Read-ahead of a compaction in each of its files: RocksDB's default of 2 MiB times a dozen files is
 /// memory that nobody counts, and the kernel reads ahead too.
 const READAHEAD_BYTES: usize = 128 << 10;
 /// Bits a key in the bloom filters: 1 % false positives.
@@ -37,7 +37,7 @@ pub(super) struct Opened {
     pub(super) created: Vec<String>,
 }
 
-/// Why a database could not be opened.
+/// Failure to open a database.
 pub(super) enum OpenFailure {
     /// Its files are not whole: they are derived data, to be wiped and restored.
     Damaged(String),

@@ -1,4 +1,4 @@
-//! How large a store is, and how often it was read.
+//! Sizes of a store, and its reads.
 
 use std::cell::Cell;
 
@@ -24,7 +24,7 @@ pub struct StoreSize {
     pub(crate) written_tail_bytes: u64,
 }
 
-/// How often a store was read while it was larger than its memory: a key of a batch, or a range, counts once. Nothing counts while all
+/// Reads of a store while it was larger than its memory: a key of a batch, or a range, counts once. Nothing counts while all
 /// rows are in memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct StoreReads {

@@ -21,7 +21,7 @@ use crate::types::Offset;
 /// Keys of one `multi_get`: each result pins a block of the cache while the group is decoded.
 const GROUP_KEYS_MAX: usize = 512;
 
-/// How many changed entries are brought near the processor at once.
+/// Changed entries to bring near the processor at once.
 pub(super) const WARM_SLOTS: usize = 64;
 
 /// One new value in about so many is encoded at once, to learn how large such values are.
@@ -39,10 +39,10 @@ const SAMPLE_EVERY: u32 = 64;
 pub struct Store<V> {
     pub(super) backend: StateBackend,
     pub(super) name: Arc<str>,
-    /// How many state partitions the job has.
+    /// Number of state partitions of the job.
     pub(super) state_partitions: u16,
     pub(super) partitions: Vec<u16>,
-    /// How often the partitions changed.
+    /// Number of changes of the partitions.
     pub(super) partitions_version: u32,
     pub(super) codec: Box<dyn ValueCodec<V>>,
     pub(super) table: Table<V>,
@@ -85,7 +85,7 @@ pub(super) struct InFlight {
 
 impl<V: Clone + Send + 'static> Store<V> {
     /// Opens these partitions of the store called `name`, which was declared when the backend was opened.
-    /// What the changelog holds beyond [`StateBackend::position`] must be [`restore`](Self::restore)d before use.
+    /// Changelog beyond [`StateBackend::position`] must be [`restore`](Self::restore)d before use.
     ///
     /// # Errors
     /// If the store was not declared, was declared with another codec, or one of the partitions is open already.
@@ -346,8 +346,8 @@ impl<V: Clone + Send + 'static> Store<V> {
         Ok(slot)
     }
 
-    /// What the open cycle changed, as the bytes that it takes in memory; values count with the size they had
-    /// when they were last encoded. Past its budget the runtime closes the cycle early (design D6).
+    /// Returns the bytes in memory that the open cycle changed; values count with the size they had when they
+    /// were last encoded. Past its budget the runtime closes the cycle early (design D6).
     #[must_use]
     #[inline]
     pub fn overlay_bytes(&self) -> usize {
@@ -446,13 +446,13 @@ impl<V: Clone + Send + 'static> Store<V> {
         self.dirty_bytes += self.table.entry(slot).size_bytes();
     }
 
-    /// What the store takes in memory, as counted against the bound.
+    /// Returns the store's memory, as counted against the bound.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.table.size_bytes() + self.viewed.size_bytes()
     }
 
-    /// How many entries are in memory, absent keys included.
+    /// Counts the entries in memory, absent keys included.
     #[must_use]
     pub fn entries_count(&self) -> usize {
         self.table.entries_count()

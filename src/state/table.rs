@@ -37,7 +37,7 @@ pub(super) struct Entry<V> {
 }
 
 impl<V> Entry<V> {
-    /// What the entry takes in memory, with its share of the index.
+    /// Returns the entry's memory, with its share of the index.
     #[inline]
     pub(super) fn size_bytes(&self) -> usize {
         // 24: cells of the index, which are 8 bytes each and 1/3 to 5/8 taken.
@@ -269,12 +269,12 @@ impl<V> Table<V> {
         self.size_bytes = self.size_bytes + after - before;
     }
 
-    /// What the entries take in memory, with the index.
+    /// Returns the entries' memory, with the index.
     pub(super) fn size_bytes(&self) -> usize {
         self.size_bytes + self.order.as_ref().map_or(0, KeyOrder::size_bytes)
     }
 
-    /// How many entries there are, absent keys included.
+    /// Counts the entries, absent keys included.
     pub(super) fn entries_count(&self) -> usize {
         self.entries_count
     }

@@ -37,7 +37,7 @@ pub struct UnreadableBatch {
     pub batch: Batch,
     /// The first offset that was not shown.
     pub offset: Offset,
-    /// Why it cannot be read.
+    /// The fault.
     pub why: BatchError,
 }
 
@@ -50,7 +50,7 @@ impl UnreadableBatch {
 }
 
 impl FetchedBatches {
-    /// What is visible of `fetched` from offset `from` on.
+    /// Takes the visible part of `fetched` from offset `from` on.
     #[must_use]
     pub fn new(
         partition: TopicPartition,

@@ -50,7 +50,7 @@ impl Setting for GroupProtocol {
     }
 }
 
-/// How the leader of a classic group shares partitions out.
+/// Strategy by which a classic group's leader assigns partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AssignmentStrategy {
     /// Of each topic a contiguous range for each member. Every rebalance stops all members.
@@ -126,7 +126,7 @@ settings! {
         fetch_max_bytes: usize = 52_428_800, "fetch.max.bytes";
         /// A fetch returns at most so many bytes of a partition, but at least one batch.
         max_partition_fetch_bytes: usize = 1_048_576, "max.partition.fetch.bytes";
-        /// What the consumer calls itself towards its group.
+        /// Name of the consumer towards its group.
         client_id: String = "onceflow".to_owned(), "client.id";
         /// By which protocol a subscribed consumer is a member of its group.
         group_protocol: GroupProtocol = GroupProtocol::Classic, "group.protocol";
@@ -135,14 +135,14 @@ settings! {
         group_instance_id: Option<String> = None, "group.instance.id";
         /// The broker's assignor, with `group.protocol=consumer`; without it the broker chooses.
         group_remote_assignor: Option<String> = None, "group.remote.assignor";
-        /// How the leader shares partitions out, with `group.protocol=classic`.
+        /// Assignment strategies of the leader, with `group.protocol=classic`.
         partition_assignment_strategy: AssignmentStrategies = AssignmentStrategies(vec![
             AssignmentStrategy::Range,
             AssignmentStrategy::CooperativeSticky,
         ]), "partition.assignment.strategy";
         /// A classic member that is not heard of for so long is removed from its group.
         session_timeout: Duration = Duration::from_secs(45), "session.timeout.ms";
-        /// How often a classic member heartbeats; the broker says it with `group.protocol=consumer`.
+        /// Heartbeat interval of a classic member; the broker says it with `group.protocol=consumer`.
         heartbeat_interval: Duration = Duration::from_secs(3), "heartbeat.interval.ms";
         /// A consumer that does not poll for so long leaves its group. A rebalance waits so long for it.
         max_poll_interval: Duration = Duration::from_secs(300), "max.poll.interval.ms";
@@ -151,7 +151,7 @@ settings! {
         /// Whether polls commit the positions of what earlier polls returned, from time to time and before partitions
         /// are given up.
         enable_auto_commit: bool = false, "enable.auto.commit";
-        /// How often.
+        /// Auto-commit interval.
         auto_commit_interval: Duration = Duration::from_secs(5), "auto.commit.interval.ms";
     }
 }

@@ -92,7 +92,7 @@ pub struct Consumer<K: ?Sized + Datum, V: ?Sized + Datum> {
     last_auto_commit: Instant,
 }
 
-/// What the consumer knows of a partition.
+/// State of an assigned partition.
 #[derive(Default)]
 struct Assigned {
     /// The next offset to be returned; `None` until it was looked up.
@@ -354,7 +354,7 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
         Ok(has_fetched)
     }
 
-    /// What to ask for, beginning after the partition that came first the last time.
+    /// Lists fetches, beginning after the partition that came first the last time.
     fn fetch_partitions(&self) -> Vec<FetchPartition> {
         let wanted = self.assigned.iter().filter_map(|(partition, assigned)| {
             let is_wanted = !assigned.is_paused && !assigned.has_buffered();

@@ -109,7 +109,7 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> Consumer<K, V> {
         Ok(listed.map_or(Offset::ZERO, |listed| listed.offset))
     }
 
-    /// How far the position is behind the end, in offsets; markers and aborted records count too.
+    /// Returns the offsets from the position to the end; markers and aborted records count too.
     /// `None` while there is no position.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::protocol::ErrorCode;
 use crate::protocol::messages::{FetchPartition, FetchRequest, FetchedRecords, OffsetSpec};
 use crate::types::{Isolation, Offset, TopicPartition};
 
-/// How many bytes a fetch returns at most unless told otherwise.
+/// Most bytes of a fetch unless told otherwise.
 const MAX_BYTES_DEFAULT: usize = 1 << 20;
 
 /// Reads one partition from a position on.

@@ -11,7 +11,7 @@ use crate::codec::{CodecError, Datum};
 use crate::protocol::batch::{Record, Records};
 use crate::types::{Offset, Timestamp, TopicPartition};
 
-/// How a consumer reads keys and values.
+/// Codecs for a consumer's keys and values.
 pub(super) struct Codecs<K: ?Sized + Datum, V: ?Sized + Datum> {
     pub(super) keys: Box<dyn Serializer<K>>,
     pub(super) values: Box<dyn Serializer<V>>,
@@ -68,7 +68,7 @@ impl<K: ?Sized + Datum, V: ?Sized + Datum> ConsumerRecords<K, V> {
         Self { records, codecs }
     }
 
-    /// How many there are.
+    /// Counts them.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()

@@ -16,7 +16,7 @@ pub(super) struct Standstill {
 }
 
 impl Standstill {
-    /// How long it has stood, once for each standstill that lasts too long.
+    /// Returns its length, once for each standstill that lasts too long.
     pub(super) fn step(
         &mut self,
         last_stable_offset: Offset,

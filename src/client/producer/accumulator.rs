@@ -19,7 +19,7 @@ use crate::protocol::messages::{Acks, ProduceResponse};
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{ProducerIdentity, Timestamp, TopicPartition};
 
-/// What a record's size is reckoned with before its batch is known: the widest timestamp delta.
+/// Delta with which a record's size is reckoned before its batch is known: the widest.
 const TIMESTAMP_DELTA_MAX: i64 = i64::MAX;
 
 /// An encoded record.
@@ -99,7 +99,7 @@ pub(super) struct Outgoing {
     pub(super) timeout: Duration,
 }
 
-/// What became of a batch; to be told outside of all locks, since callbacks are users' code.
+/// Fate of a batch; to be told outside of all locks, since callbacks are users' code.
 #[must_use = "somebody waits for it"]
 pub(super) struct Fate {
     completion: Arc<Completion>,
@@ -129,7 +129,7 @@ impl Fate {
     }
 }
 
-/// What an append did.
+/// Result of an append.
 pub(super) enum Appended {
     /// The record is in a batch; the sender must look if `wakes_sender`.
     Done {

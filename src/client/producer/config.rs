@@ -35,13 +35,13 @@ settings! {
         linger: Duration = Duration::from_millis(5), "linger.ms";
         /// All unacknowledged batches together take at most so many bytes; `send` waits for room.
         buffer_memory_bytes: usize = 33_554_432, "buffer.memory";
-        /// How long `send` waits for room, and transactional calls for the coordinator.
+        /// Longest wait of `send` for room, of transactional calls for the coordinator.
         max_block: Duration = Duration::from_secs(60), "max.block.ms";
         /// A record not acknowledged so long after `send` failed. At least linger and request timeout together.
         delivery_timeout: Duration = Duration::from_secs(120), "delivery.timeout.ms";
         /// A request not answered for so long is sent again.
         request_timeout: Duration = Duration::from_secs(30), "request.timeout.ms";
-        /// So many batches of one partition may be on their way at once. At most 5 with idempotence,
+        /// Batches of one partition that may be on their way at once. At most 5 with idempotence,
         /// which keeps their order through retries.
         max_in_flight: usize = 5, "max.in.flight.requests.per.connection";
         /// The largest record, with the header of a batch, in bytes. The topic's `max.message.bytes` limits it too.
@@ -50,7 +50,7 @@ settings! {
         retries: u32 = u32::MAX, "retries";
         /// The pause before a batch is sent again.
         retry_backoff: Duration = Duration::from_millis(100), "retry.backoff.ms";
-        /// How batches are compressed.
+        /// Compression of batches.
         compression: Compression = Compression::None, "compression.type";
         /// The compressor's level; its default if none is given.
         compression_level: Option<i32> = None, "compression.level";
@@ -60,7 +60,7 @@ settings! {
         transactional_id: Option<TransactionalId> = None, "transactional.id";
         /// A transaction open for longer is aborted by the coordinator.
         transaction_timeout: Duration = Duration::from_secs(60), "transaction.timeout.ms";
-        /// What is known of a topic is asked for again after so long.
+        /// Age at which a topic's metadata is asked for again.
         metadata_max_age: Duration = Duration::from_secs(300), "metadata.max.age.ms";
     }
 }

@@ -40,7 +40,7 @@ struct CompletionState {
     callbacks: Vec<(RecordPlace, Callback)>,
 }
 
-/// What is known of a record before its batch is written.
+/// Facts of a record before its batch is written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RecordPlace {
     pub(super) index: i32,

@@ -40,7 +40,7 @@ pub(super) struct Reservation {
     bytes: usize,
 }
 
-/// What asking for memory gave.
+/// Answer to a call for memory.
 pub(super) enum Reserved {
     Now(Reservation),
     Later(oneshot::Receiver<Result<Reservation, ClientError>>),

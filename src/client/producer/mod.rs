@@ -95,7 +95,7 @@ struct Inner<K: ?Sized + Datum, V: ?Sized + Datum> {
     topics: RwLock<HashMap<TopicName, Topic>>,
 }
 
-/// What is known of a topic.
+/// Known facts of a topic.
 #[derive(Clone, Copy)]
 struct Topic {
     partitions_count: i32,

@@ -9,7 +9,7 @@ use crate::env::Random;
 use crate::protocol::partition_for_key;
 use crate::types::{PartitionIndex, TopicName};
 
-/// What a partitioner may look at.
+/// Input of a partitioner.
 #[derive(Debug, Clone, Copy)]
 pub struct Partitioning<'a> {
     /// The topic.
@@ -20,7 +20,7 @@ pub struct Partitioning<'a> {
     pub value: Option<&'a [u8]>,
     /// The record's size in a batch, in bytes.
     pub size_bytes: usize,
-    /// How many partitions the topic has; at least 1.
+    /// Number of the topic's partitions; at least 1.
     pub partitions_count: i32,
 }
 

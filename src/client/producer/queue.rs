@@ -25,7 +25,7 @@ pub(super) struct Unsent {
 /// A batch that was handed over at least once. Its bytes, and so its sequence, never change again (I6).
 pub(super) struct Sent {
     pub(super) number: u64,
-    /// How many batches of the partition were handed over for the first time before it.
+    /// Batches of the partition that were handed over for the first time before it.
     ordinal: u64,
     batch: BuiltBatch,
     completion: Arc<Completion>,

@@ -25,7 +25,7 @@ use crate::types::{ProducerIdentity, TopicPartition};
 /// The outcome of a job, for any number of waiters.
 pub(super) type Outcome<T> = SharedFuture<BoxFuture<'static, Result<T, ClientError>>>;
 
-/// What a producer's handles and its thread share.
+/// State of a producer's handles and its thread.
 pub(super) struct Shared {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) config: ProducerConfig,
@@ -36,7 +36,7 @@ pub(super) struct Shared {
     jobs: Mutex<Vec<BoxFuture<'static, ()>>>,
 }
 
-/// What changes together.
+/// State under one lock.
 pub(super) struct Core {
     pub(super) accumulator: Accumulator,
     pub(super) transaction: Transaction,
@@ -190,7 +190,7 @@ struct Sender {
     jobs: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
-/// What a look at the accumulator found.
+/// Result of a look at the accumulator.
 struct Look {
     outgoing: Vec<Outgoing>,
     next: Option<Instant>,

@@ -37,7 +37,7 @@ pub(super) struct Transaction {
     phase: Phase,
     /// Something was written, or may have been: the coordinator must be told the end.
     has_effects: bool,
-    /// What failed while the transaction was being committed.
+    /// Failure during the transaction's commit.
     failure: Option<ClientError>,
     /// Positions on their way; a commit waits for them.
     offsets: Vec<Outcome<()>>,

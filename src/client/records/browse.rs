@@ -22,7 +22,7 @@ const PAGE_BYTES_MAX: usize = 8 << 20;
 pub(crate) enum From {
     /// The partition's first record.
     Beginning,
-    /// So many offsets before its end.
+    /// Offset counted back from its end.
     Last(i64),
     /// This offset.
     At(Offset),

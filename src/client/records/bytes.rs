@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::codec::json::to_hex;
 
-/// So much of a key or a value is shown.
+/// Most bytes shown of a key or a value.
 const SHOWN_BYTES_MAX: usize = 4096;
 
 /// Bytes as they are, the first 4 KiB of them; as text if they are text; and, where they are shown whole, what they seem to be:

@@ -27,7 +27,7 @@ pub(super) fn protocols() -> [ConsumerConfig; 3] {
     ]
 }
 
-/// What a listener was told, in words.
+/// Calls to a listener, in words.
 #[derive(Clone, Default)]
 pub(super) struct Diary(pub(super) Arc<Mutex<Vec<&'static str>>>);
 

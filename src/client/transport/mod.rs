@@ -76,7 +76,7 @@ pub trait Transport: Send + Sync + 'static {
     }
 
     #[doc(hidden)]
-    /// How producers on it behave, unless told otherwise.
+    /// Returns the settings of its producers by default.
     ///
     /// # Errors
     /// If the settings that it was given contradict each other.
@@ -85,7 +85,7 @@ pub trait Transport: Send + Sync + 'static {
     }
 
     #[doc(hidden)]
-    /// How consumers on it behave, unless told otherwise.
+    /// Returns the settings of its consumers by default.
     ///
     /// # Errors
     /// If the settings that it was given contradict each other.

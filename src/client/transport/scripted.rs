@@ -27,7 +27,7 @@ use crate::types::{
     TopicName, TopicPartition, TransactionalId,
 };
 
-/// What happens to the next request of a kind.
+/// Fate of the next request of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// None: it is answered.
@@ -161,7 +161,7 @@ impl Scripted {
         self.state.lock().produce_faults.extend(faults);
     }
 
-    /// What produce requests meet when the script is over.
+    /// Sets the fault for produce requests after the script.
     pub(crate) fn set_default(&self, fault: Fault) {
         self.state.lock().default_fault = Some(fault);
     }

@@ -20,13 +20,13 @@ use crate::protocol::messages::ProduceResponse;
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::Offset;
 
-/// How many batches of a partition are under way at once: the log knows the last five again (I6).
+/// Most batches of a partition under way at once: the log knows the last five again (I6).
 pub(super) const BATCHES_MAX: usize = 5;
 /// The first pause before batches are sent again; it doubles up to [`PAUSE_MAX`] (`retry.backoff.ms`).
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// No pause is longer (`retry.backoff.max.ms`).
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// So many attempts last about two minutes at the longest pause (`delivery.timeout.ms`).
+/// Attempts that last about two minutes at the longest pause (`delivery.timeout.ms`).
 const ATTEMPTS_MAX: u32 = 120;
 
 /// One batch under way.
@@ -34,7 +34,7 @@ pub(super) struct InFlight {
     reply: Reply<ProduceResponse>,
     records_count: i32,
     size_bytes: usize,
-    /// What is sent again; `None` where an answer is never lost.
+    /// Batch to send again; `None` where an answer is never lost.
     again: Option<BuiltBatch>,
     /// Whether others were under way before it when it was sent: it may have overtaken them.
     is_behind: bool,
@@ -63,7 +63,7 @@ pub(super) struct Flight {
     batches: VecDeque<InFlight>,
 }
 
-/// What became of the oldest batch.
+/// Result of the oldest batch.
 pub(super) struct Landed {
     /// One past its last record.
     pub(super) end_offset: Offset,
@@ -180,7 +180,7 @@ impl Flight {
     }
 }
 
-/// What nobody may send again has its last word; everything else that is not the batch's own fault has not. One that
+/// Tells whether the batch is sent again: only one that may be, after an error that is not its own fault. One that
 /// overtook those before it on the way was refused for that only.
 fn may_be_sent_again(error: &ClientError, batch: &InFlight) -> bool {
     let has_overtaken =

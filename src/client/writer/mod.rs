@@ -68,7 +68,7 @@ enum Phase {
 
 type Ending = SharedFuture<BoxFuture<'static, Result<Ended, ClientError>>>;
 
-/// How the transaction ended, and who the next one is written by.
+/// End of the transaction, and the next one's identity.
 #[derive(Clone, Copy)]
 struct Ended {
     next: ProducerIdentity,
@@ -285,7 +285,7 @@ fn of_the_member(error: ClientError) -> ClientError {
     }
 }
 
-/// What became of positions that were offered to a group.
+/// Fate of positions that were offered to a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offered {
     /// They are pending in the transaction.

@@ -18,7 +18,7 @@ use crate::types::{Offset, Sequence, TopicPartition};
 /// Batches that are not answered yet hold at most so many bytes a writer, and one batch a partition more (I10).
 const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 
-/// What all writers of one partition share.
+/// State of one partition's writers.
 #[derive(Default)]
 pub(super) struct PartitionState {
     /// Which transaction the sequence counts in.

@@ -90,7 +90,7 @@ fn rewrite(place: &Place, path: &Path, bytes: &[u8]) {
     file.write_all_at(bytes, 0).unwrap();
 }
 
-/// What may become of a derived file.
+/// Lists damages of a derived file.
 fn damages(place: &Place, original: &[u8], other: &[u8]) -> Vec<Option<Vec<u8>>> {
     let half = original.len() / 2;
     let mut flipped = original.to_vec();

@@ -8,7 +8,7 @@ use crate::log::*;
 use crate::protocol::ErrorCode;
 use crate::types::{Offset, ProducerId, Timestamp};
 
-/// What may happen to a log.
+/// Operation on a log.
 #[derive(Debug, Clone)]
 enum Operation {
     Plain {

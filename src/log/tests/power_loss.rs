@@ -5,11 +5,11 @@ use crate::env::simulated::{DataLoss, NameLoss, PowerLoss, SimulatedWorld};
 use crate::log::*;
 use crate::types::{Isolation, Offset, Timestamp};
 
-/// How far the run had got when a change of the disk was made.
+/// State of the run when a change of the disk was made.
 #[derive(Clone)]
 struct Moment {
     changes_count: usize,
-    /// What a sync had promised to keep.
+    /// The end that a sync had promised.
     synced_end: Offset,
     log_start: Offset,
     /// All records written so far.
@@ -68,7 +68,7 @@ fn small(world: &SimulatedWorld) -> Place {
     place
 }
 
-/// What must hold of a log that was opened after a crash at `moment`.
+/// Checks a log that was opened after a crash at `moment`.
 fn check(log: &PartitionLog, moment: &Moment, all: &Moment) {
     let end = log.log_end_offset();
     assert!(end >= moment.synced_end, "acknowledged records are lost");

@@ -15,7 +15,7 @@ use crate::types::{Durability, Isolation, Offset, Timestamp};
 
 const ISOLATIONS: [Isolation; 2] = [Isolation::ReadCommitted, Isolation::ReadUncommitted];
 
-/// What a server does: all pieces of a stream, or what was read at once.
+/// Reads as a server does: all pieces of a stream, or all at once.
 fn whole(fetched: FetchedRecords<RecordSource>) -> (FetchedRecords, usize) {
     let length_bytes = fetched.records.length_bytes();
     let mut pieces = Vec::new();

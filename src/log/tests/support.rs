@@ -1,4 +1,4 @@
-//! What the tests of this layer share: batches in a line, a log in a directory, and reading it all back.
+//! Support of this layer's tests: batches in a line, a log in a directory, and reading it all back.
 
 use std::path::PathBuf;
 
@@ -180,7 +180,7 @@ impl PartitionLog {
     }
 }
 
-/// What a consumer does with fetched batches (kafka.md 2.9): leaves aborted ones out, and returns its next position.
+/// Consumes fetched batches (kafka.md 2.9): leaves aborted ones out, and returns its next position.
 pub(in crate::log) fn collect(
     seen: &mut Vec<Seen>,
     from: Offset,

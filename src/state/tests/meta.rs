@@ -1,4 +1,4 @@
-//! What a changed job is told about the state that it finds.
+//! Answers to a changed job about the state that it finds.
 
 #![allow(clippy::disallowed_methods, reason = "the tests damage real files")]
 

@@ -58,7 +58,7 @@ struct Job {
     open: Option<(StateBackend, Store<String>)>,
     changelog: Changelog,
     taken: Option<(FlushBatch, Vec<(u16, Offset)>)>,
-    /// What the open cycle should show.
+    /// Values of the open cycle.
     model: [Values; STATE_PARTITIONS as usize],
 }
 

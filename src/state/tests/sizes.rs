@@ -1,4 +1,4 @@
-//! What a store tells of its size and its reads.
+//! Sizes and reads that a store tells.
 
 use std::time::Duration;
 

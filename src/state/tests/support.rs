@@ -80,7 +80,7 @@ impl Changelog {
             .collect()
     }
 
-    /// What a partition holds once the records before `end` are applied.
+    /// Folds a partition's records before `end` into its values.
     pub(super) fn fold(&self, partition: u16, end: Offset) -> Values {
         let mut values = Values::new();
         let records = self.records.get(&partition).into_iter().flatten();
@@ -151,7 +151,7 @@ pub(super) fn open_store(backend: &StateBackend) -> Result<Store<String>, StateE
     Store::open(backend, STORE, &all_partitions(), Bincode)
 }
 
-/// What the store shows of a partition now.
+/// Scans all values of a partition.
 pub(super) fn scan(store: &mut Store<String>, partition: u16) -> Result<Values, StateError> {
     let mut values = Values::new();
     let mut last: Option<Vec<u8>> = None;
@@ -220,8 +220,8 @@ impl Home {
         StateBackend::open(&Env::real(), &self.path(), config)
     }
 
-    /// What is on disk now, while the database is open, becomes the directory; what RocksDB has in memory is lost
-    /// as by `kill -9`.
+    /// Crashes as by `kill -9`: what is on disk now, while the database is open, becomes the directory; what RocksDB has
+    /// in memory is lost.
     pub(super) fn crash(&mut self) {
         let from = self.path();
         self.generation += 1;

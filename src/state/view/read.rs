@@ -30,7 +30,7 @@ pub(crate) struct RangeOf<'a> {
     pub(crate) to: Option<&'a [u8]>,
     /// The order within each.
     pub(crate) direction: Direction,
-    /// How many rows of each are shown at most.
+    /// Most rows to show of each.
     pub(crate) rows_max: usize,
 }
 

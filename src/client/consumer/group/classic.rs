@@ -41,7 +41,7 @@ pub(super) fn run(member: Member) {
     }
 }
 
-/// What the leader has assigned, and when it looks at the topics again.
+/// Assignment of the leader, and when it looks at the topics again.
 struct Leading {
     counts: Counts,
     next_look: Instant,

@@ -44,7 +44,7 @@ pub(super) fn run(mut member: Member) {
 
 struct Modern {
     member: Member,
-    /// What the member is to own.
+    /// Target assignment.
     target: BTreeSet<TopicPartition>,
     names: BTreeMap<TopicId, TopicName>,
     /// The identities of the topics that the member was given.
@@ -52,7 +52,7 @@ struct Modern {
     /// After a lost answer, the next heartbeat repeats all that the group knows of the member.
     says_everything: bool,
     interval: Duration,
-    /// What the consumer was told to read and has not applied yet.
+    /// Assignment that the consumer has not applied yet.
     published: Option<(u64, BTreeSet<TopicPartition>)>,
 }
 

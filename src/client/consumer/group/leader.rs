@@ -10,7 +10,7 @@ use crate::protocol::consumer_protocol::{ConsumerProtocolError, Subscription};
 use crate::protocol::messages::groups::JoinGroupMember;
 use crate::types::{PartitionIndex, TopicName, TopicPartition};
 
-/// How many partitions each topic has.
+/// Partitions of each topic.
 pub(super) type Counts = BTreeMap<TopicName, PartitionIndex>;
 
 /// The members' subscriptions.
@@ -73,7 +73,7 @@ impl Subscriptions {
         readers
     }
 
-    /// What members own by their own words; of two that claim a partition, the one of the newer generation is right.
+    /// Finds owners by the members' words; of two that claim a partition, the one of the newer generation is right.
     fn owners(&self) -> BTreeMap<&TopicPartition, &str> {
         let mut owners: BTreeMap<&TopicPartition, (i32, &str)> = BTreeMap::new();
         for (id, (_, subscription)) in &self.0 {

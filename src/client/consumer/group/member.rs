@@ -18,10 +18,10 @@ use crate::types::{GroupId, TopicName, TopicPartition};
 
 /// The pause after an answer that says "later" (`retry.backoff.ms`).
 const BACKOFF: Duration = Duration::from_millis(100);
-/// How often a member that does not poll is looked at.
+/// Interval of looks at a member that does not poll.
 const IDLE_CHECK: Duration = Duration::from_millis(100);
 
-/// Why a member's thread ends.
+/// Reason for a thread's end.
 pub(super) enum Stop {
     /// It was asked to.
     Closing,
@@ -45,7 +45,7 @@ pub(super) struct Member {
     pub(super) member_id: String,
     /// Generation or member epoch.
     pub(super) generation: i32,
-    /// What the consumer reads, once it has applied what was published.
+    /// Partitions read, once the consumer has applied what was published.
     pub(super) owned: BTreeSet<TopicPartition>,
     closing: SharedFuture<oneshot::Receiver<()>>,
 }
@@ -88,7 +88,7 @@ impl Member {
         }
     }
 
-    /// What an error means for the membership: after this the member joins anew, unless it stops.
+    /// Judges an error for the membership: after this the member joins anew, unless it stops.
     pub(super) fn judge(&mut self, error: ClientError) -> Result<(), Stop> {
         match error.code() {
             Some(ErrorCode::RebalanceInProgress) => {}

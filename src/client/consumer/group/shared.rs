@@ -156,10 +156,10 @@ impl Shared {
         Polling(self.clone())
     }
 
-    /// What is to be read, if it has changed.
+    /// Returns what is to be read, if it is new.
     ///
     /// # Errors
-    /// Why the membership has ended.
+    /// Reason for the membership's end.
     pub(in crate::client::consumer) fn desired(&self) -> Result<Option<Desired>, ClientError> {
         let state = self.state.lock();
         if let Some(failure) = &state.failure {

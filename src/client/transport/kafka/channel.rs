@@ -20,10 +20,10 @@ use crate::net::{FrameReader, FrameWriter};
 use crate::protocol::ErrorKind;
 use crate::protocol::wire::{EncodedFrame, Request, WireError, decode_response, encode_request};
 
-/// So many frames go into one write at most: enough to fill it, few enough to keep the list short.
+/// Most frames of one write: enough to fill it, few enough to keep the list short.
 const FRAMES_A_WRITE_MAX: usize = 64;
 
-/// Why there is no answer.
+/// Reason for no answer.
 #[derive(Debug, Clone)]
 pub(super) enum Broken {
     /// The request never left: it has no effect.
@@ -42,10 +42,10 @@ struct Outgoing {
     answer: Option<Answer>,
 }
 
-/// What both directions share.
+/// State of both directions.
 struct State {
     in_flight: Mutex<VecDeque<(i32, Answer)>>,
-    /// Why the connection is over, once it is.
+    /// Reason for the end, once there is one.
     end: watch::Sender<Option<String>>,
     muted_until: Mutex<Option<Instant>>,
     has_answered: AtomicBool,
@@ -58,7 +58,7 @@ pub(super) struct Lifetime {
     pub(super) retires: Option<Instant>,
     /// The broker closes a connection that nobody uses: one that was idle for so long is not trusted any more.
     pub(super) idle_max: Duration,
-    /// What it may mean if the broker ends it before it has answered anything.
+    /// Likely cause if the broker ends it before it has answered anything.
     pub(super) if_never_answered: &'static str,
 }
 

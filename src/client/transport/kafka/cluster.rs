@@ -29,10 +29,10 @@ use crate::protocol::wire::{ApiKey, Request};
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{ProducerEpoch, ProducerId, TopicName, TopicPartition};
 
-/// How long a topic that the cluster does not know is looked for: one that was just created is on its way.
+/// Longest search for a topic that the cluster does not know: one that was just created is on its way.
 const MISSING_TOPIC_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a coordinator coordinates, with Kafka's number.
+/// Kind of a coordinator, with Kafka's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum CoordinatorKind {
     Group = 0,
@@ -49,15 +49,15 @@ pub(super) enum Target {
     Coordinator(CoordinatorKind, String),
 }
 
-/// How a request is to be carried out.
+/// Plan of a request.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) target: Target,
     pub(super) lane: Lane,
     pub(super) repeat: Repeat,
-    /// How long the broker itself may wait before it answers.
+    /// Longest wait of the broker itself before it answers.
     pub(super) broker_wait: Duration,
-    /// What it is about, for messages.
+    /// Its subject, for messages.
     pub(super) about: String,
 }
 
@@ -251,7 +251,7 @@ impl Cluster {
         }
     }
 
-    /// What was believed may be wrong: the next attempt asks again who is responsible.
+    /// Doubts what was believed: the next attempt asks again who is responsible.
     fn doubt(&self, target: &Target, error: &ClientError) {
         let is_moved = !matches!(
             error.code(),
@@ -302,7 +302,7 @@ impl Cluster {
         channel.inspect_err(|_| self.is_unreachable(node))
     }
 
-    /// What the broker led or coordinated may be somewhere else by now.
+    /// Forgets what the broker led or coordinated: it may have moved by now.
     fn is_unreachable(&self, node: NodeId) {
         self.metadata(|metadata| metadata.deny_all_of(node));
         self.coordinators

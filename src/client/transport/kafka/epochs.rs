@@ -27,7 +27,7 @@ struct Position {
     topic: TopicId,
 }
 
-/// What has to be settled before a position is read on.
+/// Doubt to be settled before a position is read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
     /// Where the leader says that this epoch ends.
@@ -69,7 +69,7 @@ impl Epochs {
         }
     }
 
-    /// What is to be settled before `offset` is read at a leader of `leader_epoch` of the topic.
+    /// Finds the doubt to settle before `offset` is read at a leader of `leader_epoch` of the topic.
     pub(super) fn doubt(
         &self,
         place: &TopicPartition,

@@ -26,13 +26,13 @@ use crate::types::{Isolation, Offset, ProducerId, TopicId, TopicName, TopicParti
 const SHARED_WAIT_MAX: Duration = Duration::from_millis(200);
 /// Who asks, as the protocol names readers.
 const CONSUMER: i32 = -1;
-/// How long a partition that nobody leads or knows is looked for before the reader is told.
+/// Longest search for a partition that nobody leads or knows before the reader is told.
 const MISSING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The partitions that one broker leads.
 type Parts = BTreeMap<NodeId, Vec<(FetchPartition, Leader)>>;
 
-/// What one broker's part came to.
+/// Result of one broker's part.
 #[derive(Default)]
 struct Part {
     fetched: Vec<FetchedPartition>,

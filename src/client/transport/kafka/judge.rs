@@ -3,7 +3,7 @@
 use crate::client::ClientError;
 use crate::protocol::{ErrorCode, ErrorKind};
 
-/// What may be done with a request whose answer was lost.
+/// Permission to repeat a request whose answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeat {
     /// It changes nothing, or the same thing again: it is sent again.
@@ -12,7 +12,7 @@ pub(super) enum Repeat {
     IfRefused,
 }
 
-/// What comes next.
+/// Next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     /// The request is sent again after a pause, to whoever is responsible by then.
@@ -116,7 +116,7 @@ pub(super) fn refused(
     }
 }
 
-/// What an operator of the cluster can do about a refusal: which right is missing on what.
+/// Advises the cluster's operator on a refusal: which right is missing on what.
 fn advice(request: &str, code: ErrorCode) -> Option<String> {
     let (operation, resource) = match code {
         ErrorCode::TopicAuthorizationFailed => (topic_right(request), "topic"),

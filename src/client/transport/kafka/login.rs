@@ -49,7 +49,7 @@ struct Conversation {
     next_correlation_id: i32,
 }
 
-/// Why a conversation ended.
+/// End of a conversation.
 enum Trouble {
     Net(NetError),
     Wire(WireError),
@@ -129,7 +129,7 @@ impl Login<'_> {
         }
     }
 
-    /// What a broker does that was addressed in another way than it expects, before it has answered anything.
+    /// Explains the trouble of a broker that was addressed in another way than it expects, before its first answer.
     fn at_first_word(&self, trouble: Trouble) -> Trouble {
         let is_encrypted = self.settings.security_protocol.is_encrypted();
         match trouble {
@@ -227,7 +227,7 @@ impl Login<'_> {
 }
 
 impl Conversation {
-    /// What the broker speaks. One that does not know our newest version of the question says so in the oldest one.
+    /// Asks for its APIs. A broker that does not know our newest version of the question says so in the oldest one.
     async fn api_versions(&mut self) -> Result<ApiVersionsResponse, Trouble> {
         let request = ApiVersionsRequest {
             client_software_name: "onceflow".to_owned(),

@@ -26,7 +26,7 @@ pub(super) struct Leader {
     pub(super) epoch: i32,
 }
 
-/// What the cache says about a partition's leader.
+/// The cache's answer about a partition's leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lookup {
     Known(Leader),

@@ -7,7 +7,7 @@ const CA: &str = "ssl.truststore.location";
 const CERTIFICATE: &str = "ssl.keystore.certificate.chain";
 const KEY: &str = "ssl.keystore.key";
 
-/// What a name means that is not one of ours; `None` if it is one of ours, or of nobody's.
+/// Explains a name that is not one of ours; `None` if it is one of ours, or of nobody's.
 pub(super) fn meaning(name: &str, value: &str) -> Option<Meaning> {
     let same = |ours| Some(Ok(vec![(ours, value.to_owned())]));
     match name {
@@ -74,7 +74,7 @@ fn jaas(value: &str) -> Meaning {
     }
 }
 
-/// Why we do not have a setting of Kafka's clients.
+/// Explains why we lack a setting of Kafka's clients.
 fn absent(name: &str) -> Option<&'static str> {
     let why = match name {
         "ssl.key.password" | "ssl.keystore.password" | "ssl.truststore.password" => {

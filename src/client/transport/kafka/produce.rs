@@ -23,7 +23,7 @@ use crate::protocol::wire::messages::produce as wire;
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{Offset, Sequence, Timestamp, TopicName, TopicPartition};
 
-/// What the broker said of one batch; `None` with `acks=0`.
+/// Answer of the broker on one batch; `None` with `acks=0`.
 type Said = Result<Option<wire::PartitionProduceResponse>, ClientError>;
 type Batch = Waiting<oneshot::Sender<Said>>;
 

@@ -130,7 +130,7 @@ impl Setting for i16 {
 }
 
 settings! {
-    /// How to reach a Kafka cluster. The names are Kafka's, where Kafka has the setting.
+    /// Settings for a Kafka cluster. The names are Kafka's, where Kafka has the setting.
     ///
     /// ```
     /// use onceflow::client::transport::KafkaSettings;
@@ -152,11 +152,11 @@ settings! {
     pub struct KafkaSettings {
         /// Brokers to begin with, `host:port` with commas; the others are learnt from them.
         bootstrap_servers: Vec<Address> = Vec::new(), "bootstrap.servers";
-        /// How the client calls itself in the brokers' logs and quotas.
+        /// Name of the client in the brokers' logs and quotas.
         client_id: String = "onceflow".to_owned(), "client.id";
         /// Encryption and authentication.
         security_protocol: SecurityProtocol = SecurityProtocol::Plaintext, "security.protocol";
-        /// How the client proves who it is.
+        /// Proof of the client's identity.
         sasl_mechanism: Mechanism = Mechanism::Scram(ScramHash::Sha512), "sasl.mechanism";
         /// The user's name.
         sasl_username: Option<String> = None, "sasl.username";
@@ -170,13 +170,13 @@ settings! {
         ssl_key: Option<Pem> = None, "ssl.keystore.key";
         /// Whether the broker's name must stand in its certificate; `https` or `none`.
         ssl_verify_hostname: EndpointCheck = EndpointCheck::Https, "ssl.endpoint.identification.algorithm";
-        /// How long to wait for a connection and its handshakes.
+        /// Longest wait for a connection and its handshakes.
         connection_setup_timeout: Duration = Duration::from_secs(10), "socket.connection.setup.timeout.ms";
         /// A connection that nobody used for so long is not used again: brokers close theirs after ten minutes.
         connections_max_idle: Duration = Duration::from_secs(540), "connections.max.idle.ms";
         /// A request without an answer after so long counts as lost, and its connection is closed.
         request_timeout: Duration = Duration::from_secs(30), "request.timeout.ms";
-        /// How long a request is repeated where that is safe: leaders move, coordinators load, brokers restart.
+        /// Longest time to repeat a request where that is safe: leaders move, coordinators load, brokers restart.
         default_api_timeout: Duration = Duration::from_secs(60), "default.api.timeout.ms";
         /// The first pause before a request is repeated.
         retry_backoff: Duration = Duration::from_millis(100), "retry.backoff.ms";
@@ -186,9 +186,9 @@ settings! {
         reconnect_backoff: Duration = Duration::from_millis(50), "reconnect.backoff.ms";
         /// The longest pause before a broker is connected to again.
         reconnect_backoff_max: Duration = Duration::from_secs(1), "reconnect.backoff.max.ms";
-        /// What is known of a topic is asked for again after so long.
+        /// Age at which a topic's metadata is asked for again.
         metadata_max_age: Duration = Duration::from_secs(300), "metadata.max.age.ms";
-        /// How many copies of a topic that we create are kept; −1 for the cluster's default.
+        /// Copies of a topic that we create; −1 for the cluster's default.
         replication_factor: i16 = -1, "replication.factor";
         /// The protocol of transactions, `v2` or `v1`.
         transaction_protocol: TransactionProtocol = TransactionProtocol::V2, "transaction.protocol";
@@ -283,7 +283,7 @@ impl KafkaSettings {
         Ok(self)
     }
 
-    /// What the process's environment says, and the TOML file that it names; a variable beats the file.
+    /// Reads the process's environment, and the TOML file that it names; a variable beats the file.
     ///
     /// # Errors
     /// If the file cannot be read, there is no such setting, or a value does not parse.
@@ -332,7 +332,7 @@ impl KafkaSettings {
         Ok(())
     }
 
-    /// What these settings say of producers, else their defaults.
+    /// Returns the producers' settings, else their defaults.
     ///
     /// # Errors
     /// If the settings contradict each other.
@@ -340,7 +340,7 @@ impl KafkaSettings {
         ProducerConfig::from_map(&self.clients_of(ProducerConfig::NAMES))
     }
 
-    /// What these settings say of consumers, else their defaults.
+    /// Returns the consumers' settings, else their defaults.
     ///
     /// # Errors
     /// If a value does not parse; it was checked when it was given.

@@ -24,14 +24,14 @@ pub(super) enum Place {
     Node(NodeId),
 }
 
-/// What a connection is for: requests of one kind do not wait behind those of another.
+/// Use of a connection: requests of one kind do not wait behind those of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Lane {
     /// Batches.
     Produce,
-    /// What is answered soon.
+    /// Requests answered soon.
     Control,
-    /// What the broker may park: each request has a connection to itself while it waits.
+    /// Requests that the broker may park: each has a connection to itself while it waits.
     Parked,
 }
 

@@ -25,9 +25,9 @@ const TOPIC_CONFIG_SOURCE: i8 = 1;
 /// Kafka's numbers of "set" and "back to the default".
 const SET: i8 = 0;
 const DELETE: i8 = 1;
-/// How long changed settings, and the end of a topic, are waited for.
+/// Longest wait for changed settings, and for the end of a topic.
 const CONFIG_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a created topic may take to have leaders, as far as the brokers tell.
+/// Longest wait for a created topic's leaders, as far as the brokers tell.
 const CREATION_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Gathers what belongs to one topic, in order.

@@ -21,7 +21,7 @@ use crate::protocol::wire::messages as wire;
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{ProducerEpoch, ProducerId, ProducerIdentity, TopicPartition, TransactionalId};
 
-/// What joined the open transaction of each id (older protocol only).
+/// Partitions in the open transaction of each id (older protocol only).
 #[derive(Default)]
 pub(super) struct Joined {
     partitions: Mutex<HashMap<TransactionalId, (ProducerIdentity, HashSet<TopicPartition>)>>,

@@ -1,4 +1,4 @@
-//! What becomes of a transaction whose end was refused: what may have had its effect is never told as if it had none,
+//! Fate of a transaction whose end was refused: what may have had its effect is never told as if it had none,
 //! and who takes an id over gets it.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::protocol::wire::messages::init_producer_id::{
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{ProducerEpoch, ProducerId, ProducerIdentity, TransactionalId};
 
-/// What a commit hears and how often it was asked for, if the coordinator refuses it with `codes` first.
+/// Commits; returns the outcome and the attempts, if the coordinator refuses it with `codes` first.
 fn commit(
     codes: &'static [ErrorCode],
     protocol: &str,

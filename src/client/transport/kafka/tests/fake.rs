@@ -40,7 +40,7 @@ pub(super) struct Asked {
     frame: Bytes,
 }
 
-/// What a broker does about a request.
+/// Answer of a broker to a request.
 pub(super) enum Heard {
     Answer(Vec<Bytes>),
     /// Answered once the test opens the gate.
@@ -76,10 +76,10 @@ impl Asked {
     }
 }
 
-/// What a test says: `None` for what brokers usually answer.
+/// Rule of a test: `None` for what brokers usually answer.
 type Rule = dyn Fn(&Asked) -> Option<Heard> + Send + Sync;
 
-/// What the metadata says.
+/// Metadata that it tells.
 #[derive(Clone)]
 pub(super) struct Known {
     pub(super) topic_id: TopicId,
@@ -87,7 +87,7 @@ pub(super) struct Known {
     pub(super) leader: (i32, i32),
     /// Who coordinates everything.
     pub(super) coordinator: i32,
-    /// So many more questions for `t` are answered as if there were none.
+    /// Questions for `t` that are still answered as if there were none.
     pub(super) hidden_looks: u32,
 }
 
@@ -157,7 +157,7 @@ impl Fake {
         self.shared.ports[&node]
     }
 
-    /// What came, of one API.
+    /// Lists the requests of an API.
     pub(super) fn asked(&self, api: ApiKey) -> Vec<Asked> {
         let asked = self.shared.asked.lock();
         asked

@@ -1,4 +1,4 @@
-//! What decides, without I/O: who leads, what a failure means, whose turn it is, which version is sent, what a setting says.
+//! Decisions without I/O: who leads, what a failure means, whose turn it is, which version is sent, what a setting says.
 
 mod ends;
 mod fake;
