@@ -49,7 +49,7 @@ pub(super) struct Core {
     pub(super) unflushed: Mutex<Vec<Arc<Partition>>>,
     /// Those of topics with an interval of their own, each with the time at which it is to be synced.
     pub(super) unflushed_until: Mutex<Vec<(Instant, Arc<Partition>)>>,
-    /// Why nothing is acknowledged any more, once that is so. Never cleared (F11).
+    /// Reason for no more acknowledgements, once there is one. Never cleared (F11).
     pub(super) refusal: OnceLock<BrokerError>,
     /// Set when the broker is closed: what is in flight is still served, new calls are not.
     pub(super) closed: OnceLock<BrokerError>,
@@ -60,7 +60,7 @@ pub(super) struct Core {
 
 impl Core {
     /// # Errors
-    /// Why this broker serves no more: it was closed, or a write or sync failed.
+    /// The reason for the end of service: it was closed, or a write or sync failed.
     pub(super) fn check_open(&self) -> Result<(), BrokerError> {
         match self.refusal.get().or_else(|| self.closed.get()) {
             None => Ok(()),

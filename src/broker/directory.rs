@@ -30,7 +30,7 @@ const BALLAST: &str = "ballast";
 /// The server's users and access rules, and the lock of those who change them.
 const SECURITY: &str = "security.json";
 const SECURITY_LOCK: &str = "security.lock";
-/// What may be at the top of a data directory. `lost+found` is the file system's own.
+/// Names at the top of a data directory. `lost+found` is the file system's own.
 const KNOWN: &[&str] = &[
     LOCK,
     META,
@@ -43,14 +43,14 @@ const KNOWN: &[&str] = &[
     "state",
     "lost+found",
 ];
-/// What an interrupted beginning may leave (see `initialise`), and what may be made before: users.
+/// Names that an interrupted beginning may leave (see `initialise`), or that come before it: users.
 const BEGUN: &[&str] = &[LOCK, TOPICS, LOG, SECURITY, SECURITY_LOCK, "lost+found"];
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Meta {
     cluster_id: String,
-    /// How often the directory was opened before; left out at first, so that the file is then what it always was.
+    /// Earlier openings of the directory; left out at first, so that the file is then what it always was.
     #[serde(default, skip_serializing_if = "is_zero")]
     broker_epoch: i32,
     /// The first opening since which nothing was lost that had been written. Left out while it is that of the first.

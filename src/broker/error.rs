@@ -9,14 +9,14 @@ use crate::protocol::batch::BadRecord;
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::NameError;
 
-/// Why the broker refused or failed a request.
+/// Refusal or failure of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 #[non_exhaustive]
 pub struct BrokerError {
     /// Kafka's code, which remote clients are given.
     pub code: ErrorCode,
-    /// What happened, to what, and what to do.
+    /// The failure, its object, and what to do.
     pub message: String,
     /// The records of a batch that were bad, if it was refused for them (KIP-467).
     pub bad_records: Vec<BadRecord>,
@@ -52,7 +52,7 @@ impl BrokerError {
         Self::new(ErrorCode::CorruptMessage, message)
     }
 
-    /// What a caller may do about it.
+    /// Returns what a caller may do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -16,7 +16,7 @@ use crate::log::{LogError, PartitionLog, ReadPlan, RecordSource};
 use crate::protocol::messages::{FetchPartition, FetchRequest, FetchedPartition, FetchedRecords};
 use crate::types::{Isolation, Offset};
 
-/// How a fetch gives records: all in memory, or large reads as streams.
+/// Form of a fetch's records: all in memory, or large reads as streams.
 pub trait FetchedAs: Sized + Send + 'static {
     /// No records.
     fn nothing() -> Self;
@@ -38,10 +38,10 @@ pub trait FetchedAs: Sized + Send + 'static {
     /// As `ReadPlan::execute`.
     fn read(plan: ReadPlan, held_bytes_max: usize) -> Result<FetchedRecords<Self>, LogError>;
 
-    /// How many bytes of records there are.
+    /// Returns the bytes of records.
     fn length_bytes(&self) -> usize;
 
-    /// How many of them are in memory.
+    /// Returns those of them in memory.
     fn held_bytes(&self) -> usize;
 }
 
@@ -105,7 +105,7 @@ impl FetchedAs for RecordSource {
 pub struct Fetch<R = Bytes> {
     core: Arc<Core>,
     request: FetchRequest,
-    /// What the records that are given may take in memory, but for one batch.
+    /// Most bytes of records in memory, but for one batch.
     held_bytes_max: usize,
     reader: u64,
     deadline: Instant,

@@ -32,7 +32,7 @@ pub struct CompactionHold {
     pub partitions: Vec<HeldPartition>,
 }
 
-/// How far a partition was compacted.
+/// Compaction of a held partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldPartition {
     /// The end of what was compacted when the hold was taken.

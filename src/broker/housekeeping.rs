@@ -1,4 +1,4 @@
-//! What is done from time to time: timeouts, flushes, retention, compaction, checkpoints.
+//! Work of every now and then: timeouts, flushes, retention, compaction, checkpoints.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::env::{Instant, failpoint};
 use crate::log::{LogError, PartitionLog};
 use crate::types::{Offset, Timestamp, TopicName};
 
-/// How often timeouts of transactions and of group members are looked at: a timeout is late by at most so much.
+/// Interval of looks at timeouts of transactions and of group members: a timeout is late by at most so much.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Lets a thread sleep until it is told to stop.

@@ -49,7 +49,7 @@ pub(super) fn attested_end(batch: &Batch, journal: &TopicName, id: TopicId) -> O
     end
 }
 
-/// What the record of a decision says of its own journal.
+/// Reads the journal's own end from a decision's record.
 fn decided_end(key: &[u8], value: Option<&[u8]>, id: TopicId) -> Option<Offset> {
     let ends = transaction_log::durable_ends(key, value).ok()?;
     let own = ends.into_iter().filter(|end| end.topic_id == id);

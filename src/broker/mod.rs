@@ -93,7 +93,7 @@ pub enum SyncMode {
 /// The settings of a broker.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
-    /// What an acknowledged write survives.
+    /// Faults that an acknowledged write survives.
     pub durability: Durability,
     /// The longest transaction timeout that a producer may ask for (`transaction.max.timeout.ms`).
     pub transaction_max_timeout: Duration,
@@ -105,7 +105,7 @@ pub struct BrokerConfig {
     pub groups: GroupConfig,
     /// Written records that nobody waits for are synced after at most so long.
     pub flush_interval: Duration,
-    /// How often retention, compaction and checkpoints are looked at.
+    /// Interval of looks at retention, compaction and checkpoints.
     pub housekeeping_interval: Duration,
     /// Settings that new topics have unless they say otherwise, by Kafka's names.
     pub topic_defaults: BTreeMap<String, String>,

@@ -12,14 +12,14 @@ use crate::protocol::batch::{ControlRecord, ControlType};
 use crate::protocol::messages::TransactionResult;
 use crate::types::{EpochAtEnd, ProducerIdentity, TopicPartition};
 
-/// How a producer's transaction is to end in one partition.
+/// End of a producer's transaction in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OperatorMarker {
     /// Whose transaction, with the epoch of its data or a later one.
     pub producer: ProducerIdentity,
     /// The epoch of the coordinator that decided so.
     pub coordinator_epoch: i32,
-    /// How it ends.
+    /// Its end.
     pub result: TransactionResult,
 }
 

@@ -54,7 +54,7 @@ impl Partition {
     /// Locks the log. Lock order: group coordinator, partition, transaction coordinator, its journal.
     ///
     /// # Errors
-    /// Why the partition is offline.
+    /// Reason for the offline state.
     pub(super) fn lock(&self) -> Result<LockedLog<'_>, BrokerError> {
         let mapped = MutexGuard::try_map(self.log.lock(), |slot| match slot {
             Slot::Online(log) => Some(&mut **log),
@@ -66,7 +66,7 @@ impl Partition {
         })
     }
 
-    /// Why the partition is offline, if it is.
+    /// Returns why the partition is offline.
     pub(super) fn offline(&self) -> Option<BrokerError> {
         match &*self.log.lock() {
             Slot::Online(_) => None,

@@ -112,7 +112,7 @@ fn ensure_journal(
     })
 }
 
-/// What is known of the partitions before they are opened.
+/// State of the partitions before they are opened.
 struct Opener {
     env: Env,
     config: BrokerConfig,
@@ -554,7 +554,7 @@ fn replay_batches(
     Ok(reached)
 }
 
-/// Why a journal's record could not be taken in.
+/// Failure to take in a journal's record.
 struct ReplayError {
     kind: ErrorKind,
     why: String,

@@ -43,7 +43,7 @@ struct Work {
     is_stopped: bool,
 }
 
-/// What is to be done once the partition it was queued with is durable.
+/// Work to be done once the partition it was queued with is durable.
 pub(super) enum Waiter {
     /// Answer a produce request.
     Produce {

@@ -10,7 +10,7 @@ use super::partition::Partition;
 use super::{BrokerError, SyncMode};
 use crate::protocol::ErrorCode;
 
-/// How many threads help; they wait for the disk, not for a core.
+/// Number of helper threads; they wait for the disk, not for a core.
 pub(super) const COUNT: usize = 3;
 
 /// The partitions that wait for a helper. `None` ends one helper.

@@ -41,7 +41,7 @@ pub(super) struct TopicEntry {
     pub(super) id: String,
     /// Partitions that exist for readers and writers; 0 for a topic whose creation was not finished.
     pub(super) partitions_count: i32,
-    /// What an unfinished creation or growth was to reach.
+    /// Target of an unfinished creation or growth.
     pub(super) growing_to: Option<i32>,
     /// Whether its directories are being removed.
     pub(super) is_deleting: bool,

@@ -46,7 +46,7 @@ enum Sender {
     Done(oneshot::Sender<Result<(), BrokerError>>),
 }
 
-/// What a step leaves to be done once the coordinator's lock is free (lock order: partition, then coordinator).
+/// Work of a step for when the coordinator's lock is free (lock order: partition, then coordinator).
 enum Deferred {
     SyncData {
         ticket: Ticket,

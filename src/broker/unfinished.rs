@@ -11,7 +11,7 @@ use super::topics::{TopicEntry, TopicList};
 use crate::env::{Env, failpoint};
 use crate::types::{PartitionIndex, TopicName, TopicPartition};
 
-/// How deep the directory of a partition is: files only.
+/// Depth of a partition's directory: files only.
 const PARTITION_DEPTH: u32 = 1;
 
 impl Directory {

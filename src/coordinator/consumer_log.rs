@@ -43,7 +43,7 @@ const METADATA_HASH_TAG: u32 = 0;
 /// A topic id, an empty array, no tagged fields.
 const PARTITIONS_BYTES_MIN: usize = 18;
 
-/// What a key names.
+/// Content of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConsumerKey {
     /// The group's epoch.
@@ -56,7 +56,7 @@ pub(crate) enum ConsumerKey {
     Target,
     /// A member's target assignment.
     TargetMember(String),
-    /// What a member owns.
+    /// A member's assignment.
     Current(String),
     /// The topics that a regular expression of members names.
     Expression(String),
@@ -293,7 +293,7 @@ pub(crate) fn assignment_epoch(bytes: &[u8]) -> Result<i32, CoordinatorError> {
     })
 }
 
-/// What a member is to own.
+/// Target of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct TargetRecord(pub(super) Assignment);
 
@@ -357,7 +357,7 @@ impl ExpressionRecord {
     }
 }
 
-/// What a member owns.
+/// A member's assignment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct CurrentRecord {
     /// Its epoch.
@@ -365,9 +365,9 @@ pub(crate) struct CurrentRecord {
     /// The epoch before: its answer may have been lost.
     pub previous_epoch: i32,
     pub(super) state: MemberState,
-    /// What it owns and keeps.
+    /// Partitions to keep.
     pub(super) assigned: Assignment,
-    /// What it owns and is to give up.
+    /// Partitions to revoke.
     pub(super) revoking: Assignment,
 }
 

@@ -1,4 +1,4 @@
-//! Why a journal record could not be understood.
+//! Errors in journal records.
 
 use crate::protocol::ErrorKind;
 
@@ -15,7 +15,7 @@ pub(crate) enum CoordinatorError {
     CorruptRecord {
         /// The journal's topic.
         journal: &'static str,
-        /// What is wrong.
+        /// The fault.
         why: &'static str,
     },
     /// The record was written by a newer version.
@@ -33,7 +33,7 @@ pub(crate) enum CoordinatorError {
 }
 
 impl CoordinatorError {
-    /// What a caller may do about it.
+    /// Returns what a caller may do.
     #[must_use]
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {

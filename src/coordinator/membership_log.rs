@@ -53,7 +53,7 @@ pub(crate) struct ClassicMemberRecord {
     pub rebalance_timeout: Duration,
     /// Without a heartbeat for so long, it is removed.
     pub session_timeout: Duration,
-    /// What it said for the protocol that was chosen.
+    /// Its words for the protocol that was chosen.
     pub subscription: Bytes,
     /// Its assignment.
     pub assignment: Bytes,

@@ -22,7 +22,7 @@ const OFFSET_VALUE_VERSION: i16 = 3;
 /// The first version of a value without an expiry time of its own.
 const OFFSET_VALUE_VERSION_MIN: i16 = 2;
 
-/// What a key of the journal names.
+/// Content of a journal's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Key {
     /// The position of a group in a partition.

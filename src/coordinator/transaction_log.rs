@@ -48,7 +48,7 @@ const TAG_LAST_COMMIT: u32 = 10_001;
 const TAG_DURABLE_ENDS: u32 = 10_002;
 const TAG_HOLDER: u32 = 10_003;
 
-/// What a key of the journal names.
+/// Content of a journal's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Key {
     /// The transactions of one transactional id.
@@ -123,9 +123,9 @@ pub(crate) struct TransactionRecord {
     /// The identity under which the last committed transaction wrote. Its markers may not be durable while
     /// this record is: a partition that still has it open must be rolled forward.
     pub last_commit: Option<ProducerIdentity>,
-    /// What was durable when the transaction was decided (`PrepareCommit` only).
+    /// Durable ends when the transaction was decided (`PrepareCommit` only).
     pub durable_ends: Vec<DurableEnd>,
-    /// What the last decision did to the epoch. A transaction that keeps it has its markers durable before it is
+    /// Effect of the last decision on the epoch. A transaction that keeps it has its markers durable before it is
     /// complete, since its epoch would not tell its data from that of the next one.
     pub epochs: EpochAtEnd,
     /// The opening of the data directory in which the owner was last known to have lost nothing: what it wrote under this

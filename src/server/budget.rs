@@ -91,7 +91,7 @@ impl Budget {
         }
     }
 
-    /// How many bytes of records a fetch may have in memory now.
+    /// Returns the bytes of records for a fetch in memory now.
     pub(super) fn fetch_bytes_max(&self) -> usize {
         let used = self.answers_bytes.load(Ordering::Relaxed);
         let left = self.answers_bytes_max.saturating_sub(used);

@@ -12,11 +12,11 @@ use crate::protocol::sasl::Mechanism;
 pub struct ServerConfig {
     /// Where it listens. Only this machine reaches a loopback address.
     pub listen: Address,
-    /// What clients are told to connect to, if it is not the address that they reached already (behind a proxy, say).
+    /// Address that clients are told, if it is not the one that they reached already (behind a proxy, say).
     pub advertised: Option<Address>,
     /// TLS; without it everything is sent in the open.
     pub tls: Option<ServerTlsSettings>,
-    /// How clients prove who they are; empty: not by SASL.
+    /// Mechanisms of login for clients; empty: not by SASL.
     pub sasl: Vec<Mechanism>,
     /// Whether access rules decide what each user may do. What no rule allows is denied then.
     pub are_acls_enforced: bool,
@@ -52,7 +52,7 @@ impl Default for ServerConfig {
     }
 }
 
-/// What one server takes on. Each bound is there so that no client, broken or hostile, costs the others (I10).
+/// Limits of one server. Each is there so that no client, broken or hostile, costs the others (I10).
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections in all (`max.connections`).

@@ -32,10 +32,10 @@ use crate::protocol::wire::ApiKey;
 
 /// Answers that are written with one call at most.
 const ANSWERS_WRITTEN_MAX: usize = 16;
-/// So many bytes of answers do not wait for those of requests that are here already.
+/// Bytes of answers that do not wait for those of requests that are here already.
 const ANSWERS_HELD_BYTES_MAX: usize = 16 << 10;
 
-/// What all connections of a server share.
+/// State that a server's connections share.
 pub(super) struct Shared {
     pub(super) env: Env,
     pub(super) config: ServerConfig,
@@ -82,7 +82,7 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming, place: Place)
 /// A request's answer, and its part of the memory until it is on its way.
 type Pending = BoxFuture<'static, (Answer, Charge)>;
 
-/// What happens to a connection.
+/// Event of a connection.
 enum Event {
     /// The first request in line is answered.
     Answer((Answer, Charge)),

@@ -7,7 +7,7 @@ use crate::net::NetError;
 use crate::protocol::ErrorKind;
 use crate::protocol::sasl::SaslError;
 
-/// Why a server did not start, or a setting of its security was refused.
+/// Reason why a server did not start, or refused a setting of its security.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
@@ -18,13 +18,13 @@ pub enum ServerError {
     Insecure {
         /// Where it was to listen.
         address: String,
-        /// What is missing.
+        /// The missing part.
         lacking: &'static str,
     },
     /// A setting, a user or a rule is not valid.
     #[error("{what}")]
     Invalid {
-        /// What is wrong, and what to do.
+        /// The fault, and what to do.
         what: String,
     },
     /// A file cannot be locked or read.
@@ -50,7 +50,7 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    /// What a caller may do about it.
+    /// Returns what a caller may do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -14,7 +14,7 @@ use crate::protocol::wire::EncodedFrame;
 #[error("{0}")]
 pub(super) struct Malformed(pub(super) String);
 
-/// What a request is answered with: a frame, or nothing (`acks=0`).
+/// Answer to a request: a frame, or nothing (`acks=0`).
 pub(super) type Answer = Result<Option<Frame>, Malformed>;
 
 /// A response without its size: chunks, and between them streams of records that are read while it is sent.
@@ -26,7 +26,7 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// What `encoded` says, with `streams` in its gaps, in order.
+    /// Frames `encoded`, with `streams` in its gaps, in order.
     pub(super) fn new(encoded: EncodedFrame, streams: Vec<RecordStream>) -> Self {
         let lengths = streams.iter().map(RecordStream::left_bytes);
         let gaps = encoded.gaps.iter().map(|gap| gap.length_bytes);
@@ -41,13 +41,13 @@ impl Frame {
         }
     }
 
-    /// How many bytes it has.
+    /// Returns its bytes.
     pub(super) fn length_bytes(&self) -> usize {
         let streams = self.streams.iter().map(|(_, stream)| stream.left_bytes());
         self.chunks.iter().map(Bytes::len).chain(streams).sum()
     }
 
-    /// How many bytes it holds in memory until it is sent.
+    /// Returns the bytes in memory until it is sent.
     pub(super) fn held_bytes(&self) -> usize {
         let chunks: usize = self.chunks.iter().map(Bytes::len).sum();
         match self.streams.is_empty() {

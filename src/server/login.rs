@@ -27,7 +27,7 @@ const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 const ILLEGAL_SASL_STATE: i16 = 34;
 const SASL_AUTHENTICATION_FAILED: i16 = 58;
 
-/// What becomes of a connection's login.
+/// Next step of a connection's login.
 pub(super) enum LoginStep {
     /// It goes on; the client is sent this.
     Answer(Vec<Bytes>),
@@ -162,7 +162,7 @@ impl Login {
     }
 }
 
-/// Why a login was refused, for the operator's log: the client may be told less.
+/// Finds why a login was refused, for the operator's log: the client may be told less.
 fn cause(server: &SaslServer, error: &SaslError) -> String {
     server
         .cause()

@@ -50,7 +50,7 @@ use crate::net::{Address, Listener, OwnRuntime, ServerTls, raise_open_files_limi
 
 /// After a failed accept (too many open files, say) the next try waits so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How soon a change of users and rules by another process is seen.
+/// Interval of looks for changes of users and rules by other processes.
 const SECURITY_REFRESH: Duration = Duration::from_secs(1);
 
 /// A running server. Dropping it cuts all connections; [`Server::stop`] lets them finish first.

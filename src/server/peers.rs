@@ -17,7 +17,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// The delay doubles at most so often.
 const DOUBLINGS_MAX: u32 = 6;
 
-/// How many connections there are, from where, and who failed to log in.
+/// Connections by address, and failures to log in.
 pub(super) struct Peers {
     connections_max: usize,
     per_address_max: usize,
@@ -67,7 +67,7 @@ impl Peers {
         })
     }
 
-    /// How long the answer to a refused login from `from` is held back.
+    /// Returns the delay of the answer to a refused login from `from`.
     pub(super) fn refused_login(&self, from: IpAddr, now: Instant) -> Duration {
         let address = network(from);
         let refused = &mut self.table.lock().refused;

@@ -11,7 +11,7 @@ use super::config::Limits;
 use crate::net::{FrameReader, NetError};
 use crate::protocol::wire::{ApiKey, RequestHeader};
 
-/// Why a connection ended before its client ended it.
+/// End of a connection before its client ended it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum End {
     /// The network's part.

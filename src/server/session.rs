@@ -8,7 +8,7 @@ use super::budget::Budget;
 use super::security::{Decision, Operation, Principal, Resource, ResourceKind, Security};
 use crate::net::Address;
 
-/// So many refusals of one connection are reported one by one; then only each time that their number has doubled.
+/// Refusals of one connection that are reported one by one; then only each time that their number has doubled.
 const REFUSALS_REPORTED: u64 = 16;
 
 /// One connection: who it is, and what it may do.
@@ -114,7 +114,7 @@ impl Session {
             || self.is_allowed(Operation::IdempotentWrite, Resource::Cluster)
     }
 
-    /// How many bytes of records a fetch that asks for `asked` may have in memory now: less when much waits for slow readers.
+    /// Returns the bytes of records in memory for a fetch that asks for `asked`: less when much waits for slow readers.
     pub(super) fn fetch_bytes_max(&self, asked: usize) -> usize {
         asked.min(self.budget.fetch_bytes_max())
     }

@@ -21,7 +21,7 @@ fn open(dir: &Path) -> Broker {
     Broker::open(Env::real(), &dir.join("data"), BrokerConfig::default()).unwrap()
 }
 
-/// What the child was told, line by line: it outlives the child.
+/// Lines that the child was told: they outlive it.
 struct Diary(PathBuf);
 
 impl Diary {

@@ -11,7 +11,7 @@ use crate::protocol::messages::TransactionResult;
 use crate::protocol::{ErrorCode, ErrorKind};
 use crate::types::{Isolation, Offset};
 
-/// What a run was told: the transactions that it may count on, and the one whose end it was not told.
+/// Answers to a run: the transactions that it may count on, and the one whose end it was not told.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) committed: Vec<String>,

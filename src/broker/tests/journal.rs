@@ -69,7 +69,7 @@ fn has_data(env: &Env, partition: &str, producer: ProducerIdentity) -> bool {
     headers.any(|header| header.producer == producer && !header.is_control())
 }
 
-/// What of an abort was on the disk when the power failed.
+/// Part of an abort on the disk when the power failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reached {
     Undecided,
@@ -446,7 +446,7 @@ fn journal_record(id: u8, state: Option<u8>, epoch: i16) -> (Vec<u8>, Option<Vec
     (Key::Transaction(name).encode().to_vec(), value)
 }
 
-/// What a coordinator knows after a replay, and all that it then does about what is undecided.
+/// Replays; returns the coordinator's state, and all that it then does about what is undecided.
 fn replayed(journal: &Journal) -> (Vec<String>, Vec<String>) {
     let mut coordinator = TransactionCoordinator::new(Config::default());
     for (key, value) in journal {

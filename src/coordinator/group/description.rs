@@ -7,7 +7,7 @@ use crate::protocol::messages::groups::{
 };
 use crate::types::{GroupId, ProducerId, TopicPartition};
 
-/// What classic members call their kind if they read topics and share them out as Kafka's consumers do.
+/// Protocol type of classic members that read topics and share them out as Kafka's consumers do.
 const CONSUMERS: &str = "consumer";
 
 /// One group, as `group describe` shows it.
@@ -57,7 +57,7 @@ pub struct MemberDescription {
     pub instance_id: Option<String>,
     /// Who it is.
     pub client: ClientIdentity,
-    /// What it reads; `None` if only its like can tell.
+    /// Its partitions; `None` if only its like can tell.
     pub assignment: Option<Vec<TopicPartition>>,
 }
 

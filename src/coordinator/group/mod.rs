@@ -57,11 +57,11 @@ pub struct Config {
     pub session_timeout_min: Duration,
     /// The longest session timeout that a classic member may ask for (`group.max.session.timeout.ms`).
     pub session_timeout_max: Duration,
-    /// How many members a group may have (`group.max.size`).
+    /// Most members of a group (`group.max.size`).
     pub group_max_size: usize,
     /// Without a heartbeat for so long, a member of the consumer protocol is removed (`group.consumer.session.timeout.ms`).
     pub consumer_session_timeout: Duration,
-    /// How often members of the consumer protocol are told to come (`group.consumer.heartbeat.interval.ms`).
+    /// Heartbeat interval of members of the consumer protocol (`group.consumer.heartbeat.interval.ms`).
     pub consumer_heartbeat_interval: Duration,
 }
 
@@ -79,7 +79,7 @@ impl Default for Config {
     }
 }
 
-/// What a coordinator is told.
+/// Input of a coordinator.
 #[derive(Debug, Clone)]
 pub(crate) enum Input {
     /// Positions outside any transaction.
@@ -172,21 +172,21 @@ pub(crate) enum Input {
     JournalFailed {
         /// Which effect.
         ticket: Ticket,
-        /// Why.
+        /// The error.
         error: ErrorCode,
     },
     /// A transaction's marker was written to the journal.
     Marker {
         /// Whose transaction.
         producer_id: ProducerId,
-        /// How it ended.
+        /// Its end.
         result: TransactionResult,
     },
     /// Time has passed.
     Tick,
 }
 
-/// What is to be done.
+/// Work to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Append these records as one batch to `__consumer_offsets`, then say [`Input::JournalWritten`].

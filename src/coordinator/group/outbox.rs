@@ -10,7 +10,7 @@ use crate::protocol::ErrorCode;
 use crate::protocol::messages::CommittedOffset;
 use crate::types::{GroupId, ProducerId, ProducerIdentity, TopicPartition};
 
-/// What a journal append will change once it is written (I3).
+/// Change that a journal append makes once it is written (I3).
 #[derive(Debug, Clone)]
 pub(super) enum Write {
     /// Positions, by the producer of their transaction.
@@ -83,7 +83,7 @@ impl Outbox {
     }
 }
 
-/// What a step of one group may use.
+/// Context of one group's step.
 pub(super) struct Context<'a> {
     pub(super) config: &'a Config,
     pub(super) out: &'a mut Outbox,

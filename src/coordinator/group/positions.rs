@@ -14,7 +14,7 @@ pub(super) struct Position {
     pub(super) committed: CommittedOffset,
     /// Where its record stands in the journal: the later one wins.
     pub(super) journal_offset: Offset,
-    /// How long it had not been renewed when this process took it up.
+    /// Time without renewal before this process took it up.
     pub(super) idle_before: Duration,
     pub(super) idle_since: Instant,
 }

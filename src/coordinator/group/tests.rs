@@ -338,7 +338,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// What is committed, by partition, each with its place in the journal; and what is pending.
+/// Committed positions by partition, each with its place in the journal; and the pending ones.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Model {
     committed: BTreeMap<i32, (usize, i64)>,

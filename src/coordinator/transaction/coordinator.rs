@@ -20,7 +20,7 @@ use crate::types::{
     TransactionalId,
 };
 
-/// How many requests may wait for one transactional id's pending transition; more are told to retry.
+/// Most requests that wait for one transactional id's pending transition; more are told to retry.
 const PARKED_REQUESTS_MAX: usize = 64;
 
 /// The transaction coordinator. See the module's documentation for what its caller owes.
@@ -37,7 +37,7 @@ pub(crate) struct TransactionCoordinator {
     pub(super) desk: Desk,
 }
 
-/// How far the coordinator is in its life.
+/// Phase of the coordinator's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
     Replaying,
@@ -50,13 +50,13 @@ pub(super) enum Phase {
 /// One transactional id.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    /// What the journal says last (I3: nothing else decides).
+    /// Last record of the journal (I3: nothing else decides).
     pub(super) record: TransactionRecord,
     /// The one transition under way.
     pub(super) pending: Option<Pending>,
     /// When the open transaction is aborted.
     pub(super) deadline: Option<Instant>,
-    /// How long the id had been idle when this process took it up.
+    /// Idle time of the id before this process took it up.
     pub(super) idle_before: Duration,
     pub(super) idle_since: Instant,
     /// Partitions of the last commit, whose markers may not be durable: the next commit syncs them, too, because
@@ -111,7 +111,7 @@ pub(super) struct Pending {
     pub(super) waiter: Option<RequestId>,
 }
 
-/// What a transition waits for.
+/// Stage of a transition.
 #[derive(Debug, Clone, Hash)]
 pub(super) enum Stage {
     /// The transaction's data is being synced, before the decision to commit.
@@ -149,7 +149,7 @@ pub(super) enum Owner {
     Repair(u64),
 }
 
-/// What goes out: effects, and the tickets that will come back.
+/// Way out: effects, and the tickets that will come back.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Desk {
     next_ticket: u64,

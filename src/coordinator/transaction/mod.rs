@@ -56,7 +56,7 @@ pub(crate) struct Config {
     pub transactional_id_expiration: Duration,
     /// The last epoch that a producer is given; then its producer id is replaced. Lower only in tests.
     pub producer_epoch_max: ProducerEpoch,
-    /// How many producer ids are reserved by one journal record.
+    /// Producer ids reserved by one journal record.
     pub producer_id_block_size: i64,
     /// Stamped into every marker; must never decrease over the life of a data directory.
     pub coordinator_epoch: i32,
@@ -108,7 +108,7 @@ pub(crate) struct Found {
     pub whole_since: i32,
 }
 
-/// What a coordinator is told.
+/// Input of a coordinator.
 #[derive(Debug, Clone)]
 pub(crate) enum Input {
     /// A producer asks for its identity. Replies [`Reply::Producer`].
@@ -161,7 +161,7 @@ pub(crate) enum Input {
     JournalFailed {
         /// Which effect.
         ticket: Ticket,
-        /// What the waiting request is told.
+        /// Answer to the waiting request.
         error: ErrorCode,
     },
     /// An [`Effect::AppendJournal`] may or may not be in the journal (as after a failed sync).
@@ -181,7 +181,7 @@ pub(crate) enum Input {
     DataSyncFailed {
         /// Which effect.
         ticket: Ticket,
-        /// What the waiting request is told.
+        /// Answer to the waiting request.
         error: ErrorCode,
     },
     /// Every marker of an [`Effect::WriteMarkers`] is in its partition (not necessarily durable).
@@ -201,7 +201,7 @@ pub(crate) enum Input {
     Tick,
 }
 
-/// What is to be done.
+/// Work to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Effect {
     /// Make what these partitions hold durable, then say [`Input::DataSynced`].
@@ -228,9 +228,9 @@ pub(crate) enum Effect {
         ticket: Ticket,
         /// Whose transaction; the epoch is above that of its data, unless `epochs` says that it is kept.
         producer: ProducerIdentity,
-        /// What the transaction does to the epoch.
+        /// Its effect on the epoch.
         epochs: EpochAtEnd,
-        /// How it ends.
+        /// Its end.
         result: TransactionResult,
         /// Which partitions; one that was deleted is skipped.
         partitions: Vec<TopicPartition>,

@@ -115,7 +115,7 @@ impl TransactionCoordinator {
         self.retry_markers_later(id, partitions, waiter);
     }
 
-    /// What recovery does about a transaction found open, of the owner's own epoch.
+    /// Decides on a transaction that recovery found open, of the owner's own epoch.
     pub(super) fn classify_kept(
         &mut self,
         id: &TransactionalId,

@@ -1,4 +1,4 @@
-//! What follows when an effect is done, failed, or in doubt: memory changes here, and only after the journal (I3).
+//! Steps after an effect is done, failed, or in doubt: memory changes here, and only after the journal (I3).
 
 use super::coordinator::{Owner, Pending, Phase, Stage, TransactionCoordinator};
 use super::recovery::OVERDUE;

@@ -4,7 +4,7 @@
 //! with its identity, and with its open transaction, for what is left of the timeout. One that lived in the process is gone, and its
 //! transaction is aborted.
 //!
-//! What a partition still holds open is one of these, `e` being the epoch of its data and `E` the journal's:
+//! An open transaction of a partition is one of these, `e` being the epoch of its data and `E` the journal's:
 //!
 //! | found open | journal says | therefore |
 //! |---|---|---|
@@ -17,7 +17,7 @@
 //! | an unknown producer id | – | no decision: aborted |
 //! | `e = E`, of a decided transaction that keeps its epoch | | `older.rs` |
 //!
-//! What a client wrote last before a power loss may be lost without a trace, partition and journal record alike. Therefore an
+//! The last writes of a client before a power loss may be lost without a trace, partition and journal record alike. Therefore an
 //! identity given out before one is good for nothing but learning the outcome of a transaction, and aborting, however often
 //! the process ends in between: each record says in which opening its identity was good.
 //!

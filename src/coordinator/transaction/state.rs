@@ -29,7 +29,7 @@ pub(super) fn may_follow(to: TransactionState, from: TransactionState) -> bool {
     }
 }
 
-/// How a request's identity stands to the owner of the transactional id.
+/// Relation of a request's identity to the owner of the transactional id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     /// It is the owner's.
@@ -128,7 +128,7 @@ impl TransactionRecord {
         self.opening < whole_since || self.holder == Residence::Embedded
     }
 
-    /// How much of its timeout an open transaction has left after a restart, by the wall clock: the other one began anew.
+    /// Returns the rest of an open transaction's timeout after a restart, by the wall clock: the other one began anew.
     pub(super) fn time_left(&self, wall: Timestamp) -> Duration {
         let timeout_ms = u64::try_from(self.timeout_ms).unwrap_or(0);
         // C24: a stored time that lies in the future counts as now.
@@ -235,7 +235,7 @@ impl TransactionRecord {
         next
     }
 
-    /// How a decided transaction ends.
+    /// Returns a decided transaction's end.
     ///
     /// # Panics
     /// If it is not decided.

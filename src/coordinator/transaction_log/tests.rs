@@ -253,7 +253,7 @@ proptest! {
     }
 }
 
-/// What a coordinator knows, and what it does, after a replay.
+/// Replays; returns the coordinator's state, and its effects.
 fn replayed(journal: &[(Bytes, Option<Bytes>)]) -> (BTreeMap<String, String>, usize) {
     let mut coordinator = TransactionCoordinator::new(Config::default());
     for (key, value) in journal {

@@ -228,7 +228,7 @@ fn of_groups(broker: &BrokerConfig) -> Vec<Row> {
     ]
 }
 
-/// What follows from there being one broker, and cannot be otherwise.
+/// Settings fixed by there being one broker only.
 const FIXED: &[(&str, i8, &str, &str)] = &[
     ("broker.id", INT, "0", "The number of the only broker."),
     (

@@ -103,7 +103,7 @@ pub(in crate::server) fn describe(
     }
 }
 
-/// What the client may do with the cluster; nothing, as far as those hear who may not see it.
+/// Returns the client's operations on the cluster; none, as far as those hear who may not see it.
 pub(super) fn authorized_operations(call: &Call<'_>) -> i32 {
     match call.session.may_see(Resource::Cluster) {
         true => call.authorized_operations(Resource::Cluster),

@@ -25,7 +25,7 @@ use crate::types::TopicName;
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const GROUP: i8 = 32;
-/// What to do with a value.
+/// Operations on a value.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;

@@ -197,7 +197,7 @@ fn permitted(call: &Call<'_>, key: &TopicKey) -> Result<TopicName, ErrorCode> {
     }
 }
 
-/// What is to be read, or why nothing is.
+/// Finds what to read, or why nothing.
 fn readable(
     call: &Call<'_>,
     name: Result<TopicName, ErrorCode>,

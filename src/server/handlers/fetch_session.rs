@@ -63,7 +63,7 @@ pub(in crate::server) struct FetchSessions {
     sessions: Mutex<HashMap<u64, FetchSession>>,
 }
 
-/// What one request reads, and what its session makes of it.
+/// Plan of one request, and what its session makes of it.
 pub(super) struct Plan {
     /// The partitions, in order of preference.
     pub(super) partitions: Vec<(TopicKey, FetchPartition)>,
@@ -85,7 +85,7 @@ impl FetchSessions {
         self.sessions.lock().remove(&connection);
     }
 
-    /// What `request` reads. The session is taken out until [`FetchSessions::finish`]; a connection has one fetch at a time.
+    /// Plans `request`. The session is taken out until [`FetchSessions::finish`]; a connection has one fetch at a time.
     ///
     /// # Errors
     /// `FetchSessionIdNotFound`, `InvalidFetchSessionEpoch`, `FetchSessionTopicIdError`.

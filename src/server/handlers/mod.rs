@@ -155,7 +155,7 @@ impl Call<'_> {
         }
     }
 
-    /// What the client may do with `resource`, as Kafka's bits: one for each operation that there is on such a thing.
+    /// Returns the client's rights on `resource`, as Kafka's bits: one for each operation that there is on such a thing.
     fn authorized_operations(&self, resource: Resource<'_>) -> i32 {
         let operations = Operation::on(resource.kind()).iter();
         let allowed = operations.filter(|it| self.session.may(**it, resource));

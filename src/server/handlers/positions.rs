@@ -73,7 +73,7 @@ fn position(
     }
 }
 
-/// What each partition is told: its own error, or the outcome of the whole.
+/// Answers for each partition: its own error, or the outcome of the whole.
 fn outcomes<T, P>(
     asked: Vec<Asked>,
     whole: i16,

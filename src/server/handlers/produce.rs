@@ -22,7 +22,7 @@ const ABORTABLE_FROM: i16 = 11;
 /// From this version on batches may be compressed with zstd.
 const ZSTD_FROM: i16 = 7;
 
-/// How a whole request is to be appended.
+/// Terms of a whole request.
 struct Terms {
     version: i16,
     acks: Acks,

@@ -3,7 +3,7 @@
 use super::principal::Principal;
 use super::rules::{ANY, Acl, Operation, PatternKind, Permission, ResourceKind};
 
-/// How a filter's name is compared with the patterns of rules.
+/// Way to compare a filter's name with the patterns of rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NameFilter {
     /// Rules with this very pattern, of whatever kind.
@@ -22,7 +22,7 @@ pub struct AclFilter {
     pub resource: Option<ResourceKind>,
     /// Name of the pattern, or of the thing.
     pub name: Option<String>,
-    /// What `name` means.
+    /// Meaning of `name`.
     pub name_filter: NameFilter,
     /// Whom they are about.
     pub principal: Option<Principal>,

@@ -52,7 +52,7 @@ macro_rules! numbered {
 }
 
 numbered! {
-    /// What somebody wants to do.
+    /// Operation of a request or rule.
     Operation {
         /// Everything (in rules only).
         All = 2, "all";
@@ -68,7 +68,7 @@ numbered! {
         Alter = 7, "alter";
         /// See that it is there, and its state.
         Describe = 8, "describe";
-        /// What brokers do among themselves.
+        /// The brokers' own operations.
         ClusterAction = 9, "cluster-action";
         /// See settings.
         DescribeConfigs = 10, "describe-configs";
@@ -80,7 +80,7 @@ numbered! {
 }
 
 impl Operation {
-    /// What can be done with things of a kind.
+    /// Lists the operations on a kind.
     #[must_use]
     pub fn on(kind: ResourceKind) -> &'static [Self] {
         use Operation::*;
@@ -111,7 +111,7 @@ impl Operation {
 }
 
 numbered! {
-    /// What a rule is about.
+    /// Subject of a rule.
     ResourceKind {
         /// A topic.
         Topic = 2, "topic";
@@ -125,7 +125,7 @@ numbered! {
 }
 
 numbered! {
-    /// How a rule's name is compared.
+    /// Comparison of a rule's name.
     PatternKind {
         /// As it is; `*` stands for every name.
         Literal = 3, "literal";
@@ -135,7 +135,7 @@ numbered! {
 }
 
 numbered! {
-    /// What a rule says.
+    /// Verdict of a rule.
     Permission {
         /// No, whatever other rules say.
         Deny = 2, "deny";
@@ -188,7 +188,7 @@ impl<'a> Resource<'a> {
 pub struct Pattern {
     /// Of which kind they are.
     pub resource: ResourceKind,
-    /// How `name` is compared.
+    /// Comparison of `name`.
     pub kind: PatternKind,
     /// A name or its beginning.
     pub name: String,
@@ -210,7 +210,7 @@ impl Pattern {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Acl {
-    /// What it is about.
+    /// Its subject.
     pub pattern: Pattern,
     /// Whom it is about; `User:*` is everybody.
     pub principal: Principal,
@@ -244,7 +244,7 @@ impl Acl {
     }
 }
 
-/// What the rules say to a request.
+/// Verdict of the rules on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// Go on.

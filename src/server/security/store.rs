@@ -30,7 +30,7 @@ use crate::server::ServerError;
 
 const FILE: &str = "security.json";
 const LOCK: &str = "security.lock";
-/// How long a change waits for another process that is changing the file.
+/// Longest wait of a change for another process that is changing the file.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Users that can be kept. A table in memory, asked at each login.
@@ -64,7 +64,7 @@ pub struct UserCredential {
     pub user: String,
     /// For which mechanism.
     pub hash: ScramHash,
-    /// How often the password was hashed.
+    /// Hashings of the password.
     pub iterations: u32,
 }
 
@@ -83,7 +83,7 @@ struct Inner {
     changing: Mutex<()>,
 }
 
-/// What requests ask.
+/// State behind access checks.
 pub(in crate::server) struct Snapshot {
     content: Content,
     secret: Vec<u8>,
@@ -367,7 +367,7 @@ fn decode(text: &str) -> Result<Vec<u8>, ServerError> {
         .map_err(|error| invalid(format!("{FILE} holds a value that is not base64 ({error})")))
 }
 
-/// What a rule must be to mean what its writer means.
+/// Checks that a rule means what its writer means.
 fn check(acl: &Acl) -> Result<(), ServerError> {
     let name = &acl.pattern.name;
     let is_host = acl.host == "*" || acl.host.parse::<std::net::IpAddr>().is_ok();

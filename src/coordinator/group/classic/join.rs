@@ -126,7 +126,7 @@ impl ClassicGroup {
         self.rebalance(cx);
     }
 
-    /// What a member is told of this generation.
+    /// Answers a member for this generation.
     pub(super) fn joined(&self, member_id: &str) -> JoinedGroup {
         let is_leader = self.leader.as_deref() == Some(member_id);
         JoinedGroup {
@@ -275,7 +275,7 @@ fn update_member(
     }
 }
 
-/// What a member wants: a consumer's topics (what it says of its partitions changes with each start), or all its words.
+/// Reads a member's wish: a consumer's topics (what it says of its partitions changes with each start), or all its words.
 fn wants(metadata: &Bytes) -> Result<Vec<TopicName>, Bytes> {
     subscribed_topics(metadata).map_err(|_| metadata.clone())
 }

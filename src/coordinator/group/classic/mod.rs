@@ -108,7 +108,7 @@ impl Member {
         self.protocols.iter().any(|it| it.name == protocol)
     }
 
-    /// What the member says for a protocol.
+    /// Finds the metadata for a protocol.
     fn metadata(&self, protocol: Option<&str>) -> Bytes {
         let chosen = self
             .protocols
@@ -125,7 +125,7 @@ impl Member {
     }
 }
 
-/// What a classic group's journal append will change once it is written.
+/// Change that a classic group's journal append makes once it is written.
 #[derive(Debug, Clone)]
 pub(super) enum ClassicWrite {
     /// The leader's assignment of a generation.
@@ -262,7 +262,7 @@ impl ClassicGroup {
         vec![JournalRecord { key, value: None }]
     }
 
-    /// How many generations there were.
+    /// Returns the generation's number.
     pub(super) fn generation(&self) -> i32 {
         self.generation
     }
@@ -272,7 +272,7 @@ impl ClassicGroup {
         self.members.is_empty() && self.pending.is_empty()
     }
 
-    /// How long the group has been without members; zero if it has some.
+    /// Returns the time that the group has been empty; zero if it is not.
     pub(super) fn empty_for(&self, now: Instant) -> Duration {
         match self.is_empty() {
             true => now.since(self.empty_since),

@@ -159,7 +159,7 @@ impl ClassicGroup {
         }
     }
 
-    /// What follows when members or those to come have gone.
+    /// Continues when members or those to come have gone.
     pub(super) fn members_gone(&mut self, cx: &mut Context<'_>) {
         match self.phase {
             Phase::Completing { .. } | Phase::Stable { .. } => self.rebalance(cx),

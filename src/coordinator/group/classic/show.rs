@@ -1,4 +1,4 @@
-//! What a classic group shows of itself.
+//! Views of a classic group.
 
 use bytes::Bytes;
 

@@ -12,9 +12,9 @@ use crate::types::TopicName;
 
 /// The longest name that a member may give (client id, host, instance id, protocol), in bytes. Records hold 16-bit lengths.
 const NAME_BYTES_MAX: usize = 4096;
-/// What a member may say about itself in all, in bytes: one group's record must fit one batch of the journal.
+/// Most bytes of a member's words about itself in all: one group's record must fit one batch of the journal.
 const METADATA_BYTES_MAX: usize = 256 << 10;
-/// How many protocols a member may offer.
+/// Most protocols of a member.
 const PROTOCOLS_COUNT_MAX: usize = 64;
 
 /// Checks what does not depend on the group.

@@ -1,4 +1,4 @@
-//! What a heartbeat asks for: to join, to stay, to leave; and the roster that follows.
+//! Requests of a heartbeat: to join, to stay, to leave; and the roster that follows.
 
 use super::assignor::{self, Assignor};
 use super::reconcile::reconcile;
@@ -13,10 +13,10 @@ use crate::protocol::messages::groups::{
 
 /// The longest name that a member may give, in bytes: keys hold 16-bit lengths.
 const NAME_BYTES_MAX: usize = 4096;
-/// How many topics a member may want: one group's records must fit one batch of the journal.
+/// Most topics of a member: one group's records must fit one batch of the journal.
 const TOPICS_COUNT_MAX: usize = 10_000;
 
-/// What changes, and what the member is told.
+/// Changed roster, and the member's answer.
 type Outcome = (Option<Roster>, ConsumerGroupHeartbeatResponse);
 
 /// Checks what does not depend on the group.

@@ -45,7 +45,7 @@ use crate::protocol::messages::GroupMember;
 use crate::protocol::messages::groups::ConsumerGroupHeartbeatRequest;
 use crate::types::GroupId;
 
-/// How many heartbeats of a group may wait for its journal record; members have one in flight each.
+/// Most heartbeats of a group that wait for its journal record; members have one in flight each.
 const WAITING_COUNT_MAX: usize = 20_000;
 
 /// When a member is removed.
@@ -64,7 +64,7 @@ struct Waiting {
     unique: u128,
 }
 
-/// What a journal append will change once it is written.
+/// Change that a journal append makes once it is written.
 #[derive(Debug, Clone)]
 pub(super) struct ConsumerWrite {
     after: Roster,
@@ -147,7 +147,7 @@ impl ConsumerGroup {
         Ok(true)
     }
 
-    /// How often the group has changed.
+    /// Returns the number of changes.
     pub(super) fn epoch(&self) -> i32 {
         self.roster.epoch
     }

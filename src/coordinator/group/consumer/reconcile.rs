@@ -50,7 +50,7 @@ pub(super) fn reconcile(roster: &mut Roster, member_id: &str, owned: Option<&Ass
     current.revoking = Assignment::new();
 }
 
-/// What the other members own, or have not given up yet.
+/// Finds what the other members own, or have not revoked.
 fn owned_by_others(roster: &Roster, member_id: &str) -> Assignment {
     let mut taken = Assignment::new();
     let others = roster.members.iter().filter(|(id, _)| *id != member_id);

@@ -17,9 +17,9 @@ use crate::types::TopicName;
 const EXPRESSION_BYTES_MAX: usize = 4096;
 /// The memory that a compiled expression may take, in bytes.
 const COMPILED_BYTES_MAX: usize = 1 << 20;
-/// How deep groups may be nested.
+/// Deepest nesting of groups.
 const NESTING_MAX: u32 = 100;
-/// How many topics an expression may name: one group's records must fit one batch of the journal.
+/// Most topics that an expression may name: one group's records must fit one batch of the journal.
 const NAMED_COUNT_MAX: usize = 10_000;
 
 /// The expressions of a group's members, compiled. Derived: made again after a restart.

@@ -20,7 +20,7 @@ pub(super) const AWAY: i32 = -2;
 /// The epoch of a member that leaves for good.
 pub(super) const GONE: i32 = -1;
 
-/// How far a member is on its way to its target (Kafka's numbers).
+/// State of a member on its way to its target (Kafka's numbers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(i8)]
 pub(in crate::coordinator) enum MemberState {
@@ -64,7 +64,7 @@ pub(super) struct Roster {
     pub(super) expressions: BTreeMap<String, BTreeSet<TopicName>>,
     /// The epoch that the target was computed for.
     pub(super) target_epoch: i32,
-    /// What each member is to own.
+    /// Target of each member.
     pub(super) target: BTreeMap<String, Assignment>,
 }
 

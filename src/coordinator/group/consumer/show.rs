@@ -1,4 +1,4 @@
-//! What a group of the consumer protocol shows of itself.
+//! Views of a group of the consumer protocol.
 
 use std::collections::BTreeSet;
 

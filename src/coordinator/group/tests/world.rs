@@ -20,11 +20,11 @@ type Answer = Result<Response, ErrorCode>;
 #[derive(Debug, Clone)]
 pub(in crate::coordinator::group) struct World {
     pub(in crate::coordinator::group) coordinator: GroupCoordinator,
-    /// What there is to read.
+    /// Topics to read.
     pub(in crate::coordinator::group) topics: BTreeMap<String, TopicMetadata>,
-    /// What is durable.
+    /// Durable records.
     journal: Vec<JournalRecord>,
-    /// What is on its way.
+    /// Appends under way.
     appends: Vec<(Ticket, Vec<JournalRecord>)>,
     answers: BTreeMap<RequestId, Answer>,
     requests_count: u64,
@@ -102,7 +102,7 @@ impl World {
         }
     }
 
-    /// How many journal appends are on their way.
+    /// Counts the journal appends under way.
     pub(in crate::coordinator::group) fn unwritten_count(&self) -> usize {
         self.appends.len()
     }

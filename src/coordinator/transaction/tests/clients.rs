@@ -1,4 +1,4 @@
-//! What clients send, what becomes of it at the broker, and what they make of the replies.
+//! Requests of clients, their fate at the broker, and what clients make of the replies.
 
 use std::time::Duration;
 

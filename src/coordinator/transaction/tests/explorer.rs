@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::world::{Action, Mutant, World};
 use crate::coordinator::transaction::Residence;
 
-/// How far each search of a larger world goes: seconds in a debug build. The random histories go deeper.
+/// Depth of each search of a larger world: seconds in a debug build. The random histories go deeper.
 const STATES_MAX: usize = 15_000;
 
 /// No small world has so many states.
@@ -95,7 +95,7 @@ fn assert_safe_everywhere(name: &str, world: World) {
     assert!(explored.states > 1000, "{name} has next to no states");
 }
 
-/// What may go wrong in a small world, and how often.
+/// Mishaps in a small world, and how often.
 #[derive(Default)]
 struct Mishaps {
     crashes: u8,

@@ -162,7 +162,7 @@ fn c1_an_identity_from_before_a_restart_commits_nothing_until_it_is_renewed() {
     assert!(!driver.world.coordinator.must_renew(&id(), renewed));
 }
 
-/// What happens to a client of the older rule.
+/// Event for a client of the older rule.
 #[derive(Debug, Clone)]
 enum Operation {
     /// One record in a partition, added to the transaction first.
@@ -193,7 +193,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// What the client knows of its transactions, by label.
+/// Transactions as the client knows them, by label.
 #[derive(Default)]
 struct Model {
     label: u8,

@@ -1,4 +1,4 @@
-//! What must hold in every state of the world (reliability.md §3.5; the numbers are its).
+//! Rules for every state of the world (reliability.md §3.5; the numbers are its).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -132,7 +132,7 @@ pub(super) struct World {
     /// Partitions that the next recovery cannot read.
     pub(super) unreadable: BTreeSet<TopicPartition>,
     pub(super) mutant: Mutant,
-    /// What clients were told of each transaction: how it ended, and what they know to be in it.
+    /// Answers to clients on each transaction: how it ended, and what they know to be in it.
     pub(super) told: BTreeMap<u8, (TransactionResult, BTreeSet<usize>)>,
     /// The transactions whose client wanted to commit.
     pub(super) wanted: BTreeSet<u8>,

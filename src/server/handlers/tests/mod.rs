@@ -183,7 +183,7 @@ fn only(response: &FetchResponse) -> &PartitionData {
     &response.responses[0].partitions[0]
 }
 
-/// What a connection sends.
+/// Joins what is sent.
 fn whole(frame: Frame) -> Bytes {
     let mut bytes = Vec::new();
     let mut streams = frame.streams.into_iter().peekable();

@@ -14,7 +14,7 @@ use crate::protocol::wire::messages::fetch::{FetchRequest, FetchResponse};
 use crate::protocol::wire::{decode_response, encode_request};
 use crate::server::{Limits, Server, ServerConfig};
 
-/// What a client has for each piece.
+/// Patience of a client for a piece.
 const PATIENCE: Duration = Duration::from_secs(12);
 
 /// A server on the fixture's broker.

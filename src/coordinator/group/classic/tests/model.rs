@@ -105,7 +105,7 @@ impl Client {
     }
 }
 
-/// What a leader hands out: nothing if it does not lead.
+/// Assigns as a leader does: nothing if it does not lead.
 fn assign(joined: &JoinedGroup) -> Vec<(String, String)> {
     let count = joined.members.len();
     let members = joined.members.iter().enumerate();
@@ -172,7 +172,7 @@ fn apply(operation: &Operation, world: &mut World, clients: &mut [Client]) {
     }
 }
 
-/// How many clients could commit the position of `partition` that they believe to own.
+/// Counts clients that could commit the position of `partition`, which they believe to own.
 fn owners(world: &World, clients: &[Client], partition: char) -> usize {
     let can_commit = |client: &&Client| match &client.stage {
         Stage::Member(generation, assignment) if assignment.contains(partition) => {

@@ -18,7 +18,7 @@ const TOPICS: [(&str, i32); 2] = [("t", 2), ("u", 3)];
 #[derive(Debug, Clone)]
 struct Member {
     member_id: String,
-    /// How often it was started: each start has a member id of its own.
+    /// Number of its starts: each has a member id of its own.
     starts: u32,
     topics: Vec<&'static str>,
     epoch: i32,
@@ -162,7 +162,7 @@ fn apply(operation: &Operation, world: &mut World, members: &mut [Member]) {
     }
 }
 
-/// How many members could commit the position of a partition that they believe to own.
+/// Counts members that could commit the position of a partition that they believe to own.
 fn owners(world: &World, members: &[Member], topic: &str, partition: i32) -> usize {
     let can_commit = |member: &&Member| {
         let mut world = world.clone();
