@@ -54,7 +54,7 @@ enum Action {
         /// Who may not, whatever other rules allow
         #[arg(long, value_name = "User:NAME")]
         deny: Option<Principal>,
-        /// What they may do; can be given several times
+        /// Operation; can be given several times
         #[arg(long, required = true, value_parser = operation)]
         operation: Vec<Operation>,
         /// From which address only
@@ -76,7 +76,7 @@ enum Action {
     },
 }
 
-/// What rules are about.
+/// Subject of rules.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 struct Thing {

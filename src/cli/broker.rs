@@ -45,7 +45,7 @@ pub(super) struct BrokerArguments {
     /// Where to listen; only this machine reaches 127.0.0.1; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     listen: Address,
-    /// What clients are told to connect to, if it is not what they reached
+    /// Address that clients are to use, if it is not what they reached
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<Address>,
     /// The server's certificate and its chain, as PEM
@@ -65,7 +65,7 @@ pub(super) struct BrokerArguments {
         requires = "tls_client_ca"
     )]
     tls_client_auth: ClientCertificates,
-    /// How clients log in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, with commas between
+    /// Login mechanisms: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, with commas between
     #[arg(long, value_name = "MECHANISMS", value_delimiter = ',')]
     sasl: Vec<Mechanism>,
     /// Let access rules decide; what no rule allows is denied
@@ -95,7 +95,7 @@ pub(super) struct BrokerArguments {
     /// Let whoever has the token abort transactions on the page
     #[arg(long, requires = "dashboard_token")]
     dashboard_changes: bool,
-    /// What an acknowledged write survives
+    /// Durability of an acknowledged write
     #[arg(long, value_name = "WHAT", default_value = "fsync")]
     durability: DurabilityName,
 }

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::env::Env;
 
-/// How often it is looked whether a process has ended.
+/// Interval of looks whether a process has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A running process of a job. Dropping it kills it.

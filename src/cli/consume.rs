@@ -37,9 +37,9 @@ A key or value that is not there is \\N (--null says what else); one that is the
 In --json, bytes that are not of the format asked for are an object: {\"hex\":\"fe\"}.
 Without --follow the command ends where each partition ended when it began.";
 
-/// How much is fetched at once.
+/// Bytes of a fetch.
 const FETCH_BYTES: usize = 4 << 20;
-/// How long a fetch waits for new records when following.
+/// Wait of a fetch for new records when following.
 const FETCH_WAIT: Duration = Duration::from_secs(60);
 /// The settings of a consumer that this command has a use for: it reads partitions, and is no member of a group.
 const PROPERTIES: [&str; 4] = [
@@ -86,7 +86,7 @@ pub(super) struct ConsumeArguments {
     shown: Shown,
 }
 
-/// What is shown of a record.
+/// Parts of a record to show.
 #[derive(Debug, Args)]
 #[allow(
     clippy::struct_excessive_bools,
@@ -105,10 +105,10 @@ struct Shown {
     /// Show keys
     #[arg(long)]
     key: bool,
-    /// How to show keys
+    /// Format of keys
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     key_format: ByteFormat,
-    /// How to show values
+    /// Format of values
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     value_format: ByteFormat,
     /// The text that stands for a key or a value that is not there

@@ -1,4 +1,4 @@
-//! How bytes of a record are shown: as text, hexadecimal, JSON, or decoded by one of the crate's codecs.
+//! Formats of a record's bytes: as text, hexadecimal, JSON, or decoded by one of the crate's codecs.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::output;
 use crate::codec::{Bincode, Codec};
 
-/// How to show a key or a value.
+/// Format of a key or a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ByteFormat {
     /// UTF-8 text; bytes that are not become U+FFFD
@@ -27,7 +27,7 @@ pub(super) enum ByteFormat {
     BincodeF64,
 }
 
-/// How a missing key or value is shown unless told otherwise: no byte of a record is ever shown like that.
+/// Text of a missing key or value unless told otherwise: no byte of a record is ever shown like that.
 pub(super) const NULL: &str = r"\N";
 
 /// Shows bytes as text.

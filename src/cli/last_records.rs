@@ -7,7 +7,7 @@ use super::session::Session;
 use crate::client::consumer::PartitionReader;
 use crate::types::{Isolation, Offset, TopicPartition};
 
-/// How much is fetched at once.
+/// Bytes of a fetch.
 const FETCH_BYTES: usize = 4 << 20;
 
 /// The offset of the `count`-th last record of `[first, end)`, or `first` if there are fewer.

@@ -32,7 +32,7 @@ is in use while it does: stop it first, and what is asked for waits for its next
 /// The most reasons that are listed of a topic, and the most characters of each.
 const REASONS_MAX: usize = 20;
 const REASON_CHARACTERS_MAX: usize = 160;
-/// So much of a key, a value or a reason is shown, unless the whole is asked for.
+/// Bytes of a key, a value or a reason to show, unless the whole is asked for.
 const SHOWN_BYTES_MAX: usize = 2048;
 
 /// List, show and replay dead and late letters.
@@ -59,7 +59,7 @@ enum Action {
     Newest {
         /// The topic
         topic: String,
-        /// How many at most
+        /// The most to show
         #[arg(long, default_value_t = 20, value_name = "NUMBER")]
         count: usize,
     },
@@ -69,10 +69,10 @@ enum Action {
         topic: String,
         /// Its offset in the topic, with the partition in front if that is not 0: 17, or 2:17
         place: String,
-        /// How to decode the key
+        /// Format of the key
         #[arg(long, value_enum, default_value_t = ByteFormat::Text)]
         key_format: ByteFormat,
-        /// How to decode the value
+        /// Format of the value
         #[arg(long, value_enum, default_value_t = ByteFormat::Text)]
         value_format: ByteFormat,
         /// Show long keys and values to their end

@@ -45,10 +45,10 @@ enum Action {
         /// Also print the records, indented
         #[arg(long)]
         records: bool,
-        /// How to show keys
+        /// Format of keys
         #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
         key_format: ByteFormat,
-        /// How to show values
+        /// Format of values
         #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
         value_format: ByteFormat,
     },

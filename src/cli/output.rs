@@ -183,7 +183,7 @@ impl Table {
     }
 }
 
-/// How a column is laid out.
+/// Layout of a column.
 struct Column {
     width: usize,
     is_number: bool,

@@ -24,9 +24,9 @@ Examples:
 
 Each prints one line: records, seconds, records/s, MiB/s of values.";
 
-/// How long a read waits for records before it counts as stuck.
+/// Longest wait of a read for records before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// So many different values are sent in turn, so that a codec cannot simply repeat the last one.
+/// Different values that are sent in turn, so that a codec cannot simply repeat the last one.
 const VALUES_COUNT: usize = 1_000;
 
 /// The largest value, in bytes: no batch could hold more.
@@ -35,7 +35,7 @@ const RECORD_BYTES_MAX: i64 = 1 << 30;
 const VALUES_BYTES_MAX: usize = 64 << 20;
 /// The largest file of values, in bytes.
 const PAYLOAD_FILE_BYTES_MAX: u64 = 256 << 20;
-/// So many records may be unacknowledged; then the oldest is waited for. `buffer.memory` holds fewer of usual size.
+/// Most unacknowledged records; then the oldest is waited for. `buffer.memory` holds fewer of usual size.
 const UNACKNOWLEDGED_MAX: usize = 65_536;
 
 /// Measure how fast this client writes to a topic, and reads from one.
@@ -61,7 +61,7 @@ struct Common {
     topic: TopicName,
     #[command(flatten)]
     data: DataOption,
-    /// How many records
+    /// Number of records
     #[arg(long, value_name = "COUNT", default_value_t = 1_000_000)]
     records: u64,
     /// A client's setting by Kafka's name; may be given again
@@ -112,7 +112,7 @@ pub(super) fn run(env: &Env, arguments: &PerfArguments) -> anyhow::Result<()> {
     done.print()
 }
 
-/// What was done, and how long it took.
+/// Work done, and its time.
 struct Done {
     records: u64,
     bytes: u64,

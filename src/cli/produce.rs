@@ -30,7 +30,7 @@ consume` shows them. The command returns once all records are durable.";
 
 /// The size of a batch with one record beside its key, value and headers, generously.
 const BATCH_OVERHEAD_BYTES: usize = 4 << 10;
-/// So many records may be unacknowledged; the oldest is waited for before more are sent.
+/// Most unacknowledged records; the oldest is waited for before more are sent.
 const UNACKNOWLEDGED_MAX: usize = 10_000;
 
 /// Write lines of standard input to a topic.
@@ -42,7 +42,7 @@ pub(super) struct ProduceArguments {
     topic: TopicName,
     #[command(flatten)]
     data: DataOption,
-    /// What separates a line's key from its value; without it, records have no key
+    /// Text between a line's key and its value; without it, records have no key
     #[arg(long, short = 'k', value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
     /// The text that stands for no key, or for no value (a tombstone); without it, all lines have a value

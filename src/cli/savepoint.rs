@@ -51,7 +51,7 @@ enum Action {
         /// The folder of the states of jobs, for a job on Kafka; else it is in the data directory
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
-        /// How long to wait for the job's answer, in seconds
+        /// Longest wait for the job's answer, in seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         wait: u64,
     },

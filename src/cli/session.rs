@@ -17,7 +17,7 @@ use crate::types::Durability;
 
 /// The environment variable that names the data directory.
 const DATA_VARIABLE: &str = "ONCEFLOW_DATA";
-/// What the place of a Kafka cluster begins with.
+/// Beginning of the place of a Kafka cluster.
 const KAFKA_SCHEME: &str = "kafka://";
 
 /// Which log a command works on.
@@ -39,7 +39,7 @@ pub(super) enum Place {
     Kafka(String),
 }
 
-/// What happens if there is no data directory yet.
+/// Effect of a missing data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absent {
     /// It is made.

@@ -16,11 +16,11 @@ const SYSTEM_DIRECTORIES: [&str; 2] = ["/usr/share/common-licenses", "/usr/share
 const SKIPPED_DIRECTORIES: [&str; 4] = ["target", "node_modules", ".git", ".ci"];
 /// A larger file is left out: one file should not drown the others.
 const FILE_BYTES_MAX: u64 = 4 * MIB;
-/// How deep directories are searched.
+/// Depth of the search in directories.
 const DEPTH_MAX: u32 = 6;
 /// More is not looked for.
 const FOUND_BYTES_MAX: u64 = 64 * MIB;
-/// How much is read at once.
+/// Bytes of one read.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Text found: the files, in the order in which they are read.
@@ -131,7 +131,7 @@ pub(super) struct Prepared {
     pub(super) files: Vec<PathBuf>,
     /// Their bytes together.
     pub(super) bytes: u64,
-    /// How often the sources were repeated.
+    /// Repetitions of the sources.
     pub(super) repetitions: u64,
 }
 

@@ -40,7 +40,7 @@ enum Action {
         /// Its name: letters, digits, '.', '_' and '-'
         #[arg(value_parser = TopicName::new)]
         topic: TopicName,
-        /// How many partitions
+        /// Number of partitions
         #[arg(long, short, default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(1..))]
         partitions: i32,
         /// A setting by Kafka's name, such as retention.ms=86400000; may be given again
@@ -76,7 +76,7 @@ enum Action {
         /// The topic
         #[arg(value_parser = TopicName::new)]
         topic: TopicName,
-        /// How many partitions it has afterwards
+        /// Number of partitions afterwards
         #[arg(allow_negative_numbers = true)]
         total: i32,
     },
@@ -281,7 +281,7 @@ fn partitions_table(partitions: &[PartitionDescription]) -> Table {
     table
 }
 
-/// What is known of a topic; an error that says what to do if there is none.
+/// Finds a topic's metadata; an error that says what to do if there is none.
 pub(super) fn topic_of(session: &Session, name: &TopicName) -> anyhow::Result<TopicMetadata> {
     session.wait(session.transport().topic(name))?.ok_or_else(|| {
         anyhow!("there is no topic {name}: see `onceflow topic list`, or create it with `onceflow topic create {name}`")

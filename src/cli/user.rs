@@ -38,7 +38,7 @@ enum Action {
     Add {
         /// The user's name
         name: String,
-        /// How often the password is hashed: more is safer, and slower to log in
+        /// Hash iterations of the password: more is safer, and slower to log in
         #[arg(long, default_value_t = ITERATIONS_DEFAULT, value_parser = clap::value_parser!(u32).range(i64::from(ITERATIONS_MIN)..=i64::from(ITERATIONS_MAX)))]
         iterations: u32,
     },

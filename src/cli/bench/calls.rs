@@ -11,13 +11,13 @@ use super::{Bench, per_second};
 use crate::operators::{Call, CallPolicy};
 use crate::runtime::{Watermarks, topic, values};
 
-/// How many calls are made.
+/// Calls in all.
 const CALLS: u64 = 500_000;
 /// Fewer would be over before that many are under way.
 const CALLS_MIN: u64 = 20_000;
-/// How many are under way.
+/// Calls under way.
 const UNDER_WAY: usize = 10_000;
-/// How long a service takes that is far away.
+/// Time of a service that is far away.
 const FAR: Duration = Duration::from_millis(100);
 
 /// Measures calls that end at once, and calls that take long.
@@ -50,7 +50,7 @@ async fn answer(n: u64, takes: Duration) -> Result<u64, String> {
     Ok(n)
 }
 
-/// How many of the same calls a second are answered on the same number of threads: without order, state or commits.
+/// Measures the same calls a second on the same number of threads: without order, state or commits.
 fn without_a_job(bench: &Bench<'_>, count: u64, takes: Duration) -> anyhow::Result<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -15,13 +15,13 @@ use crate::env::{Env, OpenMode};
 use crate::protocol::batch::{BatchBuilder, Compression};
 use crate::types::{Durability, TopicPartition, TransactionalId};
 
-/// How many producers commit at the same time.
+/// Producers that commit at the same time.
 const PRODUCERS_COUNT: usize = 16;
 /// The payload of every record.
 const RECORD_BYTES: usize = 100;
-/// How long transactions are counted.
+/// Time for counting transactions.
 const DURATION_MS: u64 = 4000;
-/// How many commits of each size are timed.
+/// Timed commits of each size.
 const COMMITS_COUNT: u64 = 200;
 /// The sizes of the commits timed, in records.
 const SIZES: [u64; 3] = [1, 100, 10_000];
@@ -120,7 +120,7 @@ fn concurrent(bench: &Bench<'_>, session: &Session, duration: Duration) -> anyho
     ))
 }
 
-/// What concurrent producers share.
+/// State of concurrent producers.
 #[derive(Default)]
 struct Progress {
     is_over: AtomicBool,

@@ -25,7 +25,7 @@ use crate::types::{Durability, TopicName};
 
 /// Connections that do nothing.
 const IDLE: u64 = 1_000;
-/// What one of them may take, with the client's end, in bytes: the baseline of its figure.
+/// Most bytes of one of them, with the client's end: the baseline of its figure.
 const IDLE_BYTES_MAX: f64 = 32768.0;
 /// Connections that write and read, one request after the other.
 const BUSY: usize = 64;
@@ -88,7 +88,7 @@ async fn measure_all(bench: &Bench<'_>, address: &Address) -> anyhow::Result<Vec
     ])
 }
 
-/// What some connections did.
+/// Work of some connections.
 struct Worked {
     /// Rounds of each.
     counts: Vec<u64>,
@@ -187,7 +187,7 @@ async fn connect_idle(address: &Address, count: u64) -> anyhow::Result<Vec<Clien
     Ok(idle)
 }
 
-/// What this process, clients and server, has in memory.
+/// Returns the memory of this process, clients and server.
 fn resident_bytes(env: &Env) -> anyhow::Result<u64> {
     // The file says that it has no bytes, so it is read by its place.
     let file = env

@@ -6,7 +6,7 @@ use super::windows::{run_on, scattered};
 use crate::operators::{Delivery, Effect, EffectPolicy};
 use crate::runtime::{Job, topic, values};
 
-/// How many effects are delivered.
+/// Effects to deliver.
 const EFFECTS: u64 = 500_000;
 /// Fewer are over before the outbox is full once.
 const EFFECTS_MIN: u64 = 20_000;

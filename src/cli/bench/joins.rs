@@ -11,20 +11,20 @@ use super::windows::{run_on, scattered};
 use super::{Bench, per_second};
 use crate::runtime::{Job, Stream, Unkeyed, Upstream, Watermarks, topic, values};
 
-/// How many records look something up.
+/// Records that look something up.
 const LOOKUPS: u64 = 8_000_000;
-/// How many keys the table has.
+/// Keys of the table.
 const KEYS: u64 = 1_000_000;
-/// How many records two streams have together, all of which are held at the end.
+/// Records of two streams together, all of which are held at the end.
 const ROWS: u64 = 10_000_000;
 const HOUR: Duration = Duration::from_secs(3600);
-/// How much time the records of both streams cover: no more than the join holds.
+/// Time of the records of both streams: no more than the join holds.
 const MILLIS: u64 = 3_500_000;
-/// How many rows have one foreign key.
+/// Rows with one foreign key.
 const FAN_OUT: u64 = 1_000;
-/// How many foreign keys there are.
+/// Number of foreign keys.
 const FOREIGN_KEYS: u64 = 8;
-/// How often a value of one of them changes.
+/// Changes of a value of one of them.
 const FOREIGN_CHANGES: u64 = 8_000;
 
 /// Measures lookups in a table, and a join of two streams.
@@ -65,8 +65,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// How many rows of a join by foreign key change in a second, as each change on the right changes a thousand of them; and how many records
-/// a second are made, a thousand of each, brought to their keys and counted.
+/// Measures the rows of a join by foreign key that change in a second, as each change on the right changes a thousand of them; and the
+/// records a second that are made, a thousand of each, brought to their keys and counted.
 fn fan_out(bench: &Bench<'_>) -> anyhow::Result<(f64, f64)> {
     let changes = bench.scaled(FOREIGN_CHANGES);
     let (outputs, rows) = (changes * FAN_OUT, FOREIGN_KEYS * FAN_OUT);
@@ -113,7 +113,7 @@ fn timed(job: &Job, name: &'static str, count: u64) -> Stream<u64, impl Upstream
         .event_time(time_of, Watermarks::default())
 }
 
-/// How many records a second are joined by a map of the standard library: without bytes, state, order or commits.
+/// Measures records a second in joins by a map of the standard library: without bytes, state, order or commits.
 fn interval_in_a_map(bench: &Bench<'_>, rows: u64) -> f64 {
     let mut sides = [HashMap::<u64, Vec<u64>>::new(), HashMap::new()];
     let mut sum = 0u64;

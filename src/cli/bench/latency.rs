@@ -18,13 +18,13 @@ use crate::types::{Durability, Isolation, Offset, TopicPartition, TransactionalI
 
 /// The payload of every record.
 const RECORD_BYTES: usize = 100;
-/// How often records are made.
+/// Interval of new records.
 const TICK: Duration = Duration::from_millis(1);
-/// How many at a time: 50,000 a second.
+/// Records of each: 50,000 a second.
 const RECORDS_PER_TICK: u64 = 50;
 /// A commit closes so many ticks.
 const TICKS_PER_COMMIT: u64 = 5;
-/// How many commits are made.
+/// Commits in all.
 const COMMITS_COUNT: u64 = 1000;
 /// The first part is not counted: files and memory are new.
 const WARM_UP_PERCENT: usize = 10;

@@ -18,9 +18,9 @@ use crate::types::{Durability, Isolation, Offset, TopicPartition};
 const RECORD_BYTES: usize = 1024;
 /// A batch is closed once it has so many bytes: with one more record it stays below `max.message.bytes`.
 const BATCH_BYTES: usize = 1_040_000;
-/// How much is appended.
+/// Bytes to append.
 const TOTAL_BYTES: u64 = 1 << 30;
-/// How much a fetch asks for, and how much the baselines write and read at once.
+/// Bytes of a fetch, and of one write or read of the baselines.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Measures appends and fetches.

@@ -1,4 +1,4 @@
-//! How much memory a job takes while it runs at full load for long: its process's, once a second.
+//! Memory of a job that runs at full load for long: its process's, once a second.
 //!
 //! The job counts numbers in random order, with state that is larger than the bound of its memory; its results are kept for a while
 //! only, so that the disk does not fill. What is given is the whole process: log, job, RocksDB, code.

@@ -51,7 +51,7 @@ Use a release build, and a directory (--dir) on the disk that you mean: on a mem
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct BenchArguments {
-    /// What to measure; everything but `memory` if nothing is named
+    /// Benchmarks to run; everything but `memory` if nothing is named
     #[arg(value_enum)]
     benchmarks: Vec<Benchmark>,
     /// Text for word-count; else text of this repository and the system's documentation
@@ -111,7 +111,7 @@ enum Benchmark {
     Savepoint,
 }
 
-/// What every benchmark gets.
+/// Input of every benchmark.
 struct Bench<'a> {
     env: &'a Env,
     directory: &'a Path,
@@ -123,7 +123,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// How much work to do: `full`, or its hundredth with `--quick`.
+    /// Scales the work: `full`, or its hundredth with `--quick`.
     fn scaled(&self, full: u64) -> u64 {
         match self.is_quick {
             true => full.div_ceil(100),

@@ -21,7 +21,7 @@ use crate::runtime::{Commit, JobProgress, Log};
 use crate::types::{Isolation, TopicName, TopicPartition};
 
 const EVENTS: u64 = 1_000_000;
-/// How many events there are in a second of event time.
+/// Events in a second of event time.
 const RATE: u64 = 10_000;
 const PARTITIONS_COUNT: i32 = 4;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 const MEMORY_BYTES: u64 = 512 << 20;
 /// The kernel's words about this process.
 const KERNEL_BYTES_MAX: usize = 64 << 10;
-/// How often the job is asked how long its last commit took.
+/// Interval of looks at the last commit's duration.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Measures every query: events a second with one worker and with two, in the native form and as JSON, on Kafka as JSON where one is
@@ -99,7 +99,7 @@ struct Input {
     format: Format,
     events: u64,
     bytes: u64,
-    /// How many events a second a loop on one thread decodes.
+    /// Events a second that a loop on one thread decodes.
     decoded: f64,
 }
 
@@ -221,7 +221,7 @@ impl Input {
 struct Run {
     elapsed: Duration,
     rows: u64,
-    /// How long commits took, the shortest first.
+    /// Durations of commits, the shortest first.
     commits: Vec<Duration>,
     progress: JobProgress,
     /// The bytes that this process gave to the disk meanwhile; 0 where the kernel does not tell.

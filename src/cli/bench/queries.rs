@@ -11,7 +11,7 @@ use crate::cli::text::{Sources, for_each_line, prepare, remove_tree};
 use crate::client::wait;
 use crate::runtime::{Commit, Log, QueryError, Running};
 
-/// How much text is counted.
+/// Bytes of text to count.
 const TEXT_BYTES: u64 = 256 * MIB;
 /// Less ends before anybody can ask.
 const TEXT_BYTES_MIN: u64 = 16 * MIB;
@@ -19,7 +19,7 @@ const FILES_COUNT: usize = 4;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 /// A question each millisecond.
 const ASK_EVERY: Duration = Duration::from_millis(1);
-/// How many different words are asked for.
+/// Different words to ask for.
 const WORDS_COUNT: usize = 1_000;
 
 /// Measures the job alone, and with questions.

@@ -9,7 +9,7 @@ use crate::cli::output::{Table, short};
 /// baseline is always value ÷ baseline.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub(super) struct Figure {
-    /// What was measured, `<benchmark>.<case>`.
+    /// Name of the figure, `<benchmark>.<case>`.
     pub(super) name: String,
     /// The value.
     pub(super) value: f64,

@@ -1,4 +1,4 @@
-//! How long a job is down after `kill -9`: from the kill to the first new commit, with much state and with little.
+//! Downtime of a job after `kill -9`: from the kill to the first new commit, with much state and with little.
 //!
 //! The state is made by the job itself: every key gets 1 KiB of text that does not compress; then the job goes on
 //! changing keys in turn while its process (`bench-restart-job`, hidden) is killed and started again.
@@ -29,16 +29,16 @@ pub(super) const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) const MEMORY_BYTES: usize = 512 << 20;
 /// The baseline has so many times fewer.
 const BASELINE_FRACTION: u64 = 1000;
-/// How often the process is killed, in a row.
+/// Kills in a row.
 const KILLS_COUNT: u64 = 20;
 /// The kernel's words about a process.
 const STATUS_BYTES_MAX: usize = 64 << 10;
-/// How long it works between two kills.
+/// Work between two kills.
 const WORK: Duration = Duration::from_secs(2);
-/// How often the child looks whether something was committed.
+/// Interval of the child's looks for a commit.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// What the job's process is told.
+/// Orders to the job's process.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RestartJobArguments {
     /// The data directory, or kafka://HOST:PORT
@@ -47,7 +47,7 @@ pub(in crate::cli) struct RestartJobArguments {
     /// A topic of numbers as text; else the job makes its own
     #[arg(long)]
     numbers: Option<String>,
-    /// How many keys there are
+    /// Number of keys
     #[arg(long)]
     keys: u64,
     /// The bound of the job's memory, in MiB
@@ -109,7 +109,7 @@ pub(super) fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// What some restarts cost.
+/// Cost of some restarts.
 struct Restarts {
     /// In the order of the kills.
     lives: Vec<Life>,
@@ -117,7 +117,7 @@ struct Restarts {
     peak_bytes: u64,
 }
 
-/// What the job's process says of its start, once it has committed.
+/// Report of the job's process on its start, once it has committed.
 #[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 struct Up {
     /// The log was opened and recovered.
@@ -137,7 +137,7 @@ struct Life {
 }
 
 impl Life {
-    /// What it was busy with, in order. The rest is the operating system's, which ends the one process and starts the other, and
+    /// Lists the phases, in order. The rest is the operating system's, which ends the one process and starts the other, and
     /// the first cycle.
     fn phases(&self) -> [(&'static str, Duration); 6] {
         let up = &self.up;
@@ -296,7 +296,7 @@ pub(in crate::cli) fn run_job(env: &Env, arguments: &RestartJobArguments) -> any
     }
 }
 
-/// How the process came up, as JSON.
+/// Reports the start as JSON.
 fn started(running: &Running, log_took: Duration) -> anyhow::Result<String> {
     let life = wait(running.status())
         .lives

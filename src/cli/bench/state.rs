@@ -19,11 +19,11 @@ use crate::types::{Offset, TopicId};
 const STORE: &str = "bench";
 const STATE_PARTITIONS: u16 = 64;
 const VALUE_BYTES: usize = 100;
-/// How many keys there are: with their values several times the memory.
+/// Number of keys: with their values several times the memory.
 const KEYS_COUNT: u64 = 2_000_000;
-/// How many are read, changed and written.
+/// Reads, changes and writes.
 const UPDATES_COUNT: u64 = 1_000_000;
-/// What both sides may use, in bytes.
+/// Memory of both sides, in bytes.
 const MEMORY_BYTES: usize = 64 << 20;
 /// Records of one batch, as the runtime hands them to an operator.
 const BATCH_RECORDS: u64 = 1_000;
@@ -44,7 +44,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// How much is done.
+/// Amount of work.
 struct Work {
     keys_count: u64,
     updates_count: u64,

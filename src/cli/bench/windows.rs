@@ -18,15 +18,15 @@ use crate::runtime::{
 };
 use crate::types::Timestamp;
 
-/// How many events are counted.
+/// Events to count.
 const EVENTS: u64 = 8_000_000;
 /// Of how many keys they are.
 const KEYS: u64 = 1_000_000;
 /// Of how many, where windows overlap: each has a result a second.
 const KEYS_OF_HOPPING: u64 = 1_000;
-/// How much event time they cover.
+/// Event time that they cover.
 const MINUTES: u64 = 2;
-/// How far out of order they are at most.
+/// Most disorder among them.
 const DISORDER: Duration = Duration::from_secs(1);
 /// Into how many files they are cut; workers share them.
 const FILES_COUNT: u64 = 4;
@@ -176,7 +176,7 @@ impl Operator<u64, u64> for Timers {
     }
 }
 
-/// How many timers a second one worker sets, cancels and fires, each counted, with `TIMERS_PENDING` at once.
+/// Measures one worker's timers a second, set, cancelled and fired, each counted, with `TIMERS_PENDING` at once.
 fn timers(bench: &Bench<'_>) -> anyhow::Result<f64> {
     let pending = bench.scaled(TIMERS_PENDING);
     let records = pending + pending / 4;
@@ -200,7 +200,7 @@ fn timers(bench: &Bench<'_>) -> anyhow::Result<f64> {
     Ok(each * 2.0)
 }
 
-/// How many timers a second the same calls make in a sorted set of the standard library: without bytes, state or commits.
+/// Measures timers a second of the same calls in a sorted set of the standard library: without bytes, state or commits.
 fn timers_in_a_set(bench: &Bench<'_>) -> f64 {
     let pending = bench.scaled(TIMERS_PENDING);
     let records = pending + pending / 4;
@@ -244,7 +244,7 @@ fn timed<U: Upstream<Unkeyed, (u64, i64)>>(
     events.event_time(|(_, time)| *time, Watermarks::out_of_order(DISORDER))
 }
 
-/// How many events a second a job on an empty log counts, from its start to the end of its last commit.
+/// Measures events a second of a job on an empty log, from its start to the end of its last commit.
 fn run(
     bench: &Bench<'_>,
     events: u64,

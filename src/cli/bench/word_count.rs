@@ -13,11 +13,11 @@ use crate::client::wait;
 use crate::env::{Env, File, OpenMode};
 use crate::runtime::{Commit, Job, Log, lines, topic};
 
-/// How much text is counted; shorter text is repeated.
+/// Bytes of text to count; shorter text is repeated.
 const TEXT_BYTES: u64 = 256 * MIB;
 /// Into how many files the text is cut; workers share them.
 const FILES_COUNT: usize = 4;
-/// How often the loop and each of the jobs run, in turns: the machine's mood changes within minutes.
+/// Runs of the loop and of each of the jobs, in turns: the machine's mood changes within minutes.
 const ROUNDS: usize = 5;
 /// The baseline writes so much at once.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -93,7 +93,7 @@ fn coalesced(files: &[PathBuf]) -> Job {
     job
 }
 
-/// How long a job takes on an empty log, from its start to the end of its last commit.
+/// Times a job on an empty log, from its start to the end of its last commit.
 fn run_job(
     bench: &Bench<'_>,
     name: &str,
@@ -115,11 +115,11 @@ fn run_job(
     Ok(elapsed)
 }
 
-/// What a loop over the text did.
+/// Result of a loop over the text.
 pub(super) struct Counted {
     /// Words in the text.
     pub(super) words: u64,
-    /// How long it took.
+    /// The time it took.
     pub(super) elapsed: Duration,
 }
 

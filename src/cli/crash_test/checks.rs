@@ -14,7 +14,7 @@ use crate::types::{GroupId, Isolation, Offset, TopicName, TopicPartition};
 /// On a Kafka cluster records may be compacted away between two counts. Then both are made again, so often at most.
 const COUNTS_MAX: u32 = 3;
 
-/// How far the jobs under test have come.
+/// Progress of the jobs under test.
 #[derive(Default)]
 pub(super) struct Look {
     /// The committed positions of source topics.
@@ -37,7 +37,7 @@ pub(super) struct Committed {
 /// All that was found without a model.
 pub(super) struct Findings {
     pub(super) look: Look,
-    /// How many transactional ids there are.
+    /// Number of transactional ids.
     pub(super) transactions: usize,
     /// Transactions that are open.
     open: Vec<String>,

@@ -19,9 +19,9 @@ use crate::types::{Isolation, Offset, TopicName, TopicPartition};
 
 /// A file is copied in pieces of so many bytes.
 const PIECE_BYTES: usize = 1 << 20;
-/// How many keys that differ are named.
+/// Most keys that differ and are named.
 const NAMED_MAX: usize = 5;
-/// How long an answer with records that are there may take.
+/// Longest wait for an answer with records that are there.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// Calls `visit` with each committed record of a partition from an offset on, up to `end` or to the last one.
@@ -65,7 +65,7 @@ pub(super) fn last_stable_offset(
     Ok(session.wait(end)?.map_or(Offset::ZERO, |end| end.offset))
 }
 
-/// How far topics were written at a moment; one that was not there is at its beginning.
+/// Ends of topics at a moment; one that was not there is at its beginning.
 pub(super) type Ends = HashMap<TopicPartition, Offset>;
 
 /// Reads how far topics are written.

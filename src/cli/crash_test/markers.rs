@@ -1,4 +1,4 @@
-//! What became of a partition's records, by the markers of their transactions.
+//! Fate of a partition's records, by the markers of their transactions.
 
 use std::collections::HashMap;
 use std::ops::Range;

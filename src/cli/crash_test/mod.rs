@@ -63,13 +63,13 @@ pub(super) struct CrashTestArguments {
     /// The job that the program runs: needed on a Kafka cluster; may be given more than once
     #[arg(long, value_name = "NAME", value_parser = GroupId::new)]
     job: Vec<GroupId>,
-    /// How often to kill it
+    /// Number of kills
     #[arg(long, default_value_t = 100)]
     kills: u32,
     /// The longest that it runs before it is killed, in milliseconds
     #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     longest: u64,
-    /// How long it may take for the rest of its input after the last kill, in seconds
+    /// Longest time for the rest of its input after the last kill, in seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     patience: u64,
     /// Draws the moments of the kills; else a new one, which is told
@@ -142,7 +142,7 @@ pub(super) fn run(env: &Env, arguments: &CrashTestArguments) -> anyhow::Result<E
     })
 }
 
-/// How far the jobs have come; a data directory that the program is to make is not made here.
+/// Looks at the jobs' progress; a data directory that the program is to make is not made here.
 fn look_if_there(scene: &Scene<'_>) -> anyhow::Result<Look> {
     match scene.directory() {
         Some(data) if !scene.env.files.exists(data)? => Ok(Look::default()),

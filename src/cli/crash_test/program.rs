@@ -18,13 +18,13 @@ use crate::runtime::Chance;
 const DATA: &str = "{data}";
 /// A line of progress comes with every so many kills.
 const TELL_EVERY: u32 = 10;
-/// How long a program may take to end after SIGTERM; then it is killed.
+/// Longest wait for a program's end after SIGTERM; then it is killed.
 const STOP_MAX: Duration = Duration::from_secs(30);
 /// A program that writes nothing for so long is taken for one that has read everything, until its positions are looked at; then it gets
 /// twice as long, up to the longest.
 const QUIET_FIRST: Duration = Duration::from_secs(1);
 const QUIET_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked whether it has written.
+/// Interval of looks whether it has written.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A program that runs a job.
@@ -32,7 +32,7 @@ pub(super) struct Program<'a> {
     pub(super) env: &'a Env,
     pub(super) path: &'a Path,
     pub(super) arguments: &'a [OsString],
-    /// How long it may take for the rest of its input.
+    /// Longest time for the rest of its input.
     pub(super) patience: Duration,
 }
 

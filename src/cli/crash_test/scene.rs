@@ -19,7 +19,7 @@ use crate::types::{GroupId, TopicName, TopicPartition};
 
 /// A coordinator writes the markers of a decided transaction behind its answer. They are waited for so long.
 const MARKERS_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked whether they are there.
+/// Interval of looks for them.
 const MARKERS_EVERY: Duration = Duration::from_millis(50);
 /// The end of the name of a job's topic of positions.
 const POSITIONS: &str = "-positions";

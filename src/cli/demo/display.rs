@@ -1,4 +1,4 @@
-//! What the demo shows: a progress bar on a terminal, plain lines elsewhere, and the table at the end.
+//! Display of the demo: a progress bar on a terminal, plain lines elsewhere, and the table at the end.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -139,11 +139,11 @@ pub(super) struct Summary<'a> {
     pub(super) words: u64,
     /// Different words among them.
     pub(super) distinct: u64,
-    /// How long the job took, with all kills and restarts.
+    /// The job's time, with all kills and restarts.
     pub(super) elapsed: Duration,
-    /// What the ledger says.
+    /// The ledger's verdict.
     pub(super) verdict: Verdict,
-    /// What the supervisor did.
+    /// The supervisor's work.
     pub(super) outcome: Outcome,
     /// The most frequent words.
     pub(super) top: Vec<(&'a str, u64)>,

@@ -27,14 +27,14 @@ pub(super) const COMMAND: &str = "demo-job";
 const OUTPUT: &str = "word-counts";
 /// The output's partitions.
 const PARTITIONS_COUNT: i32 = 4;
-/// How often the job commits.
+/// Commit interval.
 const COMMIT_EVERY: Duration = Duration::from_millis(100);
-/// How much of the output is read at once.
+/// Bytes of one read of the output.
 const FETCH_BYTES: usize = 4 << 20;
-/// How often the watcher looks at the output.
+/// Interval of the watcher's looks at the output.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What the job's process is told.
+/// Orders to the job's process.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct JobArguments {
     /// The data directory
@@ -194,7 +194,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// How many offsets a `read_committed` reader may see: the updates, and a marker for each commit and partition.
+    /// Counts offsets that a `read_committed` reader may see: the updates, and a marker for each commit and partition.
     fn count_visible(&self) -> anyhow::Result<u64> {
         let mut sum = 0;
         for partition in &self.partitions {

@@ -9,7 +9,7 @@ use std::hash::BuildHasherDefault;
 
 use rapidhash::fast::RapidHasher;
 
-/// How often each word occurs: the plain count, and the last update seen.
+/// Occurrences of each word: the plain count, and the last update seen.
 pub(crate) type Counts = HashMap<Box<str>, u64, BuildHasherDefault<RapidHasher<'static>>>;
 
 /// Adds one to `word`, without allocating for a word that is known.
@@ -31,7 +31,7 @@ pub(super) struct Ledger {
     skipped: u64,
 }
 
-/// What the ledger found.
+/// Result of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdict {
     /// Updates read.

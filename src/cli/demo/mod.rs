@@ -35,7 +35,7 @@ Examples:
 
 The exit status is 0 only if the output is exactly what a plain count of the same input says.";
 
-/// How many files the text is cut into; the job reads them side by side.
+/// Files of the text; the job reads them side by side.
 const FILES_COUNT: usize = 4;
 /// More text than that is a mistake, or fills the disk: 1 TiB.
 const SIZE_MIB_MAX: u64 = 1 << 20;
@@ -46,7 +46,7 @@ const SIZE_MIB_MAX: u64 = 1 << 20;
 pub(super) struct DemoArguments {
     /// Text files; else text of this repository and the system's documentation
     files: Vec<PathBuf>,
-    /// How often to kill the job's process with SIGKILL, at random moments
+    /// Number of kills of the job's process with SIGKILL, at random moments
     #[arg(long, default_value_t = 3)]
     kills: u64,
     /// Repeat the text until it has so many MiB; 0 takes it once, as it is
@@ -60,7 +60,7 @@ pub(super) struct DemoArguments {
     dashboard: Option<Address>,
 }
 
-/// What a plain loop counted.
+/// Result of a plain loop.
 struct Plain {
     lines: u64,
     words: u64,

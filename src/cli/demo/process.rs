@@ -15,7 +15,7 @@ use crate::env::{Env, Instant};
 /// A job that says nothing for so long is taken for stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// What the job's process says on its standard output, one a line.
+/// Line of the job's process on its standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Report {
     /// The log is open and recovered; so many updates are visible to a `read_committed` reader.
@@ -85,7 +85,7 @@ pub(super) fn draw_kill_points(env: &Env, count: u64, updates: u64) -> Vec<KillP
         .collect()
 }
 
-/// What the supervisor tells while it works.
+/// News of the supervisor while it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     /// New output became visible.
@@ -109,7 +109,7 @@ pub(super) enum Event {
     },
 }
 
-/// What happened until the job finished.
+/// Events until the job finished.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// For every kill, the time to the first new output that a reader could see.

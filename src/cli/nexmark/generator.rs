@@ -12,7 +12,7 @@ use super::random::Random;
 
 const PERSON_SHARE: u64 = 1;
 const AUCTION_SHARE: u64 = 3;
-/// How many events make a round of one person, three auctions and 46 bids.
+/// Events in a round of one person, three auctions and 46 bids.
 pub const ROUND: u64 = 50;
 const FIRST_ID: u64 = 1000;
 /// Ids that are named before they come.
@@ -55,18 +55,18 @@ const LAST_NAMES: [&str; 9] = [
     "Shultz", "Abrams", "Spencer", "White", "Bartels", "Walton", "Smith", "Jones", "Noris",
 ];
 
-/// How event time goes on from event to event.
+/// Pace of event time from event to event.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     /// The time of the first event, in milliseconds since 1970.
     pub base_time: i64,
-    /// How many events there are in a second of event time.
+    /// Events in a second of event time.
     pub events_per_second: u64,
-    /// How many events lie between two pauses.
+    /// Events between two pauses.
     pub pause_every: u64,
-    /// How long a pause is, in milliseconds.
+    /// Length of a pause, in milliseconds.
     pub pause_millis: i64,
-    /// How many events are out of order among each other: 1 for none.
+    /// Events out of order among each other: 1 for none.
     pub group: u64,
 }
 

@@ -17,10 +17,10 @@ use crate::env::Env;
 use crate::runtime::{Commit, Log};
 use crate::types::Durability;
 
-/// How often the process looks whether something was committed.
+/// Interval of the process's looks for a commit.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// What the place of a Kafka cluster begins with.
+/// Beginning of the place of a Kafka cluster.
 const KAFKA_SCHEME: &str = "kafka://";
 
 /// The orders of the process.
@@ -44,22 +44,22 @@ pub(in crate::cli) struct QueryJobArguments {
     /// The form of events and rows
     #[arg(long, value_enum, default_value = "native")]
     format: Format,
-    /// How many workers run the query
+    /// Workers that run the query
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// How many milliseconds lie between commits
+    /// Milliseconds between commits
     #[arg(long, default_value_t = 100)]
     commit_millis: u64,
-    /// How many microseconds each event is held up
+    /// Microseconds that each event is held up
     #[arg(long, default_value_t = 0)]
     delay_micros: u64,
-    /// How many events are loaded
+    /// Events to load
     #[arg(long, default_value_t = 100_000)]
     events: u64,
-    /// How many events there are in a second of event time
+    /// Events in a second of event time
     #[arg(long, default_value_t = 100)]
     rate: u64,
-    /// How many partitions the events have
+    /// Partitions of the events
     #[arg(long, default_value_t = 4)]
     partitions: i32,
 }

@@ -12,7 +12,7 @@ use crate::env::progress::Unit;
 use crate::runtime::Log;
 use crate::types::{PartitionIndex, Timestamp, TopicName};
 
-/// How many records wait for their acknowledgement.
+/// Most records that wait for acknowledgement.
 const UNACKNOWLEDGED_MAX: usize = 100_000;
 
 /// The clock is looked at once for so many events.

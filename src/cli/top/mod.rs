@@ -22,7 +22,7 @@ use crate::runtime::{HttpClient, HttpRequest};
 const VIEW_BYTES_MAX: usize = 64 << 20;
 /// The longest file with a token.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
-/// How long an answer may take: the job itself waits 3 s for its log.
+/// Longest wait for an answer: the job itself waits 3 s for its log.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// To the upper left corner; clear to the end of a line; clear what is below; clear all, and to the corner.
 const HOME: &str = "\x1b[H";

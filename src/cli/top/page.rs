@@ -133,7 +133,7 @@ fn splits(view: &Value) -> Option<String> {
     Some(lines(&table, all.len().saturating_sub(ROWS_MAX)))
 }
 
-/// How workers spend their time, in percent.
+/// Shows how workers spend their time, in percent.
 fn workers(view: &Value, before: Option<&Value>) -> Option<String> {
     let all = view["workers"].as_array().filter(|all| !all.is_empty())?;
     let mut table = Table::new(&["worker", "busy %", "blocked %", "idle %", "queue"]);

@@ -1,6 +1,6 @@
 //! The join of streams without a bound in time, where each key has one value on the left at most: an id and whoever names it.
 //!
-//! What names an id that has not come waits in order of its source; once the id is there, nothing on the right is kept.
+//! A row that names an id that has not come waits in order of its source; once the id is there, nothing on the right is kept.
 
 use std::ops::ControlFlow;
 

@@ -47,9 +47,9 @@ pub const EVENTS: &str = "nexmark-events";
 pub const RESULTS: &str = "nexmark-results";
 /// The topic of the side input of q13: 10,000 keys, each with itself as text.
 pub const SIDE_INPUT: &str = "nexmark-side-input";
-/// How many rows the side input has.
+/// Rows of the side input.
 pub const SIDE_INPUT_ROWS: u64 = 10_000;
-/// How far events are out of order at most, as in the published table definition.
+/// Most disorder of events, as in the published table definition.
 const DISORDER: Duration = Duration::from_secs(4);
 
 /// The queries of the benchmark.
@@ -81,7 +81,7 @@ pub enum Query {
     Q22,
 }
 
-/// How often a query writes a row that changes.
+/// Rule for rows of a query that change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     /// Rows never change.
@@ -103,7 +103,7 @@ impl Query {
         NAMES[self as usize]
     }
 
-    /// How often it writes a row that changes.
+    /// Returns the rule for rows that change.
     #[must_use]
     pub fn policy(self) -> Policy {
         match self {
@@ -154,7 +154,7 @@ pub struct Inputs {
     pub format: Format,
     /// The clock of q12.
     pub clock: Arc<dyn Clock>,
-    /// How long each event is held up, so that there is time to kill a process; zero for not at all.
+    /// Time that each event is held up, so that there is time to kill a process; zero for not at all.
     pub delay: Duration,
     /// Where q10 writes its files.
     pub directory: PathBuf,
@@ -186,7 +186,7 @@ impl Inputs {
         self.events(job).event_time(Event::date_time, watermarks)
     }
 
-    /// What `of` makes of each bid.
+    /// Maps each bid by `of`.
     fn bids<U: 'static>(
         &self,
         job: &Job,
@@ -195,7 +195,7 @@ impl Inputs {
         self.events(job).filter_map(in_bids(of))
     }
 
-    /// What `of` makes of each bid, with its time.
+    /// Maps each bid by `of`, with its time.
     fn timed_bids<U: 'static>(
         &self,
         job: &Job,

@@ -18,7 +18,7 @@ fn place(bid: &Bid) -> Place {
     (-bid.price.cast_signed(), bid.date_time, bid.bidder)
 }
 
-/// How many bids an auction has among its highest, and the last of them.
+/// Number of bids among an auction's highest, and the last of them.
 type Bottom = (u64, Place);
 
 struct TopTen {

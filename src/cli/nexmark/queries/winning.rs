@@ -27,7 +27,7 @@ pub(super) struct Offer<B> {
     pub(super) bid: B,
 }
 
-/// How good a bid is.
+/// Rank of a bid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Score {
     pub(super) price: u64,
@@ -55,7 +55,7 @@ where
     A: Clone + Send + 'static,
     F: Fn(&Running<A>, &Offer<B>) -> Out,
 {
-    /// What an offer changes: the row of an auction that it wins for now.
+    /// Applies an offer: the row of an auction that it wins for now.
     fn improve(
         &mut self,
         key: Key<'_, u64>,
