@@ -1,4 +1,4 @@
-//! Why a value could not be encoded or decoded.
+//! Errors of a value's encoding or decoding.
 
 /// A value or its bytes did not fit the codec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum CodecError {
     Absent {
         /// Which part of the record is missing.
         part: &'static str,
-        /// How to read such records.
+        /// The way to read such records.
         advice: &'static str,
     },
     /// The value is of a version that this build of the job does not read.
@@ -66,7 +66,7 @@ pub enum CodecError {
     Decode {
         /// The codec's name.
         codec: &'static str,
-        /// How many bytes there were.
+        /// Number of bytes.
         length_bytes: usize,
         /// Its own words.
         why: String,

@@ -88,7 +88,7 @@ pub(crate) fn is_first(version: &u8) -> bool {
     *version == first_version()
 }
 
-/// Why a build would misread what another one stored.
+/// Reason why a build misreads another one's values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Misread {
     /// A type is another one.
@@ -232,7 +232,7 @@ impl Schema {
     }
 }
 
-/// How a schema differs from what was stored.
+/// Difference of a schema from a stored one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemaDifference {
     /// Keys or values.

@@ -59,7 +59,7 @@ pub(crate) fn not_this(json: &Value, why: impl std::fmt::Display) -> CodecError 
     }
 }
 
-/// How much of a value is shown in an error.
+/// Most bytes of a value in an error.
 const EXCERPT_BYTES: usize = 80;
 
 /// The value that a user wrote as plain text: text where the type is one, else JSON. `read` reads JSON as the type.

@@ -1,4 +1,4 @@
-//! How values become bytes and back: at topics, in state, in changelogs.
+//! Codecs between values and bytes: at topics, in state, in changelogs.
 //!
 //! A codec may decode in place: [`Codec::decode`] returns a [`Cow`], so that text and bytes are
 //! borrowed from the record batch and a filter does not pay for what it drops (design D8).

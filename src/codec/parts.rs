@@ -26,7 +26,7 @@ pub(crate) struct First {}
 #[serde(rename = "\u{1}the second part")]
 pub(crate) struct Second {}
 
-/// How many parts of different types a value may have.
+/// Most parts of different types in a value.
 const PARTS_MAX: usize = 2;
 
 /// Goes through the bytes of a value.

@@ -72,7 +72,7 @@ impl Earlier {
 pub(crate) struct ValueVersions {
     /// The versions that are read.
     versions: BTreeSet<u8>,
-    /// How a part was until it changed, by the version in which it was so last. Without parts the whole is the first one.
+    /// Parts until they changed, by the version in which they were so last. Without parts the whole is the first one.
     changes: [BTreeMap<u8, Earlier>; 2],
     parts: Option<Parts>,
 }
@@ -89,7 +89,7 @@ impl ValueVersions {
     /// Reads values of `version`, which are of the type `Old`, or have parts of it.
     ///
     /// # Errors
-    /// Why there can be no such version.
+    /// Reason against such a version.
     pub(crate) fn read<Old, New>(
         &mut self,
         version: u8,
@@ -126,7 +126,7 @@ impl ValueVersions {
         self.versions.last().map_or(1, |last| last + 1)
     }
 
-    /// How the parts of a value of `version` were: as they were until they changed next.
+    /// Finds the parts of a value of `version`: as they were until they changed next.
     fn at(&self, version: u8) -> [Option<&Earlier>; 2] {
         let until = |changes| BTreeMap::range(changes, version..).next();
         let [first, second] = &self.changes;

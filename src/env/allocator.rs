@@ -1,9 +1,9 @@
-//! What the process's allocator keeps of the memory that was freed.
+//! Memory that the process's allocator keeps after it was freed.
 
 /// An allocation of so many bytes goes back to the system when it is freed.
 #[cfg(target_env = "gnu")]
 const MMAP_THRESHOLD_BYTES: i32 = 256 << 10;
-/// So much free memory may stay at the end of each of glibc's arenas, about one a thread. Less costs page faults:
+/// Free memory that may stay at the end of each of glibc's arenas, about one a thread. Less costs page faults:
 /// batches come and go all the time.
 #[cfg(target_env = "gnu")]
 const TRIM_THRESHOLD_BYTES: i32 = 4 << 20;

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::types::Timestamp;
 
-/// How [`Files::open`] treats a file that is absent or present. No mode follows a symbolic link
+/// Treatment of an absent or present file by [`Files::open`]. No mode follows a symbolic link
 /// in the last component (F19: `O_NOFOLLOW`), and all set `O_CLOEXEC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
@@ -67,7 +67,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// What a process gets for what it makes itself.
+    /// Access to what a process makes itself.
     pub const OURS_ALONE: Self = Self {
         owner: 0,
         is_ours: true,
@@ -177,7 +177,7 @@ pub trait Files: Send + Sync + 'static {
     /// As the operating system says.
     fn modified(&self, path: &Path) -> io::Result<Timestamp>;
 
-    /// How many files this process may have open at once, if somebody set a bound.
+    /// Returns the most files that this process may open at once, if bounded.
     fn open_files_max(&self) -> Option<u64> {
         None
     }
@@ -345,7 +345,7 @@ pub trait File: Send + Sync {
 /// A held directory lock; dropping it frees it.
 pub trait Lock: Send + Sync {}
 
-/// Why a lock could not be taken.
+/// Failure to take a lock.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {

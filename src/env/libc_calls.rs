@@ -1,4 +1,4 @@
-//! What no safe crate offers: `sync_file_range(2)` and `mallopt(3)`.
+//! Calls beyond the safe crates: `sync_file_range(2)` and `mallopt(3)`.
 #![allow(
     unsafe_code,
     reason = "system and library calls that no safe crate offers; this file holds all unsafe code of the project"
@@ -54,6 +54,6 @@ pub(super) fn set_malloc_parameter(parameter: MallocParameter, bytes: i32) {
 pub(super) enum MallocParameter {
     /// An allocation of so many bytes is its own mapping, which goes back to the system when it is freed.
     MmapThreshold,
-    /// So many free bytes at the end of an arena go back to the system.
+    /// Free bytes at the end of an arena that go back to the system.
     TrimThreshold,
 }

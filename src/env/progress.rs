@@ -69,7 +69,7 @@ impl Env {
 }
 
 impl ProgressLine<'_> {
-    /// So much is done by now. Meant for once a batch: it looks at the clock.
+    /// Notes what is done by now. Meant for once a batch: it looks at the clock.
     pub(crate) fn at(&mut self, done: u64) {
         if !self.is_heard {
             return;
@@ -83,7 +83,7 @@ impl ProgressLine<'_> {
         }
     }
 
-    /// So much more is done.
+    /// Adds what is done.
     pub(crate) fn add(&mut self, more: u64) {
         let done = self.telling.done.saturating_add(more);
         self.telling.done = done;

@@ -174,7 +174,7 @@ impl Files for RealFiles {
     }
 }
 
-/// How often a lock is looked at again that this process holds and does not know of, and how long between.
+/// Number of looks at a lock that this process holds and does not know of, and the time between.
 const LOOKS_AT_OWN_LOCK: u32 = 100;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 

@@ -24,6 +24,6 @@ pub trait Spawn: Send + Sync + 'static {
         true
     }
 
-    /// How many threads can run at once on this machine; at least 1.
+    /// Returns the threads that can run at once here; at least 1.
     fn parallelism(&self) -> usize;
 }

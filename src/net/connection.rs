@@ -20,12 +20,12 @@ use super::tls::{ClientTls, ServerTls};
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// Then again and again after so long.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// So many probes without an answer end it.
+/// Probes without an answer that end it.
 const KEEPALIVE_PROBES: u32 = 4;
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 16;
 
-/// How long connecting may take.
+/// Timeouts of connecting.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConnectTimeouts {
     /// For each address of the name.

@@ -9,20 +9,20 @@ use tokio_rustls::rustls::{CertificateError, Error as TlsError};
 use super::address::Address;
 use crate::protocol::ErrorKind;
 
-/// Why a connection could not be made, or ended.
+/// Failure or end of a connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetError {
     /// Not a `host:port`.
     #[error("`{text}` is not an address: write host:port, with an IPv6 address in brackets")]
     BadAddress {
-        /// What was given.
+        /// The text given.
         text: String,
     },
     /// The name has no address.
     #[error("cannot find the address of {address}: {source}; check the name and the resolver")]
     Resolve {
-        /// What was to be reached.
+        /// The target.
         address: Address,
         /// The resolver's answer.
         source: io::Error,
@@ -32,7 +32,7 @@ pub enum NetError {
         "cannot connect to {address}: {source}; check that a broker listens there and that nothing between blocks it"
     )]
     Connect {
-        /// What was to be reached.
+        /// The target.
         address: Address,
         /// The operating system's answer.
         source: io::Error,
@@ -52,9 +52,9 @@ pub enum NetError {
         "{doing} took longer than {limit:?}; the other side may be overloaded or expect something else"
     )]
     Timeout {
-        /// What took long.
+        /// The slow step.
         doing: &'static str,
-        /// How long it may take.
+        /// The time allowed.
         limit: Duration,
     },
     /// The TLS handshake failed.
@@ -62,13 +62,13 @@ pub enum NetError {
     Handshake {
         /// The other side.
         peer: String,
-        /// What failed.
+        /// The failure.
         source: io::Error,
     },
     /// The settings of TLS do not fit each other.
     #[error("the TLS settings are not usable: {why}")]
     TlsSettings {
-        /// What is wrong, and what to do.
+        /// The fault, and what to do.
         why: String,
     },
     /// A PEM file cannot be read.
@@ -103,7 +103,7 @@ pub enum NetError {
     Io(#[from] io::Error),
 }
 
-/// What to do about a handshake that failed, in the words of each kind of server.
+/// Advice on a handshake that failed, in the words of each kind of server.
 struct Advice {
     of_a_broker: &'static str,
     of_a_web_server: &'static str,
@@ -181,7 +181,7 @@ impl NetError {
         }
     }
 
-    /// What a caller may do about it.
+    /// Returns what a caller may do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -18,9 +18,9 @@ use super::stream::{ReadHalf, WriteHalf};
 const PREFIX_BYTES: usize = 4;
 /// The smallest body: a response's correlation id, in bytes.
 const BODY_BYTES_MIN: usize = 4;
-/// What an idle connection's buffer holds, in bytes: requests without records fit.
+/// Size of an idle connection's buffer, in bytes: requests without records fit.
 const IDLE_BUFFER_BYTES: usize = 4 << 10;
-/// So many bytes of a frame must have come, at least, before there is room for all that it announced.
+/// Bytes of a frame that must have come, at least, before there is room for all that it announced.
 const GROWTH_BYTES: usize = 64 << 10;
 /// Slices handed to one system call. Linux takes 1,024; more than these gain nothing.
 const SLICES_MAX: usize = 64;
@@ -30,8 +30,8 @@ pub(crate) struct FrameReader {
     half: ReadHalf,
     buffer: BytesMut,
     frame_bytes_max: usize,
-    /// How much is asked for at once, in bytes: more while reads fill what they are given, so that a busy connection
-    /// has several frames for one system call, and little once there is nothing to read.
+    /// Bytes to ask for at once: more while reads fill what they are given, so that a busy connection has several
+    /// frames for one system call, and little once there is nothing to read.
     ahead_bytes: usize,
 }
 
@@ -155,7 +155,7 @@ impl FrameReader {
         Ok(count)
     }
 
-    /// What the buffer can hold, in bytes.
+    /// Returns the buffer's capacity in bytes.
     #[cfg(test)]
     pub(super) fn buffered_capacity(&self) -> usize {
         self.buffer.capacity()

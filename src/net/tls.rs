@@ -24,7 +24,7 @@ use super::error::NetError;
 use super::pem::{Pem, system_authorities};
 use crate::env::Env;
 
-/// How a client does TLS.
+/// TLS settings of a client.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientTlsSettings {
     /// The authorities that may have signed the broker's certificate; `None`: those that the system trusts.
@@ -61,7 +61,7 @@ pub enum ClientAuth {
     Required,
 }
 
-/// How a server does TLS.
+/// TLS settings of a server.
 #[derive(Debug, Clone)]
 pub struct ServerTlsSettings {
     /// The server's certificate, then its chain.

@@ -1,4 +1,4 @@
-//! How partitions are shared out among the members of a group: by ranges, or evenly and with as few moves as possible.
+//! Assignment of partitions to the members of a group: by ranges, or evenly and with as few moves as possible.
 //!
 //! Both are deterministic: the same members, in the same order, get the same partitions.
 
@@ -12,7 +12,7 @@ pub(crate) type Readers<'a, T> = BTreeMap<T, (PartitionIndex, Vec<&'a str>)>;
 /// Who gets what.
 pub(crate) type Shared<'a, T> = BTreeMap<(T, PartitionIndex), &'a str>;
 
-/// What one member has, by topic.
+/// A member's partitions, by topic.
 pub(crate) type Owned<T> = BTreeMap<T, BTreeSet<PartitionIndex>>;
 
 /// Of each topic a contiguous range for each reader, so that topics with equally many partitions are shared out alike.

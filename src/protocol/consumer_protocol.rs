@@ -1,4 +1,4 @@
-//! What consumers of a classic group tell each other through the coordinator, for whom it is opaque: subscriptions and assignments.
+//! Messages between consumers of a classic group, opaque to the coordinator in between: subscriptions and assignments.
 //!
 //! Kafka's ConsumerProtocolSubscription and ConsumerProtocolAssignment, versions 0 to 3. Integers are big-endian,
 //! strings have 2 bytes of length, bytes and arrays 4; a length of −1 is null.
@@ -16,7 +16,7 @@ use crate::types::{TopicName, TopicPartition};
 /// The newest version, and the one that is written.
 const VERSION: i16 = 3;
 
-/// Why bytes are not what a consumer would say.
+/// Reason why bytes are not a consumer's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ConsumerProtocolError {
@@ -35,7 +35,7 @@ pub(crate) enum ConsumerProtocolError {
         message: &'static str,
         /// The count or length.
         announced: i64,
-        /// What there is.
+        /// The rest.
         remaining: usize,
     },
     /// Text is not UTF-8, a topic's name is not possible, or a version is negative.
@@ -43,12 +43,12 @@ pub(crate) enum ConsumerProtocolError {
     Invalid {
         /// `subscription` or `assignment`.
         message: &'static str,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
 }
 
-/// What a member tells the leader when it joins.
+/// Words of a member to the leader when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Subscription {
     /// The topics that it wants.
@@ -115,7 +115,7 @@ impl Subscription {
     }
 }
 
-/// What the leader gives a member.
+/// Words of the leader to a member.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Assignment {
     /// The partitions that the member is to own.

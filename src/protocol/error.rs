@@ -1,6 +1,6 @@
 //! Kafka's error codes, and what a caller may do about each.
 
-/// What a caller does about an error (every layer's error has a `kind()`).
+/// Way out of an error for a caller (every layer's error has a `kind()`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The same call may succeed later.
@@ -41,7 +41,7 @@ macro_rules! error_codes {
                 }
             }
 
-            /// What a caller may do about it.
+            /// Returns what a caller may do.
             #[must_use]
             pub fn kind(self) -> ErrorKind {
                 match self {

@@ -56,7 +56,7 @@ pub struct ProduceResponse {
     pub log_start_offset: Offset,
 }
 
-/// What to read of one partition.
+/// Read of one partition.
 #[derive(Debug, Clone)]
 pub struct FetchPartition {
     /// Which partition.
@@ -70,7 +70,7 @@ pub struct FetchPartition {
 /// Reads from partitions; waits up to `max_wait` until `min_bytes` are there.
 #[derive(Debug, Clone)]
 pub struct FetchRequest {
-    /// What to read, in order of preference.
+    /// Reads, in order of preference.
     pub partitions: Vec<FetchPartition>,
     /// Which records to show.
     pub isolation: Isolation,
@@ -91,7 +91,7 @@ pub struct AbortedTransaction {
     pub first_offset: Offset,
 }
 
-/// What was read of one partition.
+/// Result of one partition's read.
 #[derive(Debug, Clone)]
 pub struct FetchedPartition<R = Bytes> {
     /// Which partition.
@@ -143,20 +143,20 @@ pub struct ListedOffset {
 pub struct NewTopic {
     /// Its name.
     pub name: TopicName,
-    /// How many partitions; at least 1.
+    /// Number of partitions; at least 1.
     pub partitions_count: i32,
     /// Settings by Kafka's names (`cleanup.policy`, `retention.ms`, …); absent ones have Kafka's defaults.
     pub configs: BTreeMap<String, String>,
 }
 
-/// What is known of a topic.
+/// Known facts of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicMetadata {
     /// Its name.
     pub name: TopicName,
     /// Its identity; a new one when a topic of the same name is created again.
     pub id: TopicId,
-    /// How many partitions it has.
+    /// Number of partitions.
     pub partitions_count: i32,
     /// Whether it belongs to a coordinator.
     pub is_internal: bool,
@@ -171,7 +171,7 @@ pub struct ConfigEntry {
     pub value: String,
     /// Whether nobody set it.
     pub is_default: bool,
-    /// What it means, in a sentence.
+    /// Meaning, in a sentence.
     pub documentation: String,
 }
 
@@ -255,7 +255,7 @@ pub struct OffsetFetchRequest {
     pub require_stable: bool,
 }
 
-/// How a transaction is to end.
+/// End of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TransactionResult {
     /// Its effects become visible.
@@ -271,7 +271,7 @@ pub struct EndTxnRequest {
     pub transactional_id: TransactionalId,
     /// The producer.
     pub producer: ProducerIdentity,
-    /// How.
+    /// Its end.
     pub result: TransactionResult,
 }
 
@@ -372,6 +372,6 @@ pub struct PartitionDescription {
     pub log_end_offset: Offset,
     /// Bytes on disk.
     pub size_bytes: u64,
-    /// Why the partition is offline, if it is.
+    /// Reason for the offline state, if it is.
     pub offline: Option<String>,
 }

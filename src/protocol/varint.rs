@@ -22,7 +22,7 @@ const fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
-/// How many bytes the unsigned `value` takes: 1 to 10.
+/// Returns the bytes of the unsigned `value`: 1 to 10.
 #[inline]
 #[must_use]
 pub(crate) const fn size_unsigned(value: u64) -> usize {
@@ -31,7 +31,7 @@ pub(crate) const fn size_unsigned(value: u64) -> usize {
     bits.div_ceil(7) as usize
 }
 
-/// How many bytes the signed `value` takes: 1 to 10 (1 to 5 if it fits 32 bits).
+/// Returns the bytes of the signed `value`: 1 to 10 (1 to 5 if it fits 32 bits).
 #[inline]
 #[must_use]
 pub(crate) const fn size_signed(value: i64) -> usize {

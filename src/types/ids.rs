@@ -9,14 +9,14 @@ const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// The longest transactional id or group id, in bytes.
 const ID_BYTES_MAX: usize = 32_767;
 
-/// Why a name was refused.
+/// Refusal of a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
     /// The name is empty.
     #[error("a {what} must not be empty: give it a name")]
     Empty {
-        /// What was to be named.
+        /// The thing to name.
         what: &'static str,
     },
     /// The name is too long.
@@ -24,7 +24,7 @@ pub enum NameError {
         "the {what} is {length_bytes} bytes long; at most {max_bytes} are allowed: choose a shorter one"
     )]
     TooLong {
-        /// What was to be named.
+        /// The thing to name.
         what: &'static str,
         /// The length of the name.
         length_bytes: usize,
@@ -36,7 +36,7 @@ pub enum NameError {
         "the {what} {name:?} is not allowed: use only letters, digits, '.', '_' and '-', and not '.' or '..' alone"
     )]
     Forbidden {
-        /// What was to be named.
+        /// The thing to name.
         what: &'static str,
         /// The name, escaped when displayed.
         name: String,

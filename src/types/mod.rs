@@ -13,7 +13,7 @@ pub use partition::{Offset, PartitionIndex, TopicPartition};
 pub use producer::{EpochAtEnd, ProducerEpoch, ProducerId, ProducerIdentity, Sequence};
 pub use time::{Timestamp, TimestampType};
 
-/// How durable an acknowledged write is (design D5).
+/// Durability of an acknowledged write (design D5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {

@@ -30,7 +30,7 @@ impl Offset {
         Self(self.0 + count)
     }
 
-    /// How many offsets lie from `earlier` up to this one; negative if `earlier` is later.
+    /// Counts the offsets from `earlier` up to this one; negative if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> i64 {
         self.0 - earlier.0

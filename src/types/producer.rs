@@ -78,7 +78,7 @@ impl Sequence {
     }
 }
 
-/// What the end of a transaction does to its producer's epoch.
+/// Effect of a transaction's end on its producer's epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum EpochAtEnd {
     /// It goes up by one (KIP-890): a late request of the transaction shows itself.

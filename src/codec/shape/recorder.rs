@@ -96,7 +96,7 @@ impl Shapes {
         read.is_ok()
     }
 
-    /// How much was learned so far: it grows by what each pass learns.
+    /// Counts what was learned so far: it grows by each pass.
     pub(super) fn changes(&self) -> usize {
         self.0.borrow().changes
     }
@@ -173,7 +173,7 @@ fn samples_of(leaf: &str) -> usize {
     }
 }
 
-/// Why a pass ended early. Nobody reads the words.
+/// Early end of a pass. Nobody reads the words.
 #[derive(Debug)]
 pub(super) struct Stopped;
 

@@ -26,7 +26,7 @@ impl Hash for PageContent {
     }
 }
 
-/// What a reader finds in one file or directory; parts are named by their numbers.
+/// Content of one file or directory for a reader; parts are named by their numbers.
 #[derive(PartialEq, Eq, Hash)]
 enum NodeContent {
     File {

@@ -73,7 +73,7 @@ impl Call {
     ];
 }
 
-/// What a fault does.
+/// Effect of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultEffect {
     /// `EIO`. A write may have written a prefix. A sync loses what was pending for good, though it

@@ -32,7 +32,7 @@ impl Image {
         self.pages.iter().map(|(index, page)| (*index, page))
     }
 
-    /// How many pages a write would add.
+    /// Counts a write's new pages.
     pub(super) fn new_pages_count(&self, position: u64, bytes_count: usize) -> u64 {
         if bytes_count == 0 {
             return 0;

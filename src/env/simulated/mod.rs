@@ -165,7 +165,7 @@ impl SimulatedWorld {
         self.world.state.lock().faults.clear();
     }
 
-    /// How often a fault struck.
+    /// Counts the strikes of faults.
     #[must_use]
     pub fn faults_struck(&self) -> u64 {
         self.world.state.lock().faults_struck
@@ -182,7 +182,7 @@ impl SimulatedWorld {
         self.world.state.lock().open_files_max = files_max.unwrap_or(u64::MAX);
     }
 
-    /// How many files are open.
+    /// Counts the open files.
     #[must_use]
     pub fn open_files_count(&self) -> u64 {
         self.world.state.lock().open_files_count
@@ -244,13 +244,13 @@ impl SimulatedWorld {
         Ok(())
     }
 
-    /// How many calls there were, failed ones included.
+    /// Counts the calls, failed ones included.
     #[must_use]
     pub fn calls_count(&self) -> u64 {
         self.world.state.lock().calls_count()
     }
 
-    /// How many calls of one kind there were.
+    /// Counts the calls of one kind.
     #[must_use]
     pub fn calls_count_of(&self, call: Call) -> u64 {
         self.world.state.lock().calls[call as usize]
@@ -270,7 +270,7 @@ impl SimulatedWorld {
         state.recording = Some(Recording::new(state.storage.clone(), seed, boot, wall));
     }
 
-    /// How many changes were recorded so far; 0 without a recording.
+    /// Counts the changes recorded so far; 0 without a recording.
     #[must_use]
     pub fn changes_count(&self) -> usize {
         let state = self.world.state.lock();

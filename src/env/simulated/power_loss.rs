@@ -1,4 +1,4 @@
-//! What a power loss leaves of the changes that no sync covered.
+//! Effects of a power loss on the changes that no sync covered.
 
 use std::collections::BTreeMap;
 
@@ -54,9 +54,9 @@ pub enum NameLoss {
 /// One way to lose power. Equal values leave equal disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PowerLoss {
-    /// What happens to bytes and sizes.
+    /// Loss of bytes and sizes.
     pub data: DataLoss,
-    /// What happens to names.
+    /// Loss of names.
     pub names: NameLoss,
     /// Settles what `data` and `names` leave to chance.
     pub seed: u64,
@@ -254,7 +254,7 @@ impl Survival<'_> {
         image.set_length(length_after(file, self.choose_moment(changes_count)));
     }
 
-    /// How many of a file's pending changes reached one block: often none or all, else some.
+    /// Draws how many of a file's pending changes reached one block: often none or all, else some.
     fn choose_moment(&self, changes_count: usize) -> usize {
         match self.random.below(4) {
             0 => 0,

@@ -9,7 +9,7 @@ use super::storage::{Change, Storage};
 use super::world::World;
 use crate::types::Timestamp;
 
-/// What happened to the disk since [`SimulatedWorld::start_recording`].
+/// History of the disk since [`SimulatedWorld::start_recording`].
 #[derive(Clone)]
 pub struct Recording {
     start: Storage,
@@ -34,7 +34,7 @@ impl Recording {
         self.changes.push(change);
     }
 
-    /// How many changes there were.
+    /// Counts the changes.
     #[must_use]
     pub fn changes_count(&self) -> usize {
         self.changes.len()
@@ -59,7 +59,7 @@ pub struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// How many changes lie behind; compare with [`SimulatedWorld::changes_count`] noted in the run.
+    /// Counts the changes so far; compare with [`SimulatedWorld::changes_count`] noted in the run.
     #[must_use]
     pub fn done_count(&self) -> usize {
         self.done_count

@@ -429,7 +429,7 @@ fn a_spawned_thread_sleeps_until_the_test_moves_time() {
     handle.join().unwrap();
 }
 
-/// What a scripted run does; positions and lengths cross sectors and pages.
+/// Step of a scripted run; positions and lengths cross sectors and pages.
 #[derive(Debug, Clone)]
 enum Operation {
     Write {

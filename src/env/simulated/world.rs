@@ -65,7 +65,7 @@ impl World {
     }
 }
 
-/// What faults leave of a call.
+/// Verdict of faults on a call.
 pub(super) struct Verdict {
     /// The call fails with this, after what it did to the disk.
     pub(super) error: Option<io::Error>,
@@ -80,7 +80,7 @@ impl Verdict {
     }
 }
 
-/// What the lock guards.
+/// State under the lock.
 pub(super) struct State {
     pub(super) storage: Storage,
     pub(super) is_off: bool,

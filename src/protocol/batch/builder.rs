@@ -47,7 +47,7 @@ pub struct BatchBuilder {
     compression: Compression,
     level: Option<i32>,
     writer: RecordWriter,
-    /// How large the next buffer will be at first.
+    /// First size of the next buffer.
     capacity_bytes: usize,
     records_count: i32,
     base_timestamp: Timestamp,
@@ -152,7 +152,7 @@ impl BatchBuilder {
         parts
     }
 
-    /// How many records were added.
+    /// Counts the records added.
     #[must_use]
     pub fn records_count(&self) -> i32 {
         self.records_count

@@ -19,10 +19,10 @@ const GZIP_MEMBER_BYTES_MIN: usize = 10 + 2 + 8;
 const ZSTD_LEVEL_DEFAULT: i32 = 3;
 /// The largest zstd window that a reader must give room to, as a power of two: 8 MiB. Our writer stays within.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// How much more than the compressed bytes is given to the output at first.
+/// Factor from the compressed bytes to the output's first size.
 const FIRST_GUESS_RATIO: usize = 4;
 
-/// How the records of a batch are compressed (all of them together).
+/// Compression of a batch's records (all of them together).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize,
 )]
@@ -94,7 +94,7 @@ impl FromStr for Compression {
     }
 }
 
-/// How far a batch may grow when it is decompressed. Sizes that the input declares are not believed.
+/// Limit of a batch's size when it is decompressed. Sizes that the input declares are not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecompressionLimit {
     /// Never more than this, in bytes.

@@ -20,7 +20,7 @@ const MARKER_RECORD_BYTES: usize = 7 + 4 + 6;
 /// The size of a marker, in bytes.
 pub const MARKER_BYTES: usize = HEADER_BYTES + MARKER_RECORD_BYTES;
 
-/// How a transaction ended.
+/// End of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ControlType {
     /// Its records never become visible.
@@ -32,7 +32,7 @@ pub enum ControlType {
 /// The content of an end-of-transaction marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ControlRecord {
-    /// How the transaction ended.
+    /// End of the transaction.
     pub kind: ControlType,
     /// The epoch of the coordinator that wrote the marker; a marker of an older one is refused.
     pub coordinator_epoch: i32,

@@ -1,9 +1,9 @@
-//! Why record batches were refused.
+//! Errors of record batches.
 
 use super::{BadRecord, Compression};
 use crate::protocol::{ErrorCode, ErrorKind};
 
-/// What is wrong with a record batch.
+/// Fault of a record batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
@@ -12,15 +12,15 @@ pub enum BatchError {
         "a record batch needs {need_bytes} bytes, but only {have_bytes} are there: read on, or treat it as torn"
     )]
     TooShort {
-        /// How many bytes are needed.
+        /// Bytes that are needed.
         need_bytes: usize,
-        /// How many are there.
+        /// Bytes that are there.
         have_bytes: usize,
     },
     /// There are bytes behind the batch where exactly one batch was expected.
     #[error("{excess_bytes} bytes follow the record batch: pass exactly one batch")]
     TrailingBytes {
-        /// How many.
+        /// The number.
         excess_bytes: usize,
     },
     /// The format is not v2.
@@ -62,7 +62,7 @@ pub enum BatchError {
     BadRecord {
         /// The record's place in the batch, from 0.
         index: i32,
-        /// What is wrong with it.
+        /// The fault in it.
         why: &'static str,
     },
     /// The compression is none of Kafka's five.
@@ -100,7 +100,7 @@ pub enum BatchError {
     BadRecords {
         /// The first of them; never empty.
         bad: Vec<BadRecord>,
-        /// How many there are.
+        /// The number of them.
         bad_count: usize,
     },
 }
@@ -126,7 +126,7 @@ impl BatchError {
         }
     }
 
-    /// What a caller may do about it.
+    /// Returns what a caller may do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

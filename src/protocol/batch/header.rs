@@ -36,7 +36,7 @@ const RECORDS_COUNT_AT: usize = BASE_SEQUENCE_AT + 4;
 
 /// The size of a batch's header, in bytes; the records follow.
 pub const HEADER_BYTES: usize = RECORDS_COUNT_AT + 4;
-/// How many bytes stand before the length field's count begins.
+/// Bytes before the length field's count begins.
 const UNCOUNTED_BYTES: usize = LENGTH_AT + 4;
 /// The format's number.
 const MAGIC: i8 = 2;
@@ -125,7 +125,7 @@ impl Attributes {
 pub struct Header {
     /// The offset of the first record. Stays when compaction removes that record.
     pub base_offset: Offset,
-    /// How many bytes follow the length field itself: [`Header::total_bytes`] − 12.
+    /// Bytes that follow the length field itself: [`Header::total_bytes`] − 12.
     pub length_bytes: i32,
     /// The leader epoch under which the batch was appended; −1 before that.
     pub partition_leader_epoch: i32,
@@ -135,7 +135,7 @@ pub struct Header {
     pub attributes: Attributes,
     /// The last record's offset − the base offset. Stays when compaction removes that record.
     pub last_offset_delta: i32,
-    /// What the records' timestamps are relative to; with a delete horizon, that horizon.
+    /// Base of the records' timestamps; with a delete horizon, that horizon.
     pub base_timestamp: Timestamp,
     /// The largest timestamp of a record; of all of them, under log append time.
     pub max_timestamp: Timestamp,
@@ -143,7 +143,7 @@ pub struct Header {
     pub producer: ProducerIdentity,
     /// The sequence of the first record.
     pub base_sequence: Sequence,
-    /// How many records there are; may be fewer than offsets after compaction, even none.
+    /// Number of records; may be fewer than offsets after compaction, even none.
     pub records_count: i32,
 }
 
@@ -317,7 +317,7 @@ impl Header {
         self.attributes.has(Attributes::CONTROL)
     }
 
-    /// How the records are compressed.
+    /// Returns the records' compression.
     #[must_use]
     pub fn compression(&self) -> Compression {
         // `parse` refused the ids that are none of Kafka's.

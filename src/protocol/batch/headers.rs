@@ -91,7 +91,7 @@ impl<'a> Headers<'a> {
         (its_name == name).then_some((front, value))
     }
 
-    /// How many there are; counts them.
+    /// Counts them, one by one.
     #[must_use]
     pub fn len(&self) -> usize {
         let mut rest = self.bytes;

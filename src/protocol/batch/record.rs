@@ -129,7 +129,7 @@ fn glance(rest: &mut &[u8], expected: i32, base_timestamp: Timestamp) -> Option<
 #[derive(Debug, Clone, Copy)]
 struct Cursor {
     position: usize,
-    /// How many records were read.
+    /// Number of records read.
     index: i32,
     /// The offset delta of the record before.
     previous_delta: i32,

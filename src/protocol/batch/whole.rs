@@ -118,8 +118,8 @@ impl Batches {
         }
     }
 
-    /// What was not read: after the last batch, the partial batch at the end (or nothing); after an
-    /// error, what begins with the bad batch.
+    /// Returns the rest: after the last batch, the partial batch at the end (or nothing); after an error, what begins
+    /// with the bad batch.
     #[must_use]
     pub fn rest(&self) -> &Bytes {
         &self.rest

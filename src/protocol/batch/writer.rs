@@ -8,14 +8,14 @@ use crate::protocol::varint;
 
 /// A record with at most so many bytes of key and value together is written the fast way.
 const SMALL_BYTES_MAX: usize = 4096;
-/// What a small record takes beside its key and value: at most 3 + 1 + 7 + 5 + 2 + 2 + 1 bytes, and the
-/// rest of its last register, of which more is stored than kept.
+/// Bytes of a small record beside its key and value: at most 3 + 1 + 7 + 5 + 2 + 2 + 1, and the rest of its
+/// last register, of which more is stored than kept.
 pub(super) const SLACK_BYTES: usize = 32;
 /// The buffer is made ready in steps of so many bytes: small enough that they are still in the nearest
 /// cache when the records come.
 const STEP_BYTES: usize = 16 << 10;
 
-/// What a record is made of, apart from its headers.
+/// Parts of a record, apart from its headers.
 #[derive(Clone, Copy)]
 pub(super) struct Parts<'a> {
     pub(super) timestamp_delta: i64,

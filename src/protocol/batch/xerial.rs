@@ -16,7 +16,7 @@ use super::{BatchError, Compression};
 
 const MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 const VERSION: [u8; 4] = 1i32.to_be_bytes();
-/// How much content the Java client puts into one block, in bytes.
+/// Content of one block of the Java client, in bytes.
 const BLOCK_CONTENT_BYTES: usize = 32 << 10;
 /// No Snappy element makes more than 64 bytes out of its own one or more.
 const RATIO_MAX: usize = 64;

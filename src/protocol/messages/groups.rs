@@ -44,9 +44,9 @@ pub struct JoinGroupRequest {
     pub group_instance_id: Option<String>,
     /// The kind of members, e.g. `consumer`.
     pub protocol_type: String,
-    /// What the member speaks, the preferred one first.
+    /// Protocols of the member, the preferred one first.
     pub protocols: Vec<JoinGroupProtocol>,
-    /// Why it joins; for the log.
+    /// The reason; for the log.
     pub reason: Option<String>,
     /// Whether a first join is answered with a member id to join with (version 4 on).
     pub requires_known_member_id: bool,
@@ -61,7 +61,7 @@ pub struct JoinGroupMember {
     pub member_id: String,
     /// Its instance id, if it is static.
     pub group_instance_id: Option<String>,
-    /// What it said for the protocol that was chosen.
+    /// Its words for the protocol that was chosen.
     pub metadata: Bytes,
 }
 
@@ -146,7 +146,7 @@ pub struct LeavingMember {
     pub member_id: String,
     /// Its instance id, if it is static.
     pub group_instance_id: Option<String>,
-    /// Why; for the log.
+    /// Reason; for the log.
     pub reason: Option<String>,
 }
 
@@ -159,18 +159,18 @@ pub struct LeaveGroupRequest {
     pub members: Vec<LeavingMember>,
 }
 
-/// What became of one leaving member.
+/// Outcome for one leaving member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftMember {
     /// The member id of the request.
     pub member_id: String,
     /// The instance id of the request.
     pub group_instance_id: Option<String>,
-    /// Why it did not leave.
+    /// Error if it stayed.
     pub error: Option<ErrorCode>,
 }
 
-/// What became of the members that were to leave.
+/// Outcomes for the members that were to leave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaveGroupResponse {
     /// In the order of the request.
@@ -217,7 +217,7 @@ pub struct ConsumerGroupHeartbeatRequest {
     pub topic_partitions: Option<Vec<AssignedTopic>>,
 }
 
-/// What a member of the consumer protocol is told.
+/// Answer to a member of the consumer protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerGroupHeartbeatResponse {
     /// The member's id.
@@ -316,7 +316,7 @@ pub struct DescribedMember {
     pub group_instance_id: Option<String>,
     /// Who it is.
     pub client: ClientIdentity,
-    /// What it said for the protocol that was chosen; empty unless the group is stable.
+    /// Its words for the protocol that was chosen; empty unless the group is stable.
     pub metadata: Bytes,
     /// Its assignment; empty unless the group is stable.
     pub assignment: Bytes,
@@ -354,9 +354,9 @@ pub struct ConsumerGroupDescribedMember {
     pub subscribed_topic_names: Vec<TopicName>,
     /// The regular expression of the topics it wants.
     pub subscribed_topic_regex: Option<String>,
-    /// What it owns.
+    /// Its assignment.
     pub assignment: Vec<AssignedTopic>,
-    /// What it is to own.
+    /// Its target.
     pub target_assignment: Vec<AssignedTopic>,
 }
 
@@ -377,5 +377,5 @@ pub struct ConsumerGroupDescription {
     pub members: Vec<ConsumerGroupDescribedMember>,
 }
 
-/// What became of each position that was to be forgotten (OffsetDelete).
+/// Outcome for each position that was to be forgotten (OffsetDelete).
 pub type DeletedOffsets = Vec<(TopicPartition, Result<(), ErrorCode>)>;

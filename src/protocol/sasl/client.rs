@@ -10,7 +10,7 @@ use super::password::Password;
 use super::prepare::prepare;
 use crate::env::Random;
 
-/// What the client does next.
+/// Next step of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientStep {
     /// It sends these bytes and waits for the answer.

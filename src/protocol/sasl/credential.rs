@@ -27,14 +27,14 @@ pub const ITERATIONS_DEFAULT: u32 = 8_192;
 /// The salt of new credentials, in bytes.
 const SALT_BYTES: usize = 16;
 
-/// What a server keeps of a user's password. A thief of it can pretend to be the server, and must guess the password to be the user.
+/// Credential of a user on the server. A thief of it can pretend to be the server, and must guess the password to be the user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ScramCredential {
     /// The hash.
     pub hash: ScramHash,
     /// Random bytes.
     pub salt: Vec<u8>,
-    /// How often the password was hashed.
+    /// Hash iterations of the password.
     pub iterations: u32,
     /// The hash of the client's key.
     pub stored_key: Vec<u8>,

@@ -2,7 +2,7 @@
 
 use crate::protocol::ErrorKind;
 
-/// Why a login failed. No message holds a password, or says whether a user exists.
+/// Failure of a login. No message holds a password, or says whether a user exists.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SaslError {
@@ -11,7 +11,7 @@ pub enum SaslError {
         "the SASL mechanism `{name}` is not supported: use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
     )]
     UnknownMechanism {
-        /// What was asked for.
+        /// The name given.
         name: String,
     },
     /// User or password is wrong.
@@ -41,7 +41,7 @@ pub enum SaslError {
     /// A message breaks the mechanism's rules.
     #[error("a login message is not valid: {what}")]
     Malformed {
-        /// What is wrong with it.
+        /// The fault in it.
         what: &'static str,
     },
     /// A user name or password has characters that cannot be used.
@@ -59,13 +59,13 @@ pub enum SaslError {
         super::ITERATIONS_MAX
     )]
     Iterations {
-        /// What it asks for.
+        /// The number.
         iterations: u32,
     },
 }
 
 impl SaslError {
-    /// What a caller may do about it: nothing but correct the settings.
+    /// Returns what a caller may do: nothing but correct the settings.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Fatal

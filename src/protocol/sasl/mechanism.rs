@@ -47,7 +47,7 @@ impl ScramHash {
     }
 }
 
-/// How a client proves who it is, by Kafka's names.
+/// Proof of a client's identity, by Kafka's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mechanism {
     /// `PLAIN`: the password itself, so over TLS only.

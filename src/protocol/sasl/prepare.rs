@@ -1,4 +1,4 @@
-//! What SASL allows in user names and passwords (RFC 4013, the part that needs no Unicode tables).
+//! Rules of SASL for user names and passwords (RFC 4013, the part that needs no Unicode tables).
 //!
 //! Printable ASCII passes unchanged, which is what the full rules do with it. Other characters pass as they are, without
 //! the normalisation that the full rules ask for, unless they are forbidden; so a name or password written in another

@@ -17,7 +17,7 @@ pub trait Credentials {
     fn secret(&self) -> &[u8];
 }
 
-/// What the server does next.
+/// Next step of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerStep {
     /// It sends these bytes and waits for the client.
@@ -78,7 +78,7 @@ impl Knowledge {
         }
     }
 
-    /// Why `user` is refused. The name is told only if it is a user's: others may be passwords in the wrong field.
+    /// Tells why `user` is refused. The name is told only if it is a user's: others may be passwords in the wrong field.
     fn cause(self, user: &str, mechanism: Mechanism) -> String {
         match self {
             Self::Credential => format!("the password of {user:?} is wrong"),
@@ -105,7 +105,7 @@ struct Conversation {
     /// Of the user; of nobody if there is no such user.
     credential: ScramCredential,
     nonce: String,
-    /// What the final message's `c=` must repeat.
+    /// Text for the final message's `c=` to repeat.
     binding: String,
     /// Both first messages, and a comma: the beginning of what is signed.
     auth: String,
@@ -151,7 +151,7 @@ impl SaslServer {
         })
     }
 
-    /// Why the login was refused, where the client is not to know: for the operator's log.
+    /// Explains a refused login where the client is not to know: for the operator's log.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()

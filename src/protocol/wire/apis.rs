@@ -9,7 +9,7 @@ use super::schema::Message;
 pub trait Request: Message {
     /// Which API.
     const API: ApiKey;
-    /// What it is answered with.
+    /// Its response.
     type Response: Message;
 }
 
@@ -189,7 +189,7 @@ macro_rules! apis {
                 }
             }
 
-            /// What it does, in a sentence.
+            /// Describes it, in a sentence.
             #[must_use]
             pub fn description(self) -> &'static str {
                 match self {

@@ -1,9 +1,9 @@
-//! Why bytes are not a message, or a message cannot become bytes.
+//! Errors between bytes and messages.
 
 use super::ApiKey;
 use crate::protocol::ErrorKind;
 
-/// Why bytes are not a message, or a message cannot become bytes.
+/// Reason why bytes are no message, or a message has no bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
@@ -12,9 +12,9 @@ pub enum WireError {
         "the message needs {wanted_bytes} bytes where {left_bytes} are left: it is cut off or not Kafka's protocol"
     )]
     Truncated {
-        /// How many bytes were to be read.
+        /// Bytes that were to be read.
         wanted_bytes: u64,
-        /// How many there are.
+        /// Bytes that are left.
         left_bytes: u64,
     },
     /// A length is negative (and not −1 for null) or beyond what its encoding can say.
@@ -30,7 +30,7 @@ pub enum WireError {
         "the message announces {count} elements, more than a message of its size may hold in memory: send fewer"
     )]
     TooManyElements {
-        /// How many.
+        /// The number.
         count: u64,
     },
     /// A text is not UTF-8.
@@ -66,13 +66,13 @@ pub enum WireError {
     /// A text or array is longer than its encoding allows.
     #[error("{length} bytes or elements are more than the protocol can say here")]
     TooLong {
-        /// How long.
+        /// The length.
         length: usize,
     },
 }
 
 impl WireError {
-    /// What a caller may do about it: nothing but closing the connection or choosing another version.
+    /// Returns what a caller may do: nothing but closing the connection or choosing another version.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Fatal

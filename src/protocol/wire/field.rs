@@ -1,4 +1,4 @@
-//! How a value of each type stands in a message.
+//! Forms of each type's values in a message.
 //!
 //! ```text
 //!                 plain version                    flexible version
@@ -101,7 +101,7 @@ impl Field for TopicId {
     }
 }
 
-/// How long the lengths of plain versions are.
+/// Size of the lengths of plain versions.
 #[derive(Clone, Copy)]
 pub(super) enum LengthSize {
     Two,

@@ -11,7 +11,7 @@ use super::{ApiKey, Gap, Message, Reader, Request, Version, WireError, Writer};
 pub struct EncodedFrame {
     /// The bytes, in order, without the size.
     pub chunks: Vec<Bytes>,
-    /// What is still to be put between them, in order: [`RecordBytes::Later`](super::RecordBytes).
+    /// Gaps to be filled between them, in order: [`RecordBytes::Later`](super::RecordBytes).
     pub gaps: Vec<Gap>,
 }
 
@@ -21,7 +21,7 @@ impl EncodedFrame {
         Self { chunks, gaps }
     }
 
-    /// How many bytes the frame has, without its size.
+    /// Returns the frame's bytes, without its size.
     #[must_use]
     pub fn length_bytes(&self) -> usize {
         let gaps = self.gaps.iter().map(|gap| gap.length_bytes);
@@ -42,7 +42,7 @@ impl EncodedFrame {
     }
 }
 
-/// What stands in front of every request.
+/// Header in front of every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHeader {
     /// The API's number; perhaps one that we don't know.
@@ -51,7 +51,7 @@ pub struct RequestHeader {
     pub version: i16,
     /// Comes back with the response.
     pub correlation_id: i32,
-    /// How the client calls itself.
+    /// The client's own name.
     pub client_id: Option<String>,
 }
 

@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use super::WireError;
 
-/// How many bytes of memory the elements of a message's arrays may take for each byte of the message.
-/// The largest that a peer has cause to send is a list of one-letter names: 24 bytes for 2.
+/// Bytes of memory for the elements of a message's arrays, at most, for each byte of the message. The largest
+/// that a peer has cause to send is a list of one-letter names: 24 bytes for 2.
 const MEMORY_FACTOR: usize = 32;
-/// What small messages may take beyond that, in bytes.
+/// Bytes that small messages may take beyond that.
 const MEMORY_FLOOR_BYTES: usize = 4096;
 /// The longest 32-bit varint, in bytes.
 const VARINT_BYTES_MAX: u32 = 5;
@@ -17,7 +17,7 @@ const VARINT_BYTES_MAX: u32 = 5;
 pub struct Reader {
     bytes: Bytes,
     position: usize,
-    /// How many bytes array elements may still take in memory.
+    /// Bytes of memory left for array elements.
     memory_bytes: usize,
 }
 
@@ -33,7 +33,7 @@ impl Reader {
         }
     }
 
-    /// How many bytes are left.
+    /// Returns the rest in bytes.
     #[must_use]
     pub fn left_bytes(&self) -> usize {
         self.bytes.len() - self.position

@@ -11,12 +11,12 @@ use super::{Reader, WireError, Writer};
 pub enum RecordBytes {
     /// The batches. What is read from a frame is always this.
     Here(Bytes),
-    /// So many bytes of batches, which who sends the frame puts into its gap.
+    /// Number of bytes of batches, which who sends the frame puts into its gap.
     Later(usize),
 }
 
 impl RecordBytes {
-    /// How many bytes the batches have.
+    /// Returns the batches' bytes.
     #[must_use]
     pub fn length_bytes(&self) -> usize {
         match self {

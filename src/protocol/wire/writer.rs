@@ -20,7 +20,7 @@ pub struct Writer {
 pub struct Gap {
     /// They stand before the chunk of this index, or at the end if there is none.
     pub before_chunk: usize,
-    /// How many bytes they are.
+    /// Number of bytes.
     pub length_bytes: usize,
 }
 

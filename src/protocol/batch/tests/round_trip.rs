@@ -1,4 +1,4 @@
-//! What is built is read back, for any records and every compression; the builder's own accounts.
+//! Round trips of any records with every compression; the builder's own accounts.
 
 use proptest::collection::vec;
 use proptest::option;
