@@ -10,7 +10,7 @@ use onceflow::internals::protocol::batch::{
 };
 use onceflow::types::Timestamp;
 
-/// How large the batches are, in bytes: `batch.size` of a busy sink.
+/// Size of the batches, in bytes: `batch.size` of a busy sink.
 const BATCH_BYTES: usize = 1 << 20;
 
 fn build(builder: &mut BatchBuilder, value: &[u8]) -> Bytes {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use onceflow::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// What an account holds, and how many transfers it took part in.
+/// Balance of an account, and its transfers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Account {
     pub(crate) balance: i64,

@@ -101,7 +101,7 @@ struct First<K: ?Sized, V: ?Sized, J, F> {
     grace: i64,
     late: Late<K, V>,
     watermark: Timestamp,
-    /// How far the operator has come as state. The end of the input forgets nothing.
+    /// Operator's time as state. The end of the input forgets nothing.
     reached: Timestamp,
     due: Due,
     scratch: Vec<u8>,

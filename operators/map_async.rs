@@ -22,7 +22,7 @@ const FAILED_HEADER: &str = "onceflow.failed";
 /// The longest pause before a call is made again.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// How [`map_async`](Keyed::map_async) makes its calls.
+/// Policy of [`map_async`](Keyed::map_async) for its calls.
 ///
 /// ```
 /// use std::time::Duration;
@@ -67,13 +67,13 @@ impl CallPolicy {
         Self::new(limit, false)
     }
 
-    /// How long each call may take: after that it is given up, and has failed.
+    /// Bounds the time of a call: after that it is given up, and has failed.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// How often a call that failed is made again, with a pause before the first time that doubles with each one.
+    /// Sets the repeats of a call that failed, with a pause before the first one that doubles with each one.
     #[must_use]
     pub fn retries(self, retries: u32, pause: Duration) -> Self {
         Self {
@@ -177,7 +177,7 @@ struct MapAsync<K: ?Sized, V, R, F> {
     unasked: VecDeque<u64>,
     /// Those of each key, in order, if that is kept.
     of_key: HashMap<Vec<u8>, VecDeque<u64>>,
-    /// How many of them have each time: time does not pass the first (A6).
+    /// Number of them by time: time does not pass the first (A6).
     times: BTreeMap<Timestamp, usize>,
     next_call: u64,
     /// The number of the next input of any key.

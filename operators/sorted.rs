@@ -31,7 +31,7 @@ struct Sorted<K: ?Sized, V> {
     store: TimedStore<Vec<Waiting<V>>>,
     late: Late<K, V>,
     watermark: Timestamp,
-    /// How far records were released, as it is to be kept.
+    /// Time up to which records were released, to be kept.
     released: Timestamp,
     due: Due,
     key: PhantomData<fn(&K)>,

@@ -76,10 +76,10 @@ pub struct TtlStore<S, C> {
     /// The time of each key's last record, and one timer for each key, which is moved when it comes too early.
     times: TimedStore<i64>,
     ttl: Ttl<C>,
-    /// How far the clock has come. Nothing is due before it goes on.
+    /// Time of the clock. Nothing is due before it goes on.
     now: Timestamp,
     running: RunningTime,
-    /// How much of the running time is kept as state.
+    /// Part of the running time kept as state.
     kept: Timestamp,
 }
 
@@ -177,7 +177,7 @@ impl<S: Datum + Clone, C: Clock> TtlStore<S, C> {
         self.times.peek(key, |last| last.is_none())
     }
 
-    /// How far the clock has come for a key, in this run or an earlier one.
+    /// Returns the clock's time for a key, in this run or an earlier one.
     fn now_of<K: ?Sized>(&self, key: Key<'_, K>) -> Timestamp {
         let kept = self.times.kept_time(key).unwrap_or(Timestamp::MIN);
         kept.max(self.now)

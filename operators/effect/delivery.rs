@@ -13,7 +13,7 @@ const WARN_FROM: u64 = 4;
 
 /// News of an effect.
 pub(super) enum Told {
-    /// So many attempts have failed, those before this start among them; another one follows.
+    /// Attempts that have failed, those before this start among them; another one follows.
     Failed(u64),
     /// Its fate is known.
     Over(Fate),

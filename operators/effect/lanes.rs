@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
-/// How many effects of a key one task delivers: enough that it seldom waits for the worker's next look, few enough that their copies
+/// Effects of a key in one delivery: enough that a task seldom waits for the worker's next look, few enough that their copies
 /// are no matter.
 const IN_TURN_MAX: usize = 64;
 
@@ -18,7 +18,7 @@ struct Lane {
     partition_hash: u32,
     /// Their numbers, and the cycles in which they came; none if they were there at the start.
     effects: VecDeque<(i64, Option<u64>)>,
-    /// How many of them, from the first on, are being delivered.
+    /// Number of them, from the first on, that are being delivered.
     under_way: usize,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// How many effects there are.
+    /// Counts the effects.
     pub(super) fn len(&self) -> usize {
         self.numbers.len()
     }

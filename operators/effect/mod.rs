@@ -34,7 +34,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The longest pause that a target can ask for: one that asks for more, by mistake or not, is asked again sooner.
 const ASKED_PAUSE_MAX: Duration = Duration::from_secs(3600);
 
-/// How [`effect`](Keyed::effect) delivers.
+/// Policy of [`effect`](Keyed::effect).
 ///
 /// ```
 /// use std::time::Duration;
@@ -75,7 +75,7 @@ impl EffectPolicy {
         }
     }
 
-    /// How long each delivery may take. What became of one that took longer is not known: it is made again, with the same key.
+    /// Bounds the time of a delivery. What became of one that took longer is not known: it is made again, with the same key.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
@@ -91,7 +91,7 @@ impl EffectPolicy {
         }
     }
 
-    /// How often an effect is delivered at most; then it is a dead letter. Attempts are counted over restarts: that one failed is
+    /// Bounds the attempts of an effect; then it is a dead letter. Attempts are counted over restarts: that one failed is
     /// part of the next commit. Those whose commit did not come, because the process was killed, are not counted, so it may be delivered
     /// that much more often. Pauses go on from the count, too.
     #[must_use]
@@ -105,7 +105,7 @@ impl EffectPolicy {
     /// From how many undelivered effects on the sources of the process stand still. Its workers share the number out: from `count` /
     /// workers in one of them on (at least one), no source of the process reads another record.
     ///
-    /// What sources had read by then is still processed, because the commit that lets its effects be delivered waits for it. So there
+    /// Records read by then are still processed, because the commit that lets their effects be delivered waits for them. So there
     /// are at most `count` effects, and those of what was on its way from the sources: of each pair of workers a batch in the making (4,096
     /// records or 256 KiB, fewer where records are slow or add much state), in each inbox 1/32 of the job's memory or 16 MiB, and behind a
     /// window or a join the results of one step of time. Where records are together by their key in front, it is one record of each worker.

@@ -36,7 +36,7 @@ const LAST_TIME: i64 = i64::MAX - 2;
 /// Which version is found, and how late records may come, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
-    /// How old a version may be, if there is a bound; with another direction, how far away.
+    /// Greatest age of a version, if bounded; with another direction, its distance.
     tolerance: Option<i64>,
     direction: Direction,
     grace: i64,
@@ -64,7 +64,7 @@ enum Found {
 }
 
 impl Bounds {
-    /// How far from a record's time a version may be.
+    /// Returns the farthest version's distance.
     fn reach(self) -> i64 {
         self.tolerance.unwrap_or(i64::MAX)
     }
@@ -74,7 +74,7 @@ impl Bounds {
         Timestamp(time).plus_millis(self.grace).plus_millis(1)
     }
 
-    /// How much longer a version is found, if it has no successor.
+    /// Returns the rest of a version's life without a successor.
     fn rest_of_life(self) -> Option<i64> {
         match self.direction {
             Direction::Previous => self.tolerance,
@@ -84,7 +84,7 @@ impl Bounds {
         }
     }
 
-    /// How far results may be behind the watermark.
+    /// Returns the results' lag behind the watermark.
     fn hold(self) -> i64 {
         match self.direction {
             Direction::Previous => self.grace,
@@ -143,7 +143,7 @@ where
     late_records: Late<K, L>,
     late_versions: Late<K, Option<V>>,
     watermark: Timestamp,
-    /// How far the operator has come, as state.
+    /// Operator's time, as state.
     reached: Timestamp,
     due: Due,
 }

@@ -22,18 +22,18 @@ use crate::types::Timestamp;
 /// Rows that give nothing alone are taken out a sixteenth of their life later at most: several of a key then share a timer.
 const SHARES_OF_LIFE: i64 = 16;
 
-/// How near in time rows are that match, and how late they may come, in milliseconds.
+/// Bounds on the times of rows that match, and on their lateness, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// So much older than the left row the right one may be; where that is negative, it is at least so much newer.
+    /// Most by which the right row is older than the left one; where it is negative, the least by which it is newer.
     pub(super) before: i64,
-    /// So much newer it may be; where that is negative, it is at least so much older.
+    /// Most by which it is newer; where that is negative, the least by which it is older.
     pub(super) after: i64,
     pub(super) grace: i64,
 }
 
 impl Bounds {
-    /// How long after its time a row that matches up to so far ahead of it stays: at least until it has met the other side.
+    /// Returns the time that a row stays if it matches up to `ahead` of it: at least until it has met the other side.
     fn life(self, ahead: i64) -> i64 {
         // Half-open: the last match is at `ahead`, and no later record is below the watermark less the grace.
         ahead.saturating_add(self.grace).max(0).saturating_add(1)
@@ -59,7 +59,7 @@ impl Bounds {
         at.0.saturating_sub(self.life(ahead))
     }
 
-    /// How far results may be behind the watermark.
+    /// Returns the results' lag behind the watermark.
     fn hold<ML: Alone, MR: Alone>(self) -> i64 {
         let of_left = if ML::GIVES { self.after } else { 0 };
         let of_right = if MR::GIVES { self.before } else { 0 };
@@ -82,7 +82,7 @@ pub struct IntervalJoin<K: ?Sized, L: ?Sized, R: ?Sized, A, B> {
     late_right: Option<SideOutput<K, R>>,
 }
 
-/// How many rows of a key and a time are on the left and on the right, while they have not met the other side.
+/// Rows of a key and a time on the left and on the right, while they have not met the other side.
 type Meeting = (u32, u32);
 
 /// Joins the rows of both sides.
@@ -102,7 +102,7 @@ where
     late_left: Late<K, L>,
     late_right: Late<K, R>,
     watermark: Timestamp,
-    /// How far the operator has come, as state.
+    /// Operator's time, as state.
     reached: Timestamp,
     due: Due,
 }

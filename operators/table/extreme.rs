@@ -8,7 +8,7 @@ use crate::runtime::{
 
 /// Keeps how often each value is in a group, and gives the one at an end.
 struct Extreme<X> {
-    /// How often the group has each value.
+    /// Number of each value in the group.
     values: OrderedStore<X, u64>,
     extreme: TableStore<X>,
     is_max: bool,

@@ -39,7 +39,7 @@ struct Join<K: ?Sized, V, W, J> {
     joiner: J,
 }
 
-/// What becomes of a key: its result before and after a change, and whether neither side has a value then.
+/// Step of a key: its result before and after a change, and whether neither side has a value then.
 struct Step<R> {
     change: Change<R>,
     is_over: bool,

@@ -16,7 +16,7 @@ use crate::runtime::{
 
 /// Keeps how often each value is in a group, and gives the first ones.
 struct Top<S, X, F> {
-    /// How often the group has each value, in the order of the scores, and those of one score in the order of the values.
+    /// Number of each value, in the order of the scores, and those of one score in the order of the values.
     values: OrderedStore<(S, X), u64>,
     list: TableStore<Vec<X>>,
     score: F,

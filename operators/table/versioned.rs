@@ -91,7 +91,7 @@ where
         Ok(())
     }
 
-    /// What is ignored depends on where the history begins, so that is state of every cycle.
+    /// Keeps the history's begin, on which it depends what is ignored, as state of every cycle.
     fn end_cycle(&mut self, _out: &mut impl Output<K, Option<V>>) -> Flow {
         self.times.set_time(self.begin)
     }

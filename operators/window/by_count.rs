@@ -80,7 +80,7 @@ impl CountWindows {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filling<A> {
     slice: u32,
-    /// How many records there are, from the first of the oldest window on.
+    /// Number of records, from the first of the oldest window on.
     pub count: u32,
     /// The states of the slices that windows are put together from, in order.
     pub slices: Vec<A>,
@@ -212,7 +212,7 @@ fn filling_parts<A: Datum + Clone>() -> Parts {
     })
 }
 
-/// How values are folded in windows of a number of records.
+/// Fold of values in windows of a number of records.
 struct Fold<V: ?Sized, C: WindowFold<V>, E> {
     store: KeyValueStore<Filling<C::State>>,
     windows: CountWindows,

@@ -32,7 +32,7 @@ pub(in crate::operators) trait Grid: Clone + Send + Sync + 'static {
     fn slices_of(&self, window: Window) -> impl Iterator<Item = Timestamp>;
     /// Whether every slice is a window, and every window a slice.
     fn is_tumbling(&self) -> bool;
-    /// How long a closed window stays open for late records, in milliseconds.
+    /// Returns the grace of a closed window for late records, in milliseconds.
     fn grace_millis(&self) -> i64;
     /// Whether every window that a slice is part of is closed.
     fn is_late(&self, slice: Window, watermark: Timestamp) -> bool;
@@ -97,7 +97,7 @@ impl Grid for FixedWindows {
     }
 }
 
-/// How values are folded in a window.
+/// Fold of values in a window.
 struct Fold<K: ?Sized, V: ?Sized, G, C: WindowFold<V>, E> {
     store: TimedStore<C::State>,
     windows: G,

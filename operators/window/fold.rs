@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::codec::Datum;
 
-/// How the values of a window are folded. It must not matter which two states are merged first.
+/// Fold of a window's values. It must not matter which two states are merged first.
 ///
 /// ```
 /// use onceflow::operators::WindowFold;
@@ -43,7 +43,7 @@ pub trait WindowFold<V: ?Sized>: Clone + Send + Sync + 'static {
     fn merge(&self, state: &mut Self::State, other: &Self::State);
 }
 
-/// How many values there are.
+/// Number of values.
 #[derive(Clone)]
 pub(super) struct Count;
 

@@ -424,7 +424,7 @@ where
         self.fold(name, Top { count, score })
     }
 
-    /// How many different ones there are of what `of` takes from each value. Exact: the state of a window holds each of them once.
+    /// Counts the different ones of what `of` takes from each value. Exact: the state of a window holds each of them once.
     #[track_caller]
     pub fn distinct<B, F>(
         self,

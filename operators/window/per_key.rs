@@ -66,7 +66,7 @@ pub(super) trait KeyWindows: Copy + Send + Sync + 'static {
     /// The name of what a key has, in the identity of the store's values.
     const HELD: &'static str;
 
-    /// How long a closed window stays open for late records, in milliseconds.
+    /// Returns the grace of a closed window for late records, in milliseconds.
     fn grace_millis(self) -> i64;
 
     /// The watermark that closes a window.
@@ -227,14 +227,14 @@ fn held_parts<A: Datum + Clone, W: KeyWindows>() -> Parts {
     })
 }
 
-/// How values are folded in the windows of a key.
+/// Fold of values in a key's windows.
 struct Fold<K: ?Sized, V: ?Sized, W, C: WindowFold<V>, E> {
     store: TimedStore<Held<C::State, W>>,
     windows: W,
     fold: C,
     late: Late<K, V>,
     watermark: Timestamp,
-    /// How far the operator has come as state: the end of the input closes what is open, and no more.
+    /// Operator's time as state: the end of the input closes what is open, and no more.
     reached: Timestamp,
     due: Due,
     closed: Vec<(Window, C::State)>,

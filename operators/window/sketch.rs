@@ -128,7 +128,7 @@ impl<B: Datum + Sized> Sketch<B> {
         }
     }
 
-    /// How many different values there were, about.
+    /// Estimates the different values.
     pub(super) fn estimate(&self) -> u64 {
         match &self.kept {
             Kept::Hashes(hashes) => hashes.len() as u64,
@@ -137,7 +137,7 @@ impl<B: Datum + Sized> Sketch<B> {
     }
 }
 
-/// How many bits a number has.
+/// Counts a number's bits.
 #[allow(clippy::cast_possible_truncation, reason = "at most 64")]
 fn width(number: u64) -> u8 {
     (u64::BITS - number.leading_zeros()) as u8

@@ -8,7 +8,7 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Operation {
-    /// So many effects of a key.
+    /// Effects of a key.
     Add(u8, usize),
     /// The open cycle is committed, and known to be a little later.
     Close,
@@ -109,7 +109,7 @@ impl World {
         self.settled.insert(number);
     }
 
-    /// What is committed is there at the next start, in the order of numbers.
+    /// Restarts: what is committed is there, in the order of numbers.
     fn restart(&mut self) {
         self.known = self.cycle;
         self.under_way.clear();

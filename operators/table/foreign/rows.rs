@@ -22,7 +22,7 @@ use crate::runtime::Change;
 /// The state of a left key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Matched<V, W> {
-    /// How many answers are to come.
+    /// Number of answers to come.
     due: u32,
     /// The result that is shown while they are: the values on both sides as they were.
     before: Option<(V, Option<W>)>,
@@ -121,7 +121,7 @@ impl<V: Clone, W: Clone> Matched<V, W> {
         joiner.of(Some(left), right.as_ref())
     }
 
-    /// What others see who read the table: `left` is the left value of now.
+    /// Shows the row to who reads the table: `left` is the left value of now.
     pub(super) fn seen<J: Joiner<V, W>>(
         row: Option<&Self>,
         left: Option<&V>,

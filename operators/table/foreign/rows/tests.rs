@@ -8,7 +8,7 @@ use super::*;
 use crate::operators::join::{Inner, Left};
 
 const KEYS: usize = 4;
-/// How many workers are homes.
+/// Number of homes: workers.
 const HOMES: usize = 3;
 
 /// A left value: which one it is, and its foreign key.
@@ -57,7 +57,7 @@ struct World<J> {
     known: [BTreeSet<usize>; KEYS],
     rows: [Option<Matched<L, u32>>; KEYS],
     shown: [Option<Shown>; KEYS],
-    /// How often what is shown changed, and how often it may have.
+    /// Changes of what is shown, and the most that there may be.
     changes: [(usize, usize); KEYS],
     queues: BTreeMap<(usize, usize), VecDeque<Message>>,
 }
