@@ -39,7 +39,7 @@ fn functions() -> BTreeSet<String> {
     names.collect()
 }
 
-/// What stands in backticks.
+/// Finds texts in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .flat_map(|line| line.split('`').skip(1).step_by(2))

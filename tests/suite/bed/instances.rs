@@ -56,7 +56,7 @@ fn expect(bed: &mut TestBed, expected: &[(String, u64)]) {
     bed.expect::<str, u64>("word-counts", expected);
 }
 
-/// How many words each instance has in its part of the state.
+/// Counts the words in each instance's part of the state.
 fn rows(bed: &mut TestBed) -> Vec<usize> {
     let rows = (0..bed.instances()).map(|instance| {
         let rows = bed.ask_instance(instance, async |query| {

@@ -11,7 +11,7 @@ use onceflow::types::{Durability, GroupId, TopicName};
 
 use super::Cli;
 
-/// How long a condition may take to come true on a busy machine.
+/// Longest time for a condition to come true on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn until(what: &str, mut is_true: impl FnMut() -> bool) {

@@ -31,7 +31,7 @@ struct Cli {
     directory: TempDir,
 }
 
-/// What a command did.
+/// Result of a command.
 #[derive(Debug)]
 struct Done {
     code: i32,

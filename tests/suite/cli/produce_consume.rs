@@ -1,4 +1,4 @@
-//! What goes in comes out.
+//! Round trips.
 
 use super::Cli;
 

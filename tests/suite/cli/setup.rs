@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// How a shared library for 64 bits begins, and one for 32.
+/// Beginnings of a shared library for 64 bits, and one for 32.
 const ELF_64: &[u8] = b"\x7fELF\x02\x01\x01";
 const ELF_32: &[u8] = b"\x7fELF\x01\x01\x01";
 /// The programs that the script calls; all others are out of its reach, clang and llvm-config above all.

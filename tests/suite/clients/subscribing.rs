@@ -9,7 +9,7 @@ use super::*;
 
 type Reader = Consumer<str, str>;
 
-/// How members may agree.
+/// Lists the protocols.
 fn protocols() -> [ConsumerConfig; 3] {
     let base = || {
         earliest()

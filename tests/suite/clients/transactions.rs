@@ -282,7 +282,7 @@ pub(super) fn c12_a_zombie_writer_is_refused(backend: Backend) {
     until_committed(&world, &["owner"]);
 }
 
-/// What a producer does next.
+/// Next step of a producer.
 #[derive(Debug, Clone, Copy)]
 enum Operation {
     Write(usize),
@@ -300,7 +300,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// What the log must hold: offset, value, and the fate of its transaction.
+/// Content of the log: offset, value, and the fate of its transaction.
 #[derive(Default)]
 struct Model {
     records: Vec<(i64, String, Option<bool>)>,
@@ -404,7 +404,7 @@ pub(super) fn read_committed_shows_committed_records_only_in_order_and_from_any_
     });
 }
 
-/// What a batch reader shows from `from` on; empty beyond the last stable offset.
+/// Reads as a batch reader from `from` on; empty beyond the last stable offset.
 fn read_from(world: &World, from: i64) -> Vec<(i64, String)> {
     let transport = world.transport.clone();
     let isolation = Isolation::ReadCommitted;

@@ -59,7 +59,7 @@ pub(super) fn kafka() -> String {
 }
 
 thread_local! {
-    /// What makes the names of this thread's world its own.
+    /// Suffix of the names in this thread's own world.
     static SUFFIX: RefCell<String> = const { RefCell::new(String::new()) };
 }
 

@@ -1,4 +1,4 @@
-//! What is sent comes back: keys, values, headers, times, compressions, sizes.
+//! Round trips of keys, values, headers, times, compressions, sizes.
 
 use super::*;
 use onceflow::client::Compression;

@@ -25,7 +25,7 @@ use crate::time::support::{Click, feed, ms, topic_of_clicks};
 const DEATH: &str = "ONCEFLOW_TABLE_DIES";
 const VARIABLE: &str = "ONCEFLOW_EPOCHS_CHILD";
 
-/// How far a part of the table has come.
+/// Frontier of a part of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Frontier {
     /// The life of the job that writes the part: it changes where the job begins anew, or goes back.
@@ -118,7 +118,7 @@ struct IntoTable(Table);
 struct PartWriter {
     table: Table,
     part: String,
-    /// How far the part is in the table.
+    /// Frontier of the part in the table.
     at: Frontier,
     rows: Vec<Click>,
     /// The frontier that the last closed cycle commits.

@@ -1,4 +1,4 @@
-//! What a job does to the world outside: each committed effect is delivered under one key, in the order of its record's key.
+//! Effects of a job on the world outside: each committed one is delivered under one key, in the order of its record's key.
 
 mod answers; // Classes of answers, dead letters, pauses, bounds.
 mod epochs; // A target that keeps the epoch beside its rows, as a sink of one's own: exactly once, killed on both sides.

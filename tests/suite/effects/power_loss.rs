@@ -13,7 +13,7 @@ use crate::time::support::{feed, left_in_store, ms, topic_of_clicks};
 
 const SEED: u64 = 11;
 const LIVES: usize = 24;
-/// How long a job goes on before the power is lost at the latest.
+/// Longest life of a job before the power is lost.
 const LIFE_MAX: Duration = Duration::from_millis(250);
 
 #[test]

@@ -99,7 +99,7 @@ pub(super) fn tells_of(target: &Arc<Target>, policy: EffectPolicy, is_endless: b
     tells(take, policy, is_endless)
 }
 
-/// So many clicks of some users, numbered from `first` on.
+/// Makes clicks of some users, numbered from `first` on.
 pub(crate) fn clicks(first: i64, count: i64, users: i64) -> Vec<Click> {
     let numbers = first..first + count;
     numbers

@@ -23,7 +23,7 @@ fn payments(chance: &mut Chance) -> Vec<Payment> {
     })
 }
 
-/// What the topics of suspects and of cleared cards have: a card, and what is told of it.
+/// Content of the topics of suspects and of cleared cards: a card, and what is told of it.
 #[derive(Default)]
 struct Told {
     suspects: Vec<(String, String)>,

@@ -45,11 +45,11 @@ fn thousand_idle_and_sixty_four_busy_connections() {
 
 /// Connections that work at a time.
 const BUSY: usize = 64;
-/// How many rounds each of them has on average.
+/// Rounds of each of them on average.
 const SHARE: u64 = 20;
 
-/// How often each of the busy connections wrote and read until together they had done [`SHARE`] rounds each: a broker
-/// that favoured some would leave others behind.
+/// Counts the rounds of each busy connection until together they had done [`SHARE`] each: a broker that favoured
+/// some would leave others behind.
 fn busy_rounds(target: &Target) -> Vec<u64> {
     let value = vec![b'x'; 16 << 10];
     let done = AtomicU64::new(0);

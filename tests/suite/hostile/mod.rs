@@ -32,16 +32,16 @@ use tempfile::TempDir;
 
 /// Nothing that must happen takes so long, on a busy machine either.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What all requests together may hold, in bytes (`queued.max.request.bytes`).
+/// Most bytes of all requests together (`queued.max.request.bytes`).
 const REQUESTS_BYTES_MAX: u64 = 32 << 20;
-/// What all answers that wait for slow readers may hold, in bytes, beyond the least that each is given.
+/// Most bytes of all answers that wait for slow readers, beyond the least that each is given.
 const ANSWERS_BYTES_MAX: u64 = 16 << 20;
-/// What a connection may hold that does nothing, in bytes.
+/// Most bytes of a connection that does nothing.
 const CONNECTION_BYTES_MAX: u64 = 32 << 10;
-/// What a reader is given however little is left, in bytes.
+/// Bytes for a reader, however little is left.
 const ANSWER_BYTES_MIN: u64 = 256 << 10;
 
-/// What attackers may make the broker grow by, as its settings have it: all requests, all answers, and what each
+/// Returns the growth that attackers may cause by the broker's settings: all requests, all answers, and what each
 /// connection and each slow reader is granted; and a tenth, for what an allocator loses.
 fn growth_bytes_max(connections: usize, readers: usize) -> u64 {
     let connections = connections as u64 * CONNECTION_BYTES_MAX;

@@ -1,4 +1,4 @@
-//! What an attack costs the others while it lasts: an honest client gets on beside every one of them.
+//! Cost of an attack for the others while it lasts: an honest client gets on beside every one of them.
 //!
 //! Nothing here looks at a clock: what is counted is how many blows the attackers land while the honest client is served
 //! once. A broker that served them in turn would let each attacker land about as many blows as the client has requests.
@@ -19,9 +19,9 @@ use super::{PATIENCE, Raw, Target, batch, compressed, fetch, head};
 
 /// Attackers at a time, each on a connection of its own.
 const ATTACKERS: usize = 8;
-/// How often the honest client writes and reads.
+/// Writes and reads of the honest client.
 const ROUNDS: usize = 100;
-/// What the attackers together may land during all but one in a hundred of the client's rounds: 32 blows each for its
+/// Most blows of the attackers during all but one in a hundred of the client's rounds: 32 blows each for its
 /// two requests. Blows are cheaper than rounds, and the scheduler is not fair from one moment to the next.
 const BLOWS_A_ROUND_MAX: u64 = 32 * 2 * ATTACKERS as u64;
 

@@ -10,7 +10,7 @@ use onceflow::prelude::*;
 use onceflow::types::Durability;
 use tempfile::TempDir;
 
-/// What the job is told, and four times as much state.
+/// Memory of the job: a quarter of its state.
 const MEMORY_BYTES: usize = 64 << 20;
 const KEYS_COUNT: u64 = 4 * (MEMORY_BYTES / VALUE_BYTES) as u64;
 const VALUE_BYTES: usize = 1024;

@@ -15,7 +15,7 @@ fn sorted<T: Ord>(mut values: Vec<T>) -> Vec<T> {
     values
 }
 
-/// What `build` writes to the topic `out` of the numbers 0 to 99.
+/// Runs `build` on the numbers 0 to 99; returns the topic `out`.
 fn out_of<V: onceflow::codec::Datum + ?Sized>(build: impl FnOnce(Stream<u64>)) -> Vec<V::Owned>
 where
     V::Owned: Ord,

@@ -1,4 +1,4 @@
-//! What a job refuses, with the reason, before it touches anything.
+//! Refusals of a job, with the reason, before it touches anything.
 
 use std::io;
 use std::sync::Arc;

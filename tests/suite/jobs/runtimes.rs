@@ -14,7 +14,7 @@ use onceflow::types::{GroupId, Isolation, Offset, TopicName, TopicPartition, Tra
 
 use super::support::{AT_THE_END, OFTEN, Place, committed_values};
 
-/// How long a call may take before it counts as one that stands still.
+/// Longest time of a call before it counts as one that stands still.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::main(flavor = "current_thread")]

@@ -102,7 +102,7 @@ fn c29_instances_that_come_and_go_count_every_word_once() {
     wait(again.stop()).unwrap();
 }
 
-/// How long a running job did not commit, at most, while `is_over` was not.
+/// Returns the longest pause between commits of a running job while `is_over` was not.
 fn longest_pause(running: &Running, mut is_over: impl FnMut() -> bool) -> Duration {
     let (mut commits, mut since) = (running.commits(), Instant::now());
     let mut longest = Duration::ZERO;

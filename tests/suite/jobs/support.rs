@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use crate::support::records::batch_at;
 
-/// How long a condition may take to come true on a busy machine.
+/// Longest time for a condition to come true on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Commits so often that even small inputs take many cycles.
 pub(crate) const OFTEN: Duration = Duration::from_millis(2);
@@ -260,7 +260,7 @@ pub(crate) fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split_whitespace()
 }
 
-/// What a plain program counts.
+/// Counts as a plain program.
 pub(crate) fn plain_count<'a>(texts: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for word in texts.into_iter().flat_map(words) {

@@ -9,7 +9,7 @@ use super::support::{OFTEN, Place, fill_topic, until};
 use crate::support::transfers::{Ledger, Sum, example, line};
 
 const TRANSFERS: u64 = 1_500;
-/// So many are given to the job at once.
+/// Transfers given to the job at once.
 const PART: u64 = 50;
 
 fn launch() -> Launch {

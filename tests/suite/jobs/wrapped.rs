@@ -15,7 +15,7 @@ use crate::time::support::ms;
 
 const VARIABLE: &str = "ONCEFLOW_WRAPPED_CHILD";
 const CHILD: &str = "jobs::wrapped::runs_a_build_until_it_is_killed";
-/// How far out of order records are at most.
+/// Most disorder of records.
 const DISORDER: i64 = 10;
 /// The topics whose records are compared; of those of tables, and of early results, the last one of each key.
 const LISTS: [&str; 7] = [
@@ -138,7 +138,7 @@ fn show<B: Build>(value: Option<&B>) -> String {
     value.map_or("none".to_owned(), B::shown)
 }
 
-/// How a run goes: whether it ends with its input, whether the world outside answers, and where the target of effects writes.
+/// Plan of a run: whether it ends with its input, whether the world outside answers, and where the target of effects writes.
 #[derive(Clone)]
 struct Plan {
     is_endless: bool,
@@ -350,7 +350,7 @@ fn results(log: &Log) -> Results {
     results
 }
 
-/// What the target of effects was told, each once.
+/// Reads the effects' target, each effect once.
 fn told(notes: &Path) -> BTreeSet<String> {
     let notes = std::fs::read_to_string(notes).unwrap_or_default();
     let mut by_id = BTreeMap::new();

@@ -27,7 +27,7 @@ use super::plan::{
 /// Whether the job has ended well, and the log is about to be closed.
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
-/// How long a reader waits for news.
+/// Wait of a reader for news.
 const READER_WAIT: Duration = Duration::from_millis(20);
 
 /// The child's entry: the harness runs this test in a process of its own.

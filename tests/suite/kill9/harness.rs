@@ -18,7 +18,7 @@ const SEED_VARIABLE: &str = "ONCEFLOW_KILL_SEED";
 /// Asks each harness for more, or fewer, kills than CI makes.
 const KILLS_VARIABLE: &str = "ONCEFLOW_KILLS";
 
-/// How many kills a harness makes.
+/// Returns a harness's kills.
 pub(super) fn kills_wanted(default: u64) -> u64 {
     number_of(KILLS_VARIABLE).unwrap_or(default)
 }
@@ -43,9 +43,9 @@ pub(super) struct Harness {
     pub(super) has_files: bool,
     pub(super) kills: u64,
     lives: u64,
-    /// How often each failpoint killed.
+    /// Kills of each failpoint.
     pub(super) hits: BTreeMap<&'static str, u64>,
-    /// What is being done, for the message of a failure.
+    /// Step in progress, for the message of a failure.
     now: String,
 }
 

@@ -18,7 +18,7 @@ const FAILPOINT_PATIENCE: Duration = Duration::from_millis(2_500);
 /// F26: a job that gets SIGTERM has ended well before this.
 const TERMINATION_MAX: Duration = Duration::from_secs(10);
 
-/// How a life is to end.
+/// Planned end of a life.
 #[derive(Debug, Clone)]
 pub(super) enum Fate {
     /// SIGKILL so long after the process began to open its directory.
@@ -35,7 +35,7 @@ pub(super) enum Fate {
     Finish,
 }
 
-/// What a life left.
+/// Remains of a life.
 pub(super) struct Life {
     /// All whole lines that begin with `@`, without it.
     pub(super) lines: Vec<String>,

@@ -1,7 +1,7 @@
 //! `kill -9`, real processes and a real RocksDB: after every kill, committed output = f(input below the committed position).
 //!
 //! The suite runs itself as the child (`child.rs`), whose data directory lives on from kill to kill (`harness.rs`).
-//! What the child finds on opening it, and what two live readers saw before, is judged by `oracle.rs`.
+//! The words of the child on opening it, and what two live readers saw before, are judged by `oracle.rs`.
 //! `ONCEFLOW_KILLS=n` asks for more, `ONCEFLOW_KILL_SEED=n` for those of a failure.
 #![allow(
     clippy::cast_possible_truncation,

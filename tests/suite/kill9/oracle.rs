@@ -19,7 +19,7 @@ struct Seen {
     value: u64,
 }
 
-/// What a live reader saw.
+/// View of a live reader.
 #[derive(Debug, Default)]
 struct Reader {
     records: BTreeMap<(Place, i64), Seen>,
@@ -42,14 +42,14 @@ pub(super) struct Oracle {
     ends: BTreeMap<Place, i64>,
     /// The updates that the chained job has not committed yet.
     to_mirror: BTreeMap<(Place, i64), Seen>,
-    /// What it is to have written.
+    /// Its expected output.
     mirrored: HashMap<String, u64>,
-    /// What the job of files has committed, and the files that it sealed, by folder.
+    /// Lines that the job of files committed, and the files that it sealed, by folder.
     copied: Lines,
     sealed: BTreeMap<&'static str, Sealed>,
     /// Where each input partition must at least end.
     acked: Vec<i64>,
-    /// What the readers of the lives since the last check saw, and where they had begun.
+    /// Views of the readers of the lives since the last check, and where they had begun.
     readers: Vec<(BTreeMap<Place, i64>, HashMap<String, Reader>)>,
     pub(super) checks_count: u64,
 }
@@ -61,7 +61,7 @@ struct Sealed {
     lines: Lines,
 }
 
-/// What one life said, sorted.
+/// Words of one life, sorted.
 #[derive(Debug, Default)]
 struct Said {
     snapshot: Vec<(Place, i64, Seen)>,
@@ -207,7 +207,7 @@ impl Oracle {
         }
     }
 
-    /// What the readers saw is what is there, and they passed over nothing.
+    /// Checks that the readers saw what is there, and passed over nothing.
     fn check_readers(&self, said: &Said) {
         let snapshot: BTreeMap<(&str, i64), &Seen> = said
             .snapshot
@@ -374,7 +374,7 @@ impl Oracle {
         );
     }
 
-    /// How many lines are in sealed files, if those are all that were acknowledged.
+    /// Counts the lines in sealed files, if those are all that were acknowledged.
     pub(super) fn files_complete(&self, folder: &str) -> Option<u64> {
         let sealed = &self.sealed.get(folder)?.lines;
         let is_complete = *sealed == self.copied;

@@ -9,7 +9,7 @@ use super::plan::line;
 const SEED: u64 = 7;
 const LINES: i64 = 20;
 
-/// What two lives say when all is well: both find every line counted; between them two readers saw the second half.
+/// Words of two lives when all is well: both find every line counted; between them two readers saw the second half.
 struct History {
     first: Vec<String>,
     second: Vec<String>,

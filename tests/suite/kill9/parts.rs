@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-/// What is in a folder of files.
+/// Content of a folder of files.
 pub(super) struct Parts {
     /// The text of each sealed file.
     pub(super) sealed: BTreeMap<String, String>,

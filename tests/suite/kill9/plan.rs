@@ -1,4 +1,4 @@
-//! What a child process is told: where its data is, how it is configured, and what it shall do.
+//! Plan of a child process: where its data is, how it is configured, and what it shall do.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub(super) const LINES_PARTITIONS: i32 = 3;
 pub(super) const OUTPUT_PARTITIONS: i32 = 3;
 /// State partitions of the job, and so partitions of its changelogs.
 pub(super) const STATE_PARTITIONS: u16 = 4;
-/// How many words there are.
+/// Number of words.
 const WORDS_COUNT: u64 = 400;
 /// The first job.
 pub(super) const JOB: &str = "wc";
@@ -48,7 +48,7 @@ pub(super) struct Plan {
     pub(super) from: BTreeMap<String, i64>,
     /// Whether a commit waits for the disk.
     pub(super) is_fsync: bool,
-    /// How the job compresses, by Kafka's name.
+    /// Compression of the job, by Kafka's name.
     pub(super) compression: String,
     /// Whether the second job runs too.
     pub(super) is_chained: bool,

@@ -57,7 +57,7 @@ impl World {
         sent.map_err(|error| error.kind())
     }
 
-    /// What a reader sees, once it sees anything: a commit shows a moment after it is confirmed.
+    /// Reads until a reader sees anything: a commit shows a moment after it is confirmed.
     fn committed_values(&self) -> Vec<String> {
         let deadline = std::time::Instant::now() + TIMEOUT;
         loop {

@@ -19,9 +19,9 @@ use super::proxy::Proxy;
 use super::work::{PARTITIONS, Reader, Work};
 use crate::support::kafka::{KafkaCluster, KafkaOptions};
 
-/// How long progress may take on a busy machine, with brokers and jobs that start meanwhile.
+/// Longest wait for progress on a busy machine, with brokers and jobs that start meanwhile.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// So many records may be on their way through a job; then nothing is fed until some have come out.
+/// Most records on their way through a job; then nothing is fed until some have come out.
 const UNDER_WAY_MAX: u64 = 400;
 /// Lines that are fed at once: few, and now and then many.
 const LINES_AT_ONCE: [u64; 8] = [10, 10, 10, 10, 10, 10, 10, 300];
@@ -300,7 +300,7 @@ fn read(log: &Log, work: Work, flow: &Flow) -> Reader {
     reader
 }
 
-/// What Kafka's own console consumer reads of committed records: the values of each key, in order.
+/// Reads committed records by Kafka's own console consumer: the values of each key, in order.
 fn read_by_console(cluster: &KafkaCluster, topic: &str) -> BTreeMap<String, Vec<String>> {
     let output = cluster.tool(
         "org.apache.kafka.tools.consumer.ConsoleConsumer",

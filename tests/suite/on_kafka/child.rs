@@ -14,7 +14,7 @@ use super::work::Work;
 /// Tells the child that it is one, and what to do.
 const VARIABLE: &str = "ONCEFLOW_KAFKA_CHILD";
 
-/// What a child is to do.
+/// Plan of a child.
 #[derive(Debug, Serialize, Deserialize)]
 struct Plan {
     brokers: String,

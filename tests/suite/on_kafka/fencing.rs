@@ -105,7 +105,7 @@ fn take_over_from_one_without_answers(name: &str, fate: Fate) {
     take_over(&stage, name, &proxy.address(), part_them, || proxy.forget());
 }
 
-/// What Kafka answers to an end that comes while it makes up its mind to fence the one who asks.
+/// Answers as Kafka does to an end that comes while it makes up its mind to fence the one who asks.
 fn stumble(request: &[u8]) -> Vec<u8> {
     let (_, version, id) = RequestHeader::peek(&Bytes::copy_from_slice(request)).unwrap();
     let response = EndTxnResponse {

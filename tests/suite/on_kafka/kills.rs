@@ -67,7 +67,7 @@ fn disturb_the_network(arena: &mut Arena) {
     arena.wait_for_records(SOME_RECORDS);
 }
 
-/// So many processes of each job share its work in turn: they come, are killed, come again, and stay away.
+/// Processes that share each job's work in turn: they come, are killed, come again, and stay away.
 const MEMBERS: [&[Option<&str>]; 7] = [
     &[Some("one")],
     &[Some("one"), Some("two")],

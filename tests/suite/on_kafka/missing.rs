@@ -15,7 +15,7 @@ use onceflow::internals::protocol::wire::{Reader, RequestHeader, decode_request,
 use super::proxy::{METADATA, PRODUCE};
 use super::stage::{World, batch, commit, stage};
 
-/// What a broker says that has not heard of any topic; its cluster is one broker at `port`.
+/// Answers as a broker that has not heard of any topic; its cluster is one broker at `port`.
 fn without_topics(request: &[u8], port: u16) -> Vec<u8> {
     let bytes = Bytes::copy_from_slice(request);
     let (api, version, correlation_id) = RequestHeader::peek(&bytes).unwrap();

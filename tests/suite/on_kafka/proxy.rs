@@ -24,10 +24,10 @@ pub(super) const TXN_OFFSET_COMMIT: i16 = 28;
 /// Long enough for a loaded machine; nothing waits so long unless it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a request that is to be overtaken waits for another.
+/// Wait of a request that is to be overtaken for another.
 const OVERTAKING_MAX: Duration = Duration::from_millis(50);
 
-/// What happens to one request.
+/// Fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It passes.
@@ -60,7 +60,7 @@ struct Rules {
     /// One in so many requests of jobs meets a fate by chance; 0: none.
     one_in: u64,
     chance: u64,
-    /// How many requests have met their fates, by rules and by chance.
+    /// Requests that have met their fates, by rules and by chance.
     met: BTreeMap<&'static str, usize>,
 }
 
@@ -120,7 +120,7 @@ fn name_of(fate: Fate) -> &'static str {
     }
 }
 
-/// What all connections of a proxy share.
+/// State of all connections of a proxy.
 #[derive(Default)]
 struct Shared {
     rules: Mutex<Rules>,
@@ -213,12 +213,12 @@ impl Proxy {
         (rules.one_in, rules.chance) = (one_in, seed);
     }
 
-    /// How many requests have met a fate.
+    /// Counts the requests with a fate.
     pub(super) fn met(&self) -> usize {
         self.shared.rules.lock().met.values().sum()
     }
 
-    /// How many requests have met which fate.
+    /// Counts the requests by fate.
     pub(super) fn met_by_fate(&self) -> BTreeMap<&'static str, usize> {
         self.shared.rules.lock().met.clone()
     }
@@ -236,7 +236,7 @@ impl Proxy {
         codes
     }
 
-    /// How often somebody tried to connect while the network was cut.
+    /// Counts the attempts to connect while the network was cut.
     pub(super) fn refused(&self) -> usize {
         self.shared.refused.load(Ordering::Acquire)
     }
@@ -259,7 +259,7 @@ struct Answers {
 }
 
 impl Answers {
-    /// What may go to the client now that `answer` has come.
+    /// Takes `answer`; returns what may go to the client now.
     fn take(&mut self, answer: Vec<u8>) -> Vec<Vec<u8>> {
         let id: [u8; 4] = answer[..4].try_into().unwrap();
         // A copy's answer is nobody's.

@@ -135,7 +135,7 @@ fn c11_over_tcp_a_second_process_of_an_instance_fences_the_first() {
     over_tcp("twice", a_second_process_of_an_instance_fences_the_first);
 }
 
-/// What the group's members say of each other has not moved: a restart within the session is no rebalance.
+/// Checks that the members' words of each other stay: a restart within the session is no rebalance.
 fn a_restarted_process_keeps_its_tasks_without_a_rebalance(shared: &Shared<'_>) {
     let log = shared.log("feeder");
     wait(log.admin().create_topic(&shared.topic(), PARTITIONS)).unwrap();
@@ -283,7 +283,7 @@ fn end(log: &Log, place: &TopicPartition) -> Offset {
     found.unwrap().map_or(Offset::ZERO, |found| found.offset)
 }
 
-/// How many records a reader sees of a topic.
+/// Counts a topic's records for a reader.
 fn records_seen(log: &Log, topic: &str) -> usize {
     let topic = TopicName::new(topic).unwrap();
     let count = wait(log.transport().topic(&topic)).unwrap();

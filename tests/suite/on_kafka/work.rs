@@ -14,13 +14,13 @@ use crate::support::transfers::{self, Ledger, Sum};
 
 /// Partitions of the topics, but for that of the balances, which has one.
 pub(super) const PARTITIONS: i32 = 3;
-/// How long a transaction may stay open: short, so that a test can outlast it.
+/// Longest life of a transaction: short, so that a test can outlast it.
 pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(6);
 /// After so long the others take over from an instance that died.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 const WORDS: u64 = 97;
 
-/// What a job does.
+/// Kind of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Kind {
     /// Counts words; each change of a count is written.
@@ -87,7 +87,7 @@ impl Work {
         }
     }
 
-    /// How many records come out for a line.
+    /// Counts the records of a line.
     pub(super) fn records_per_line(self) -> u64 {
         match self.kind {
             Kind::Words => 3,
@@ -210,7 +210,7 @@ fn launch(job: Job, instance: Option<&str>) -> Launch {
     }
 }
 
-/// What tells two lists of counts apart: how many there are, and where they begin and end.
+/// Sums a list of counts up: how many there are, and where they begin and end.
 fn first_and_last<'a>(
     counts: &'a BTreeMap<String, Vec<String>>,
     word: &str,

@@ -10,7 +10,7 @@ use crate::support::peers;
 /// The codecs of records, by Kafka's names.
 pub(super) const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 
-/// How long a client may take for one call, on a busy machine.
+/// Longest time of a client's call, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A client that nobody here wrote, in a small program of ours (`tests/peers/README.md`).
@@ -140,7 +140,7 @@ impl Client {
         run(&mut command, PATIENCE).map(drop)
     }
 
-    /// What it reads of these topics, by topic.
+    /// Reads these topics, by topic.
     pub(super) fn read(
         &self,
         bootstrap: &str,

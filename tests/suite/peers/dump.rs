@@ -130,7 +130,7 @@ fn commit_offsets(log: &Log) {
     wait(log.transport().offset_commit(request)).unwrap();
 }
 
-/// What Kafka's tool prints of these files, which must be no complaint.
+/// Prints these files by Kafka's tool, which must not complain.
 fn dump(files: &[PathBuf], options: &[&str]) -> String {
     let files: Vec<String> = files
         .iter()

@@ -17,7 +17,7 @@ const ISOLATIONS: [&str; 2] = ["read_committed", "read_uncommitted"];
 /// The groups of `scripts/peers` that a run of the matrix needs.
 const GROUPS: [&str; 6] = ["kafka", "kcat", "java", "python", "kafkajs", "rust"];
 
-/// What is wrong, of all pairs: one failure shows the whole picture.
+/// Complaints of all pairs: one failure shows the whole picture.
 #[derive(Default)]
 struct Complaints(Mutex<Vec<String>>);
 
@@ -50,7 +50,7 @@ fn topics(writers: &[Client]) -> Vec<String> {
     writers.iter().flat_map(of).collect()
 }
 
-/// What a reader must see in a topic of this writer: the offsets count markers and aborted records.
+/// Lists what to read in a topic of this writer: the offsets count markers and aborted records.
 fn expected(writer: &Client, isolation: &str) -> Vec<Seen> {
     let mut seen = Vec::new();
     let mut next = 0;
@@ -193,7 +193,7 @@ fn read_in_groups(bootstrap: &str, writer: &Client, complaints: &Complaints) {
     });
 }
 
-/// What Kafka's tool says of committed offsets: those of transactions, and those of groups.
+/// Checks committed offsets by Kafka's tool: those of transactions, and those of groups.
 fn check_offsets(bootstrap: &str, writers: &[Client], read: &Client, complaints: &Complaints) {
     let mut java = peers::java();
     java.arg("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand")

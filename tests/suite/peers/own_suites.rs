@@ -10,7 +10,7 @@ use super::clients::run;
 use crate::support::broker::Server;
 use crate::support::peers;
 
-/// How long one suite may take, on a busy machine.
+/// Longest time of one suite, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(400);
 
 /// kafka-python's tests that are left out, each with its reason.
@@ -44,7 +44,7 @@ const KAFKA_PYTHON_LEFT_OUT: [(&str, &str); 9] = [
     ),
 ];
 
-/// Why there is no request for it.
+/// Reason for no request.
 const ONE_BROKER: &str = "there is one broker: no replica to move, no leader to elect, no quorum";
 
 /// Where those of TLS and logins are run instead.

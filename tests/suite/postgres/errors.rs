@@ -1,4 +1,4 @@
-//! What cannot work is said at the start, or before anything is committed; what passes is waited for.
+//! Errors at the start, or before anything is committed, for what cannot work; what passes is waited for.
 
 use std::time::Duration;
 

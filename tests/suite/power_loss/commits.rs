@@ -14,7 +14,7 @@ use super::driver::{
 use super::{ALL_MODES, Met, at_every_change, at_every_state};
 use crate::support::records::Seen;
 
-/// What a call changed for readers, once it was answered.
+/// Change that a call made for readers, once it was answered.
 #[derive(Debug, Clone)]
 enum Effect {
     /// Nothing that readers see.
@@ -89,8 +89,8 @@ struct Script {
 }
 
 impl Script {
-    /// What readers must see after so many changes: the first is certain, the second is what they see
-    /// if the call that was under way had its effect.
+    /// Returns the views after so many changes: the first is certain, the second is what readers see if the call that
+    /// was under way had its effect.
     fn expected(&self, changes_count: usize) -> (View, View) {
         let mut certain = View::default();
         for noted in self
@@ -131,7 +131,7 @@ struct Runner {
     noted: Vec<Noted>,
 }
 
-/// How long it takes until every open transaction is over its time.
+/// Time until every open transaction is over its own.
 const LONGER_THAN_A_TRANSACTION: Duration = Duration::from_secs(61);
 
 /// A transaction that is not ended yet.
@@ -331,7 +331,7 @@ fn run_script() -> Script {
     }
 }
 
-/// What is left opens, shows exactly what it must, and goes on. Going on is tried once for each disk that a recovery
+/// Checks that the rest opens, shows exactly what it must, and goes on. Going on is tried once for each disk that a recovery
 /// leaves, which is seldom a new one: `recovered` knows them.
 fn check(script: &Script, replay: &Replay<'_>, loss: PowerLoss, recovered: &Met<(usize, bool)>) {
     let world = replay.after_power_loss(loss);
@@ -350,7 +350,7 @@ fn check(script: &Script, replay: &Replay<'_>, loss: PowerLoss, recovered: &Met<
     assert_settled(&broker);
 }
 
-/// What a power loss would leave of the world's disk for certain; the world goes on.
+/// Copies what a power loss would surely leave of the world's disk; the world goes on.
 fn without_what_is_pending(world: &SimulatedWorld) -> SimulatedWorld {
     world.start_recording();
     let recording = world.stop_recording().unwrap();

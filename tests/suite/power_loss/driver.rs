@@ -205,7 +205,7 @@ impl Transactor {
     }
 }
 
-/// What `read_committed` readers see of a broker, all of it.
+/// View of `read_committed` readers of a broker, all of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct View {
     /// The topics with their numbers of partitions, but for the coordinators' own.

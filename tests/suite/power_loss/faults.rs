@@ -8,7 +8,7 @@ use onceflow::types::{Offset, Sequence, TopicId};
 use super::partition::{config, dir, open, prepared_world, producer, read_all};
 use crate::support::records::{Seen, batch};
 
-/// What a run was told.
+/// Answers to a run.
 struct Told {
     log: PartitionLog,
     /// The records whose append was acknowledged.
@@ -143,7 +143,7 @@ fn check_reopened(world: &SimulatedWorld, told: &Told, must_have: Offset, fault:
     assert_eq!(seen, written[..seen.len()], "{fault:?}: {:?}", told.errors);
 }
 
-/// How many calls of each kind a run without faults makes.
+/// Counts a run's calls by kind, without faults.
 fn calls_of_a_run() -> Vec<(Call, u64)> {
     let (world, log) = created();
     let count = |call: Call| world.calls_count_of(call);

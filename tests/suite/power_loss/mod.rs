@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use onceflow::testing::{DiskContents, PowerLoss, Recording, Replay, SimulatedWorld};
 
-/// So many ways there are to lose power.
+/// Number of ways to lose power.
 const ALL_MODES: usize = 32;
 
 fn modes(replay: &Replay<'_>) -> Vec<PowerLoss> {

@@ -34,7 +34,7 @@ pub(super) fn producer(id: i64, epoch: i16) -> ProducerIdentity {
     }
 }
 
-/// What the script knows after a number of changes.
+/// Knowledge of the script after a number of changes.
 #[derive(Debug, Clone, Default)]
 struct Known {
     changes_count: usize,

@@ -49,7 +49,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// How the machine fails.
+/// Failure of the machine.
 #[derive(Debug, Clone, Copy)]
 enum Failure {
     Kill,
@@ -70,7 +70,7 @@ struct Run {
     written: Vec<(TopicPartition, Vec<Seen>)>,
     /// The positions of the open transaction.
     positions: BTreeMap<TopicPartition, i64>,
-    /// How often power was lost, as far as the broker can know, since the producer got its identity.
+    /// Power losses, as far as the broker can know, since the producer got its identity.
     losses: u32,
     committed: View,
     values: u32,

@@ -114,7 +114,7 @@ fn inherent(header: &str) -> Option<String> {
     (!is_of_trait).then(|| word(path.rsplit("::").next().unwrap_or(path)))
 }
 
-/// What a `use` tree names, with the name that each gets.
+/// Lists a `use` tree's names, each with the one that it gets.
 pub(super) fn imports(tree: &str, is_public: bool) -> Vec<Import> {
     let mut found = Vec::new();
     expand(&mut Vec::new(), tree.trim(), &mut |path, name| {

@@ -325,7 +325,7 @@ fn scram_users() -> Vec<String> {
     USERS.iter().flat_map(of).collect()
 }
 
-/// What a secured Kafka is told besides the usual. The doors' certificates are PEM files.
+/// Lists a secured Kafka's settings besides the usual. The doors' certificates are PEM files.
 fn kafka_settings(folder: &std::path::Path, certificates: &Certificates) -> Vec<(String, String)> {
     let file = |name: &str, text: &str| {
         let path = folder.join(name);

@@ -22,7 +22,7 @@ const DESCRIBE_CONFIGS: i8 = 10;
 /// A rule that the job needs: what about, its name behind that of the job, and the operation.
 type Rule = (i8, &'static str, i8);
 
-/// What `docs/kafka.md` says that a job needs.
+/// Reads a job's rights from `docs/kafka.md`.
 fn needed() -> Vec<Rule> {
     let mut rules = vec![
         (TOPIC, "-lines", READ),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::kafka::free_ports;
 
-/// How long it may take until it serves, on a busy machine.
+/// Longest time until it serves, on a busy machine.
 const READY_MAX: Duration = Duration::from_secs(60);
 
 /// `onceflow broker` on a directory and a port of its own.

@@ -16,10 +16,10 @@ use onceflow::internals::protocol::wire::messages::metadata::{
 
 use super::{peers, raw};
 
-/// How long a broker may take until it serves, on a busy machine.
+/// Longest time until a broker serves, on a busy machine.
 const READY_MAX: Duration = Duration::from_secs(120);
 
-/// What a broker logs once it serves.
+/// Log line of a broker that serves.
 const READY: &str = "Kafka Server started";
 
 /// Runs a broker; ends it when told so, and when this process is gone: its standard input then ends.
@@ -35,7 +35,7 @@ kill -s KILL "$broker"
 wait "$broker"
 "#;
 
-/// How many brokers, and what differs from the usual settings.
+/// Number of brokers, and settings that are not the usual ones.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KafkaOptions {
     /// 1 or 3; with 3, topics have three replicas of which two must be in sync.

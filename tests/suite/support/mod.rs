@@ -1,4 +1,4 @@
-//! What several test modules share.
+//! Support of several test modules.
 
 #[cfg(feature = "cli")]
 pub(crate) mod broker;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 /// The variable that leaves out tests with foreign software, on a machine that cannot have it: `skip`.
 const SWITCH: &str = "ONCEFLOW_PEERS";
 
-/// What this process has installed or found, by group.
+/// Groups that this process has installed or found.
 static INSTALLED: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
 
 /// The project's directory.

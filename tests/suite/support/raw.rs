@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use onceflow::internals::protocol::wire::{Request, decode_response, encode_request};
 
-/// How long a broker may take.
+/// Longest time of a broker.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads a frame without its length.
@@ -45,7 +45,7 @@ pub(crate) fn ask<R: Request>(address: &str, version: i16, request: &R) -> io::R
     Ok(answer_of::<R>(version, answer))
 }
 
-/// What is in an answer's bytes.
+/// Decodes an answer's bytes.
 pub(crate) fn answer_of<R: Request>(version: i16, answer: Vec<u8>) -> R::Response {
     decode_response::<R>(version, Bytes::from(answer))
         .unwrap()

@@ -65,7 +65,7 @@ pub(crate) fn all_records(bytes: Bytes) -> Vec<Seen> {
     seen
 }
 
-/// What is left for a `read_committed` reader: it leaves out what the fetch named as aborted.
+/// Reads as `read_committed`: leaves out what the fetch named as aborted.
 pub(crate) fn committed_records(fetched: &FetchedRecords) -> Vec<Seen> {
     let mut announced: BTreeMap<ProducerId, Vec<Offset>> = BTreeMap::new();
     for aborted in &fetched.aborted_transactions {

@@ -1,4 +1,4 @@
-//! What `examples/transfer.rs` is fed, what must come out, and a reader to whom money is never made or lost (I1).
+//! Input of `examples/transfer.rs`, its output, and a reader to whom money is never made or lost (I1).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(crate) fn line(number: u64) -> String {
     format!("a{from} a{to} {amount}")
 }
 
-/// What the accounts hold after the first `count` transfers.
+/// Computes the accounts after the first `count` transfers.
 pub(crate) fn accounts_after(count: u64) -> BTreeMap<String, Account> {
     let mut accounts: BTreeMap<String, Account> = BTreeMap::new();
     for number in 0..count {
@@ -88,12 +88,12 @@ impl Ledger {
         }
     }
 
-    /// How many changes of balances were seen: two a transfer.
+    /// Counts the changes of balances seen: two a transfer.
     pub(crate) fn changes_count(&self) -> u64 {
         self.changes_count
     }
 
-    /// How many different states of the topic were seen and had the right sum.
+    /// Counts different states of the topic, seen with the right sum.
     pub(crate) fn cuts_count(&self) -> u64 {
         self.cuts_count
     }

@@ -17,7 +17,7 @@ fn foreign_key(value: &u64) -> Option<u64> {
 struct World {
     place: Place,
     log: Log,
-    /// How many changes of each key were seen, of the inner join and of the left one.
+    /// Changes of each key that were seen, of the inner join and of the left one.
     seen: [BTreeMap<u64, usize>; 2],
 }
 

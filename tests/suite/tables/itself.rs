@@ -10,7 +10,7 @@ use crate::jobs::support::{OFTEN, Place, run};
 
 type Numbers = Table<u64, u64, Boxed<u64, Change<u64>>, Deletes>;
 
-/// What becomes of the changes of a table that `join` joins with something of its own, and the sum of the values of that.
+/// Runs a table that `join` joins with something of its own; returns the changes, and the sum of the values of that.
 fn run_joined(changes: &[Entry], join: impl Fn(Numbers, Numbers) -> Numbers) -> (Vec<Entry>, u64) {
     let place = Place::new();
     let log = place.log();

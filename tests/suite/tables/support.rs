@@ -85,7 +85,7 @@ pub(super) fn input(job: &Job, topic: &str, is_endless: bool) -> Keyed<u64, Opti
     parsed.map(|(_, value)| *value).boxed()
 }
 
-/// How two tables are joined.
+/// Kind of a join of two tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Inner,
@@ -93,7 +93,7 @@ pub(super) enum Kind {
     Outer,
 }
 
-/// What is made of the values of a key: none is a hundred.
+/// Combines the values of a key: none is a hundred.
 pub(super) fn both(left: Option<&u64>, right: Option<&u64>) -> u64 {
     left.map_or(100, |it| *it) * 1_000 + right.map_or(100, |it| *it)
 }
@@ -139,7 +139,7 @@ fn give_first_values(table: Table<u64, u64, Boxed<u64, Change<u64>>, Deletes>) {
         .sink(topic::<List>("bottoms").as_option());
 }
 
-/// What the lists of both are to be.
+/// Computes the lists of both.
 fn first_values(table: &Last) -> [(&'static str, BTreeMap<u64, List>); 2] {
     let (mut tops, mut bottoms) = (BTreeMap::<u64, List>::new(), BTreeMap::<u64, List>::new());
     for (key, value) in table {

@@ -28,7 +28,7 @@ const SCALED_VARIABLE: &str = "ONCEFLOW_SCALED_JOINS_CHILD";
 const INTERVAL: Kind = Kind::outer(7, 12, 2);
 const WINDOWS: model::Kind = (10, 5, false, 0, 2);
 const AS_OF: as_of::Bounds = (Direction::Nearest, Some(9), 2);
-/// How many orders, and the sum of their times less those of payments.
+/// Number of orders, and the sum of their times less those of payments.
 type Account = (u64, i64);
 /// The results of each user and start of a window: one.
 type Accounts = BTreeMap<(String, i64), Vec<Account>>;

@@ -112,7 +112,7 @@ proptest! {
     }
 }
 
-/// What is not full at the end of the input, or at a stop, is filled by the next run.
+/// A window not full at the end of the input, or at a stop, is filled by the next run.
 #[test]
 fn a_count_window_that_is_not_full_waits_for_the_next_run() {
     let place = Place::new();

@@ -429,7 +429,7 @@ fn a7_each_input_has_one_answer_and_one_id_after_kills() {
     );
 }
 
-/// What waits for an answer goes with its key, and time with it.
+/// A waiting call goes with its key, and time with it.
 #[test]
 fn a7_what_waits_for_an_answer_moves_between_instances() {
     let place = Place::new();

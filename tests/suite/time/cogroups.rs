@@ -15,7 +15,7 @@ use crate::jobs::support::{self, committed, committed_by_key, run};
 const NAMES: [&str; 3] = ["orders", "payments", "notes"];
 const LENGTH: i64 = 20;
 
-/// How many orders, the sum of the times of payments, the letters of notes.
+/// Number of orders, the sum of the times of payments, the letters of notes.
 type Account = (u64, i64, u64);
 
 fn add_order(account: &mut Account, _: &i64) {

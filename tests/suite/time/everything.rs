@@ -20,16 +20,16 @@ use super::timers::{ABSENT_AFTER, Absent};
 use crate::jobs::support::{Seen, committed, committed_by_key, run, until};
 use crate::support::records::batch_at;
 
-/// How far clicks are behind the newest, unless they are late.
+/// Most that clicks are behind the newest, unless they are late.
 const DISORDER: i64 = 20;
 const LENGTH: i64 = 50;
 const GAP: i64 = 12;
 const GRACE: i64 = 5;
-/// How far the times of two clicks of a user are apart that belong together.
+/// Most between the times of two clicks of a user that belong together.
 const NEAR: i64 = 6;
 /// More than any click is late by: pairs leave none out.
 const GRACE_OF_PAIRS: i64 = 100;
-/// How often an alarm rings.
+/// Rings of an alarm.
 const RINGS: u64 = 3;
 /// A timer that is cancelled before its time.
 const FAR: Timestamp = Timestamp(4_102_444_800_000);
@@ -294,12 +294,12 @@ impl Input {
         assert!(append(log, "keys", &names));
     }
 
-    /// How many records it has.
+    /// Counts its records.
     pub(super) fn records(&self) -> u64 {
         (self.clicks.len() + self.keys.len()) as u64
     }
 
-    /// How many rings the alarms give in all.
+    /// Counts the rings of all alarms.
     pub(super) fn rings(&self) -> usize {
         self.keys.len() * usize::try_from(RINGS).unwrap()
     }
@@ -332,7 +332,7 @@ fn append(log: &Log, topic: &str, lines: &[String]) -> bool {
         .is_ok()
 }
 
-/// What the job gives once its input has ended.
+/// Output of the job once its input has ended.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Given {
     tumbling: PerWindow<u64>,
@@ -455,7 +455,7 @@ impl Given {
         }
     }
 
-    /// What came before, and this.
+    /// Adds what came before.
     pub(super) fn behind(mut self, before: Self) -> Self {
         self.tumbling.extend(before.tumbling);
         self.sessions.extend(before.sessions);
@@ -486,7 +486,7 @@ impl Given {
         self
     }
 
-    /// How much there is of it: windows, clicks that are late, sessions, clicks that are late for these, absences, rings, answers,
+    /// Counts all of it: windows, clicks that are late, sessions, clicks that are late for these, absences, rings, answers,
     /// effects that nobody was there for, pairs, changes of the table.
     pub(super) fn counts(&self) -> [usize; 10] {
         [

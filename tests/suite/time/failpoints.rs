@@ -18,7 +18,7 @@ use crate::jobs::support::until;
 const VARIABLE: &str = "ONCEFLOW_FAILPOINTS_CHILD";
 const CHILD: &str = "time::failpoints::feeds_and_runs_a_job_until_it_is_killed";
 const SCALED_CHILD: &str = "time::failpoints::runs_two_instances_until_they_are_killed";
-/// How long a child goes on unless it is killed.
+/// Life of a child unless it is killed.
 const LIFE: Duration = Duration::from_millis(350);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// No part of these jobs: sinks of files, topics that are deleted, letters, and, of a job that is alone, tasks that change hands.

@@ -1,4 +1,4 @@
-//! What is computed in windows, against the same computed from a list of all values.
+//! Functions over windows, against the same computed from a list of all values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +16,10 @@ use super::support::{
 };
 use crate::jobs::support::Place;
 
-/// How many values `top_n` keeps.
+/// Values that `top_n` keeps.
 const TOP: usize = 3;
 
-/// What is computed from a click.
+/// Computes a number from a click.
 fn number(click: &Click) -> i64 {
     (click.1 * 7).rem_euclid(11) - 5
 }
@@ -56,7 +56,7 @@ fn all_functions(windows: impl TimeWindows) -> Launch {
     job.exactly_once(Commit::every(ms(2))).state_partitions(8)
 }
 
-/// What each function gives for the clicks of each window.
+/// Checks each function on the clicks of each window.
 fn check(log: &Log, windows: &PerWindow<Vec<i64>>) {
     fn each<T>(windows: &PerWindow<Vec<i64>>, of: impl Fn(&str, &[i64]) -> T) -> PerWindow<T> {
         let each = windows.iter();

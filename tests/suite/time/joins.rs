@@ -202,7 +202,7 @@ struct ByHand {
     log: Log,
     kind: Kind,
     running: Option<Running>,
-    /// How many records each topic has.
+    /// Records of each topic.
     fed: BTreeMap<String, i64>,
     /// The topics that had records since the last start.
     moved: BTreeSet<String>,

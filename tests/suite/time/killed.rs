@@ -21,7 +21,7 @@ const VARIABLE: &str = "ONCEFLOW_CLICKS_CHILD";
 const SIGKILL: i32 = 9;
 pub(super) const PARTITIONS: i32 = 4;
 pub(super) const MINUTE: u64 = 60_000;
-/// How far out of order clicks of a partition are at most.
+/// Most disorder of clicks of a partition.
 pub(super) const DISORDER: u64 = 30_000;
 
 pub(crate) fn open(data: &Path) -> Log {

@@ -18,7 +18,7 @@ use crate::jobs::support::committed_by_key;
 
 const VARIABLE: &str = "ONCEFLOW_KINDS_CHILD";
 const CHILD: &str = "time::killed_kinds::computes_windows_of_all_kinds_until_it_is_killed";
-/// How far out of order clicks are at most.
+/// Most disorder of clicks.
 pub(super) const DISORDER: i64 = 20;
 const DIFFERENCE: i64 = 15;
 const TUMBLING: Kind = (50, 50, false, 0, 0);
@@ -139,7 +139,7 @@ fn check(log: &Log, clicks: &[Click]) {
     );
 }
 
-/// How many windows that slide, windows by number, and windows that have sketches clicks have.
+/// Counts the clicks' windows that slide, windows by number, and windows that have sketches.
 pub(super) fn windows_count(clicks: &[Click]) -> [usize; 3] {
     let by_number = by_count::windows(NUMBERS, clicks);
     [

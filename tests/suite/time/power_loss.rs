@@ -26,7 +26,7 @@ const SEED_VARIABLE: &str = "ONCEFLOW_POWER_SEED";
 const LIVES: usize = 24;
 const CALLS_OF_AN_OPENING: u64 = 1_000;
 const CALLS_OF_A_LIFE: u64 = 6_000;
-/// How long a job goes on before the power is lost at the latest.
+/// Longest life of a job before the power is lost.
 const LIFE_MAX: Duration = Duration::from_millis(400);
 
 /// The state of jobs in real files, everything else in simulated ones.
@@ -99,7 +99,7 @@ impl Files for TwoDisks {
 pub(crate) struct Machine {
     folder: tempfile::TempDir,
     pub(crate) world: SimulatedWorld,
-    /// What the state was before each life.
+    /// Copies of the state before each life.
     copies: usize,
 }
 

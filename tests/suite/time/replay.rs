@@ -197,7 +197,7 @@ fn assert_same(found: &Outcome, expected: &Outcome, steps: &[Step]) {
     }
 }
 
-/// How a topology is run.
+/// Way to run a topology.
 #[derive(Debug, Clone)]
 struct Way {
     workers: usize,
@@ -341,7 +341,7 @@ fn many_clicks(count_each: usize) -> Vec<Vec<Click>> {
     (0..3).map(&mut partition).collect()
 }
 
-/// How long a life is given to commit records, about: all of them may be committed.
+/// Time for a life to commit records, about: all of them may be committed.
 const PATIENCE_MILLIS: u64 = 3_000;
 /// Tells the child which topology it runs where.
 const VARIABLE: &str = "ONCEFLOW_REPLAY_CHILD";

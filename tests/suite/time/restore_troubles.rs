@@ -23,7 +23,7 @@ use crate::support::peers;
 const RESTORES: &str =
     "time::restore_troubles::restores_a_job_that_is_scaled_out_until_it_is_killed";
 const SEED_VARIABLE: &str = "ONCEFLOW_POWER_SEED";
-/// How often the power is lost in each test.
+/// Power losses in each test.
 const LOSSES: u64 = 32;
 
 #[test]

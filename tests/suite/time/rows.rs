@@ -53,7 +53,7 @@ fn t8_w15_a_restart_does_not_accept_what_was_late_before() {
     }
 }
 
-/// What is late is judged record by record, by the watermark before it, and not by the batch that it comes in.
+/// A record is late by the watermark before it, and not by that of the batch that it comes in.
 #[test]
 fn t14_a_late_record_inside_a_batch_is_late() {
     for batches in [vec![3], vec![1, 1, 1], vec![2, 1]] {

@@ -34,7 +34,7 @@ fn kinds(instance: ScaleOut) -> Launch {
         .scale_out(instance)
 }
 
-/// What the job is given. The clicks of a user are in one partition, so their order is known.
+/// Input of the job. The clicks of a user are in one partition, so their order is known.
 struct Input {
     state: u64,
     newest: [i64; 4],

@@ -94,7 +94,7 @@ pub(super) fn stop(log: &Log, job: &str, running: Vec<Running>) {
     });
 }
 
-/// How many records were under way when it was taken.
+/// Counts the records under way when it was taken.
 fn under_way(savepoint: &Savepoint) -> u64 {
     let shown = savepoint.to_string();
     let line = shown.lines().find_map(|it| it.strip_prefix("under way: "));

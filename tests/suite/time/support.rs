@@ -148,7 +148,7 @@ pub(crate) fn results_of<T: Datum<Owned = T>>(log: &Log, topic: &str) -> PerWind
     results
 }
 
-/// How far out of order clicks of one partition are at most.
+/// Most disorder of clicks of one partition.
 pub(crate) const DISORDER: i64 = 6;
 
 /// The watermarks that this disorder asks for.
@@ -187,7 +187,7 @@ pub(crate) fn run_in_parts(
     run_cut(launch, partitions, runs, (4_096, 2), log);
 }
 
-/// How many clicks a batch has, and how many workers the last run.
+/// Draws the clicks of a batch, and the workers of the last run.
 pub(crate) fn any_cut() -> impl Strategy<Value = (usize, usize)> {
     (
         prop::sample::select(vec![1usize, 7, 4_096]),

@@ -13,7 +13,7 @@ use super::support::{
 };
 use crate::jobs::support::{Place, committed, committed_by_key, run, until};
 
-/// How long the counts of a user live, if they do not for ever.
+/// Lifetime of a user's counts, if they do not live for ever.
 type Lifetime = Option<u64>;
 
 /// Counts clicks.
@@ -191,7 +191,7 @@ fn changes(log: &Log) -> Vec<(String, Option<i64>)> {
     changes.collect()
 }
 
-/// What expires is deleted from the table; a deletion that comes later is ignored and counted.
+/// An expired key is deleted from the table; a deletion that comes later is ignored and counted.
 #[test]
 fn a9_a_deletion_of_what_has_expired_is_ignored_and_counted() {
     let place = Place::new();

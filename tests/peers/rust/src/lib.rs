@@ -1,4 +1,4 @@
-//! What the Rust peers share: the command line, and a record as a line of JSON. See ../README.md.
+//! Parts of all Rust peers: the command line, and a record as a line of JSON. See ../README.md.
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use super::steps::{Ask, PARTITIONS, Step};
 /// A difference that does not fail the test.
 pub(super) struct Accepted {
     pub(super) name: &'static str,
-    /// Why it stands.
+    /// The reason.
     pub(super) reason: &'static str,
     /// Whether both sides are in the same state afterwards, so that the round may go on.
     pub(super) goes_on: bool,
@@ -523,7 +523,7 @@ fn has_batch(difference: &Difference, is: impl FnMut(&BatchPlan) -> bool) -> boo
     batches(difference).into_iter().any(is)
 }
 
-/// How many faults a request to write to one partition has at most; some depend on what happened before, or on the topic.
+/// Returns the most faults of a request to write to one partition; some depend on what happened before, or on the topic.
 fn faults_count_max(difference: &Difference) -> usize {
     let Some(Step {
         version,

@@ -13,7 +13,7 @@ use onceflow::types::TopicId;
 use super::side::{Side, line, name};
 use super::steps::{Ask, GROUPS, Step};
 
-/// How long the positions in a deleted topic may be seen.
+/// Longest time that positions in a deleted topic are seen.
 const FORGOTTEN_MAX: Duration = Duration::from_secs(5);
 
 impl Side {

@@ -43,7 +43,7 @@ pub(super) struct ProducerPlan {
     pub(super) is_transactional: bool,
 }
 
-/// How a batch differs from what its records would make it.
+/// Lie of a batch about its records.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Lie {
     /// Added to the header's count of records.
@@ -110,7 +110,7 @@ impl Stamp {
 }
 
 impl BatchPlan {
-    /// How many sequences it takes if it is accepted.
+    /// Counts its sequences if it is accepted.
     pub(super) fn sequences(&self) -> i32 {
         let lied = self.lies.iter().map(|lie| match lie {
             Lie::LastDelta(more) | Lie::CountAndLastDelta(more) => *more,

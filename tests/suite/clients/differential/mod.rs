@@ -36,7 +36,7 @@ use super::world;
 
 const SEED_VARIABLE: &str = "ONCEFLOW_DIFFERENTIAL_SEED";
 const SECONDS_VARIABLE: &str = "ONCEFLOW_DIFFERENTIAL_SECONDS";
-/// How long rounds are played at most unless the environment says otherwise.
+/// Longest time for rounds unless the environment says otherwise.
 const SECONDS: u64 = 75;
 /// The seeds of the rounds that every run plays, so that what it finds does not depend on the day. Random ones are played
 /// where the environment says for how long.

@@ -12,7 +12,7 @@ use super::steps::{Ask, IDEMPOTENT, Round, Step};
 use super::{Served, world};
 use crate::support::peers;
 
-/// How long a group may take to share partitions out.
+/// Longest time for a group to share partitions out.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn sides(served: &Served) -> [Side; 2] {
@@ -20,7 +20,7 @@ fn sides(served: &Served) -> [Side; 2] {
     [world::kafka(), served.address()].map(|address| Side::new(&address, base_time))
 }
 
-/// How many topics a member of the consumer protocol is given whose expression is `expression`.
+/// Counts the topics that a member of the consumer protocol is given for `expression`.
 fn topics_of_a_member(side: &mut Side, group: &str, expression: &str) -> usize {
     let coordinator = FindCoordinatorRequest {
         coordinator_keys: vec![group.to_owned()],

@@ -9,7 +9,7 @@ use super::accepted::{self, Accepted};
 use super::side::Side;
 use super::steps::{Ask, Round, Step};
 
-/// How long a round may be made smaller.
+/// Longest time to make a round smaller.
 const SHRINKING_MAX: Duration = Duration::from_secs(20);
 
 /// An answer that is not the same on both sides. Without a step: the topic's creation, or what readers saw in the end.
@@ -150,7 +150,7 @@ fn settings(round: &Round) -> Vec<&'static str> {
 pub(super) struct Pair {
     kafka: Side,
     ours: Side,
-    /// How often each accepted difference was met, by its name and kind.
+    /// Meetings of each accepted difference, by its name and kind.
     pub(super) met: BTreeMap<&'static str, BTreeMap<String, usize>>,
     /// The kinds of differences that were reported: one of each is enough to look at.
     reported: BTreeSet<String>,

@@ -19,9 +19,9 @@ use onceflow::types::TopicId;
 use super::steps::{GROUPS, IDEMPOTENT, PARTITIONS, PRODUCERS, Round};
 use crate::support::raw::{frame, read_frame, write_frame};
 
-/// How long an answer may take.
+/// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long an answer that says "later" is asked again.
+/// Longest time to ask again after a "later".
 const AGAIN_MAX: Duration = Duration::from_millis(300);
 /// Answers of a coordinator that begins to serve: asked again for as long as an answer may take.
 const NOT_YET: [ErrorCode; 3] = [

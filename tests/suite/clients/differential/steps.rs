@@ -2,9 +2,9 @@
 
 use super::batches::BatchPlan;
 
-/// How many partitions a round's topic has.
+/// Partitions of a round's topic.
 pub(super) const PARTITIONS: i32 = 2;
-/// How many groups a round has.
+/// Groups of a round.
 pub(super) const GROUPS: u8 = 3;
 /// Producers: those below this number are idempotent, the others transactional.
 pub(super) const IDEMPOTENT: u8 = 2;

@@ -11,7 +11,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 type Sender = ThreadedProducer<DefaultProducerContext>;
 
-/// How long one step may take.
+/// Longest time of one step.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() {
