@@ -79,7 +79,7 @@ impl FlushBatch {
         self.changes.len()
     }
 
-    /// Returns the batch's bytes.
+    /// Returns the batch's bytes in memory.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         let blocks_bytes: usize = self.blocks.iter().map(Vec::capacity).sum();

@@ -130,8 +130,8 @@ fn record_ends(manifest: &[u8]) -> Vec<usize> {
     ends
 }
 
-/// Proves that after a power loss, whose rest of RocksDB's own journal is a prefix or torn, RocksDB stands at
-/// an earlier flush, or is rebuilt; its values and their position never fall apart (I7).
+/// A power loss leaves a prefix of RocksDB's own journal, or a torn one: then RocksDB stands at an earlier flush, or is
+/// rebuilt; its values and their position never fall apart (I7).
 #[test]
 fn s2_s3_s4_a_manifest_cut_at_or_within_any_record_yields_no_wrong_value() {
     let (home, changelog) = with_tables();
