@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use onceflow::client::producer::{Producer, ProducerRecord};
 use onceflow::client::wait;
-use onceflow::codec::{AvroSchema, JsonSchema, ProtobufSchema, SchemaFormat};
+use onceflow::codec::{AvroSchema, JsonSchema, ProtobufSchema, Raw, SchemaFormat};
 use onceflow::prelude::*;
 use onceflow::runtime::registry::{Registered, Registry};
-use onceflow::runtime::{Launch, Topic};
+use onceflow::runtime::{Launch, Pem, Topic};
 use onceflow::types::TopicName;
 use serde::{Deserialize, Serialize};
 
 use super::server::Server;
 use super::support::{FIRST, FirstOrder, NOW, Order, first_orders, lines, write};
-use crate::jobs::support::{OFTEN, Place, committed, run, until};
+use crate::jobs::support::{OFTEN, Place, Seen, committed, run, until};
+use crate::secured::certificates::Authority;
 
 fn avro(registry: &Registry, schema: &str) -> Registered<AvroSchema> {
     registry.codec("orders-value", AvroSchema::new(schema).unwrap())
@@ -288,4 +290,90 @@ fn a_record_whose_schema_nobody_has_or_that_is_broken_takes_the_way_of_poison() 
         assert!(why.contains(part), "{why}");
     }
     assert_eq!(lines(&log, "seen").len(), 3);
+}
+
+#[test]
+fn u9_keys_with_schemas_at_the_registry_are_read_also_those_of_an_older_one() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let (place, registry) = (Place::new(), server.client());
+    let log = place.log();
+    let older = registry.register("visits-key", "AVRO", "\"int\"").unwrap();
+    let newest = registry.register("visits-key", "AVRO", "\"long\"").unwrap();
+    assert_ne!(older, newest);
+    let topic_name = TopicName::new("visits").unwrap();
+    wait(log.admin().create_topic(&topic_name, 1)).unwrap();
+    let builder = Producer::<[u8], str>::builder(log.transport(), log.producer_config().unwrap());
+    let producer = builder.key_codec(Raw).value_codec(Text).build().unwrap();
+    // A magic byte, the schema's id, and 5, as Avro has it in both schemas.
+    for id in [newest, older, newest] {
+        let key = [&[0][..], &id.to_be_bytes(), &[10]].concat();
+        let record = ProducerRecord::new(&topic_name).key(&key[..]).value("seen");
+        wait(async { producer.send(record).await.unwrap().await.unwrap() });
+    }
+
+    let key_codec = || registry.codec("visits-key", AvroSchema::new("\"long\"").unwrap());
+    let counts = |registry_key: Registered<AvroSchema>| {
+        let job = Job::new("visits");
+        let source = keyed_topic::<i64, str>("visits")
+            .key_codec(registry_key)
+            .codec(Text);
+        job.keyed_source(source.until_end())
+            .count("visits")
+            .changes()
+            .sink(topic("counts"));
+        job.exactly_once(Commit::every(OFTEN)).workers(1)
+    };
+    server.shut();
+    let hasty = server.client().start_patience(Duration::from_millis(300));
+    let away = hasty.codec("visits-key", AvroSchema::new("\"long\"").unwrap());
+    let refused = run(counts(away), &log).unwrap_err();
+    assert!(
+        matches!(refused, JobError::RegistryUnavailable { .. }),
+        "{refused}"
+    );
+    server.open();
+    run(counts(key_codec()), &log).unwrap();
+    let counted = committed(&log, "counts");
+    let keys: Vec<i64> = counted.iter().map(Seen::key::<i64>).collect();
+    assert!(keys.iter().all(|key| *key == 5), "one key: {keys:?}");
+    assert_eq!(counted.last().unwrap().value::<u64>(), 3);
+}
+
+#[test]
+fn a_registry_behind_tls_needs_a_certificate_that_is_trusted_and_names_its_host() {
+    let authority = Authority::new("registries");
+    let signed = authority.sign("127.0.0.1", "registry");
+    let folder = tempfile::tempdir().unwrap();
+    let [certificate, key] =
+        [("tls.crt", &signed.certificate), ("tls.key", &signed.key)].map(|(name, text)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+    let Some(server) = Server::start_secured(&certificate, &key) else {
+        return;
+    };
+    let client = |url: &str, authority: &Authority| {
+        let trusted = Pem::Text(authority.pem.clone());
+        let registry = Registry::new(url).unwrap().trust(trusted);
+        registry.start_patience(Duration::from_millis(300))
+    };
+    let (place, url) = (Place::new(), server.secured_url());
+    let log = place.log();
+    run(writes_first(&client(&url, &authority), 0..10), &log).unwrap();
+    let source = topic("orders").codec(avro(&client(&url, &authority), NOW));
+    run(reads_now(source.until_end()), &log).unwrap();
+    assert_eq!(lines(&log, "seen").len(), 10);
+
+    let elsewhere = url.replace("127.0.0.1", "localhost");
+    let stranger = client(&url, &Authority::new("strangers"));
+    for (registry, part) in [
+        (stranger, "UnknownIssuer"),
+        (client(&elsewhere, &authority), "not valid for name"),
+    ] {
+        let refused = registry.latest("orders-value").unwrap_err().to_string();
+        assert!(refused.contains(part), "{refused}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,8 @@ pub(super) struct Server {
     /// A shell that ends the registry when its standard input does.
     shell: Child,
     port: u16,
+    /// Where it listens for TLS, if it does.
+    secured_port: Option<u16>,
     gate: Gate,
 }
 
@@ -32,14 +35,29 @@ struct Gate {
 impl Server {
     /// A running registry, or none where the machine is not to have it.
     pub(super) fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// One that also listens for TLS, with a certificate and its key from these files.
+    pub(super) fn start_secured(certificate: &Path, key: &Path) -> Option<Self> {
+        Self::start_with(&format!(
+            "-Dquarkus.http.ssl-port=0 -Dquarkus.http.ssl.certificate.files={} -Dquarkus.http.ssl.certificate.key-files={}",
+            certificate.display(),
+            key.display()
+        ))
+    }
+
+    fn start_with(settings: &str) -> Option<Self> {
         if !peers::are_wanted(&["registry"]) {
             return None;
         }
         let jar = peers::cache().join("registry/runner.jar");
-        let script = "java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dquarkus.http.port=0 -Dquarkus.http.host=127.0.0.1 \
-                      -jar \"$0\" </dev/null & registry=$!; cat >/dev/null; kill -9 $registry";
+        let script = format!(
+            "java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dquarkus.http.port=0 -Dquarkus.http.host=127.0.0.1 {settings} \
+             -jar \"$0\" </dev/null & registry=$!; cat >/dev/null; kill -9 $registry"
+        );
         let mut shell = Command::new("sh")
-            .args(["-c", script])
+            .args(["-c", &script])
             .arg(jar)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -47,18 +65,18 @@ impl Server {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
-        let port = lines.find_map(|line| {
+        let listens = lines.find_map(|line| {
             let line = line.unwrap();
-            let (_, behind) = line.split_once("Listening on: http://127.0.0.1:")?;
-            let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
-            digits.parse().ok()
+            line.contains("Listening on: http://").then_some(line)
         });
         // It goes on to write, and nobody may stop reading.
         std::thread::spawn(move || lines.for_each(drop));
-        let port = port.expect("the registry says where it listens");
+        let listens = listens.expect("the registry says where it listens");
+        let port = port_behind(&listens, "http://127.0.0.1:").expect("it listens without TLS");
         Some(Self {
             shell,
             port,
+            secured_port: port_behind(&listens, "https://127.0.0.1:"),
             gate: Gate::before(port),
         })
     }
@@ -70,6 +88,12 @@ impl Server {
 
     pub(super) fn url(&self) -> String {
         format!("http://127.0.0.1:{}{PATH}", self.gate.port)
+    }
+
+    /// The address for TLS, not by way of the gate.
+    pub(super) fn secured_url(&self) -> String {
+        let port = self.secured_port.expect("it listens for TLS");
+        format!("https://127.0.0.1:{port}{PATH}")
     }
 
     /// Refuses connections and cuts those that are open.
@@ -98,6 +122,12 @@ impl Server {
         connection.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
+}
+
+fn port_behind(line: &str, address: &str) -> Option<u16> {
+    let (_, behind) = line.split_once(address)?;
+    let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
 }
 
 impl Drop for Server {
