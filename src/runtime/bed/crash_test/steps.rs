@@ -141,7 +141,17 @@ fn push_trouble<I>(chance: &mut Chance, pace: Pace, steps: &mut Vec<Step<I>>) {
     if chance.one_in(2) {
         steps.push(Step::Work(1 + chance.index(ROUNDS_MAX)));
     }
-    steps.push(Step::Trouble(draw_trouble(chance, pace)));
+    let trouble = draw_trouble(chance, pace);
+    steps.push(Step::Trouble(trouble));
+    if let Trouble::Instance(Coming::StandStill(still), _) = trouble
+        && let Some(session) = pace.session
+        && still > session
+        && chance.one_in(2)
+    {
+        // The others commit what it has in its transaction, and only then it goes on.
+        steps.push(Step::Check);
+        steps.push(Step::Wait(session * 3));
+    }
     if chance.one_in(3) {
         steps.push(Step::Check);
     }
@@ -194,7 +204,8 @@ fn draw_coming(chance: &mut Chance, interval: Duration, session: Duration) -> Co
         3 => Coming::Leave,
         4 | 5 => Coming::Kill,
         6 => Coming::Restart,
-        7 | 8 => Coming::StandStill(still),
+        7 => Coming::StandStill(still),
+        8 => Coming::StandStill(session + draw_up_to(chance, session)),
         _ => Coming::Replace(still),
     }
 }

@@ -114,6 +114,15 @@ fn without_generations() -> CrashTest<()> {
 }
 
 #[test]
+fn i4_a_crash_test_of_instances_finds_a_group_that_refuses_nobody() {
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        without_generations().seeds(1_000).run()
+    }));
+    let told = *ran.unwrap_err().downcast::<String>().unwrap();
+    assert!(told.contains("stands still"), "{told}");
+}
+
+#[test]
 fn i4_what_a_member_of_a_generation_that_is_gone_commits_is_found_where_no_group_refuses_it() {
     let unfenced = without_generations();
     let runs = (0..40).flat_map(|seed| (0..3).map(move |which| (seed, stands_still(which))));
