@@ -300,6 +300,8 @@ fn i16_j4_j7_j14_s2_joins_are_right_after_power_losses_whatever_is_left_of_the_s
             if found.iter().all(|it| *it > RESULTS_MIN) {
                 break;
             }
+            // The machine is busy: starts take what a life has.
+            machine.life_max *= 2;
         }
         let has_state = machine.state().exists();
         match life % 3 {

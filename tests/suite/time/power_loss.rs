@@ -26,7 +26,7 @@ const SEED_VARIABLE: &str = "ONCEFLOW_POWER_SEED";
 const LIVES: usize = 24;
 const CALLS_OF_AN_OPENING: u64 = 1_000;
 const CALLS_OF_A_LIFE: u64 = 6_000;
-/// Longest life of a job before the power is lost.
+/// Longest life of a job before the power is lost, where a test does not say otherwise.
 const LIFE_MAX: Duration = Duration::from_millis(400);
 
 /// The state of jobs in real files, everything else in simulated ones.
@@ -99,6 +99,8 @@ impl Files for TwoDisks {
 pub(crate) struct Machine {
     folder: tempfile::TempDir,
     pub(crate) world: SimulatedWorld,
+    /// The longest life of a job, if the power is not lost before.
+    pub(crate) life_max: Duration,
     /// Copies of the state before each life.
     copies: usize,
 }
@@ -121,6 +123,7 @@ impl Machine {
         Self {
             folder,
             world,
+            life_max: LIFE_MAX,
             copies: 0,
         }
     }
@@ -191,7 +194,7 @@ impl Machine {
             }
             let running = launch.start(&log).unwrap();
             let begin = Instant::now();
-            while !self.world.is_off() && begin.elapsed() < LIFE_MAX {
+            while !self.world.is_off() && begin.elapsed() < self.life_max {
                 feed(&log);
                 std::thread::sleep(ms(3));
             }
