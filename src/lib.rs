@@ -100,6 +100,6 @@ pub mod types;
 mod formats_chapter {}
 
 /// The chapter's examples, compiled and run.
-#[cfg(all(doctest, feature = "postgres", feature = "file-tables"))]
+#[cfg(all(doctest, feature = "postgres", feature = "parquet"))]
 #[doc = include_str!("../docs/outside.md")]
 mod outside_chapter {}

@@ -30,6 +30,8 @@ pub mod file_table {
         Csv, FileTable, FileTableWriter, JsonLines, PublishedFile, RowEncoder, RowFormat,
         file_table, published,
     };
+    #[cfg(feature = "parquet")]
+    pub use super::connectors::file_table::{Parquet, ParquetValue};
 }
 
 /// Tables of PostgreSQL as sinks and as sources, with the feature `postgres`.

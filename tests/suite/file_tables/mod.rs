@@ -1,5 +1,8 @@
 //! Data files with a manifest: who follows the manifest sees each row once, whatever step the job is killed at (O1–O8).
 
+#[cfg(feature = "parquet")]
+mod parquet;
+
 use std::path::Path;
 
 use onceflow::client::wait;
@@ -33,23 +36,27 @@ fn numbers(table: &Path) -> Vec<i64> {
     for file in published(table).unwrap() {
         let bytes = std::fs::read(table.join(&file.name)).unwrap();
         assert_eq!(bytes.len() as u64, file.bytes);
-        let text = String::from_utf8(bytes).unwrap();
-        let rows: Vec<i64> = match file.name.ends_with("csv") {
-            // A tuple has no names, so there is no line of them.
-            true => text
-                .lines()
-                .map(|line| line.split(',').nth(1).unwrap().parse().unwrap())
-                .collect(),
-            false => text
-                .lines()
-                .map(|line| serde_json::from_str::<Click>(line).unwrap().1)
-                .collect(),
-        };
+        assert_eq!(crc32c::crc32c(&bytes), file.crc32c);
+        let rows = rows_of(&file.name, bytes);
         assert_eq!(rows.len() as u64, file.rows);
         numbers.extend(rows);
     }
     numbers.sort_unstable();
     numbers
+}
+
+fn rows_of(name: &str, bytes: Vec<u8>) -> Vec<i64> {
+    #[cfg(feature = "parquet")]
+    if name.ends_with("parquet") {
+        return parquet::numbers(bytes);
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let number = |line: &str| match name.ends_with("csv") {
+        // A tuple has no names, so there is no line of them.
+        true => line.split(',').nth(1).unwrap().parse().unwrap(),
+        false => serde_json::from_str::<Click>(line).unwrap().1,
+    };
+    text.lines().map(number).collect()
 }
 
 /// The child's entry.
@@ -67,7 +74,13 @@ fn writes_until_it_is_killed() {
     let is_endless = is_endless == "true";
     let launch = match kind {
         "csv" => writes(file_table(table, Csv).file_bytes(100), is_endless),
-        _ => writes(file_table(table, JsonLines).file_bytes(100), is_endless),
+        "json" => writes(file_table(table, JsonLines).file_bytes(100), is_endless),
+        #[cfg(feature = "parquet")]
+        "parquet" => {
+            let sink = file_table(table, parquet::columns());
+            writes(sink.file_bytes(100), is_endless)
+        }
+        other => panic!("no kind {other}"),
     };
     let launch = launch.workers(workers.parse().unwrap());
     wait(launch.start(&log).unwrap().finished()).unwrap();

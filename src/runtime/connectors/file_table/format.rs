@@ -13,6 +13,14 @@ pub trait RowFormat<K: ?Sized, V: ?Sized>: Clone + Send + Sync + 'static {
     /// The end of the files' names, such as `csv`.
     fn ending(&self) -> &'static str;
 
+    /// Looks whether files of this format can be written at all. The job asks at its start.
+    ///
+    /// # Errors
+    /// If not, with what to do.
+    fn check(&self) -> Result<(), CodecError> {
+        Ok(())
+    }
+
     /// Makes an encoder.
     fn encoder(&self) -> Self::Encoder;
 }
@@ -146,7 +154,7 @@ impl<K: ?Sized, V: Serialize> RowEncoder<K, V> for CsvEncoder {
     }
 }
 
-fn refused(codec: &'static str, why: impl std::fmt::Display) -> CodecError {
+pub(super) fn refused(codec: &'static str, why: impl std::fmt::Display) -> CodecError {
     CodecError::Encode {
         codec,
         why: why.to_string(),

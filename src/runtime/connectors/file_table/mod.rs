@@ -10,6 +10,8 @@
 
 mod format;
 mod manifest;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod storage;
 mod writer;
 
@@ -23,6 +25,8 @@ use parking_lot::Mutex;
 pub use self::format::{Csv, JsonLines, RowEncoder, RowFormat};
 use self::manifest::Manifest;
 pub use self::manifest::PublishedFile;
+#[cfg(feature = "parquet")]
+pub use self::parquet::{Parquet, ParquetValue};
 use self::storage::{Directory, Problem, Storage};
 pub use self::writer::FileTableWriter;
 use crate::env::{Env, warn};
@@ -160,6 +164,8 @@ where
     }
 
     fn recover(&self, marks: &Marks, job: &JobContext) -> Result<(), JobError> {
+        let checked = self.format.check();
+        checked.map_err(|e| Problem::refused(e.to_string()).into_error(&self.sink_name()))?;
         let clock = &job.env().clock;
         let begin = clock.now();
         let mut pause = FIRST_PAUSE;
