@@ -66,8 +66,8 @@ bench-peers: setup
 
 check: setup
 	cargo fmt --check
-	cargo clippy --all-targets --features cli,metrics,otel,postgres,file-tables,parquet,avro,protobuf,registry -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features cli,metrics,otel,postgres,file-tables,parquet,avro,protobuf,registry
+	cargo clippy --all-targets --features cli,metrics,otel,postgres,file-tables,parquet,object-store,avro,protobuf,registry -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features cli,metrics,otel,postgres,file-tables,parquet,object-store,avro,protobuf,registry
 	@command -v cargo-deny >/dev/null || { \
 	    echo "check: cargo-deny is missing: 'cargo install cargo-deny --locked' takes some minutes, then run this again" >&2; \
 	    exit 1; \

@@ -100,6 +100,11 @@ pub mod types;
 mod formats_chapter {}
 
 /// The chapter's examples, compiled and run.
-#[cfg(all(doctest, feature = "postgres", feature = "parquet"))]
+#[cfg(all(
+    doctest,
+    feature = "postgres",
+    feature = "parquet",
+    feature = "object-store"
+))]
 #[doc = include_str!("../docs/outside.md")]
 mod outside_chapter {}

@@ -26,6 +26,8 @@ mod topics;
 /// Data files with a manifest as sinks, with the feature `file-tables`.
 #[cfg(feature = "file-tables")]
 pub mod file_table {
+    #[cfg(feature = "object-store")]
+    pub use super::connectors::file_table::{Bucket, object_table};
     pub use super::connectors::file_table::{
         Csv, FileTable, FileTableWriter, JsonLines, PublishedFile, RowEncoder, RowFormat,
         file_table, published,

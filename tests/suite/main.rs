@@ -18,7 +18,7 @@ mod effects; // What jobs do outside: each committed effect is delivered, under 
 #[cfg(feature = "cli")]
 mod examples; // The examples' jobs through crash tests: what they write is right whatever happens.
 #[cfg(feature = "file-tables")]
-mod file_tables; // Data files with a manifest hold each row once, through kills (O1–O8).
+mod file_tables; // Data files with a manifest, here and in an object store, hold each row once, through kills (O1–O8).
 #[cfg(all(feature = "avro", feature = "protobuf", feature = "registry"))]
 mod formats; // Avro, Protobuf and JSON at topics, through kills and with a real schema registry (U9).
 mod fuzz; // Mutated batches, requests, snapshots and journals: nothing panics, nothing changed is believed.

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{HOST, HeaderMap};
+use hyper::http::uri::Authority;
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -87,6 +88,17 @@ struct Origin {
     is_tls: bool,
 }
 
+impl Origin {
+    fn of(authority: &Authority, is_tls: bool) -> Self {
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let port = authority
+            .port_u16()
+            .unwrap_or(if is_tls { 443 } else { 80 });
+        let address = Address { host, port };
+        Self { address, is_tls }
+    }
+}
+
 type Sender = SendRequest<Full<Bytes>>;
 
 /// A client whose copies share their connections. To be used within tokio.
@@ -124,7 +136,12 @@ impl HttpClient {
     }
 
     /// The client, with so many bytes of an answer's body kept.
-    #[cfg(any(feature = "cli", feature = "otel", feature = "registry"))]
+    #[cfg(any(
+        feature = "cli",
+        feature = "object-store",
+        feature = "otel",
+        feature = "registry"
+    ))]
     pub(crate) fn keeping(self, body_kept_bytes: usize) -> Self {
         Self {
             body_kept_bytes,
@@ -139,17 +156,54 @@ impl HttpClient {
     /// [`HttpFailure`].
     pub async fn send(&self, request: &HttpRequest) -> Result<HttpAnswer, HttpFailure> {
         let (origin, prepared) = prepare(request)?;
+        let answer = self.deliver(&origin, prepared, &request.url).await;
+        answer.map(|(answer, _)| answer)
+    }
+
+    /// Sends a request whose URI is a whole URL, and gives the whole answer: a longer one than is kept is an error. As with
+    /// [`send`](Self::send), it may be sent twice.
+    ///
+    /// # Errors
+    /// [`HttpFailure`].
+    #[cfg(feature = "object-store")]
+    pub(super) async fn send_whole(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<hyper::Response<Bytes>, HttpFailure> {
+        let (origin, prepared) = relative(request)?;
+        // Others build the URL, and it may have secrets.
+        let place = origin.address.to_string();
+        let (answer, is_whole) = self.deliver(&origin, prepared, &place).await?;
+        if !is_whole {
+            let bytes_max = self.body_kept_bytes;
+            return Err(HttpFailure::Connection(format!(
+                "an answer of {place} has more than {bytes_max} bytes"
+            )));
+        }
+        let mut response = hyper::Response::new(Bytes::from(answer.body_start));
+        *response.headers_mut() = answer.headers;
+        *response.status_mut() = hyper::StatusCode::from_u16(answer.status)
+            .map_err(|e| HttpFailure::Connection(e.to_string()))?;
+        Ok(response)
+    }
+
+    /// The answer to a request, and whether its body is whole.
+    async fn deliver(
+        &self,
+        origin: &Origin,
+        prepared: Request<Full<Bytes>>,
+        url: &str,
+    ) -> Result<(HttpAnswer, bool), HttpFailure> {
         let place = self.shared.places.acquire().await;
         let _place = place.map_err(|e| HttpFailure::Connection(e.to_string()))?;
-        if let Some(sender) = self.shared.take_idle(&origin)
-            && let Ok(answer) = self.exchange(&origin, sender, prepared.clone()).await
+        if let Some(sender) = self.shared.take_idle(origin)
+            && let Ok(answer) = self.exchange(origin, sender, prepared.clone()).await
         {
             return Ok(answer);
         }
-        let sender = self.shared.connect(&origin).await?;
-        let answer = self.exchange(&origin, sender, prepared).await;
+        let sender = self.shared.connect(origin).await?;
+        let answer = self.exchange(origin, sender, prepared).await;
         answer.map_err(|e| {
-            let url = &request.url;
             HttpFailure::Connection(format!("the connection for {url} failed: {}", causes(&e)))
         })
     }
@@ -160,18 +214,19 @@ impl HttpClient {
         origin: &Origin,
         mut sender: Sender,
         request: Request<Full<Bytes>>,
-    ) -> Result<HttpAnswer, hyper::Error> {
+    ) -> Result<(HttpAnswer, bool), hyper::Error> {
         sender.ready().await?;
         let (head, body) = sender.send_request(request).await?.into_parts();
         let (body_start, is_whole) = read_body(body, self.body_kept_bytes).await?;
         if is_whole && !sender.is_closed() {
             self.shared.keep(origin.clone(), sender);
         }
-        Ok(HttpAnswer {
+        let answer = HttpAnswer {
             status: head.status.as_u16(),
             headers: head.headers,
             body_start,
-        })
+        };
+        Ok((answer, is_whole))
     }
 }
 
@@ -215,10 +270,7 @@ fn prepare(request: &HttpRequest) -> Result<(Origin, Request<Full<Bytes>>), Http
             &"a name or password in a URL is not sent: set the header Authorization",
         ));
     }
-    let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let port = authority
-        .port_u16()
-        .unwrap_or(if is_tls { 443 } else { 80 });
+    let origin = Origin::of(authority, is_tls);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut built = Request::builder()
         .method(request.method.as_str())
@@ -229,8 +281,34 @@ fn prepare(request: &HttpRequest) -> Result<(Origin, Request<Full<Bytes>>), Http
     }
     let body = Full::new(Bytes::from(request.body.clone()));
     let built = built.body(body).map_err(|e| refuse(&e))?;
-    let address = Address { host, port };
-    Ok((Origin { address, is_tls }, built))
+    Ok((origin, built))
+}
+
+/// Where a request with a whole URL goes, and the request with its path alone.
+#[cfg(feature = "object-store")]
+fn relative(
+    mut request: Request<Full<Bytes>>,
+) -> Result<(Origin, Request<Full<Bytes>>), HttpFailure> {
+    let refuse = |why: &dyn fmt::Display| {
+        HttpFailure::NoRequest(format!("no request can be made of it: {why}"))
+    };
+    let uri = request.uri().clone();
+    let is_tls = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => {
+            let why = "its URL begins neither with http:// nor with https://";
+            return Err(refuse(&why));
+        }
+    };
+    let Some(authority) = uri.authority() else {
+        return Err(refuse(&"its URL names no host"));
+    };
+    let host = authority.as_str().parse().map_err(|e| refuse(&e))?;
+    request.headers_mut().insert(HOST, host);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    *request.uri_mut() = path.parse().map_err(|e| refuse(&e))?;
+    Ok((Origin::of(authority, is_tls), request))
 }
 
 impl Shared {

@@ -1,7 +1,11 @@
 //! Data files with a manifest: who follows the manifest sees each row once, whatever step the job is killed at (O1–O8).
 
+#[cfg(feature = "object-store")]
+mod objects;
 #[cfg(feature = "parquet")]
 mod parquet;
+#[cfg(feature = "object-store")]
+mod store;
 
 use std::path::Path;
 
@@ -80,6 +84,9 @@ fn writes_until_it_is_killed() {
             let sink = file_table(table, parquet::columns());
             writes(sink.file_bytes(100), is_endless)
         }
+        #[cfg(feature = "object-store")]
+        port => writes(objects::table(port.parse().unwrap()), is_endless),
+        #[cfg(not(feature = "object-store"))]
         other => panic!("no kind {other}"),
     };
     let launch = launch.workers(workers.parse().unwrap());
@@ -95,9 +102,14 @@ fn start(kind: &str, folder: &Path, workers: usize, is_endless: bool, failpoint:
 
 fn survives_kills(kind: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
     let table = folder.path().join("table");
     std::fs::create_dir(&table).unwrap();
+    survives_kills_in(kind, folder.path(), &table);
+}
+
+/// Kills the job again and again; `table` is where its files are.
+fn survives_kills_in(kind: &str, folder: &Path, table: &Path) {
+    let data = folder.join("data");
     let log = open(&data);
     topic_of_clicks(&log, "in", 1);
     log.close().unwrap();
@@ -122,18 +134,18 @@ fn survives_kills(kind: &str) {
             2 => String::new(),
             _ => format!("{}=kill@{}", points[life % points.len()], 1 + life % 4),
         };
-        let mut process = start(kind, folder.path(), 1 + life % 3, true, &failpoint);
+        let mut process = start(kind, folder, 1 + life % 3, true, &failpoint);
         process.is_killed_within(ms(100 + 53 * (life as u64 % 17)));
         drop(process);
-        let found = numbers(&table);
+        let found = numbers(table);
         assert!(
             found.windows(2).all(|pair| pair[0] < pair[1]),
             "each row once"
         );
     }
-    let mut last = start(kind, folder.path(), 2, false, "");
+    let mut last = start(kind, folder, 2, false, "");
     assert!(last.0.wait().unwrap().success());
-    assert!(numbers(&table).into_iter().eq(0..count));
+    assert!(numbers(table).into_iter().eq(0..count));
 }
 
 #[test]

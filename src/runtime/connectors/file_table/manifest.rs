@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::storage::{Problem, Put, Storage};
+use crate::runtime::Marks;
 
 /// A data file that is committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,12 @@ pub(super) struct Entry {
     pub(super) files: Vec<PublishedFile>,
 }
 
+impl Entry {
+    fn of(bytes: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(bytes)
+    }
+}
+
 /// The manifest of a job.
 #[derive(Clone)]
 pub(super) struct Manifest {
@@ -45,6 +52,7 @@ impl Manifest {
     pub(super) fn open(storage: Arc<dyn Storage>, job: &str) -> Result<Self, Problem> {
         storage.create(&["data", job])?;
         storage.create(&["manifest", job])?;
+        storage.check(&format!("manifest/{job}/probe.json"))?;
         Ok(Self {
             storage,
             job: job.to_owned(),
@@ -60,14 +68,27 @@ impl Manifest {
     }
 
     /// The number of the last entry of each part.
-    pub(super) fn last(&self) -> Result<BTreeMap<String, u64>, Problem> {
+    pub(super) fn last(&self, marks: &Marks) -> Result<BTreeMap<String, u64>, Problem> {
         let mut last = BTreeMap::new();
         for part in self.storage.folders(&format!("manifest/{}", self.job))? {
-            let entries = self.storage.list(&self.folder(&part), "")?;
-            let newest = entries.iter().filter_map(|entry| number_of(entry)).max();
+            // Entries have no gaps, so the one before the mark's is enough of those that earlier starts have seen.
+            let mark = marks.get(&part).and_then(|mark| Entry::of(mark).ok());
+            let known = mark.map_or(0, |entry| entry.sequence.saturating_sub(1));
+            let newest = match self.newest(&part, known)? {
+                None if known > 0 => self.newest(&part, 0)?,
+                newest => newest,
+            };
             last.insert(part, newest.unwrap_or(0));
         }
         Ok(last)
+    }
+
+    /// The number of the last entry of a part, from a number on.
+    fn newest(&self, part: &str, from: u64) -> Result<Option<u64>, Problem> {
+        let entries = self
+            .storage
+            .list(&self.folder(part), &format!("{from:020}"))?;
+        Ok(entries.iter().filter_map(|entry| number_of(entry)).max())
     }
 
     /// Publishes what the mark of a part covers, if a crash left it out.
@@ -77,7 +98,7 @@ impl Manifest {
         mark: &[u8],
         last: &mut BTreeMap<String, u64>,
     ) -> Result<(), Problem> {
-        let entry: Entry = serde_json::from_slice(mark).map_err(|e| {
+        let entry = Entry::of(mark).map_err(|e| {
             Problem::refused(format!(
                 "the mark of {part} is not from this version of Onceflow: {e}"
             ))
@@ -95,16 +116,22 @@ impl Manifest {
         Ok(())
     }
 
-    /// Creates an entry. One that is there already is read back: it is this one (O6), or somebody else's.
+    /// Creates an entry. One that is there already, or may be, is read back (O6): it is this one, or somebody else's.
     pub(super) fn publish(&self, part: &str, entry: &Entry) -> Result<(), Problem> {
         let path = self.path(part, entry.sequence);
         let bytes = serde_json::to_vec(entry).map_err(|e| Problem::refused(e.to_string()))?;
-        if self.storage.put_entry(&path, &bytes)? == Put::Done {
-            return Ok(());
-        }
-        let found = self.storage.read(&path)?;
-        match found.and_then(|found| serde_json::from_slice::<Entry>(&found).ok()) {
-            Some(found) if found == *entry => Ok(()),
+        let absent = match self.storage.put_entry(&path, &bytes) {
+            Ok(Put::Done) => return Ok(()),
+            Ok(Put::Exists) => Problem {
+                why: format!("{path} is there already, and cannot be read"),
+                is_passing: true,
+            },
+            Err(unknown) if unknown.is_passing => unknown,
+            Err(refused) => return Err(refused),
+        };
+        let found = self.storage.read(&path)?.ok_or(absent)?;
+        match Entry::of(&found) {
+            Ok(found) if found == *entry => Ok(()),
             _ => Err(Problem::refused(format!(
                 "{path} is of another job or another attempt: give the job another name, or the sink another place"
             ))),
@@ -181,7 +208,7 @@ impl Part {
         &self,
         number: usize,
         rows: u64,
-        bytes: &[u8],
+        bytes: Vec<u8>,
     ) -> Result<PublishedFile, Problem> {
         let Self {
             next,
@@ -193,13 +220,14 @@ impl Part {
             "{}/{next:020}-{lineage:016x}-{number:06}.{ending}",
             self.folder()
         );
-        self.manifest.storage.put_file(&name, bytes)?;
-        Ok(PublishedFile {
+        let file = PublishedFile {
             name,
             rows,
             bytes: bytes.len() as u64,
-            crc32c: crc32c::crc32c(bytes),
-        })
+            crc32c: crc32c::crc32c(&bytes),
+        };
+        self.manifest.storage.put_file(&file.name, bytes)?;
+        Ok(file)
     }
 
     /// Closes the cycle's entry.
@@ -224,9 +252,10 @@ impl Part {
     /// Removes files that waited for the same number: since the entry is there, they never become part of the table.
     fn remove_leftovers(&self, entry: &Entry) -> Result<(), Problem> {
         let (folder, storage) = (self.folder(), &self.manifest.storage);
-        for name in storage.list(&folder, &format!("{:020}-", entry.sequence))? {
+        let prefix = format!("{:020}-", entry.sequence);
+        for name in storage.list(&folder, &prefix)? {
             let path = format!("{folder}/{name}");
-            if !entry.files.iter().any(|file| file.name == path) {
+            if name.starts_with(&prefix) && !entry.files.iter().any(|file| file.name == path) {
                 storage.remove(&path)?;
             }
         }

@@ -1,8 +1,9 @@
-//! A directory of data files with a manifest, exactly once: who follows the manifest sees each row once.
+//! A directory or bucket of data files with a manifest, exactly once: who follows the manifest sees each row once.
 //!
 //! ```text
 //! data/<job>/<part>/<sequence>-<lineage>-<number>.<ending>   written before the decision, never changed
 //! manifest/<job>/<part>/<sequence>.json                      created at the commit: the files of one commit of a part
+//! manifest/<job>/probe.json                                  in a bucket: of the look whether the store creates, and never replaces
 //! ```
 //! A part is a worker. Its manifest is a chain: an entry is created once, under the number behind the last one (O4, O5). Names of data
 //! files have the number that they wait for and the lineage, a random number of the attempt, so no two commits write one name (O7, O8).
@@ -10,6 +11,8 @@
 
 mod format;
 mod manifest;
+#[cfg(feature = "object-store")]
+mod objects;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod storage;
@@ -25,6 +28,8 @@ use parking_lot::Mutex;
 pub use self::format::{Csv, JsonLines, RowEncoder, RowFormat};
 use self::manifest::Manifest;
 pub use self::manifest::PublishedFile;
+#[cfg(feature = "object-store")]
+pub use self::objects::Bucket;
 #[cfg(feature = "parquet")]
 pub use self::parquet::{Parquet, ParquetValue};
 use self::storage::{Directory, Problem, Storage};
@@ -43,6 +48,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Where the files are.
 enum Place {
     Directory(PathBuf),
+    #[cfg(feature = "object-store")]
+    Bucket(Box<Bucket>),
 }
 
 /// Data files with a manifest as a sink; see [`file_table`].
@@ -96,6 +103,25 @@ pub fn file_table<F>(directory: impl AsRef<Path>, format: F) -> FileTable<F> {
     FileTable::new(Place::Directory(directory.as_ref().to_owned()), format)
 }
 
+/// A sink that writes data files into a bucket of an object store, as [`file_table`] does into a directory, with the feature `object-store`.
+///
+/// An entry of the manifest is created by a conditional write (`If-None-Match: *`), which the store must know: one that does not is
+/// refused when the job starts. [`Bucket::published`] follows the manifest.
+///
+/// ```no_run
+/// use onceflow::prelude::*;
+/// use onceflow::runtime::file_table::{Bucket, JsonLines, object_table};
+///
+/// let job = Job::new("orders-to-s3");
+/// let bucket = Bucket::new("warehouse").prefix("orders").region("eu-central-1");
+/// job.source(topic::<String>("orders")).sink(object_table(bucket, JsonLines));
+/// ```
+#[cfg(feature = "object-store")]
+#[must_use]
+pub fn object_table<F>(bucket: Bucket, format: F) -> FileTable<F> {
+    FileTable::new(Place::Bucket(Box::new(bucket)), format)
+}
+
 /// The data files that are committed in a directory, of all jobs and parts, each part's in the order of its commits. Names are relative to the
 /// directory.
 ///
@@ -132,18 +158,22 @@ impl<F> FileTable<F> {
                 let absolute = std::path::absolute(path);
                 format!("files {}", absolute.as_deref().unwrap_or(path).display())
             }
+            #[cfg(feature = "object-store")]
+            Place::Bucket(bucket) => format!("files {}", bucket.url()),
         }
     }
 
     fn storage(&self, env: &Env) -> Result<Arc<dyn Storage>, Problem> {
         Ok(match &self.place {
             Place::Directory(path) => Arc::new(Directory::new(env.clone(), path.clone())),
+            #[cfg(feature = "object-store")]
+            Place::Bucket(bucket) => Arc::new(bucket.open()?),
         })
     }
 
     fn open_once(&self, marks: &Marks, job: &JobContext) -> Result<Opened, Problem> {
         let manifest = Manifest::open(self.storage(job.env())?, job.name())?;
-        let mut last = manifest.last()?;
+        let mut last = manifest.last(marks)?;
         for (part, mark) in marks.iter() {
             manifest.finish(part, mark, &mut last)?;
         }
@@ -184,7 +214,7 @@ where
                 warn!(
                     job = job.name(),
                     why = problem.why,
-                    "waiting for the directory"
+                    "waiting for the place of the files"
                 );
             }
             clock.sleep(pause);

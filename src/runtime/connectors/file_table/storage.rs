@@ -1,4 +1,4 @@
-//! Where files are kept: a directory.
+//! Where files are kept: a directory here, an object store in `objects.rs`.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use crate::env::{Env, OpenMode};
 use crate::runtime::JobError;
 
 /// The largest entry of a manifest that is read, in bytes: a hundred thousand files of one commit.
-const ENTRY_BYTES_MAX: u64 = 32 << 20;
+pub(super) const ENTRY_BYTES_MAX: u64 = 32 << 20;
 
 /// The reason why a file was not written or read.
 #[derive(Debug)]
@@ -22,6 +22,14 @@ impl Problem {
         Self {
             why: why.into(),
             is_passing: false,
+        }
+    }
+
+    #[cfg(feature = "object-store")]
+    pub(super) fn passing(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            is_passing: true,
         }
     }
 
@@ -46,13 +54,17 @@ pub(super) enum Put {
 pub(super) trait Storage: Send + Sync {
     /// Creates a folder in which there are files soon, and those that it is in.
     fn create(&self, folders: &[&str]) -> Result<(), Problem>;
+    /// Looks whether [`put_entry`](Self::put_entry) creates, and never replaces. A file called `probe` may be left for it.
+    fn check(&self, _probe: &str) -> Result<(), Problem> {
+        Ok(())
+    }
     /// Creates a data file, durably. It is whole only if this says so.
-    fn put_file(&self, path: &str, bytes: &[u8]) -> Result<(), Problem>;
-    /// Creates an entry, durably, at once or not at all.
+    fn put_file(&self, path: &str, bytes: Vec<u8>) -> Result<(), Problem>;
+    /// Creates an entry, durably, at once or not at all. If it fails with a passing problem, nobody knows which.
     fn put_entry(&self, path: &str, bytes: &[u8]) -> Result<Put, Problem>;
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Problem>;
-    /// The names of the files in a folder that begin so.
-    fn list(&self, folder: &str, prefix: &str) -> Result<Vec<String>, Problem>;
+    /// The names of the files in a folder, but for those that are before `from`.
+    fn list(&self, folder: &str, from: &str) -> Result<Vec<String>, Problem>;
     /// The names of the folders in a folder.
     fn folders(&self, folder: &str) -> Result<Vec<String>, Problem>;
     fn remove(&self, path: &str) -> Result<(), Problem>;
@@ -106,11 +118,11 @@ impl Storage for Directory {
         }
     }
 
-    fn put_file(&self, path: &str, bytes: &[u8]) -> Result<(), Problem> {
+    fn put_file(&self, path: &str, bytes: Vec<u8>) -> Result<(), Problem> {
         let whole = self.path.join(path);
         let file = self.env.files.open(&whole, OpenMode::CreateNew);
         let file = file.map_err(self.failed(path))?;
-        file.write_all_at(bytes, 0).map_err(self.failed(path))?;
+        file.write_all_at(&bytes, 0).map_err(self.failed(path))?;
         file.sync_data().map_err(self.failed(path))?;
         if let Some(folder) = whole.parent() {
             self.env.files.sync_dir(folder).map_err(self.failed(path))?;
@@ -137,9 +149,9 @@ impl Storage for Directory {
         }
     }
 
-    fn list(&self, folder: &str, prefix: &str) -> Result<Vec<String>, Problem> {
+    fn list(&self, folder: &str, from: &str) -> Result<Vec<String>, Problem> {
         let mut names = self.names(folder, false)?;
-        names.retain(|name| name.starts_with(prefix));
+        names.retain(|name| &**name >= from);
         Ok(names)
     }
 

@@ -42,7 +42,7 @@ impl<E> FileTableWriter<E> {
     {
         let bytes = self.encoder.finish()?;
         let rows = std::mem::take(&mut self.rows);
-        let file = self.part.put_file(self.files.len(), rows, &bytes);
+        let file = self.part.put_file(self.files.len(), rows, bytes);
         let file = file.map_err(|problem| self.failed(problem))?;
         self.files.push(file);
         Ok(())
