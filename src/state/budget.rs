@@ -74,8 +74,13 @@ impl TableShare {
         let before = total.fetch_sub(self.used_bytes, Ordering::Relaxed);
         let others = before.saturating_sub(self.used_bytes + used_bytes);
         self.used_bytes = used_bytes;
-        let equal = self.budget.limit_bytes / self.stores_count();
-        equal.max(self.budget.limit_bytes.saturating_sub(others))
+        self.equal_bytes()
+            .max(self.budget.limit_bytes.saturating_sub(others))
+    }
+
+    /// Returns the part of the budget that every store has, whatever the others use.
+    pub(super) fn equal_bytes(&self) -> usize {
+        self.budget.limit_bytes / self.stores_count()
     }
 
     /// Counts the stores in the budget, this one included.

@@ -47,9 +47,20 @@ impl<V: Clone + Send + 'static> Store<V> {
             None => self.table.insert(&key, decoded, 0),
         };
         self.mark_dirty(slot, value_bytes);
-        match self.dirty_bytes > self.limit_bytes() / 4 {
+        match self.dirty_bytes > self.restored_bytes_max() {
             true => self.flush_restored(),
             false => Ok(()),
+        }
+    }
+
+    /// Returns how much of what was replayed may wait in memory: half of the store's limit, beside which the first cycle opens at once
+    /// ([`Store::must_wait_for_flush`]). RocksDB compacts when it has just been opened, and a write to it takes seconds then. Where the
+    /// other stores have taken more than their parts it is a quarter.
+    fn restored_bytes_max(&mut self) -> usize {
+        let limit_bytes = self.limit_bytes();
+        match limit_bytes > self.share.equal_bytes() || self.share.stores_count() == 1 {
+            true => limit_bytes / 2,
+            false => limit_bytes / 4,
         }
     }
 

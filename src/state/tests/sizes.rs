@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::support::*;
-use crate::state::{FlushUrgency, StateConfig, StoreReads};
+use crate::codec::{Bincode, Codec};
+use crate::state::{FlushUrgency, StateConfig, Store, StoreReads};
+use crate::types::Offset;
 
 /// Nothing becomes durable by itself.
 fn patient() -> StateConfig {
@@ -73,4 +75,39 @@ fn reads_of_a_store_that_is_larger_than_its_memory_are_counted() {
     let again = store.take_reads();
     assert_eq!(again.hits + again.misses, 1);
     assert_eq!(store.take_reads(), StoreReads::default());
+}
+
+/// RocksDB compacts when it has just been opened: a start that waits for a write to it takes seconds.
+#[test]
+fn a_tail_that_fits_is_replayed_without_a_write_to_rocksdb() {
+    const RECORD_BYTES: usize = 1_000;
+    let home = Home::new();
+    let config = StateConfig {
+        memory_bytes: 64 << 20,
+        ..tiny()
+    };
+    // Five sixteenths are the tables'.
+    let limit_bytes = (64 << 20) / 16 * 5;
+    let backend = home.open(config).unwrap();
+    let mut store = open_store(&backend).unwrap();
+    let mut value = Vec::new();
+    let text = "v".repeat(RECORD_BYTES);
+    Codec::<String>::encode(&Bincode, &text, &mut value).unwrap();
+    let mut next = Offset::ZERO;
+    let mut replay = |store: &mut Store<String>, bytes: usize| {
+        for _ in 0..bytes / RECORD_BYTES {
+            next = next.plus(1);
+            let key = next.0.to_be_bytes();
+            store.restore(1, &key, Some(&value), next).unwrap();
+        }
+    };
+    replay(&mut store, limit_bytes / 3);
+    assert_eq!(backend.position(STORE, 1), None, "all of it is in memory");
+    assert!(
+        !store.must_wait_for_flush(),
+        "the first cycle opens at once"
+    );
+    replay(&mut store, limit_bytes / 3);
+    let flushed = backend.position(STORE, 1);
+    assert!(flushed.is_some(), "more than half of the memory went on");
 }

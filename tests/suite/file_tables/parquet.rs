@@ -334,6 +334,7 @@ fn a_row_group_ends_where_its_rows_take_as_much_memory_as_they_may() {
 #[test]
 fn columns_that_make_no_schema_are_refused_at_the_start() {
     let place = Place::new();
+    let log = place.log();
     let id = |record: &Record<'_, Unkeyed, Order>| record.value.id;
     for (columns, why) in [
         (Parquet::new(), "it has no columns"),
@@ -346,7 +347,7 @@ fn columns_that_make_no_schema_are_refused_at_the_start() {
         let job = Job::new("orders");
         job.source(values("orders", orders()))
             .sink(file_table(place.path("table"), columns));
-        let refused = run(job.exactly_once(Commit::every(OFTEN)), &place.log()).unwrap_err();
+        let refused = run(job.exactly_once(Commit::every(OFTEN)), &log).unwrap_err();
         assert_eq!(refused.kind(), JobErrorKind::Setup);
         assert!(refused.to_string().contains(why), "{refused}");
         assert!(!place.path("table").exists());
