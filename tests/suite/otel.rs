@@ -20,7 +20,7 @@ use prost::Message;
 
 use crate::jobs::support::{Place, until};
 
-/// What a request said: its first line and headers in lower case, and its message.
+/// A request: its first line and headers in lower case, and its message.
 struct Got {
     head: String,
     message: ExportTraceServiceRequest,

@@ -18,7 +18,7 @@ fn o1_o4_o6_o8_an_object_store_holds_each_row_once_whatever_step_is_killed() {
     // Who asks the store for the manifest is told the same as who reads the server's files.
     let listed = bucket_at(store.port).published().unwrap();
     assert_eq!(listed, published(store.table()).unwrap());
-    // What was never committed is gone, but for what came behind the last commit of a worker.
+    // Files that were never committed are gone, but for what came behind the last commit of a worker.
     let data = files_below(&store.table().join("data"));
     assert!(data.len() < listed.len() + 30, "{} files", data.len());
 }

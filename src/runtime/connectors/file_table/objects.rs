@@ -37,7 +37,7 @@ const CONNECTIONS_MAX: usize = 32;
 /// The time in which an answer must come, and that for each MiB of the request beside it.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 const PATIENCE_PER_MIB: Duration = Duration::from_secs(1);
-/// A request that may be sent twice is tried so often in one go, and so long. What fails then is tried again by the job.
+/// Attempts in one go at a request that may be sent twice, and their time. One that fails then is tried again by the job.
 const RETRIES_MAX: usize = 4;
 const RETRY_PATIENCE: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -46,7 +46,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A bucket of an object store that speaks S3's protocol, and where in it the files are: the place of an
 /// [`object_table`](super::object_table), with the feature `object-store`.
 ///
-/// What is not said here is taken from the environment, as by other programs: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+/// Settings that are not given come from the environment, as by other programs: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
 /// `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT`; else the credentials are those of the machine or the container.
 ///
 /// ```
@@ -195,7 +195,7 @@ pub(super) struct Objects {
     runtime: OwnRuntime,
 }
 
-/// What an error means for the job. Requests that may be sent twice have been tried a few times already.
+/// Returns the meaning of an error for the job. Requests that may be sent twice have been tried a few times already.
 fn failed(error: Error) -> Problem {
     let advice = match &error {
         Error::Generic { .. } => return Problem::passing(error.to_string()),

@@ -57,7 +57,7 @@ pub enum OtlpError {
     Invalid {
         /// The endpoint.
         endpoint: String,
-        /// What is wrong with it.
+        /// The fault in it.
         why: String,
     },
     /// The system gives no threads.

@@ -36,7 +36,7 @@ impl Span {
     }
 }
 
-/// What was made into spans so far.
+/// Cycles and starts that were made into spans so far.
 #[derive(Debug, Default)]
 pub(super) struct Collector {
     /// The commits of the process.
